@@ -1,0 +1,253 @@
+"""The error tree, and the one table of close codes.
+
+What must not live here: anything that acts on an error. Everybody imports this module; it imports
+nothing of ours.
+
+    HubbubError
+    ├── SettingsError        before start: a setting is unknown or impossible
+    ├── Refused              the handshake says no: an HTTP status and a JSON body
+    ├── ProtocolError        the peer's bytes are not the protocol; becomes a close
+    ├── CommandError         answered; the connection lives
+    ├── Disconnected         a handler raises it to close its client
+    ├── MissingExtra         an optional dependency is not installed
+    ├── HubNotRunning        a verb needs the hub's event loop and there is none
+    └── BrokerError
+        └── BrokerUnavailable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+MAX_REASON_BYTES = 123
+"""A close frame holds 125 bytes, two of which are the code (RFC 6455 section 5.5)."""
+
+
+class CloseCode(NamedTuple):
+    """One row of the table: what a close code means, and whether a client should come back."""
+
+    code: int
+    name: str
+    come_back: bool
+    meaning: str
+
+
+CLOSE_CODES: tuple[CloseCode, ...] = (
+    CloseCode(1000, "normal", False, "The conversation is over; either side may say so."),
+    CloseCode(1001, "going away", True, "The page was left, or the server goes away."),
+    CloseCode(1002, "protocol error", False, "The bytes were not RFC 6455."),
+    CloseCode(
+        1003, "unsupported data", False, "Text was expected and binary came, or the reverse."
+    ),
+    CloseCode(1005, "no status", True, "The close frame carried no code. Never sent."),
+    CloseCode(1006, "abnormal", True, "The connection ended without a close frame. Never sent."),
+    CloseCode(1007, "invalid data", False, "A text message was not UTF-8."),
+    CloseCode(1008, "policy violation", False, "The message broke a rule of the application."),
+    CloseCode(1009, "message too big", True, "A message was larger than max_message_bytes."),
+    CloseCode(
+        1010, "extension missing", False, "The client needed an extension and did not get it."
+    ),
+    CloseCode(1011, "internal error", True, "A handler of the application failed."),
+    CloseCode(1012, "service restart", True, "The server shuts down or restarts."),
+    CloseCode(1013, "try again later", True, "The server is overloaded."),
+    CloseCode(1014, "bad gateway", True, "A proxy got no good answer. Never sent by the hub."),
+    CloseCode(1015, "TLS failure", True, "The TLS handshake failed. Never sent."),
+    CloseCode(
+        3008, "slow consumer", True, "The outbox was full, or the socket took nothing in time."
+    ),
+    CloseCode(3012, "no pong", True, "No sign of life within pong_timeout_s."),
+    CloseCode(3013, "too many messages", True, "More messages than messages_per_second allows."),
+    CloseCode(3503, "disconnected", False, "The application sent this client away."),
+    CloseCode(3511, "replaced", False, "A newer connection took over this client id."),
+)
+"""Codes that the hub sends or a client may see. Applications may use 4000-4999."""
+
+NORMAL = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+UNSUPPORTED_DATA = 1003
+NO_STATUS = 1005
+ABNORMAL = 1006
+INVALID_DATA = 1007
+POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+SLOW_CONSUMER = 3008
+NO_PONG = 3012
+TOO_MANY_MESSAGES = 3013
+DISCONNECTED = 3503
+REPLACED = 3511
+
+RECONNECT_RANGES: tuple[tuple[int, int, bool], ...] = (
+    (3000, 3499, True),
+    (3500, 3999, False),
+    (4000, 4499, True),
+    (4500, 4999, False),
+)
+"""First code, last code, whether a client should come back. The ranges are Centrifuge's."""
+
+_STAY_AWAY = frozenset(row.code for row in CLOSE_CODES if not row.come_back and row.code < 3000)
+
+
+def should_come_back(code: int) -> bool:
+    """Tell whether a client that was closed with `code` should connect again.
+
+    Codes under 3000 follow `CLOSE_CODES`; an unknown one there counts as an accident (come back).
+    Codes from 3000 follow `RECONNECT_RANGES`.
+    """
+    for first, last, come_back in RECONNECT_RANGES:
+        if first <= code <= last:
+            return come_back
+    return code not in _STAY_AWAY
+
+
+def is_sendable(code: int) -> bool:
+    """Tell whether an endpoint may put `code` into a close frame (RFC 6455 section 7.4)."""
+    return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
+
+
+def fit_reason(reason: str) -> str:
+    """Cut `reason` to what a close frame can hold, never inside a character."""
+    raw = reason.encode("utf-8", "replace")
+    if len(raw) <= MAX_REASON_BYTES:
+        return reason
+    return raw[:MAX_REASON_BYTES].decode("utf-8", "ignore")
+
+
+class HubbubError(Exception):
+    """The root of every error that Hubbub raises."""
+
+
+class SettingsError(HubbubError, ValueError):
+    """A setting is unknown or impossible. Raised before anything starts.
+
+    `field` is the setting's name, `value` what was given, `expected` what would be right (with its
+    unit), `source` where the value came from, `nearest` the closest right name for an unknown one.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        value: object,
+        expected: str,
+        *,
+        source: str = "keyword",
+        nearest: str | None = None,
+    ) -> None:
+        self.field = field
+        self.value = value
+        self.expected = expected
+        self.source = source
+        self.nearest = nearest
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        super().__init__(f"{field} = {value!r} ({source}): {expected}{hint}")
+
+
+class Refused(HubbubError):
+    """The handshake says no: `status` is an HTTP status, the body is JSON.
+
+    `code` is a short word for programs (`"unauthorized"`), `message` a sentence for people,
+    `headers` are added to the response, `details` to the JSON body.
+    """
+
+    def __init__(
+        self,
+        status: int = 401,
+        code: str | None = None,
+        message: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"status must be an HTTP error, 400 to 599, not {status}")
+        default_code, default_message = _REFUSALS.get(status, ("refused", "Refused"))
+        self.status = status
+        self.code = code or default_code
+        self.message = message or default_message
+        self.headers = dict(headers or {})
+        self.details = dict(details or {})
+        super().__init__(f"{status} {self.code}: {self.message}")
+
+    def body(self) -> dict[str, object]:
+        """Return the JSON body: `error` (a sentence), `code` (a word), and the details."""
+        return {"error": self.message, "code": self.code, **self.details}
+
+
+_REFUSALS: dict[int, tuple[str, str]] = {
+    400: ("bad_request", "Bad Request"),
+    401: ("unauthorized", "Unauthorized"),
+    403: ("forbidden", "Forbidden"),
+    404: ("not_found", "Not Found"),
+    409: ("conflict", "Conflict"),
+    426: ("upgrade_required", "Upgrade Required"),
+    429: ("too_many_requests", "Too Many Requests"),
+    503: ("unavailable", "Service Unavailable"),
+}
+
+
+class ProtocolError(HubbubError):
+    """The peer's bytes are not the protocol; becomes a close with `close_code`."""
+
+    def __init__(self, close_code: int, reason: str) -> None:
+        self.close_code = close_code
+        self.reason = reason
+        super().__init__(f"{close_code} {reason}")
+
+
+class CommandError(HubbubError):
+    """A message was understood and refused; it is answered and the connection lives.
+
+    `code` is a short word, `message` a sentence, `temporary` says that the same message may
+    succeed later.
+    """
+
+    def __init__(self, code: str, message: str, *, temporary: bool = False) -> None:
+        self.code = code
+        self.message = message
+        self.temporary = temporary
+        super().__init__(f"{code}: {message}")
+
+    def reply(self) -> dict[str, object]:
+        """Return the JSON reply of the plain dialect."""
+        reply: dict[str, object] = {"type": "error", "code": self.code, "message": self.message}
+        if self.temporary:
+            reply["temporary"] = True
+        return reply
+
+
+class Disconnected(HubbubError):
+    """A handler raises it to close its client with `code` and `reason`.
+
+    `hubbub.connect` raises it when the server closed for good: `code` is then the close code, or
+    the HTTP status when the handshake was refused.
+    """
+
+    def __init__(self, code: int = DISCONNECTED, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(f"{code} {reason}".rstrip())
+
+
+class MissingExtra(HubbubError, ImportError):
+    """An optional dependency is not installed: `package` is missing, `extra` brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        install = f"hubbub[{extra}]" if extra != package else package
+        super().__init__(f"{package} is not installed: run  pip install '{install}'")
+
+
+class HubNotRunning(HubbubError, RuntimeError):
+    """A verb needs the hub's event loop, and the hub is not running in one."""
+
+
+class BrokerError(HubbubError):
+    """A broker could not do what was asked."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached now; the same call may succeed later."""

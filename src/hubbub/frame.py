@@ -1,0 +1,103 @@
+"""Frame: one message, encoded once, its wire form cached; and what a Python value becomes.
+
+What must not live here: sockets, clients, masking (a server never masks). `encode` is called by
+the hub's verbs, `wire` by the fan-out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+TEXT = 0x1
+BINARY = 0x2
+
+_pack_short = struct.Struct("!BBH").pack
+_pack_long = struct.Struct("!BBQ").pack
+
+
+def header(opcode: int, length: int) -> bytes:
+    """Return the header of a final, unmasked frame (RFC 6455 section 5.2)."""
+    first = 0x80 | opcode
+    if length < 126:
+        return bytes((first, length))
+    if length < 65536:
+        return _pack_short(first, 126, length)
+    return _pack_long(first, 127, length)
+
+
+class Frame:
+    """One message: `payload` bytes, and whether it `is_text`.
+
+    The wire form is made at the first need and shared by every receiver. Frames are immutable by
+    convention; two threads that ask for `wire` at once build the same bytes twice, no more.
+    """
+
+    __slots__ = ("_text", "_wire", "is_text", "payload")
+
+    def __init__(self, payload: bytes, is_text: bool) -> None:
+        self.payload = payload
+        self.is_text = is_text
+        self._wire: bytes | None = None
+        self._text: str | None = None
+
+    @property
+    def wire(self) -> bytes:
+        """Header and payload, as a server sends them."""
+        wire = self._wire
+        if wire is None:
+            payload = self.payload
+            wire = header(TEXT if self.is_text else BINARY, len(payload)) + payload
+            self._wire = wire
+        return wire
+
+    @property
+    def text(self) -> str:
+        """The payload as `str`, for transports that take text (ASGI)."""
+        text = self._text
+        if text is None:
+            text = self._text = self.payload.decode("utf-8")
+        return text
+
+    def __repr__(self) -> str:
+        kind = "text" if self.is_text else "binary"
+        return f"Frame({kind}, {len(self.payload)} bytes)"
+
+
+def _enc_hook(value: Any) -> Any:
+    """Turn what msgspec does not know into something it does: pydantic models, then iterables."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    raise TypeError(f"cannot send a {type(value).__name__}: it has no JSON form")
+
+
+_encode_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_enc_hook).encode
+
+
+def encode(data: Any) -> Frame:
+    """Encode what an application wants to send.
+
+    `str` becomes a text frame, `bytes`, `bytearray` and `memoryview` a binary frame, a `Frame`
+    stays itself; anything else (dict, list, number, None, dataclass, msgspec Struct, pydantic
+    model, datetime, UUID, Decimal) becomes JSON text, times as ISO 8601.
+
+    Raises `TypeError` for a value that has no JSON form and `UnicodeEncodeError` for a string with
+    lone surrogates. May be called from any thread.
+    """
+    if type(data) is str:
+        return Frame(data.encode(), True)
+    if type(data) is bytes:
+        return Frame(data, False)
+    if isinstance(data, Frame):
+        return data
+    if isinstance(data, str):
+        return Frame(data.encode(), True)
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return Frame(bytes(data), False)
+    return Frame(_encode_json(data), True)

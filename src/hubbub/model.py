@@ -1,0 +1,147 @@
+"""The nouns that travel: Publication, Position, Receipt, Identity, Handshake, Close.
+
+What must not live here: behaviour beyond reading one's own fields. Everybody may import this
+module; it imports nothing of ours but `frame`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.cookies import CookieError, SimpleCookie
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from .frame import Frame
+
+EVERYBODY = ""
+"""The name of the room that every client of the hub is in. No room of an application has it."""
+
+USER_PREFIX = "@"
+"""Rooms of this prefix hold the clients of one user; applications cannot join them by name."""
+
+_NO_META: Mapping[str, Any] = MappingProxyType({})
+
+
+class Position(NamedTuple):
+    """Where in a room's history a publication stands. `offset` counts from 1 within `epoch`."""
+
+    offset: int
+    epoch: str
+
+
+class Receipt(NamedTuple):
+    """What `publish` answers.
+
+    `delivered_to` counts the clients of this process that the publication was handed to;
+    `position` is None when the room keeps no history.
+    """
+
+    delivered_to: int
+    position: Position | None = None
+
+
+class Close(NamedTuple):
+    """How a connection ended: a close code (RFC 6455 section 7.4) and a reason.
+
+    `by_server` says who began it. 1006 stands for a connection that broke.
+    """
+
+    code: int
+    reason: str = ""
+    by_server: bool = False
+
+
+class Publication:
+    """A message on its way to a room: what a broker orders, keeps and spreads.
+
+    `room` is the room's name (`EVERYBODY` for a broadcast), `frame` the encoded message, `exclude`
+    the id of a client that does not get it, `position` what the broker gave it.
+    """
+
+    __slots__ = ("exclude", "frame", "position", "room")
+
+    def __init__(
+        self,
+        room: str,
+        frame: Frame,
+        exclude: str | None = None,
+        position: Position | None = None,
+    ) -> None:
+        self.room = room
+        self.frame = frame
+        self.exclude = exclude
+        self.position = position
+
+    def __repr__(self) -> str:
+        return f"Publication(room={self.room!r}, {len(self.frame.payload)} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a handshake turned out to be.
+
+    `user` is the application's name for the person or service (None: anonymous), `meta` whatever
+    the application wants to find again as `client.meta`, `client_id` a wish for `client.id`
+    (None: generated).
+    """
+
+    user: str | None = None
+    meta: Mapping[str, Any] = field(default=_NO_META)
+    client_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """The HTTP request that asks for a socket.
+
+    `headers` has lower-case names (a repeated header is joined with ", "), `query` the last value
+    of each parameter, `address` the peer as the ASGI server reports it (None: unknown), `scope`
+    the ASGI scope, for what frameworks keep there (`session`, `user`, `state`).
+    """
+
+    path: str
+    headers: Mapping[str, str]
+    query_string: str = ""
+    subprotocols: tuple[str, ...] = ()
+    address: str | None = None
+    scheme: str = "ws"
+    scope: Mapping[str, Any] = field(default=_NO_META, repr=False)
+
+    @cached_property
+    def query(self) -> Mapping[str, str]:
+        """The query parameters; of a repeated one the last value."""
+        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+
+    @cached_property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies; a malformed header gives none."""
+        try:
+            jar = SimpleCookie(self.headers.get("cookie", ""))
+        except CookieError:
+            return {}
+        return {name: morsel.value for name, morsel in jar.items()}
+
+    @property
+    def origin(self) -> str | None:
+        """The Origin header; None for a client that is no browser."""
+        return self.headers.get("origin")
+
+    @property
+    def host(self) -> str | None:
+        """The Host header, with its port if it has one."""
+        return self.headers.get("host")
+
+    @cached_property
+    def token(self) -> str | None:
+        """The token: `Authorization: Bearer …`, else `?token=…`, else None.
+
+        A token in a query string ends up in access logs; prefer the header or a cookie where the
+        client can send one.
+        """
+        kind, _, value = self.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and value.strip():
+            return value.strip()
+        return self.query.get("token") or None

@@ -1,0 +1,371 @@
+"""Settings: every number and switch of a hub, written once.
+
+The environment, the command line, `docs/settings.md` and `hubbub check` are generated from the
+fields of this one class. What must not live here: defaults hidden elsewhere. Imports only `errors`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from .errors import SettingsError
+
+ENV_PREFIX = "HUBBUB_"
+SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
+SLOW_POLICIES: tuple[SlowPolicy, ...] = get_args(SlowPolicy)
+SAME_ORIGIN = "same-origin"
+
+_SIZE_SUFFIXES = {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2}
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+def _setting(
+    default: Any, unit: str, doc: str, *, none: str | None = None, least: float | None = None
+) -> Any:
+    """Declare a field: its unit, what it means, what None means, the least value allowed."""
+    metadata = {"unit": unit, "doc": doc, "none": none, "least": least}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a hub is told at its start; nobody changes it afterwards.
+
+    Precedence: keyword, then environment (`HUBBUB_` and the name in capitals), then default.
+    `Settings(...)` takes keywords only; `Settings.load(...)` reads the environment too. Both raise
+    `SettingsError` for an unknown or impossible value.
+    """
+
+    write_timeout_s: float | None = _setting(
+        10.0,
+        "seconds",
+        "A socket that takes not one byte for this long, while bytes wait for it, is closed (3008).",
+        none="never",
+        least=0.01,
+    )
+    pong_timeout_s: float = _setting(
+        60.0,
+        "seconds",
+        "A client that shows no sign of life for this long is closed (3012). Any frame counts.",
+        least=0.05,
+    )
+    ping_interval_s: float = _setting(
+        54.0,
+        "seconds",
+        "A client that was silent for this long gets a ping. Must be smaller than pong_timeout_s.",
+        least=0.01,
+    )
+    max_message_bytes: int | None = _setting(
+        512,
+        "bytes",
+        "The largest message a client may send; a larger one closes its connection (1009).",
+        none="no limit",
+        least=1,
+    )
+    outbox_max_entries: int = _setting(
+        256,
+        "entries",
+        "How many entries may wait for a client whose socket is not writable. One entry is all "
+        "that one turn of the event loop had for that client.",
+        least=1,
+    )
+    outbox_max_bytes: int = _setting(
+        1024**2,
+        "bytes",
+        "How many bytes may wait for a client whose socket is not writable.",
+        least=1,
+    )
+    slow_policy: SlowPolicy = _setting(
+        "disconnect",
+        "policy",
+        "What a full outbox does: close the client (3008), drop the oldest entry, drop the newest, "
+        "or keep only the latest message of each room.",
+    )
+    origins: tuple[str, ...] = _setting(
+        (SAME_ORIGIN,),
+        "origins",
+        "Origins whose pages may connect: 'same-origin', 'https://example.com', "
+        "'https://*.example.com', or '*' for any. Requests without an Origin header are no "
+        "browsers and pass.",
+    )
+    max_clients: int | None = _setting(
+        None,
+        "clients",
+        "How many clients one process serves; more are refused with 503.",
+        none="no limit",
+        least=1,
+    )
+    max_rooms_per_client: int | None = _setting(
+        128,
+        "rooms",
+        "How many rooms one client may be in; joining more raises CommandError.",
+        none="no limit",
+        least=0,
+    )
+    handshake_timeout_s: float = _setting(
+        10.0,
+        "seconds",
+        "How long an authenticate handler may take before the handshake is refused with 503.",
+        least=0.01,
+    )
+    messages_per_second: float | None = _setting(
+        None,
+        "messages per second",
+        "How fast one client may send, with a burst of two seconds' worth; more closes it (3013).",
+        none="no limit",
+        least=0.01,
+    )
+    shutdown_timeout_s: float = _setting(
+        10.0,
+        "seconds",
+        "How long a shutdown may take: closes with 1012 are paced over half of it, what is still "
+        "open at its end is cut.",
+        least=0.0,
+    )
+    client_id_from_query: bool = _setting(
+        False,
+        "yes or no",
+        "Whether ?id=… may choose client.id. A client that asks for an id in use replaces its "
+        "holder if both are the same user, and is refused with 409 otherwise.",
+    )
+    on_invalid: Literal["reply", "ignore", "close"] = _setting(
+        "reply",
+        "action",
+        "What an invalid message causes: an error reply, nothing but a count, or a close (1008).",
+    )
+    on_handler_error: Literal["close", "stay"] = _setting(
+        "close",
+        "action",
+        "What an exception in a handler causes for its client: a close (1011), or nothing.",
+    )
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = _checked(spec, getattr(self, spec.name), _source_of(self, spec.name))
+            object.__setattr__(self, spec.name, value)
+        if self.ping_interval_s >= self.pong_timeout_s:
+            raise SettingsError(
+                "ping_interval_s",
+                self.ping_interval_s,
+                f"must be smaller than pong_timeout_s, which is {self.pong_timeout_s:g} seconds",
+                source=_source_of(self, "ping_interval_s"),
+            )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **keywords: Any) -> Settings:
+        """Return settings from keywords, the environment (None: `os.environ`) and the defaults."""
+        known = {spec.name: spec for spec in fields(cls)}
+        for name in keywords:
+            if name not in known:
+                raise SettingsError(
+                    name, keywords[name], "no such setting", nearest=_near(name, known)
+                )
+        values, sources = _from_environment(os.environ if environ is None else environ, known)
+        values.update(keywords)
+        sources.update(dict.fromkeys(keywords, "keyword"))
+        settings = cls.__new__(cls)
+        object.__setattr__(settings, "_sources", sources)
+        settings.__init__(**values)  # type: ignore[misc]
+        return settings
+
+    def source(self, name: str) -> str:
+        """Say where the value of setting `name` came from: keyword, environment or default."""
+        return _source_of(self, name)
+
+
+class Row(NamedTuple):
+    """What the documentation, the command line and `hubbub check` show of one setting."""
+
+    name: str
+    default: Any
+    unit: str
+    doc: str
+    none: str | None
+    kind: Any
+    """The type annotation, without None."""
+    choices: tuple[str, ...]
+    env: str
+    flag: str
+
+
+def rows() -> Iterator[Row]:
+    """Yield a row for each setting, in the order of the class."""
+    hints = typing.get_type_hints(Settings)
+    for spec in fields(Settings):
+        kind, optional = _split_optional(hints[spec.name])
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        yield Row(
+            spec.name,
+            spec.default,
+            spec.metadata["unit"],
+            spec.metadata["doc"],
+            spec.metadata["none"] if optional else None,
+            kind,
+            choices,
+            ENV_PREFIX + spec.name.upper(),
+            "--" + spec.name.replace("_", "-"),
+        )
+
+
+def shown(value: Any) -> str:
+    """Write a value as a person would type it into the environment or on the command line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def parse(name: str, text: str, *, source: str) -> Any:
+    """Read a setting from text, as the environment and the command line give it."""
+    row = next(row for row in rows() if row.name == name)
+    text = text.strip()
+    if row.none is not None and text.lower() in ("none", "null", ""):
+        return None
+    if row.choices:
+        return text
+    try:
+        return _PARSERS[row.kind](text)
+    except ValueError:
+        raise SettingsError(name, text, _expected(row), source=source) from None
+
+
+def _parse_bool(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(text)
+
+
+def _parse_size(text: str) -> int:
+    lowered = text.lower().replace("_", "")
+    for suffix, factor in _SIZE_SUFFIXES.items():
+        if lowered.endswith(suffix):
+            return round(float(lowered[: -len(suffix)]) * factor)
+    return int(lowered)
+
+
+def _parse_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    bool: _parse_bool,
+    int: _parse_size,
+    float: float,
+    tuple[str, ...]: _parse_list,
+}
+
+
+def _source_of(settings: Settings, name: str) -> str:
+    sources: Mapping[str, str] | None = getattr(settings, "_sources", None)
+    if sources is None:
+        row_default = next(spec.default for spec in fields(settings) if spec.name == name)
+        return "default" if getattr(settings, name) == row_default else "keyword"
+    return sources.get(name, "default")
+
+
+def _from_environment(
+    environ: Mapping[str, str], known: Mapping[str, Field[Any]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for variable in sorted(environ):
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name not in known:
+            near = _near(name, known)
+            raise SettingsError(
+                variable,
+                environ[variable],
+                "no such setting",
+                source="environment",
+                nearest=None if near is None else ENV_PREFIX + near.upper(),
+            )
+        source = f"environment, {variable}"
+        values[name] = parse(name, environ[variable], source=source)
+        sources[name] = source
+    return values, sources
+
+
+def _near(name: str, known: Mapping[str, object]) -> str | None:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def _split_optional(hint: Any) -> tuple[Any, bool]:
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        parts = [part for part in get_args(hint) if part is not type(None)]
+        return parts[0], len(parts) < len(get_args(hint))
+    return hint, False
+
+
+def _expected(row: Row) -> str:
+    if row.choices:
+        return "must be one of " + ", ".join(row.choices)
+    what = {bool: "yes or no", int: "a whole number of", float: "a number of"}.get(row.kind)
+    text = (
+        f"must be {what} {row.unit}" if row.kind in (int, float) else f"must be {what or row.unit}"
+    )
+    return text if row.none is None else f"{text}, or none ({row.none})"
+
+
+def _checked(spec: Field[Any], value: Any, source: str) -> Any:
+    """Return `value` in the field's own type, or raise."""
+    row = next(row for row in rows() if row.name == spec.name)
+    if value is None and row.none is not None:
+        return None
+    if row.kind == tuple[str, ...]:
+        return _checked_strings(row, value, source)
+    right = {bool: bool, int: int, float: (int, float)}.get(row.kind, str)
+    is_right = isinstance(value, right) and (row.kind is bool or not isinstance(value, bool))  # type: ignore[arg-type]
+    if not is_right or (row.choices and value not in row.choices):
+        raise SettingsError(spec.name, value, _expected(row), source=source)
+    if row.kind not in (int, float):
+        return value
+    least: float | None = spec.metadata["least"]
+    if not math.isfinite(value) or (least is not None and value < least):
+        expected = f"{_expected(row)}, at least {least:g}"
+        raise SettingsError(spec.name, value, expected, source=source)
+    return row.kind(value)
+
+
+def _checked_strings(row: Row, value: Any, source: str) -> tuple[str, ...]:
+    items = (value,) if isinstance(value, str) else value
+    try:
+        strings = tuple(items)
+    except TypeError:
+        raise SettingsError(row.name, value, "must be a list of origins", source=source) from None
+    for item in strings:
+        if not isinstance(item, str) or not _is_origin(item):
+            expected = (
+                "must be origins such as https://example.com or https://*.example.com, "
+                f"'{SAME_ORIGIN}' or '*'"
+            )
+            raise SettingsError(row.name, item, expected, source=source)
+    return tuple(item.lower().rstrip("/") for item in strings)
+
+
+def _is_origin(text: str) -> bool:
+    if text in ("*", SAME_ORIGIN, "null"):
+        return True
+    scheme, separator, rest = text.rstrip("/").partition("://")
+    host = rest.removeprefix("*.")
+    return bool(separator and scheme and host) and not set(host) & set("/ *?#@")
+
+
+assert all(spec.default is not MISSING for spec in fields(Settings))
