@@ -109,11 +109,11 @@ def is_sendable(code: int) -> bool:
 
 
 def fit_reason(reason: str) -> str:
-    """Cut `reason` to what a close frame can hold, never inside a character."""
-    raw = reason.encode("utf-8", "replace")
-    if len(raw) <= MAX_REASON_BYTES:
-        return reason
-    return raw[:MAX_REASON_BYTES].decode("utf-8", "ignore")
+    """Cut `reason` to what a close frame can hold, never inside a character.
+
+    Half a surrogate pair, which UTF-8 cannot carry, becomes a question mark.
+    """
+    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 class HubbubError(Exception):

@@ -7,7 +7,7 @@ the hub's verbs, `wire` by the fan-out.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -62,6 +62,14 @@ class Frame:
             text = self._text = self.payload.decode("utf-8")
         return text
 
+    def has_text(self) -> bool:
+        """Tell whether the payload is UTF-8, and keep the text if so."""
+        try:
+            self._text = self.payload.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return True
+
     def __repr__(self) -> str:
         kind = "text" if self.is_text else "binary"
         return f"Frame({kind}, {len(self.payload)} bytes)"
@@ -101,3 +109,30 @@ def encode(data: Any) -> Frame:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return Frame(bytes(data), False)
     return Frame(_encode_json(data), True)
+
+
+class Batch:
+    """The frames that one turn of the event loop has for a group of clients, joined once.
+
+    One WebSocket frame per message, always: joining puts frames behind one another, never several
+    messages into one frame.
+    """
+
+    __slots__ = ("_wire", "frames")
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self.frames = frames
+        self._wire: bytes | None = None
+
+    @property
+    def wire(self) -> bytes:
+        """All frames as they go to a socket."""
+        wire = self._wire
+        if wire is None:
+            frames = self.frames
+            wire = frames[0].wire if len(frames) == 1 else b"".join([f.wire for f in frames])
+            self._wire = wire
+        return wire
+
+    def __len__(self) -> int:
+        return len(self.frames)

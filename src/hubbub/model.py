@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.cookies import CookieError, SimpleCookie
+from http.cookies import SimpleCookie
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -23,6 +23,11 @@ USER_PREFIX = "@"
 """Rooms of this prefix hold the clients of one user; applications cannot join them by name."""
 
 _NO_META: Mapping[str, Any] = MappingProxyType({})
+
+
+def _no_meta() -> Mapping[str, Any]:
+    """Return the one empty mapping (before Python 3.12 it cannot be a dataclass's default)."""
+    return _NO_META
 
 
 class Position(NamedTuple):
@@ -85,12 +90,14 @@ class Identity:
 
     `user` is the application's name for the person or service (None: anonymous), `meta` whatever
     the application wants to find again as `client.meta`, `client_id` a wish for `client.id`
-    (None: generated).
+    (None: generated), `subprotocol` the one to agree on, of those that the client offered (None:
+    none).
     """
 
     user: str | None = None
-    meta: Mapping[str, Any] = field(default=_NO_META)
+    meta: Mapping[str, Any] = field(default_factory=_no_meta)
     client_id: str | None = None
+    subprotocol: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Handshake:
     subprotocols: tuple[str, ...] = ()
     address: str | None = None
     scheme: str = "ws"
-    scope: Mapping[str, Any] = field(default=_NO_META, repr=False)
+    scope: Mapping[str, Any] = field(default_factory=_no_meta, repr=False)
 
     @cached_property
     def query(self) -> Mapping[str, str]:
@@ -117,12 +124,10 @@ class Handshake:
 
     @cached_property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies; a malformed header gives none."""
-        try:
-            jar = SimpleCookie(self.headers.get("cookie", ""))
-        except CookieError:
-            return {}
-        return {name: morsel.value for name, morsel in jar.items()}
+        """The cookies; one that is malformed does not hide the others."""
+        decode = SimpleCookie().value_decode
+        pairs = (part.partition("=") for part in self.headers.get("cookie", "").split(";"))
+        return {name.strip(): decode(value.strip())[0] for name, _, value in pairs if name.strip()}
 
     @property
     def origin(self) -> str | None:

@@ -7,8 +7,9 @@ fields of this one class. What must not live here: defaults hidden elsewhere. Im
 from __future__ import annotations
 
 import difflib
-import math
+import functools
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -215,6 +216,11 @@ def rows() -> Iterator[Row]:
         )
 
 
+@functools.cache
+def _row(name: str) -> Row:
+    return next(row for row in rows() if row.name == name)
+
+
 def shown(value: Any) -> str:
     """Write a value as a person would type it into the environment or on the command line."""
     if value is None:
@@ -224,13 +230,13 @@ def shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, float):
-        return f"{value:g}"
+        return repr(value).removesuffix(".0")
     return str(value)
 
 
 def parse(name: str, text: str, *, source: str) -> Any:
     """Read a setting from text, as the environment and the command line give it."""
-    row = next(row for row in rows() if row.name == name)
+    row = _row(name)
     text = text.strip()
     if row.none is not None and text.lower() in ("none", "null", ""):
         return None
@@ -238,7 +244,7 @@ def parse(name: str, text: str, *, source: str) -> Any:
         return text
     try:
         return _PARSERS[row.kind](text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise SettingsError(name, text, _expected(row), source=source) from None
 
 
@@ -326,7 +332,7 @@ def _expected(row: Row) -> str:
 
 def _checked(spec: Field[Any], value: Any, source: str) -> Any:
     """Return `value` in the field's own type, or raise."""
-    row = next(row for row in rows() if row.name == spec.name)
+    row = _row(spec.name)
     if value is None and row.none is not None:
         return None
     if row.kind == tuple[str, ...]:
@@ -338,7 +344,7 @@ def _checked(spec: Field[Any], value: Any, source: str) -> Any:
     if row.kind not in (int, float):
         return value
     least: float | None = spec.metadata["least"]
-    if not math.isfinite(value) or (least is not None and value < least):
+    if not abs(value) <= sys.maxsize or (least is not None and value < least):  # NaN fails too
         expected = f"{_expected(row)}, at least {least:g}"
         raise SettingsError(spec.name, value, expected, source=source)
     return row.kind(value)
@@ -365,7 +371,7 @@ def _is_origin(text: str) -> bool:
         return True
     scheme, separator, rest = text.rstrip("/").partition("://")
     host = rest.removeprefix("*.")
-    return bool(separator and scheme and host) and not set(host) & set("/ *?#@")
+    return bool(separator and scheme and host) and not set(host) & set("/ ,*?#@")
 
 
 assert all(spec.default is not MISSING for spec in fields(Settings))

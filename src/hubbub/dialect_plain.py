@@ -1,0 +1,102 @@
+"""The plain dialect: text, binary, and JSON objects with a `type`.
+
+What must not live here: who gets a message. See `dialect` for the contract.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .dialect import Decoder
+from .errors import CommandError
+from .frame import Frame, encode
+
+_DETAIL_LIMIT = 200
+
+
+class _Typed(msgspec.Struct):
+    type: str | None = None
+
+
+_type_decoder = msgspec.json.Decoder(_Typed)
+
+
+class PlainDialect:
+    """Text is `str`, binary is `bytes`, everything else is JSON in a text frame (or UTF-8 binary)."""
+
+    def decoder(self, annotation: Any) -> Decoder:
+        """Return a decoder by annotation.
+
+        `str`: text messages. `bytes`: binary messages. `str | bytes`: either. `Frame`: the frame
+        itself. A pydantic model: JSON, validated by pydantic. Anything else that msgspec reads
+        (dict, list, dataclass, Struct, unions of tagged Structs): JSON, validated by msgspec.
+        """
+        if annotation is str:
+            return _text
+        if annotation in (bytes, bytearray):
+            return _binary
+        if annotation in (str | bytes, bytes | str, Any):
+            return _either
+        if annotation is Frame:
+            return _frame
+        if hasattr(annotation, "model_validate_json"):
+            return _pydantic(annotation)
+        return _json(annotation)
+
+    def type_of(self, frame: Frame) -> str | None:
+        """Return the `type` of a JSON object; None for every other message."""
+        if frame.payload.lstrip()[:1] != b"{":
+            return None
+        try:
+            return _type_decoder.decode(frame.payload).type
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def error(self, error: CommandError) -> Frame:
+        """Return `{"type": "error", "code": …, "message": …}` as a frame."""
+        return encode(error.reply())
+
+
+def _text(frame: Frame) -> str:
+    if not frame.is_text:
+        raise CommandError("text_expected", "a text message was expected, and binary came")
+    return frame.text
+
+
+def _binary(frame: Frame) -> bytes:
+    if frame.is_text:
+        raise CommandError("binary_expected", "a binary message was expected, and text came")
+    return frame.payload
+
+
+def _either(frame: Frame) -> str | bytes:
+    return frame.text if frame.is_text else frame.payload
+
+
+def _frame(frame: Frame) -> Frame:
+    return frame
+
+
+def _json(annotation: Any) -> Decoder:
+    decode = msgspec.json.Decoder(annotation).decode
+
+    def decode_json(frame: Frame) -> Any:
+        try:
+            return decode(frame.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise CommandError("invalid_message", str(error)[:_DETAIL_LIMIT]) from None
+
+    return decode_json
+
+
+def _pydantic(annotation: Any) -> Decoder:
+    def decode_model(frame: Frame) -> Any:
+        try:
+            return annotation.model_validate_json(frame.payload)
+        except ValueError as error:
+            detail = "; ".join(str(error).splitlines()[1:3]).strip() or str(error)
+            raise CommandError("invalid_message", detail[:_DETAIL_LIMIT]) from None
+
+    return decode_model

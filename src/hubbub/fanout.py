@@ -1,0 +1,210 @@
+"""Fan-out: the step from what was published in one turn of the event loop to many sockets.
+
+No await, no task, no encoding per receiver. What must not live here: the registry's books, and
+what a full outbox does. The registry feeds it; it writes to clients.
+
+How order is kept. All that a turn publishes stands in one list, in the order of publication. At
+the turn's end the members of exactly one room that was published to share that room's joined
+bytes; a member of several gets them merged by their places in the list, cached by the set of
+rooms. A client with messages of its own (a direct send, an exclusion, a room joined or left in
+mid-turn) gets a merge of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from .client import Client
+from .frame import Batch, Frame
+from .model import EVERYBODY
+from .outbox import Entry
+from .room import Members
+from .settings import SlowPolicy
+from .stats import Stats
+
+MAX_SHARED_WRITE_BYTES = 256 * 1024
+"""Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""
+
+_Interval = tuple[Members, int, int]
+_Pending = list[tuple[Members | Client, Frame, Client | None]]
+
+
+class Fanout:
+    """Gathers what one turn publishes, and delivers it at the turn's end.
+
+    `schedule` is `loop.call_soon`. Event loop only.
+    """
+
+    def __init__(
+        self,
+        stats: Stats,
+        policy: SlowPolicy,
+        schedule: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._stats = stats
+        self._policy = policy
+        self._schedule = schedule
+        self._pending: _Pending = []
+        self._personal: dict[Client, list[_Interval]] = {}
+        self._joined_at: dict[tuple[Client, Members], int] = {}
+
+    def __len__(self) -> int:
+        """How many publications wait for the end of this turn."""
+        return len(self._pending)
+
+    def publish(self, members: Members, frame: Frame, exclude: Client | None = None) -> None:
+        """Send `frame` to all that are members now, except `exclude`."""
+        pending = self._pending
+        if not pending:
+            self._schedule(self.flush)
+        pending.append((members, frame, exclude))
+        members.dirty = True
+        if exclude is not None:
+            self._personal.setdefault(exclude, [])
+
+    def direct(self, client: Client, frame: Frame) -> None:
+        """Send `frame` to one client, in its place among what is published."""
+        pending = self._pending
+        if not pending:
+            self._schedule(self.flush)
+        pending.append((client, frame, None))
+        self._personal.setdefault(client, [])
+
+    def joined(self, client: Client, members: Members) -> None:
+        """Note that `client` does not get what was published to `members` before this moment."""
+        if members.dirty:
+            self._personal.setdefault(client, [])
+            self._joined_at[client, members] = len(self._pending)
+
+    def left(self, client: Client, members: Members) -> None:
+        """Note that `client` still gets what was published to `members` before this moment."""
+        if members.dirty:
+            start = self._joined_at.pop((client, members), 0)
+            intervals = self._personal.setdefault(client, [])
+            intervals.append((members, start, len(self._pending)))
+
+    def flush(self) -> None:
+        """Deliver what the turn has gathered. Harmless when there is nothing."""
+        pending = self._pending
+        if not pending:
+            return
+        self._pending = []
+        personal, self._personal = self._personal, {}
+        joined_at, self._joined_at = self._joined_at, {}
+        by_room: dict[Members, list[int]] = {}
+        for index, (target, _, _) in enumerate(pending):
+            if type(target) is Members:
+                by_room.setdefault(target, []).append(index)
+        for members in by_room:
+            members.dirty = False
+        if len(by_room) == 1 and not personal:
+            self._deliver_room(next(iter(by_room)), pending)
+            return
+        if by_room:
+            self._deliver_rooms(by_room, pending, personal)
+        for client, intervals in personal.items():
+            self._deliver_personal(client, intervals, pending, by_room, joined_at)
+
+    def _deliver_room(self, members: Members, pending: _Pending) -> None:
+        batch = Batch([frame for _, frame, _ in pending])
+        entries = [Entry(batch, members.policy, members.name)]
+        self._deliver(list(members.clients), batch, lambda: entries)
+
+    def _deliver_rooms(
+        self,
+        by_room: dict[Members, list[int]],
+        pending: _Pending,
+        personal: dict[Client, list[_Interval]],
+    ) -> None:
+        """Deliver to everybody who gets the same as all others in the same set of rooms."""
+        marks: dict[Client, int] = {}
+        rooms = list(by_room)
+        for number, members in enumerate(rooms):
+            bit = 1 << number
+            for client in members.clients:
+                marks[client] = marks.get(client, 0) | bit
+        for client in personal:
+            marks.pop(client, None)
+        groups: dict[int, list[Client]] = {}
+        for client, mark in marks.items():
+            group = groups.get(mark)
+            if group is None:
+                groups[mark] = [client]
+            else:
+                group.append(client)
+        for mark, group in groups.items():
+            indices: list[int] = []
+            for number, members in enumerate(rooms):
+                if mark >> number & 1:
+                    indices += by_room[members]
+            if mark & (mark - 1):
+                indices.sort()
+            batch = Batch([pending[index][1] for index in indices])
+            self._deliver(group, batch, partial(self._entries, indices, pending))
+
+    def _deliver_personal(
+        self,
+        client: Client,
+        left: list[_Interval],
+        pending: _Pending,
+        by_room: dict[Members, list[int]],
+        joined_at: dict[tuple[Client, Members], int],
+    ) -> None:
+        """Deliver to one client what is its own: the merge of its rooms and its direct sends."""
+        if client.close_info is not None:
+            return
+        intervals = list(left)
+        for members in client.memberships.values():
+            if members in by_room:
+                intervals.append((members, joined_at.get((client, members), 0), len(pending)))
+        chosen = [
+            index
+            for members, start, stop in intervals
+            for index in by_room.get(members, ())
+            if start <= index < stop and pending[index][2] is not client
+        ]
+        chosen += [index for index, (target, _, _) in enumerate(pending) if target is client]
+        if chosen:
+            chosen.sort()
+            batch = Batch([pending[index][1] for index in chosen])
+            self._deliver([client], batch, partial(self._entries, chosen, pending))
+
+    def _entries(
+        self,
+        indices: list[int],
+        pending: _Pending,
+    ) -> Iterable[Entry]:
+        """Split a merge into entries by policy, for a client whose outbox has to judge them."""
+        runs: list[tuple[SlowPolicy, str, list[Frame]]] = []
+        for index in indices:
+            target, frame, _ = pending[index]
+            policy, room = self._policy, EVERYBODY
+            if type(target) is Members:
+                policy, room = target.policy, target.name
+            is_same = runs and runs[-1][0] == policy and (policy != "latest" or runs[-1][1] == room)
+            if is_same:
+                runs[-1][2].append(frame)
+            else:
+                runs.append((policy, room, [frame]))
+        return [Entry(Batch(frames), policy, room) for policy, room, frames in runs]
+
+    def _deliver(
+        self, clients: list[Client], batch: Batch, entries: Callable[[], Iterable[Entry]]
+    ) -> None:
+        """Write the shared bytes to who can take them; `entries` is asked for the others."""
+        wire = batch.wire
+        is_small = len(wire) <= MAX_SHARED_WRITE_BYTES
+        slow: list[Client] = []
+        for client in clients:
+            if is_small and client.fast:
+                client.raw_write(wire)  # type: ignore[misc]
+            else:
+                slow.append(client)
+        written = len(clients) - len(slow)
+        self._stats.messages_out += written * len(batch.frames)
+        self._stats.bytes_out += written * len(wire)
+        if slow:
+            parts = entries()
+            for client in slow:
+                client.offer(parts)

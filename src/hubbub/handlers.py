@@ -1,0 +1,159 @@
+"""Handlers: what an application registered, and how each of its functions wants to be called.
+
+What must not live here: calling order and errors (`inbound`) and the decorators' home (`registry`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from .dialect import Decoder, Dialect
+from .errors import CommandError
+from .frame import Frame
+from .model import Close, Handshake
+
+Function = Callable[..., Any]
+
+
+def _parameters(function: Function) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = list(inspect.signature(function).parameters.values())
+    required = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if required:
+        raise TypeError(f"{_name(function)}: a handler is called with positional arguments only")
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return parameters
+    return [p for p in parameters if p.kind in kinds]
+
+
+def _name(function: Function) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def check_arity(function: Function, least: int, most: int, shape: str) -> int:
+    """Return with how many arguments to call `function`; raise `TypeError` naming `shape`."""
+    parameters = _parameters(function)
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return most
+    needed = sum(p.default is p.empty for p in parameters)
+    if needed > most or len(parameters) < least:
+        raise TypeError(f"{_name(function)}: expected {shape}")
+    # A parameter with a default is the application's own, unless the hub always fills it.
+    return max(needed, least)
+
+
+def annotation_of(function: Function, position: int, default: Any) -> Any:
+    """Return the annotation of a positional parameter, resolved; `default` when there is none."""
+    parameters = _parameters(function)
+    if position >= len(parameters) or parameters[position].kind is inspect.Parameter.VAR_POSITIONAL:
+        return default
+    parameter = parameters[position]
+    if parameter.annotation is inspect.Parameter.empty:
+        return default
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    target = inspect.unwrap(function)
+    if not inspect.isroutine(target):
+        target = type(target).__call__
+    namespace = dict(inspect.getclosurevars(target).nonlocals) if inspect.isfunction(target) else {}
+    try:
+        return typing.get_type_hints(target, localns=namespace)[parameter.name]
+    except (NameError, KeyError) as error:
+        raise TypeError(
+            f"{_name(function)}: the annotation {parameter.annotation!r} cannot be resolved "
+            f"({error}); define the type at the module's level"
+        ) from None
+
+
+class MessageHandler:
+    """A function for messages, with the decoder that its annotation asked for."""
+
+    __slots__ = ("decode", "function")
+
+    def __init__(self, function: Function, decode: Decoder) -> None:
+        self.function = function
+        self.decode = decode
+
+
+class Handlers:
+    """The functions of one hub. Filled before the first client connects."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.connect: list[tuple[Function, int]] = []
+        self.disconnect: list[tuple[Function, int]] = []
+        self.drop: list[Function] = []
+        self.message: MessageHandler | None = None
+        self.typed: dict[str, MessageHandler] = {}
+        self.validate: Function | None = None
+        self.authenticate: Function | None = None
+        self._either = dialect.decoder(str | bytes)
+
+    def add_connect(self, function: Function) -> None:
+        """Register `f(client)` or `f(client, handshake)`."""
+        shape = f"f(client) or f(client, handshake: {Handshake.__name__})"
+        self.connect.append((function, check_arity(function, 1, 2, shape)))
+
+    def add_disconnect(self, function: Function) -> None:
+        """Register `f(client)` or `f(client, close)`."""
+        shape = f"f(client) or f(client, close: {Close.__name__})"
+        self.disconnect.append((function, check_arity(function, 1, 2, shape)))
+
+    def add_drop(self, function: Function) -> None:
+        """Register `f(client, count)`."""
+        check_arity(function, 2, 2, "f(client, count: int)")
+        self.drop.append(function)
+
+    def set_message(self, function: Function) -> None:
+        """Register the one `f(client, message)`; its annotation decides what it gets."""
+        if self.message is not None:
+            raise ValueError("on_message is registered already; use hub.on(type) for several")
+        self.message = self._message_handler(function, str)
+
+    def add_typed(self, kind: str, function: Function) -> None:
+        """Register `f(client, message)` for JSON objects whose `type` is `kind`."""
+        if kind in self.typed:
+            raise ValueError(f"a handler for the type {kind!r} is registered already")
+        self.typed[kind] = self._message_handler(function, dict[str, Any])
+
+    def set_validate(self, function: Function) -> None:
+        """Register the one `f(client, message)` that may refuse a message."""
+        if self.validate is not None:
+            raise ValueError("validate is registered already")
+        check_arity(function, 2, 2, "f(client, message)")
+        self.validate = function
+
+    def set_authenticate(self, function: Function) -> None:
+        """Register the one `f(handshake)` that says who asks for a socket."""
+        if self.authenticate is not None:
+            raise ValueError("authenticate is registered already")
+        check_arity(function, 1, 1, "f(handshake)")
+        self.authenticate = function
+
+    @property
+    def echoes(self) -> bool:
+        """Whether messages have no handler, and so are broadcast to everybody."""
+        return self.message is None and not self.typed
+
+    def route(self, frame: Frame) -> tuple[Function | None, Any]:
+        """Return the function for a message and the decoded message.
+
+        The function is None when the message is to be broadcast. Raises `CommandError`.
+        """
+        if self.typed:
+            kind = self.dialect.type_of(frame)
+            typed = None if kind is None else self.typed.get(kind)
+            if typed is not None:
+                return typed.function, typed.decode(frame)
+            if self.message is None:
+                raise CommandError("unknown_type", "no handler takes messages of this type")
+        if self.message is None:
+            return None, self._either(frame)
+        return self.message.function, self.message.decode(frame)
+
+    def _message_handler(self, function: Function, default: Any) -> MessageHandler:
+        check_arity(function, 2, 2, "f(client, message)")
+        return MessageHandler(function, self.dialect.decoder(annotation_of(function, 1, default)))

@@ -1,0 +1,101 @@
+"""Heartbeat: one wheel for all clients, which says who is due a ping and who is overdue.
+
+What must not live here: sockets, timers, the clock (the time is an argument). The registry turns
+the wheel once per `tick_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+
+class Living(Protocol):
+    """What the wheel needs of its members."""
+
+    seen: float
+    """When the peer last gave a sign of life, in seconds of the caller's clock."""
+
+
+T = TypeVar("T", bound=Living)
+
+
+class Heartbeat(Generic[T]):
+    """A timing wheel over `pong_timeout_s`.
+
+    A member is looked at when it has been silent for `ping_interval_s` (it gets a ping) and again
+    just before it has been silent for `pong_timeout_s` (it is overdue). A member that talks costs
+    one look per `ping_interval_s`. Deadlines are rounded down to a tick, so an overdue member is
+    found at most one tick early and never late.
+
+    A turn that comes far too late (the machine slept, the loop was blocked) says nothing about
+    the peers: that time is given back to every member.
+    """
+
+    def __init__(self, ping_interval_s: float, pong_timeout_s: float, now: float) -> None:
+        self.ping_interval_s = ping_interval_s
+        self.pong_timeout_s = pong_timeout_s
+        margin = pong_timeout_s - ping_interval_s
+        self.tick_s = min(1.0, ping_interval_s / 4, margin / 4)
+        self._slots: list[dict[T, None]] = [
+            {} for _ in range(int(pong_timeout_s / self.tick_s) + 3)
+        ]
+        self._where: dict[T, int] = {}
+        self._turn = 0
+        self._last = now
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def add(self, member: T, now: float) -> None:
+        """Watch `member` from now on; it counts as seen now."""
+        member.seen = now
+        self._place(member, now + self.ping_interval_s, now)
+
+    def remove(self, member: T) -> None:
+        """Stop watching `member`. Unknown members are no error."""
+        slot = self._where.pop(member, None)
+        if slot is not None:
+            del self._slots[slot][member]
+
+    def turn(self, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]) -> None:
+        """Move the wheel to `now`; call `ping` and `overdue` for the members that are due."""
+        late = now - self._last - self.tick_s
+        if late > max(2 * self.tick_s, 0.5):
+            self._give_back(late)
+        steps = min(int((now - self._last) / self.tick_s), len(self._slots))
+        if steps <= 0:
+            return
+        self._last += int((now - self._last) / self.tick_s) * self.tick_s
+        for _ in range(steps):
+            self._turn = (self._turn + 1) % len(self._slots)
+            due, self._slots[self._turn] = self._slots[self._turn], {}
+            for member in due:
+                del self._where[member]
+            for member in due:
+                self._look_at(member, now, ping, overdue)
+
+    def _look_at(
+        self, member: T, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]
+    ) -> None:
+        silent_s = now - member.seen
+        # A deadline less than a tick ahead would be found late at the next look.
+        if silent_s > self.pong_timeout_s - self.tick_s:
+            overdue(member)
+            return
+        if silent_s > self.ping_interval_s - self.tick_s:
+            self._place(member, member.seen + self.pong_timeout_s, now)
+            ping(member)
+        else:
+            self._place(member, member.seen + self.ping_interval_s, now)
+
+    def _place(self, member: T, deadline: float, now: float) -> None:
+        steps = int((deadline - self._last) / self.tick_s)
+        steps = max(1, min(steps, len(self._slots) - 1))
+        slot = (self._turn + steps) % len(self._slots)
+        self._slots[slot][member] = None
+        self._where[member] = slot
+
+    def _give_back(self, late_s: float) -> None:
+        for member in self._where:
+            member.seen += late_s

@@ -1,0 +1,382 @@
+"""Hub: the registry with its doors: an ASGI endpoint, decorators, a lifespan, framework routes.
+
+What must not live here: books and verbs (`registry`), transports, handlers' calling. Applications
+make one of these; servers and frameworks call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .auth import check_origin, is_same_origin, to_identity
+from .errors import HubNotRunning, MissingExtra, Refused
+from .limits import printable
+from .model import Handshake, Identity
+from .registry import Registry
+from .transport_asgi import PortableTransport
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+logger = logging.getLogger("hubbub")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_STATIC_TYPES = {
+    "hubbub.js": "text/javascript; charset=utf-8",
+    "hubbub.d.ts": "text/plain; charset=utf-8",
+}
+STATIC_FILES: tuple[str, ...] = tuple(_STATIC_TYPES)
+"""Files that the hub serves beside its route."""
+
+_NATIVE = "hubbub"
+
+
+class Hub(Registry):
+    """One object, one route: a hub that an application makes at its module's level.
+
+    Keywords are the fields of `Settings`; `slow_policies` gives rooms a policy of their own, by
+    name or by prefix (`{"cursor:*": "latest"}`); `broker` is where publications are ordered and
+    spread (None: `MemoryBroker`, this process alone). Raises `SettingsError`.
+
+    The hub is an ASGI application: mount it where sockets should connect. It belongs to the event
+    loop in which it starts; `broadcast`, `Room.broadcast`, `User.send`, `Client.send` and
+    `Client.close` may be called from any thread.
+    """
+
+    # Decorators
+
+    def on_connect(self, function: F) -> F:
+        """Call `f(client)` or `f(client, handshake)` when a client has connected."""
+        self.handlers.add_connect(function)
+        return function
+
+    def on_message(self, function: F) -> F:
+        """Call `f(client, message)` for each message; its annotation decides what it gets.
+
+        `str` (the default) takes text, `bytes` binary; anything else is JSON, validated: dict,
+        dataclass, msgspec Struct, a union of tagged Structs, a pydantic model.
+        """
+        self.handlers.set_message(function)
+        return function
+
+    def on(self, kind: str) -> Callable[[F], F]:
+        """Call `f(client, message)` for JSON objects whose `type` is `kind`."""
+
+        def register(function: F) -> F:
+            self.handlers.add_typed(kind, function)
+            return function
+
+        return register
+
+    def on_disconnect(self, function: F) -> F:
+        """Call `f(client)` or `f(client, close)` when a client has gone, however it went."""
+        self.handlers.add_disconnect(function)
+        return function
+
+    def on_drop(self, function: F) -> F:
+        """Call `f(client, count)` when a slow client has caught up, having missed `count` messages."""
+        self.handlers.add_drop(function)
+        return function
+
+    def authenticate(self, function: F) -> F:
+        """Call `f(handshake)` to learn who asks for a socket.
+
+        It returns an `Identity` or a user's name; None or `Refused` refuses with 401 (or the
+        status in `Refused`) before the upgrade. For anonymous clients return `Identity()`.
+        """
+        self.handlers.set_authenticate(function)
+        return function
+
+    def validate(self, function: F) -> F:
+        """Call `f(client, message)` before the handler; False, ValueError or CommandError refuse."""
+        self.handlers.set_validate(function)
+        return function
+
+    def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[F], F]:
+        """Call `f()` every so many seconds while the hub runs; see `hubbub.ticker.Ticker`."""
+
+        def register(function: F) -> F:
+            self.add_ticker(function, seconds, while_connected)
+            return function
+
+        return register
+
+    # Doors
+
+    static_names = STATIC_FILES
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[dict[str, Any]]:
+        """Run the hub while an application runs; gives `request.state.hub`.
+
+        For `Starlette(lifespan=hub.lifespan)`, or inside a lifespan of the application's own.
+        """
+        await self.start()
+        try:
+            yield {"hub": self}
+        finally:
+            await self.stop()
+
+    def router(self, path: str = "/ws", *, dependencies: Sequence[Any] = ()) -> APIRouter:
+        """Return a FastAPI router with the hub at `path`, its lifespan and its JavaScript client."""
+        try:
+            from .route_fastapi import make_router
+        except ImportError as error:
+            raise MissingExtra(error.name or "fastapi", "fastapi") from error
+        return make_router(self, path, dependencies)
+
+    def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
+        """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
+        from .mount import Mounted
+
+        return Mounted(self, app, path)
+
+    async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
+        """Take the socket of a Starlette or FastAPI route; the route must not accept it itself.
+
+        With `identity` the authenticate handler is not asked. Under the native transport this
+        returns at once, and the socket lives on; otherwise when the connection has ended.
+        """
+        await self._serve_socket(websocket.scope, websocket.receive, websocket.send, identity)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
+        kind = scope["type"]
+        if kind == "websocket":
+            await self._serve_socket(scope, receive, send, None)
+        elif kind == "http":
+            await self.serve_http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._serve_lifespan(scope, receive, send)
+        else:
+            raise RuntimeError(f"the hub does not serve ASGI scopes of the type {kind!r}")
+
+    async def _serve_socket(
+        self, scope: Scope, receive: Receive, send: Send, identity: Identity | None
+    ) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        handshake = read_handshake(scope)
+        self.begin_handshake()
+        try:
+            identity, client_id = await self._admit(handshake, identity)
+            portable = await self._accept(scope, receive, send, handshake, identity, client_id)
+        except Refused as refusal:
+            self._count_refusal(refusal, handshake)
+            await _deny(scope, send, refusal)
+            return
+        finally:
+            self.end_handshake()
+        if portable is not None:
+            await portable.run()
+
+    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
+        """Make all the checks of a handshake; return who it is and its client's id, or raise."""
+        try:
+            await self.start()
+        except HubNotRunning as error:
+            raise Refused(503, "not_running", str(error)) from error
+        self.check_capacity()
+        check_origin(self.settings.origins, handshake)
+        if identity is None:
+            identity = await self._authenticate(handshake)
+        client_id = self.choose_id(handshake, identity)
+        self.check_capacity()
+        return identity, client_id
+
+    async def _authenticate(self, handshake: Handshake) -> Identity:
+        function = self.handlers.authenticate
+        if function is None:
+            return Identity()
+        timeout_s = self.settings.handshake_timeout_s
+        try:
+            answer = function(handshake)
+            if hasattr(answer, "__await__"):
+                async with asyncio.timeout(timeout_s):
+                    answer = await answer
+        except Refused:
+            raise
+        except TimeoutError:
+            message = f"Authentication took longer than {timeout_s:g} seconds"
+            raise Refused(503, "handshake_timeout", message) from None
+        except Exception as error:
+            raise _as_refusal(error) from error
+        if answer is None or answer is False:
+            raise Refused(401)
+        return to_identity(answer)
+
+    async def _accept(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        handshake: Handshake,
+        identity: Identity,
+        client_id: str,
+    ) -> PortableTransport | None:
+        """Accept and register; return what is still to be served within this ASGI call."""
+        socket = scope.get("extensions", {}).get(_NATIVE, {}).get("socket")
+        self.reserve()
+        try:
+            if socket is not None:
+                socket.claim()
+            await send({"type": "websocket.accept", "subprotocol": identity.subprotocol})
+        finally:
+            self.release()
+        if socket is None:
+            portable = PortableTransport(self, receive, send)
+            self.register(portable, client_id, identity, handshake)
+            return portable
+        native = socket.detach(self)
+        if native is not None:
+            self.register(native, client_id, identity, handshake)
+            socket.read_early()
+        return None
+
+    async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a plain request: the JavaScript client, or what a handshake would be answered.
+
+        A browser cannot see why a handshake failed. The same URL by GET gives the same status and
+        JSON body, and 426 where a socket would have been accepted.
+        """
+        name = scope["path"].rpartition("/")[2]
+        if scope["method"] not in ("GET", "HEAD"):
+            refusal = Refused(405, "method_not_allowed", "Only GET", headers={"Allow": "GET, HEAD"})
+            await _respond(send, scope, refusal.status, _body(refusal), refusal.headers)
+        elif name in _STATIC_TYPES:
+            headers = {"Content-Type": _STATIC_TYPES[name], "Cache-Control": "no-cache"}
+            await _respond(send, scope, 200, static_file(name), headers)
+        else:
+            await self._explain(scope, send)
+
+    async def _explain(self, scope: Scope, send: Send) -> None:
+        handshake = read_handshake(scope)
+        try:
+            await self._admit(handshake, None)
+        except Refused as refusal:
+            answer = refusal
+        else:
+            answer = Refused(
+                426,
+                message="This is a WebSocket: connect with ws:// or wss://",
+                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+            )
+        headers = {**answer.headers, "Cache-Control": "no-store", **self._cors(handshake)}
+        await _respond(send, scope, answer.status, _body(answer), headers)
+
+    def _cors(self, handshake: Handshake) -> dict[str, str]:
+        """Let a page of an allowed foreign origin read the answer."""
+        origin = handshake.origin
+        if origin is None or is_same_origin(origin.lower(), handshake.host):
+            return {}
+        try:
+            check_origin(self.settings.origins, handshake)
+        except Refused:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
+            "Vary": "Origin",
+        }
+
+    def _count_refusal(self, refusal: Refused, handshake: Handshake) -> None:
+        self.counters.refuse(refusal.code)
+        held = self._log_limiter.allow("refused", self.clock())
+        if held is not None:
+            who = printable(handshake.address or "an unknown address")
+            more = f" ({held} more like it were not logged)" if held else ""
+            logger.info(
+                "a handshake from %s was refused: %d %s%s", who, refusal.status, refusal.code, more
+            )
+
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        if "state" in scope:
+            scope["state"]["hub"] = self
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def read_handshake(scope: Mapping[str, Any]) -> Handshake:
+    """Return the handshake in an ASGI scope. Repeated headers are joined with a comma."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        separator = "; " if name == "cookie" else ", "
+        headers[name] = f"{headers[name]}{separator}{value}" if name in headers else value
+    peer = scope.get("client")
+    return Handshake(
+        path=scope["path"],
+        headers=headers,
+        query_string=scope.get("query_string", b"").decode("latin-1"),
+        subprotocols=tuple(scope.get("subprotocols", ())),
+        address=None if not peer else str(peer[0]),
+        scheme=scope.get("scheme", "ws"),
+        scope=scope,
+    )
+
+
+@functools.cache
+def static_file(name: str) -> bytes:
+    """Return a file of the JavaScript client."""
+    return resources.files("hubbub").joinpath("static", name).read_bytes()
+
+
+def _as_refusal(error: Exception) -> Refused:
+    """Turn what an authenticate handler raised into a refusal; frameworks' HTTP errors keep theirs."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and 400 <= status <= 599:
+        detail = getattr(error, "detail", None)
+        headers = getattr(error, "headers", None)
+        return Refused(status, message=None if detail is None else str(detail), headers=headers)
+    logger.error("the authenticate handler failed", exc_info=error)
+    return Refused(500, "internal_error", "Internal Server Error")
+
+
+def _body(refusal: Refused) -> bytes:
+    return json.dumps(refusal.body()).encode()
+
+
+async def _deny(scope: Scope, send: Send, refusal: Refused) -> None:
+    """Refuse with status and body where the server can (ASGI's denial response), else with 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
+        return
+    body = _body(refusal)
+    headers = {"Content-Type": "application/json", **refusal.headers}
+    raw = [
+        (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()
+    ]
+    raw.append((b"content-length", str(len(body)).encode()))
+    start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": raw}
+    await send(start)
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+async def _respond(
+    send: Send, scope: Scope, status: int, body: bytes, headers: Mapping[str, str]
+) -> None:
+    every = {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}
+    raw = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in every.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    is_head = scope["method"] == "HEAD"
+    await send({"type": "http.response.body", "body": b"" if is_head else body})

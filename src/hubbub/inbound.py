@@ -1,0 +1,266 @@
+"""Inbound: all that one connection, one message or one goodbye of a client may cause.
+
+What must not live here: sockets, and the registry's books (it is called). Transports and the
+registry call it.
+
+Handlers of one client run one at a time, in the order of arrival; different clients' handlers run
+concurrently. A plain function runs in place. A coroutine that has to wait becomes a task, and its
+client's transport delivers nothing more until the task is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from .client import Client
+from .errors import (
+    INTERNAL_ERROR,
+    POLICY_VIOLATION,
+    TOO_MANY_MESSAGES,
+    CommandError,
+    Disconnected,
+)
+from .frame import Frame
+from .handlers import Function, Handlers
+from .limits import LogLimiter, printable
+from .model import EVERYBODY, Close, Handshake
+from .settings import Settings
+from .stats import Stats
+
+logger = logging.getLogger("hubbub")
+
+
+class Desk(Protocol):
+    """What inbound asks of the registry."""
+
+    def publish_frame(self, room: str, frame: Frame, exclude: Client | None) -> Any: ...
+    def send(self, client: Client, frame: Frame) -> bool: ...
+    def disconnect_client(self, client: Client, code: int, reason: str) -> None: ...
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]: ...
+
+
+class Inbound:
+    """Calls the application's handlers. Event loop only."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        handlers: Handlers,
+        settings: Settings,
+        stats: Stats,
+        clock: Callable[[], float],
+    ) -> None:
+        self._desk = desk
+        self._handlers = handlers
+        self._settings = settings
+        self._stats = stats
+        self._clock = clock
+        self._log_limiter = LogLimiter()
+
+    def connected(self, client: Client, handshake: Handshake) -> None:
+        """Run the connect handlers, one after another, before the client's first message."""
+        for position, (function, arity) in enumerate(self._handlers.connect):
+            result = self._call(client, function, (client, handshake)[:arity])
+            if result is not None:
+                rest = self._handlers.connect[position + 1 :]
+                self._wait(client, self._connect_rest(client, handshake, result, rest))
+                return
+
+    async def _connect_rest(
+        self,
+        client: Client,
+        handshake: Handshake,
+        first: Awaitable[Any],
+        rest: list[tuple[Function, int]],
+    ) -> None:
+        await self._finish(client, first)
+        for function, arity in rest:
+            result = self._call(client, function, (client, handshake)[:arity])
+            if result is not None:
+                await self._finish(client, result)
+
+    def receive(self, client: Client, frame: Frame) -> None:
+        """Take one whole message. Not called while `client.busy`."""
+        stats = self._stats
+        stats.messages_in += 1
+        stats.bytes_in += len(frame.payload)
+        if client.bucket is not None and not client.bucket.take(self._clock()):
+            stats.rate_limited += 1
+            self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many messages")
+            return
+        handlers = self._handlers
+        if handlers.message is None and handlers.echoes and handlers.validate is None:
+            self._desk.publish_frame(EVERYBODY, frame, None)
+            return
+        try:
+            function, message = handlers.route(frame)
+        except CommandError as error:
+            self._refuse(client, error)
+            return
+        if handlers.validate is not None:
+            self._validate(client, frame, function, message)
+        else:
+            self._handle(client, frame, function, message)
+
+    def disconnected(self, client: Client, close: Close) -> None:
+        """Run the disconnect handlers, after whatever the client's handlers still do."""
+        if not self._handlers.disconnect:
+            return
+        if client.busy:
+            self._desk.spawn(self._disconnect_later(client, close), f"goodbye {client.id}")
+            return
+        for position, (function, arity) in enumerate(self._handlers.disconnect):
+            result = self._call(client, function, (client, close)[:arity])
+            if result is not None:
+                rest = self._disconnect_rest(client, close, result, position + 1)
+                self._desk.spawn(rest, f"goodbye {client.id}")
+                return
+
+    async def _disconnect_later(self, client: Client, close: Close) -> None:
+        while client.busy and client.idle is not None:
+            await asyncio.shield(client.idle)
+        await self._disconnect_rest(client, close, None, 0)
+
+    async def _disconnect_rest(
+        self, client: Client, close: Close, first: Awaitable[Any] | None, start: int
+    ) -> None:
+        if first is not None:
+            await self._finish(client, first)
+        for function, arity in self._handlers.disconnect[start:]:
+            result = self._call(client, function, (client, close)[:arity])
+            if result is not None:
+                await self._finish(client, result)
+
+    def caught_up(self, client: Client, count: int) -> None:
+        """Run the drop handlers: the client missed `count` messages and is writable again."""
+        for function in self._handlers.drop:
+            result = self._call(client, function, (client, count))
+            if result is not None:
+                self._desk.spawn(self._finish(client, result), f"drop {client.id}")
+
+    def _validate(
+        self, client: Client, frame: Frame, function: Function | None, message: Any
+    ) -> None:
+        validate = self._handlers.validate
+        assert validate is not None
+        try:
+            verdict = validate(client, message)
+        except (CommandError, ValueError) as error:
+            self._refuse(client, _as_command_error(error))
+        except Exception as error:
+            self._failed(client, error)
+        else:
+            if asyncio.iscoroutine(verdict):
+                later = self._validate_later(client, frame, function, message, verdict)
+                self._wait(client, later)
+            elif verdict is False:
+                self._refuse(client, CommandError("invalid_message", "the message was refused"))
+            else:
+                self._handle(client, frame, function, message)
+
+    async def _validate_later(
+        self,
+        client: Client,
+        frame: Frame,
+        function: Function | None,
+        message: Any,
+        verdict: Awaitable[Any],
+    ) -> None:
+        try:
+            is_valid = await verdict
+        except (CommandError, ValueError) as error:
+            self._refuse(client, _as_command_error(error))
+            return
+        except Exception as error:
+            self._failed(client, error)
+            return
+        if is_valid is False:
+            self._refuse(client, CommandError("invalid_message", "the message was refused"))
+        elif function is None:
+            self._desk.publish_frame(EVERYBODY, frame, None)
+        else:
+            result = self._call(client, function, (client, message))
+            if result is not None:
+                await self._finish(client, result)
+
+    def _handle(
+        self, client: Client, frame: Frame, function: Function | None, message: Any
+    ) -> None:
+        if function is None:
+            self._desk.publish_frame(EVERYBODY, frame, None)
+            return
+        result = self._call(client, function, (client, message))
+        if result is not None:
+            self._wait(client, self._finish(client, result))
+
+    def _call(
+        self, client: Client, function: Function, arguments: tuple[Any, ...]
+    ) -> Awaitable[Any] | None:
+        """Call a handler; return what has to be awaited, None when all is done."""
+        try:
+            result = function(*arguments)
+        except Exception as error:
+            self._failed(client, error)
+            return None
+        return result if hasattr(result, "__await__") else None
+
+    async def _finish(self, client: Client, result: Awaitable[Any]) -> None:
+        try:
+            await result
+        except Exception as error:
+            self._failed(client, error)
+
+    def _wait(self, client: Client, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` as the client's one task; its transport holds messages back meanwhile."""
+        task = self._desk.spawn(work, f"handler {client.id}")
+        if task.done():
+            return
+        client.busy = True
+        client.idle = asyncio.get_running_loop().create_future()
+        client.transport.pause_reading()
+        task.add_done_callback(lambda _: self._idle(client))
+
+    def _idle(self, client: Client) -> None:
+        client.busy = False
+        idle, client.idle = client.idle, None
+        if idle is not None and not idle.done():
+            idle.set_result(None)
+        client.seen = max(client.seen, self._clock())
+        client.transport.resume_reading()
+
+    def _refuse(self, client: Client, error: CommandError) -> None:
+        """An invalid message: count it, then answer, ignore or close as set."""
+        self._stats.invalid += 1
+        self._log(logging.INFO, "invalid", client, "sent an invalid message: %s", str(error))
+        action = self._settings.on_invalid
+        if action == "reply":
+            self._desk.send(client, self._handlers.dialect.error(error))
+        elif action == "close":
+            self._desk.disconnect_client(client, POLICY_VIOLATION, error.message)
+
+    def _failed(self, client: Client, error: Exception) -> None:
+        """A handler raised: answer, close, or log and close, by the kind of error."""
+        if isinstance(error, CommandError):
+            self._desk.send(client, self._handlers.dialect.error(error))
+        elif isinstance(error, Disconnected):
+            self._desk.disconnect_client(client, error.code, error.reason)
+        else:
+            self._stats.handler_errors += 1
+            logger.error("client %s: a handler failed", client.id, exc_info=error)
+            if self._settings.on_handler_error == "close":
+                self._desk.disconnect_client(client, INTERNAL_ERROR, "internal error")
+
+    def _log(self, level: int, kind: str, client: Client, text: str, detail: str) -> None:
+        held = self._log_limiter.allow(kind, self._clock())
+        if held is not None:
+            more = f" ({held} more like it were not logged)" if held else ""
+            logger.log(level, "client %s " + text + "%s", client.id, printable(detail), more)
+
+
+def _as_command_error(error: Exception) -> CommandError:
+    if isinstance(error, CommandError):
+        return error
+    return CommandError("invalid_message", printable(str(error)) or "the message was refused")

@@ -1,0 +1,113 @@
+"""Limits: how fast, how long, how named. Pure checks; the clock is an argument.
+
+What must not live here: what happens to who breaks one. Called by `inbound`, `client`, `registry`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from .errors import CommandError
+from .model import USER_PREFIX
+
+MAX_ROOM_NAME_BYTES = 256
+MAX_CLIENT_ID_LENGTH = 64
+BURST_S = 2.0
+"""How many seconds' worth of messages a client may send at once under `messages_per_second`."""
+
+TOKEN_PARAMETERS = frozenset({"token", "access_token", "jwt", "key", "secret"})
+"""Query parameters whose values must not reach a log."""
+
+_ID_MARKS = frozenset("-_.:@+")
+
+
+class TokenBucket:
+    """Allows `rate_per_second` on the average and `burst` at once (at least one)."""
+
+    __slots__ = ("_level", "_stamp", "burst", "rate_per_second")
+
+    def __init__(self, rate_per_second: float, burst: float, now: float) -> None:
+        self.rate_per_second = rate_per_second
+        self.burst = max(1.0, burst)
+        self._level = self.burst
+        self._stamp = now
+
+    def take(self, now: float) -> bool:
+        """Take one token; False when there is none."""
+        level = self._level + (now - self._stamp) * self.rate_per_second
+        self._level = min(level, self.burst)
+        self._stamp = now
+        if self._level < 1.0:
+            return False
+        self._level -= 1.0
+        return True
+
+
+class LogLimiter:
+    """Lets `per_second` lines of each kind through and counts the rest.
+
+    A hostile client can cause an event as often as it likes, and must not fill a disk with it.
+    """
+
+    def __init__(self, per_second: float = 5.0) -> None:
+        self._per_second = per_second
+        self._buckets: dict[str, TokenBucket] = {}
+        self._held: dict[str, int] = {}
+
+    def allow(self, kind: str, now: float) -> int | None:
+        """Return None when a line of this kind must be held back, else how many were since the last."""
+        bucket = self._buckets.get(kind)
+        if bucket is None:
+            bucket = TokenBucket(self._per_second, self._per_second, now)
+            self._buckets[kind] = bucket
+        if not bucket.take(now):
+            self._held[kind] = self._held.get(kind, 0) + 1
+            return None
+        return self._held.pop(kind, 0)
+
+
+def check_room_name(name: object) -> str:
+    """Return `name` if an application may use it for a room; raise `CommandError` otherwise.
+
+    A name is 1 to 256 bytes of UTF-8, printable, and does not begin with "@" (those rooms belong
+    to users).
+    """
+    if not isinstance(name, str) or not name:
+        raise CommandError("bad_room", "a room's name is a string that is not empty")
+    if name.startswith(USER_PREFIX):
+        raise CommandError("bad_room", f"a room's name must not begin with {USER_PREFIX!r}")
+    if not name.isprintable():
+        raise CommandError("bad_room", "a room's name must be printable")
+    if len(name.encode()) > MAX_ROOM_NAME_BYTES:
+        raise CommandError("bad_room", f"a room's name has at most {MAX_ROOM_NAME_BYTES} bytes")
+    return name
+
+
+def is_client_id(text: str) -> bool:
+    """Tell whether `text` may be a client's id: 1 to 64 letters, digits and `-_.:@+`."""
+    return 0 < len(text) <= MAX_CLIENT_ID_LENGTH and all(
+        char.isalnum() or char in _ID_MARKS for char in text
+    )
+
+
+def printable(text: str, length: int = 200) -> str:
+    """Make `text` safe for a log line: no control characters, no line ends, not too long."""
+    cut = text[:length] + ("…" if len(text) > length else "")
+    return "".join(
+        char
+        if char.isprintable() and unicodedata.category(char) != "Cf"
+        else "\N{REPLACEMENT CHARACTER}"
+        for char in cut
+    )
+
+
+def scrub_query(query_string: bytes) -> bytes:
+    """Replace the values of `TOKEN_PARAMETERS` in a raw query string by `***`."""
+    if not query_string:
+        return query_string
+    parts = []
+    for part in query_string.split(b"&"):
+        name, separator, _ = part.partition(b"=")
+        is_secret = separator and name.decode("latin-1").lower() in TOKEN_PARAMETERS
+        parts.append(name + b"=***" if is_secret else part)
+    return b"&".join(parts)

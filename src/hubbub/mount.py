@@ -1,0 +1,111 @@
+"""Mounted: the hub and any other ASGI application as one.
+
+What must not live here: anything about clients. `Hub.mount` makes it; for Django, Quart, Litestar
+and plain ASGI applications.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .hub import ASGIApp, Hub, Receive, Scope, Send
+
+
+class Mounted:
+    """An ASGI application that gives `path` to the hub and everything else to `app`.
+
+    It runs the hub's lifespan around the application's own, if that has one. Applications see the
+    hub as `scope["state"]["hub"]` (`request.state.hub` in Starlette).
+    """
+
+    def __init__(self, hub: Hub, app: ASGIApp, path: str) -> None:
+        if not path.startswith("/"):
+            raise ValueError(f"a path begins with a slash, not {path!r}")
+        self.hub = hub
+        self.app = app
+        self.path = path.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(scope, receive, send)
+        elif self._is_ours(scope):
+            await self.hub(scope, receive, send)
+        else:
+            scope.setdefault("state", {})["hub"] = self.hub
+            await self.app(scope, receive, send)
+
+    def _is_ours(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        if root and path.startswith(root):
+            path = path[len(root) :]
+        if path.rstrip("/") == self.path:
+            return True
+        return path.startswith(f"{self.path}/hubbub.")
+
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        inner = _InnerLifespan(self.app, scope)
+        try:
+            await self.hub.start()
+            failure = await inner.start()
+        except Exception as error:
+            failure = str(error) or type(error).__name__
+        if failure is not None:
+            await self.hub.stop()
+            await send({"type": "lifespan.startup.failed", "message": failure})
+            return
+        if "state" in scope:
+            scope["state"]["hub"] = self.hub
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.hub.stop()
+        failure = await inner.stop()
+        if failure is None:
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await send({"type": "lifespan.shutdown.failed", "message": failure})
+
+
+class _InnerLifespan:
+    """The wrapped application's lifespan, played to it from within ours."""
+
+    def __init__(self, app: ASGIApp, scope: Scope) -> None:
+        self._app = app
+        self._scope = scope
+        self._to_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        self._answers: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> str | None:
+        """Start the application; return why it failed, None if it did not or has no lifespan."""
+        self._task = asyncio.create_task(self._run())
+        return await self._ask("startup")
+
+    async def stop(self) -> str | None:
+        """Stop the application; return why that failed, or None."""
+        if self._task is None or self._task.done():
+            return None
+        failure = await self._ask("shutdown")
+        await asyncio.gather(self._task, return_exceptions=True)
+        return failure
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self._to_app.get, self._answers.put)
+        finally:
+            await self._answers.put({"type": "ended"})
+
+    async def _ask(self, phase: str) -> str | None:
+        await self._to_app.put({"type": f"lifespan.{phase}"})
+        answer = await self._answers.get()
+        if answer["type"] == f"lifespan.{phase}.failed":
+            return str(answer.get("message", "")) or f"the application's {phase} failed"
+        if answer["type"] == "ended" and self._task is not None:
+            # An application without a lifespan raises or returns: that is how ASGI says it.
+            await asyncio.gather(self._task, return_exceptions=True)
+        return None

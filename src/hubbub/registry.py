@@ -1,0 +1,666 @@
+"""Registry: the clients of this process, the rooms, the verbs, and the life of a hub.
+
+What must not live here: ASGI, HTTP, sockets, frameworks (`hub` adds those doors), handler calling
+(`inbound`), delivery (`fanout`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any
+
+from .auth import wished_id
+from .broker import Broker, MemoryBroker
+from .client import Client
+from .dialect_plain import PlainDialect
+from .errors import (
+    DISCONNECTED,
+    NO_PONG,
+    REPLACED,
+    SERVICE_RESTART,
+    SLOW_CONSUMER,
+    BrokerError,
+    CommandError,
+    HubNotRunning,
+    Refused,
+    SettingsError,
+    fit_reason,
+    is_sendable,
+)
+from .fanout import Fanout
+from .frame import Batch, Frame, encode
+from .handlers import Handlers
+from .heartbeat import Heartbeat
+from .inbound import Inbound
+from .limits import BURST_S, LogLimiter, TokenBucket, check_room_name, printable
+from .model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Publication, Receipt
+from .outbox import Outbox, Overflow
+from .room import Members, Room, User
+from .settings import SLOW_POLICIES, Settings, SlowPolicy
+from .stats import Stats
+from .ticker import Ticker
+from .transport import Transport
+
+logger = logging.getLogger("hubbub")
+
+RETRY_AFTER_S = 5
+"""What a 503 tells a client to wait, in seconds."""
+_PACE_S = 0.002
+"""Pause between two goodbyes of a shutdown, so that not everybody comes back in one moment."""
+
+
+class Registry:
+    """The books of a hub. One event loop owns it; see each verb for what other threads may call."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        broker: Broker | None = None,
+        slow_policies: Mapping[str, SlowPolicy] | None = None,
+        **keywords: Any,
+    ) -> None:
+        if settings is not None and keywords:
+            raise TypeError("pass a Settings object or keywords, not both")
+        self.settings = Settings.load(**keywords) if settings is None else settings
+        self.broker: Broker = MemoryBroker() if broker is None else broker
+        self.counters = Stats()
+        self.handlers = Handlers(PlainDialect())
+        self.is_closing = False
+        self._policies = _checked_policies(slow_policies or {})
+        self._clients: dict[str, Client] = {}
+        self._rooms: dict[str, Members] = {}
+        self._everybody = Members(EVERYBODY, self._policy_of(EVERYBODY))
+        self._handshakes = 0
+        self._reserved = 0
+        self._tickers: list[Ticker] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker_tasks: dict[Ticker, asyncio.Task[None]] = {}
+        self._stalled: dict[Client, tuple[float, int]] = {}
+        self._started_at = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id = 0
+        self._starting: asyncio.Future[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._connections: set[Transport] = set()
+        self._log_limiter = LogLimiter()
+        self.clock: Callable[[], float] = time.monotonic
+        self.inbound = Inbound(self, self.handlers, self.settings, self.counters, self._now)
+        self.fanout = self._new_fanout()
+        self._heartbeat = self._new_heartbeat()
+
+    # Life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the hub is bound to an event loop that runs."""
+        return self._loop is not None and self._loop.is_running()
+
+    async def start(self) -> None:
+        """Bind the hub to the running event loop and start its broker, heartbeat and tickers.
+
+        Starting twice is no error. The first handshake starts a hub that nobody has started, so
+        that a route alone is enough; a lifespan is better, because tickers begin with it.
+        Raises `HubNotRunning` when the hub already runs in another loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self.is_running:
+                raise HubNotRunning(
+                    "this hub runs in another event loop; a hub belongs to one loop "
+                    "(with Starlette's TestClient, use it as a context manager)"
+                )
+            self._bind(loop)
+        starting = self._starting
+        if starting is None:
+            starting = self._starting = loop.create_future()
+            try:
+                await self.broker.start(self.deliver)
+            except BaseException as error:
+                self._starting = None
+                self._loop = None
+                starting.set_exception(error)
+                starting.exception()
+                raise
+            for ticker in self._tickers:
+                self._start_ticker(ticker)
+            self._arm()
+            starting.set_result(None)
+        elif not starting.done():
+            await asyncio.shield(starting)
+
+    async def stop(self) -> None:
+        """Close every client with 1012, paced, within `shutdown_timeout_s`; then stop the rest.
+
+        Stopping twice, or a hub that never ran, is no error. The hub can be started again.
+        """
+        if self._loop is None:
+            return
+        await self.shut_down()
+        for task in self._ticker_tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._ticker_tasks.values(), return_exceptions=True)
+        self._ticker_tasks.clear()
+        await self._end_tasks()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.broker.stop()
+        self._loop = self._starting = self._stopping = None
+        self.is_closing = False
+
+    def shut_down(self) -> asyncio.Task[None]:
+        """Begin to close every client, once; return the task that does it.
+
+        From now on handshakes are refused with 503. The native transport calls this when the
+        server begins its shutdown, long before the lifespan ends.
+        """
+        if self._stopping is None:
+            self.is_closing = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._stopping = asyncio.get_running_loop().create_task(
+                self._close_everybody(), name="hubbub shutdown"
+            )
+        return self._stopping
+
+    async def _close_everybody(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.shutdown_timeout_s
+        clients = list(self._clients.values())
+        pause_s = min(_PACE_S, self.settings.shutdown_timeout_s / 2 / max(1, len(clients)))
+        for number, client in enumerate(clients):
+            self.disconnect_client(client, SERVICE_RESTART, "service restart")
+            if number % 10 == 9:
+                await asyncio.sleep(pause_s * 10)
+        while self._connections and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for transport in list(self._connections):
+            transport.abort()
+
+    async def _end_tasks(self) -> None:
+        """Let handlers finish within a second more, then cancel them."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=1.0)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a loop for one's own, and forget what a dead loop left behind."""
+        self._loop = loop
+        self._thread_id = threading.get_ident()
+        self._starting = self._stopping = None
+        self.is_closing = False
+        for book in (self._clients, self._rooms, self._stalled, self._everybody.clients):
+            book.clear()
+        self._connections.clear()
+        self._tasks.clear()
+        self._ticker_tasks.clear()
+        self._handshakes = self._reserved = 0
+        self._started_at = time.monotonic()
+        self.fanout = self._new_fanout()
+        self._heartbeat = self._new_heartbeat()
+
+    def _new_fanout(self) -> Fanout:
+        return Fanout(self.counters, self.settings.slow_policy, self._call_soon)
+
+    def _new_heartbeat(self) -> Heartbeat[Client]:
+        settings = self.settings
+        return Heartbeat(settings.ping_interval_s, settings.pong_timeout_s, self.clock())
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon(function)
+
+    def _now(self) -> float:
+        return self.clock()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `coroutine` as a task that the hub keeps, and ends at its own end."""
+        assert self._loop is not None
+        if sys.version_info >= (3, 12):
+            task: asyncio.Task[None] = asyncio.Task(
+                coroutine, loop=self._loop, name=name, eager_start=True
+            )
+        else:
+            task = self._loop.create_task(coroutine, name=name)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    def add_ticker(
+        self, function: Callable[[], Any], period_s: float, is_conditional: bool
+    ) -> None:
+        """Call `function` every `period_s` seconds; conditional ones only while a client is there."""
+        wanted = (lambda: bool(self._clients)) if is_conditional else (lambda: True)
+        ticker = Ticker(function, period_s, wanted)
+        self._tickers.append(ticker)
+        if self._starting is not None and self._starting.done():
+            self._start_ticker(ticker)
+
+    def _start_ticker(self, ticker: Ticker) -> None:
+        assert self._loop is not None
+        self._ticker_tasks[ticker] = self._loop.create_task(ticker.run(), name="hubbub ticker")
+
+    # The heartbeat's turn
+
+    def _arm(self) -> None:
+        assert self._loop is not None
+        tick_s = self._heartbeat.tick_s
+        if self.settings.write_timeout_s is not None:
+            tick_s = min(tick_s, self.settings.write_timeout_s / 4)
+        self._timer = self._loop.call_later(tick_s, self._tick)
+
+    def _tick(self) -> None:
+        self._arm()
+        now = self.clock()
+        self._heartbeat.turn(now, self._ping, self._overdue)
+        self._check_stalled(now)
+
+    def _ping(self, client: Client) -> None:
+        if not client.transport.ping():
+            # This transport has no ping; whether the peer lives is its server's business.
+            client.seen = self.clock()
+
+    def _overdue(self, client: Client) -> None:
+        if client.busy:
+            # Its reading is paused, so its silence says nothing about it.
+            self._heartbeat.add(client, self.clock())
+            return
+        self.counters.dead += 1
+        self._log(logging.INFO, "dead", client, "showed no sign of life; closed")
+        self.disconnect_client(client, NO_PONG, "no pong")
+
+    def _check_stalled(self, now: float) -> None:
+        limit_s = self.settings.write_timeout_s
+        for client, (since, progress) in list(self._stalled.items()):
+            if client.outbox is None or client.close_info is not None:
+                del self._stalled[client]
+            elif (current := client.transport.progress()) != progress:
+                self._stalled[client] = (now, current)
+            elif limit_s is not None and now - since >= limit_s:
+                self._cut_slow(client, f"took nothing for {limit_s:g} seconds")
+
+    # Coming and going
+
+    def begin_handshake(self) -> None:
+        """Count a handshake in progress; the hub's stats show it as `register`."""
+        self._handshakes += 1
+
+    def end_handshake(self) -> None:
+        """Count a handshake as over, whatever came of it."""
+        self._handshakes -= 1
+
+    def check_capacity(self) -> None:
+        """Raise `Refused(503)` when no further client can be served now."""
+        if self.is_closing:
+            raise _unavailable("shutting_down", "The server is shutting down")
+        limit = self.settings.max_clients
+        if limit is not None and len(self._clients) + self._reserved >= limit:
+            raise _unavailable("too_many_clients", f"All {limit} places are taken")
+
+    def reserve(self) -> None:
+        """Hold one of `max_clients` places between the last check and `register`."""
+        self.check_capacity()
+        self._reserved += 1
+
+    def release(self) -> None:
+        """Give the held place back."""
+        self._reserved -= 1
+
+    def choose_id(self, handshake: Handshake, identity: Identity) -> str:
+        """Return the id for a client to be. Raises `Refused(400)` or `Refused(409)`."""
+        wish = wished_id(handshake, identity, self.settings.client_id_from_query)
+        if wish is None:
+            return secrets.token_hex(8)
+        holder = self._clients.get(wish)
+        if holder is not None and (holder.user is None or holder.user != identity.user):
+            raise Refused(409, "id_in_use", "Another client has this id")
+        return wish
+
+    def register(
+        self,
+        transport: Transport,
+        client_id: str,
+        identity: Identity,
+        handshake: Handshake,
+    ) -> Client:
+        """Take a client into the books and run the connect handlers."""
+        holder = self._clients.get(client_id)
+        if holder is not None:
+            self.disconnect_client(holder, REPLACED, "replaced")
+        client = Client(
+            self,
+            client_id,
+            transport,
+            user=identity.user,
+            meta=identity.meta,
+            address=handshake.address,
+            connected_at=time.time(),
+        )
+        transport.bind(client)
+        rate = self.settings.messages_per_second
+        if rate is not None:
+            client.bucket = TokenBucket(rate, rate * BURST_S, self.clock())
+        self._clients[client_id] = client
+        self._connections.add(transport)
+        self._enter(client, self._everybody)
+        if client.user is not None:
+            self._enter(client, self._members(USER_PREFIX + client.user))
+        self._heartbeat.add(client, self.clock())
+        self.counters.total_clients += 1
+        logger.debug("client %s connected", client.id)
+        self.inbound.connected(client, handshake)
+        return client
+
+    def lost(self, client: Client, code: int, reason: str, *, by_server: bool = False) -> None:
+        """Take a client out of the books and run the disconnect handlers. Twice is no error."""
+        if client.close_info is not None:
+            return
+        close = Close(code, reason, by_server)
+        client.close_info = close
+        client.fast = False
+        for members in client.memberships.values():
+            members.clients.pop(client, None)
+            if not members.clients and members is not self._everybody:
+                self._rooms.pop(members.name, None)
+        if self._clients.get(client.id) is client:
+            del self._clients[client.id]
+        self._heartbeat.remove(client)
+        self._stalled.pop(client, None)
+        logger.debug("client %s disconnected: %s", client.id, code)
+        self.inbound.disconnected(client, close)
+
+    def broke_protocol(self, client: Client, code: int, reason: str) -> None:
+        """Take out a client whose bytes were not RFC 6455; its transport has told it why."""
+        self.counters.protocol_errors += 1
+        self._log(logging.INFO, "protocol", client, f"closed with {code}: {printable(reason)}")
+        self.lost(client, code, reason, by_server=True)
+
+    def gone(self, transport: Transport) -> None:
+        """Forget a transport whose connection has ended."""
+        self._connections.discard(transport)
+
+    def disconnect_client(self, client: Client, code: int, reason: str) -> None:
+        """Close one client; what was sent to it before goes first. Any thread."""
+        if not is_sendable(code):
+            raise ValueError(f"{code} is not a close code that may be sent (RFC 6455 section 7.4)")
+        if self._is_elsewhere():
+            self._post(self.disconnect_client, client, code, reason)
+            return
+        if client.close_info is not None:
+            return
+        reason = fit_reason(reason)
+        self.fanout.flush()
+        client.transport.close(code, reason)
+        self.lost(client, code, reason, by_server=True)
+
+    # Rooms
+
+    def join(self, client: Client, room: str) -> None:
+        """See `Client.join`."""
+        check_room_name(room)
+        if room in client.memberships or client.close_info is not None:
+            return
+        limit = self.settings.max_rooms_per_client
+        if limit is not None and len(client.rooms) >= limit:
+            raise CommandError("too_many_rooms", f"a client may be in {limit} rooms at most")
+        self._enter(client, self._members(room))
+
+    def leave(self, client: Client, room: str) -> None:
+        """See `Client.leave`."""
+        check_room_name(room)
+        if client.close_info is not None:
+            return
+        members = client.memberships.pop(room, None)
+        if members is None:
+            return
+        self.fanout.left(client, members)
+        del members.clients[client]
+        if not members.clients:
+            del self._rooms[room]
+
+    def _enter(self, client: Client, members: Members) -> None:
+        self.fanout.joined(client, members)
+        members.clients[client] = None
+        client.memberships[members.name] = members
+
+    def _members(self, name: str) -> Members:
+        members = self._rooms.get(name)
+        if members is None:
+            members = self._rooms[name] = Members(name, self._policy_of(name))
+        return members
+
+    def _policy_of(self, name: str) -> SlowPolicy:
+        best, policy = -1, self.settings.slow_policy
+        for pattern, candidate in self._policies.items():
+            prefix = pattern.removesuffix("*")
+            is_match = name.startswith(prefix) if prefix != pattern else name == pattern
+            if name and is_match and len(prefix) > best:
+                best, policy = len(prefix), candidate
+        return policy
+
+    def members_of(self, room: str) -> tuple[Client, ...]:
+        """Return the clients of this process that are in `room` now."""
+        members = self._everybody if room == EVERYBODY else self._rooms.get(room)
+        return () if members is None else tuple(members.clients)
+
+    # Verbs
+
+    def broadcast(self, data: Any, *, exclude: Client | None = None) -> None:
+        """Send `data` to every client but `exclude`.
+
+        `str` is a text frame, `bytes` a binary frame, anything else JSON text (see
+        `hubbub.frame.encode`, also for what it raises). Never blocks; may be called from any
+        thread, sync or async. Before the hub runs there is nobody, and nothing happens.
+        """
+        self.publish_nowait(EVERYBODY, data, exclude)
+
+    async def publish(self, room: str, data: Any, *, exclude: Client | None = None) -> Receipt:
+        """Send `data` to the members of `room` and wait for the broker's receipt.
+
+        Raises `BrokerError` when the broker did not take it. Event loop only.
+        """
+        frame = encode(data)
+        if self._is_elsewhere():
+            raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
+        result = self.publish_frame(room, frame, exclude)
+        return result if isinstance(result, Receipt) else await result
+
+    def publish_nowait(self, room: str, data: Any, exclude: Client | None) -> None:
+        """Encode here and now, then publish on the hub's own thread."""
+        frame = encode(data)
+        if self._is_elsewhere():
+            self._post(self._publish_logged, room, frame, exclude)
+        else:
+            self._publish_logged(room, frame, exclude)
+
+    def _publish_logged(self, room: str, frame: Frame, exclude: Client | None) -> None:
+        result = self.publish_frame(room, frame, exclude)
+        if not isinstance(result, Receipt):
+            result.add_done_callback(_log_failed_publish)
+
+    def publish_frame(
+        self, room: str, frame: Frame, exclude: Client | None
+    ) -> Receipt | asyncio.Future[Receipt]:
+        """Hand an encoded message to the broker."""
+        excluded = None if exclude is None else exclude.id
+        return self.broker.publish(Publication(room, frame, excluded))
+
+    def deliver(self, publication: Publication) -> int:
+        """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
+        room = publication.room
+        members = self._everybody if room == EVERYBODY else self._rooms.get(room)
+        if members is None or not members.clients:
+            return 0
+        exclude = None
+        if publication.exclude is not None:
+            exclude = self._clients.get(publication.exclude)
+        self.fanout.publish(members, publication.frame, exclude)
+        return len(members.clients) - (exclude in members.clients if exclude else 0)
+
+    def send(self, client: Client, frame: Frame) -> bool:
+        """See `Client.send`."""
+        if self._is_elsewhere():
+            self._post(self.send, client, frame)
+            return client.close_info is None
+        if client.close_info is not None:
+            self.counters.sends_to_gone += 1
+            return False
+        self.fanout.direct(client, frame)
+        return True
+
+    def room(self, name: str) -> Room:
+        """Return the room of that name; it need not have members. Raises `CommandError` (name)."""
+        return Room(self, check_room_name(name))
+
+    def to_user(self, user: str) -> User:
+        """Return the clients of `user` as something to send to. Nobody connected is no error."""
+        return User(self, USER_PREFIX + user)
+
+    def clients_of(self, user: str) -> list[Client]:
+        """Return the clients of `user` in this process, in the order of connection."""
+        return list(self.members_of(USER_PREFIX + user))
+
+    def client(self, client_id: str) -> Client | None:
+        """Return the client of that id in this process, or None."""
+        return self._clients.get(client_id)
+
+    def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
+        """Close a client, or all clients of a user; return how many there were. Event loop only."""
+        clients = [who] if isinstance(who, Client) else self.clients_of(who)
+        for client in clients:
+            self.disconnect_client(client, code, reason)
+        return len(clients)
+
+    @property
+    def client_count(self) -> int:
+        """How many clients this process has."""
+        return len(self._clients)
+
+    @property
+    def rooms(self) -> dict[str, int]:
+        """The rooms that have members in this process, and how many."""
+        return {
+            name: len(members.clients)
+            for name, members in self._rooms.items()
+            if not name.startswith(USER_PREFIX)
+        }
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(list(self._clients.values()))
+
+    def stats(self) -> dict[str, Any]:
+        """Return what this process knows of itself: counters, and gauges taken now.
+
+        `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
+        handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
+        empty. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
+        """
+        return {
+            "clients": len(self._clients),
+            "broadcast": len(self.fanout),
+            "register": self._handshakes,
+            "rooms": len(self.rooms),
+            "slow": sum(client.outbox is not None for client in self._stalled),
+            **self.counters.snapshot(),
+            "uptime_s": round(time.monotonic() - self._started_at, 3),
+        }
+
+    # What clients report
+
+    def new_outbox(self) -> Outbox:
+        """Make the outbox for a client that needs one."""
+        return Outbox(self.settings.outbox_max_entries, self.settings.outbox_max_bytes)
+
+    def stalled(self, client: Client) -> None:
+        """Watch a client whose socket is not writable."""
+        self._stalled[client] = (self.clock(), client.transport.progress())
+
+    def wrote(self, batch: Batch) -> None:
+        """Count what a transport took."""
+        self.counters.messages_out += len(batch)
+        self.counters.bytes_out += len(batch.wire)
+
+    def overflowed(self, client: Client, overflow: Overflow) -> None:
+        """Close a client whose outbox is full, after the running fan-out."""
+        self.counters.dropped += overflow.lost
+        client.dropped += overflow.lost
+        self._call_soon(lambda: self._cut_slow(client, "its outbox is full"))
+
+    def dropped(self, client: Client, count: int, room: str) -> None:
+        """Count what an outbox dropped, and say so now and then."""
+        self.counters.dropped += count
+        self._log(logging.WARNING, "dropped", client, "is slow; its outbox drops messages")
+
+    def caught_up(self, client: Client, count: int) -> None:
+        """Tell the application that a client is writable again and missed `count` messages."""
+        self._call_soon(lambda: self.inbound.caught_up(client, count))
+
+    def _cut_slow(self, client: Client, why: str) -> None:
+        if client.close_info is not None:
+            return
+        self.counters.slow_disconnects += 1
+        if client.outbox is not None:
+            lost = client.outbox.clear()
+            client.dropped += lost
+            self.counters.dropped += lost
+        self._log(logging.WARNING, "slow", client, f"is too slow: {why}; closed")
+        self.disconnect_client(client, SLOW_CONSUMER, "slow consumer")
+
+    def _log(self, level: int, kind: str, client: Client, text: str) -> None:
+        held = self._log_limiter.allow(kind, self.clock())
+        if held is not None:
+            more = f" ({held} more like it were not logged)" if held else ""
+            logger.log(level, "client %s %s%s", client.id, text, more)
+
+    # Threads
+
+    def _is_elsewhere(self) -> bool:
+        return threading.get_ident() != self._thread_id and self._loop is not None
+
+    def _post(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call `function` on the hub's thread: the one door for other threads."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            loop.call_soon_threadsafe(lambda: function(*arguments))
+        except RuntimeError:
+            # The loop was closed between the check and the call; then nobody is connected.
+            logger.debug("a call from another thread came after the end of the event loop")
+
+
+def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolicy]:
+    for pattern, policy in policies.items():
+        if policy not in SLOW_POLICIES:
+            expected = f"for {pattern!r} must be one of {', '.join(SLOW_POLICIES)}"
+            raise SettingsError("slow_policies", policy, expected)
+        if "*" in pattern.removesuffix("*") or not pattern:
+            raise SettingsError("slow_policies", pattern, "a name, or a prefix with * at its end")
+    return dict(policies)
+
+
+def _unavailable(code: str, message: str) -> Refused:
+    return Refused(503, code, message, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        level = logging.ERROR if isinstance(error, BrokerError) else logging.CRITICAL
+        logger.log(level, "a broadcast failed: %s", error)

@@ -1,0 +1,41 @@
+"""Stats: plain integer counters of one process, and their snapshot.
+
+What must not live here: gauges that others own (who is connected, which rooms there are); the
+registry adds those. Written by the hub's modules on the event loop's thread only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since the hub was made. All count events, except the `bytes_` ones.
+
+    `bytes_in` counts message payloads, `bytes_out` whole frames with their headers.
+    """
+
+    total_clients: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    dropped: int = 0
+    slow_disconnects: int = 0
+    dead: int = 0
+    invalid: int = 0
+    protocol_errors: int = 0
+    rate_limited: int = 0
+    handler_errors: int = 0
+    sends_to_gone: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def refuse(self, code: str) -> None:
+        """Count a refused handshake under the word that says why."""
+        self.refused[code] = self.refused.get(code, 0) + 1
+
+    def snapshot(self) -> dict[str, object]:
+        """Return the counters as a dictionary that JSON can carry."""
+        names = [name for name in self.__slots__ if name != "refused"]
+        return {**{name: getattr(self, name) for name in names}, "refused": dict(self.refused)}

@@ -1,0 +1,182 @@
+"""The portable transport: any ASGI server, through `receive` and `send`.
+
+What must not live here: handshakes (`hub`), rooms, handlers. One task per client reads beside the
+ASGI call's own task, which writes.
+
+What ASGI cannot do: pings (the server's own keep-alive decides who is dead), shared frames, and a
+look at the socket's buffer. Backpressure is the `await` on `send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import ABNORMAL, MESSAGE_TOO_BIG, NO_STATUS, SERVICE_RESTART
+from .frame import Batch, Frame
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .registry import Registry
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class PortableTransport:
+    """One client's connection through an ASGI server. See `transport.Transport`."""
+
+    def __init__(self, hub: Registry, receive: Receive, send: Send) -> None:
+        self.writable = True
+        self.raw_write: Callable[[bytes], object] | None = None
+        self._hub = hub
+        self._receive = receive
+        self._send = send
+        self._client: Client = None  # type: ignore[assignment]
+        self._batch: Batch | None = None
+        self._goodbye: tuple[int, str] | None = None
+        self._is_over = False
+        self._sent = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._writing: asyncio.Task[Any] | None = None
+
+    def bind(self, client: Client) -> None:
+        """See `Transport.bind`."""
+        self._client = client
+
+    async def run(self) -> None:
+        """Serve the client until its connection ends. The ASGI call is this."""
+        client = self._client
+        self._writing = asyncio.current_task()
+        reading = asyncio.get_running_loop().create_task(
+            self._read(), name=f"hubbub read {client.id}"
+        )
+        code = ABNORMAL
+        try:
+            await self._write_until_over()
+        except asyncio.CancelledError:
+            code = SERVICE_RESTART
+            if not self._is_over:
+                raise
+        finally:
+            self.writable = False
+            self._is_over = True
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            self._hub.gone(self)
+            self._hub.lost(client, code, "")
+
+    # The hub's side
+
+    def write(self, batch: Batch) -> None:
+        """See `Transport.write`."""
+        self._batch = batch
+        self.writable = False
+        self._wake_up()
+
+    def close(self, code: int, reason: str) -> None:
+        """See `Transport.close`."""
+        if self._goodbye is None:
+            self._goodbye = (code, reason)
+            timeout_s = self._hub.settings.write_timeout_s
+            if timeout_s is not None:
+                asyncio.get_running_loop().call_later(timeout_s, self.abort)
+            self._wake_up()
+
+    def abort(self) -> None:
+        """See `Transport.abort`. ASGI has no way to cut; the call ends, and the server closes."""
+        if not self._is_over:
+            self._is_over = True
+            self._wake_up()
+            if self._batch is not None and self._writing is not None:
+                self._writing.cancel()
+
+    def ping(self) -> bool:
+        """See `Transport.ping`: ASGI knows no pings."""
+        return False
+
+    def pause_reading(self) -> None:
+        """See `Transport.pause_reading`. The reader looks at `client.busy` itself."""
+
+    def resume_reading(self) -> None:
+        """See `Transport.resume_reading`. The reader waits for `client.idle` itself."""
+
+    def progress(self) -> int:
+        """See `Transport.progress`."""
+        return self._sent
+
+    # Writing
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _write_until_over(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._is_over:
+            if self._batch is not None:
+                if not await self._write_batch(self._batch):
+                    return
+                self._batch = None
+                self.writable = True
+                self._client.pump()
+            elif self._goodbye is not None:
+                code, reason = self._goodbye
+                await self._try({"type": "websocket.close", "code": code, "reason": reason})
+                return
+            else:
+                self._wake = loop.create_future()
+                await self._wake
+                self._wake = None
+
+    async def _write_batch(self, batch: Batch) -> bool:
+        for frame in batch.frames:
+            event: Message = {"type": "websocket.send"}
+            if frame.is_text:
+                event["text"] = frame.text
+            else:
+                event["bytes"] = frame.payload
+            if not await self._try(event):
+                return False
+            self._sent += 1
+        return True
+
+    async def _try(self, event: Message) -> bool:
+        """Send one event; False when the client is gone. Servers raise what they like then."""
+        try:
+            await self._send(event)
+        except Exception:
+            return False
+        return True
+
+    # Reading
+
+    async def _read(self) -> None:
+        client = self._client
+        while not self._is_over:
+            while client.idle is not None:
+                await asyncio.shield(client.idle)
+            event = await self._receive()
+            client.seen = self._hub.clock()
+            if event["type"] == "websocket.disconnect":
+                self._is_over = True
+                code = event.get("code") or NO_STATUS
+                self._hub.lost(client, code, event.get("reason") or "")
+                self._wake_up()
+            elif event["type"] == "websocket.receive" and client.close_info is None:
+                self._take(event)
+
+    def _take(self, event: Message) -> None:
+        text: str | None = event.get("text")
+        if text is not None:
+            frame = Frame(text.encode(), True)
+        else:
+            frame = Frame(bytes(event.get("bytes") or b""), False)
+        limit = self._hub.settings.max_message_bytes
+        if limit is not None and len(frame.payload) > limit:
+            reason = f"message of {len(frame.payload)} bytes exceeds the limit of {limit} bytes"
+            self._hub.disconnect_client(self._client, MESSAGE_TOO_BIG, reason)
+        else:
+            self._hub.inbound.receive(self._client, frame)

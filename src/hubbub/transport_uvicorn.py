@@ -1,0 +1,544 @@
+"""The native transport: uvicorn's WebSocket protocol class, and the socket after the hub took it.
+
+What must not live here: rooms, limits, handlers. uvicorn makes a `Protocol` for each upgrade (its
+`ws=` setting, `--ws hubbub:Protocol`); the hub's endpoint finds it in the ASGI scope and takes the
+socket over.
+
+`Protocol` is uvicorn's own class for every socket that no hub takes, so routing, middleware,
+denial responses and other WebSocket routes behave as they always did. When a hub accepts, the
+socket moves to a `NativeTransport` and the ASGI call returns.
+
+The split of work on inbound bytes: this module finds the frame boundaries, and reads the common
+frame itself (final, unfragmented, masked, text or binary, under 64 KiB). Every other frame, whole,
+and every violation goes to the Sans-IO core of `websockets`, which rules on RFC 6455.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame as WireFrame
+from websockets.frames import Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from .errors import ABNORMAL, INVALID_DATA
+from .frame import Batch, Frame
+from .limits import scrub_query
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # pragma: no cover - the C extension is part of every wheel
+    from websockets.utils import apply_mask
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from .client import Client
+    from .registry import Registry
+
+EXTENSION = "hubbub"
+"""The key in `scope["extensions"]` under which a socket offers itself."""
+
+PIECE_BYTES = 64 * 1024
+"""A write larger than `LARGE_WRITE_BYTES` is fed to the socket in pieces of this size."""
+LARGE_WRITE_BYTES = 256 * 1024
+MAX_EARLY_BYTES = 64 * 1024
+"""How much a client may send before its handshake is answered; it should send nothing."""
+CLOSE_TIMEOUT_S = 10.0
+"""How long a goodbye may take when `write_timeout_s` is None."""
+LINGER_S = 2.0
+"""How long a peer that broke the protocol may take to read why."""
+
+_PING = b"\x89\x00"
+_core_logger = logging.getLogger("hubbub.websockets")
+_core_logger.setLevel(logging.WARNING)
+
+_OPEN, _LEAVING, _CLOSING, _LINGERING, _LOST = range(5)
+# _LEAVING: a close is owed after what still waits; _CLOSING: it is sent, the peer's is awaited;
+# _LINGERING: the connection has failed, the peer may still read why.
+
+
+class NativeTransport(asyncio.Protocol):
+    """One client's socket, from the end of its handshake to its end. See `transport.Transport`."""
+
+    __slots__ = (
+        "_after",
+        "_blocked",
+        "_buffer",
+        "_client",
+        "_core",
+        "_goodbye",
+        "_hub",
+        "_is_text",
+        "_message",
+        "_need",
+        "_paused",
+        "_rest",
+        "_server_connections",
+        "_socket",
+        "_state",
+        "_timer",
+        "raw_write",
+        "writable",
+    )
+
+    def __init__(
+        self, hub: Registry, socket: asyncio.Transport, server_connections: set[Any]
+    ) -> None:
+        self._hub = hub
+        self._socket = socket
+        self._server_connections = server_connections
+        self._client: Client = None  # type: ignore[assignment]
+        self.raw_write: Callable[[bytes], object] | None = socket.write
+        self.writable = True
+        self._blocked = False
+        self._state = _OPEN
+        self._buffer: bytearray | None = None
+        self._need = 0
+        self._core: ServerProtocol | None = None
+        self._message: list[bytes] | None = None
+        self._is_text = False
+        self._paused = False
+        self._rest: memoryview | None = None
+        self._after = b""
+        self._goodbye: tuple[int, str] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        server_connections.add(self)
+
+    def bind(self, client: Client) -> None:
+        """See `Transport.bind`."""
+        self._client = client
+        client.fast = self.writable = not self._socket.is_closing()
+
+    # asyncio's side
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the socket."""
+        client = self._client
+        client.seen = self._hub.clock()
+        if self._state != _OPEN:
+            if self._state == _CLOSING:
+                self._await_close(data)
+            return
+        buffer = self._buffer
+        if buffer is None and not self._paused:
+            self._parse(data)
+            return
+        buffer = self._keep(data)
+        if len(buffer) >= self._need and not self._paused:
+            self._buffer = None
+            self._parse(buffer)
+
+    def eof_received(self) -> bool:
+        """The peer sends no more; without a close frame that is the end."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._state = _LOST
+        self.writable = False
+        self._rest = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._server_connections.discard(self)
+        self._hub.gone(self)
+        if self._client is not None:
+            self._hub.lost(self._client, ABNORMAL, "")
+
+    def pause_writing(self) -> None:
+        """The socket's buffer is over its high-water mark."""
+        self._blocked = True
+        self.writable = self._client.fast = False
+
+    def resume_writing(self) -> None:
+        """The socket's buffer has drained."""
+        self._blocked = False
+        self._write_rest()
+        client = self._client
+        client.pump()
+        client.fast = self.writable and self._state == _OPEN and client.outbox is None
+        if self._state == _LEAVING and self._rest is None and not client.outbox:
+            self._say_goodbye()
+
+    def shutdown(self) -> None:
+        """The server begins to shut down: the hub says goodbye to everybody, paced."""
+        self._hub.shut_down()
+
+    # The hub's side
+
+    def write(self, batch: Batch) -> None:
+        """See `Transport.write`."""
+        wire = batch.wire
+        if len(wire) <= LARGE_WRITE_BYTES:
+            self._socket.write(wire)
+        else:
+            # In pieces, so that an event loop that copies what it cannot send copies little.
+            self._rest = memoryview(wire)
+            self._write_rest()
+            self._client.fast = self.writable and not self._client.outbox
+
+    def close(self, code: int, reason: str) -> None:
+        """See `Transport.close`."""
+        if self._state != _OPEN:
+            return
+        self._state = _LEAVING
+        self._goodbye = (code, reason)
+        self._end_within(self._hub.settings.write_timeout_s or CLOSE_TIMEOUT_S)
+        if self._rest is None and not self._client.outbox:
+            self._say_goodbye()
+        else:
+            self._stop_reading()
+
+    def abort(self) -> None:
+        """See `Transport.abort`."""
+        self._socket.abort()
+
+    def ping(self) -> bool:
+        """See `Transport.ping`. A socket that is not writable gets none: it has bytes to answer."""
+        if self.writable and self._state == _OPEN:
+            self._socket.write(_PING)
+        return True
+
+    def pause_reading(self) -> None:
+        """See `Transport.pause_reading`."""
+        self._paused = True
+        self._stop_reading()
+
+    def resume_reading(self) -> None:
+        """See `Transport.resume_reading`."""
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def progress(self) -> int:
+        """See `Transport.progress`."""
+        rest = 0 if self._rest is None else len(self._rest)
+        return rest + self._socket.get_write_buffer_size()
+
+    # Reading
+
+    def _stop_reading(self) -> None:
+        if not self._socket.is_closing() and self._socket.is_reading():
+            self._socket.pause_reading()
+
+    def _start_reading(self) -> None:
+        if not self._socket.is_closing() and not self._socket.is_reading():
+            self._socket.resume_reading()
+
+    def _keep(self, data: bytes | bytearray) -> bytearray:
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = bytearray(data)
+        else:
+            buffer += data
+        return buffer
+
+    def _read_on(self) -> None:
+        if not self._paused or self._client.busy:
+            return
+        self._paused = False
+        if self._state != _OPEN:
+            return
+        self._start_reading()
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._parse(buffer)
+
+    def _parse(self, data: bytes | bytearray) -> None:
+        """Take frame after frame from `data`; keep what is not whole yet."""
+        position = self._need = 0
+        end = len(data)
+        client = self._client
+        receive = self._hub.inbound.receive
+        limit = self._hub.settings.max_message_bytes
+        while end - position >= 2 and self._state == _OPEN and not self._paused:
+            first, second = data[position], data[position + 1]
+            if (first == 0x81 or first == 0x82) and 0x80 <= second < 0xFF and self._message is None:
+                length = second - 0x80
+                start = position + 6
+                if length == 126:
+                    if end - position < 4:
+                        break
+                    length = data[position + 2] << 8 | data[position + 3]
+                    start = position + 8
+                if limit is None or length <= limit:
+                    stop = start + length
+                    if stop > end:
+                        self._need = stop - position
+                        break
+                    position = stop
+                    payload = apply_mask(data[start:stop], data[start - 4 : start])
+                    frame = Frame(payload, first == 0x81)
+                    if first == 0x81 and not frame.has_text():
+                        self._fail_utf8()
+                    else:
+                        receive(client, frame)
+                    continue
+            used = self._take_other(data, position, end)
+            if used == 0:
+                break
+            position += used
+        if position < end:
+            self._keep_tail(data[position:])
+
+    def _keep_tail(self, tail: bytes | bytearray) -> None:
+        if self._state == _OPEN:
+            self._keep(tail)
+        elif self._state == _CLOSING:
+            self._await_close(tail)
+
+    def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
+        """Give one frame of any other kind to the core; return its size, 0 if it is not whole.
+
+        Of a frame that is wrong from its header on (unmasked, unknown opcode, too large) the core
+        gets the header alone, and answers with the right close code.
+        """
+        first, second = data[position], data[position + 1]
+        length = second & 0x7F
+        header = 2
+        if length >= 126:
+            header = 4 if length == 126 else 10
+            if end - position < header:
+                self._need = header
+                return 0
+            length = int.from_bytes(data[position + 2 : position + header])
+        limit = self._hub.settings.max_message_bytes
+        is_known = (first & 0x0F) in _OPCODES
+        size = header + 4 + length
+        if not second & 0x80 or not is_known or (limit is not None and length > limit):
+            size = header
+        if end - position < size:
+            self._need = size
+            return 0
+        self._feed(bytes(data[position : position + size]))
+        return size
+
+    # The core's lane
+
+    def _use_core(self) -> ServerProtocol:
+        if self._core is None:
+            limit = self._hub.settings.max_message_bytes
+            self._core = ServerProtocol(state=OPEN, max_size=limit, logger=_core_logger)
+        return self._core
+
+    def _feed(self, data: bytes) -> None:
+        core = self._use_core()
+        core.receive_data(data)
+        for event in core.events_received():
+            if isinstance(event, WireFrame) and self._state == _OPEN:
+                self._take_event(event)
+        if self._state != _OPEN:
+            return
+        out = b"".join(core.data_to_send())
+        if core.parser_exc is not None:
+            self._fail(core, out)
+        elif core.close_rcvd is not None:
+            self._answer_close(core, out)
+        else:
+            if out:
+                self._write_control(out)
+            if self._message is None:
+                self._core = None
+
+    def _take_event(self, event: WireFrame) -> None:
+        opcode = event.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._is_text = opcode is Opcode.TEXT
+            self._message = [bytes(event.data)]
+        elif opcode is Opcode.CONT and self._message is not None:
+            self._message.append(bytes(event.data))
+        else:
+            return
+        if event.fin:
+            frame = Frame(b"".join(self._message), self._is_text)
+            self._message = None
+            if self._is_text and not frame.has_text():
+                self._fail_utf8()
+            else:
+                self._hub.inbound.receive(self._client, frame)
+
+    def _fail_utf8(self) -> None:
+        """RFC 6455 section 8.1: a text message that is not UTF-8 fails the connection."""
+        core = self._use_core()
+        core.fail(INVALID_DATA, "invalid UTF-8 in a text message")
+        self._fail(core, b"".join(core.data_to_send()))
+
+    def _fail(self, core: ServerProtocol, out: bytes) -> None:
+        """Tell the peer what it did wrong, and give it a moment to read it (section 7.1.7)."""
+        code, reason = ABNORMAL, ""
+        if core.close_sent is not None:
+            code, reason = int(core.close_sent.code), core.close_sent.reason
+        self._state = _LINGERING
+        self.writable = False
+        self._write_last(out)
+        self._end_within(LINGER_S)
+        if self._socket.can_write_eof():
+            self._socket.write_eof()
+        self._hub.broke_protocol(self._client, code, reason)
+
+    def _answer_close(self, core: ServerProtocol, out: bytes) -> None:
+        """The peer says goodbye: echo its close frame and end (section 7.1.1)."""
+        close = core.close_rcvd
+        assert close is not None
+        self._state = _LINGERING
+        self.writable = False
+        self._write_last(out)
+        self._end_within(LINGER_S)
+        self._socket.close()
+        self._hub.lost(self._client, int(close.code), close.reason)
+
+    def _say_goodbye(self) -> None:
+        assert self._goodbye is not None
+        code, reason = self._goodbye
+        self.writable = False
+        self._state = _CLOSING
+        core = self._use_core()
+        core.send_close(code, reason)
+        self._write_last(b"".join(core.data_to_send()))
+        self._paused = False
+        self._start_reading()
+        buffer, self._buffer = self._buffer, None
+        if buffer:
+            self._await_close(buffer)
+
+    def _await_close(self, data: bytes | bytearray) -> None:
+        """After our close frame: drop all but the peer's own (section 7.1.2)."""
+        core = self._use_core()
+        core.receive_data(data)
+        core.events_received()
+        core.data_to_send()
+        if core.close_rcvd is not None or core.parser_exc is not None:
+            self._state = _LINGERING
+            self._socket.close()
+
+    # Writing
+
+    def _write_rest(self) -> None:
+        rest = self._rest
+        while rest is not None and not self._blocked:
+            self._rest = rest[PIECE_BYTES:] if len(rest) > PIECE_BYTES else None
+            self._socket.write(rest[:PIECE_BYTES])
+            rest = self._rest
+        if rest is None and self._after:
+            self._socket.write(self._after)
+            self._after = b""
+        self.writable = rest is None and not self._blocked and self._state in (_OPEN, _LEAVING)
+
+    def _write_control(self, out: bytes) -> None:
+        """Write a pong, but never into the middle of a frame; of several that wait, the last."""
+        if self._rest is None:
+            self._socket.write(out)
+        else:
+            self._after = out
+
+    def _write_last(self, out: bytes) -> None:
+        """Write the last frame of the connection, after the frame that is being written."""
+        if self._rest is not None:
+            self._socket.write(self._rest)
+            self._rest = None
+        self._socket.write(out)
+
+    def _end_within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._socket.abort)
+
+
+_OPCODES = frozenset(int(opcode) for opcode in Opcode)
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, with a door through which a hub takes the socket over.
+
+    Give it to uvicorn: `uvicorn app:app --ws hubbub:Protocol`. Sockets of routes that are not a
+    hub's behave as under uvicorn's own class.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._early = bytearray()
+        self._is_claimed = False
+        self._taken: NativeTransport | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the socket; what comes during the handshake is kept until its end."""
+        if self._taken is not None:
+            self._taken.data_received(data)
+        elif self.handshake_initiated and not self.handshake_complete:
+            self._early += data
+            if len(self._early) > MAX_EARLY_BYTES:
+                self.transport.abort()
+        else:
+            super().data_received(data)
+
+    async def run_asgi(self) -> None:
+        """Run the application, with the socket on offer in the scope's extensions."""
+        cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = {"socket": self}
+        await super().run_asgi()
+
+    async def send(self, message: Any) -> None:
+        """Take an ASGI event from the application."""
+        if not self.handshake_complete:
+            # uvicorn logs the query string from here; the application has its own scope already.
+            query = scrub_query(self.scope["query_string"])
+            self.scope = cast(Any, {**self.scope, "query_string": query})
+        await super().send(message)
+        if self._early and self.handshake_complete and not self._is_claimed:
+            early = bytes(self._early)
+            self._early.clear()
+            super().data_received(early)
+
+    def claim(self) -> None:
+        """Say, before the handshake is accepted, that a hub will take the socket.
+
+        uvicorn's per-connection compression is not offered then: the hub frames by itself.
+        """
+        self._is_claimed = True
+        self.conn.extensions = []
+        self.response.headers.pop("Sec-WebSocket-Extensions", None)
+
+    def detach(self, hub: Registry) -> NativeTransport | None:
+        """Hand the socket over, after the handshake was accepted; None if it is gone already.
+
+        To be followed by `read_early` in the same turn, when the client is registered.
+        """
+        socket = self.transport
+        if self.disconnected or not self.handshake_complete or socket.is_closing():
+            return None
+        self.stop_keepalive()
+        self.connections.discard(self)
+        taken = self._taken = NativeTransport(hub, socket, self.connections)
+        self.transport = cast(asyncio.Transport, _TakenSocket())
+        socket.set_protocol(taken)
+        # uvicorn sets this object as the protocol after its first call of data_received, which
+        # comes later than this when the application's task starts eagerly.
+        self.loop.call_soon(socket.set_protocol, taken)
+        return taken
+
+    def read_early(self) -> None:
+        """Deliver what the client sent before its handshake was answered."""
+        if self._taken is not None and self._early:
+            self._taken.data_received(bytes(self._early))
+            self._early.clear()
+
+
+class _TakenSocket:
+    """What uvicorn's class holds after the hub took its socket: nothing to close."""
+
+    def close(self) -> None:
+        """Do nothing; the socket has another owner."""
+
+    def is_closing(self) -> bool:
+        """Say yes, so that nothing more is written through here."""
+        return True
