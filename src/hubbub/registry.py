@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -29,23 +28,23 @@ from .errors import (
     CommandError,
     HubNotRunning,
     Refused,
-    SettingsError,
     fit_reason,
     is_sendable,
 )
 from .fanout import Fanout
 from .frame import Batch, Frame, encode
 from .handlers import Handlers
-from .heartbeat import Heartbeat
 from .inbound import Inbound
 from .limits import BURST_S, LogLimiter, TokenBucket, check_room_name, printable
 from .model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Publication, Receipt
 from .outbox import Outbox, Overflow
-from .room import Members, Room, User
-from .settings import SLOW_POLICIES, Settings, SlowPolicy
+from .room import Room, Rooms, User
+from .settings import Settings, SlowPolicy
 from .stats import Stats
+from .tasks import Tasks
 from .ticker import Ticker
 from .transport import Transport
+from .watch import Watch
 
 logger = logging.getLogger("hubbub")
 
@@ -53,6 +52,8 @@ RETRY_AFTER_S = 5
 """What a 503 tells a client to wait, in seconds."""
 _PACE_S = 0.002
 """Pause between two goodbyes of a shutdown, so that not everybody comes back in one moment."""
+_GRACE_S = 1.0
+"""How long handlers may still run when everybody is gone."""
 
 
 class Registry:
@@ -73,28 +74,23 @@ class Registry:
         self.counters = Stats()
         self.handlers = Handlers(PlainDialect())
         self.is_closing = False
-        self._policies = _checked_policies(slow_policies or {})
         self._clients: dict[str, Client] = {}
-        self._rooms: dict[str, Members] = {}
-        self._everybody = Members(EVERYBODY, self._policy_of(EVERYBODY))
+        self._rooms = Rooms(self.settings.slow_policy, slow_policies or {})
         self._handshakes = 0
         self._reserved = 0
+        self._tasks = Tasks()
         self._tickers: list[Ticker] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ticker_tasks: dict[Ticker, asyncio.Task[None]] = {}
-        self._stalled: dict[Client, tuple[float, int]] = {}
         self._started_at = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id = 0
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._connections: set[Transport] = set()
         self._log_limiter = LogLimiter()
         self.clock: Callable[[], float] = time.monotonic
         self.inbound = Inbound(self, self.handlers, self.settings, self.counters, self._now)
         self.fanout = self._new_fanout()
-        self._heartbeat = self._new_heartbeat()
+        self._watch = Watch(self.settings, self, self._now)
 
     # Life
 
@@ -130,8 +126,8 @@ class Registry:
                 starting.exception()
                 raise
             for ticker in self._tickers:
-                self._start_ticker(ticker)
-            self._arm()
+                self._tasks.repeat(ticker)
+            self._watch.start()
             starting.set_result(None)
         elif not starting.done():
             await asyncio.shield(starting)
@@ -144,13 +140,8 @@ class Registry:
         if self._loop is None:
             return
         await self.shut_down()
-        for task in self._ticker_tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._ticker_tasks.values(), return_exceptions=True)
-        self._ticker_tasks.clear()
-        await self._end_tasks()
-        if self._timer is not None:
-            self._timer.cancel()
+        await self._tasks.end(_GRACE_S)
+        self._watch.stop()
         await self.broker.stop()
         self._loop = self._starting = self._stopping = None
         self.is_closing = False
@@ -163,8 +154,6 @@ class Registry:
         """
         if self._stopping is None:
             self.is_closing = True
-            if self._timer is not None:
-                self._timer.cancel()
             self._stopping = asyncio.get_running_loop().create_task(
                 self._close_everybody(), name="hubbub shutdown"
             )
@@ -184,37 +173,23 @@ class Registry:
         for transport in list(self._connections):
             transport.abort()
 
-    async def _end_tasks(self) -> None:
-        """Let handlers finish within a second more, then cancel them."""
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=1.0)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take a loop for one's own, and forget what a dead loop left behind."""
         self._loop = loop
         self._thread_id = threading.get_ident()
         self._starting = self._stopping = None
         self.is_closing = False
-        for book in (self._clients, self._rooms, self._stalled, self._everybody.clients):
-            book.clear()
+        self._clients.clear()
+        self._rooms.clear()
         self._connections.clear()
-        self._tasks.clear()
-        self._ticker_tasks.clear()
+        self._tasks = Tasks()
         self._handshakes = self._reserved = 0
         self._started_at = time.monotonic()
         self.fanout = self._new_fanout()
-        self._heartbeat = self._new_heartbeat()
+        self._watch = Watch(self.settings, self, self._now)
 
     def _new_fanout(self) -> Fanout:
         return Fanout(self.counters, self.settings.slow_policy, self._call_soon)
-
-    def _new_heartbeat(self) -> Heartbeat[Client]:
-        settings = self.settings
-        return Heartbeat(settings.ping_interval_s, settings.pong_timeout_s, self.clock())
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         assert self._loop is not None
@@ -225,17 +200,7 @@ class Registry:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run `coroutine` as a task that the hub keeps, and ends at its own end."""
-        assert self._loop is not None
-        if sys.version_info >= (3, 12):
-            task: asyncio.Task[None] = asyncio.Task(
-                coroutine, loop=self._loop, name=name, eager_start=True
-            )
-        else:
-            task = self._loop.create_task(coroutine, name=name)
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.spawn(coroutine, name)
 
     def add_ticker(
         self, function: Callable[[], Any], period_s: float, is_conditional: bool
@@ -245,50 +210,7 @@ class Registry:
         ticker = Ticker(function, period_s, wanted)
         self._tickers.append(ticker)
         if self._starting is not None and self._starting.done():
-            self._start_ticker(ticker)
-
-    def _start_ticker(self, ticker: Ticker) -> None:
-        assert self._loop is not None
-        self._ticker_tasks[ticker] = self._loop.create_task(ticker.run(), name="hubbub ticker")
-
-    # The heartbeat's turn
-
-    def _arm(self) -> None:
-        assert self._loop is not None
-        tick_s = self._heartbeat.tick_s
-        if self.settings.write_timeout_s is not None:
-            tick_s = min(tick_s, self.settings.write_timeout_s / 4)
-        self._timer = self._loop.call_later(tick_s, self._tick)
-
-    def _tick(self) -> None:
-        self._arm()
-        now = self.clock()
-        self._heartbeat.turn(now, self._ping, self._overdue)
-        self._check_stalled(now)
-
-    def _ping(self, client: Client) -> None:
-        if not client.transport.ping():
-            # This transport has no ping; whether the peer lives is its server's business.
-            client.seen = self.clock()
-
-    def _overdue(self, client: Client) -> None:
-        if client.busy:
-            # Its reading is paused, so its silence says nothing about it.
-            self._heartbeat.add(client, self.clock())
-            return
-        self.counters.dead += 1
-        self._log(logging.INFO, "dead", client, "showed no sign of life; closed")
-        self.disconnect_client(client, NO_PONG, "no pong")
-
-    def _check_stalled(self, now: float) -> None:
-        limit_s = self.settings.write_timeout_s
-        for client, (since, progress) in list(self._stalled.items()):
-            if client.outbox is None or client.close_info is not None:
-                del self._stalled[client]
-            elif (current := client.transport.progress()) != progress:
-                self._stalled[client] = (now, current)
-            elif limit_s is not None and now - since >= limit_s:
-                self._cut_slow(client, f"took nothing for {limit_s:g} seconds")
+            self._tasks.repeat(ticker)
 
     # Coming and going
 
@@ -353,10 +275,10 @@ class Registry:
             client.bucket = TokenBucket(rate, rate * BURST_S, self.clock())
         self._clients[client_id] = client
         self._connections.add(transport)
-        self._enter(client, self._everybody)
+        self._enter(client, EVERYBODY)
         if client.user is not None:
-            self._enter(client, self._members(USER_PREFIX + client.user))
-        self._heartbeat.add(client, self.clock())
+            self._enter(client, USER_PREFIX + client.user)
+        self._watch.add(client)
         self.counters.total_clients += 1
         logger.debug("client %s connected", client.id)
         self.inbound.connected(client, handshake)
@@ -370,13 +292,10 @@ class Registry:
         client.close_info = close
         client.fast = False
         for members in client.memberships.values():
-            members.clients.pop(client, None)
-            if not members.clients and members is not self._everybody:
-                self._rooms.pop(members.name, None)
+            self._rooms.remove(client, members)
         if self._clients.get(client.id) is client:
             del self._clients[client.id]
-        self._heartbeat.remove(client)
-        self._stalled.pop(client, None)
+        self._watch.remove(client)
         logger.debug("client %s disconnected: %s", client.id, code)
         self.inbound.disconnected(client, close)
 
@@ -414,44 +333,26 @@ class Registry:
         limit = self.settings.max_rooms_per_client
         if limit is not None and len(client.rooms) >= limit:
             raise CommandError("too_many_rooms", f"a client may be in {limit} rooms at most")
-        self._enter(client, self._members(room))
+        self._enter(client, room)
 
     def leave(self, client: Client, room: str) -> None:
         """See `Client.leave`."""
         check_room_name(room)
-        if client.close_info is not None:
-            return
-        members = client.memberships.pop(room, None)
-        if members is None:
+        members = client.memberships.get(room)
+        if members is None or client.close_info is not None:
             return
         self.fanout.left(client, members)
-        del members.clients[client]
-        if not members.clients:
-            del self._rooms[room]
+        del client.memberships[room]
+        self._rooms.remove(client, members)
 
-    def _enter(self, client: Client, members: Members) -> None:
+    def _enter(self, client: Client, room: str) -> None:
+        members = self._rooms.add(client, room)
         self.fanout.joined(client, members)
-        members.clients[client] = None
-        client.memberships[members.name] = members
-
-    def _members(self, name: str) -> Members:
-        members = self._rooms.get(name)
-        if members is None:
-            members = self._rooms[name] = Members(name, self._policy_of(name))
-        return members
-
-    def _policy_of(self, name: str) -> SlowPolicy:
-        best, policy = -1, self.settings.slow_policy
-        for pattern, candidate in self._policies.items():
-            prefix = pattern.removesuffix("*")
-            is_match = name.startswith(prefix) if prefix != pattern else name == pattern
-            if name and is_match and len(prefix) > best:
-                best, policy = len(prefix), candidate
-        return policy
+        client.memberships[room] = members
 
     def members_of(self, room: str) -> tuple[Client, ...]:
         """Return the clients of this process that are in `room` now."""
-        members = self._everybody if room == EVERYBODY else self._rooms.get(room)
+        members = self._rooms.get(room)
         return () if members is None else tuple(members.clients)
 
     # Verbs
@@ -498,9 +399,8 @@ class Registry:
 
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
-        room = publication.room
-        members = self._everybody if room == EVERYBODY else self._rooms.get(room)
-        if members is None or not members.clients:
+        members = self._rooms.get(publication.room)
+        if members is None:
             return 0
         exclude = None
         if publication.exclude is not None:
@@ -550,11 +450,7 @@ class Registry:
     @property
     def rooms(self) -> dict[str, int]:
         """The rooms that have members in this process, and how many."""
-        return {
-            name: len(members.clients)
-            for name, members in self._rooms.items()
-            if not name.startswith(USER_PREFIX)
-        }
+        return self._rooms.sizes()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -577,12 +473,12 @@ class Registry:
             "broadcast": len(self.fanout),
             "register": self._handshakes,
             "rooms": len(self.rooms),
-            "slow": sum(client.outbox is not None for client in self._stalled),
+            "slow": self._watch.slow_count,
             **self.counters.snapshot(),
             "uptime_s": round(time.monotonic() - self._started_at, 3),
         }
 
-    # What clients report
+    # What clients and the watch report
 
     def new_outbox(self) -> Outbox:
         """Make the outbox for a client that needs one."""
@@ -590,7 +486,17 @@ class Registry:
 
     def stalled(self, client: Client) -> None:
         """Watch a client whose socket is not writable."""
-        self._stalled[client] = (self.clock(), client.transport.progress())
+        self._watch.stalled(client)
+
+    def found_dead(self, client: Client) -> None:
+        """Close a client that showed no sign of life."""
+        self.counters.dead += 1
+        self._log(logging.INFO, "dead", client, "showed no sign of life; closed")
+        self.disconnect_client(client, NO_PONG, "no pong")
+
+    def found_stuck(self, client: Client, limit_s: float) -> None:
+        """Close a client whose socket took nothing while bytes waited for it."""
+        self._cut_slow(client, f"took nothing for {limit_s:g} seconds")
 
     def wrote(self, batch: Batch) -> None:
         """Count what a transport took."""
@@ -644,16 +550,6 @@ class Registry:
         except RuntimeError:
             # The loop was closed between the check and the call; then nobody is connected.
             logger.debug("a call from another thread came after the end of the event loop")
-
-
-def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolicy]:
-    for pattern, policy in policies.items():
-        if policy not in SLOW_POLICIES:
-            expected = f"for {pattern!r} must be one of {', '.join(SLOW_POLICIES)}"
-            raise SettingsError("slow_policies", policy, expected)
-        if "*" in pattern.removesuffix("*") or not pattern:
-            raise SettingsError("slow_policies", pattern, "a name, or a prefix with * at its end")
-    return dict(policies)
 
 
 def _unavailable(code: str, message: str) -> Refused:

@@ -1,16 +1,17 @@
-"""Rooms: Members, the hub's book of one room, and Room, what an application holds in its hand.
+"""Rooms: the book of who is where, and Room, what an application holds in its hand.
 
-What must not live here: delivery. The registry makes Members at the first join and throws them
-away at the last leave; Room is a name and the hub, and is valid forever.
+What must not live here: delivery. The registry keeps one `Rooms`; `Members` exist from the first
+join to the last leave. A `Room` is a name and the hub, and is valid forever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .model import EVERYBODY, Receipt
-from .settings import SlowPolicy
+from .errors import SettingsError
+from .model import EVERYBODY, USER_PREFIX, Receipt
+from .settings import SLOW_POLICIES, SlowPolicy
 
 if TYPE_CHECKING:
     from .client import Client
@@ -29,6 +30,72 @@ class Members:
 
     def __repr__(self) -> str:
         return f"<Members {self.name or 'everybody'!r}: {len(self.clients)}>"
+
+
+class Rooms:
+    """The book of the rooms that have members. An empty room has no entry.
+
+    `policies` gives rooms a slow-consumer policy of their own, by name or by a prefix with `*` at
+    its end; the longest match counts. Raises `SettingsError` for a policy that does not exist.
+    """
+
+    def __init__(self, default: SlowPolicy, policies: Mapping[str, SlowPolicy]) -> None:
+        self._default = default
+        self._policies = _checked_policies(policies)
+        self._members: dict[str, Members] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, room: str) -> Members | None:
+        """Return the members of `room`, None when it is empty."""
+        return self._members.get(room)
+
+    def add(self, client: Client, room: str) -> Members:
+        """Write `client` down as a member of `room`."""
+        members = self._members.get(room)
+        if members is None:
+            members = self._members[room] = Members(room, self.policy_of(room))
+        members.clients[client] = None
+        return members
+
+    def remove(self, client: Client, members: Members) -> None:
+        """Strike `client` out; strike the room out with its last member."""
+        members.clients.pop(client, None)
+        if not members.clients and self._members.get(members.name) is members:
+            del self._members[members.name]
+
+    def clear(self) -> None:
+        """Strike everything out."""
+        self._members.clear()
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of members by room, without everybody's and the users' rooms."""
+        return {
+            name: len(members.clients)
+            for name, members in self._members.items()
+            if name != EVERYBODY and not name.startswith(USER_PREFIX)
+        }
+
+    def policy_of(self, room: str) -> SlowPolicy:
+        """Return the slow-consumer policy of `room`."""
+        best, policy = -1, self._default
+        for pattern, candidate in self._policies.items():
+            prefix = pattern.removesuffix("*")
+            is_match = room.startswith(prefix) if prefix != pattern else room == pattern
+            if room != EVERYBODY and is_match and len(prefix) > best:
+                best, policy = len(prefix), candidate
+        return policy
+
+
+def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolicy]:
+    for pattern, policy in policies.items():
+        if policy not in SLOW_POLICIES:
+            expected = f"for {pattern!r} must be one of {', '.join(SLOW_POLICIES)}"
+            raise SettingsError("slow_policies", policy, expected)
+        if not pattern or "*" in pattern.removesuffix("*"):
+            raise SettingsError("slow_policies", pattern, "a name, or a prefix with * at its end")
+    return dict(policies)
 
 
 class Publisher(Protocol):

@@ -1,0 +1,56 @@
+"""Tasks: the coroutines that a hub runs beside its callbacks, so that none outlives it.
+
+What must not live here: what they do. The registry keeps one `Tasks` per run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from .ticker import Ticker
+
+
+class Tasks:
+    """Handlers that wait, and tickers. Event loop only."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+        self._tickers: list[asyncio.Task[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `coroutine`; where Python can (3.12), its first step happens within this call."""
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 12):
+            task: asyncio.Task[None] = asyncio.Task(
+                coroutine, loop=loop, name=name, eager_start=True
+            )
+        else:
+            task = loop.create_task(coroutine, name=name)
+        if not task.done():
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return task
+
+    def repeat(self, ticker: Ticker) -> None:
+        """Run a ticker until the end."""
+        task = asyncio.get_running_loop().create_task(ticker.run(), name="hubbub ticker")
+        self._tickers.append(task)
+
+    async def end(self, grace_s: float) -> None:
+        """Stop the tickers; let the others finish within `grace_s`, then cancel them."""
+        for task in self._tickers:
+            task.cancel()
+        await asyncio.gather(*self._tickers, return_exceptions=True)
+        self._tickers.clear()
+        running = [task for task in self._running if task is not asyncio.current_task()]
+        if running:
+            _, late = await asyncio.wait(running, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
