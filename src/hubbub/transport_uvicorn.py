@@ -370,6 +370,7 @@ class NativeTransport(asyncio.Protocol):
 
     def _fail(self, core: ServerProtocol, out: bytes) -> None:
         """Tell the peer what it did wrong, and give it a moment to read it (section 7.1.7)."""
+        self._hub.fanout.flush()
         code, reason = ABNORMAL, ""
         if core.close_sent is not None:
             code, reason = int(core.close_sent.code), core.close_sent.reason
@@ -385,6 +386,7 @@ class NativeTransport(asyncio.Protocol):
         """The peer says goodbye: echo its close frame and end (section 7.1.1)."""
         close = core.close_rcvd
         assert close is not None
+        self._hub.fanout.flush()
         self._state = _LINGERING
         self.writable = False
         self._write_last(out)

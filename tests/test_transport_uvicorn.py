@@ -1,0 +1,343 @@
+"""The native transport: RFC 6455 over real sockets, the split of work with the core, the takeover."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, frame, raw_connect
+from serving import Served, serve, take, until
+from starlette.applications import Starlette
+from starlette.routing import Mount, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from hubbub import Client, Frame, Hub, Protocol
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Both event loops that uvicorn users have."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+def echo_hub(**settings: Any) -> Hub:
+    hub = Hub(**settings)
+
+    @hub.on_message
+    def echo(client: Client, message: Frame) -> None:
+        client.send(message)
+
+    return hub
+
+
+@asynccontextmanager
+async def served_echo(**settings: Any) -> AsyncIterator[tuple[Hub, Served, RawSocket]]:
+    hub = echo_hub(**settings)
+    async with serve(hub.mount(_nothing)) as served, raw_connect(served) as socket:
+        yield hub, served, socket
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nobody asks for anything but the socket")
+
+
+async def test_a_message_cut_at_every_place_arrives_whole() -> None:
+    async with served_echo(max_message_bytes=70_000) as (_, _, socket):
+        data = b"".join(
+            frame(*message)
+            for message in ((TEXT, b"short"), (BINARY, bytes(300)), (TEXT, b"x" * 66_000))
+        )
+        for cut in (1, 2, 3, 5, 7, 100, 310, 4096):
+            for start in range(0, len(data), max(cut, len(data) // 50 if cut < 100 else cut)):
+                await socket.send(data[start : start + max(cut, len(data) // 50 if cut < 100 else cut)])
+                await asyncio.sleep(0)
+            assert await socket.recv() == (TEXT, b"short")
+            assert await socket.recv() == (BINARY, bytes(300))
+            assert await socket.recv() == (TEXT, b"x" * 66_000)
+
+
+async def test_one_byte_at_a_time() -> None:
+    async with served_echo() as (_, _, socket):
+        for byte in frame(TEXT, "héllo".encode()) + frame(BINARY, b"z" * 130):
+            await socket.send(bytes([byte]))
+        assert await socket.recv() == (TEXT, "héllo".encode())
+        assert await socket.recv() == (BINARY, b"z" * 130)
+
+
+async def test_many_messages_in_one_segment_are_answered_in_order() -> None:
+    async with served_echo() as (hub, _, socket):
+        await socket.send(b"".join(frame(TEXT, str(n).encode()) for n in range(500)))
+        assert [await socket.recv() for _ in range(500)] == [
+            (TEXT, str(n).encode()) for n in range(500)
+        ]
+        assert hub.stats()["messages_in"] == 500
+
+
+async def test_fragments_are_joined_and_control_frames_may_stand_between() -> None:
+    async with served_echo() as (_, _, socket):
+        await socket.send(frame(TEXT, "h\u00e9".encode()[:2], fin=False) + frame(PING, b"?"))
+        assert await socket.recv() == (PONG, b"?")
+        await socket.send(frame(0, "h\u00e9".encode()[2:], fin=False) + frame(0, b"llo"))
+        assert await socket.recv() == (TEXT, "h\u00e9llo".encode())
+        await socket.send(frame(BINARY, b"", fin=False) + frame(0, b""))
+        assert await socket.recv() == (BINARY, b"")
+        await socket.send(frame(TEXT, b"plain again"))
+        assert await socket.recv() == (TEXT, b"plain again")
+
+
+async def test_pings_are_answered_with_their_payload() -> None:
+    async with served_echo() as (_, _, socket):
+        for payload in (b"", b"x", bytes(125)):
+            await socket.send(frame(PING, payload))
+            assert await socket.recv() == (PONG, payload)
+        await socket.send(frame(PONG, b"nobody asked") + frame(TEXT, b"fine"))
+        assert await socket.recv() == (TEXT, b"fine")
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (frame(TEXT, b"\xff\xfe"), 1007, "UTF-8"),
+        (frame(TEXT, b"ok", fin=False) + frame(0, b"\xc3"), 1007, "UTF-8"),
+        (frame(TEXT, b"no mask", masked=False), 1002, "mask"),
+        (frame(TEXT, b"rsv", rsv=1), 1002, "reserved"),
+        (frame(BINARY, b"rsv", rsv=4), 1002, "reserved"),
+        (frame(0x3, b"unknown"), 1002, "opcode"),
+        (frame(0xB, b"unknown"), 1002, "opcode"),
+        (frame(0, b"continues nothing"), 1002, "continuation"),
+        (frame(TEXT, b"a", fin=False) + frame(TEXT, b"b"), 1002, "continuation"),
+        (frame(PING, b"x", fin=False), 1002, "control"),
+        (frame(PING, bytes(126)), 1002, "control"),
+        (frame(TEXT, bytes(513)), 1009, "512"),
+        (frame(BINARY, bytes(70_000)), 1009, "512"),
+        (frame(TEXT, bytes(300), fin=False) + frame(0, bytes(300)), 1009, "512"),
+        (frame(CLOSE, b"\x03"), 1002, ""),
+        (frame(CLOSE, (1004).to_bytes(2)), 1002, ""),
+        (frame(CLOSE, (999).to_bytes(2)), 1002, ""),
+        (frame(CLOSE, (1000).to_bytes(2) + b"\xff"), 1007, ""),
+    ],
+)
+async def test_what_breaks_the_protocol_is_closed_with_the_right_code(
+    data: bytes, code: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
+    async with served_echo() as (hub, served, socket), served.connect() as other:
+        await socket.send(frame(TEXT, b"before") + data)
+        assert await socket.recv() == (TEXT, b"before")
+        closed = await socket.recv_close()
+        assert closed[0] == code
+        assert reason.lower() in closed[1].lower()
+        assert await socket.at_end()
+        await until(lambda: len(hub) == 1)
+        assert hub.stats()["protocol_errors"] == 1
+        # The others see nothing of it, and are served.
+        await other.send("still here")
+        assert await take(other, 1) == ["still here"]
+    lines = [record for record in caplog.records if record.name == "hubbub"]
+    assert len(lines) == 1
+    assert lines[0].exc_info is None
+    assert str(code) in lines[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "reason"),
+    [(b"", 1005, ""), ((4001).to_bytes(2) + b"tired", 4001, "tired")],
+)
+async def test_the_peers_close_is_echoed(payload: bytes, code: int, reason: str) -> None:
+    hub = echo_hub()
+    seen = []
+    hub.on_disconnect(lambda client, close: seen.append(close))
+    async with serve(hub.mount(_nothing)) as served, raw_connect(served) as socket:
+        await socket.send(frame(CLOSE, payload))
+        assert await socket.recv() == (CLOSE, payload)
+        assert await socket.at_end()
+        await until(lambda: bool(seen))
+        assert seen[0][:2] == (code, reason)
+        assert not seen[0].by_server
+
+
+async def test_a_connection_that_breaks_is_1006() -> None:
+    hub = echo_hub()
+    seen = []
+    hub.on_disconnect(lambda client, close: seen.append(close.code))
+    async with serve(hub.mount(_nothing)) as served:
+        async with raw_connect(served):
+            await until(lambda: len(hub) == 1)
+        await until(lambda: seen == [1006])
+        assert len(hub) == 0
+
+
+async def test_after_our_close_frame_we_wait_for_the_peers_and_drop_the_rest() -> None:
+    async with served_echo() as (hub, _, socket):
+        client = next(iter(hub))
+        await socket.send(frame(TEXT, b"half")[:4])
+        client.send("last words")
+        client.close(4000, "enough")
+        assert await socket.recv() == (TEXT, b"last words")
+        assert await socket.recv_close() == (4000, "enough")
+        assert len(hub) == 0
+        await socket.send(frame(TEXT, b"half")[4:] + frame(TEXT, b"too late") + frame(PING, b""))
+        await socket.send(frame(CLOSE, (4000).to_bytes(2)))
+        assert await socket.at_end()
+        assert hub.stats()["messages_in"] == 0
+
+
+async def test_a_peer_that_never_answers_our_close_is_cut() -> None:
+    async with served_echo(write_timeout_s=0.2) as (hub, _, socket):
+        hub.disconnect(next(iter(hub)))
+        assert await socket.recv_close() == (3503, "")
+        assert await socket.at_end()
+
+
+async def test_bytes_sent_before_the_handshakes_answer_are_not_lost() -> None:
+    hub = Hub()
+
+    @hub.authenticate
+    async def slowly(handshake: object) -> str:
+        await asyncio.sleep(0.05)
+        return "ann"
+
+    async with serve(hub.mount(_nothing)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await until(lambda: hub.stats()["register"] == 1)
+        writer.write(frame(TEXT, b"eager"))
+        await reader.readuntil(b"\r\n\r\n")
+        assert await RawSocket(reader, writer).recv() == (TEXT, b"eager")
+        writer.transport.abort()
+
+
+async def test_a_flood_before_the_handshakes_answer_is_cut() -> None:
+    hub = Hub()
+    answer = asyncio.Event()
+
+    @hub.authenticate
+    async def never(handshake: object) -> str:
+        await answer.wait()
+        return "ann"
+
+    async with serve(hub.mount(_nothing)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await until(lambda: hub.stats()["register"] == 1)
+        writer.write(bytes(200_000))
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        answer.set()
+        await until(lambda: hub.stats()["register"] == 0)
+        assert len(hub) == 0
+        writer.transport.abort()
+
+
+async def test_a_slow_handler_stops_the_reading_of_its_own_socket_only() -> None:
+    hub = Hub()
+    gate = asyncio.Event()
+    order: list[str] = []
+
+    @hub.on_message
+    async def slow(client: Client, text: str) -> None:
+        order.append(text)
+        if text == "slow":
+            await gate.wait()
+        client.send(text)
+
+    async with serve(hub.mount(_nothing)) as served:
+        async with raw_connect(served) as one, raw_connect(served) as two:
+            await one.send(frame(TEXT, b"slow") + frame(TEXT, b"next") + frame(TEXT, b"last"))
+            await until(lambda: order == ["slow"])
+            await one.send(frame(TEXT, b"held"))
+            await two.send(frame(TEXT, b"quick"))
+            assert await two.recv() == (TEXT, b"quick")
+            assert order == ["slow", "quick"]
+            gate.set()
+            got = [(await one.recv())[1] for _ in range(4)]
+            assert got == [b"slow", b"next", b"last", b"held"]
+
+
+async def test_a_message_larger_than_any_buffer_is_fed_in_pieces() -> None:
+    async with served_echo(write_timeout_s=None) as (hub, _, socket):
+        client = next(iter(hub))
+        big = random.Random(1).randbytes(8 * 2**20)
+        socket.stop_reading()
+        client.send(big)
+        await until(lambda: not client.transport.writable)
+        client.send("after")
+        await socket.send(frame(PING, b"between"))
+        socket.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await socket.recv() == (BINARY, big)
+        got = [await socket.recv(), await socket.recv()]
+        assert sorted(got) == [(TEXT, b"after"), (PONG, b"between")]
+        await until(lambda: client.fast)
+
+
+async def test_a_close_waits_for_what_is_queued() -> None:
+    async with served_echo() as (hub, _, socket):
+        client = next(iter(hub))
+        socket.stop_reading()
+        client.send(bytes(8 * 2**20))
+        await until(lambda: not client.transport.writable)
+        client.send("queued")
+        client.close(4000, "bye")
+        assert len(hub) == 0
+        socket.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        opcode, payload = await socket.recv()
+        assert (opcode, len(payload)) == (BINARY, 8 * 2**20)
+        assert await socket.recv() == (TEXT, b"queued")
+        assert await socket.recv_close() == (4000, "bye")
+
+
+async def test_other_sockets_behave_as_under_uvicorns_own_class() -> None:
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept(subprotocol="chat")
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
+
+    hub = Hub()
+    app = Starlette(
+        routes=[WebSocketRoute("/echo", echo), Mount("/ws", app=hub)], lifespan=hub.lifespan
+    )
+    async with serve(app) as served:
+        path = "/echo"
+        async with served.connect(path, subprotocols=["chat"], compression="deflate") as socket:
+            assert socket.subprotocol == "chat"
+            assert "deflate" in socket.response.headers["Sec-WebSocket-Extensions"]
+            for text in ("a", "b" * 100_000):
+                await socket.send(text)
+                assert await take(socket, 1) == [text]
+        async with served.connect("/ws/", compression="deflate") as socket:
+            assert "Sec-WebSocket-Extensions" not in socket.response.headers
+            assert len(hub) == 1
+
+
+async def test_an_idle_client_has_no_task() -> None:
+    hub = Hub()
+    async with serve(hub.mount(_nothing)) as served:
+        before = len(asyncio.all_tasks())
+        sockets = []
+        for _ in range(50):
+            socket = await served.connect()
+            sockets.append(socket)
+        await until(lambda: len(hub) == 50)
+        ours = [task for task in asyncio.all_tasks() if "hubbub" in repr(task.get_coro())]
+        assert not [task for task in ours if "uvicorn" in repr(task)]
+        # The websockets client has a task per socket of its own; the server has none.
+        assert len(asyncio.all_tasks()) - before <= 50
+        for socket in sockets:
+            await socket.close()
+
+
+def test_the_protocol_class_needs_no_framework() -> None:
+    assert Protocol.__module__ == "hubbub.transport_uvicorn"
