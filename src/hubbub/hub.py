@@ -288,6 +288,7 @@ class Hub(Registry):
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Credentials": "true",
+            "Access-Control-Expose-Headers": "Retry-After",
             "Vary": "Origin",
         }
 

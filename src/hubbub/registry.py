@@ -300,9 +300,10 @@ class Registry:
         self.inbound.disconnected(client, close)
 
     def broke_protocol(self, client: Client, code: int, reason: str) -> None:
-        """Take out a client whose bytes were not RFC 6455; its transport has told it why."""
+        """Take out a client whose bytes break RFC 6455 or a limit, and tell it why if need be."""
         self.counters.protocol_errors += 1
         self._log(logging.INFO, "protocol", client, f"closed with {code}: {printable(reason)}")
+        client.transport.close(code, fit_reason(reason))
         self.lost(client, code, reason, by_server=True)
 
     def gone(self, transport: Transport) -> None:

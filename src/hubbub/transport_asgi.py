@@ -177,6 +177,7 @@ class PortableTransport:
         limit = self._hub.settings.max_message_bytes
         if limit is not None and len(frame.payload) > limit:
             reason = f"message of {len(frame.payload)} bytes exceeds the limit of {limit} bytes"
-            self._hub.disconnect_client(self._client, MESSAGE_TOO_BIG, reason)
+            self._hub.fanout.flush()
+            self._hub.broke_protocol(self._client, MESSAGE_TOO_BIG, reason)
         else:
             self._hub.inbound.receive(self._client, frame)

@@ -1,0 +1,641 @@
+"""What a hub promises, over real sockets, on both transports and both event loops.
+
+The rows S1 to S24 are those of the table "Coming from DMMVC"; others stand where they belong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import gc
+import json
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+from serving import PATIENCE_S, Served, serve, take, until
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from hubbub import Client, Close, CommandError, Disconnected, Frame, Handshake, Hub, Identity
+
+pytestmark = pytest.mark.anyio
+
+WAYS = {
+    "native-uvloop": (True, True),
+    "native-asyncio": (True, False),
+    "portable-uvloop": (False, True),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """The transport and the event loop of a test."""
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(way: str) -> tuple[str, dict[str, Any]]:
+    """The event loop that goes with the way."""
+    return "asyncio", {"use_uvloop": WAYS[way][1]}
+
+
+class Venue:
+    """A served hub, and sockets to it that are closed at the end."""
+
+    def __init__(self, hub: Hub, served: Served, stack: AsyncExitStack) -> None:
+        self.hub = hub
+        self.served = served
+        self._stack = stack
+
+    async def join(self, path: str = "/ws", **options: Any) -> ClientConnection:
+        """Connect one more socket, and wait until the hub knows it."""
+        before = self.hub.stats()["total_clients"]
+        socket = await self._stack.enter_async_context(self.served.connect(path, **options))
+        await until(lambda: self.hub.stats()["total_clients"] > before)
+        return socket
+
+    async def crowd(self, count: int) -> list[ClientConnection]:
+        """Connect many sockets."""
+        return [await self.join() for _ in range(count)]
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nobody asks for anything but the socket")
+
+
+@asynccontextmanager
+async def venue(hub: Hub, way: str, **config: Any) -> AsyncIterator[Venue]:
+    native, _ = WAYS[way]
+    async with serve(hub.mount(_nothing), native=native, **config) as served:
+        async with AsyncExitStack() as stack:
+            yield Venue(hub, served, stack)
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Note(msgspec.Struct):
+    text: str
+    at: datetime.datetime
+
+
+class Model(pydantic.BaseModel):
+    name: str
+    tags: set[str] = set()
+
+
+async def test_s02_broadcast_takes_whatever_an_application_has(way: str) -> None:
+    hub = Hub()
+    moment = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.UTC)
+    async with venue(hub, way) as here:
+        one, two = await here.crowd(2)
+        for data in ("text", b"\x00\xff", bytearray(b"ba"), memoryview(b"mv")):
+            hub.broadcast(data)
+        for value in ({"a": [1, None]}, [1, 2], 7, Point(1, 2), Note("n", moment), Model(name="m")):
+            hub.broadcast(value)
+        for socket in (one, two):
+            got = await take(socket, 10)
+            assert got[:4] == ["text", b"\x00\xff", b"ba", b"mv"]
+            assert [json.loads(text) for text in got[4:]] == [
+                {"a": [1, None]},
+                [1, 2],
+                7,
+                {"x": 1, "y": 2},
+                {"text": "n", "at": "2026-11-23T12:00:00Z"},
+                {"name": "m", "tags": []},
+            ]
+    with pytest.raises(TypeError, match="object"):
+        hub.broadcast(object())
+
+
+async def test_s02_broadcast_may_be_called_from_any_thread(way: str) -> None:
+    hub = Hub()
+    async with venue(hub, way) as here:
+        sockets = await here.crowd(3)
+
+        def talk(name: str) -> None:
+            for number in range(200):
+                hub.broadcast(f"{name} {number}")
+
+        threads = [threading.Thread(target=talk, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        await asyncio.to_thread(talk, "d")
+        for socket in sockets:
+            got = await take(socket, 800)
+            for name in "abcd":
+                mine = [text for text in got if str(text).startswith(name)]
+                assert mine == [f"{name} {number}" for number in range(200)]
+        for thread in threads:
+            thread.join(PATIENCE_S)
+
+
+async def test_s02_broadcast_without_clients_and_before_the_start_is_no_error(way: str) -> None:
+    hub = Hub()
+    hub.broadcast("nobody")
+    async with venue(hub, way):
+        hub.broadcast("nobody")
+    hub.broadcast("nobody")
+
+
+async def test_s03_clients_are_counted_listed_and_found_by_user(way: str) -> None:
+    hub = Hub()
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> Identity:
+        return Identity(user=handshake.query.get("user"))
+
+    async with venue(hub, way) as here:
+        await here.join("/ws?user=ann")
+        await here.join("/ws?user=ann")
+        bob = await here.join("/ws?user=bob")
+        await here.join()
+        assert len(hub) == hub.client_count == 4
+        assert {client.user for client in hub} == {"ann", "bob", None}
+        assert [client.user for client in hub.clients_of("ann")] == ["ann", "ann"]
+        assert hub.clients_of("nobody") == []
+        await bob.close()
+        await until(lambda: len(hub) == 3)
+        assert hub.clients_of("bob") == []
+
+
+async def test_s04_handlers_run_for_coming_talking_and_going(way: str) -> None:
+    hub = Hub()
+    heard: list[object] = []
+
+    @hub.on_connect
+    def came(client: Client) -> None:
+        heard.append("came")
+
+    @hub.on_connect
+    async def came_too(client: Client, handshake: Handshake) -> None:
+        await asyncio.sleep(0.01)
+        heard.append(handshake.query["room"])
+
+    @hub.on_message
+    async def said(client: Client, text: str) -> None:
+        await asyncio.sleep(0)
+        heard.append(text)
+
+    @hub.on_disconnect
+    async def left(client: Client, close: Close) -> None:
+        await asyncio.sleep(0)
+        heard.append(close.code)
+
+    async with venue(hub, way) as here:
+        socket = await here.join("/ws?room=red")
+        await socket.send("hello")
+        await socket.send("goodbye")
+        await socket.close(4001, "tired")
+        await until(lambda: len(heard) == 5)
+    assert heard == ["came", "red", "hello", "goodbye", 4001]
+
+
+async def test_s05_a_client_has_its_id_user_meta_and_rooms(way: str) -> None:
+    hub = Hub(client_id_from_query=True)
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> Identity:
+        return Identity(user="ann", meta={"plan": "gold"})
+
+    async with venue(hub, way) as here:
+        socket = await here.join("/ws?id=phone-1")
+        (client,) = hub
+        assert (client.id, client.user, client.meta) == ("phone-1", "ann", {"plan": "gold"})
+        assert client.address == "127.0.0.1"
+        assert abs(client.connected_at - time.time()) < 10
+        client.join("red")
+        client.join("blue")
+        client.join("blue")
+        assert client.rooms == {"red", "blue"}
+        client.leave("red")
+        client.leave("never joined")
+        assert client.rooms == {"blue"}
+        assert client.send("to you alone")
+        assert await take(socket, 1) == ["to you alone"]
+        client.close(4002, "that is all")
+        with pytest.raises(ConnectionClosed):
+            await take(socket, 1)
+        assert (socket.close_code, socket.close_reason) == (4002, "that is all")
+        assert not client.is_connected
+        assert not client.send("too late")
+        assert hub.stats()["sends_to_gone"] == 1
+
+
+async def test_s05_ids_are_generated_and_differ(way: str) -> None:
+    hub = Hub()
+    async with venue(hub, way) as here:
+        await here.join("/ws?id=mine")
+        await here.join("/ws?id=mine")
+        ids = {client.id for client in hub}
+        assert len(ids) == 2
+        assert "mine" not in ids
+
+
+async def test_s06_without_a_handler_messages_go_to_everybody(way: str) -> None:
+    hub = Hub()
+    async with venue(hub, way) as here:
+        one, two = await here.crowd(2)
+        await one.send("text")
+        await one.send(b"\x00binary")
+        assert await take(one, 2) == ["text", b"\x00binary"]
+        assert await take(two, 2) == ["text", b"\x00binary"]
+
+
+async def test_s10_tickers_run_and_never_overlap(way: str) -> None:
+    hub = Hub()
+    running = 0
+    ticks: list[str] = []
+
+    @hub.every(0.01)
+    async def slow() -> None:
+        nonlocal running
+        running += 1
+        assert running == 1
+        await asyncio.sleep(0.03)
+        running -= 1
+        ticks.append("slow")
+
+    @hub.every(0.01)
+    def broken() -> None:
+        ticks.append("broken")
+        raise RuntimeError("on purpose")
+
+    @hub.every(0.01, while_connected=True)
+    def wanted() -> None:
+        ticks.append("wanted")
+        hub.broadcast("tick")
+
+    async with venue(hub, way) as here:
+        await until(lambda: ticks.count("slow") > 2 and ticks.count("broken") > 2)
+        assert "wanted" not in ticks
+        socket = await here.join()
+        assert await take(socket, 2) == ["tick", "tick"]
+    count = len(ticks)
+    await asyncio.sleep(0.05)
+    assert len(ticks) == count
+
+
+async def test_s13_the_defaults_are_those_of_dmmvc() -> None:
+    settings = Hub().settings
+    assert settings.write_timeout_s == 10
+    assert settings.pong_timeout_s == 60
+    assert settings.ping_interval_s == 54
+    assert settings.max_message_bytes == 512
+    assert settings.outbox_max_entries == 256
+
+
+async def test_s13_a_message_over_the_limit_closes_with_1009(way: str) -> None:
+    hub = Hub(max_message_bytes=100)
+    async with venue(hub, way) as here:
+        one, two = await here.crowd(2)
+        await one.send("x" * 100)
+        await one.send("é" * 51)
+        assert await take(one, 1) == ["x" * 100]
+        with pytest.raises(ConnectionClosed):
+            await take(one, 1)
+        assert one.close_code == 1009
+        assert "100" in str(one.close_reason)
+        await until(lambda: len(hub) == 1)
+        hub.broadcast("after")
+        assert await take(two, 2) == ["x" * 100, "after"]
+        assert hub.stats()["protocol_errors"] == 1
+
+
+async def test_s17_invalid_messages_are_counted_and_answered_and_the_socket_lives(way: str) -> None:
+    class Say(msgspec.Struct, tag="say", tag_field="type"):
+        text: str
+
+    class Move(msgspec.Struct, tag="move", tag_field="type"):
+        x: int
+
+    hub = Hub()
+    heard: list[object] = []
+
+    async def took(client: Client, message: Any) -> None:
+        heard.append(message)
+
+    took.__annotations__["message"] = Say | Move
+    hub.on_message(took)
+
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        for text in ('{"type":"say","text":"hi"}', "not json", '{"type":"say"}', '{"type":"x"}'):
+            await socket.send(text)
+        await socket.send(b"\xff\xff")
+        await socket.send('{"type":"move","x":1}')
+        await until(lambda: len(heard) == 2)
+        assert heard == [Say("hi"), Move(1)]
+        replies = [json.loads(text) for text in await take(socket, 4)]
+        assert {reply["type"] for reply in replies} == {"error"}
+        assert {reply["code"] for reply in replies} == {"invalid_message"}
+        assert hub.stats()["invalid"] == 4
+        assert len(hub) == 1
+
+
+@pytest.mark.parametrize("action", ["reply", "ignore", "close"])
+async def test_s17_validate_refuses_as_set(way: str, action: str) -> None:
+    hub = Hub(on_invalid=action)
+
+    @hub.validate
+    async def polite(client: Client, message: str) -> bool:
+        await asyncio.sleep(0)
+        if "shout" in message:
+            raise CommandError("shouting", "not so loud", temporary=True)
+        return message.endswith("please")
+
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        await socket.send("tea please")
+        await socket.send("tea")
+        assert await take(socket, 1) == ["tea please"]
+        if action == "close":
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert socket.close_code == 1008
+            return
+        await socket.send("shout please")
+        await socket.send("more please")
+        got = await take(socket, 1 if action == "ignore" else 3)
+        assert got[-1] == "more please"
+        if action == "reply":
+            assert json.loads(got[0])["code"] == "invalid_message"
+            assert json.loads(got[1]) == {
+                "type": "error",
+                "code": "shouting",
+                "message": "not so loud",
+                "temporary": True,
+            }
+        assert hub.stats()["invalid"] == 2
+
+
+async def test_s20_stats_has_the_three_gauges_and_the_counters(way: str) -> None:
+    hub = Hub()
+    entered = asyncio.Event()
+    gate = asyncio.Event()
+
+    @hub.authenticate
+    async def who(handshake: Handshake) -> str | None:
+        if "wait" in handshake.query:
+            entered.set()
+            await gate.wait()
+        return handshake.query.get("user")
+
+    async with venue(hub, way) as here:
+        socket = await here.join("/ws?user=ann")
+        hub.broadcast("one")
+        hub.broadcast("two")
+        stats = hub.stats()
+        assert (stats["clients"], stats["broadcast"], stats["register"]) == (1, 2, 0)
+        await take(socket, 2)
+        joining = asyncio.create_task(here.join("/ws?user=bob&wait"))
+        await entered.wait()
+        assert hub.stats()["register"] == 1
+        gate.set()
+        await joining
+        (client,) = hub.clients_of("ann")
+        client.join("red")
+        await socket.send("in")
+        await take(socket, 1)
+        for _ in range(2):
+            with pytest.raises(Exception, match="401"):
+                await here.join()
+        stats = hub.stats()
+        assert stats["register"] == 0
+        assert stats["rooms"] == 1
+        assert stats["messages_in"] == 1
+        assert stats["bytes_in"] == 2
+        assert stats["messages_out"] == 4
+        assert stats["refused"] == {"unauthorized": 2}
+        assert stats["dropped"] == stats["slow_disconnects"] == 0
+        assert stats["total_clients"] == 2
+        assert stats["uptime_s"] > 0
+        json.dumps(stats)
+
+
+async def test_s21_rooms_deliver_to_their_members_but_not_to_who_is_excluded(way: str) -> None:
+    hub = Hub()
+
+    @hub.on("join")
+    def join(client: Client, message: dict[str, Any]) -> None:
+        client.join(message["room"])
+        hub.room(message["room"]).broadcast("somebody joined", exclude=client)
+        client.send("welcome")
+
+    async with venue(hub, way) as here:
+        one, two, three = await here.crowd(3)
+        await one.send('{"type":"join","room":"red"}')
+        assert await take(one, 1) == ["welcome"]
+        await two.send('{"type":"join","room":"red"}')
+        assert await take(two, 1) == ["welcome"]
+        assert await take(one, 1) == ["somebody joined"]
+        assert len(hub.room("red")) == 2
+        assert hub.rooms == {"red": 2}
+        hub.room("red").broadcast("to red")
+        hub.room("blue").broadcast("to nobody")
+        receipt = await hub.publish("red", "to red again")
+        assert receipt.delivered_to == 2
+        hub.broadcast("to all")
+        assert await take(one, 3) == await take(two, 3) == ["to red", "to red again", "to all"]
+        assert await take(three, 1) == ["to all"]
+        await one.close()
+        await until(lambda: len(hub.room("red")) == 1)
+        await two.close()
+        await until(lambda: hub.rooms == {})
+
+
+async def test_s21_to_user_reaches_all_of_a_users_clients(way: str) -> None:
+    hub = Hub()
+    hub.authenticate(lambda handshake: handshake.query["user"])
+    async with venue(hub, way) as here:
+        phone = await here.join("/ws?user=ann")
+        laptop = await here.join("/ws?user=ann")
+        bob = await here.join("/ws?user=bob")
+        hub.to_user("ann").send("for ann")
+        hub.to_user("nobody").send("for nobody")
+        hub.broadcast("for all")
+        assert await take(phone, 2) == await take(laptop, 2) == ["for ann", "for all"]
+        assert await take(bob, 1) == ["for all"]
+        assert hub.disconnect("ann", reason="out") == 2
+        for socket in (phone, laptop):
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert (socket.close_code, socket.close_reason) == (3503, "out")
+        assert len(hub) == 1
+
+
+async def test_s23_a_message_is_encoded_once_for_all_and_nothing_is_left_behind(way: str) -> None:
+    hub = Hub()
+    encoded = 0
+
+    class Counted:
+        def model_dump(self, mode: str) -> str:
+            nonlocal encoded
+            encoded += 1
+            return "counted"
+
+    async with venue(hub, way) as here:
+        sockets = await here.crowd(20)
+        hub.broadcast(Counted())
+        for socket in sockets:
+            assert await take(socket, 1) == ['"counted"']
+        assert encoded == 1
+    gc.collect()
+    assert not [item for item in gc.get_objects() if isinstance(item, Client)]
+
+
+async def test_order_is_the_order_of_publication_across_rooms_and_direct_sends(way: str) -> None:
+    hub = Hub()
+    async with venue(hub, way) as here:
+        one, two = await here.crowd(2)
+        first, second = hub
+        first.join("a")
+        for client in (first, second):
+            client.join("b")
+        expected: list[list[str | bytes]] = [[], []]
+        for number in range(300):
+            kind = number % 5
+            text = f"{kind} {number}"
+            if kind == 0:
+                hub.broadcast(text)
+            elif kind == 1:
+                hub.room("a").broadcast(text)
+            elif kind == 2:
+                hub.room("b").broadcast(text, exclude=second)
+            elif kind == 3:
+                first.send(text)
+            else:
+                hub.room("b").broadcast(text)
+            expected[0].append(text)
+            if kind in (0, 4):
+                expected[1].append(text)
+        assert await take(one, 300) == expected[0]
+        assert await take(two, 120) == expected[1]
+
+
+async def test_a_burst_in_one_turn_disconnects_nobody(way: str) -> None:
+    hub = Hub()
+    async with venue(hub, way) as here:
+        sockets = await here.crowd(10)
+        payload = "x" * 128
+        for _ in range(2000):
+            hub.broadcast(payload)
+        for socket in sockets:
+            assert len(await take(socket, 2000)) == 2000
+        assert hub.stats()["dropped"] == 0
+        assert len(hub) == 10
+
+
+@pytest.mark.parametrize("policy", ["close", "stay"])
+async def test_a_handler_that_raises_hurts_its_own_client_at_most(
+    way: str, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub(on_handler_error=policy)
+
+    @hub.on_message
+    async def fail(client: Client, text: str) -> None:
+        if text == "leave":
+            raise Disconnected(4005, "as you wish")
+        if text == "no":
+            raise CommandError("no", "not now")
+        if text == "boom":
+            raise RuntimeError("on purpose")
+        hub.broadcast(text)
+
+    async with venue(hub, way) as here:
+        one, two = await here.crowd(2)
+        await two.send("no")
+        assert json.loads((await take(two, 1))[0])["code"] == "no"
+        await one.send("boom")
+        if policy == "close":
+            with pytest.raises(ConnectionClosed):
+                await take(one, 1)
+            assert one.close_code == 1011
+        else:
+            await one.send("still here")
+            assert await take(one, 1) == ["still here"]
+            assert await take(two, 1) == ["still here"]
+        assert hub.stats()["handler_errors"] == 1
+        (record,) = [record for record in caplog.records if record.exc_info]
+        assert any(word in record.getMessage() for word in ("client",))
+        await two.send("leave")
+        with pytest.raises(ConnectionClosed):
+            await take(two, 1)
+        assert two.close_code == 4005
+
+
+async def test_a_client_may_say_goodbye_to_itself_from_its_own_handlers(way: str) -> None:
+    hub = Hub()
+
+    @hub.on_connect
+    def check(client: Client, handshake: Handshake) -> None:
+        if "out" in handshake.query:
+            client.send("not you")
+            client.close(4500, "banned")
+
+    async with venue(hub, way) as here:
+        socket = await here.join("/ws?out")
+        assert await take(socket, 1) == ["not you"]
+        with pytest.raises(ConnectionClosed):
+            await take(socket, 1)
+        assert socket.close_code == 4500
+        assert len(hub) == 0
+
+
+async def test_too_many_messages_close_with_3013(way: str) -> None:
+    hub = Hub(messages_per_second=5)
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        for number in range(11):
+            await socket.send(str(number))
+        assert len(await take(socket, 10)) == 10
+        with pytest.raises(ConnectionClosed):
+            await take(socket, 1)
+        assert socket.close_code == 3013
+        assert hub.stats()["rate_limited"] == 1
+
+
+async def test_shutdown_says_1012_to_everybody(way: str) -> None:
+    hub = Hub()
+    gone: list[int] = []
+    hub.on_disconnect(lambda client, close: gone.append(close.code))
+    async with AsyncExitStack() as stack:
+        async with serve(hub.mount(_nothing), native=WAYS[way][0]) as served:
+            sockets = [await stack.enter_async_context(served.connect()) for _ in range(30)]
+            await until(lambda: len(hub) == 30)
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert socket.close_code == 1012
+    assert gone == [1012] * 30
+    assert len(hub) == 0
+
+
+async def test_a_hub_can_be_served_again_after_its_end(way: str) -> None:
+    hub = Hub()
+    for _ in range(2):
+        async with venue(hub, way) as here:
+            socket = await here.join()
+            hub.broadcast("again")
+            assert await take(socket, 1) == ["again"]
+
+
+async def test_a_frame_can_be_made_once_and_sent_often(way: str) -> None:
+    hub = Hub()
+    frame = Frame(str(uuid.uuid4()).encode(), True)
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        hub.broadcast(frame)
+        hub.broadcast(frame)
+        assert await take(socket, 2) == [frame.text, frame.text]

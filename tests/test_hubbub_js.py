@@ -1,0 +1,150 @@
+"""hubbub.js: its Node tests, its size, and that it agrees with errors.py, its types and its guide.
+
+What must not live here: the tests of its behaviour, which are written in JavaScript (tests/js).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub.errors import should_come_back
+
+ROOT = Path(__file__).parent.parent
+STATIC = ROOT / "src" / "hubbub" / "static"
+SOURCE = (STATIC / "hubbub.js").read_text("utf-8")
+TYPES = (STATIC / "hubbub.d.ts").read_text("utf-8")
+GUIDE = (ROOT / "docs" / "javascript.md").read_text("utf-8")
+SCRIPTS = {path.name.removesuffix(".test.mjs"): path for path in ROOT.glob("tests/js/*.test.mjs")}
+MAX_GZIPPED_BYTES = 4096
+
+
+def run_node(*arguments: str, program: str = "") -> str:
+    """Run node with `program` on its standard input, and return what it printed."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
+    done = subprocess.run(
+        [node, *arguments], input=program, capture_output=True, text=True, timeout=50, check=False
+    )
+    if done.returncode:
+        pytest.fail(f"node {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def ask_hubbub_js(expression: str) -> Any:
+    """Evaluate a JavaScript expression at the end of hubbub.js, through JSON."""
+    program = f"{SOURCE}\nconsole.log(JSON.stringify({expression}));"
+    return json.loads(run_node("--input-type=module", "-", program=program))
+
+
+def block(text: str, opening: str) -> str:
+    """Return what stands between the line that begins with `opening` and its closing brace."""
+    match = re.search(rf"^( *){re.escape(opening)}[^\n]*\{{\n(.*?)^\1\}}", text, re.M | re.S)
+    assert match, f"no block {opening!r}"
+    return match[2]
+
+
+def defaults() -> dict[str, str]:
+    """Return the options of hubbub.js and their defaults, as written there."""
+    return dict(re.findall(r"^    (\w+): (.+),$", block(SOURCE, "#options = "), re.M))
+
+
+def events() -> list[str]:
+    """Return the names of the events of hubbub.js."""
+    match = re.search(r"^const EVENTS = (\[.*\]);$", SOURCE, re.M)
+    assert match
+    return list(json.loads(match[1]))
+
+
+def test_scripts_are_known() -> None:
+    assert set(SCRIPTS) == {"handshake", "messages", "page", "reconnect"}
+
+
+def run_script(name: str) -> None:
+    """Run one file of tests/js; it fails in node, and here, if one of its tests fails."""
+    printed = run_node("--test", "--test-reporter=tap", str(SCRIPTS[name]))
+    assert re.search(r"^# pass [1-9]", printed, re.M), printed
+    assert re.search(r"^# (skipped|todo) [1-9]", printed, re.M) is None, printed
+
+
+@pytest.mark.parametrize("script", ["handshake", "messages", "page"])
+def test_s11_browser_client(script: str) -> None:
+    run_script(script)
+
+
+def test_s12_reconnection() -> None:
+    run_script("reconnect")
+
+
+def test_close_codes_agree_with_errors() -> None:
+    codes = range(1000, 5000)
+    answers = ask_hubbub_js("Array.from({length: 4000}, (_, i) => shouldComeBack(1000 + i))")
+    different = [
+        code
+        for code, answer in zip(codes, answers, strict=True)
+        if answer != should_come_back(code)
+    ]
+    assert different == []
+
+
+def test_size_gzipped() -> None:
+    assert len(gzip.compress(SOURCE.encode(), 9, mtime=0)) <= MAX_GZIPPED_BYTES
+
+
+def test_nothing_is_imported_or_printed() -> None:
+    assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", SOURCE, re.M)
+    assert "console" not in SOURCE
+
+
+def test_types_name_every_export() -> None:
+    exported = set(re.findall(r"^export (?:const|class|function) (\w+)", SOURCE, re.M))
+    declared = set(re.findall(r"^export declare (?:const|class|function) (\w+)", TYPES, re.M))
+    assert exported == declared == {"Hubbub", "shouldComeBack"}
+
+
+def test_types_name_every_member() -> None:
+    members = set(ask_hubbub_js("Object.getOwnPropertyNames(Hubbub.prototype)"))
+    declared = re.findall(
+        r"^  (?:readonly )?(\w+)(?:<.*>)?[(:]", block(TYPES, "export declare class Hubbub"), re.M
+    )
+    assert members == set(declared)
+
+
+def test_types_name_every_option_and_event() -> None:
+    options = re.findall(r"^  (\w+)\?:", block(TYPES, "export interface HubbubOptions"), re.M)
+    assert options == list(defaults())
+    declared = re.findall(r"^  (\w+): \[", block(TYPES, "export interface HubbubEvents"), re.M)
+    assert declared == events()
+
+
+def test_defaults_are_written_as_they_are() -> None:
+    numbers = {name: value for name, value in defaults().items() if value.isdigit()}
+    assert len(numbers) >= 6
+    for name, value in numbers.items():
+        assert re.search(rf"Default: {value}\. \*/\n  {name}\?:", TYPES), name
+        assert re.search(rf"^\| `{name}` \| {value} \|", GUIDE, re.M), name
+
+
+def test_guide_names_everything() -> None:
+    members = set(ask_hubbub_js("Object.getOwnPropertyNames(Hubbub.prototype)")) - {"constructor"}
+    for name in members:
+        assert re.search(rf"`hub\.{name}\b", GUIDE), name
+    for name in [*defaults(), *events(), "shouldComeBack"]:
+        assert f"`{name}" in GUIDE, name
+
+
+def test_examples_of_the_guide_are_javascript(tmp_path: Path) -> None:
+    examples = re.findall(r"^```js\n(.*?)^```", GUIDE, re.M | re.S)
+    assert len(examples) >= 5
+    for number, example in enumerate(examples):
+        script = tmp_path / f"example{number}.mjs"
+        script.write_text(example, "utf-8")
+        run_node("--check", str(script))
