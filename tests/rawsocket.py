@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from serving import PATIENCE_S, Served
 
@@ -39,6 +40,7 @@ class RawSocket:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._transport = cast(asyncio.Transport, writer.transport)
 
     async def send(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -76,7 +78,11 @@ class RawSocket:
 
     def stop_reading(self) -> None:
         """Take nothing more from the socket, so that the peer's buffers fill."""
-        self.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Take from the socket again."""
+        self._transport.resume_reading()
 
 
 @asynccontextmanager

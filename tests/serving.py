@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
-from hubbub import Protocol
+from hubbub import Hub, Protocol
 
 PATIENCE_S = 10.0
 """How long a condition may take to come true before the test fails."""
@@ -19,7 +20,7 @@ PATIENCE_S = 10.0
 class Served:
     """A running server."""
 
-    def __init__(self, server: uvicorn.Server, port: int) -> None:
+    def __init__(self, server: uvicorn.Server | None, port: int) -> None:
         self.server = server
         self.port = port
 
@@ -64,6 +65,14 @@ async def serve(app: Any, *, native: bool = True, **config: Any) -> AsyncIterato
         await asyncio.wait_for(task, 30)
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 async def until(condition: Callable[[], bool], what: str = "") -> None:
     """Wait for `condition` to be true; fail after `PATIENCE_S`."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
@@ -73,6 +82,52 @@ async def until(condition: Callable[[], bool], what: str = "") -> None:
         await asyncio.sleep(0.002)
 
 
-async def take(socket: ClientConnection, count: int) -> list[str | bytes]:
+async def take(client: ClientConnection, count: int) -> list[str | bytes]:
     """Receive `count` messages, each within `PATIENCE_S`."""
-    return [await asyncio.wait_for(socket.recv(), PATIENCE_S) for _ in range(count)]
+    return [await asyncio.wait_for(client.recv(), PATIENCE_S) for _ in range(count)]
+
+
+WAYS = {
+    "native-uvloop": (True, True),
+    "native-asyncio": (True, False),
+    "portable-uvloop": (False, True),
+}
+"""Whether the transport is the native one, and whether the event loop is uvloop's."""
+
+
+class Venue:
+    """A served hub, and sockets to it that are closed at the end."""
+
+    def __init__(self, hub: Hub, served: Served, stack: AsyncExitStack) -> None:
+        self.hub = hub
+        self.served = served
+        self._stack = stack
+
+    async def join(self, path: str = "/ws", **options: Any) -> ClientConnection:
+        """Connect one more socket, and wait until the hub knows it."""
+        before = self.hub.stats()["total_clients"]
+        client: ClientConnection = await self._stack.enter_async_context(
+            self.served.connect(path, **options)
+        )
+        await until(lambda: self.hub.stats()["total_clients"] > before)
+        return client
+
+    async def crowd(self, count: int) -> list[ClientConnection]:
+        """Connect many sockets."""
+        return [await self.join() for _ in range(count)]
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Be the application beside the hub that nobody asks for anything."""
+    raise AssertionError("nobody asks for anything but the socket")
+
+
+@asynccontextmanager
+async def venue(hub: Hub, way: str, **config: Any) -> AsyncIterator[Venue]:
+    """Serve `hub` at /ws, in one of `WAYS`."""
+    native, _ = WAYS[way]
+    async with (
+        serve(hub.mount(nothing), native=native, **config) as served,
+        AsyncExitStack() as stack,
+    ):
+        yield Venue(hub, served, stack)

@@ -13,26 +13,18 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 import pydantic
 import pytest
-from serving import PATIENCE_S, Served, serve, take, until
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import Client, Close, CommandError, Disconnected, Frame, Handshake, Hub, Identity
+from serving import PATIENCE_S, WAYS, nothing, serve, take, until, venue
 
 pytestmark = pytest.mark.anyio
-
-WAYS = {
-    "native-uvloop": (True, True),
-    "native-asyncio": (True, False),
-    "portable-uvloop": (False, True),
-}
 
 
 @pytest.fixture(params=WAYS)
@@ -45,38 +37,6 @@ def way(request: pytest.FixtureRequest) -> str:
 def anyio_backend(way: str) -> tuple[str, dict[str, Any]]:
     """The event loop that goes with the way."""
     return "asyncio", {"use_uvloop": WAYS[way][1]}
-
-
-class Venue:
-    """A served hub, and sockets to it that are closed at the end."""
-
-    def __init__(self, hub: Hub, served: Served, stack: AsyncExitStack) -> None:
-        self.hub = hub
-        self.served = served
-        self._stack = stack
-
-    async def join(self, path: str = "/ws", **options: Any) -> ClientConnection:
-        """Connect one more socket, and wait until the hub knows it."""
-        before = self.hub.stats()["total_clients"]
-        socket = await self._stack.enter_async_context(self.served.connect(path, **options))
-        await until(lambda: self.hub.stats()["total_clients"] > before)
-        return socket
-
-    async def crowd(self, count: int) -> list[ClientConnection]:
-        """Connect many sockets."""
-        return [await self.join() for _ in range(count)]
-
-
-async def _nothing(scope: Any, receive: Any, send: Any) -> None:
-    raise AssertionError("nobody asks for anything but the socket")
-
-
-@asynccontextmanager
-async def venue(hub: Hub, way: str, **config: Any) -> AsyncIterator[Venue]:
-    native, _ = WAYS[way]
-    async with serve(hub.mount(_nothing), native=native, **config) as served:
-        async with AsyncExitStack() as stack:
-            yield Venue(hub, served, stack)
 
 
 @dataclasses.dataclass
@@ -475,7 +435,7 @@ async def test_s21_to_user_reaches_all_of_a_users_clients(way: str) -> None:
         assert len(hub) == 1
 
 
-async def test_s23_a_message_is_encoded_once_for_all_and_nothing_is_left_behind(way: str) -> None:
+async def test_s23_a_message_is_encoded_once_for_all_andnothing_is_left_behind(way: str) -> None:
     hub = Hub()
     encoded = 0
 
@@ -611,7 +571,7 @@ async def test_shutdown_says_1012_to_everybody(way: str) -> None:
     gone: list[int] = []
     hub.on_disconnect(lambda client, close: gone.append(close.code))
     async with AsyncExitStack() as stack:
-        async with serve(hub.mount(_nothing), native=WAYS[way][0]) as served:
+        async with serve(hub.mount(nothing), native=WAYS[way][0]) as served:
             sockets = [await stack.enter_async_context(served.connect()) for _ in range(30)]
             await until(lambda: len(hub) == 30)
         for socket in sockets:

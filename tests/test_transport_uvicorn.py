@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, frame, raw_connect
-from serving import Served, serve, take, until
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from hubbub import Client, Frame, Hub, Protocol
+from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, frame, raw_connect
+from serving import Served, nothing, serve, take, until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,12 +40,8 @@ def echo_hub(**settings: Any) -> Hub:
 @asynccontextmanager
 async def served_echo(**settings: Any) -> AsyncIterator[tuple[Hub, Served, RawSocket]]:
     hub = echo_hub(**settings)
-    async with serve(hub.mount(_nothing)) as served, raw_connect(served) as socket:
+    async with serve(hub.mount(nothing)) as served, raw_connect(served) as socket:
         yield hub, served, socket
-
-
-async def _nothing(scope: Any, receive: Any, send: Any) -> None:
-    raise AssertionError("nobody asks for anything but the socket")
 
 
 async def test_a_message_cut_at_every_place_arrives_whole() -> None:
@@ -56,7 +52,9 @@ async def test_a_message_cut_at_every_place_arrives_whole() -> None:
         )
         for cut in (1, 2, 3, 5, 7, 100, 310, 4096):
             for start in range(0, len(data), max(cut, len(data) // 50 if cut < 100 else cut)):
-                await socket.send(data[start : start + max(cut, len(data) // 50 if cut < 100 else cut)])
+                await socket.send(
+                    data[start : start + max(cut, len(data) // 50 if cut < 100 else cut)]
+                )
                 await asyncio.sleep(0)
             assert await socket.recv() == (TEXT, b"short")
             assert await socket.recv() == (BINARY, bytes(300))
@@ -154,7 +152,7 @@ async def test_the_peers_close_is_echoed(payload: bytes, code: int, reason: str)
     hub = echo_hub()
     seen = []
     hub.on_disconnect(lambda client, close: seen.append(close))
-    async with serve(hub.mount(_nothing)) as served, raw_connect(served) as socket:
+    async with serve(hub.mount(nothing)) as served, raw_connect(served) as socket:
         await socket.send(frame(CLOSE, payload))
         assert await socket.recv() == (CLOSE, payload)
         assert await socket.at_end()
@@ -167,7 +165,7 @@ async def test_a_connection_that_breaks_is_1006() -> None:
     hub = echo_hub()
     seen = []
     hub.on_disconnect(lambda client, close: seen.append(close.code))
-    async with serve(hub.mount(_nothing)) as served:
+    async with serve(hub.mount(nothing)) as served:
         async with raw_connect(served):
             await until(lambda: len(hub) == 1)
         await until(lambda: seen == [1006])
@@ -204,7 +202,7 @@ async def test_bytes_sent_before_the_handshakes_answer_are_not_lost() -> None:
         await asyncio.sleep(0.05)
         return "ann"
 
-    async with serve(hub.mount(_nothing)) as served:
+    async with serve(hub.mount(nothing)) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(
             b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -226,7 +224,7 @@ async def test_a_flood_before_the_handshakes_answer_is_cut() -> None:
         await answer.wait()
         return "ann"
 
-    async with serve(hub.mount(_nothing)) as served:
+    async with serve(hub.mount(nothing)) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(
             b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -254,17 +252,20 @@ async def test_a_slow_handler_stops_the_reading_of_its_own_socket_only() -> None
             await gate.wait()
         client.send(text)
 
-    async with serve(hub.mount(_nothing)) as served:
-        async with raw_connect(served) as one, raw_connect(served) as two:
-            await one.send(frame(TEXT, b"slow") + frame(TEXT, b"next") + frame(TEXT, b"last"))
-            await until(lambda: order == ["slow"])
-            await one.send(frame(TEXT, b"held"))
-            await two.send(frame(TEXT, b"quick"))
-            assert await two.recv() == (TEXT, b"quick")
-            assert order == ["slow", "quick"]
-            gate.set()
-            got = [(await one.recv())[1] for _ in range(4)]
-            assert got == [b"slow", b"next", b"last", b"held"]
+    async with (
+        serve(hub.mount(nothing)) as served,
+        raw_connect(served) as one,
+        raw_connect(served) as two,
+    ):
+        await one.send(frame(TEXT, b"slow") + frame(TEXT, b"next") + frame(TEXT, b"last"))
+        await until(lambda: order == ["slow"])
+        await one.send(frame(TEXT, b"held"))
+        await two.send(frame(TEXT, b"quick"))
+        assert await two.recv() == (TEXT, b"quick")
+        assert order == ["slow", "quick"]
+        gate.set()
+        got = [(await one.recv())[1] for _ in range(4)]
+        assert got == [b"slow", b"next", b"last", b"held"]
 
 
 async def test_a_message_larger_than_any_buffer_is_fed_in_pieces() -> None:
@@ -276,7 +277,7 @@ async def test_a_message_larger_than_any_buffer_is_fed_in_pieces() -> None:
         await until(lambda: not client.transport.writable)
         client.send("after")
         await socket.send(frame(PING, b"between"))
-        socket.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        socket.read_on()
         assert await socket.recv() == (BINARY, big)
         got = [await socket.recv(), await socket.recv()]
         assert sorted(got) == [(TEXT, b"after"), (PONG, b"between")]
@@ -292,7 +293,7 @@ async def test_a_close_waits_for_what_is_queued() -> None:
         client.send("queued")
         client.close(4000, "bye")
         assert len(hub) == 0
-        socket.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        socket.read_on()
         opcode, payload = await socket.recv()
         assert (opcode, len(payload)) == (BINARY, 8 * 2**20)
         assert await socket.recv() == (TEXT, b"queued")
@@ -313,18 +314,20 @@ async def test_other_sockets_behave_as_under_uvicorns_own_class() -> None:
         path = "/echo"
         async with served.connect(path, subprotocols=["chat"], compression="deflate") as socket:
             assert socket.subprotocol == "chat"
+            assert socket.response is not None
             assert "deflate" in socket.response.headers["Sec-WebSocket-Extensions"]
             for text in ("a", "b" * 100_000):
                 await socket.send(text)
                 assert await take(socket, 1) == [text]
         async with served.connect("/ws/", compression="deflate") as socket:
+            assert socket.response is not None
             assert "Sec-WebSocket-Extensions" not in socket.response.headers
             assert len(hub) == 1
 
 
 async def test_an_idle_client_has_no_task() -> None:
     hub = Hub()
-    async with serve(hub.mount(_nothing)) as served:
+    async with serve(hub.mount(nothing)) as served:
         before = len(asyncio.all_tasks())
         sockets = []
         for _ in range(50):

@@ -44,13 +44,14 @@ class TokenBucket:
 
 
 class LogLimiter:
-    """Lets `per_second` lines of each kind through and counts the rest.
+    """Lets `per_second` lines of each kind through, `burst` at once, and counts the rest.
 
     A hostile client can cause an event as often as it likes, and must not fill a disk with it.
     """
 
-    def __init__(self, per_second: float = 5.0) -> None:
+    def __init__(self, per_second: float = 1.0, burst: float = 5.0) -> None:
         self._per_second = per_second
+        self._burst = burst
         self._buckets: dict[str, TokenBucket] = {}
         self._held: dict[str, int] = {}
 
@@ -58,7 +59,7 @@ class LogLimiter:
         """Return None when a line of this kind must be held back, else how many were since the last."""
         bucket = self._buckets.get(kind)
         if bucket is None:
-            bucket = TokenBucket(self._per_second, self._per_second, now)
+            bucket = TokenBucket(self._per_second, self._burst, now)
             self._buckets[kind] = bucket
         if not bucket.take(now):
             self._held[kind] = self._held.get(kind, 0) + 1

@@ -1,0 +1,154 @@
+"""The end of a server process: Ctrl-C, SIGTERM, --reload; with clients that answer and that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from rawsocket import raw_connect
+from serving import PATIENCE_S, Served, free_port, take
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM"),
+]
+
+APP = """
+import asyncio
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from hubbub import Hub
+
+hub = Hub(shutdown_timeout_s=2, origins="*")
+
+@hub.on_message
+async def said(client, text):
+    if text == "sleep":
+        client.send("sleeping")
+        await asyncio.sleep(3600)
+    hub.broadcast(text)
+
+@hub.on_disconnect
+async def left(client, close):
+    await asyncio.sleep(0.01)
+    print("left", close.code, flush=True)
+
+@hub.every(0.05)
+async def tick():
+    await asyncio.sleep(3600)
+
+app = Starlette(routes=[Mount("/ws", app=hub)], lifespan=hub.lifespan)
+"""
+
+
+class Process:
+    """A uvicorn process that serves `APP`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, folder: Path) -> None:
+        self.process = process
+        self.port = port
+        self.folder = folder
+        self.ws = f"ws://127.0.0.1:{port}/ws/"
+
+    async def wait_until_up(self) -> None:
+        """Wait until the server takes connections."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            assert self.process.returncode is None, "the server has ended"
+            try:
+                async with connect(self.ws, proxy=None):
+                    return
+            except OSError:
+                assert time.monotonic() < deadline, "the server does not come up"
+                await asyncio.sleep(0.05)
+
+    async def end(self, signal_number: int) -> tuple[float, str]:
+        """Send a signal; return how many seconds the end took and what was printed."""
+        start = time.monotonic()
+        self.process.send_signal(signal_number)
+        output, _ = await asyncio.wait_for(self.process.communicate(), 20)
+        return time.monotonic() - start, output.decode()
+
+
+@asynccontextmanager
+async def uvicorn_process(folder: Path, *flags: str) -> AsyncIterator[Process]:
+    (folder / "app.py").write_text(APP)
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), *flags),
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield Process(process, port, folder)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize("ws", ["hubbub:Protocol", "websockets-sansio"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_closes_every_socket_with_1012(
+    tmp_path: Path, ws: str, number: signal.Signals
+) -> None:
+    async with uvicorn_process(tmp_path, "--ws", ws) as server, AsyncExitStack() as stack:
+        await server.wait_until_up()
+        sockets = [
+            await stack.enter_async_context(connect(server.ws, proxy=None)) for _ in range(100)
+        ]
+        seconds, output = await server.end(number)
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert socket.close_code == 1012
+    assert seconds < 5
+    assert output.count("left 1012") == 100
+    assert "Traceback" not in output
+    assert "never retrieved" not in output
+
+
+async def test_clients_that_never_answer_and_handlers_that_never_end_delay_nothing_for_long(
+    tmp_path: Path,
+) -> None:
+    async with uvicorn_process(tmp_path, "--ws", "hubbub:Protocol") as server:
+        await server.wait_until_up()
+        served = Served(None, server.port)
+        async with raw_connect(served, "/ws/"), connect(server.ws, proxy=None) as busy:
+            await busy.send("sleep")
+            assert await take(busy, 1) == ["sleeping"]
+            seconds, output = await server.end(signal.SIGTERM)
+        # The shutdown's two seconds, the handlers' one, and what the process itself takes.
+        assert 1.5 < seconds < 6
+        assert "Traceback" not in output
+
+
+async def test_reload_never_hangs_with_open_sockets(tmp_path: Path) -> None:
+    flags = ("--ws", "hubbub:Protocol", "--reload", "--reload-delay", "0.1")
+    async with uvicorn_process(tmp_path, *flags) as server:
+        await server.wait_until_up()
+        for number in range(2):
+            async with connect(server.ws, proxy=None) as socket:
+                await socket.send("hello")
+                assert await take(socket, 1) == ["hello"]
+                (tmp_path / "app.py").write_text(APP + f"# {number}\n")
+                start = time.monotonic()
+                with pytest.raises(ConnectionClosed):
+                    await take(socket, 1)
+                assert socket.close_code == 1012
+            await server.wait_until_up()
+            assert time.monotonic() - start < 8
+        _, output = await server.end(signal.SIGINT)
+    assert "Traceback" not in output
