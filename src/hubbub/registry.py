@@ -183,7 +183,6 @@ class Registry:
         self._rooms.clear()
         self._connections.clear()
         self._tasks = Tasks()
-        self._handshakes = self._reserved = 0
         self._started_at = time.monotonic()
         self.fanout = self._new_fanout()
         self._watch = Watch(self.settings, self, self._now)

@@ -1,0 +1,212 @@
+"""The portable transport against a scripted ASGI server: what servers do that sockets do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from hubbub import Client, Close, Hub
+from serving import until
+
+pytestmark = pytest.mark.anyio
+
+SCOPE: dict[str, Any] = {
+    "type": "websocket",
+    "path": "/",
+    "headers": [(b"host", b"x")],
+    "query_string": b"",
+    "subprotocols": [],
+}
+
+
+class Server:
+    """An ASGI server with one connection, whose `send` can be held or broken."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.sent: list[MutableMapping[str, Any]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.put({"type": "websocket.connect"})
+        self.call = asyncio.ensure_future(hub(dict(SCOPE), self._events.get, self._send))
+
+    def put(self, event: dict[str, Any]) -> None:
+        """Let the application receive an event."""
+        self._events.put_nowait(event)
+
+    def text(self, text: str) -> None:
+        """Let the application receive a text message."""
+        self.put({"type": "websocket.receive", "text": text})
+
+    async def _send(self, event: MutableMapping[str, Any]) -> None:
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.sent.append(event)
+
+    @property
+    def texts(self) -> list[str]:
+        """The text messages sent so far."""
+        return [event["text"] for event in self.sent if "text" in event]
+
+
+async def connected(hub: Hub) -> tuple[Server, Client]:
+    """Connect to a hub that has no other client."""
+    server = Server(hub)
+    await until(lambda: len(hub) == 1)
+    return server, next(iter(hub))
+
+
+def heard_closes(hub: Hub) -> list[Close]:
+    closes: list[Close] = []
+    hub.on_disconnect(lambda client, close: closes.append(close))
+    return closes
+
+
+async def test_messages_pass_in_both_directions() -> None:
+    hub = Hub()
+    server, client = await connected(hub)
+    server.text("text")
+    server.put({"type": "websocket.receive", "bytes": b"binary", "text": None})
+    await until(lambda: len(server.sent) == 3)
+    assert server.sent[1:] == [
+        {"type": "websocket.send", "text": "text"},
+        {"type": "websocket.send", "bytes": b"binary"},
+    ]
+    assert client.transport.raw_write is None
+    assert not client.transport.ping()
+    server.put({"type": "websocket.disconnect", "code": 1001, "reason": "gone"})
+    await server.call
+    assert len(hub) == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"code": 4001, "reason": "tired"}, (4001, "tired")),
+        ({"code": None}, (1005, "")),
+        ({}, (1005, "")),
+    ],
+)
+async def test_the_peers_code_and_reason_reach_the_handler(
+    event: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    hub = Hub()
+    closes = heard_closes(hub)
+    server, _ = await connected(hub)
+    server.put({"type": "websocket.disconnect", **event})
+    await server.call
+    assert closes == [Close(*expected)]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), RuntimeError("after close")])
+async def test_a_send_that_fails_ends_the_client(failure: Exception) -> None:
+    hub = Hub()
+    closes = heard_closes(hub)
+    server, client = await connected(hub)
+    server.failure = failure
+    client.send("into the void")
+    await asyncio.wait_for(server.call, 5)
+    assert closes == [Close(1006)]
+    await hub.stop()
+
+
+async def test_a_client_that_is_closed_gets_its_messages_first() -> None:
+    hub = Hub()
+    server, client = await connected(hub)
+    server.gate.clear()
+    client.send("one")
+    await asyncio.sleep(0)
+    client.send("two")
+    client.close(4000, "bye")
+    assert len(hub) == 0
+    server.text("too late")
+    server.gate.set()
+    await asyncio.wait_for(server.call, 5)
+    assert server.texts == ["one", "two"]
+    assert server.sent[-1] == {"type": "websocket.close", "code": 4000, "reason": "bye"}
+    assert hub.stats()["messages_in"] == 0
+    await hub.stop()
+
+
+async def test_a_goodbye_that_cannot_be_sent_ends_within_the_write_timeout() -> None:
+    hub = Hub(write_timeout_s=0.1)
+    server, client = await connected(hub)
+    server.gate.clear()
+    client.send("stuck")
+    client.close(4000, "bye")
+    await asyncio.wait_for(server.call, 5)
+    assert server.texts == []
+    await hub.stop()
+
+
+async def test_cancelling_the_call_is_a_restart_to_the_handlers() -> None:
+    hub = Hub()
+    closes = heard_closes(hub)
+    server, _ = await connected(hub)
+    server.call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await server.call
+    assert closes == [Close(1012)]
+    assert not [task for task in asyncio.all_tasks() if "hubbub read" in task.get_name()]
+    await hub.stop()
+
+
+async def test_a_busy_client_is_not_read_from() -> None:
+    hub = Hub()
+    gate = asyncio.Event()
+    heard: list[str] = []
+
+    @hub.on_message
+    async def slow(client: Client, text: str) -> None:
+        heard.append(text)
+        await gate.wait()
+
+    server, _ = await connected(hub)
+    for text in ("one", "two", "three"):
+        server.text(text)
+    await until(lambda: heard == ["one"])
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert heard == ["one"]
+    gate.set()
+    await until(lambda: heard == ["one", "two", "three"])
+    server.put({"type": "websocket.disconnect"})
+    await server.call
+    await hub.stop()
+
+
+async def test_a_disconnect_during_the_handshake_is_no_client() -> None:
+    hub = Hub()
+    events: list[dict[str, Any]] = [{"type": "websocket.disconnect", "code": 1006}]
+
+    async def receive() -> dict[str, Any]:
+        return events.pop(0)
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        raise AssertionError(event)
+
+    await hub(dict(SCOPE), receive, send)
+    assert len(hub) == 0
+    assert hub.stats()["register"] == 0
+
+
+async def test_an_accept_that_fails_leaves_nothing_behind() -> None:
+    hub = Hub(max_clients=1)
+    server = Server(hub)
+    server.failure = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        await server.call
+    assert len(hub) == 0
+    assert hub.stats()["register"] == 0
+    # The place it had reserved is free again.
+    server, _ = await connected(hub)
+    server.put({"type": "websocket.disconnect"})
+    await server.call
+    await hub.stop()
