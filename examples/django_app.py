@@ -1,0 +1,26 @@
+"""Django: the hub in front of Django's ASGI handler, all in one file.
+
+Run:  uvicorn django_app:app --ws hubbub:Protocol
+"""
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, JsonResponse
+from django.urls import path
+
+from hubbub import Hub
+
+if not settings.configured:
+    settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="change me", ALLOWED_HOSTS=["*"])
+
+hub = Hub()
+
+
+def order(request: HttpRequest, number: int) -> JsonResponse:
+    """A plain view: Django runs it in a thread, `broadcast` may be called from any."""
+    hub.broadcast({"type": "order", "number": number})
+    return JsonResponse({"clients": len(hub)})
+
+
+urlpatterns = [path("orders/<int:number>", order)]
+app = hub.mount(get_asgi_application(), "/ws")

@@ -1,0 +1,28 @@
+"""Notifications: an HTTP request publishes, every socket hears it.
+
+Run:    uvicorn notifications:app --ws hubbub:Protocol
+Listen: hubbub connect ws://localhost:8000/ws
+Post:   curl -X POST "localhost:8000/notify?message=Lunch+is+ready"
+"""
+
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+
+from hubbub import Client, CommandError, Hub
+
+hub = Hub()
+app = FastAPI()
+app.include_router(hub.router("/ws"))
+
+
+@app.post("/notify", status_code=202)
+def notify(message: str, kind: str = "info") -> dict[str, int]:
+    """Publish. A plain function runs in a thread; `broadcast` may be called from any."""
+    hub.broadcast({"type": kind, "message": message, "time": datetime.now(UTC)})
+    return {"clients": len(hub)}
+
+
+@hub.on_message
+def said(client: Client, text: str) -> None:
+    raise CommandError("listen_only", "this socket only listens")

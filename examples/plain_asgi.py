@@ -1,0 +1,28 @@
+"""Plain ASGI: no framework at all. The hub takes /ws and the lifespan, the rest is ours.
+
+Run:  uvicorn plain_asgi:app --ws hubbub:Protocol
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from hubbub import Hub
+
+Message = MutableMapping[str, Any]
+
+hub = Hub()
+
+
+async def pages(
+    scope: Message,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
+    if scope["type"] != "http":
+        raise RuntimeError("there is only HTTP here")
+    body = f"{len(hub)} connected\n".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+app = hub.mount(pages, "/ws")

@@ -1,0 +1,30 @@
+"""Starlette: the hub as an ASGI endpoint, and in every request's state.
+
+Run:  uvicorn starlette_app:app --ws hubbub:Protocol
+"""
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from hubbub import Hub
+
+hub = Hub()
+
+
+async def say(request: Request) -> JSONResponse:
+    """Broadcast the request's body; the lifespan has put the hub into the state."""
+    request.state.hub.broadcast((await request.body()).decode())
+    return JSONResponse({"clients": len(request.state.hub)})
+
+
+app = Starlette(
+    routes=[
+        Route("/say", say, methods=["POST"]),
+        WebSocketRoute("/ws", hub),  # sockets
+        Route("/ws", hub),  # why a socket was refused
+        Mount("/ws", hub),  # /ws/hubbub.js
+    ],
+    lifespan=hub.lifespan,
+)

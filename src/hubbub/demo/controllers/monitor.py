@@ -1,0 +1,74 @@
+"""The page at /monitor: this process and its hubs, once a second. Also /stats and /healthz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ... import Client
+from ..models.system import SystemMonitor
+from ..views import Views
+from .page import Page
+
+AllStats = Callable[[], Mapping[str, Mapping[str, Any]]]
+READING_S = 1.0
+MAX_NOISE = 500
+
+
+class Noise(msgspec.Struct):
+    """The message {"type": "noise", "count": …}."""
+
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_NOISE)]
+
+
+class MonitorPage(Page):
+    """Everybody gets {"type": "reading", "cpu": …, "memory": …, "clients": …} every second.
+
+    `all_stats` gives the stats of every hub of the application, by page.
+    """
+
+    name = "monitor"
+    title = "Monitor"
+    summary = "This server process, once a second: processor, memory, clients, message rates."
+
+    def __init__(self, views: Views, all_stats: AllStats) -> None:
+        super().__init__(views)
+        self.all_stats = all_stats
+        self.system = SystemMonitor()
+        self.hub.on_connect(self.connected)
+        self.hub.on("noise")(self.noise)
+        self.hub.every(READING_S, while_connected=True)(self.read)
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            *super().routes(),
+            Route("/stats", self.stats),
+            Route("/healthz", self.health),
+        ]
+
+    def context(self, request: Request) -> dict[str, Any]:
+        return {"max_noise": MAX_NOISE}
+
+    def read(self) -> None:
+        self.hub.broadcast(self.system.read(self.all_stats().values()))
+
+    def connected(self, client: Client) -> None:
+        client.send({"type": "history", "readings": self.system.history()})
+
+    def noise(self, client: Client, message: Noise) -> None:
+        """Answer with as many messages as asked for, so that there is something to see."""
+        for number in range(message.count):
+            client.send({"type": "noise", "number": number})
+
+    async def stats(self, request: Request) -> Response:
+        """Answer with what each hub counts."""
+        return JSONResponse(self.all_stats())
+
+    async def health(self, request: Request) -> Response:
+        """Answer that the process lives."""
+        return JSONResponse({"status": "ok"})

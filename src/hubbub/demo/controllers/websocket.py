@@ -1,0 +1,86 @@
+"""The page at /websocket: plain text to everybody in a room, and the connection made visible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from ... import Client, CommandError, Handshake
+from ..models.names import clean_name, roster
+from ..views import Views
+from .page import Page, named
+
+ROOMS = ("lobby", "kitchen", "garden")
+ROSTER_INTERVAL_S = 0.2
+
+
+class Enter(msgspec.Struct):
+    """The message {"type": "enter", "room": …}."""
+
+    room: str
+
+
+class WebSocketPage(Page):
+    """Messages are lines of text, "name: text". JSON carries who is online, and room switches."""
+
+    name = "websocket"
+    title = "WebSocket"
+    summary = "One socket, plain text, several rooms. Cut the wire and watch it come back."
+
+    def __init__(self, views: Views) -> None:
+        super().__init__(views)
+        self._changed: set[str] = set()
+        self.hub.on_connect(self.connected)
+        self.hub.on_message(self.said)
+        self.hub.on("enter")(self.entered)
+        self.hub.on_disconnect(self.gone)
+        self.hub.every(ROSTER_INTERVAL_S, while_connected=True)(self.tell_who_is_online)
+
+    @property
+    def socket_path(self) -> str:
+        """The first socket of the house has the short name."""
+        return "/ws"
+
+    def routes(self) -> list[BaseRoute]:
+        """Serve hubbub.js beside this hub; the other pages import it from here."""
+        files = [Route(f"{self.socket_path}/{name}", self.hub) for name in self.hub.static_names]
+        return [*super().routes(), *files]
+
+    def context(self, request: Request) -> dict[str, Any]:
+        username = clean_name(request.query_params.get("username", ""))
+        return {"rooms": ROOMS, "username": username}
+
+    def connected(self, client: Client, handshake: Handshake) -> None:
+        wish = handshake.query.get("room", "")
+        client.send({"type": "you", "name": named(client, handshake)})
+        self._enter(client, wish if wish in ROOMS else ROOMS[0])
+
+    def said(self, client: Client, text: str) -> None:
+        for room in client.rooms:
+            self.hub.room(room).broadcast(f"{client.meta['name']}: {text}")
+
+    def entered(self, client: Client, message: Enter) -> None:
+        if message.room not in ROOMS:
+            raise CommandError("unknown_room", f"the rooms are {', '.join(ROOMS)}")
+        for room in client.rooms:
+            client.leave(room)
+            self._changed.add(room)
+        self._enter(client, message.room)
+
+    def gone(self, client: Client) -> None:
+        self._changed.update(client.rooms)
+
+    def _enter(self, client: Client, room: str) -> None:
+        client.join(room)
+        client.send({"type": "entered", "room": room})
+        self._changed.add(room)
+
+    def tell_who_is_online(self) -> None:
+        """Tell each room that changed, so that a thousand arrivals at once are one message."""
+        while self._changed:
+            room = self.hub.room(self._changed.pop())
+            names = (client.meta["name"] for client in room)
+            room.broadcast({"type": "online", "room": room.name, **roster(names)})

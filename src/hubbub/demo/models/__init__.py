@@ -1,0 +1,1 @@
+"""Models: what the pages are about. No web, no sockets, no event loop; controllers call them."""

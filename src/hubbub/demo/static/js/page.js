@@ -1,0 +1,137 @@
+/** What every page does: open its socket, show the state of the wire, build elements from text. */
+
+import { Hubbub } from "/ws/hubbub.js";
+
+export const $ = (selector, root = document) => root.querySelector(selector);
+export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+/** Make an element. Children are nodes or text; text is never read as markup. */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes))
+    if (value !== undefined && value !== false) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** A colour for a name, always the same: a hue in degrees. */
+export function hueOf(name) {
+  let hash = 7;
+  for (const character of name) hash = (hash * 31 + character.codePointAt(0)) % 3600;
+  return hash % 360;
+}
+
+/** An element that CSS colours by name. */
+export function coloured(tag, name, attributes = {}, ...children) {
+  const made = element(tag, attributes, ...children);
+  made.style.setProperty("--hue", hueOf(name));
+  return made;
+}
+
+export const shortTime = (time) =>
+  new Date(time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+/** Open the page's socket. `query` gives the parameters of each attempt. */
+export function openHub(query = () => ({})) {
+  const url = () => {
+    const parameters = new URLSearchParams(query()).toString();
+    return document.body.dataset.socket + (parameters && `?${parameters}`);
+  };
+  // Two seconds at least, for people to see the wait; the default is half a second.
+  const hub = new Hubbub(url, { minDelayMs: 2000 });
+  showWire(hub);
+  return hub;
+}
+
+function showWire(hub) {
+  const wire = $("#wire");
+  const text = $("#state");
+  let timer;
+
+  function show(state, delayMs = 0) {
+    clearInterval(timer);
+    wire.dataset.state = state;
+    for (const control of $$("[data-online]")) control.disabled = state !== "open";
+    $("#cut").hidden = state === "waiting" || state === "closed";
+    $("#again").hidden = state !== "waiting" && state !== "closed";
+    text.textContent = state === "open" ? "connected" : state;
+    $("#state-aloud").textContent = text.textContent; // a countdown read aloud would never end
+    if (state === "waiting") countDown(Date.now() + delayMs);
+  }
+
+  function countDown(until) {
+    const tell = () => {
+      const seconds = Math.max(0, until - Date.now()) / 1000;
+      text.textContent = `back in ${seconds.toFixed(1)} s`;
+    };
+    tell();
+    timer = setInterval(tell, 100);
+  }
+
+  hub.on("state", show);
+  hub.on("stop", ({ code, reason }) => {
+    text.textContent = `closed: ${reason || `code ${code}`}`;
+  });
+  $("#cut").addEventListener("click", () => hub.cut());
+  $("#again").addEventListener("click", () => hub.connect());
+  show(hub.state, hub.delayMs);
+}
+
+/** A list that follows its end while the reader is there, and forgets its beginning. */
+export class Log {
+  constructor(list, limit = 200) {
+    this.list = list;
+    this.limit = limit;
+  }
+
+  add(item) {
+    const { list } = this;
+    const follows = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+    list.append(item);
+    while (list.children.length > this.limit) list.firstElementChild.remove();
+    if (follows) list.scrollTop = list.scrollHeight;
+  }
+
+  clear() {
+    this.list.replaceChildren();
+  }
+}
+
+/** One message of a log: who, what, when. */
+export function bubble(name, text, time, isMine) {
+  return coloured(
+    "li",
+    name,
+    { class: isMine ? "bubble mine" : "bubble" },
+    element("span", { class: "name" }, name),
+    element("span", { class: "text" }, text),
+    element("time", { datetime: new Date(time).toISOString() }, shortTime(time)),
+  );
+}
+
+/** The form that sends a line: at most the bytes that the hub takes. */
+export function compose(send) {
+  const form = $("#composer");
+  const input = $("#text");
+  const bytes = $("#bytes");
+  const limit = Number(form.dataset.maxBytes);
+
+  function measure() {
+    const size = new TextEncoder().encode(input.value.trim()).length;
+    bytes.hidden = size < limit * 0.75;
+    bytes.textContent = `${size} of ${limit} bytes`;
+    bytes.classList.toggle("over", size > limit);
+    input.setCustomValidity(size > limit ? `At most ${limit} bytes` : "");
+  }
+
+  input.addEventListener("input", measure);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = input.value.trim();
+    if (!text || $("#send").disabled) return;
+    send(text);
+    input.value = "";
+    measure();
+    input.focus();
+  });
+}

@@ -1,0 +1,105 @@
+/** The page at /websocket: lines of text, rooms, who is online, and the life of the connection. */
+
+import { $, $$, Log, bubble, coloured, compose, element, openHub, shortTime } from "./page.js";
+
+const log = new Log($("#log"));
+const trace = new Log($("#trace"), 6);
+let name = $("#log").dataset.username || sessionStorage.getItem("name") || "";
+let room = sessionStorage.getItem("room") || "lobby";
+let received = 0;
+let sent = 0;
+let opened = 0;
+let lostAt = 0;
+
+const hub = openHub(() => ({ room, ...(name && { username: name }) }));
+
+function note(text) {
+  log.add(element("li", { class: "note" }, text));
+}
+
+function traced(state, text) {
+  trace.add(
+    element("li", { "data-state": state }, element("time", {}, shortTime(Date.now())), text),
+  );
+}
+
+hub.on("message", (line) => {
+  $("#fact-received").textContent = ++received;
+  // A name has no colon, so no line of text begins like this.
+  if (line.startsWith('{"type":')) return;
+  const [who] = line.split(": ", 1);
+  log.add(bubble(who, line.slice(who.length + 2), Date.now(), who === name));
+});
+
+hub.onType("you", (message) => {
+  name = message.name;
+  sessionStorage.setItem("name", name);
+  $("#fact-name").textContent = name;
+});
+
+hub.onType("entered", (message) => {
+  const isNew = message.room !== room || opened === 1;
+  room = message.room;
+  sessionStorage.setItem("room", room);
+  for (const tab of $$("[data-room]"))
+    tab.setAttribute("aria-pressed", String(tab.dataset.room === room));
+  if (isNew) note(`You are in the ${room}.`);
+});
+
+hub.onType("online", ({ count, names }) => {
+  const people = names.map((person) =>
+    coloured(
+      "li",
+      person.name,
+      { class: person.name === name ? "you" : undefined },
+      person.name,
+      person.times > 1 ? element("span", { class: "times" }, `×${person.times}`) : "",
+    ),
+  );
+  const unnamed = count - names.reduce((sum, person) => sum + person.times, 0);
+  if (unnamed > 0) people.push(element("li", { class: "more" }, `and ${unnamed} more`));
+  $("#online").replaceChildren(...people);
+  $("#online-count").textContent = count;
+});
+
+hub.onType("error", ({ message }) => note(`Refused: ${message}.`));
+
+hub.on("open", () => {
+  if (opened++) {
+    $("#fact-returns").textContent = opened === 2 ? "once" : `${opened - 1} times`;
+    note(`Connected again after ${((Date.now() - lostAt) / 1000).toFixed(1)} seconds.`);
+  }
+});
+
+hub.on("close", ({ code, reason, opened: wasOpen }) => {
+  traced("lost", `${wasOpen ? "lost" : "failed"} (${code}${reason && `, ${reason}`})`);
+  if (!wasOpen) return;
+  lostAt = Date.now();
+  note(`The connection was lost (${code}).`);
+  $("#online").replaceChildren();
+  $("#online-count").textContent = 0;
+});
+
+hub.on("stop", ({ reason }) => note(`It will not come back${reason && `: ${reason}`}.`));
+
+function showState(state, delayMs) {
+  $("#fact-state").textContent = state === "waiting" ? `waiting ${(delayMs / 1000).toFixed(1)} s` : state;
+  traced(state, state === "waiting" ? `waiting ${(delayMs / 1000).toFixed(1)} s` : state);
+  const bar = $("#countdown");
+  for (const animation of bar.getAnimations()) animation.cancel();
+  if (state === "waiting")
+    bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], {
+      duration: delayMs,
+      fill: "forwards",
+    });
+}
+
+hub.on("state", showState);
+showState(hub.state, hub.delayMs);
+
+for (const tab of $$("[data-room]"))
+  tab.addEventListener("click", () => hub.send({ type: "enter", room: tab.dataset.room }));
+
+compose((text) => {
+  if (hub.send(text)) $("#fact-sent").textContent = ++sent;
+});

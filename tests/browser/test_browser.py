@@ -1,0 +1,336 @@
+"""The demo, and hubbub.js, in Chromium: what a person would try by hand.
+
+Chromium is the one that `CHROMIUM` names or the one on the path; without one the tests fail.
+Screenshots are kept in artifacts/, which git ignores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from .processes import ServerProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+ARTIFACTS = ROOT / "artifacts"
+MARKUP = "<img src=x onerror=window.pwned=1>"
+PAGES = ["websocket", "chat", "notifications", "live", "game", "monitor"]
+# A test is root in a container often, where Chromium's sandbox cannot be; the rest is silence.
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.fail("Chromium is missing: run  make browser  or set CHROMIUM to its path")
+    expect.set_options(timeout=10_000)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One demo for all tests that do not kill it."""
+    log = tmp_path_factory.mktemp("demo") / "server.log"
+    with ServerProcess("hubbub.demo.app:app", log) as server:
+        yield server
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the pages wrote to their consoles as warnings or errors."""
+    return []
+
+
+@pytest.fixture
+def visit(browser: Browser, complaints: list[str]) -> Iterator[Open]:
+    """Give a function that opens an address, each time as another person."""
+    contexts = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    def open_page(url: str, **options: Any) -> Page:
+        options.setdefault("viewport", {"width": 1200, "height": 800})
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def connected(page: Page) -> Page:
+    expect(page.locator("#wire")).to_have_attribute("data-state", "open")
+    return page
+
+
+def say(page: Page, text: str) -> None:
+    page.fill("#text", text)
+    page.click("#send")
+
+
+def expect_said(page: Page, name: str, text: str) -> None:
+    bubble = page.locator("#log .bubble").last
+    expect(bubble.locator(".text")).to_have_text(text)
+    expect(bubble.locator(".name")).to_have_text(name)
+
+
+def expect_unharmed(page: Page) -> None:
+    """See that markup which came as a message became no element and ran nothing."""
+    assert page.locator("main img").count() == 0
+    assert page.evaluate("window.pwned") is None
+
+
+def shoot(page: Page, name: str) -> None:
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+
+def test_two_pages_chat_both_ways(demo: ServerProcess, visit: Open, complaints: list[str]) -> None:
+    ann = connected(visit(f"{demo.url}/websocket?username=ann"))
+    bob = connected(visit(f"{demo.url}/websocket?username=bob", color_scheme="dark"))
+    expect(ann.locator("#online li")).to_have_text(["ann", "bob"])
+    say(ann, "good morning")
+    expect_said(bob, "ann", "good morning")
+    bob.fill("#text", "the same to you: always")
+    bob.press("#text", "Enter")
+    expect_said(ann, "bob", "the same to you: always")
+    expect(bob.locator("#log .bubble.mine")).to_have_count(1)
+    expect(bob.locator("#text")).to_have_value("")
+    say(ann, MARKUP)
+    expect_said(bob, "ann", MARKUP)
+    expect_unharmed(bob)
+    shoot(ann, "websocket-light")
+    shoot(bob, "websocket-dark")
+    bob.close()
+    expect(ann.locator("#online li")).to_have_text(["ann"])
+    assert complaints == []
+
+
+def test_a_room_is_left_for_another(demo: ServerProcess, visit: Open) -> None:
+    ann = connected(visit(f"{demo.url}/websocket?username=ann"))
+    bob = connected(visit(f"{demo.url}/websocket?username=bob"))
+    ann.click("[data-room=garden]")
+    expect(ann.locator("[data-room=garden]")).to_have_attribute("aria-pressed", "true")
+    expect(bob.locator("#online li")).to_have_text(["bob"])
+    say(bob, "is nobody here?")
+    expect_said(bob, "bob", "is nobody here?")
+    bob.click("[data-room=garden]")
+    expect(bob.locator("#online li")).to_have_text(["ann", "bob"])
+    say(bob, "there you are")
+    expect_said(ann, "bob", "there you are")
+    expect(ann.locator("#log .bubble")).to_have_count(1)
+
+
+def test_s11_send_is_disabled_while_offline(demo: ServerProcess, visit: Open) -> None:
+    """The names of DMMVC's page: open, message, close, and `sendMessage` only when open."""
+    page = connected(visit(f"{demo.url}/websocket?username=ann"))
+    expect(page.locator("#send")).to_be_enabled()
+    page.context.set_offline(True)
+    page.click("#cut")
+    expect(page.locator("#wire")).to_have_attribute("data-state", "waiting")
+    expect(page.locator("#send")).to_be_disabled()
+    page.fill("#text", "into the void")
+    page.press("#text", "Enter")
+    expect(page.locator("#text")).to_have_value("into the void")
+    page.context.set_offline(False)
+    connected(page)
+    page.press("#text", "Enter")
+    expect_said(page, "ann", "into the void")
+    expect(page.locator("#log .bubble")).to_have_count(1)
+
+
+def test_s12_a_cut_wire_shows_the_wait_and_comes_back(demo: ServerProcess, visit: Open) -> None:
+    page = connected(visit(f"{demo.url}/websocket?username=ann&room=lobby"))
+    page.click("#cut")
+    expect(page.locator("#wire")).to_have_attribute("data-state", "waiting")
+    expect(page.locator("#state")).to_contain_text("back in")
+    expect(page.locator("#fact-state")).to_contain_text("waiting")
+    shoot(page, "websocket-waiting")
+    connected(page)
+    expect(page.locator("#fact-returns")).to_have_text("once")
+    expect(page.locator("#fact-name")).to_have_text("ann")
+    expect(page.locator("#log .note").last).to_contain_text("Connected again after")
+    page.click("#cut")
+    page.click("#again")
+    connected(page)
+    expect(page.locator("#fact-returns")).to_have_text("2 times")
+    traced = page.locator("#trace li").evaluate_all("items => items.map(i => i.dataset.state)")
+    assert traced[-4:] == ["lost", "waiting", "connecting", "open"]
+
+
+def test_s12_both_pages_come_back_after_the_server_was_killed(tmp_path: Path, visit: Open) -> None:
+    with ServerProcess("hubbub.demo.app:app", tmp_path / "server.log") as server:
+        ann = connected(visit(f"{server.url}/websocket?username=ann"))
+        bob = connected(visit(f"{server.url}/websocket"))
+        name = bob.locator("#fact-name").inner_text()
+        say(ann, "before")
+        expect_said(bob, "ann", "before")
+        server.kill()
+        for page in (ann, bob):
+            expect(page.locator("#wire")).not_to_have_attribute("data-state", "open")
+            expect(page.locator("#send")).to_be_disabled()
+        server.start()
+        for page in (ann, bob):
+            expect(page.locator("#wire")).to_have_attribute("data-state", "open", timeout=30_000)
+        say(bob, "after")
+        expect_said(ann, name, "after")
+        say(ann, "welcome back")
+        expect_said(bob, "ann", "welcome back")
+        expect(ann.locator("#online-count")).to_have_text("2")
+
+
+def test_a_wrong_token_stops_the_client_and_says_why(tmp_path: Path, visit: Open) -> None:
+    folder = ROOT / "examples"
+    with ServerProcess("auth:app", tmp_path / "server.log", folder) as server:
+        right = visit(f"{server.url}/?token=ann-secret")
+        expect(right.locator("#log li")).to_have_text(["You are ann"])
+        wrong = visit(f"{server.url}/?token=wrong")
+        expect(wrong.locator("#state")).to_have_text("stopped: 401 This token is not valid")
+    answers = (tmp_path / "server.log").read_text().count('" 401')
+    assert answers == 2, "one socket, one question why, and no further attempt"
+
+
+def test_s08_chat_announces_join_and_leave(
+    demo: ServerProcess, visit: Open, complaints: list[str]
+) -> None:
+    ann = connected(visit(f"{demo.url}/chat?username=ann"))
+    bob = connected(visit(f"{demo.url}/chat?username=bob"))
+    expect(ann.locator("#log .note").last).to_contain_text("bob joined the chat")
+    say(bob, MARKUP)
+    expect_said(ann, "bob", MARKUP)
+    expect_unharmed(ann)
+    bob.fill("#username", "<b>Bob</b>")
+    bob.press("#username", "Enter")
+    expect(ann.locator("#log .note").last).to_contain_text("<b>Bob</b> joined the chat")
+    say(bob, "same man, new name")
+    expect_said(ann, "<b>Bob</b>", "same man, new name")
+    bob.close()
+    expect(ann.locator("#log .note").last).to_contain_text("<b>Bob</b> left the chat")
+    shoot(ann, "chat")
+    assert complaints == []
+
+
+def test_a_line_that_is_too_long_is_not_sent(demo: ServerProcess, visit: Open) -> None:
+    page = connected(visit(f"{demo.url}/chat?username=ann"))
+    long = "ä" * 300
+    page.fill("#text", long)
+    expect(page.locator("#bytes")).to_have_text("600 of 512 bytes")
+    page.click("#send")
+    expect(page.locator("#text")).to_have_value(long)
+    expect(page.locator("#wire")).to_have_attribute("data-state", "open")
+    say(page, "ä" * 256)
+    expect_said(page, "ann", "ä" * 256)
+
+
+def test_s09_a_notification_is_published_and_shown(
+    demo: ServerProcess, visit: Open, complaints: list[str]
+) -> None:
+    one = connected(visit(f"{demo.url}/notifications"))
+    other = connected(visit(f"{demo.url}/notifications"))
+    one.select_option("#type", "warning")
+    one.fill("#message", MARKUP)
+    one.click("#publish button")
+    expect(one.locator("#result")).to_contain_text("Delivered to")
+    newest = other.locator("#notifications li").first
+    expect(newest.locator(".text")).to_have_text(MARKUP)
+    expect(newest.locator(".kind")).to_have_text("warning")
+    assert "T" in (newest.locator("time").get_attribute("datetime") or "")
+    expect_unharmed(other)
+    one.click("[data-sample=error]")
+    expect(newest.locator(".kind")).to_have_text("error")
+    shoot(other, "notifications")
+    assert complaints == []
+
+
+def test_s10_live_data_is_drawn(demo: ServerProcess, visit: Open, complaints: list[str]) -> None:
+    page = connected(visit(f"{demo.url}/live"))
+    line = page.locator("#chart path.line").first
+    expect(line).to_be_attached()
+    before = line.get_attribute("d") or ""
+    expect(line).not_to_have_attribute("d", before)
+    expect(page.locator("#chart path.line")).to_have_count(3)
+    expect(page.locator(".tile-value").first).to_contain_text(".")
+    shoot(page, "live")
+    assert complaints == []
+
+
+THEIR_PLACE = "parseFloat(document.querySelector('.dot:not(.me)').style.left)"
+
+
+def place_of(page: Page, dot: str) -> float:
+    """Return how far from the left a dot is, in percent."""
+    return float(page.locator(dot).evaluate("dot => parseFloat(dot.style.left)"))
+
+
+def test_s21_a_dot_moves_on_the_other_page(
+    demo: ServerProcess, visit: Open, complaints: list[str]
+) -> None:
+    ann = connected(visit(f"{demo.url}/game"))
+    bob = connected(visit(f"{demo.url}/game"))
+    expect(ann.locator(".dot")).to_have_count(2)
+    ann.click("#arena", position={"x": 10, "y": 10})
+    mine = place_of(ann, ".dot.me")
+    bob.wait_for_function(f"left => Math.abs({THEIR_PLACE} - left) < 0.01", arg=mine)
+    ann.keyboard.press("ArrowRight")
+    bob.wait_for_function(f"left => {THEIR_PLACE} > left + 1", arg=mine)
+    shoot(ann, "game")
+    bob.click(".tab[data-arena=attic]")
+    expect(ann.locator(".dot")).to_have_count(1)
+    expect(ann.locator("#player-count")).to_have_text("1")
+    assert complaints == []
+
+
+def test_s22_the_monitor_draws_four_charts(
+    demo: ServerProcess, visit: Open, complaints: list[str]
+) -> None:
+    page = connected(visit(f"{demo.url}/monitor"))
+    expect(page.locator(".chart path.line")).to_have_count(6)
+    expect(page.locator("[data-meter=clients] .reading b")).to_have_text("1")
+    page.click("#noise")
+    expect(page.locator("#noise-count")).to_have_text("500 received.")
+    expect(page.locator("[data-meter=memory] .reading")).to_contain_text("MiB")
+    shoot(page, "monitor")
+    assert complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone(
+    demo: ServerProcess, visit: Open, complaints: list[str], scheme: str
+) -> None:
+    phone = {"width": 375, "height": 720}
+    page = visit(f"{demo.url}/", viewport=phone, color_scheme=scheme, has_touch=True)
+    for name in PAGES:
+        page.click(f'nav a[href="/{name}"]')
+        expect(page).to_have_url(f"{demo.url}/{name}")
+        connected(page)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= phone["width"], f"{name} is {width} pixels wide"
+        shoot(page, f"phone-{scheme}-{name}")
+    assert complaints == []

@@ -1,0 +1,188 @@
+"""The examples: complete files that run as their first lines say, and do what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import InvalidStatus
+
+from serving import PATIENCE_S, Served, serve, take
+
+pytestmark = pytest.mark.anyio
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+Load = Callable[[str], Any]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Give a function that imports an example anew and returns its application."""
+
+    def load_app(name: str) -> Any:
+        path = EXAMPLES / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module.app
+
+    return load_app
+
+
+async def objects(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
+    """Receive `count` JSON messages."""
+    return [json.loads(text) for text in await take(socket, count)]
+
+
+def client_of(served: Served) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=served.http(""), trust_env=False)
+
+
+async def test_s08_chat_announces_join_and_leave(load: Load) -> None:
+    async with serve(load("chat")) as served, served.connect("/ws?username=ann") as ann:
+        assert await take(ann, 1) == ["ann joined the chat"]
+        async with served.connect("/ws") as nameless:
+            await nameless.send("hello")
+            joined, said = await take(ann, 2)
+            name = str(joined).removesuffix(" joined the chat")
+            assert said == f"{name}: hello"
+        assert await take(ann, 1) == [f"{name} left the chat"]
+
+
+async def test_s09_notifications_carry_type_message_and_time(load: Load) -> None:
+    async with (
+        serve(load("notifications")) as served,
+        served.connect() as socket,
+        client_of(served) as http,
+    ):
+        answer = await http.post("/notify", params={"message": "Lunch is ready", "kind": "success"})
+        assert (answer.status_code, answer.json()) == (202, {"clients": 1})
+        [notification] = await objects(socket, 1)
+        assert (notification["type"], notification["message"]) == ("success", "Lunch is ready")
+        assert datetime.fromisoformat(notification["time"]).tzinfo is not None
+        await socket.send("me too")
+        [error] = await objects(socket, 1)
+        assert error["code"] == "listen_only"
+
+
+async def test_s10_live_data_ticks(load: Load) -> None:
+    async with serve(load("live")) as served, served.connect() as socket:
+        first, second = await objects(socket, 2)
+        assert {first["type"], second["type"]} == {"tick"}
+        times = [datetime.fromisoformat(tick["time"]) for tick in (first, second)]
+        assert 0.5 < (times[1] - times[0]).total_seconds() < PATIENCE_S
+
+
+async def test_s21_game_moves_within_an_arena(load: Load) -> None:
+    async with (
+        serve(load("game")) as served,
+        served.connect() as ann,
+        served.connect() as bob,
+    ):
+        await ann.send('{"type": "join", "arena": "red"}')
+        [alone] = await objects(ann, 1)
+        await bob.send('{"type": "join", "arena": "red"}')
+        [both] = await objects(bob, 1)
+        assert both["players"][:1] == alone["players"]
+        bob_id = both["players"][1]
+        assert await objects(ann, 1) == [{"type": "joined", "player": bob_id}]
+        await bob.send('{"type": "move", "x": 3, "y": 4}')
+        assert await objects(ann, 1) == [{"type": "moved", "player": bob_id, "x": 3, "y": 4}]
+        await bob.send('{"type": "move", "x": "three", "y": 4}')
+        [error] = await objects(bob, 1)
+        assert error["code"] == "invalid_message", "and the move itself did not come back"
+        await bob.close()
+        assert await objects(ann, 1) == [{"type": "left", "player": bob_id}]
+
+
+async def test_s21_an_arena_has_room_for_so_many(load: Load) -> None:
+    async with serve(load("game")) as served, asyncio.TaskGroup() as group:
+
+        async def play() -> str:
+            async with served.connect() as socket:
+                await socket.send('{"type": "join", "arena": "red"}')
+                [answer] = await objects(socket, 1)
+                await everybody_came.wait()
+                return str(answer.get("code", answer["type"]))
+
+        everybody_came = asyncio.Barrier(9)
+        players = [group.create_task(play()) for _ in range(9)]
+    answers = sorted(player.result() for player in players)
+    assert answers == ["full", *["players"] * 8]
+
+
+async def test_auth_refuses_and_whispers(load: Load) -> None:
+    async with serve(load("auth")) as served, client_of(served) as http:
+        with pytest.raises(InvalidStatus) as refusal:
+            await served.connect("/ws?token=wrong")
+        body = {"error": "This token is not valid", "code": "unauthorized"}
+        assert refusal.value.response.status_code == 401
+        assert json.loads(refusal.value.response.body) == body
+        assert (await http.get("/ws")).json() == body
+        assert "hubbub.js" in (await http.get("/")).text
+        bearer = {"Authorization": "Bearer ann-secret"}
+        async with (
+            served.connect("/ws", additional_headers=bearer) as ann,
+            served.connect("/ws?token=bob-secret") as phone,
+            served.connect("/ws?token=bob-secret") as laptop,
+        ):
+            assert await take(ann, 1) == ["You are ann"]
+            await ann.send("bob: psst: here")
+            for socket in (phone, laptop):
+                assert await take(socket, 2) == ["You are bob", "ann whispers: psst: here"]
+
+
+async def test_starlette_publishes_from_a_route(load: Load) -> None:
+    async with (
+        serve(load("starlette_app")) as served,
+        served.connect() as socket,
+        client_of(served) as http,
+    ):
+        answer = await http.post("/say", content="hello")
+        assert answer.json() == {"clients": 1}
+        assert await take(socket, 1) == ["hello"]
+        assert (await http.get("/ws")).status_code == 426
+        assert (await http.get("/ws/hubbub.js")).status_code == 200
+
+
+async def test_django_publishes_from_a_plain_view(load: Load) -> None:
+    async with (
+        serve(load("django_app")) as served,
+        served.connect() as socket,
+        client_of(served) as http,
+    ):
+        assert (await http.get("/orders/7")).json() == {"clients": 1}
+        assert await objects(socket, 1) == [{"type": "order", "number": 7}]
+        assert (await http.get("/nowhere")).status_code == 404
+
+
+async def test_plain_asgi_counts_and_passes_on(load: Load) -> None:
+    async with (
+        serve(load("plain_asgi")) as served,
+        served.connect() as socket,
+        client_of(served) as http,
+    ):
+        assert (await http.get("/")).text == "1 connected\n"
+        await socket.send(b"\x00\x01")
+        assert await take(socket, 1) == [b"\x00\x01"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_example_says_how_to_run_it(name: str) -> None:
+    source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert f"uvicorn {name}:app --ws hubbub:Protocol" in source
+    assert f'load("{name}")' in Path(__file__).read_text(encoding="utf-8"), "and it is tested"
