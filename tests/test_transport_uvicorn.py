@@ -13,6 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket
+from websockets.exceptions import InvalidStatus
 
 from hubbub import Client, Frame, Hub, Protocol
 from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, frame, raw_connect
@@ -344,3 +345,17 @@ async def test_an_idle_client_has_no_task() -> None:
 
 def test_the_protocol_class_needs_no_framework() -> None:
     assert Protocol.__module__ == "hubbub.transport_uvicorn"
+
+
+async def test_a_refused_handshake_is_no_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub()
+    hub.authenticate(lambda handshake: None)
+    async with serve(hub.mount(nothing), log_level="info") as served:
+        caplog.set_level(logging.INFO, "uvicorn")
+        with pytest.raises(InvalidStatus, match="401"):
+            async with served.connect():
+                pass
+        await asyncio.sleep(0)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]

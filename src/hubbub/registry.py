@@ -423,6 +423,11 @@ class Registry:
         """Return the room of that name; it need not have members. Raises `CommandError` (name)."""
         return Room(self, check_room_name(name))
 
+    @property
+    def everybody(self) -> Room:
+        """The room of all clients: `await hub.everybody.publish(data)` is a broadcast with a receipt."""
+        return Room(self, EVERYBODY)
+
     def to_user(self, user: str) -> User:
         """Return the clients of `user` as something to send to. Nobody connected is no error."""
         return User(self, USER_PREFIX + user)
@@ -466,7 +471,7 @@ class Registry:
 
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
-        empty. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
+        empty, `loop_lag_s` is how late the event loop was when it was last looked at. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
         """
         return {
             "clients": len(self._clients),
@@ -474,6 +479,7 @@ class Registry:
             "register": self._handshakes,
             "rooms": len(self.rooms),
             "slow": self._watch.slow_count,
+            "loop_lag_s": round(self._watch.lag_s, 4),
             **self.counters.snapshot(),
             "uptime_s": round(time.monotonic() - self._started_at, 3),
         }
@@ -517,6 +523,17 @@ class Registry:
     def caught_up(self, client: Client, count: int) -> None:
         """Tell the application that a client is writable again and missed `count` messages."""
         self._call_soon(lambda: self.inbound.caught_up(client, count))
+
+    def found_lag(self, lag_s: float) -> None:
+        """Count and tell that something has blocked the event loop."""
+        self.counters.loop_stalls += 1
+        held = self._log_limiter.allow("lag", self.clock())
+        if held is not None:
+            logger.warning(
+                "the event loop was blocked for %.2f seconds; a handler that does not await "
+                "holds up every client",
+                lag_s,
+            )
 
     def _cut_slow(self, client: Client, why: str) -> None:
         if client.close_info is not None:

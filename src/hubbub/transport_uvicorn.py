@@ -496,7 +496,10 @@ class Protocol(WebSocketsSansIOProtocol):
             query = scrub_query(self.scope["query_string"])
             self.scope = cast(Any, {**self.scope, "query_string": query})
         await super().send(message)
-        if self._early and self.handshake_complete and not self._is_claimed:
+        if self.initial_response is not None and self.close_sent:
+            # uvicorn would log a denial as an application that forgot to answer.
+            self.handshake_complete = True
+        if self._early and self.handshake_complete and not (self._is_claimed or self.close_sent):
             early = bytes(self._early)
             self._early.clear()
             super().data_received(early)
