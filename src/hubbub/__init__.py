@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .broker import Broker, MemoryBroker
 from .client import Client
+from .connect import Connection, connect
 from .errors import (
     BrokerError,
     BrokerUnavailable,
@@ -25,7 +26,6 @@ from .room import Room, User
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .connect import Connection, connect
     from .route_fastapi import HubDep
     from .transport_uvicorn import Protocol
 
@@ -63,15 +63,13 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Connection": "connect",
     "HubDep": "route_fastapi",
     "Protocol": "transport_uvicorn",
-    "connect": "connect",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs a server, a client or a framework only when it is asked for."""
+    """Import what needs a server or a framework only when it is asked for."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,0 +1,58 @@
+"""A ready application: one hub at /ws that passes every message on to everybody.
+
+What must not live here: anything that an application of one's own would not write too; it is also
+the smallest example of `hub.mount`. `hubbub serve` without APP runs it, and so does any ASGI
+server: `uvicorn hubbub.app:app --ws hubbub:Protocol`. The settings come from the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from .hub import Hub
+
+__all__ = ["app", "hub"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+SENTENCE = "This is a Hubbub server: connect a WebSocket client to /ws, and all others hear it."
+_TEXT = b"text/plain; charset=utf-8"
+_JSON = b"application/json"
+
+hub = Hub()
+
+
+def _page(path: str) -> tuple[int, bytes, bytes]:
+    """Return status, content type and body of a path."""
+    if path == "/":
+        return 200, _TEXT, f"{SENTENCE}\n".encode()
+    if path == "/healthz":
+        return 200, _TEXT, b"ok\n"
+    if path == "/stats":
+        return 200, _JSON, msgspec.json.encode(hub.stats())
+    return 404, _TEXT, b"Not found. There is /, /healthz, /stats, and /ws for WebSockets.\n"
+
+
+async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
+    """Be the ASGI application for all that is not the hub's."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    if scope["type"] != "http":
+        raise RuntimeError(f"no ASGI scopes of the type {scope['type']!r} are served here")
+    root: str = scope.get("root_path", "")
+    status, kind, body = _page(scope["path"].removeprefix(root))
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    if scope["method"] not in ("GET", "HEAD"):
+        status, body, headers = 405, b"", [(b"allow", b"GET, HEAD"), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+app = hub.mount(_pages, "/ws")

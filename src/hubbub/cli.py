@@ -1,0 +1,39 @@
+"""The command `hubbub`: demo, serve, connect, check.
+
+What must not live here: what the commands do (`cli_serve`, `cli_connect`, `cli_check`). This module
+puts them together and turns every error of Hubbub's own into one sentence and exit code 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import __version__
+from .cli_check import check
+from .cli_connect import connect
+from .cli_serve import demo, serve
+from .errors import HubbubError
+
+__all__ = ["main"]
+
+
+class _Commands(click.Group):
+    """A group whose commands may raise a `HubbubError`: it is said without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HubbubError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hubbub", message="%(prog)s %(version)s")
+def main() -> None:
+    """A real-time WebSocket hub for Python web applications: one object, one route."""
+
+
+for command in (demo, serve, connect, check):
+    main.add_command(command)

@@ -1,0 +1,214 @@
+"""`hubbub check`: the settings in force, where each came from, and which of them are dangerous.
+
+What must not live here: serving. `find_dangers` is a pure function of settings and of what is
+known about the machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import click
+
+from .cli_app import load, read_target, use_folder
+from .hub import Hub
+from .settings import Settings, rows, shown
+
+HUGE_MESSAGE_BYTES = 16 * 1024**2
+LONG_PONG_TIMEOUT_S = 300.0
+PROXY_IDLE_S = 60.0
+"""After so many seconds of silence nginx and many load balancers cut a connection."""
+_MIB = 1024**2
+
+
+class Danger(NamedTuple):
+    """A warning is something to change or to have reasons for; a note is something to know."""
+
+    level: Literal["warning", "note"]
+    about: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the machine and the environment say. None: not known."""
+
+    open_files: int | None = None
+    memory_bytes: int | None = None
+    has_uvloop: bool = True
+    limit_concurrency: str | None = None
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Return what is known of this machine."""
+        wants_uvloop = sys.platform != "win32" and sys.implementation.name == "cpython"
+        return cls(
+            open_files=_open_files(),
+            memory_bytes=_memory_bytes(),
+            has_uvloop=not wants_uvloop or importlib.util.find_spec("uvloop") is not None,
+            limit_concurrency=os.environ.get("UVICORN_LIMIT_CONCURRENCY"),
+        )
+
+
+def _open_files() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def find_dangers(settings: Settings, machine: Machine) -> Iterator[Danger]:
+    """Yield what is dangerous in these settings on this machine, the worst first."""
+    yield from sorted(
+        [*_of_input(settings), *_of_size(settings, machine), *_of_time(settings), *_of(machine)],
+        key=lambda danger: danger.level != "warning",
+    )
+
+
+def _of_input(settings: Settings) -> Iterator[Danger]:
+    if "*" in settings.origins:
+        text = "any web page may connect, with the cookies of the person who looks at it"
+        yield Danger("warning", "origins", text)
+    size = settings.max_message_bytes
+    if size is None:
+        text = "one client can send a message that fills the memory"
+        yield Danger("warning", "max_message_bytes", text)
+    elif size > HUGE_MESSAGE_BYTES:
+        text = f"each client can make the server hold {size / _MIB:,.0f} MiB while it sends"
+        yield Danger("warning", "max_message_bytes", text)
+    if settings.messages_per_second is None:
+        text = (
+            "a client may send as fast as it can; everybody hears it where messages are passed on"
+        )
+        yield Danger("note", "messages_per_second", text)
+    if settings.client_id_from_query:
+        text = "client ids are wishes then, never a proof of who somebody is"
+        yield Danger("note", "client_id_from_query", text)
+
+
+def _of_size(settings: Settings, machine: Machine) -> Iterator[Danger]:
+    clients, files = settings.max_clients, machine.open_files
+    if clients is None:
+        end = "" if files is None else f": the {files:,} files that a process may open are the end"
+        yield Danger("note", "max_clients", f"there is no limit of the hub's own{end}")
+    elif files is not None and clients >= files:
+        text = f"a process may open {files:,} files only, and each client is one: raise  ulimit -n"
+        yield Danger("warning", "max_clients", text)
+    memory, each = machine.memory_bytes, settings.outbox_max_bytes
+    if clients is not None and memory is not None and clients * each > memory:
+        text = (
+            f"{clients:,} clients that are all slow hold {clients * each / _MIB:,.0f} MiB; this "
+            f"machine has {memory / _MIB:,.0f} MiB"
+        )
+        yield Danger("warning", "outbox_max_bytes", text)
+    elif memory is not None and each > memory // 100:
+        text = f"a hundred slow clients hold more than this machine's {memory / _MIB:,.0f} MiB"
+        yield Danger("warning", "outbox_max_bytes", text)
+
+
+def _of_time(settings: Settings) -> Iterator[Danger]:
+    if settings.write_timeout_s is None:
+        text = "a socket that takes nothing is kept until its pongs stop"
+        yield Danger("warning", "write_timeout_s", text)
+    if settings.pong_timeout_s > LONG_PONG_TIMEOUT_S:
+        text = f"a dead client counts as connected for {settings.pong_timeout_s:g} seconds"
+        yield Danger("warning", "pong_timeout_s", text)
+    if settings.ping_interval_s >= PROXY_IDLE_S:
+        text = f"nginx and others cut connections that are silent for {PROXY_IDLE_S:g} seconds"
+        yield Danger("warning", "ping_interval_s", text)
+
+
+def _of(machine: Machine) -> Iterator[Danger]:
+    if not machine.has_uvloop:
+        text = "it is not installed; asyncio's own loop is slower: pip install uvloop"
+        yield Danger("warning", "uvloop", text)
+    trap = (
+        "uvicorn counts open sockets too: with as many of them, every HTTP request, health checks "
+        "included, is answered 503. Use max_clients instead"
+    )
+    if machine.limit_concurrency:
+        text = f"UVICORN_LIMIT_CONCURRENCY={machine.limit_concurrency}: {trap}"
+        yield Danger("warning", "--limit-concurrency", text)
+    else:
+        text = f"if uvicorn is started with it, which cannot be seen from here: {trap}"
+        yield Danger("note", "--limit-concurrency", text)
+
+
+@click.command(short_help="Print the settings in force, and what is dangerous in them.")
+@click.argument("app", required=False)
+@click.option("--app-dir", default=".", show_default=True, help="Where the module of APP is.")
+@click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
+    """Print the settings in force and where each came from; warn of dangerous ones.
+
+    With APP (such as  app:app ) it is imported, and the hubs in it are shown; without, what the
+    environment says. Exit code 1 when a setting is impossible, 0 otherwise.
+    """
+    settings: dict[str, Settings] = {}
+    if app is None:
+        settings["environment"] = Settings.load()
+    else:
+        settings = _settings_of(app, app_dir, factory)
+    machine = Machine.here()
+    reports = [_report(name, each, machine) for name, each in settings.items()]
+    if as_json:
+        click.echo(json.dumps({"hubs": reports}, indent=2))
+    else:
+        click.echo("\n\n".join(_text(report) for report in reports))
+
+
+def _settings_of(app: str, folder: str, is_factory: bool) -> dict[str, Settings]:
+    target = read_target(app)
+    use_folder(folder)
+    hubs: dict[str, Hub] = load(target, folder, is_factory=is_factory).hubs
+    if not hubs:
+        raise click.ClickException(
+            f"{target} was imported, and no hub was made; if a function makes it, use --factory"
+        )
+    return {name: hub.settings for name, hub in hubs.items()}
+
+
+def _report(name: str, settings: Settings, machine: Machine) -> dict[str, Any]:
+    values = [
+        {
+            "name": row.name,
+            "value": getattr(settings, row.name),
+            "unit": row.unit,
+            "source": settings.source(row.name),
+        }
+        for row in rows()
+    ]
+    dangers = [danger._asdict() for danger in find_dangers(settings, machine)]
+    return {"hub": name, "settings": values, "dangers": dangers}
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    table = [("setting", "value", "unit", "from")]
+    for row in report["settings"]:
+        unit = "" if row["value"] is None or isinstance(row["value"], (str, bool)) else row["unit"]
+        table.append((row["name"], shown(row["value"]), unit, row["source"]))
+    widths = [max(len(cells[column]) for cells in table) for column in range(3)]
+    lines = [str(report["hub"]), ""]
+    for name, value, unit, source in table:
+        lines.append(
+            f"  {name:<{widths[0]}}  {value:>{widths[1]}}  {unit:<{widths[2]}}  {source}".rstrip()
+        )
+    lines.append("")
+    lines += [f"{one['level']}: {one['about']}: {one['text']}" for one in report["dangers"]]
+    return "\n".join(lines)

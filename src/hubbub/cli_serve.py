@@ -1,0 +1,367 @@
+"""`hubbub serve` and `hubbub demo`: uvicorn, set up for a hub.
+
+What must not live here: finding the application (`cli_app`) and what the settings are (`settings`;
+the flags are generated from it). Every failure before the first request is one sentence.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import importlib.util
+import math
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .cli_app import DEFAULT_APP, Target, load, read_target, require_module, use_folder
+from .errors import SettingsError
+from .settings import Settings, rows, shown
+
+if TYPE_CHECKING:
+    import uvicorn
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEMO_APP = "hubbub.demo.app:app"
+DEMO_PORT = 8080
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+GRACE_S = 2
+"""How much longer than shutdown_timeout_s uvicorn waits before it gives up on a shutdown."""
+
+_SETTINGS = {row.name: row for row in rows()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What a server is told, besides the settings of its hubs."""
+
+    target: Target
+    folder: str = "."
+    is_factory: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: str | None = None
+    workers: int | None = None
+    reload: bool = False
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    proxy_headers: bool = True
+    forwarded_allow_ips: str | None = None
+    log_level: str = "info"
+
+    @property
+    def process_count(self) -> int:
+        """How many processes serve, as uvicorn counts them."""
+        text = os.environ.get("WEB_CONCURRENCY", "1")
+        if self.workers is None and not text.isdecimal():
+            raise click.ClickException(f"WEB_CONCURRENCY={text!r}: must be a number of processes")
+        return self.workers or int(text)
+
+
+def settings_flags(function: F) -> F:
+    """Give a command one option for each setting; they arrive as keywords, None when not given."""
+    for row in reversed(_SETTINGS.values()):
+        none = f" none: {row.none}." if row.none else ""
+        choices = f" One of {', '.join(row.choices)}." if row.choices else ""
+        text = f"{row.doc}{choices}{none} [default: {shown(row.default)}]"
+        option = click.option(row.flag, row.name, metavar=row.unit.upper(), help=text)
+        function = option(function)
+    return function
+
+
+def apply_settings(given: dict[str, str | None]) -> Settings:
+    """Put the flags into the environment, where the application and all workers find them.
+
+    Returns the settings that follow; raises `SettingsError` that names the flag.
+    """
+    flags = {_SETTINGS[name].env: text for name, text in given.items() if text is not None}
+    try:
+        settings = Settings.load({**os.environ, **flags})
+    except SettingsError as error:
+        row = _SETTINGS.get(error.field)
+        if row is None or row.env not in flags:
+            raise
+        raise SettingsError(
+            error.field, error.value, error.expected, source=row.flag, nearest=error.nearest
+        ) from None
+    os.environ.update(flags)
+    return settings
+
+
+class _ServeCommand(click.Command):
+    """A command whose help keeps the hub's settings apart from the server's options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        server, hub = [], []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                (hub if param.name in _SETTINGS else server).append(record)
+        with formatter.section("Server"):
+            formatter.write_dl(server)
+        with formatter.section("Settings of the hub"):
+            formatter.write_text(
+                "They go into the environment as HUBBUB_… before the application is imported, so "
+                "that all workers find them. A keyword in the application's code wins over them."
+            )
+            formatter.write_dl(hub)
+
+
+@click.command(cls=_ServeCommand, short_help="Serve an application, or a ready one.")
+@click.argument("app", default=DEFAULT_APP)
+@click.option("--app-dir", default=".", show_default=True, help="Where the module of APP is.")
+@click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 takes a free one.",
+)
+@click.option("--uds", help="Listen on a Unix domain socket at this path instead.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="How many processes serve. [default: $WEB_CONCURRENCY, else 1]",
+)
+@click.option("--reload", is_flag=True, help="Restart when a file of --app-dir changes.")
+@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
+@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="Its key.")
+@click.option(
+    "--proxy-headers/--no-proxy-headers",
+    default=True,
+    show_default=True,
+    help="Believe X-Forwarded-For and X-Forwarded-Proto of the proxies that are trusted.",
+)
+@click.option(
+    "--forwarded-allow-ips",
+    help="The proxies that are trusted, with commas; '*' for all. [default: "
+    "$FORWARDED_ALLOW_IPS, else 127.0.0.1]",
+)
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
+@settings_flags
+def serve(app: str, app_dir: str, factory: bool, **options: Any) -> None:
+    """Serve APP, with uvicorn set up for a hub.
+
+    APP is a module and an attribute, such as  app:app ; without APP a ready application runs that
+    passes every message at /ws on to everybody.
+    """
+    given = {name: options.pop(name) for name in _SETTINGS}
+    settings = apply_settings(given)
+    serving = Serving(target=read_target(app), folder=app_dir, is_factory=factory, **options)
+    run(serving, settings)
+
+
+@click.command(short_help="Serve the demo application.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    default=DEMO_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 takes a free one.",
+)
+@click.option("--log-level", default="warning", show_default=True, type=click.Choice(LOG_LEVELS))
+def demo(host: str, port: int, log_level: str) -> None:
+    """Serve the demo application: chat, notifications, live data, a game, a monitor."""
+    settings = apply_settings({})
+    serving = Serving(target=read_target(DEMO_APP), host=host, port=port, log_level=log_level)
+    run(serving, settings, path="/websocket")
+
+
+def run(serving: Serving, settings: Settings, path: str = "") -> None:
+    """Serve until a signal says to stop. `path` is added to the address that is shown."""
+    _warn_about(serving)
+    use_folder(serving.folder)
+    sockets = None if serving.uds else bind(serving.host, serving.port)
+    try:
+        shutdown_timeout_s = _prepare(serving, settings)
+        _serve(serving, sockets, _address(serving, sockets) + path, shutdown_timeout_s)
+    except KeyboardInterrupt:
+        pass
+    except ssl.SSLError as error:
+        raise click.ClickException(f"the certificate or its key is no good: {error}") from error
+    except SystemExit as error:
+        if error.code:
+            raise click.ClickException("the server did not start; see the lines above") from error
+    finally:
+        for sock in sockets or ():
+            sock.close()
+        if serving.uds and os.path.exists(serving.uds):
+            os.remove(serving.uds)
+
+
+def _prepare(serving: Serving, settings: Settings) -> float:
+    """Import the application, for its errors' sake; return how long a shutdown of it may take."""
+    timeouts = [settings.shutdown_timeout_s]
+    if serving.reload:
+        # The reloader's child imports it, and waits for a change when that fails.
+        require_module(serving.target, serving.folder)
+    else:
+        hubs = load(serving.target, serving.folder).hubs.values()
+        timeouts += [hub.settings.shutdown_timeout_s for hub in hubs]
+    return max(timeouts)
+
+
+def _warn_about(serving: Serving) -> None:
+    if sys.platform != "win32" and importlib.util.find_spec("uvloop") is None:
+        warn("uvloop is not installed, so asyncio's own, slower loop serves: pip install uvloop")
+    if serving.process_count > 1 and not serving.reload:
+        warn(
+            f"{serving.process_count} workers: without a broker between them, each has clients and "
+            "rooms of its own, and a broadcast reaches those of one worker"
+        )
+
+
+def warn(sentence: str) -> None:
+    """Say what should be known and stops nothing."""
+    click.echo(f"Warning: {sentence}", err=True)
+
+
+def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
+    """Return uvicorn's configuration for a hub."""
+    import uvicorn
+
+    return uvicorn.Config(
+        str(serving.target),
+        factory=serving.is_factory,
+        host=serving.host,
+        port=serving.port,
+        uds=serving.uds,
+        ws="hubbub:Protocol",
+        ws_per_message_deflate=False,
+        loop="auto",
+        lifespan="auto",
+        reload=serving.reload,
+        reload_dirs=[serving.folder] if serving.reload else None,
+        workers=serving.workers,
+        ssl_certfile=serving.ssl_certfile,
+        ssl_keyfile=serving.ssl_keyfile,
+        proxy_headers=serving.proxy_headers,
+        forwarded_allow_ips=serving.forwarded_allow_ips,
+        log_config=_log_config(serving.log_level),
+        log_level=serving.log_level,
+        timeout_graceful_shutdown=math.ceil(shutdown_timeout_s) + GRACE_S,
+    )
+
+
+def _log_config(level: str) -> dict[str, Any]:
+    """Return uvicorn's logging with the hub's own log lines in it."""
+    from uvicorn.config import LOGGING_CONFIG
+
+    config = copy.deepcopy(LOGGING_CONFIG)
+    name = "DEBUG" if level == "trace" else level.upper()
+    config["loggers"]["hubbub"] = {"handlers": ["default"], "level": name, "propagate": False}
+    return config
+
+
+def _serve(
+    serving: Serving,
+    sockets: list[socket.socket] | None,
+    address: str,
+    shutdown_timeout_s: float,
+) -> None:
+    import uvicorn
+    from uvicorn.supervisors import ChangeReload, Multiprocess
+
+    class Server(uvicorn.Server):
+        """uvicorn's server, which says where it listens when it does."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                _announce(address)
+
+    config = make_config(serving, shutdown_timeout_s)
+    server = Server(config)
+    if not config.should_reload and config.workers == 1:
+        server.run(sockets)
+        if not server.started:
+            raise SystemExit(1)
+        return
+    # The supervisors want what is bound already; only a Unix socket is not yet.
+    several = sockets or [config.bind_socket()]
+    for sock in several:
+        # Listening from here on: who comes before a worker is ready, or while one is replaced,
+        # waits instead of being refused.
+        sock.listen(config.backlog)
+        sock.set_inheritable(True)
+    _announce(address)
+    if config.should_reload:
+        ChangeReload(config, target=uvicorn.Server(config).run, sockets=several).run()
+    else:
+        Multiprocess(config, sockets=several).run()
+
+
+def _announce(address: str) -> None:
+    click.echo(f"Hubbub is at {address} (Ctrl-C ends it)")
+
+
+def _address(serving: Serving, sockets: Iterable[socket.socket] | None) -> str:
+    if sockets is None:
+        return f"unix:{serving.uds}"
+    host, port = next(iter(sockets)).getsockname()[:2]
+    is_here = host in ("127.0.0.1", "::1", "0.0.0.0", "::")
+    shown_host = "localhost" if is_here else f"[{host}]" if ":" in host else host
+    scheme = "https" if serving.ssl_certfile else "http"
+    return f"{scheme}://{shown_host}:{port}"
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bind all addresses of `host`, before anything else is done; say what is in the way."""
+    try:
+        infos = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise click.ClickException(
+            f"--host {host}: there is no such address ({error.strerror})"
+        ) from error
+    sockets: list[socket.socket] = []
+    problems: list[OSError] = []
+    for family, address in dict.fromkeys((info[0], info[4]) for info in infos):
+        try:
+            sockets.append(_bind_one(family, (address[0], port, *address[2:])))
+        except OSError as error:
+            problems.append(error)
+        else:
+            port = sockets[0].getsockname()[1]  # for the other addresses, if any would do
+    decisive = [error for error in problems if error.errno == errno.EADDRINUSE]
+    if decisive or not sockets:
+        for sock in sockets:
+            sock.close()
+        error = (decisive or problems)[0]
+        raise click.ClickException(_why_unbound(host, port, error)) from error
+    return sockets
+
+
+def _bind_one(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _why_unbound(host: str, port: int, error: OSError) -> str:
+    where = f"port {port} of {host or 'this machine'}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use: stop what listens there, or choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"{where} needs privileges: choose one from 1024 on with --port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host}: this machine has no such address"
+    return f"cannot listen on {where}: {error.strerror}"

@@ -1,0 +1,145 @@
+"""`hubbub check`: what is in force, and what is dangerous."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from commands import run
+from hubbub.cli import main
+from hubbub.cli_check import Machine, find_dangers
+from hubbub.settings import Settings, rows
+
+MACHINE = Machine(open_files=1000, memory_bytes=1024**3)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HUBBUB_MAX_CLIENTS", raising=False)
+
+
+def warned(machine: Machine = MACHINE, **keywords: Any) -> set[str]:
+    settings = Settings(**keywords)
+    return {one.about for one in find_dangers(settings, machine) if one.level == "warning"}
+
+
+def test_the_defaults_are_worth_notes_but_no_warning() -> None:
+    dangers = list(find_dangers(Settings(), MACHINE))
+    assert {danger.level for danger in dangers} == {"note"}
+    assert {danger.about for danger in dangers} == {
+        "max_clients",
+        "messages_per_second",
+        "--limit-concurrency",
+    }
+    assert "1,000 files" in next(one.text for one in dangers if one.about == "max_clients")
+
+
+@pytest.mark.parametrize(
+    ("about", "keywords"),
+    [
+        ("origins", {"origins": "*"}),
+        ("max_message_bytes", {"max_message_bytes": None}),
+        ("max_message_bytes", {"max_message_bytes": 17 * 1024**2}),
+        ("max_clients", {"max_clients": 1000}),
+        ("outbox_max_bytes", {"max_clients": 900, "outbox_max_bytes": 2 * 1024**2}),
+        ("outbox_max_bytes", {"outbox_max_bytes": 64 * 1024**2}),
+        ("write_timeout_s", {"write_timeout_s": None}),
+        ("pong_timeout_s", {"pong_timeout_s": 900}),
+        ("ping_interval_s", {"pong_timeout_s": 120, "ping_interval_s": 90}),
+    ],
+)
+def test_what_is_dangerous(about: str, keywords: dict[str, Any]) -> None:
+    assert warned(**keywords) == {about}
+
+
+def test_what_the_machine_lacks() -> None:
+    assert warned(Machine(has_uvloop=False)) == {"uvloop"}
+    assert warned(Machine(limit_concurrency="100")) == {"--limit-concurrency"}
+    assert warned(Machine(), max_clients=10**9, outbox_max_bytes=10**9) == set()
+
+
+def test_warnings_come_first() -> None:
+    settings = Settings(origins=("*",), client_id_from_query=True)
+    levels = [danger.level for danger in find_dangers(settings, MACHINE)]
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] == "warning"
+
+
+def test_this_machine_is_known() -> None:
+    machine = Machine.here()
+    assert machine.open_files is None or machine.open_files > 0
+    assert machine.memory_bytes is not None
+    assert machine.memory_bytes > 0
+
+
+def test_s13_the_table_says_where_each_setting_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_MAX_CLIENTS", "50")
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    for row in rows():
+        assert any(line.split()[:1] == [row.name] for line in lines)
+    (line,) = (line for line in lines if line.split()[:1] == ["max_clients"])
+    assert line.split() == ["max_clients", "50", "clients", "environment,", "HUBBUB_MAX_CLIENTS"]
+    assert "note: messages_per_second: " in result.output
+
+
+def test_json_has_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_ORIGINS", "*")
+    result = CliRunner().invoke(main, ["check", "--json"])
+    (report,) = json.loads(result.output)["hubs"]
+    values = {row["name"]: row for row in report["settings"]}
+    assert set(values) == {row.name for row in rows()}
+    assert values["origins"] == {
+        "name": "origins",
+        "value": ["*"],
+        "unit": "origins",
+        "source": "environment, HUBBUB_ORIGINS",
+    }
+    assert report["dangers"][0]["about"] == "origins"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("HUBBUB_PING_INTERVAL_S", "70", "must be smaller than pong_timeout_s"),
+        ("HUBBUB_MAX_CLIENT", "70", "did you mean HUBBUB_MAX_CLIENTS?"),
+        ("HUBBUB_MAX_CLIENTS", "many", "must be a whole number of clients"),
+    ],
+)
+def test_an_impossible_setting_is_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 1
+    assert expected in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_hubs_of_an_application(tmp_path: Path) -> None:
+    (tmp_path / "two_hubs.py").write_text(
+        "from hubbub import Hub\nchat = Hub(max_clients=5)\nnews = Hub(origins='*')\napp = chat\n"
+    )
+    env = {"HUBBUB_PONG_TIMEOUT_S": "59"}
+    code, out, err = run("check", "two_hubs", "--json", cwd=tmp_path, env=env)
+    assert (code, err) == (0, "")
+    reports = {report["hub"]: report for report in json.loads(out)["hubs"]}
+    assert set(reports) == {"two_hubs:chat", "two_hubs:news"}
+    chat = {row["name"]: row for row in reports["two_hubs:chat"]["settings"]}
+    assert (chat["max_clients"]["value"], chat["max_clients"]["source"]) == (5, "keyword")
+    assert chat["pong_timeout_s"]["source"] == "environment, HUBBUB_PONG_TIMEOUT_S"
+    code, out, err = run("check", "two_hubs", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert "warning: origins: any web page may connect" in out
+
+
+def test_an_application_without_a_hub(tmp_path: Path) -> None:
+    (tmp_path / "no_hub.py").write_text("async def app(scope, receive, send): ...\n")
+    code, out, err = run("check", "no_hub", "--app-dir", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert "no hub was made" in err

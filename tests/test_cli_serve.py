@@ -1,0 +1,476 @@
+"""`hubbub serve` and `hubbub demo`: real servers, and every way of saying no before one starts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect, unix_connect
+
+from commands import PATIENCE_S, clean_environment, command, run, serving
+from hubbub.cli import main
+from hubbub.cli_app import read_target
+from hubbub.cli_serve import Serving, apply_settings, bind, make_config
+from hubbub.errors import SettingsError
+from hubbub.settings import rows, shown
+
+VALUES = {
+    "slow_policy": "drop_newest",
+    "origins": "https://example.com",
+    "client_id_from_query": "yes",
+    "on_invalid": "ignore",
+    "on_handler_error": "stay",
+    "ping_interval_s": "11",
+}
+"""A value for each setting that is not a plain number; for the others it is 77."""
+
+REPORTING_APP = """
+import dataclasses, json
+from hubbub import Hub, Settings
+
+hub = Hub()
+
+async def pages(scope, receive, send):
+    if scope["type"] != "http":
+        raise RuntimeError("only http")
+    body = json.dumps(dataclasses.asdict(hub.settings)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+app = hub.mount(pages, "/ws")
+"""
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        yield busy.getsockname()[1]
+
+
+def get(address: str, path: str = "/") -> bytes:
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def no_traceback(
+    *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> str:
+    """Run a command that must fail with exit code 1; return its one sentence."""
+    code, out, err = run(*arguments, cwd=cwd, env=env)
+    assert (code, out) == (1, ""), err
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1, err
+    return err
+
+
+# Serving.
+
+
+def test_without_app_the_ready_application_is_served() -> None:
+    with serving("serve") as (server, address):
+        assert b"Hubbub server" in get(address)
+        with connect(f"ws://{address}/ws", proxy=None) as client:
+            client.send("hello")
+            assert client.recv(PATIENCE_S) == "hello"
+        server.interrupt()
+        assert server.wait() == 0
+        assert "Traceback" not in server.err
+
+
+def test_s18_the_box_talks_to_itself() -> None:
+    with serving("serve") as (_, address), command("connect", f"ws://{address}/ws") as client:
+        client.send("one\ntwo\n")
+        client.wait_for("^one\ntwo$")
+        client.end_input()
+        assert client.wait() == 0
+        assert (client.out, client.err) == ("one\ntwo\n", "")
+
+
+def test_s12_a_client_survives_the_server_s_death_and_return() -> None:
+    with serving("serve") as (first, address):
+        with command("connect", f"ws://{address}/ws") as client:
+            client.send("before\n")
+            client.wait_for("^before$")
+            first.process.kill()
+            client.wait_for(r"connection lost \(1006 .*\); again in", "err")
+            client.send("meanwhile\n")
+            with command("serve", "--port", address.rpartition(":")[2]) as second:
+                client.wait_for("^meanwhile$")
+                client.end_input()
+                assert client.wait() == 0
+                second.interrupt()
+                assert second.wait() == 0
+        assert client.out == "before\nmeanwhile\n"
+
+
+def test_ctrl_c_says_goodbye_with_1012() -> None:
+    with serving("serve") as (server, address):
+        with connect(f"ws://{address}/ws", proxy=None) as client:
+            server.interrupt()
+            with pytest.raises(ConnectionClosed) as caught:
+                client.recv(PATIENCE_S)
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1012
+        assert server.wait() == 0
+
+
+def test_the_native_transport_serves(tmp_path: Path) -> None:
+    (tmp_path / "who.py").write_text(
+        "from hubbub import Hub\nhub = Hub()\napp = hub\n"
+        "@hub.on_connect\ndef f(client):\n    client.send(type(client.transport).__name__)\n"
+    )
+    with (
+        serving("serve", "who", cwd=tmp_path) as (_, address),
+        connect(f"ws://{address}/ws", proxy=None) as client,
+    ):
+        assert client.recv(PATIENCE_S) == "NativeTransport"
+        assert "Sec-WebSocket-Extensions" not in (
+            client.response.headers if client.response else {}
+        )
+
+
+# Settings.
+
+
+def test_s13_every_setting_has_its_flag() -> None:
+    options = {param.name: param for param in main.commands["serve"].params}
+    for row in rows():
+        option = options[row.name]
+        assert isinstance(option, click.Option)
+        assert option.opts == [row.flag]
+        assert option.help is not None
+        assert row.doc in option.help
+        assert f"[default: {shown(row.default)}]" in option.help
+        if row.none:
+            assert f"none: {row.none}" in option.help
+        for choice in row.choices:
+            assert choice in option.help
+
+
+def test_s13_every_flag_reaches_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "reporting.py").write_text(REPORTING_APP)
+    flags = [part for row in rows() for part in (row.flag, VALUES.get(row.name, "77"))]
+    with serving("serve", "reporting", *flags, cwd=tmp_path) as (_, address):
+        settings = json.loads(get(address))
+    for row in rows():
+        default = list(row.default) if isinstance(row.default, tuple) else row.default
+        assert settings[row.name] != default, row.name
+    assert settings["max_message_bytes"] == 77
+    assert settings["origins"] == ["https://example.com"]
+
+
+def test_a_keyword_in_the_code_wins_over_a_flag(tmp_path: Path) -> None:
+    text = REPORTING_APP.replace("Hub()", "Hub(max_clients=3)")
+    (tmp_path / "reporting.py").write_text(text)
+    flags = ("--max-clients", "9", "--max-message-bytes", "2KiB")
+    with serving("serve", "reporting:app", *flags, cwd=tmp_path) as (_, address):
+        settings = json.loads(get(address))
+    assert (settings["max_clients"], settings["max_message_bytes"]) == (3, 2048)
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_MAX_CLIENTS", "5")
+    assert apply_settings({"max_clients": None}).max_clients == 5
+    assert apply_settings({"max_clients": "none"}).max_clients is None
+    assert os.environ["HUBBUB_MAX_CLIENTS"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--max-clients", "many", "max_clients = 'many' (--max-clients): must be a whole number"),
+        ("--max-clients", "0", "at least 1"),
+        ("--ping-interval-s", "60", "smaller than pong_timeout_s, which is 60 seconds"),
+        ("--slow-policy", "drop", "must be one of disconnect, drop_oldest, drop_newest, latest"),
+        ("--origins", "example.com", "must be origins such as https://example.com"),
+        ("--write-timeout-s", "soon", "must be a number of seconds, or none (never)"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(flag: str, value: str, expected: str) -> None:
+    result = CliRunner().invoke(main, ["serve", flag, value])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert expected in result.stderr
+    assert f"({flag})" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert flag.strip("-").replace("-", "_").upper() not in "".join(os.environ)
+
+
+def test_a_wrong_variable_keeps_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_MAX_CLIENT", "5")
+    with pytest.raises(SettingsError, match="did you mean HUBBUB_MAX_CLIENTS"):
+        apply_settings({"max_message_bytes": "9"})
+
+
+def test_help_keeps_the_settings_apart() -> None:
+    text = CliRunner().invoke(main, ["serve", "--help"]).output
+    server, _, hub = text.partition("Settings of the hub:")
+    assert "--port" in server
+    assert "--max-clients" not in server
+    assert "--max-clients" in hub
+    assert "A keyword in the" in hub
+
+
+# How uvicorn is set up.
+
+
+def test_the_configuration_of_uvicorn() -> None:
+    config = make_config(Serving(target=read_target("app"), log_level="trace"), 7.2)
+    assert (config.app, config.ws, config.lifespan) == ("app:app", "hubbub:Protocol", "auto")
+    assert config.ws_per_message_deflate is False
+    assert config.timeout_graceful_shutdown == 10
+    assert isinstance(config.log_config, dict)
+    assert config.log_config["loggers"]["hubbub"]["level"] == "DEBUG"
+
+
+def test_log_lines_of_the_hub_are_shown(tmp_path: Path) -> None:
+    with serving("serve", "--max-clients", "1") as (server, address):
+        url = f"ws://{address}/ws"
+        with connect(url, proxy=None), pytest.raises(InvalidStatus, match="503"):
+            connect(url, proxy=None).__enter__()
+        server.wait_for("was refused: 503", "err")
+
+
+def test_workers_get_the_flags_and_a_warning_is_given(tmp_path: Path) -> None:
+    (tmp_path / "reporting.py").write_text(REPORTING_APP)
+    arguments = ("serve", "reporting", "--workers", "2", "--max-clients", "4")
+    with serving(*arguments, cwd=tmp_path) as (server, address):
+        server.wait_for("Warning: 2 workers: without a broker", "err")
+        assert json.loads(get(address))["max_clients"] == 4
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def test_reload_starts_again_when_a_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "reporting.py"
+    path.write_text(REPORTING_APP)
+    with serving("serve", "reporting", "--reload", cwd=tmp_path) as (server, address):
+        assert json.loads(get(address))["max_clients"] is None
+        with connect(f"ws://{address}/ws", proxy=None) as client:
+            path.write_text(REPORTING_APP.replace("Hub()", "Hub(max_clients=6)"))
+            with pytest.raises(ConnectionClosed):
+                client.recv(PATIENCE_S)
+        assert json.loads(get(address))["max_clients"] == 6
+        server.interrupt()
+        assert server.wait() == 0
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "hub.sock")
+    with command("serve", "--uds", path) as server:
+        server.wait_for(f"Hubbub is at unix:{re.escape(path)}")
+        with unix_connect(path, "ws://localhost/ws") as client:
+            client.send("over a file")
+            assert client.recv(PATIENCE_S) == "over a file"
+        server.interrupt()
+        assert server.wait() == 0
+    assert not Path(path).exists()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """Make a certificate of localhost, signed by itself."""
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    request = (
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext {names}"
+    )
+    subprocess.run(
+        [*request.split(), "-keyout", key, "-out", cert], check=True, capture_output=True
+    )
+    return cert, key
+
+
+def test_tls(certificate: tuple[str, str]) -> None:
+    cert, key = certificate
+    context = ssl.create_default_context(cafile=cert)
+    arguments = ("serve", "--ssl-certfile", cert, "--ssl-keyfile", key)
+    with (
+        serving(*arguments) as (server, address),
+        connect(f"wss://{address}/ws", ssl=context, proxy=None) as client,
+    ):
+        assert "https://" in server.out
+        client.send("secret")
+        assert client.recv(PATIENCE_S) == "secret"
+
+
+def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "cert.pem"
+    path.write_text("no certificate")
+    text = run("serve", "--port", "0", "--ssl-certfile", str(path), "--ssl-keyfile", str(path))
+    assert text[0] == 1
+    assert "Error: the certificate or its key is no good" in text[2]
+    assert "Traceback" not in text[2]
+
+
+# Saying no.
+
+
+@pytest.mark.parametrize("name", ["serve", "demo"])
+def test_a_port_in_use(name: str) -> None:
+    with taken_port() as port:
+        text = no_traceback(name, "--port", str(port))
+    assert f"port {port} of 127.0.0.1 is in use" in text
+    assert "--port" in text
+
+
+def test_no_such_address() -> None:
+    assert "there is no such address" in no_traceback("serve", "--host", "no.such.host.invalid")
+    # An address that is kept for documentation (RFC 5737), which no machine has.
+    assert "this machine has no such address" in no_traceback("serve", "--host", "192.0.2.1")
+
+
+def test_one_address_of_two_in_use_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    with taken_port() as port:
+        infos = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port))
+            for host in ("127.0.0.2", "127.0.0.1")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
+        with pytest.raises(click.ClickException, match="is in use"):
+            bind("localhost", port)
+
+
+def test_an_address_that_cannot_be_had_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    infos = [
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, 0))
+        for host in ("192.0.2.1", "127.0.0.1", "127.0.0.2")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
+    bound = bind("localhost", 0)
+    names = [sock.getsockname() for sock in bound]
+    for sock in bound:
+        sock.close()
+    assert [host for host, _ in names] == ["127.0.0.1", "127.0.0.2"]
+    assert names[0][1] == names[1][1] != 0
+
+
+def test_an_application_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import no_such_thing\n")
+    port = ("--port", "0")
+    assert "no module 'missing'" in no_traceback("serve", "missing", *port, cwd=tmp_path)
+    assert "'no_such_thing', which is not" in no_traceback("serve", "app", *port, cwd=tmp_path)
+    assert "write app:app" in no_traceback("serve", "app.py", *port, cwd=tmp_path)
+    text = no_traceback("serve", "missing", "--reload", *port, cwd=tmp_path)
+    assert "no module 'missing'" in text
+
+
+def test_the_folder_of_the_application(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "reporting.py").write_text(REPORTING_APP)
+    arguments = ("serve", "reporting", "--app-dir", "sub")
+    with serving(*arguments, cwd=tmp_path) as (_, address):
+        assert json.loads(get(address))["max_clients"] is None
+
+
+def test_a_factory(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text(
+        "from hubbub import Hub\ndef create():\n    return Hub(max_clients=1)\n"
+    )
+    with (
+        serving("serve", "made:create", "--factory", cwd=tmp_path) as (_, address),
+        connect(f"ws://{address}/", proxy=None) as client,
+    ):
+        client.send("made")
+        assert client.recv(PATIENCE_S) == "made"
+
+
+def test_a_wrong_setting_in_the_code(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("from hubbub import Hub\napp = Hub(max_client=5)\n")
+    text = no_traceback("serve", "app", "--port", "0", cwd=tmp_path)
+    assert "app: max_client = 5 (keyword): no such setting; did you mean max_clients?" in text
+
+
+def test_a_start_that_fails_is_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from hubbub import Hub\nhub = Hub()\n"
+        "async def inner(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+        "app = hub.mount(inner)\n"
+    )
+    code, out, err = run("serve", "app", "--port", "0", cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert "no database" in err
+    assert err.endswith("Error: the server did not start; see the lines above\n")
+    assert "Traceback" not in err
+
+
+def test_a_number_of_workers_that_is_none() -> None:
+    text = no_traceback("serve", "--port", "0", env={"WEB_CONCURRENCY": "all"})
+    assert "WEB_CONCURRENCY='all': must be a number of processes" in text
+
+
+def without(tmp_path: Path, module: str) -> dict[str, str]:
+    """Return an environment in which a module is not installed."""
+    lines = ["import importlib.util", "found = importlib.util.find_spec"]
+    lines += [
+        f"importlib.util.find_spec = lambda n, p=None: None if n == {module!r} else found(n, p)"
+    ]
+    (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
+    source = clean_environment()["PYTHONPATH"]
+    return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{source}"}
+
+
+def test_a_missing_extra(tmp_path: Path) -> None:
+    text = no_traceback("demo", "--port", "0", env=without(tmp_path, "jinja2"))
+    assert "jinja2 is not installed: run  pip install 'hubbub[demo]'" in text
+
+
+def test_a_missing_uvloop_is_a_warning_only(tmp_path: Path) -> None:
+    env = without(tmp_path, "uvloop")
+    with serving("serve", env=env) as (server, address):
+        assert get(address, "/healthz") == b"ok\n"
+        assert "Warning: uvloop is not installed" in server.err
+        assert "pip install uvloop" in server.err
+
+
+# The demo.
+
+
+def test_the_demo_says_where_it_is() -> None:
+    with command("demo", "--port", "0") as server:
+        address = server.wait_for(r"http://localhost:(\d+)/websocket")
+        url = f"127.0.0.1:{address[1]}"
+        assert b"<html" in get(url, "/websocket")
+        server.interrupt()
+        assert server.wait() == 0
+
+
+def test_the_demo_listens_on_8080() -> None:
+    options: dict[str | None, Any] = {one.name: one.default for one in main.commands["demo"].params}
+    assert (options["host"], options["port"]) == ("127.0.0.1", 8080)
+
+
+def test_two_servers_do_not_share_a_port() -> None:
+    with serving("serve") as (_, address):
+        port = address.rpartition(":")[2]
+        results: list[str] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(no_traceback("serve", "--port", port)))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert len(results) == 2
