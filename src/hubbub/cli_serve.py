@@ -98,7 +98,8 @@ class _ServeCommand(click.Command):
     """A command whose help keeps the hub's settings apart from the server's options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        server, hub = [], []
+        server: list[tuple[str, str]] = []
+        hub: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None and isinstance(param, click.Option):
@@ -337,8 +338,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
     if decisive or not sockets:
         for sock in sockets:
             sock.close()
-        error = (decisive or problems)[0]
-        raise click.ClickException(_why_unbound(host, port, error)) from error
+        problem = (decisive or problems)[0]
+        raise click.ClickException(_why_unbound(host, port, problem)) from problem
     return sockets
 
 
