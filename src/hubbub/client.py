@@ -49,6 +49,7 @@ class Client:
     __slots__ = (
         "__weakref__",
         "_hub",
+        "_is_cut",
         "_meta",
         "_missed",
         "address",
@@ -97,6 +98,7 @@ class Client:
         self._hub = hub
         self._meta: dict[str, Any] | None = dict(meta) if meta else None
         self._missed = 0
+        self._is_cut = False
 
     def __repr__(self) -> str:
         user = "" if self.user is None else f" user={self.user!r}"
@@ -156,7 +158,9 @@ class Client:
         for entry in entries:
             if self.close_info is not None:
                 return
-            if self.transport.writable and not self.outbox:
+            if self._is_cut:
+                self._drop(len(entry.batch), entry.room)
+            elif self.transport.writable and not self.outbox:
                 self._hub.wrote(entry.batch)
                 self.transport.write(entry.batch)
             else:
@@ -164,6 +168,8 @@ class Client:
 
     def pump(self) -> None:
         """Move what waits into the transport while it is writable. Transports call it."""
+        if self._is_cut:
+            return
         outbox = self.outbox
         if outbox is not None:
             while self.transport.writable:
@@ -186,10 +192,15 @@ class Client:
         try:
             dropped = self.outbox.push(entry)
         except Overflow as overflow:
+            # It is closed after the running fan-out, and must not see what comes after the gap.
+            self._is_cut = True
             self.outbox.clear()
             self._hub.overflowed(self, overflow)
             return
         if dropped:
-            self.dropped += dropped
             self._missed += dropped
-            self._hub.dropped(self, dropped, entry.room)
+            self._drop(dropped, entry.room)
+
+    def _drop(self, count: int, room: str) -> None:
+        self.dropped += count
+        self._hub.dropped(self, count, room)

@@ -93,8 +93,11 @@ class Fanout:
         personal, self._personal = self._personal, {}
         joined_at, self._joined_at = self._joined_at, {}
         by_room: dict[Members, list[int]] = {}
+        directs: dict[Client, list[int]] = {}
         for index, (target, _, _) in enumerate(pending):
-            if type(target) is Members:
+            if isinstance(target, Client):
+                directs.setdefault(target, []).append(index)
+            else:
                 by_room.setdefault(target, []).append(index)
         for members in by_room:
             members.dirty = False
@@ -104,7 +107,8 @@ class Fanout:
         if by_room:
             self._deliver_rooms(by_room, pending, personal)
         for client, intervals in personal.items():
-            self._deliver_personal(client, intervals, pending, by_room, joined_at)
+            chosen = self._chosen(client, intervals, pending, by_room, joined_at)
+            self._deliver_personal(client, chosen + directs.get(client, []), pending)
 
     def _deliver_room(self, members: Members, pending: _Pending) -> None:
         batch = Batch([frame for _, frame, _ in pending])
@@ -135,37 +139,39 @@ class Fanout:
                 group.append(client)
         for mark, group in groups.items():
             indices: list[int] = []
-            for number, members in enumerate(rooms):
-                if mark >> number & 1:
-                    indices += by_room[members]
-            if mark & (mark - 1):
+            is_merge = mark & (mark - 1)
+            while mark:
+                # From bit to bit, not from room to room: a turn may publish to thousands of rooms.
+                indices += by_room[rooms[mark.bit_length() - 1]]
+                mark ^= 1 << (mark.bit_length() - 1)
+            if is_merge:
                 indices.sort()
             batch = Batch([pending[index][1] for index in indices])
             self._deliver(group, batch, partial(self._entries, indices, pending))
 
-    def _deliver_personal(
+    def _chosen(
         self,
         client: Client,
         left: list[_Interval],
         pending: _Pending,
         by_room: dict[Members, list[int]],
         joined_at: dict[tuple[Client, Members], int],
-    ) -> None:
-        """Deliver to one client what is its own: the merge of its rooms and its direct sends."""
-        if client.close_info is not None:
-            return
+    ) -> list[int]:
+        """Return the places of what one client gets from its rooms, those it left included."""
         intervals = list(left)
         for members in client.memberships.values():
             if members in by_room:
                 intervals.append((members, joined_at.get((client, members), 0), len(pending)))
-        chosen = [
+        return [
             index
             for members, start, stop in intervals
             for index in by_room.get(members, ())
             if start <= index < stop and pending[index][2] is not client
         ]
-        chosen += [index for index, (target, _, _) in enumerate(pending) if target is client]
-        if chosen:
+
+    def _deliver_personal(self, client: Client, chosen: list[int], pending: _Pending) -> None:
+        """Deliver to one client what is its own: the merge of its rooms and its direct sends."""
+        if chosen and client.close_info is None:
             chosen.sort()
             batch = Batch([pending[index][1] for index in chosen])
             self._deliver([client], batch, partial(self._entries, chosen, pending))
@@ -180,7 +186,7 @@ class Fanout:
         for index in indices:
             target, frame, _ = pending[index]
             policy, room = self._policy, EVERYBODY
-            if type(target) is Members:
+            if isinstance(target, Members):
                 policy, room = target.policy, target.name
             is_same = runs and runs[-1][0] == policy and (policy != "latest" or runs[-1][1] == room)
             if is_same:

@@ -5,7 +5,9 @@ What must not live here: calling order and errors (`inbound`) and the decorators
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -18,15 +20,21 @@ from .model import Close, Handshake
 Function = Callable[..., Any]
 
 
+def _signature(function: Function) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        # An annotation that only a type checker can resolve must not prevent the others' reading.
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
 def _parameters(function: Function) -> list[inspect.Parameter]:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = list(_signature(function).parameters.values())
     required = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if required:
         raise TypeError(f"{_name(function)}: a handler is called with positional arguments only")
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return parameters
-    return [p for p in parameters if p.kind in kinds]
+    return [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
 
 
 def _name(function: Function) -> str:
@@ -36,13 +44,12 @@ def _name(function: Function) -> str:
 def check_arity(function: Function, least: int, most: int, shape: str) -> int:
     """Return with how many arguments to call `function`; raise `TypeError` naming `shape`."""
     parameters = _parameters(function)
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return most
-    needed = sum(p.default is p.empty for p in parameters)
-    if needed > most or len(parameters) < least:
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    needed = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters)
+    if needed > most or (len(parameters) < least and not takes_any):
         raise TypeError(f"{_name(function)}: expected {shape}")
     # A parameter with a default is the application's own, unless the hub always fills it.
-    return max(needed, least)
+    return most if takes_any else max(needed, least)
 
 
 def annotation_of(function: Function, position: int, default: Any) -> Any:
@@ -53,17 +60,29 @@ def annotation_of(function: Function, position: int, default: Any) -> Any:
     parameter = parameters[position]
     if parameter.annotation is inspect.Parameter.empty:
         return default
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
+    annotation = parameter.annotation
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__
+    return _resolve(function, annotation) if isinstance(annotation, str) else annotation
+
+
+def _resolve(function: Function, annotation: str) -> Any:
+    """Evaluate one annotation where the function stands; the others may be a type checker's only."""
     target = inspect.unwrap(function)
+    while isinstance(target, functools.partial):
+        target = inspect.unwrap(target.func)
     if not inspect.isroutine(target):
         target = type(target).__call__
     namespace = dict(inspect.getclosurevars(target).nonlocals) if inspect.isfunction(target) else {}
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"it": annotation}
     try:
-        return typing.get_type_hints(target, localns=namespace)[parameter.name]
-    except (NameError, KeyError) as error:
+        return typing.get_type_hints(holder, getattr(target, "__globals__", {}), namespace)["it"]
+    except Exception as error:
         raise TypeError(
-            f"{_name(function)}: the annotation {parameter.annotation!r} cannot be resolved "
+            f"{_name(function)}: the annotation {annotation!r} cannot be resolved "
             f"({error}); define the type at the module's level"
         ) from None
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+_ROUNDING = 1e-6
+"""A turn that is early by this part of a tick is on time: floating-point seconds do not add up."""
+
 
 class Living(Protocol):
     """What the wheel needs of its members."""
@@ -50,30 +53,31 @@ class Heartbeat(Generic[T]):
     def add(self, member: T, now: float) -> None:
         """Watch `member` from now on; it counts as seen now."""
         member.seen = now
-        self._place(member, now + self.ping_interval_s, now)
+        self._place(member, now + self.ping_interval_s)
 
     def remove(self, member: T) -> None:
         """Stop watching `member`. Unknown members are no error."""
         slot = self._where.pop(member, None)
         if slot is not None:
-            del self._slots[slot][member]
+            self._slots[slot].pop(member, None)
 
     def turn(self, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]) -> None:
         """Move the wheel to `now`; call `ping` and `overdue` for the members that are due."""
         late = now - self._last - self.tick_s
         if late > max(2 * self.tick_s, 0.5):
-            self._give_back(late)
-        steps = min(int((now - self._last) / self.tick_s), len(self._slots))
-        if steps <= 0:
+            self._give_back(late, now)
+        ticks = int((now - self._last) / self.tick_s + _ROUNDING)
+        if ticks <= 0:
             return
-        self._last += int((now - self._last) / self.tick_s) * self.tick_s
-        for _ in range(steps):
+        self._last += ticks * self.tick_s
+        for _ in range(min(ticks, len(self._slots))):
             self._turn = (self._turn + 1) % len(self._slots)
             due, self._slots[self._turn] = self._slots[self._turn], {}
             for member in due:
-                del self._where[member]
-            for member in due:
-                self._look_at(member, now, ping, overdue)
+                # What is done about one member may remove another.
+                if self._where.get(member) == self._turn:
+                    del self._where[member]
+                    self._look_at(member, now, ping, overdue)
 
     def _look_at(
         self, member: T, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]
@@ -84,18 +88,19 @@ class Heartbeat(Generic[T]):
             overdue(member)
             return
         if silent_s > self.ping_interval_s - self.tick_s:
-            self._place(member, member.seen + self.pong_timeout_s, now)
+            self._place(member, member.seen + self.pong_timeout_s)
             ping(member)
         else:
-            self._place(member, member.seen + self.ping_interval_s, now)
+            self._place(member, member.seen + self.ping_interval_s)
 
-    def _place(self, member: T, deadline: float, now: float) -> None:
+    def _place(self, member: T, deadline: float) -> None:
         steps = int((deadline - self._last) / self.tick_s)
         steps = max(1, min(steps, len(self._slots) - 1))
         slot = (self._turn + steps) % len(self._slots)
         self._slots[slot][member] = None
         self._where[member] = slot
 
-    def _give_back(self, late_s: float) -> None:
+    def _give_back(self, late_s: float, now: float) -> None:
         for member in self._where:
-            member.seen += late_s
+            # Who spoke after the sleep, before this turn, owes nothing and is given nothing.
+            member.seen = min(member.seen + late_s, now)

@@ -61,8 +61,13 @@ class Inbound:
         self._log_limiter = LogLimiter()
 
     def connected(self, client: Client, handshake: Handshake) -> None:
-        """Run the connect handlers, one after another, before the client's first message."""
+        """Run the connect handlers, one after another, before the client's first message.
+
+        One that closes the client is the last: the others would meet a client that is gone.
+        """
         for position, (function, arity) in enumerate(self._handlers.connect):
+            if client.close_info is not None:
+                return
             result = self._call(client, function, (client, handshake)[:arity])
             if result is not None:
                 rest = self._handlers.connect[position + 1 :]
@@ -78,6 +83,8 @@ class Inbound:
     ) -> None:
         await self._finish(client, first)
         for function, arity in rest:
+            if client.close_info is not None:
+                return
             result = self._call(client, function, (client, handshake)[:arity])
             if result is not None:
                 await self._finish(client, result)
@@ -89,6 +96,8 @@ class Inbound:
         stats.bytes_in += len(frame.payload)
         if client.bucket is not None and not client.bucket.take(self._clock()):
             stats.rate_limited += 1
+            limit = f"{self._settings.messages_per_second:g} messages per second"
+            self._log(logging.INFO, "rate", client, "sent more than %s; closed", limit)
             self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many messages")
             return
         handlers = self._handlers
@@ -136,6 +145,8 @@ class Inbound:
 
     def caught_up(self, client: Client, count: int) -> None:
         """Run the drop handlers: the client missed `count` messages and is writable again."""
+        if client.close_info is not None:
+            return
         for function in self._handlers.drop:
             result = self._call(client, function, (client, count))
             if result is not None:
@@ -153,7 +164,7 @@ class Inbound:
         except Exception as error:
             self._failed(client, error)
         else:
-            if asyncio.iscoroutine(verdict):
+            if hasattr(verdict, "__await__"):
                 later = self._validate_later(client, frame, function, message, verdict)
                 self._wait(client, later)
             elif verdict is False:
@@ -215,26 +226,34 @@ class Inbound:
 
     def _wait(self, client: Client, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the client's one task; its transport holds messages back meanwhile."""
-        task = self._desk.spawn(work, f"handler {client.id}")
-        if task.done():
-            return
+        # Before the first step, which Python may take at once: a goodbye in it waits for the rest.
         client.busy = True
         client.idle = asyncio.get_running_loop().create_future()
-        client.transport.pause_reading()
-        task.add_done_callback(lambda _: self._idle(client))
+        task = self._desk.spawn(work, f"handler {client.id}")
+        if task.done():
+            self._end_busy(client)
+        else:
+            client.transport.pause_reading()
+            task.add_done_callback(lambda _: self._idle(client))
 
-    def _idle(self, client: Client) -> None:
+    def _end_busy(self, client: Client) -> None:
         client.busy = False
         idle, client.idle = client.idle, None
         if idle is not None and not idle.done():
             idle.set_result(None)
+
+    def _idle(self, client: Client) -> None:
+        self._end_busy(client)
         client.seen = max(client.seen, self._clock())
         client.transport.resume_reading()
 
     def _refuse(self, client: Client, error: CommandError) -> None:
-        """An invalid message: count it, then answer, ignore or close as set."""
+        """An invalid message: count it, then answer, ignore or close as set.
+
+        The log gets the error's code alone: its text may quote the message, and so a token in it.
+        """
         self._stats.invalid += 1
-        self._log(logging.INFO, "invalid", client, "sent an invalid message: %s", str(error))
+        self._log(logging.INFO, "invalid", client, "sent an invalid message: %s", error.code)
         action = self._settings.on_invalid
         if action == "reply":
             self._desk.send(client, self._handlers.dialect.error(error))

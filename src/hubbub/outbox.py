@@ -95,12 +95,17 @@ class Outbox:
         self.nbytes += size
 
     def _push_over_oldest(self, entry: Entry, size: int) -> int:
-        """Make room by dropping from the front, but never what was queued under `disconnect`."""
+        """Make room by dropping from the front, but never what was queued under `disconnect`.
+
+        What cannot fit even then is dropped itself, and costs the others nothing.
+        """
+        pinned = [old for old in self._entries if old.policy == "disconnect"]
+        pinned_bytes = sum(len(old.batch.wire) for old in pinned)
+        if len(pinned) >= self.max_entries or pinned_bytes + size > self.max_bytes:
+            return len(entry.batch)
         dropped = 0
         while not self._fits(size):
-            victim = next((old for old in self._entries if old.policy != "disconnect"), None)
-            if victim is None:
-                return dropped + len(entry.batch)
+            victim = next(old for old in self._entries if old.policy != "disconnect")
             self._remove(victim)
             dropped += len(victim.batch)
         self._append(entry, size)

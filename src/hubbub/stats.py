@@ -28,6 +28,7 @@ class Stats:
     protocol_errors: int = 0
     rate_limited: int = 0
     handler_errors: int = 0
+    loop_stalls: int = 0
     sends_to_gone: int = 0
     refused: dict[str, int] = field(default_factory=dict)
 

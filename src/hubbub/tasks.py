@@ -6,11 +6,18 @@ What must not live here: what they do. The registry keeps one `Tasks` per run.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from .ticker import Ticker
+
+logger = logging.getLogger("hubbub")
+
+_CANCEL_ROUNDS = 2
+"""How often a task is cancelled: one that swallows the first time often ends at the second."""
+_CANCEL_ROUND_S = 0.5
 
 
 class Tasks:
@@ -44,13 +51,21 @@ class Tasks:
 
     async def end(self, grace_s: float) -> None:
         """Stop the tickers; let the others finish within `grace_s`, then cancel them."""
-        for task in self._tickers:
-            task.cancel()
-        await asyncio.gather(*self._tickers, return_exceptions=True)
+        await _cancel(self._tickers)
         self._tickers.clear()
         running = [task for task in self._running if task is not asyncio.current_task()]
         if running:
             _, late = await asyncio.wait(running, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await _cancel(late)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and see them end. One that takes no notice must not hold up a shutdown."""
+    waiting = set(tasks)
+    for _ in range(_CANCEL_ROUNDS):
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_ROUND_S)
+    for task in waiting:
+        logger.error("the task %s cannot be cancelled; it is left behind", task.get_name())

@@ -37,7 +37,8 @@ class Ticker:
         """Tick until cancelled."""
         loop = asyncio.get_running_loop()
         due = loop.time() + self.period_s
-        while True:
+        # Asked each time, since a function may swallow the cancellation.
+        while not _is_cancelled():
             await asyncio.sleep(max(0.0, due - loop.time()))
             if self._is_wanted():
                 await self._tick()
@@ -49,6 +50,18 @@ class Ticker:
             result = self.function()
             if hasattr(result, "__await__"):
                 await result
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            self._log_failure()  # only something that the function awaited
         except Exception:
-            name = getattr(self.function, "__qualname__", repr(self.function))
-            logger.exception("the ticker %s failed; it goes on", name)
+            self._log_failure()
+
+    def _log_failure(self) -> None:
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        logger.exception("the ticker %s failed; it goes on", name)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -63,10 +63,11 @@ class PortableTransport:
         finally:
             self.writable = False
             self._is_over = True
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            # Before the next await: a cancelled scope of anyio's cancels that one as well.
             self._hub.gone(self)
             self._hub.lost(client, code, "")
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     # The hub's side
 

@@ -7,6 +7,7 @@ and tells it who comes, goes and stalls.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,12 +15,20 @@ from .client import Client
 from .heartbeat import Heartbeat
 from .settings import Settings
 
+_LONG_PAUSE_S = 0.5
+_SLACK_S = 0.002
+"""A look is made this much after its time: a timer that fires a little early is not too early."""
+
+STALL_S = 0.25
+"""From this lateness of the event loop on, something has blocked it."""
+
 
 class Judge(Protocol):
     """What becomes of a client that the watch has found."""
 
     def found_dead(self, client: Client) -> None: ...
     def found_stuck(self, client: Client, limit_s: float) -> None: ...
+    def found_lag(self, lag_s: float) -> None: ...
 
 
 class Watch:
@@ -32,19 +41,30 @@ class Watch:
         self._settings = settings
         self._judge = judge
         self._clock = clock
+        self._began = self._looked_at = clock()
         self._wheel: Heartbeat[Client] = Heartbeat(
-            settings.ping_interval_s, settings.pong_timeout_s, clock()
+            settings.ping_interval_s, settings.pong_timeout_s, self._began
         )
         self._stalled: dict[Client, tuple[float, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._period_s = self._wheel.tick_s
+        self.lag_s = 0.0
+        """How late the event loop was at the last look, in seconds."""
+        tick_s, looks = self._wheel.tick_s, 1
         if settings.write_timeout_s is not None:
-            self._period_s = min(self._period_s, settings.write_timeout_s / 4)
+            looks = max(1, math.ceil(tick_s / (settings.write_timeout_s / 4)))
+        self.period_s = tick_s / looks
+        """From one look to the next, in seconds: a tick of the wheel, or an even part of it."""
 
     def start(self) -> None:
         """Look again and again, until `stop`."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._period_s, self._look_and_go_on)
+        self._timer = loop.call_later(self._next_look_s(), self._look_and_go_on)
+
+    def _next_look_s(self) -> float:
+        """Keep the beat of the wheel: looks that drift against it find the silent a tick late."""
+        slack_s = min(_SLACK_S, self.period_s / 10)
+        wait_s = self.period_s - (self._clock() - self._began - slack_s) % self.period_s
+        return wait_s if wait_s > 1.001 * slack_s else wait_s + self.period_s
 
     def stop(self) -> None:
         """Look no more. Stopping twice is no error."""
@@ -73,11 +93,18 @@ class Watch:
     def look(self) -> None:
         """Look at everybody who is due now."""
         now = self._clock()
+        # As in the wheel: a look that comes far too late says nothing about the peers.
+        pause_s = now - self._looked_at - self.period_s
+        self._looked_at = now
+        self._look_at_stalled(now, pause_s if pause_s > _LONG_PAUSE_S else 0.0)
         self._wheel.turn(now, self._ping, self._overdue)
-        self._look_at_stalled(now)
 
     def _look_and_go_on(self) -> None:
+        assert self._timer is not None
+        self.lag_s = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
         self.start()
+        if self.lag_s >= STALL_S:
+            self._judge.found_lag(self.lag_s)
         self.look()
 
     def _ping(self, client: Client) -> None:
@@ -92,13 +119,19 @@ class Watch:
         else:
             self._judge.found_dead(client)
 
-    def _look_at_stalled(self, now: float) -> None:
+    def _look_at_stalled(self, now: float, pause_s: float) -> None:
         limit_s = self._settings.write_timeout_s
         for client, (since, progress) in list(self._stalled.items()):
             current = client.transport.progress()
+            if client not in self._stalled:
+                continue  # what was done about another client has ended this one
             if client.outbox is None:
                 del self._stalled[client]
             elif current != progress:
+                # Who takes bytes is alive, though its socket had no place for a ping.
+                client.seen = now
                 self._stalled[client] = (now, current)
+            elif pause_s:
+                self._stalled[client] = (min(since + pause_s, now), progress)
             elif limit_s is not None and now - since >= limit_s:
                 self._judge.found_stuck(client, limit_s)

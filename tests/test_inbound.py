@@ -1,0 +1,641 @@
+"""Inbound: all that a connection, a message or a goodbye may cause, through clients in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+
+from hubbub import Client, Close, CommandError, Disconnected, Handshake, Hub
+from hubbub.testing import FakeClock, MemoryClient, connect, settle
+
+pytestmark = pytest.mark.anyio
+
+
+class Move(msgspec.Struct):
+    x: int
+
+
+class Login(pydantic.BaseModel):
+    token: int
+
+
+async def started(hub: Hub | None = None, **settings: Any) -> Hub:
+    hub = hub or Hub(**settings)
+    await hub.start()
+    return hub
+
+
+def code_of(peer: MemoryClient) -> int | None:
+    return None if peer.closed is None else peer.closed.code
+
+
+# Messages
+
+
+async def test_s06_without_handlers_everybody_gets_every_message_the_sender_too() -> None:
+    hub = await started()
+    ann, bob = connect(hub), connect(hub, fast=False)
+    ann.send("hello")
+    bob.send(b"\x00")
+    await settle(hub)
+    assert ann.received == bob.received == ["hello", b"\x00"]
+    stats = hub.stats()
+    assert (stats["messages_in"], stats["bytes_in"]) == (2, 6)
+    await hub.stop()
+
+
+async def test_s04_a_plain_handler_runs_in_place() -> None:
+    hub = Hub()
+    seen: list[tuple[str, str]] = []
+    hub.on_message(lambda client, message: seen.append((client.id, message)))
+    await started(hub)
+    peer = connect(hub, client_id="ann")
+    peer.send("1")
+    assert seen == [("ann", "1")]
+    assert peer.transport.is_reading
+    assert not peer.client.busy
+    await hub.stop()
+
+
+async def test_s04_async_handlers_of_one_client_run_one_at_a_time_those_of_others_beside_them() -> (
+    None
+):
+    hub = Hub()
+    log: list[str] = []
+    gates = {"ann": asyncio.Event(), "bob": asyncio.Event()}
+
+    @hub.on_message
+    async def slow(client: Client, message: str) -> None:
+        log.append(f"{client.id} begins {message}")
+        await gates[client.id].wait()
+        log.append(f"{client.id} ends {message}")
+
+    await started(hub)
+    ann, bob = connect(hub, client_id="ann"), connect(hub, client_id="bob")
+    for message in ("1", "2", "3"):
+        ann.send(message)
+    bob.send("4")
+    await settle(hub)
+    assert log == ["ann begins 1", "bob begins 4"]
+    assert ann.client.busy
+    assert not ann.transport.is_reading
+    assert hub.stats()["messages_in"] == 2
+    gates["ann"].set()
+    await settle(hub)
+    assert log[2:] == [f"ann {verb} {n}" for n in "123" for verb in ("begins", "ends")][1:]
+    assert bob.client.busy
+    assert ann.transport.is_reading
+    gates["bob"].set()
+    await settle(hub)
+    assert not bob.client.busy
+    await hub.stop()
+
+
+async def test_an_async_handler_that_never_waits_keeps_the_order_too() -> None:
+    hub = Hub()
+
+    @hub.on_message
+    async def echo(client: Client, message: str) -> None:
+        client.send(message)
+
+    await started(hub)
+    peer = connect(hub)
+    for number in range(50):
+        peer.send(str(number))
+    await settle(hub)
+    while not peer.transport.is_reading or len(peer.received) < 50:
+        await settle(hub)
+    assert peer.received == [str(number) for number in range(50)]
+    await hub.stop()
+
+
+async def test_a_plain_function_may_return_something_to_await() -> None:
+    hub = Hub()
+    done: list[str] = []
+
+    async def work(message: str) -> None:
+        await asyncio.sleep(0)
+        done.append(message)
+
+    @hub.on_message
+    def starts(client: Client, message: str) -> Awaitable[None]:
+        return asyncio.ensure_future(work(message))
+
+    await started(hub)
+    peer = connect(hub)
+    peer.send("1")
+    peer.send("2")
+    await settle(hub)
+    assert done == ["1", "2"]
+    await hub.stop()
+
+
+async def test_typed_handlers() -> None:
+    hub = Hub()
+    moves: list[object] = []
+
+    @hub.on("move")
+    def moved(client: Client, message: Move) -> None:
+        moves.append(message)
+
+    @hub.on("any")
+    def anything(client: Client, message) -> None:  # type: ignore[no-untyped-def]
+        moves.append(message)
+
+    await started(hub)
+    peer = connect(hub)
+    peer.send({"type": "move", "x": 1})
+    peer.send({"type": "any", "y": 2})
+    peer.send({"type": "move", "x": "1"})
+    peer.send({"type": "fly"})
+    await settle(hub)
+    assert moves == [Move(1), {"type": "any", "y": 2}]
+    assert [reply["code"] for reply in peer.json()] == ["invalid_message", "unknown_type"]
+    assert hub.stats()["invalid"] == 2
+    await hub.stop()
+
+
+# Connecting and leaving
+
+
+async def test_s04_connect_handlers_run_one_after_another_and_before_the_first_message() -> None:
+    hub = Hub()
+    log: list[str] = []
+    gate = asyncio.Event()
+
+    @hub.on_connect
+    def first(client: Client) -> None:
+        log.append("first")
+
+    @hub.on_connect
+    async def second(client: Client, handshake: Handshake) -> None:
+        await gate.wait()
+        log.append(f"second {handshake.query['room']}")
+
+    @hub.on_connect
+    async def third(client: Client) -> None:
+        log.append("third")
+
+    @hub.on_connect
+    def fourth(client: Client) -> None:
+        log.append("fourth")
+
+    hub.on_message(lambda client, message: log.append(message))
+    await started(hub)
+    peer = connect(hub, query={"room": "red"})
+    peer.send("message")
+    await settle(hub)
+    assert log == ["first"]
+    gate.set()
+    await settle(hub)
+    assert log == ["first", "second red", "third", "fourth", "message"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_connect_handler_that_closes_is_the_last(is_async: bool) -> None:
+    """Otherwise "joined" would be announced after "left"."""
+    hub = Hub()
+    log: list[str] = []
+
+    def refuse(client: Client) -> None:
+        raise Disconnected(4501, "not today")
+
+    async def refuse_later(client: Client) -> None:
+        await asyncio.sleep(0)
+        refuse(client)
+
+    hub.on_connect(refuse_later if is_async else refuse)
+    hub.on_connect(lambda client: log.append("joined"))
+    hub.on_disconnect(lambda client: log.append("left"))
+    await started(hub)
+    peer = connect(hub)
+    await settle(hub)
+    assert peer.closed == Close(4501, "not today", by_server=True)
+    assert log == ["left"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_s04_disconnect_handlers_learn_how_it_ended(is_async: bool) -> None:
+    hub = Hub()
+    log: list[object] = []
+
+    async def leaves_later(client: Client, close: Close) -> None:
+        await asyncio.sleep(0)
+        log.append(close)
+
+    @hub.on_disconnect
+    def leaves(client: Client) -> None:
+        log.append(client.rooms)
+
+    if is_async:
+        hub.on_disconnect(leaves_later)
+    hub.on_disconnect(lambda client: log.append("plain"))
+    if is_async:
+        hub.on_disconnect(leaves_later)
+    await started(hub)
+    peer = connect(hub)
+    peer.client.join("red")
+    peer.close(4000, "bye")
+    await settle(hub)
+    close = Close(4000, "bye")
+    last: list[object] = [close, "plain", close] if is_async else ["plain"]
+    assert log == [frozenset({"red"}), *last]
+    await hub.stop()
+
+
+async def test_disconnect_handlers_run_after_what_the_clients_handlers_still_do() -> None:
+    hub = Hub()
+    log: list[str] = []
+    gate = asyncio.Event()
+
+    @hub.on_message
+    async def slow(client: Client, message: str) -> None:
+        await gate.wait()
+        log.append("handled")
+
+    @hub.on_disconnect
+    async def left(client: Client) -> None:
+        log.append("left")
+
+    await started(hub)
+    peer = connect(hub)
+    peer.send("1")
+    peer.send("never read")
+    await settle(hub)
+    peer.transport.cut()
+    await settle(hub)
+    assert log == []
+    assert len(hub) == 0
+    gate.set()
+    await settle(hub)
+    assert log == ["handled", "left"]
+    await hub.stop()
+
+
+async def test_who_closes_in_a_handler_is_left_only_when_the_handler_has_ended() -> None:
+    """Whether Python takes the first step of a task at once (3.12) or later (3.11)."""
+    hub = Hub()
+    log: list[str] = []
+
+    @hub.on_message
+    async def leaves(client: Client, message: str) -> None:
+        client.close()
+        log.append("closed")
+        if message == "slow":
+            await asyncio.sleep(0)
+        log.append("end")
+
+    hub.on_disconnect(lambda client: log.append("left"))
+    await started(hub)
+    for message in ("slow", "quick"):
+        connect(hub).send(message)
+        await settle(hub)
+        assert log == ["closed", "end", "left"]
+        log.clear()
+    await hub.stop()
+
+
+# Validation
+
+
+def refuse_with_value_error(client: Client, message: Any) -> None:
+    raise ValueError("too\nlong")
+
+
+def refuse_without_words(client: Client, message: Any) -> None:
+    raise ValueError
+
+
+def refuse_with_command_error(client: Client, message: Any) -> None:
+    raise CommandError("forbidden", "not for you", temporary=True)
+
+
+async def refuse_async(client: Client, message: Any) -> bool:
+    await asyncio.sleep(0)
+    return False
+
+
+async def refuse_async_with_error(client: Client, message: Any) -> bool:
+    raise CommandError("late", "no")
+
+
+def refuse_by_future(client: Client, message: Any) -> Awaitable[bool]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(False)
+    return future
+
+
+@pytest.mark.parametrize(
+    ("validate", "code", "text"),
+    [
+        (lambda client, message: False, "invalid_message", "the message was refused"),
+        (refuse_with_value_error, "invalid_message", "too\ufffdlong"),
+        (refuse_without_words, "invalid_message", "the message was refused"),
+        (refuse_with_command_error, "forbidden", "not for you"),
+        (refuse_async, "invalid_message", "the message was refused"),
+        (refuse_async_with_error, "late", "no"),
+        (refuse_by_future, "invalid_message", "the message was refused"),
+    ],
+)
+@pytest.mark.parametrize("has_handler", [False, True])
+async def test_s17_validate_refuses_and_the_socket_lives(
+    validate: Callable[[Client, Any], Any], code: str, text: str, has_handler: bool
+) -> None:
+    hub = Hub()
+    handled: list[str] = []
+    hub.validate(validate)
+    if has_handler:
+        hub.on_message(lambda client, message: handled.append(message))
+    await started(hub)
+    peer, other = connect(hub), connect(hub)
+    peer.send("x")
+    await settle(hub)
+    (reply,) = peer.json()
+    assert (reply["type"], reply["code"], reply["message"]) == ("error", code, text)
+    assert reply.get("temporary", False) is (code == "forbidden")
+    assert handled == other.received == []
+    assert hub.stats()["invalid"] == 1
+    assert peer.client.is_connected
+    await hub.stop()
+
+
+async def allow_async(client: Client, message: Any) -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("validate", [lambda client, message: None, allow_async])
+@pytest.mark.parametrize("handler", ["none", "plain", "async"])
+async def test_s17_what_validate_lets_pass_is_handled_in_order(
+    validate: Callable[[Client, Any], Any], handler: str
+) -> None:
+    hub = Hub()
+    seen: list[str] = []
+
+    async def takes_later(client: Client, message: str) -> None:
+        await asyncio.sleep(0)
+        seen.append(message)
+
+    hub.validate(validate)
+    if handler == "plain":
+        hub.on_message(lambda client, message: seen.append(message))
+    elif handler == "async":
+        hub.on_message(takes_later)
+    await started(hub)
+    peer = connect(hub)
+    peer.send("1")
+    peer.send("2")
+    await settle(hub)
+    await settle(hub)
+    assert (peer.received if handler == "none" else seen) == ["1", "2"]
+    assert hub.stats()["invalid"] == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_validate_that_fails_is_a_handler_that_fails(is_async: bool) -> None:
+    hub = Hub()
+
+    def broken(client: Client, message: Any) -> None:
+        raise RuntimeError("broken")
+
+    async def broken_later(client: Client, message: Any) -> None:
+        await asyncio.sleep(0)
+        raise RuntimeError("broken")
+
+    hub.validate(broken_later if is_async else broken)
+    await started(hub)
+    peer = connect(hub)
+    peer.send("x")
+    await settle(hub)
+    assert code_of(peer) == 1011
+    assert peer.received == []
+    stats = hub.stats()
+    assert (stats["handler_errors"], stats["invalid"]) == (1, 0)
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("on_invalid", "replies", "code"), [("reply", 1, None), ("ignore", 0, None), ("close", 0, 1008)]
+)
+async def test_s17_what_an_invalid_message_causes_is_a_setting(
+    on_invalid: str, replies: int, code: int | None
+) -> None:
+    hub = Hub(on_invalid=on_invalid)
+
+    @hub.on_message
+    def moved(client: Client, message: Move) -> None: ...
+
+    await started(hub)
+    peer, other = connect(hub), connect(hub)
+    peer.send("no json")
+    await settle(hub)
+    assert len(peer.received) == replies
+    assert code_of(peer) == code
+    assert hub.stats()["invalid"] == 1
+    assert other.received == []
+    await hub.stop()
+
+
+# Handlers that fail
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(("setting", "code"), [("close", 1011), ("stay", None)])
+async def test_a_handler_that_raises_is_logged_and_closes_its_client_as_set(
+    is_async: bool, setting: str, code: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub(on_handler_error=setting)
+
+    async def broken_later(client: Client, message: str) -> None:
+        await asyncio.sleep(0)
+        raise RuntimeError("broken")
+
+    def broken(client: Client, message: str) -> None:
+        raise RuntimeError("broken")
+
+    hub.on_message(broken_later if is_async else broken)
+    await started(hub)
+    peer, other = connect(hub, client_id="ann"), connect(hub)
+    peer.send("x")
+    await settle(hub)
+    assert code_of(peer) == code
+    assert peer.received == other.received == []
+    assert other.client.is_connected
+    assert hub.stats()["handler_errors"] == 1
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "client ann" in record.getMessage()
+    assert record.exc_info is not None
+    await hub.stop()
+
+
+async def test_a_handler_may_answer_with_an_error_or_close_its_client() -> None:
+    hub = Hub()
+
+    @hub.on_message
+    def decides(client: Client, message: str) -> None:
+        if message == "close":
+            raise Disconnected(4500, "enough")
+        raise CommandError("no", "no such thing")
+
+    await started(hub)
+    peer = connect(hub)
+    peer.send("x")
+    peer.send("close")
+    await settle(hub)
+    assert peer.json() == [{"type": "error", "code": "no", "message": "no such thing"}]
+    assert peer.closed == Close(4500, "enough", by_server=True)
+    stats = hub.stats()
+    assert (stats["handler_errors"], stats["invalid"]) == (0, 0)
+    await hub.stop()
+
+
+async def test_disconnect_handlers_that_fail_do_not_stop_the_others() -> None:
+    hub = Hub()
+    log: list[str] = []
+
+    @hub.on_disconnect
+    def broken(client: Client) -> None:
+        raise RuntimeError("broken")
+
+    @hub.on_disconnect
+    async def broken_too(client: Client) -> None:
+        raise CommandError("x", "nobody will read this")
+
+    hub.on_disconnect(lambda client: log.append("left"))
+    await started(hub)
+    connect(hub).close()
+    await settle(hub)
+    assert log == ["left"]
+    stats = hub.stats()
+    assert (stats["handler_errors"], stats["sends_to_gone"]) == (1, 1)
+    await hub.stop()
+
+
+async def test_a_handler_whose_wait_was_cancelled_lets_its_client_go_on() -> None:
+    hub = Hub()
+
+    @hub.on_message
+    async def waits(client: Client, message: str) -> None:
+        if message == "cancelled":
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        client.send(message)
+
+    await started(hub)
+    peer = connect(hub)
+    peer.send("cancelled")
+    peer.send("next")
+    await settle(hub)
+    assert peer.received == ["next"]
+    await hub.stop()
+
+
+# Drops, rates, logs
+
+
+async def test_drop_handlers_are_told_plain_and_async() -> None:
+    hub = Hub(outbox_max_entries=1, slow_policy="drop_oldest")
+    told: list[tuple[str, int]] = []
+
+    @hub.on_drop
+    def plain(client: Client, count: int) -> None:
+        told.append(("plain", count))
+
+    @hub.on_drop
+    async def later(client: Client, count: int) -> None:
+        await asyncio.sleep(0)
+        told.append(("later", count))
+
+    await started(hub)
+    peer = connect(hub)
+    peer.transport.block()
+    for number in range(3):
+        hub.broadcast(str(number))
+        await settle(hub)
+    peer.transport.unblock()
+    await settle(hub)
+    assert told == [("plain", 2), ("later", 2)]
+    assert peer.received == ["2"]
+    await hub.stop()
+
+
+async def test_who_sends_too_fast_is_closed() -> None:
+    hub, clock = Hub(messages_per_second=5), FakeClock()
+    hub.clock = clock
+    await started(hub)
+    peer = connect(hub)
+    for _ in range(10):
+        peer.send("x")
+    clock.advance(1.0)
+    for _ in range(5):
+        peer.send("x")
+    assert peer.closed is None
+    peer.send("too many")
+    assert code_of(peer) == 3013
+    stats = hub.stats()
+    assert (stats["rate_limited"], stats["messages_in"]) == (1, 16)
+    assert len(peer.received) == 15
+    await hub.stop()
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("way", ["pydantic", "enum", "validate", "broken"])
+async def test_no_log_line_quotes_a_message(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    hub = Hub()
+
+    class Kind(msgspec.Struct, tag="kind"):
+        n: int
+
+    def takes_model(client: Client, message: Login) -> None: ...
+    def takes_kind(client: Client, message: Any) -> None: ...
+    def takes_text(client: Client, message: str) -> None: ...
+
+    takes_kind.__annotations__["message"] = Kind
+
+    def quotes(client: Client, message: object) -> None:
+        raise ValueError(f"bad message {message!r}")
+
+    if way == "validate":
+        hub.validate(quotes)
+    handlers = {"pydantic": takes_model, "enum": takes_kind}
+    hub.on_message(handlers.get(way, takes_text if way == "validate" else takes_model))
+    await started(hub)
+    peer = connect(hub, client_id="ann")
+    data = {"token": SECRET, "type": SECRET}
+    peer.send(f"{SECRET}{{" if way == "broken" else msgspec.json.encode(data).decode())
+    await settle(hub)
+    assert peer.json()[0]["code"] == "invalid_message"
+    assert "client ann sent an invalid message" in caplog.text
+    assert SECRET not in caplog.text
+    await hub.stop()
+
+
+async def test_log_lines_of_invalid_messages_are_limited(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
+    hub, clock = Hub(), FakeClock()
+    hub.clock = clock
+    hub.validate(lambda client, message: False)
+    await started(hub)
+    peer = connect(hub)
+    for _ in range(100):
+        peer.send("x")
+    assert 0 < len(caplog.records) < 10
+    shown = len(caplog.records)
+    clock.advance(60.0)
+    peer.send("x")
+    assert f"({100 - shown} more like it were not logged)" in caplog.records[-1].getMessage()
+    assert hub.stats()["invalid"] == 101
+    await hub.stop()

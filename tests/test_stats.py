@@ -1,0 +1,33 @@
+"""Stats: counters and their snapshot."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hubbub.stats import Stats
+
+
+def test_the_snapshot_has_every_counter_and_starts_at_nothing() -> None:
+    snapshot = Stats().snapshot()
+    assert snapshot.pop("refused") == {}
+    assert set(snapshot) == set(Stats.__slots__) - {"refused"}
+    assert set(snapshot.values()) == {0}
+
+
+def test_refusals_are_counted_by_their_word() -> None:
+    stats = Stats()
+    for code in ("unauthorized", "origin_refused", "unauthorized"):
+        stats.refuse(code)
+    assert stats.refused == {"unauthorized": 2, "origin_refused": 1}
+
+
+def test_a_snapshot_does_not_change_any_more_and_json_can_carry_it() -> None:
+    stats = Stats()
+    stats.messages_in = 7
+    stats.refuse("forbidden")
+    snapshot = stats.snapshot()
+    stats.messages_in += 1
+    stats.refuse("forbidden")
+    assert snapshot["messages_in"] == 7
+    assert snapshot["refused"] == {"forbidden": 1}
+    assert msgspec.json.decode(msgspec.json.encode(snapshot)) == snapshot

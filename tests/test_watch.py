@@ -1,0 +1,258 @@
+"""Watch: the silent and the stuck, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from hubbub import Client, Hub, Settings
+from hubbub.frame import Batch, encode
+from hubbub.outbox import Entry
+from hubbub.testing import FakeClock, MemoryClient, connect, let_pass, settle
+from hubbub.watch import Watch
+
+pytestmark = pytest.mark.anyio
+
+
+async def started(**settings: Any) -> tuple[Hub, FakeClock]:
+    hub, clock = Hub(**settings), FakeClock()
+    hub.clock = clock
+    await hub.start()
+    return hub, clock
+
+
+def queue(peer: MemoryClient, text: str = "x") -> None:
+    """Give a blocked client something that waits in its outbox."""
+    peer.client.offer([Entry(Batch([encode(text)]), "disconnect", "")])
+
+
+async def test_s14_a_silent_client_is_closed_in_time_though_nothing_is_sent_to_it() -> None:
+    hub, _ = await started()
+    dead, alive = connect(hub), connect(hub)
+    dead.transport.answers_pings = False
+    let_pass(hub, 50.0)
+    assert dead.transport.pings == alive.transport.pings == 0
+    let_pass(hub, 10.0)
+    assert dead.transport.pings == alive.transport.pings == 1
+    assert dead.closed is not None
+    assert (dead.closed.code, dead.closed.reason) == (3012, "no pong")
+    assert hub.stats()["dead"] == 1
+    let_pass(hub, 600.0)
+    assert alive.closed is None
+    await hub.stop()
+
+
+async def test_s14_any_message_is_a_sign_of_life() -> None:
+    hub, _ = await started()
+    peer = connect(hub)
+    peer.transport.answers_pings = False
+    for _ in range(20):
+        let_pass(hub, 50.0)
+        peer.send("still here")
+    assert peer.transport.pings == 0
+    assert peer.closed is None
+    await hub.stop()
+
+
+async def test_a_transport_without_pings_is_left_to_its_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub, _ = await started()
+    peer = connect(hub)
+    monkeypatch.setattr(peer.transport, "ping", lambda: False)
+    let_pass(hub, 600.0)
+    assert peer.closed is None
+    await hub.stop()
+
+
+async def test_a_client_whose_handler_runs_is_not_dead() -> None:
+    hub, _ = await started()
+    gate = asyncio.Event()
+
+    @hub.on_message
+    async def slow(client: Client, message: str) -> None:
+        await gate.wait()
+
+    peer = connect(hub)
+    peer.transport.answers_pings = False
+    peer.send("work")
+    await settle(hub)
+    let_pass(hub, 600.0)
+    assert peer.closed is None
+    gate.set()
+    await settle(hub)
+    let_pass(hub, 60.0)
+    assert peer.closed is not None, "its silence counts from the handler's end"
+    await hub.stop()
+
+
+async def test_a_machine_that_slept_cuts_nobody() -> None:
+    hub, clock = await started()
+    silent, stuck = connect(hub), connect(hub)
+    silent.transport.answers_pings = stuck.transport.answers_pings = False
+    stuck.transport.block()
+    queue(stuck)
+    let_pass(hub, 5.0)
+    clock.advance(3600.0)
+    let_pass(hub, 1.0)
+    assert silent.closed is None
+    assert stuck.client.is_connected
+    let_pass(hub, 10.0)
+    assert not stuck.client.is_connected
+    let_pass(hub, 60.0)
+    assert silent.closed is not None
+    await hub.stop()
+
+
+async def test_a_socket_that_takes_nothing_is_closed_after_the_write_timeout() -> None:
+    hub, _ = await started(write_timeout_s=3.0)
+    peer = connect(hub)
+    peer.transport.block()
+    let_pass(hub, 20.0)
+    assert peer.client.is_connected, "nothing waits for it"
+    queue(peer)
+    let_pass(hub, 2.0)
+    assert peer.client.is_connected
+    let_pass(hub, 1.5)
+    assert peer.client.close_info is not None
+    assert peer.client.close_info.code == 3008
+    stats = hub.stats()
+    assert (stats["slow_disconnects"], stats["dropped"], stats["slow"]) == (1, 1, 0)
+    await hub.stop()
+
+
+async def test_a_socket_that_takes_a_little_is_slow_but_not_stuck_and_not_dead() -> None:
+    """A socket that is never writable gets no ping; what its peer takes shows that it lives."""
+    hub, _ = await started(write_timeout_s=3.0)
+    peer = connect(hub)
+    peer.transport.answers_pings = False
+    peer.transport.block()
+    queue(peer)
+    for _ in range(100):
+        let_pass(hub, 2.0)
+        peer.transport.trickle()
+    assert peer.client.is_connected
+    assert hub.stats()["slow"] == 1
+    peer.transport.unblock()
+    let_pass(hub, 4.0)
+    assert hub.stats()["slow"] == 0
+    assert peer.received == ["x"]
+    await hub.stop()
+
+
+async def test_without_a_write_timeout_only_the_heartbeat_judges() -> None:
+    hub, _ = await started(write_timeout_s=None)
+    peer = connect(hub)
+    peer.transport.answers_pings = False
+    peer.transport.block()
+    queue(peer)
+    let_pass(hub, 50.0)
+    assert peer.client.is_connected
+    let_pass(hub, 10.0)
+    assert peer.client.close_info is not None
+    assert peer.client.close_info.code == 3012
+    peer.transport.unblock()
+    assert peer.received == ["x"]
+    assert peer.closed is not None
+    await hub.stop()
+
+
+async def test_who_is_closed_because_another_was_stuck_is_looked_at_no_more() -> None:
+    hub, _ = await started(write_timeout_s=3.0)
+    peers = [connect(hub) for _ in range(3)]
+
+    @hub.on_disconnect
+    def all_go(client: Client) -> None:
+        for peer in peers:
+            peer.client.close()
+
+    for peer in peers:
+        peer.transport.block()
+        queue(peer)
+    peers[1].client.outbox = None
+    let_pass(hub, 10.0)
+    stats = hub.stats()
+    assert (stats["clients"], stats["slow_disconnects"], stats["slow"]) == (0, 1, 0)
+    for peer in peers:
+        peer.transport.unblock()
+    await hub.stop()
+
+
+class Judge:
+    """Writes down what the watch has found."""
+
+    def __init__(self) -> None:
+        self.dead: list[Client] = []
+
+    def found_dead(self, client: Client) -> None:
+        self.dead.append(client)
+
+    def found_stuck(self, client: Client, limit_s: float) -> None: ...
+    def found_lag(self, lag_s: float) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("write_timeout_s", "period_s"), [(None, 1.0), (10.0, 1.0), (3.0, 0.5), (0.1, 0.025)]
+)
+def test_a_look_is_made_every_tick_or_even_part_of_one(
+    write_timeout_s: float | None, period_s: float
+) -> None:
+    watch = Watch(Settings(write_timeout_s=write_timeout_s), Judge(), FakeClock())
+    assert watch.period_s == pytest.approx(period_s)
+
+
+async def test_looks_do_not_drift_against_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timers fire late by a little; hundreds of looks later the silent are still found in time."""
+    clock = FakeClock()
+    watch = Watch(Settings(), Judge(), clock)
+    loop = asyncio.get_running_loop()
+    delays: list[float] = []
+    real = loop.call_later
+
+    def call_later(delay: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        delays.append(delay)
+        return real(1000.0, *arguments, **options)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    start = clock.now
+    for number in range(1, 500):
+        watch.start()
+        clock.advance(delays[-1] + 0.004)
+        late = clock.now - start - number * watch.period_s
+        assert 0 < late < 0.01
+        watch.stop()
+    clock.now = start + 500 * watch.period_s - 0.0005
+    watch.start()
+    assert delays[-1] < 0.004, "a timer that was early is not a whole period late"
+    watch.stop()
+
+
+async def test_s24_a_loop_that_something_blocks_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hubbub.watch.STALL_S", 0.02)
+    hub = Hub(pong_timeout_s=0.05, ping_interval_s=0.02)
+    await hub.start()
+    await asyncio.sleep(0.01)
+    time.sleep(0.1)  # noqa: ASYNC251
+    while not hub.stats()["loop_stalls"]:
+        await asyncio.sleep(0.001)
+    assert "the event loop was blocked for 0." in caplog.text
+    await hub.stop()
+
+
+async def test_it_looks_by_itself_until_it_is_stopped() -> None:
+    hub = Hub(pong_timeout_s=0.05, ping_interval_s=0.02)
+    await hub.start()
+    alive, dead = connect(hub), connect(hub)
+    dead.transport.answers_pings = False
+    while dead.closed is None:
+        await asyncio.sleep(0.001)
+    assert alive.closed is None
+    await hub.stop()
+    pings = alive.transport.pings
+    await asyncio.sleep(0.06)
+    assert alive.transport.pings == pings
