@@ -1,0 +1,93 @@
+# Two commands to know: `make demo` and `make test`. Each sets up all that it needs, once.
+#
+#   PYTHON=/path/to/python   the interpreter of a new environment (default: the newest found)
+#   VENV=.venv               where the environment is
+#   ARGS="..."               more arguments for `hubbub demo` or pytest
+
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+PINS := requirements/dev.txt requirements/constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WSCAT := 6.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs coverage screenshot test-all browser clean
+
+help:
+	@echo "make demo        serve the demo at http://localhost:8080/websocket"
+	@echo "make test        run the tests"
+	@echo "make lint        style, types, and whether the generated pages are up to date"
+	@echo "make format      let ruff repair the style"
+	@echo "make docs        write the generated pages"
+	@echo "make coverage    run the tests; branch coverage below the edges must be over 95 %"
+	@echo "make test-all    run the tests on every Python from 3.11 to 3.14 that is installed"
+	@echo "make screenshot  take the README's picture of the demo again"
+	@echo "make clean       remove what the targets made"
+
+demo: $(VENV)/.demo
+	$(BIN)/hubbub demo $(ARGS)
+
+test: $(VENV)/.dev browser
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/gen_docs.py --check
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	$(BIN)/python tools/gen_docs.py
+
+coverage: $(VENV)/.dev browser
+	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
+	$(BIN)/coverage report --fail-under=95 \
+		--include="$$($(BIN)/python tools/house.py words mechanics hub)"
+
+screenshot: $(VENV)/.dev browser
+	$(BIN)/python tools/screenshot.py
+
+test-all:
+	@pythons=$$(sh tools/find_python.sh --all) && set -e && for python in $$pythons; do \
+		echo "=== $$python"; \
+		$(MAKE) --no-print-directory test PYTHON=$$python \
+			VENV=.venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	done
+
+# The environment. The stamps say what is in it: .made is empty, .demo runs the demo, .dev the tests.
+
+$(VENV)/.made:
+	@python=$$(sh tools/find_python.sh $(PYTHON)) && echo "making $(VENV) with $$python" \
+		&& "$$python" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml $(PINS)
+	$(PIP) -c requirements/dev.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml $(PINS)
+	$(PIP) -r requirements/dev.txt -e '.[demo,dev]'
+	@touch $@ $(VENV)/.demo
+
+# What the tests drive from outside: a real browser, node for hubbub.js, and wscat.
+
+browser: node_modules/.wscat-$(WSCAT)
+	@sh tools/bring.sh chromium chromium
+
+node_modules/.wscat-$(WSCAT):
+	@sh tools/bring.sh node nodejs
+	@sh tools/bring.sh npm npm
+	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
+		--fetch-retries=2 --fetch-timeout=60000 \
+		wscat@$(WSCAT)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-* node_modules artifacts build dist .coverage* .hypothesis \
+		.mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

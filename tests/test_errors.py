@@ -1,0 +1,163 @@
+"""The error tree and the table of close codes."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Close, CloseCode
+
+from hubbub import errors
+from hubbub.errors import (
+    CLOSE_CODES,
+    MAX_REASON_BYTES,
+    RECONNECT_RANGES,
+    CommandError,
+    Disconnected,
+    HubbubError,
+    MissingExtra,
+    ProtocolError,
+    Refused,
+    SettingsError,
+    fit_reason,
+    is_sendable,
+    should_come_back,
+)
+
+
+def classes() -> set[type[HubbubError]]:
+    members = (value for _, value in inspect.getmembers(errors, inspect.isclass))
+    return {value for value in members if issubclass(value, HubbubError)}
+
+
+def test_every_error_descends_from_the_root_and_stands_in_the_tree_that_is_drawn() -> None:
+    assert errors.__doc__ is not None
+    for error in classes():
+        assert error.__name__ in errors.__doc__
+        assert error.__doc__
+
+
+def test_codes_are_unique_and_in_order() -> None:
+    codes = [row.code for row in CLOSE_CODES]
+    assert codes == sorted(set(codes))
+
+
+def test_every_constant_is_in_the_table() -> None:
+    numbers = {
+        value
+        for name, value in vars(errors).items()
+        if name.isupper() and isinstance(value, int) and name != "MAX_REASON_BYTES"
+    }
+    assert numbers <= {row.code for row in CLOSE_CODES}
+    assert len(numbers) > 10
+
+
+def test_the_table_knows_every_code_of_the_rfc_and_its_registry() -> None:
+    assert {int(code) for code in CloseCode} <= {row.code for row in CLOSE_CODES}
+
+
+@pytest.mark.parametrize("row", CLOSE_CODES, ids=lambda row: str(row.code))
+def test_should_come_back_equals_the_table(row: errors.CloseCode) -> None:
+    assert should_come_back(row.code) is row.come_back
+
+
+@given(st.integers(3000, 4999))
+def test_from_3000_on_the_range_decides(code: int) -> None:
+    (expected,) = [back for first, last, back in RECONNECT_RANGES if first <= code <= last]
+    assert should_come_back(code) is expected
+
+
+def test_the_ranges_cover_3000_to_4999_without_gaps_or_overlaps() -> None:
+    covered = [code for first, last, _ in RECONNECT_RANGES for code in range(first, last + 1)]
+    assert covered == list(range(3000, 5000))
+
+
+@given(st.integers(0, 2999) | st.integers(5000, 70000))
+def test_an_unknown_code_is_an_accident(code: int) -> None:
+    if code not in {row.code for row in CLOSE_CODES}:
+        assert should_come_back(code)
+
+
+@given(st.integers(0, 70000))
+def test_is_sendable_agrees_with_websockets(code: int) -> None:
+    try:
+        Close(code, "").check()
+    except Exception:
+        assert not is_sendable(code)
+    else:
+        assert is_sendable(code)
+
+
+@given(st.text(st.characters(), max_size=200))
+def test_a_fitted_reason_always_goes_into_a_close_frame(reason: str) -> None:
+    fitted = fit_reason(reason)
+    raw = fitted.encode()
+    assert len(raw) <= MAX_REASON_BYTES
+    clean = reason.encode("utf-8", "replace").decode()
+    assert clean.startswith(fitted)
+    if len(clean.encode()) <= MAX_REASON_BYTES:
+        assert fitted == clean
+    else:
+        assert len(raw) > MAX_REASON_BYTES - 4, "no more is cut than one character"
+
+
+def test_a_reason_with_half_a_surrogate_pair_becomes_sendable() -> None:
+    assert fit_reason("no \ud83d more") == "no ? more"
+
+
+def test_settings_error_names_field_value_source_and_the_nearest_right_name() -> None:
+    error = SettingsError(
+        "ping_intervall_s", 3, "no such setting", source="environment", nearest="ping_interval_s"
+    )
+    assert str(error) == (
+        "ping_intervall_s = 3 (environment): no such setting; did you mean ping_interval_s?"
+    )
+    assert (error.field, error.value, error.nearest) == ("ping_intervall_s", 3, "ping_interval_s")
+    assert isinstance(error, ValueError)
+
+
+def test_refused_has_words_of_its_own_for_each_status() -> None:
+    assert Refused().body() == {"error": "Unauthorized", "code": "unauthorized"}
+    assert Refused(503).body()["code"] == "unavailable"
+    assert Refused(418).body() == {"error": "Refused", "code": "refused"}
+
+
+def test_refused_carries_what_the_application_says() -> None:
+    error = Refused(
+        403, "bad_origin", "Not from there", headers={"x-why": "origin"}, details={"origin": "evil"}
+    )
+    assert error.status == 403
+    assert error.headers == {"x-why": "origin"}
+    assert error.body() == {"error": "Not from there", "code": "bad_origin", "origin": "evil"}
+    assert str(error) == "403 bad_origin: Not from there"
+
+
+@pytest.mark.parametrize("status", [0, 101, 200, 302, 399, 600])
+def test_refused_takes_http_errors_only(status: int) -> None:
+    with pytest.raises(ValueError, match="400 to 599"):
+        Refused(status)
+
+
+def test_command_error_has_a_reply() -> None:
+    assert CommandError("full", "The room is full.").reply() == {
+        "type": "error",
+        "code": "full",
+        "message": "The room is full.",
+    }
+    assert CommandError("busy", "Later.", temporary=True).reply()["temporary"] is True
+
+
+def test_errors_build_their_text_from_their_data() -> None:
+    assert str(ProtocolError(1002, "reserved bits")) == "1002 reserved bits"
+    assert str(Disconnected()) == "3503"
+    assert str(Disconnected(4001, "bye")) == "4001 bye"
+    assert str(CommandError("full", "No.")) == "full: No."
+
+
+def test_missing_extra_says_what_to_type() -> None:
+    error = MissingExtra("jinja2", "demo")
+    assert str(error) == "jinja2 is not installed: run  pip install 'hubbub[demo]'"
+    assert isinstance(error, ImportError)
+    assert str(MissingExtra("fastapi", "fastapi")).endswith("pip install 'fastapi'")

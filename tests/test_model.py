@@ -1,0 +1,129 @@
+"""The nouns that travel, and how a handshake reads its own headers."""
+
+from __future__ import annotations
+
+import dataclasses
+from http.cookies import SimpleCookie
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubbub.frame import encode
+from hubbub.model import (
+    EVERYBODY,
+    Close,
+    Handshake,
+    Identity,
+    Position,
+    Publication,
+    Receipt,
+)
+
+
+def handshake(query: str = "", **headers: str) -> Handshake:
+    return Handshake(
+        "/ws", {name.replace("_", "-"): value for name, value in headers.items()}, query
+    )
+
+
+def test_a_receipt_without_history_has_no_position() -> None:
+    assert Receipt(3) == (3, None)
+    assert Receipt(3, Position(7, "e1")).position == (7, "e1")
+
+
+def test_a_close_is_the_peer_s_unless_said_otherwise() -> None:
+    assert Close(1000) == (1000, "", False)
+
+
+def test_a_publication_shows_its_size_and_not_its_contents() -> None:
+    publication = Publication("red", encode("secret"), exclude="c1")
+    assert repr(publication) == "Publication(room='red', 6 bytes)"
+    assert publication.exclude == "c1"
+    assert publication.position is None
+
+
+def test_everybody_is_a_name_that_no_application_uses() -> None:
+    assert EVERYBODY == ""
+
+
+def test_an_identity_is_anonymous_by_default_and_cannot_be_changed() -> None:
+    identity = Identity()
+    assert (identity.user, identity.client_id, dict(identity.meta)) == (None, None, {})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        identity.user = "root"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        identity.meta["x"] = 1  # type: ignore[index]
+
+
+words = st.text(st.characters(codec="utf-8"), max_size=10)
+
+
+@given(st.dictionaries(words, words, max_size=5))
+def test_the_query_is_what_was_encoded(parameters: dict[str, str]) -> None:
+    assert handshake(urlencode(parameters)).query == parameters
+
+
+def test_of_a_repeated_parameter_the_last_value_counts_and_empty_ones_are_kept() -> None:
+    assert handshake("a=1&a=2&b=").query == {"a": "2", "b": ""}
+
+
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,8}", fullmatch=True)
+
+
+@given(st.dictionaries(names, st.text(st.characters(min_codepoint=32, max_codepoint=126))))
+def test_cookies_written_by_python_are_read_back(cookies: dict[str, str]) -> None:
+    jar: SimpleCookie = SimpleCookie()
+    reserved = {"expires", "path", "comment", "domain", "max-age", "secure", "httponly", "version"}
+    kept = {name: value for name, value in cookies.items() if name.lower() not in reserved}
+    kept = {name: value for name, value in kept.items() if name.lower() != "samesite"}
+    for name, value in kept.items():
+        jar[name] = value
+    line = "; ".join(f"{name}={morsel.coded_value}" for name, morsel in jar.items())
+    assert handshake(cookie=line).cookies == kept
+
+
+def test_one_malformed_cookie_does_not_hide_the_others() -> None:
+    line = 'prefs={"theme": "dark"}; session=abc; broken; =nameless'
+    assert handshake(cookie=line).cookies["session"] == "abc"
+
+
+def test_no_cookie_header_no_cookies() -> None:
+    assert handshake().cookies == {}
+
+
+@given(st.text(max_size=60))
+def test_no_cookie_header_is_too_strange_to_read(line: str) -> None:
+    assert isinstance(handshake(cookie=line).cookies, dict)
+
+
+def test_origin_and_host_are_headers() -> None:
+    request = handshake(origin="https://a.example", host="b.example:8000")
+    assert (request.origin, request.host) == ("https://a.example", "b.example:8000")
+    assert (handshake().origin, handshake().host) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "query", "token"),
+    [
+        ("Bearer abc", "", "abc"),
+        ("bearer  abc ", "", "abc"),
+        ("Bearer abc", "token=xyz", "abc"),
+        ("Bearer ", "token=xyz", "xyz"),
+        ("Basic abc", "token=xyz", "xyz"),
+        ("Basic abc", "", None),
+        ("", "token=xyz", "xyz"),
+        ("", "token=", None),
+        ("", "", None),
+    ],
+)
+def test_the_token_is_the_header_s_else_the_query_s(
+    authorization: str, query: str, token: str | None
+) -> None:
+    assert handshake(query, authorization=authorization).token == token
+
+
+def test_a_handshake_does_not_show_its_scope() -> None:
+    request = Handshake("/ws", {}, scope={"session": {"secret": "s3cr3t"}})
+    assert "s3cr3t" not in repr(request)

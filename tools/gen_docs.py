@@ -1,0 +1,133 @@
+"""Write docs/settings.md and docs/close-codes.md from the code that they describe.
+
+python tools/gen_docs.py writes them (`make docs`); with --check it fails when one of them is stale
+(`make lint`).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES
+from hubbub.settings import Row, rows, shown
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+GENERATED = "<!-- Written by tools/gen_docs.py (`make docs`). Do not edit. -->"
+
+SETTINGS_HEAD = f"""{GENERATED}
+
+# Settings
+
+Every setting has one name. It is a keyword of `Hub(...)`, an environment variable (`HUBBUB_` and
+the name in capitals) and an option of `hubbub serve`. A keyword wins over the environment, the
+environment over the default; an option of the command line counts as environment, so it does not
+change what the application's own code fixes.
+
+A wrong value, an unknown name and an unknown variable that begins with `HUBBUB_` are errors at
+start: the message names the field, the value, the unit and the nearest right name. `hubbub check`
+prints the settings in force and where each came from.
+
+Sizes may be written with a suffix in the environment and on the command line: `64KiB`, `1MiB`,
+`2MB`. Where *none* has a meaning, write `none`.
+
+| setting | default | unit | what it does |
+|---|---|---|---|
+"""
+
+SETTINGS_TAIL = """
+Two settings are given to the hub in Python only, since they are not one value:
+
+- `slow_policies`, a keyword of `Hub`: a policy for each room whose name fits a pattern, for example
+  `Hub(slow_policies={"cursor:*": "latest"})`. A room that fits none has `slow_policy`.
+- `broker`, a keyword of `Hub`: where publications are ordered and kept. The default keeps them in
+  this process.
+"""
+
+CODES_HEAD = f"""{GENERATED}
+
+# Close codes
+
+A WebSocket ends with a code. The code decides whether a client should come back, so every client of
+Hubbub (`hubbub.js`, `hubbub.connect`) uses the same table, and so should yours.
+
+| code | name | come back | meaning |
+|---|---|---|---|
+"""
+
+CODES_RANGES = """
+Codes under 3000 that are not in the table count as accidents: come back. From 3000 on the range
+decides, whatever the application means by the code:
+
+| range | come back |
+|---|---|
+"""
+
+CODES_TAIL = """
+An application chooses from 4000 to 4999, as RFC 6455 section 7.4.2 leaves these to private use. The
+meaning of the ranges is Centrifuge's, so that its clients do the right thing too.
+
+Coming back means: after a pause drawn at random (0.5 to 20 seconds, growing with every failure), so
+that the clients of a restarted server do not return in one wave.
+
+A handshake that is refused has no close code, since no WebSocket was ever open. Its HTTP status
+says why: 401, 403, 404, 409, 426, 429 or 503, with a JSON body
+`{"error": "a sentence", "code": "a_word"}`. A browser cannot read the status of a failed handshake;
+it asks the same URL by GET and gets the same answer.
+"""
+
+
+def settings_page() -> str:
+    return SETTINGS_HEAD + "".join(_setting_line(row) for row in rows()) + SETTINGS_TAIL
+
+
+def codes_page() -> str:
+    codes = "".join(
+        f"| {code} | {name} | {_yes(back)} | {meaning} |\n"
+        for code, name, back, meaning in CLOSE_CODES
+    )
+    ranges = "".join(
+        f"| {first}-{last} | {_yes(back)} |\n" for first, last, back in RECONNECT_RANGES
+    )
+    return CODES_HEAD + codes + CODES_RANGES + ranges + CODES_TAIL
+
+
+def _setting_line(row: Row) -> str:
+    text = row.doc
+    if row.choices:
+        text += " One of " + ", ".join(f"`{choice}`" for choice in row.choices) + "."
+    if row.none is not None:
+        text += f" *none*: {row.none}."
+    return f"| `{row.name}` | `{shown(row.default)}` | {row.unit} | {_escaped(text)} |\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+PAGES = {"settings.md": settings_page, "close-codes.md": codes_page}
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for name, page in PAGES.items():
+        path = DOCS / name
+        text = page()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        if "--check" in arguments:
+            stale.append(name)
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote docs/{name}")
+    if stale:
+        print(f"out of date: {', '.join(stale)}. Run: make docs", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
