@@ -13,6 +13,7 @@ import json
 import threading
 import time
 import uuid
+import weakref
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -451,8 +452,10 @@ async def test_s23_a_message_is_encoded_once_for_all_andnothing_is_left_behind(w
         for socket in sockets:
             assert await take(socket, 1) == ['"counted"']
         assert encoded == 1
+        clients = [weakref.ref(client) for client in hub]
+        assert len(clients) == 20
     gc.collect()
-    assert not [item for item in gc.get_objects() if isinstance(item, Client)]
+    assert [client() for client in clients] == [None] * 20
 
 
 async def test_order_is_the_order_of_publication_across_rooms_and_direct_sends(way: str) -> None:

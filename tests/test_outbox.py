@@ -75,7 +75,7 @@ POPS = st.just(None)
 PUSHES = st.tuples(
     st.sampled_from(SLOW_POLICIES),
     st.sampled_from(["red", "blue"]),
-    st.lists(st.integers(2, 70), min_size=1, max_size=3),
+    st.lists(st.one_of(st.integers(2, 20), st.integers(2, 70)), min_size=1, max_size=3),
 )
 
 
@@ -147,6 +147,16 @@ def test_latest_keeps_one_message_for_each_room_and_moves_it_to_the_end() -> Non
     newest = entry("latest", 30, room="blue")
     assert outbox.push(newest) == 1
     assert [len(frame.wire) for frame in popped(outbox)] == [20, 30]
+
+
+def test_what_may_not_be_dropped_is_passed_over_on_the_way_to_the_oldest_that_may() -> None:
+    outbox = Outbox(3, 1000)
+    kept, gone, stays = entry("disconnect", 10), entry("drop_newest", 10), entry("latest", 10)
+    for e in (kept, gone, stays):
+        outbox.push(e)
+    newest = entry("drop_oldest", 10)
+    assert outbox.push(newest) == 1
+    assert popped(outbox) == [e.batch.frames[0] for e in (kept, stays, newest)]
 
 
 def test_entries_that_may_be_dropped_never_push_out_those_that_may_not() -> None:

@@ -328,13 +328,13 @@ async def test_an_id_from_the_query_counts_only_when_it_may() -> None:
 async def test_places_are_limited_and_those_held_back_count() -> None:
     hub = await started(max_clients=2)
     first = connect(hub)
-    hub.reserve()
-    for attempt in (lambda: connect(hub), hub.reserve, hub.check_capacity):
+    hub.reserve("x")
+    for attempt in (lambda: connect(hub), lambda: hub.reserve("y"), hub.check_capacity):
         with pytest.raises(Refused) as error:
             attempt()
         assert (error.value.status, error.value.code) == (503, "too_many_clients")
         assert error.value.headers == {"Retry-After": "5"}
-    hub.release()
+    hub.release("x")
     connect(hub)
     first.close()
     connect(hub)

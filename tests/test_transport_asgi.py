@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+import json
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import pytest
 
-from hubbub import Client, Close, Hub
+from hubbub import BrokerUnavailable, Client, Close, Hub, MemoryBroker
+from hubbub.broker import Deliver
 from serving import until
 
 pytestmark = pytest.mark.anyio
@@ -25,14 +27,14 @@ SCOPE: dict[str, Any] = {
 class Server:
     """An ASGI server with one connection, whose `send` can be held or broken."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, scope: Mapping[str, Any] = SCOPE) -> None:
         self.sent: list[MutableMapping[str, Any]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.put({"type": "websocket.connect"})
-        self.call = asyncio.ensure_future(hub(dict(SCOPE), self._events.get, self._send))
+        self.call = asyncio.ensure_future(hub(dict(scope), self._events.get, self._send))
 
     def put(self, event: dict[str, Any]) -> None:
         """Let the application receive an event."""
@@ -210,3 +212,32 @@ async def test_an_accept_that_fails_leaves_nothing_behind() -> None:
     server.put({"type": "websocket.disconnect"})
     await server.call
     await hub.stop()
+
+
+async def test_an_id_is_held_while_its_handshake_is_being_accepted() -> None:
+    hub = Hub(client_id_from_query=True)
+    scope = {**SCOPE, "query_string": b"id=mine"}
+    first = Server(hub, scope)
+    first.gate.clear()
+    await until(lambda: hub.stats()["register"] == 1)
+    second = Server(hub, {**scope, "extensions": {"websocket.http.response": {}}})
+    await second.call
+    assert second.sent[0]["status"] == 409
+    first.gate.set()
+    await until(lambda: len(hub) == 1)
+    first.put({"type": "websocket.disconnect"})
+    await first.call
+    await hub.stop()
+
+
+async def test_a_broker_that_cannot_start_is_a_503() -> None:
+    class Down(MemoryBroker):
+        async def start(self, deliver: Deliver) -> None:
+            raise BrokerUnavailable("no connection")
+
+    hub = Hub(broker=Down())
+    server = Server(hub, {**SCOPE, "extensions": {"websocket.http.response": {}}})
+    await server.call
+    assert server.sent[0]["status"] == 503
+    assert json.loads(server.sent[1]["body"])["code"] == "broker_unavailable"
+    assert hub.stats()["register"] == 0

@@ -168,11 +168,12 @@ async def test_who_is_closed_because_another_was_stuck_is_looked_at_no_more() ->
     def all_go(client: Client) -> None:
         for peer in peers:
             peer.client.close()
+        peers[1].client.outbox = None
+        peers[2].transport.trickle()
 
     for peer in peers:
         peer.transport.block()
         queue(peer)
-    peers[1].client.outbox = None
     let_pass(hub, 10.0)
     stats = hub.stats()
     assert (stats["clients"], stats["slow_disconnects"], stats["slow"]) == (0, 1, 0)

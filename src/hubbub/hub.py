@@ -16,8 +16,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .auth import check_origin, is_same_origin, to_identity
-from .errors import HubNotRunning, MissingExtra, Refused
-from .limits import printable
+from .errors import BrokerError, HubNotRunning, MissingExtra, Refused
+from .limits import printable, scrub_query
 from .model import Handshake, Identity
 from .registry import Registry
 from .transport_asgi import PortableTransport
@@ -148,7 +148,10 @@ class Hub(Registry):
 
         With `identity` the authenticate handler is not asked. Under the native transport this
         returns at once, and the socket lives on; otherwise when the connection has ended.
+        Raises `RuntimeError` for a socket that was accepted already.
         """
+        if websocket.client_state.name != "CONNECTING":
+            raise RuntimeError("attach() accepts the socket itself; do not call accept() before it")
         await self._serve_socket(websocket.scope, websocket.receive, websocket.send, identity)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,6 +191,8 @@ class Hub(Registry):
             await self.start()
         except HubNotRunning as error:
             raise Refused(503, "not_running", str(error)) from error
+        except BrokerError as error:
+            raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
         self.check_capacity()
         check_origin(self.settings.origins, handshake)
         if identity is None:
@@ -215,7 +220,10 @@ class Hub(Registry):
             raise _as_refusal(error) from error
         if answer is None or answer is False:
             raise Refused(401)
-        return to_identity(answer)
+        try:
+            return to_identity(answer)
+        except TypeError as error:
+            raise _as_refusal(error) from error
 
     async def _accept(
         self,
@@ -228,13 +236,16 @@ class Hub(Registry):
     ) -> PortableTransport | None:
         """Accept and register; return what is still to be served within this ASGI call."""
         socket = scope.get("extensions", {}).get(_NATIVE, {}).get("socket")
-        self.reserve()
+        self.reserve(client_id)
         try:
             if socket is not None:
                 socket.claim()
-            await send({"type": "websocket.accept", "subprotocol": identity.subprotocol})
+            # RFC 6455 section 4.2.2: none that the client did not offer; browsers would give up.
+            offered = identity.subprotocol in handshake.subprotocols
+            chosen = identity.subprotocol if offered else None
+            await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": chosen})
         finally:
-            self.release()
+            self.release(client_id)
         if socket is None:
             portable = PortableTransport(self, receive, send)
             self.register(portable, client_id, identity, handshake)
@@ -251,12 +262,14 @@ class Hub(Registry):
         A browser cannot see why a handshake failed. The same URL by GET gives the same status and
         JSON body, and 426 where a socket would have been accepted.
         """
-        name = scope["path"].rpartition("/")[2]
+        # Litestar ends the paths of what is mounted in it with a slash.
+        name = scope["path"].rstrip("/").rpartition("/")[2]
         if scope["method"] not in ("GET", "HEAD"):
             refusal = Refused(405, "method_not_allowed", "Only GET", headers={"Allow": "GET, HEAD"})
             await _respond(send, scope, refusal.status, _body(refusal), refusal.headers)
         elif name in _STATIC_TYPES:
             headers = {"Content-Type": _STATIC_TYPES[name], "Cache-Control": "no-cache"}
+            headers |= self._cors(read_handshake(scope))
             await _respond(send, scope, 200, static_file(name), headers)
         else:
             await self._explain(scope, send)
@@ -273,8 +286,22 @@ class Hub(Registry):
                 message="This is a WebSocket: connect with ws:// or wss://",
                 headers={"Upgrade": "websocket", "Connection": "Upgrade"},
             )
-        headers = {**answer.headers, "Cache-Control": "no-store", **self._cors(handshake)}
-        await _respond(send, scope, answer.status, _body(answer), headers)
+        await self.answer_refusal(scope, send, answer)
+
+    async def answer_refusal(self, scope: Scope, send: Send, refusal: Refused) -> None:
+        """Answer a plain request with a refusal that no cache keeps."""
+        handshake = read_handshake(scope)
+        headers = {**refusal.headers, "Cache-Control": "no-store", **self._cors(handshake)}
+        await _respond(send, scope, refusal.status, _body(refusal), headers)
+
+    async def pass_on(self, scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
+        """Send an event of a refusal that an application made; no cache keeps that either."""
+        if event["type"] != "http.response.start":
+            await send(event)
+            return
+        ours = _raw({"Cache-Control": "no-store", **self._cors(read_handshake(scope))})
+        event["headers"] = [*event.get("headers", ()), *ours]
+        await _send_first(scope, send, event)
 
     def _cors(self, handshake: Handshake) -> dict[str, str]:
         """Let a page of an allowed foreign origin read the answer."""
@@ -357,19 +384,23 @@ def _body(refusal: Refused) -> bytes:
     return json.dumps(refusal.body()).encode()
 
 
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [
+        (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()
+    ]
+
+
 async def _deny(scope: Scope, send: Send, refusal: Refused) -> None:
     """Refuse with status and body where the server can (ASGI's denial response), else with 403."""
     if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
+        close = {"type": "websocket.close", "code": 1008, "reason": refusal.code}
+        await _send_first(scope, send, close)
         return
     body = _body(refusal)
     headers = {"Content-Type": "application/json", **refusal.headers}
-    raw = [
-        (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()
-    ]
-    raw.append((b"content-length", str(len(body)).encode()))
+    raw = [*_raw(headers), (b"content-length", str(len(body)).encode())]
     start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": raw}
-    await send(start)
+    await _send_first(scope, send, start)
     await send({"type": "websocket.http.response.body", "body": body})
 
 
@@ -377,7 +408,21 @@ async def _respond(
     send: Send, scope: Scope, status: int, body: bytes, headers: Mapping[str, str]
 ) -> None:
     every = {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}
-    raw = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in every.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
+    start = {"type": "http.response.start", "status": status, "headers": _raw(every)}
+    await _send_first(scope, send, start)
     is_head = scope["method"] == "HEAD"
     await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+async def _send_first(scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
+    """Send the event that begins an answer.
+
+    uvicorn writes its access line then, with the query string as it finds it in the scope: no token
+    may stand in it.
+    """
+    query: bytes = scope.get("query_string", b"")
+    scope["query_string"] = scrub_query(query)
+    try:
+        await send(event)
+    finally:
+        scope["query_string"] = query

@@ -7,11 +7,17 @@ and plain ASGI applications.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .hub import ASGIApp, Hub, Receive, Scope, Send
+
+logger = logging.getLogger("hubbub")
+
+_LAST_STEP_S = 1.0
+"""How long an application may still run after it said that its lifespan is over."""
 
 
 class Mounted:
@@ -88,10 +94,10 @@ class _InnerLifespan:
 
     async def stop(self) -> str | None:
         """Stop the application; return why that failed, or None."""
-        if self._task is None or self._task.done():
+        if self._task is None:
             return None
-        failure = await self._ask("shutdown")
-        await asyncio.gather(self._task, return_exceptions=True)
+        failure = None if self._task.done() else await self._ask("shutdown")
+        await self._end()
         return failure
 
     async def _run(self) -> None:
@@ -104,8 +110,19 @@ class _InnerLifespan:
         await self._to_app.put({"type": f"lifespan.{phase}"})
         answer = await self._answers.get()
         if answer["type"] == f"lifespan.{phase}.failed":
+            await self._end()
             return str(answer.get("message", "")) or f"the application's {phase} failed"
-        if answer["type"] == "ended" and self._task is not None:
+        if answer["type"] == "ended":
+            error = await self._end()
+            if phase == "shutdown" and error is not None:
+                return str(error) or type(error).__name__
             # An application without a lifespan raises or returns: that is how ASGI says it.
-            await asyncio.gather(self._task, return_exceptions=True)
+            logger.debug("the mounted application has no lifespan: %s", error or "it returned")
         return None
+
+    async def _end(self) -> BaseException | None:
+        """See the application's task out; return what it raised."""
+        assert self._task is not None
+        await asyncio.wait({self._task}, timeout=_LAST_STEP_S)
+        self._task.cancel()
+        return (await asyncio.gather(self._task, return_exceptions=True))[0]

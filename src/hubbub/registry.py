@@ -77,7 +77,7 @@ class Registry:
         self._clients: dict[str, Client] = {}
         self._rooms = Rooms(self.settings.slow_policy, slow_policies or {})
         self._handshakes = 0
-        self._reserved = 0
+        self._reserved: set[str] = set()
         self._tasks = Tasks()
         self._tickers: list[Ticker] = []
         self._started_at = time.monotonic()
@@ -226,17 +226,17 @@ class Registry:
         if self.is_closing:
             raise _unavailable("shutting_down", "The server is shutting down")
         limit = self.settings.max_clients
-        if limit is not None and len(self._clients) + self._reserved >= limit:
+        if limit is not None and len(self._clients) + len(self._reserved) >= limit:
             raise _unavailable("too_many_clients", f"All {limit} places are taken")
 
-    def reserve(self) -> None:
-        """Hold one of `max_clients` places between the last check and `register`."""
+    def reserve(self, client_id: str) -> None:
+        """Hold the id and one of `max_clients` places while the handshake is being accepted."""
         self.check_capacity()
-        self._reserved += 1
+        self._reserved.add(client_id)
 
-    def release(self) -> None:
-        """Give the held place back."""
-        self._reserved -= 1
+    def release(self, client_id: str) -> None:
+        """Give the held id and place back."""
+        self._reserved.discard(client_id)
 
     def choose_id(self, handshake: Handshake, identity: Identity) -> str:
         """Return the id for a client to be. Raises `Refused(400)` or `Refused(409)`."""
@@ -244,7 +244,9 @@ class Registry:
         if wish is None:
             return secrets.token_hex(8)
         holder = self._clients.get(wish)
-        if holder is not None and (holder.user is None or holder.user != identity.user):
+        if wish in self._reserved or (
+            holder is not None and (holder.user is None or holder.user != identity.user)
+        ):
             raise Refused(409, "id_in_use", "Another client has this id")
         return wish
 

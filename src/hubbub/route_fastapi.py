@@ -6,18 +6,22 @@ import it when they are used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, WebSocket
 from fastapi.requests import HTTPConnection
 from starlette.routing import Route
 
-from .errors import HubNotRunning
+from .errors import HubNotRunning, Refused
 from .registry import Registry
 
 if TYPE_CHECKING:
-    from .hub import Hub
+    from .hub import Hub, Receive, Scope, Send
+
+_ANSWER = "hubbub.answer"
+"""The key in the scope of a plain request on the socket's way: what to call at its end."""
 
 
 def make_router(hub: Hub, path: str, dependencies: Sequence[Any]) -> APIRouter:
@@ -25,24 +29,66 @@ def make_router(hub: Hub, path: str, dependencies: Sequence[Any]) -> APIRouter:
     router = APIRouter(lifespan=hub.lifespan)
 
     async def socket(websocket: WebSocket) -> None:
-        await hub.attach(websocket)
+        answer = websocket.scope.get(_ANSWER)
+        if answer is None:
+            await hub.attach(websocket)
+        else:
+            await answer()
 
     router.add_api_websocket_route(path, socket, dependencies=list(dependencies))
-    answer = _HttpSide(hub)
-    router.routes.append(Route(path, answer, include_in_schema=False))
+    router.routes.append(Route(path, _Explanation(hub), include_in_schema=False))
+    files = _Files(hub)
     for name in hub.static_names:
-        router.routes.append(Route(f"{path.rstrip('/')}/{name}", answer, include_in_schema=False))
+        router.routes.append(Route(f"{path.rstrip('/')}/{name}", files, include_in_schema=False))
     return router
 
 
-class _HttpSide:
-    """The hub's answers to plain requests, as an ASGI application."""
+class _Files:
+    """The JavaScript client, as an ASGI application."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._hub.serve_http(scope, receive, send)
+
+
+class _Explanation:
+    """The hub's answer to a plain request, as an ASGI application.
+
+    The request takes the socket's way through the application, so that a dependency (of the hub's
+    router, of the router around it, of the application) refuses it as it would the handshake.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = functools.partial(self._hub.serve_http, scope, receive, send)
+        if scope["method"] not in ("GET", "HEAD"):
+            await answer()
+            return
+        as_socket = {
+            **scope,
+            "type": "websocket",
+            "scheme": "wss" if scope.get("scheme") == "https" else "ws",
+            "subprotocols": [],
+            "extensions": {"websocket.http.response": {}},
+            _ANSWER: answer,
+        }
+        await scope["app"].router(as_socket, receive, self._refusing(scope, send))
+
+    def _refusing(self, scope: Scope, send: Send) -> Send:
+        """Return a `send` that turns the refusal of a handshake into the answer to `scope`."""
+
+        async def send_http(event: MutableMapping[str, Any]) -> None:
+            if event["type"] == "websocket.close":
+                await self._hub.answer_refusal(scope, send, Refused(403))
+            else:
+                kind = event["type"].removeprefix("websocket.")
+                await self._hub.pass_on(scope, send, {**event, "type": kind})
+
+        return send_http
 
 
 def get_hub(connection: HTTPConnection) -> Registry:

@@ -10,10 +10,11 @@ look at the socket's buffer. Backpressure is the `await` on `send`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import ABNORMAL, MESSAGE_TOO_BIG, NO_STATUS, SERVICE_RESTART
+from .errors import ABNORMAL, MESSAGE_TOO_BIG, NO_STATUS, SERVICE_RESTART, should_come_back
 from .frame import Batch, Frame
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+_LAST_WORD_S = 1.0
+"""How long a goodbye may take when the server has cancelled the ASGI call."""
 
 
 class PortableTransport:
@@ -41,6 +45,7 @@ class PortableTransport:
         self._sent = 0
         self._wake: asyncio.Future[None] | None = None
         self._writing: asyncio.Task[Any] | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     def bind(self, client: Client) -> None:
         """See `Transport.bind`."""
@@ -50,7 +55,7 @@ class PortableTransport:
         """Serve the client until its connection ends. The ASGI call is this."""
         client = self._client
         self._writing = asyncio.current_task()
-        reading = asyncio.get_running_loop().create_task(
+        self._reading = asyncio.get_running_loop().create_task(
             self._read(), name=f"hubbub read {client.id}"
         )
         code = ABNORMAL
@@ -59,6 +64,7 @@ class PortableTransport:
         except asyncio.CancelledError:
             code = SERVICE_RESTART
             if not self._is_over:
+                await self._say_goodbye_quickly()
                 raise
         finally:
             self.writable = False
@@ -66,8 +72,7 @@ class PortableTransport:
             # Before the next await: a cancelled scope of anyio's cancels that one as well.
             self._hub.gone(self)
             self._hub.lost(client, code, "")
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await self._stop_reading()
 
     # The hub's side
 
@@ -124,13 +129,34 @@ class PortableTransport:
                 self.writable = True
                 self._client.pump()
             elif self._goodbye is not None:
-                code, reason = self._goodbye
-                await self._try({"type": "websocket.close", "code": code, "reason": reason})
+                await self._say_goodbye(*self._goodbye)
                 return
             else:
                 self._wake = loop.create_future()
                 await self._wake
                 self._wake = None
+
+    async def _say_goodbye(self, code: int, reason: str) -> None:
+        # granian sends no close frame while the application waits in `receive`.
+        await self._stop_reading()
+        if await self._try({"type": "websocket.close", "code": code, "reason": reason}):
+            return
+        # daphne refuses to send codes between 1001 and 2999, and the socket would stay open.
+        base = 4000 if should_come_back(code) else 4500
+        await self._try({"type": "websocket.close", "code": base + code % 500, "reason": reason})
+
+    async def _say_goodbye_quickly(self) -> None:
+        """The server ends this call: hypercorn, at its own end."""
+        if self._batch is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_S):
+                    await self._say_goodbye(SERVICE_RESTART, "service restart")
+
+    async def _stop_reading(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _write_batch(self, batch: Batch) -> bool:
         for frame in batch.frames:
