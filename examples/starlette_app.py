@@ -6,7 +6,7 @@ Run:  uvicorn starlette_app:app --ws hubbub:Protocol
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Route
 
 from hubbub import Hub
 
@@ -22,9 +22,7 @@ async def say(request: Request) -> JSONResponse:
 app = Starlette(
     routes=[
         Route("/say", say, methods=["POST"]),
-        WebSocketRoute("/ws", hub),  # sockets
-        Route("/ws", hub),  # why a socket was refused
-        Mount("/ws", hub),  # /ws/hubbub.js
+        *hub.routes("/ws"),  # the socket, why it was refused, /ws/hubbub.js
     ],
     lifespan=hub.lifespan,
 )

@@ -35,6 +35,7 @@ NO_MODULE_OF_THEIR_OWN = {
     "test_hubbub_js": "the JavaScript client",
     "test_matrix": "the demo's socket under every server",
     "test_shutdown": "the end of a server, from the signal to the last close frame",
+    "test_wscat": "the command that people try servers with",
     "test_slow_clients": "slow clients over real sockets, from the outbox to the kernel",
 }
 """Tests that prove something about several modules at once, each with what that is."""

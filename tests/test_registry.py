@@ -289,7 +289,9 @@ async def test_the_same_user_replaces_its_older_connection() -> None:
     old.client.join("red")
     new = connect(hub, user="ann", client_id="tab")
     assert old.closed == Close(3511, "replaced", by_server=True)
+    assert hub.stats()["replaced"] == 1
     assert log == ["joined", "left", "joined"]
+    assert hub.stats()["replaced"] == 1
     assert hub.client("tab") is new.client
     assert len(hub) == 1
     assert hub.rooms == {}
@@ -310,6 +312,18 @@ async def test_nobody_else_gets_an_id_in_use() -> None:
             connect(hub, user=user, client_id=wish)
         assert (error.value.status, error.value.code) == (409, "id_in_use")
     assert len(hub) == 2
+    await hub.stop()
+
+
+async def test_an_id_that_is_being_taken_is_in_use() -> None:
+    """Two handshakes for one id at once: the second must not throw the first one out."""
+    hub = await started()
+    hub.reserve("tab")
+    with pytest.raises(Refused) as error:
+        connect(hub, user="bob", client_id="tab")
+    assert error.value.code == "id_in_use"
+    hub.release("tab")
+    connect(hub, user="bob", client_id="tab")
     await hub.stop()
 
 
@@ -655,6 +669,7 @@ async def test_s20_the_stats_and_their_names() -> None:
         "dropped": 0,
         "slow_disconnects": 0,
         "dead": 0,
+        "replaced": 0,
         "invalid": 0,
         "protocol_errors": 0,
         "rate_limited": 0,

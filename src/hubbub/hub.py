@@ -24,6 +24,7 @@ from .transport_asgi import PortableTransport
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+    from starlette.routing import BaseRoute
 
 logger = logging.getLogger("hubbub")
 
@@ -136,6 +137,17 @@ class Hub(Registry):
         except ImportError as error:
             raise MissingExtra(error.name or "fastapi", "fastapi") from error
         return make_router(self, path, dependencies)
+
+    def routes(self, path: str = "/ws") -> list[BaseRoute]:
+        """Return Starlette routes with the hub at `path`, and its JavaScript client beside it.
+
+        `Starlette(routes=[*hub.routes("/ws"), …], lifespan=hub.lifespan)`.
+        """
+        try:
+            from .route_starlette import make_routes
+        except ImportError as error:
+            raise MissingExtra(error.name or "starlette", "starlette") from error
+        return make_routes(self, path)
 
     def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
         """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""

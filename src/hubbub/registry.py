@@ -260,6 +260,8 @@ class Registry:
         """Take a client into the books and run the connect handlers."""
         holder = self._clients.get(client_id)
         if holder is not None:
+            self.counters.replaced += 1
+            self._log(logging.INFO, "replaced", holder, "was replaced by a newer connection")
             self.disconnect_client(holder, REPLACED, "replaced")
         client = Client(
             self,
