@@ -72,7 +72,7 @@ async def replay(steps: list[tuple[str, Any, Any]], lanes: list[bool]) -> None:
         text = f"{count} {'x' * (count * 7 % 200)}"
         if what == "publish":
             exclude = None if b is None else peers[b].client
-            receipt = await hub.publish(a, text, exclude=exclude)
+            receipt = await hub.publish_to(a, text, exclude)
             assert receipt.delivered_to == model.publish(a, text, b)
         elif what == "send":
             if peers[a].client.send(text):

@@ -29,8 +29,9 @@ from hubbub import (
     Settings,
     SettingsError,
 )
+from hubbub.admission import RETRY_AFTER_S
 from hubbub.broker import Deliver
-from hubbub.registry import RETRY_AFTER_S, Registry
+from hubbub.registry import Registry
 from hubbub.testing import FakeClock, MemoryClient, MemoryTransport, connect, let_pass, settle
 
 pytestmark = pytest.mark.anyio
@@ -318,11 +319,11 @@ async def test_nobody_else_gets_an_id_in_use() -> None:
 async def test_an_id_that_is_being_taken_is_in_use() -> None:
     """Two handshakes for one id at once: the second must not throw the first one out."""
     hub = await started()
-    hub.reserve("tab")
+    hub.admission.hold("tab")
     with pytest.raises(Refused) as error:
         connect(hub, user="bob", client_id="tab")
     assert error.value.code == "id_in_use"
-    hub.release("tab")
+    hub.admission.release("tab")
     connect(hub, user="bob", client_id="tab")
     await hub.stop()
 
@@ -342,13 +343,17 @@ async def test_an_id_from_the_query_counts_only_when_it_may() -> None:
 async def test_places_are_limited_and_those_held_back_count() -> None:
     hub = await started(max_clients=2)
     first = connect(hub)
-    hub.reserve("x")
-    for attempt in (lambda: connect(hub), lambda: hub.reserve("y"), hub.check_capacity):
+    hub.admission.hold("x")
+    for attempt in (
+        lambda: connect(hub),
+        lambda: hub.admission.hold("y"),
+        hub.admission.check_capacity,
+    ):
         with pytest.raises(Refused) as error:
             attempt()
         assert (error.value.status, error.value.code) == (503, "too_many_clients")
         assert error.value.headers == {"Retry-After": "5"}
-    hub.release("x")
+    hub.admission.release("x")
     connect(hub)
     first.close()
     connect(hub)
@@ -391,8 +396,8 @@ async def test_who_broke_the_protocol_is_counted_and_logged_on_one_line(
     caplog.set_level(logging.INFO, "hubbub")
     hub = await started()
     peer = connect(hub, client_id="ann")
-    hub.broke_protocol(peer.client, 1002, "reserved\nbits")
-    hub.broke_protocol(peer.client, 1002, "again")
+    hub.warden.broke_protocol(peer.client, 1002, "reserved\nbits")
+    hub.warden.broke_protocol(peer.client, 1002, "again")
     assert not peer.client.is_connected
     assert hub.stats()["protocol_errors"] == 2
     assert caplog.records[0].getMessage() == "client ann closed with 1002: reserved\ufffdbits"
@@ -478,7 +483,7 @@ async def test_a_broker_may_answer_later() -> None:
     hub = Hub(broker=broker)
     await hub.start()
     peer, other = connect(hub), connect(hub)
-    publishing = asyncio.create_task(hub.publish("", "1", exclude=other.client))
+    publishing = asyncio.create_task(hub.everybody.publish("1", exclude=other.client))
     await settle(hub)
     hub.broadcast("2")
     assert not publishing.done()
@@ -644,11 +649,11 @@ async def test_s20_the_stats_and_their_names() -> None:
     ann, bob = connect(hub), connect(hub)
     ann.client.join("red")
     ann.send("four")
-    hub.begin_handshake()
+    hub.admission.in_progress += 1
     hub.counters.refuse("unauthorized")
     before = hub.stats()
     assert (before["clients"], before["broadcast"], before["register"]) == (2, 1, 1)
-    hub.end_handshake()
+    hub.admission.in_progress -= 1
     await settle(hub)
     bob.close()
     bob.client.send("gone")

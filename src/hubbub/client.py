@@ -30,12 +30,19 @@ class Books(Protocol):
     def leave(self, client: Client, room: str) -> None: ...
     def send(self, client: Client, frame: Frame) -> bool: ...
     def disconnect_client(self, client: Client, code: int, reason: str) -> None: ...
-    def new_outbox(self) -> Outbox: ...
-    def overflowed(self, client: Client, overflow: Overflow) -> None: ...
-    def dropped(self, client: Client, count: int, room: str) -> None: ...
-    def caught_up(self, client: Client, count: int) -> None: ...
-    def stalled(self, client: Client) -> None: ...
+
+    @property
+    def warden(self) -> Reports: ...
+
+
+class Reports(Protocol):
+    """What a client tells the warden."""
+
+    def new_outbox(self, client: Client) -> Outbox: ...
     def wrote(self, batch: Batch) -> None: ...
+    def overflowed(self, client: Client, overflow: Overflow) -> None: ...
+    def dropped(self, client: Client, count: int) -> None: ...
+    def caught_up(self, client: Client, count: int) -> None: ...
 
 
 class Client:
@@ -159,9 +166,9 @@ class Client:
             if self.close_info is not None:
                 return
             if self._is_cut:
-                self._drop(len(entry.batch), entry.room)
+                self._drop(len(entry.batch))
             elif self.transport.writable and not self.outbox:
-                self._hub.wrote(entry.batch)
+                self._hub.warden.wrote(entry.batch)
                 self.transport.write(entry.batch)
             else:
                 self._queue(entry)
@@ -176,31 +183,30 @@ class Client:
                 batch = outbox.pop()
                 if batch is None:
                     break
-                self._hub.wrote(batch)
+                self._hub.warden.wrote(batch)
                 self.transport.write(batch)
             if outbox:
                 return
             self.outbox = None
         if self._missed and self.transport.writable and self.close_info is None:
             missed, self._missed = self._missed, 0
-            self._hub.caught_up(self, missed)
+            self._hub.warden.caught_up(self, missed)
 
     def _queue(self, entry: Entry) -> None:
         if self.outbox is None:
-            self.outbox = self._hub.new_outbox()
-            self._hub.stalled(self)
+            self.outbox = self._hub.warden.new_outbox(self)
         try:
             dropped = self.outbox.push(entry)
         except Overflow as overflow:
             # It is closed after the running fan-out, and must not see what comes after the gap.
             self._is_cut = True
             self.outbox.clear()
-            self._hub.overflowed(self, overflow)
+            self._hub.warden.overflowed(self, overflow)
             return
         if dropped:
             self._missed += dropped
-            self._drop(dropped, entry.room)
+            self._drop(dropped)
 
-    def _drop(self, count: int, room: str) -> None:
+    def _drop(self, count: int) -> None:
         self.dropped += count
-        self._hub.dropped(self, count, room)
+        self._hub.warden.dropped(self, count)

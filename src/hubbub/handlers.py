@@ -175,4 +175,8 @@ class Handlers:
 
     def _message_handler(self, function: Function, default: Any) -> MessageHandler:
         check_arity(function, 2, 2, "f(client, message)")
-        return MessageHandler(function, self.dialect.decoder(annotation_of(function, 1, default)))
+        annotation = annotation_of(function, 1, default)
+        if annotation is Any and default is not str:
+            # A message that has a type is JSON, whatever its handler says of it.
+            annotation = default
+        return MessageHandler(function, self.dialect.decoder(annotation))

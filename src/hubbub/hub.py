@@ -184,7 +184,7 @@ class Hub(Registry):
         if (await receive())["type"] != "websocket.connect":
             return
         handshake = read_handshake(scope)
-        self.begin_handshake()
+        self.admission.in_progress += 1
         try:
             identity, client_id = await self._admit(handshake, identity)
             portable = await self._accept(scope, receive, send, handshake, identity, client_id)
@@ -193,7 +193,7 @@ class Hub(Registry):
             await _deny(scope, send, refusal)
             return
         finally:
-            self.end_handshake()
+            self.admission.in_progress -= 1
         if portable is not None:
             await portable.run()
 
@@ -205,12 +205,12 @@ class Hub(Registry):
             raise Refused(503, "not_running", str(error)) from error
         except BrokerError as error:
             raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
-        self.check_capacity()
+        self.admission.check_capacity()
         check_origin(self.settings.origins, handshake)
         if identity is None:
             identity = await self._authenticate(handshake)
-        client_id = self.choose_id(handshake, identity)
-        self.check_capacity()
+        client_id = self.admission.choose_id(handshake, identity)
+        self.admission.check_capacity()
         return identity, client_id
 
     async def _authenticate(self, handshake: Handshake) -> Identity:
@@ -248,7 +248,7 @@ class Hub(Registry):
     ) -> PortableTransport | None:
         """Accept and register; return what is still to be served within this ASGI call."""
         socket = scope.get("extensions", {}).get(_NATIVE, {}).get("socket")
-        self.reserve(client_id)
+        self.admission.hold(client_id)
         try:
             if socket is not None:
                 socket.claim()
@@ -257,7 +257,7 @@ class Hub(Registry):
             chosen = identity.subprotocol if offered else None
             await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": chosen})
         finally:
-            self.release(client_id)
+            self.admission.release(client_id)
         if socket is None:
             portable = PortableTransport(self, receive, send)
             self.register(portable, client_id, identity, handshake)
@@ -333,13 +333,9 @@ class Hub(Registry):
 
     def _count_refusal(self, refusal: Refused, handshake: Handshake) -> None:
         self.counters.refuse(refusal.code)
-        held = self._log_limiter.allow("refused", self.clock())
-        if held is not None:
-            who = printable(handshake.address or "an unknown address")
-            more = f" ({held} more like it were not logged)" if held else ""
-            logger.info(
-                "a handshake from %s was refused: %d %s%s", who, refusal.status, refusal.code, more
-            )
+        who = printable(handshake.address or "an unknown address")
+        text = "a handshake from %s was refused: %d %s"
+        self.log.log(logging.INFO, "refused", text, who, refusal.status, refusal.code)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -25,18 +25,18 @@ from .errors import (
 )
 from .frame import Frame
 from .handlers import Function, Handlers
-from .limits import LogLimiter, printable
+from .limits import printable
 from .model import EVERYBODY, Close, Handshake
+from .quietlog import QuietLog
 from .settings import Settings
 from .stats import Stats
-
-logger = logging.getLogger("hubbub")
+from .tasks import GOODBYE
 
 
 class Desk(Protocol):
     """What inbound asks of the registry."""
 
-    def publish_frame(self, room: str, frame: Frame, exclude: Client | None) -> Any: ...
+    def publish_logged(self, key: str, frame: Frame, exclude: Client | None) -> None: ...
     def send(self, client: Client, frame: Frame) -> bool: ...
     def disconnect_client(self, client: Client, code: int, reason: str) -> None: ...
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]: ...
@@ -51,6 +51,7 @@ class Inbound:
         handlers: Handlers,
         settings: Settings,
         stats: Stats,
+        log: QuietLog,
         clock: Callable[[], float],
     ) -> None:
         self._desk = desk
@@ -58,7 +59,7 @@ class Inbound:
         self._settings = settings
         self._stats = stats
         self._clock = clock
-        self._log_limiter = LogLimiter()
+        self._log = log
 
     def connected(self, client: Client, handshake: Handshake) -> None:
         """Run the connect handlers, one after another, before the client's first message.
@@ -96,13 +97,14 @@ class Inbound:
         stats.bytes_in += len(frame.payload)
         if client.bucket is not None and not client.bucket.take(self._clock()):
             stats.rate_limited += 1
-            limit = f"{self._settings.messages_per_second:g} messages per second"
-            self._log(logging.INFO, "rate", client, "sent more than %s; closed", limit)
+            limit = self._settings.messages_per_second
+            text = "client %s sent more than %g messages per second; closed"
+            self._log.log(logging.INFO, "rate", text, client.id, limit)
             self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many messages")
             return
         handlers = self._handlers
         if handlers.message is None and handlers.echoes and handlers.validate is None:
-            self._desk.publish_frame(EVERYBODY, frame, None)
+            self._desk.publish_logged(EVERYBODY, frame, None)
             return
         try:
             function, message = handlers.route(frame)
@@ -119,13 +121,13 @@ class Inbound:
         if not self._handlers.disconnect:
             return
         if client.busy:
-            self._desk.spawn(self._disconnect_later(client, close), f"goodbye {client.id}")
+            self._desk.spawn(self._disconnect_later(client, close), f"{GOODBYE} {client.id}")
             return
         for position, (function, arity) in enumerate(self._handlers.disconnect):
             result = self._call(client, function, (client, close)[:arity])
             if result is not None:
                 rest = self._disconnect_rest(client, close, result, position + 1)
-                self._desk.spawn(rest, f"goodbye {client.id}")
+                self._desk.spawn(rest, f"{GOODBYE} {client.id}")
                 return
 
     async def _disconnect_later(self, client: Client, close: Close) -> None:
@@ -191,7 +193,7 @@ class Inbound:
         if is_valid is False:
             self._refuse(client, CommandError("invalid_message", "the message was refused"))
         elif function is None:
-            self._desk.publish_frame(EVERYBODY, frame, None)
+            self._desk.publish_logged(EVERYBODY, frame, None)
         else:
             result = self._call(client, function, (client, message))
             if result is not None:
@@ -201,7 +203,7 @@ class Inbound:
         self, client: Client, frame: Frame, function: Function | None, message: Any
     ) -> None:
         if function is None:
-            self._desk.publish_frame(EVERYBODY, frame, None)
+            self._desk.publish_logged(EVERYBODY, frame, None)
             return
         result = self._call(client, function, (client, message))
         if result is not None:
@@ -253,7 +255,8 @@ class Inbound:
         The log gets the error's code alone: its text may quote the message, and so a token in it.
         """
         self._stats.invalid += 1
-        self._log(logging.INFO, "invalid", client, "sent an invalid message: %s", error.code)
+        text = "client %s sent an invalid message: %s"
+        self._log.log(logging.INFO, "invalid", text, client.id, printable(error.code))
         action = self._settings.on_invalid
         if action == "reply":
             self._desk.send(client, self._handlers.dialect.error(error))
@@ -268,15 +271,10 @@ class Inbound:
             self._desk.disconnect_client(client, error.code, error.reason)
         else:
             self._stats.handler_errors += 1
-            logger.error("client %s: a handler failed", client.id, exc_info=error)
+            text = "client %s: a handler failed"
+            self._log.log(logging.ERROR, "handler", text, client.id, error=error)
             if self._settings.on_handler_error == "close":
                 self._desk.disconnect_client(client, INTERNAL_ERROR, "internal error")
-
-    def _log(self, level: int, kind: str, client: Client, text: str, detail: str) -> None:
-        held = self._log_limiter.allow(kind, self._clock())
-        if held is not None:
-            more = f" ({held} more like it were not logged)" if held else ""
-            logger.log(level, "client %s " + text + "%s", client.id, printable(detail), more)
 
 
 def _as_command_error(error: Exception) -> CommandError:

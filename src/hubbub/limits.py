@@ -6,6 +6,7 @@ What must not live here: what happens to who breaks one. Called by `inbound`, `c
 from __future__ import annotations
 
 import unicodedata
+from urllib.parse import unquote_plus
 
 from .errors import CommandError
 from .model import USER_PREFIX
@@ -109,6 +110,6 @@ def scrub_query(query_string: bytes) -> bytes:
     parts = []
     for part in query_string.split(b"&"):
         name, separator, _ = part.partition(b"=")
-        is_secret = separator and name.decode("latin-1").lower() in TOKEN_PARAMETERS
+        is_secret = separator and unquote_plus(name.decode("latin-1")).lower() in TOKEN_PARAMETERS
         parts.append(name + b"=***" if is_secret else part)
     return b"&".join(parts)

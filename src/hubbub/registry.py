@@ -8,48 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
-from .auth import wished_id
+from .admission import Admission
 from .broker import Broker, MemoryBroker
 from .client import Client
 from .dialect_plain import PlainDialect
 from .errors import (
     DISCONNECTED,
-    NO_PONG,
     REPLACED,
     SERVICE_RESTART,
-    SLOW_CONSUMER,
     BrokerError,
     CommandError,
     HubNotRunning,
-    Refused,
     fit_reason,
     is_sendable,
 )
 from .fanout import Fanout
-from .frame import Batch, Frame, encode
+from .frame import Frame, encode
 from .handlers import Handlers
 from .inbound import Inbound
-from .limits import BURST_S, LogLimiter, TokenBucket, check_room_name, printable
+from .limits import BURST_S, TokenBucket, check_room_name
 from .model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Publication, Receipt
-from .outbox import Outbox, Overflow
+from .quietlog import QuietLog
 from .room import Room, Rooms, User
 from .settings import Settings, SlowPolicy
 from .stats import Stats
 from .tasks import Tasks
 from .ticker import Ticker
 from .transport import Transport
+from .warden import Warden
 from .watch import Watch
 
 logger = logging.getLogger("hubbub")
 
-RETRY_AFTER_S = 5
-"""What a 503 tells a client to wait, in seconds."""
 _PACE_S = 0.002
 """Pause between two goodbyes of a shutdown, so that not everybody comes back in one moment."""
 _GRACE_S = 1.0
@@ -73,11 +68,9 @@ class Registry:
         self.broker: Broker = MemoryBroker() if broker is None else broker
         self.counters = Stats()
         self.handlers = Handlers(PlainDialect())
-        self.is_closing = False
         self._clients: dict[str, Client] = {}
         self._rooms = Rooms(self.settings.slow_policy, slow_policies or {})
-        self._handshakes = 0
-        self._reserved: set[str] = set()
+        self.admission = Admission(self.settings, self._clients)
         self._tasks = Tasks()
         self._tickers: list[Ticker] = []
         self._started_at = time.monotonic()
@@ -86,11 +79,14 @@ class Registry:
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._connections: set[Transport] = set()
-        self._log_limiter = LogLimiter()
         self.clock: Callable[[], float] = time.monotonic
-        self.inbound = Inbound(self, self.handlers, self.settings, self.counters, self._now)
+        self.log = QuietLog(self._now)
+        self.inbound = Inbound(
+            self, self.handlers, self.settings, self.counters, self.log, self._now
+        )
+        self.warden = Warden(self, self.settings, self.counters, self.log)
         self.fanout = self._new_fanout()
-        self._watch = Watch(self.settings, self, self._now)
+        self._watch = Watch(self.settings, self.warden, self._now)
 
     # Life
 
@@ -122,7 +118,10 @@ class Registry:
             except BaseException as error:
                 self._starting = None
                 self._loop = None
-                starting.set_exception(error)
+                is_plain = isinstance(error, Exception)
+                starting.set_exception(
+                    error if is_plain else HubNotRunning("the start was cancelled")
+                )
                 starting.exception()
                 raise
             for ticker in self._tickers:
@@ -144,7 +143,7 @@ class Registry:
         self._watch.stop()
         await self.broker.stop()
         self._loop = self._starting = self._stopping = None
-        self.is_closing = False
+        self.admission.is_closed = False
 
     def shut_down(self) -> asyncio.Task[None]:
         """Begin to close every client, once; return the task that does it.
@@ -153,7 +152,7 @@ class Registry:
         server begins its shutdown, long before the lifespan ends.
         """
         if self._stopping is None:
-            self.is_closing = True
+            self.admission.is_closed = True
             self._stopping = asyncio.get_running_loop().create_task(
                 self._close_everybody(), name="hubbub shutdown"
             )
@@ -178,21 +177,17 @@ class Registry:
         self._loop = loop
         self._thread_id = threading.get_ident()
         self._starting = self._stopping = None
-        self.is_closing = False
+        self.admission.is_closed = False
         self._clients.clear()
         self._rooms.clear()
         self._connections.clear()
         self._tasks = Tasks()
         self._started_at = time.monotonic()
         self.fanout = self._new_fanout()
-        self._watch = Watch(self.settings, self, self._now)
+        self._watch = Watch(self.settings, self.warden, self._now)
 
     def _new_fanout(self) -> Fanout:
-        return Fanout(self.counters, self.settings.slow_policy, self._call_soon)
-
-    def _call_soon(self, function: Callable[[], None]) -> None:
-        assert self._loop is not None
-        self._loop.call_soon(function)
+        return Fanout(self.counters, self.settings.slow_policy, self.call_soon)
 
     def _now(self) -> float:
         return self.clock()
@@ -213,43 +208,6 @@ class Registry:
 
     # Coming and going
 
-    def begin_handshake(self) -> None:
-        """Count a handshake in progress; the hub's stats show it as `register`."""
-        self._handshakes += 1
-
-    def end_handshake(self) -> None:
-        """Count a handshake as over, whatever came of it."""
-        self._handshakes -= 1
-
-    def check_capacity(self) -> None:
-        """Raise `Refused(503)` when no further client can be served now."""
-        if self.is_closing:
-            raise _unavailable("shutting_down", "The server is shutting down")
-        limit = self.settings.max_clients
-        if limit is not None and len(self._clients) + len(self._reserved) >= limit:
-            raise _unavailable("too_many_clients", f"All {limit} places are taken")
-
-    def reserve(self, client_id: str) -> None:
-        """Hold the id and one of `max_clients` places while the handshake is being accepted."""
-        self.check_capacity()
-        self._reserved.add(client_id)
-
-    def release(self, client_id: str) -> None:
-        """Give the held id and place back."""
-        self._reserved.discard(client_id)
-
-    def choose_id(self, handshake: Handshake, identity: Identity) -> str:
-        """Return the id for a client to be. Raises `Refused(400)` or `Refused(409)`."""
-        wish = wished_id(handshake, identity, self.settings.client_id_from_query)
-        if wish is None:
-            return secrets.token_hex(8)
-        holder = self._clients.get(wish)
-        if wish in self._reserved or (
-            holder is not None and (holder.user is None or holder.user != identity.user)
-        ):
-            raise Refused(409, "id_in_use", "Another client has this id")
-        return wish
-
     def register(
         self,
         transport: Transport,
@@ -261,7 +219,8 @@ class Registry:
         holder = self._clients.get(client_id)
         if holder is not None:
             self.counters.replaced += 1
-            self._log(logging.INFO, "replaced", holder, "was replaced by a newer connection")
+            text = "client %s was replaced by a newer connection"
+            self.log.log(logging.INFO, "replaced", text, holder.id)
             self.disconnect_client(holder, REPLACED, "replaced")
         client = Client(
             self,
@@ -285,6 +244,9 @@ class Registry:
         self.counters.total_clients += 1
         logger.debug("client %s connected", client.id)
         self.inbound.connected(client, handshake)
+        if self.admission.is_closed:
+            # Its handshake was under way when the shutdown began.
+            self.disconnect_client(client, SERVICE_RESTART, "service restart")
         return client
 
     def lost(self, client: Client, code: int, reason: str, *, by_server: bool = False) -> None:
@@ -301,13 +263,6 @@ class Registry:
         self._watch.remove(client)
         logger.debug("client %s disconnected: %s", client.id, code)
         self.inbound.disconnected(client, close)
-
-    def broke_protocol(self, client: Client, code: int, reason: str) -> None:
-        """Take out a client whose bytes break RFC 6455 or a limit, and tell it why if need be."""
-        self.counters.protocol_errors += 1
-        self._log(logging.INFO, "protocol", client, f"closed with {code}: {printable(reason)}")
-        client.transport.close(code, fit_reason(reason))
-        self.lost(client, code, reason, by_server=True)
 
     def gone(self, transport: Transport) -> None:
         """Forget a transport whose connection has ended."""
@@ -354,10 +309,10 @@ class Registry:
         self.fanout.joined(client, members)
         client.memberships[room] = members
 
-    def members_of(self, room: str) -> tuple[Client, ...]:
-        """Return the clients of this process that are in `room` now."""
-        members = self._rooms.get(room)
-        return () if members is None else tuple(members.clients)
+    def members_of(self, key: str) -> Mapping[Client, None]:
+        """Return the clients of this process that are in a room now, in the order of joining."""
+        members = self._rooms.get(key)
+        return {} if members is None else members.clients
 
     # Verbs
 
@@ -373,24 +328,34 @@ class Registry:
     async def publish(self, room: str, data: Any, *, exclude: Client | None = None) -> Receipt:
         """Send `data` to the members of `room` and wait for the broker's receipt.
 
-        Raises `BrokerError` when the broker did not take it. Event loop only.
+        Raises `CommandError` for a name that no room may have, and `BrokerError` when the broker
+        did not take it. Event loop only.
         """
+        return await self.publish_to(check_room_name(room), data, exclude)
+
+    async def publish_to(self, key: str, data: Any, exclude: Client | None) -> Receipt:
+        """See `publish`; `key` may also be everybody's or a user's."""
         frame = encode(data)
         if self._is_elsewhere():
             raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
-        result = self.publish_frame(room, frame, exclude)
+        result = self.publish_frame(key, frame, exclude)
         return result if isinstance(result, Receipt) else await result
 
-    def publish_nowait(self, room: str, data: Any, exclude: Client | None) -> None:
+    def publish_nowait(self, key: str, data: Any, exclude: Client | None) -> None:
         """Encode here and now, then publish on the hub's own thread."""
         frame = encode(data)
         if self._is_elsewhere():
-            self._post(self._publish_logged, room, frame, exclude)
+            self._post(self.publish_logged, key, frame, exclude)
         else:
-            self._publish_logged(room, frame, exclude)
+            self.publish_logged(key, frame, exclude)
 
-    def _publish_logged(self, room: str, frame: Frame, exclude: Client | None) -> None:
-        result = self.publish_frame(room, frame, exclude)
+    def publish_logged(self, key: str, frame: Frame, exclude: Client | None) -> None:
+        """Publish for somebody who does not wait for the receipt: what fails is logged."""
+        try:
+            result = self.publish_frame(key, frame, exclude)
+        except BrokerError as error:
+            logger.error("a broadcast failed: %s", error)
+            return
         if not isinstance(result, Receipt):
             result.add_done_callback(_log_failed_publish)
 
@@ -398,8 +363,10 @@ class Registry:
         self, room: str, frame: Frame, exclude: Client | None
     ) -> Receipt | asyncio.Future[Receipt]:
         """Hand an encoded message to the broker."""
-        excluded = None if exclude is None else exclude.id
-        return self.broker.publish(Publication(room, frame, excluded))
+        # The id of a client that is gone may have another holder by now.
+        if exclude is None or exclude.close_info is not None:
+            return self.broker.publish(Publication(room, frame))
+        return self.broker.publish(Publication(room, frame, exclude.id))
 
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
@@ -480,7 +447,7 @@ class Registry:
         return {
             "clients": len(self._clients),
             "broadcast": len(self.fanout),
-            "register": self._handshakes,
+            "register": self.admission.in_progress,
             "rooms": len(self.rooms),
             "slow": self._watch.slow_count,
             "loop_lag_s": round(self._watch.lag_s, 4),
@@ -488,73 +455,20 @@ class Registry:
             "uptime_s": round(time.monotonic() - self._started_at, 3),
         }
 
-    # What clients and the watch report
-
-    def new_outbox(self) -> Outbox:
-        """Make the outbox for a client that needs one."""
-        return Outbox(self.settings.outbox_max_entries, self.settings.outbox_max_bytes)
+    # What the warden asks
 
     def stalled(self, client: Client) -> None:
         """Watch a client whose socket is not writable."""
         self._watch.stalled(client)
 
-    def found_dead(self, client: Client) -> None:
-        """Close a client that showed no sign of life."""
-        self.counters.dead += 1
-        self._log(logging.INFO, "dead", client, "showed no sign of life; closed")
-        self.disconnect_client(client, NO_PONG, "no pong")
+    def tell_missed(self, client: Client, count: int) -> None:
+        """Run the drop handlers of a client that missed messages."""
+        self.inbound.caught_up(client, count)
 
-    def found_stuck(self, client: Client, limit_s: float) -> None:
-        """Close a client whose socket took nothing while bytes waited for it."""
-        self._cut_slow(client, f"took nothing for {limit_s:g} seconds")
-
-    def wrote(self, batch: Batch) -> None:
-        """Count what a transport took."""
-        self.counters.messages_out += len(batch)
-        self.counters.bytes_out += len(batch.wire)
-
-    def overflowed(self, client: Client, overflow: Overflow) -> None:
-        """Close a client whose outbox is full, after the running fan-out."""
-        self.counters.dropped += overflow.lost
-        client.dropped += overflow.lost
-        self._call_soon(lambda: self._cut_slow(client, "its outbox is full"))
-
-    def dropped(self, client: Client, count: int, room: str) -> None:
-        """Count what an outbox dropped, and say so now and then."""
-        self.counters.dropped += count
-        self._log(logging.WARNING, "dropped", client, "is slow; its outbox drops messages")
-
-    def caught_up(self, client: Client, count: int) -> None:
-        """Tell the application that a client is writable again and missed `count` messages."""
-        self._call_soon(lambda: self.inbound.caught_up(client, count))
-
-    def found_lag(self, lag_s: float) -> None:
-        """Count and tell that something has blocked the event loop."""
-        self.counters.loop_stalls += 1
-        held = self._log_limiter.allow("lag", self.clock())
-        if held is not None:
-            logger.warning(
-                "the event loop was blocked for %.2f seconds; a handler that does not await "
-                "holds up every client",
-                lag_s,
-            )
-
-    def _cut_slow(self, client: Client, why: str) -> None:
-        if client.close_info is not None:
-            return
-        self.counters.slow_disconnects += 1
-        if client.outbox is not None:
-            lost = client.outbox.clear()
-            client.dropped += lost
-            self.counters.dropped += lost
-        self._log(logging.WARNING, "slow", client, f"is too slow: {why}; closed")
-        self.disconnect_client(client, SLOW_CONSUMER, "slow consumer")
-
-    def _log(self, level: int, kind: str, client: Client, text: str) -> None:
-        held = self._log_limiter.allow(kind, self.clock())
-        if held is not None:
-            more = f" ({held} more like it were not logged)" if held else ""
-            logger.log(level, "client %s %s%s", client.id, text, more)
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call `function` in the loop's next turn."""
+        assert self._loop is not None
+        self._loop.call_soon(function)
 
     # Threads
 
@@ -571,10 +485,6 @@ class Registry:
         except RuntimeError:
             # The loop was closed between the check and the call; then nobody is connected.
             logger.debug("a call from another thread came after the end of the event loop")
-
-
-def _unavailable(code: str, message: str) -> Refused:
-    return Refused(503, code, message, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:

@@ -83,8 +83,10 @@ class Rooms:
         for pattern, candidate in self._policies.items():
             prefix = pattern.removesuffix("*")
             is_match = room.startswith(prefix) if prefix != pattern else room == pattern
-            if room != EVERYBODY and is_match and len(prefix) > best:
-                best, policy = len(prefix), candidate
+            # An exact name counts for more than a prefix of the same length.
+            rank = 2 * len(prefix) + (prefix == pattern)
+            if room != EVERYBODY and is_match and rank > best:
+                best, policy = rank, candidate
         return policy
 
 
@@ -101,9 +103,9 @@ def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolic
 class Publisher(Protocol):
     """What a room asks of the registry."""
 
-    def publish_nowait(self, room: str, data: Any, exclude: Client | None) -> None: ...
-    async def publish(self, room: str, data: Any, *, exclude: Client | None = None) -> Receipt: ...
-    def members_of(self, room: str) -> tuple[Client, ...]: ...
+    def publish_nowait(self, key: str, data: Any, exclude: Client | None) -> None: ...
+    async def publish_to(self, key: str, data: Any, exclude: Client | None) -> Receipt: ...
+    def members_of(self, key: str) -> Mapping[Client, None]: ...
 
 
 class Room:
@@ -130,13 +132,13 @@ class Room:
 
     async def publish(self, data: Any, *, exclude: Client | None = None) -> Receipt:
         """Send `data` to every member but `exclude`, and wait for the broker's receipt."""
-        return await self._hub.publish(self._key, data, exclude=exclude)
+        return await self._hub.publish_to(self._key, data, exclude)
 
     def __len__(self) -> int:
         return len(self._hub.members_of(self._key))
 
     def __iter__(self) -> Iterator[Client]:
-        return iter(self._hub.members_of(self._key))
+        return iter(tuple(self._hub.members_of(self._key)))
 
     def __contains__(self, client: object) -> bool:
         return client in self._hub.members_of(self._key)

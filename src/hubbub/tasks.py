@@ -20,6 +20,10 @@ _CANCEL_ROUNDS = 2
 _CANCEL_ROUND_S = 0.5
 
 
+GOODBYE = "goodbye"
+"""How the names of tasks begin that run disconnect handlers."""
+
+
 class Tasks:
     """Handlers that wait, and tickers. Event loop only."""
 
@@ -50,10 +54,22 @@ class Tasks:
         self._tickers.append(task)
 
     async def end(self, grace_s: float) -> None:
-        """Stop the tickers; let the others finish within `grace_s`, then cancel them."""
+        """Stop the tickers; let the others finish within `grace_s`, then cancel them.
+
+        Goodbyes have a grace of their own, after that: they wait for the handlers.
+        """
         await _cancel(self._tickers)
         self._tickers.clear()
-        running = [task for task in self._running if task is not asyncio.current_task()]
+        await self._end_those(grace_s, are_goodbyes=False)
+        await self._end_those(grace_s, are_goodbyes=True)
+
+    async def _end_those(self, grace_s: float, *, are_goodbyes: bool) -> None:
+        running = {
+            task
+            for task in self._running
+            if task is not asyncio.current_task()
+            and task.get_name().startswith(GOODBYE) is are_goodbyes
+        }
         if running:
             _, late = await asyncio.wait(running, timeout=grace_s)
             await _cancel(late)

@@ -128,7 +128,7 @@ class MemoryTransport:
         if self._goodbye is None and self.closed is None:
             self._goodbye = Close(code, reason, by_server=True)
             self._held.clear()
-            if self._hub.is_closing:
+            if self._hub.admission.is_closed:
                 self._end(self._goodbye)
             else:
                 self._say_goodbye()
@@ -280,8 +280,8 @@ def connect(
         address="127.0.0.1",
     )
     identity = Identity(user=user, meta=dict(meta or {}), client_id=client_id)
-    hub.check_capacity()
-    chosen = hub.choose_id(handshake, identity)
+    hub.admission.check_capacity()
+    chosen = hub.admission.choose_id(handshake, identity)
     transport = MemoryTransport(hub, fast=fast)
     return MemoryClient(hub.register(transport, chosen, identity, handshake), transport)
 

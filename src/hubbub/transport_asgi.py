@@ -80,6 +80,7 @@ class PortableTransport:
         """See `Transport.write`."""
         self._batch = batch
         self.writable = False
+        self._hub.stalled(self._client)
         self._wake_up()
 
     def close(self, code: int, reason: str) -> None:
@@ -205,6 +206,6 @@ class PortableTransport:
         if limit is not None and len(frame.payload) > limit:
             reason = f"message of {len(frame.payload)} bytes exceeds the limit of {limit} bytes"
             self._hub.fanout.flush()
-            self._hub.broke_protocol(self._client, MESSAGE_TOO_BIG, reason)
+            self._hub.warden.broke_protocol(self._client, MESSAGE_TOO_BIG, reason)
         else:
             self._hub.inbound.receive(self._client, frame)

@@ -156,6 +156,7 @@ class NativeTransport(asyncio.Protocol):
         """The socket's buffer is over its high-water mark."""
         self._blocked = True
         self.writable = self._client.fast = False
+        self._hub.stalled(self._client)
 
     def resume_writing(self) -> None:
         """The socket's buffer has drained."""
@@ -182,6 +183,8 @@ class NativeTransport(asyncio.Protocol):
             # In pieces, so that an event loop that copies what it cannot send copies little.
             self._rest = memoryview(wire)
             self._write_rest()
+            if not self.writable:
+                self._hub.stalled(self._client)
             self._client.fast = self.writable and not self._client.outbox
 
     def close(self, code: int, reason: str) -> None:
@@ -201,8 +204,8 @@ class NativeTransport(asyncio.Protocol):
         self._socket.abort()
 
     def ping(self) -> bool:
-        """See `Transport.ping`. A socket that is not writable gets none: it has bytes to answer."""
-        if self.writable and self._state == _OPEN:
+        """See `Transport.ping`. A socket with a frame half written gets none: it must take that."""
+        if self._rest is None and self._state == _OPEN:
             self._socket.write(_PING)
         return True
 
@@ -380,7 +383,7 @@ class NativeTransport(asyncio.Protocol):
         self._end_within(LINGER_S)
         if self._socket.can_write_eof():
             self._socket.write_eof()
-        self._hub.broke_protocol(self._client, code, reason)
+        self._hub.warden.broke_protocol(self._client, code, reason)
 
     def _answer_close(self, core: ServerProtocol, out: bytes) -> None:
         """The peer says goodbye: echo its close frame and end (section 7.1.1)."""
@@ -426,14 +429,18 @@ class NativeTransport(asyncio.Protocol):
             self._rest = rest[PIECE_BYTES:] if len(rest) > PIECE_BYTES else None
             self._socket.write(rest[:PIECE_BYTES])
             rest = self._rest
-        if rest is None and self._after:
+        if rest is None and self._after and not self._blocked:
             self._socket.write(self._after)
             self._after = b""
         self.writable = rest is None and not self._blocked and self._state in (_OPEN, _LEAVING)
 
     def _write_control(self, out: bytes) -> None:
-        """Write a pong, but never into the middle of a frame; of several that wait, the last."""
-        if self._rest is None:
+        """Write a pong, but never into the middle of a frame, and not to a peer that takes nothing.
+
+        Of several that wait the last is enough (RFC 6455 section 5.5.3): whoever sends pings and
+        does not read fills nobody's memory.
+        """
+        if self._rest is None and not self._blocked:
             self._socket.write(out)
         else:
             self._after = out

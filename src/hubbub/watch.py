@@ -82,7 +82,7 @@ class Watch:
         self._stalled.pop(client, None)
 
     def stalled(self, client: Client) -> None:
-        """Watch a socket that is not writable until its outbox is empty again."""
+        """Watch a socket that is not writable until it is, and its outbox is empty again."""
         self._stalled[client] = (self._clock(), client.transport.progress())
 
     @property
@@ -125,7 +125,7 @@ class Watch:
             current = client.transport.progress()
             if client not in self._stalled:
                 continue  # what was done about another client has ended this one
-            if client.outbox is None:
+            if client.outbox is None and client.transport.writable:
                 del self._stalled[client]
             elif current != progress:
                 # Who takes bytes is alive, though its socket had no place for a ping.

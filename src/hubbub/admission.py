@@ -1,0 +1,66 @@
+"""Admission: the handshakes in progress, the places and ids they hold, and when there is no more room.
+
+What must not live here: HTTP, authentication (`hub` asks for both). One per registry.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from .auth import wished_id
+from .client import Client
+from .errors import Refused
+from .model import Handshake, Identity
+from .settings import Settings
+
+RETRY_AFTER_S = 5
+"""What a 503 tells a client to wait, in seconds."""
+
+
+class Admission:
+    """Decides who may become a client, as far as numbers and ids go. Event loop only.
+
+    `clients` is the registry's book of clients by id; it is read here and never written.
+    """
+
+    def __init__(self, settings: Settings, clients: Mapping[str, Client]) -> None:
+        self._settings = settings
+        self._clients = clients
+        self._held: set[str] = set()
+        self.in_progress = 0
+        """How many handshakes are in progress; the hub's stats show it as `register`."""
+        self.is_closed = False
+        """Whether the hub shuts down, and takes nobody any more."""
+
+    def check_capacity(self) -> None:
+        """Raise `Refused(503)` when no further client can be served now."""
+        if self.is_closed:
+            raise _unavailable("shutting_down", "The server is shutting down")
+        limit = self._settings.max_clients
+        if limit is not None and len(self._clients) + len(self._held) >= limit:
+            raise _unavailable("too_many_clients", f"All {limit} places are taken")
+
+    def choose_id(self, handshake: Handshake, identity: Identity) -> str:
+        """Return the id for a client to be. Raises `Refused(400)` or `Refused(409)`."""
+        wish = wished_id(handshake, identity, self._settings.client_id_from_query)
+        if wish is None:
+            return secrets.token_hex(8)
+        holder = self._clients.get(wish)
+        is_foreign = holder is not None and (holder.user is None or holder.user != identity.user)
+        if wish in self._held or is_foreign:
+            raise Refused(409, "id_in_use", "Another client has this id")
+        return wish
+
+    def hold(self, client_id: str) -> None:
+        """Hold the id and one of `max_clients` places while the handshake is being accepted."""
+        self.check_capacity()
+        self._held.add(client_id)
+
+    def release(self, client_id: str) -> None:
+        """Give the held id and place back."""
+        self._held.discard(client_id)
+
+
+def _unavailable(code: str, message: str) -> Refused:
+    return Refused(503, code, message, headers={"Retry-After": str(RETRY_AFTER_S)})
