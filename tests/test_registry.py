@@ -763,3 +763,73 @@ def test_a_thread_that_comes_after_the_end_of_the_loop_is_no_error() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
+
+
+async def test_who_connects_while_the_hub_shuts_down_is_sent_away() -> None:
+    hub = Hub()
+    await hub.start()
+    transport = MemoryTransport(hub)
+    hub.shut_down()
+    client = hub.register(transport, "late", Identity(), Handshake("/", {}))
+    assert client.close_info == Close(1012, "service restart", by_server=True)
+    assert len(hub) == 0
+    await hub.stop()
+
+
+async def test_excluding_a_client_that_is_gone_excludes_nobody_who_has_its_id_now() -> None:
+    hub = Hub()
+    await hub.start()
+    old = connect(hub, user="ann", client_id="tab")
+    new = connect(hub, user="ann", client_id="tab")
+    hub.broadcast("for the new one too", exclude=old.client)
+    await settle(hub)
+    assert new.received == ["for the new one too"]
+    await hub.stop()
+
+
+async def test_a_message_that_the_broker_refuses_hurts_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refusing(MemoryBroker):
+        def publish(self, publication: Publication) -> Receipt:
+            raise BrokerUnavailable("no route")
+
+    hub = Hub(broker=Refusing())
+    await hub.start()
+    peer = connect(hub)
+    peer.send("passed on")
+    await settle(hub)
+    assert len(hub) == 1
+    assert caplog.messages == ["a broadcast failed: no route"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("name", ["", "@ann", "a\nb"])
+async def test_publish_takes_no_names_that_no_room_has(name: str) -> None:
+    hub = Hub()
+    await hub.start()
+    peer = connect(hub, user="ann")
+    with pytest.raises(CommandError):
+        await hub.publish(name, "x")
+    await settle(hub)
+    assert peer.received == []
+    await hub.stop()
+
+
+async def test_disconnect_handlers_run_after_a_handler_that_had_to_be_cancelled() -> None:
+    hub = Hub(shutdown_timeout_s=0)
+    said: list[str] = []
+
+    @hub.on_message
+    async def endless(client: Client, text: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            said.append("cancelled")
+
+    hub.on_disconnect(lambda client: said.append("left"))
+    await hub.start()
+    connect(hub).send("work")
+    await asyncio.sleep(0)
+    await hub.stop()
+    assert said == ["cancelled", "left"]

@@ -359,3 +359,50 @@ async def test_a_refused_handshake_is_no_error_in_the_log(
                 pass
         await asyncio.sleep(0)
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+async def test_who_floods_pings_and_never_reads_fills_no_memory() -> None:
+    async with served_echo(write_timeout_s=None) as (hub, _, socket):
+        client = next(iter(hub))
+        socket.stop_reading()
+        payload = bytes(125)
+        pings = frame(PING, payload) * 500
+        for _ in range(150):
+            await socket.send(pings)
+        await until(lambda: not client.transport.writable)
+        for _ in range(50):
+            await socket.send(pings)
+        await socket.send(frame(PING, b"last"))
+        await until(lambda: hub.stats()["messages_in"] == 0 and client.transport.progress() > 0)
+        # The socket's own buffer at its high-water mark, and one pong beside it.
+        assert client.transport.progress() < 300_000
+        socket.read_on()
+        while (await socket.recv()) != (PONG, b"last"):
+            pass
+
+
+async def test_a_socket_that_takes_nothing_of_one_large_message_is_cut() -> None:
+    async with served_echo(write_timeout_s=0.3) as (hub, _, socket):
+        client = next(iter(hub))
+        socket.stop_reading()
+        client.send(bytes(16 * 2**20))
+        await until(lambda: len(hub) == 0)
+        assert hub.stats()["slow_disconnects"] == 1
+        assert client.outbox is None
+
+
+async def test_a_large_message_that_moves_on_is_a_sign_of_life() -> None:
+    settings = {"ping_interval_s": 0.4, "pong_timeout_s": 0.8, "write_timeout_s": 1.0}
+    async with served_echo(**settings) as (hub, _, socket):
+        client = next(iter(hub))
+        size = 64 * 2**20
+        client.send(bytes(size))
+        got = 0
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 2.0
+        while loop.time() < end:
+            got += len(await socket.reader.readexactly(2**20))
+            await asyncio.sleep(0.05)
+        assert len(hub) == 1
+        assert got < size
+        await socket.reader.readexactly(size + 10 - got)
