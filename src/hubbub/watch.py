@@ -83,7 +83,8 @@ class Watch:
 
     def stalled(self, client: Client) -> None:
         """Watch a socket that is not writable until it is, and its outbox is empty again."""
-        self._stalled[client] = (self._clock(), client.transport.progress())
+        if client not in self._stalled:
+            self._stalled[client] = (self._clock(), client.transport.progress())
 
     @property
     def slow_count(self) -> int:

@@ -7,28 +7,25 @@ import json
 import runpy
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import install
 import pytest
+from contestants import BENCH
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_sync
 
 from serving import serve
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.insert(0, str(BENCH))
-
-import install
-
 Result = dict[str, Any]
 PERFECT = ("lost", "duplicated", "reordered", "damaged", "stray", "foreign", "disconnected")
 MESSAGES = 20
+SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
 
 
 @pytest.fixture(scope="session")
@@ -301,9 +298,13 @@ def test_glued_messages_are_counted_one_by_one(build: Path) -> None:
 def test_fragments_and_pings_between_them_are_understood(build: Path) -> None:
     pongs: list[threading.Event] = []
 
-    def fragment(connection: ServerConnection, number: int, message: str) -> None:
-        connection.send(iter([message[:10], message[10:]]))
+    def parts(connection: ServerConnection, message: str) -> Iterator[str]:
+        yield message[:10]
         pongs.append(connection.ping())
+        yield message[10:]
+
+    def fragment(connection: ServerConnection, number: int, message: str) -> None:
+        connection.send(parts(connection, message))
 
     result = echo_with(build, fragment)
     assert faults(result) == {}
@@ -349,11 +350,7 @@ def test_nobody_there_is_an_error_in_words(build: Path) -> None:
     ("answer", "words"),
     [
         ("HTTP/1.1 403 Forbidden\r\n\r\n", "403"),
-        (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-            "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
-            "Sec-WebSocket-Accept",
-        ),
+        (f"{SWITCHING}Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n", "Accept"),
     ],
 )
 def test_a_wrong_answer_to_the_handshake_is_an_error(build: Path, answer: str, words: str) -> None:

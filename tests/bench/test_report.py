@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from typing import Any
-
-import pytest
-
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.insert(0, str(BENCH))
 
 import contestants
 import install
 import measure
 import plot
+import pytest
 import report
 import rows
+from contestants import BENCH
 from rows import Run
 
 
@@ -66,8 +62,6 @@ def results_of(**row_pairs: Any) -> dict[str, Any]:
 
 
 def test_the_clock_of_a_process_is_its_cpu_time() -> None:
-    import os
-
     before = measure.process_cpu_s(os.getpid())
     end = time.process_time() + 0.05
     while time.process_time() < end:
