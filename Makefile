@@ -2,9 +2,11 @@
 #
 #   PYTHON=/path/to/python   the interpreter of a new environment (default: the newest found)
 #   VENV=.venv               where the environment is
+#   JOBS=3                   how many tests run at once (they wait more than they compute)
 #   ARGS="..."               more arguments for `hubbub demo` or pytest
 
 VENV ?= .venv
+JOBS ?= 3
 ARGS ?=
 BIN := $(VENV)/bin
 PINS := requirements/dev.txt requirements/constraints.txt
@@ -29,7 +31,7 @@ demo: $(VENV)/.demo
 	$(BIN)/hubbub demo $(ARGS)
 
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -45,7 +47,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python tools/gen_docs.py
 
 coverage: $(VENV)/.dev browser
-	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --fail-under=95 \
 		--include="$$($(BIN)/python tools/house.py words mechanics hub)"
 

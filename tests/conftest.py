@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,3 +13,27 @@ import pytest
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Run `@pytest.mark.anyio` tests on the stock event loop; modules may override it."""
     return "asyncio", {"use_uvloop": False}
+
+
+@pytest.fixture(autouse=True)
+def _leave_logging_as_it_was() -> Iterator[None]:
+    """Undo what servers, frameworks and commands do to the loggers of this process."""
+    root = logging.getLogger()
+    book = {
+        name: logger
+        for name, logger in [("", root), *logging.Logger.manager.loggerDict.items()]
+        if isinstance(logger, logging.Logger)
+    }
+    before = {
+        name: (logger.level, list(logger.handlers), logger.propagate, logger.disabled)
+        for name, logger in book.items()
+    }
+    yield
+    for name, logger in [("", root), *list(logging.Logger.manager.loggerDict.items())]:
+        if isinstance(logger, logging.Logger):
+            if name not in before:
+                before[name] = (logging.NOTSET, [], True, False)
+            level, handlers, propagate, disabled = before[name]
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+            logger.propagate, logger.disabled = propagate, disabled

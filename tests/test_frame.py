@@ -166,7 +166,9 @@ def test_s09_times_go_out_as_iso_8601() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), ValueError("x"), encode, {(1, 2): 3}, iter([1])], ids=repr
+    "value",
+    [object(), ValueError("x"), encode, {(1, 2): 3}, iter([1])],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_has_no_json_form_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match="it has no JSON form"):

@@ -122,32 +122,25 @@ class Fanout:
         personal: dict[Client, list[_Interval]],
     ) -> None:
         """Deliver to everybody who gets the same as all others in the same set of rooms."""
-        marks: dict[Client, int] = {}
-        rooms = list(by_room)
-        for number, members in enumerate(rooms):
-            bit = 1 << number
+        if _are_disjoint(by_room):
+            for members, indices in by_room.items():
+                clients = [client for client in members.clients if client not in personal]
+                self._deliver_merge(clients, indices, pending)
+            return
+        rooms_of: dict[Client, tuple[Members, ...]] = {}
+        for members in by_room:
             for client in members.clients:
-                marks[client] = marks.get(client, 0) | bit
-        for client in personal:
-            marks.pop(client, None)
-        groups: dict[int, list[Client]] = {}
-        for client, mark in marks.items():
-            group = groups.get(mark)
-            if group is None:
-                groups[mark] = [client]
-            else:
-                group.append(client)
-        for mark, group in groups.items():
-            indices: list[int] = []
-            is_merge = mark & (mark - 1)
-            while mark:
-                # From bit to bit, not from room to room: a turn may publish to thousands of rooms.
-                indices += by_room[rooms[mark.bit_length() - 1]]
-                mark ^= 1 << (mark.bit_length() - 1)
-            if is_merge:
-                indices.sort()
-            batch = Batch([pending[index][1] for index in indices])
-            self._deliver(group, batch, partial(self._entries, indices, pending))
+                rooms_of[client] = (*rooms_of.get(client, ()), members)
+        groups: dict[tuple[Members, ...], list[Client]] = {}
+        for client, rooms in rooms_of.items():
+            if client not in personal:
+                groups.setdefault(rooms, []).append(client)
+        for rooms, clients in groups.items():
+            self._deliver_merge(clients, _merge(by_room, rooms), pending)
+
+    def _deliver_merge(self, clients: list[Client], indices: list[int], pending: _Pending) -> None:
+        batch = Batch([pending[index][1] for index in indices])
+        self._deliver(clients, batch, partial(self._entries, indices, pending))
 
     def _chosen(
         self,
@@ -173,8 +166,7 @@ class Fanout:
         """Deliver to one client what is its own: the merge of its rooms and its direct sends."""
         if chosen and client.close_info is None:
             chosen.sort()
-            batch = Batch([pending[index][1] for index in chosen])
-            self._deliver([client], batch, partial(self._entries, chosen, pending))
+            self._deliver_merge([client], chosen, pending)
 
     def _entries(
         self,
@@ -214,3 +206,20 @@ class Fanout:
             parts = entries()
             for client in slow:
                 client.offer(parts)
+
+
+def _are_disjoint(by_room: dict[Members, list[int]]) -> bool:
+    """Tell whether no client is in two of the rooms."""
+    seen: set[Client] = set()
+    for members in by_room:
+        if not seen.isdisjoint(members.clients):
+            return False
+        seen.update(members.clients)
+    return True
+
+
+def _merge(by_room: dict[Members, list[int]], rooms: tuple[Members, ...]) -> list[int]:
+    """Return the places of what was published to any of `rooms`, in order."""
+    if len(rooms) == 1:
+        return by_room[rooms[0]]
+    return sorted(index for members in rooms for index in by_room[members])

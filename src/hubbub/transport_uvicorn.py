@@ -56,8 +56,10 @@ LINGER_S = 2.0
 """How long a peer that broke the protocol may take to read why."""
 
 _PING = b"\x89\x00"
-_core_logger = logging.getLogger("hubbub.websockets")
-_core_logger.setLevel(logging.WARNING)
+# Not from logging's own book, where a configuration for "hubbub" would reset its level: the core's
+# DEBUG lines show what clients send.
+_core_logger = logging.Logger("hubbub.websockets", logging.WARNING)
+_core_logger.parent = logging.getLogger("hubbub")
 
 _OPEN, _LEAVING, _CLOSING, _LINGERING, _LOST = range(5)
 # _LEAVING: a close is owed after what still waits; _CLOSING: it is sent, the peer's is awaited;
@@ -286,6 +288,8 @@ class NativeTransport(asyncio.Protocol):
             if used == 0:
                 break
             position += used
+        if self._message is None and self._state == _OPEN:
+            self._core = None
         if position < end:
             self._keep_tail(data[position:])
 
@@ -303,18 +307,18 @@ class NativeTransport(asyncio.Protocol):
         """
         first, second = data[position], data[position + 1]
         length = second & 0x7F
-        header = 2
-        if length >= 126:
-            header = 4 if length == 126 else 10
-            if end - position < header:
-                self._need = header
-                return 0
-            length = int.from_bytes(data[position + 2 : position + header])
-        limit = self._hub.settings.max_message_bytes
-        is_known = (first & 0x0F) in _OPCODES
-        size = header + 4 + length
-        if not second & 0x80 or not is_known or (limit is not None and length > limit):
-            size = header
+        size = 2
+        if second & 0x80 and (first & 0x0F) in _OPCODES:
+            header = 2
+            if length >= 126:
+                header = 4 if length == 126 else 10
+                if end - position < header:
+                    self._need = header
+                    return 0
+                length = int.from_bytes(data[position + 2 : position + header])
+            limit = self._hub.settings.max_message_bytes
+            is_over = limit is not None and length > limit
+            size = header if is_over else header + 4 + length
         if end - position < size:
             self._need = size
             return 0
@@ -345,8 +349,6 @@ class NativeTransport(asyncio.Protocol):
         else:
             if out:
                 self._write_control(out)
-            if self._message is None:
-                self._core = None
 
     def _take_event(self, event: WireFrame) -> None:
         opcode = event.opcode
