@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WSCAT := 6.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs coverage screenshot test-all browser clean
+.PHONY: help demo test lint format docs coverage bench screenshot test-all browser clean
 
 help:
 	@echo "make demo        serve the demo at http://localhost:8080/websocket"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs        write the generated pages"
 	@echo "make coverage    run the tests; branch coverage below the edges must be over 95 %"
 	@echo "make test-all    run the tests on every Python from 3.11 to 3.14 that is installed"
+	@echo "make bench       measure against other hubs; writes docs/benchmarks.md (hours; ARGS=--quick: minutes)"
 	@echo "make screenshot  take the README's picture of the demo again"
 	@echo "make clean       remove what the targets made"
 
@@ -50,6 +51,9 @@ coverage: $(VENV)/.dev browser
 	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --fail-under=95 \
 		--include="$$($(BIN)/python tools/house.py words mechanics hub)"
+
+bench:
+	@python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" bench/run.py $(ARGS)
 
 screenshot: $(VENV)/.dev browser
 	$(BIN)/python tools/screenshot.py
@@ -80,6 +84,7 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml $(PINS)
 
 browser: node_modules/.wscat-$(WSCAT)
 	@sh tools/bring.sh chromium chromium
+	@sh tools/bring.sh cc gcc
 
 node_modules/.wscat-$(WSCAT):
 	@sh tools/bring.sh node nodejs
@@ -90,6 +95,6 @@ node_modules/.wscat-$(WSCAT):
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-* node_modules artifacts build dist .coverage* .hypothesis \
+	rm -rf $(VENV) .venv-* node_modules artifacts bench/.venv bench/node_modules bench/build build dist .coverage* .hypothesis \
 		.mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,106 @@
+"""The words of `docs/benchmarks.md`: what is counted, why so, and what the figures do not claim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS = {
+    "one": "one at a time",
+    "burst64": "bursts of 64",
+    "rooms": "rooms of 10",
+    "echo": "echo",
+    "memory": "idle client",
+    "handshakes": "handshakes",
+}
+
+OPENING = """\
+# Benchmarks
+
+`make bench` writes this page: it builds and installs every server named here, runs them in turn,
+and puts the figures of the machine it ran on into the tables. The figures below are of {date},
+commit `{commit}`, {rounds}.
+
+The first four columns are deliveries per second of CPU time that the server used, in millions;
+a delivery is one message that one client has received and checked. In brackets: how many times
+better Hubbub is, as the median over the pairs of runs.
+"""
+
+QUICK = """\
+> **This was a quick run:** one short round with fewer clients in some rows and fewer points in the
+> plots, in which one run of ours stands for all pairs. It shows that everything works; it is too
+> noisy to quote.
+"""
+
+READING = """\
+Memory is what the server's RSS grew by for each idle client. Handshakes are in thousands per second
+of the server's CPU time.
+"""
+
+GOALS = "What the project asks of itself, with everything on. Ratios are medians over the pairs of a row."
+
+GROWTH = """\
+Both axes of the plots are logarithmic. Medians of the runs; each point is a server of its own."""
+
+SERVERS = """\
+Each server is one file in [`bench/peers`](../bench/peers), written as its own documentation says,
+with the same small protocol: what arrives goes to everybody, with `?room=N` to that room, with
+`?mode=echo` back. Compression is off everywhere, `TCP_NODELAY` on. Where a server has a way to
+prepare a message once for all clients, it is used or has a line of its own."""
+
+METHOD = """\
+## How it is measured
+
+- **Two cores.** The server, with all its processes and threads, is pinned to one core, the load
+  generator to another. Every run starts a new server.
+- **The generator** ([`bench/load.c`](../bench/load.c)) is one thread of C. It parses every frame,
+  checks every byte of the message, and counts messages, not bytes. A message names its talker, its
+  number and the microsecond of its sending, so what is lost, doubled, late or out of order is
+  known for each client. Where anything was lost, the row says so.
+- **CPU time, not wall time.** A server is judged by the CPU time that it used for the counted
+  messages: `CLOCK_PROCESS_CPUTIME_ID` of all its processes, which includes the kernel's work in its
+  system calls. The generator lets everything in flight arrive, says "begin", and waits; the runner
+  reads the clocks; the same at the end. So what is counted and what is charged are the same work.
+  Wall time would measure the slower of two cores, and on most rows that is partly the generator;
+  CPU time says what a core of the server is worth, whoever waits for whom.
+- **Pairs.** Each row runs ours, a peer, ours, the next peer, and so on, for several rounds. A ratio is
+  taken within a pair, where the machine was in the same mood, and its median and spread are shown.
+- **Closed and open loop.** "One at a time" and bursts are closed loops: the next message leaves
+  when all have the last. The rows "by the clock" are open: messages are due at fixed times, and are
+  timed from when they were due, so a server that falls behind cannot hide it.
+- **Latency** is from the sending (or the due time) to the read that got the message, in the
+  generator. It includes the generator's own queue: where the generator was the limit, the remarks
+  say so.
+
+## What it does not claim
+
+- Loopback is no network. There are no lost packets, no interrupts of a network card, no TLS.
+- Two cores of a virtual machine are no server. Absolute figures differ between machines by far more
+  than the ratios do, and other tenants of the host can be seen in the spreads.
+- A kernel that accounts softirq time apart (see *softirq time* above) charges loopback's receive
+  path to nobody, and flatters whoever makes the most system calls.
+- It measures hubs at what hubs do. It says nothing of the rest of a framework, of several workers,
+  or of a server with several cores; Go and Rust would use them, one Python process does not.
+- Joining what one turn of the event loop has for a client makes bursts cheap. Where messages come
+  one at a time with silence between them there is nothing to join, and the row "one at a time"
+  says what is left.
+- The kernel program has no limits, no queues and no protection from a slow client. It is a yardstick.
+
+## Repeat it
+
+```sh
+make bench                                          # everything; two to three hours
+python bench/run.py --quick                         # everything, one short round; minutes
+python bench/run.py --only one,rooms,kernel,gorilla # some rows, some peers; prints, writes no page
+python bench/run.py --list                          # the names of rows, series and peers
+```
+
+It needs Linux, a C compiler and two cores. As root on Debian it installs Go and Node.js where they
+are missing; elsewhere it names what it could not have as missing. The raw results of this page are
+in [`bench/results/benchmarks.json`](../bench/results/benchmarks.json).
+"""
+
+
+def opening(results: dict[str, Any]) -> str:
+    rounds = f"{results['repeats']} rounds" if results["repeats"] > 1 else "one round"
+    text = OPENING.format(date=results["date"][:10], commit=results["commit"], rounds=rounds)
+    return f"{text}\n{QUICK}" if results["is_quick"] else text

@@ -1,0 +1,183 @@
+"""The benchmark: `make bench`, or `python bench/run.py`.
+
+Builds and installs what is needed, runs every pair in turn (ours, peer, ours, peer …), and writes
+`docs/benchmarks.md`, its pictures, and the raw results. `--quick` takes minutes instead of hours
+and says so in what it writes. Needs Linux, a C compiler, and two cores for figures worth having.
+
+    python bench/run.py --quick
+    python bench/run.py --only one,echo,kernel,gorilla     rows and peers; prints, writes no page
+    python bench/run.py --report                           writes the page from the kept results
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import install
+import machine
+import report
+from contestants import BENCH, BY_NAME, OURS, PEERS, ROOT, Contestant
+from measure import Cores, Run, measure
+from rows import ROWS, SERIES, Row, Series
+
+RESULTS = BENCH / "results"
+KEPT = RESULTS / "benchmarks.json"
+"""The results that the page shows; all others are git-ignored."""
+
+SPARE_DESCRIPTORS = 100
+
+
+class Runner:
+    """Does the runs that were asked for and collects their results."""
+
+    def __init__(self, options: argparse.Namespace, peers: Sequence[Contestant]) -> None:
+        self.is_quick: bool = options.quick
+        self.repeats: int = options.repeat
+        self.peers = peers
+        self.cores = Cores.choose()
+        self.results: dict[str, Any] = {"rows": {}, "series": {}}
+
+    def run(self, contestant: Contestant, load: Sequence[str], seconds: tuple[float, float]) -> Run:
+        """Do one run, and say on stderr what came of it."""
+        needed = int(load[load.index("--clients") + 1]) + SPARE_DESCRIPTORS
+        if needed > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            return {"error": f"needs {needed} descriptors"}
+        timing = ["--warm", str(seconds[0]), "--seconds", str(seconds[1])]
+        timing += ["--drain", "2"] if self.is_quick else []
+        run = measure(contestant, [*load, *timing], self.cores)
+        print(f"    {contestant.name:18} {report.brief(run)}", file=sys.stderr, flush=True)
+        return run
+
+    def variants(self, contestant: Contestant, row: Row) -> dict[str, Run]:
+        load = list(row.load)
+        if self.is_quick and row.quick_clients is not None:
+            load[load.index("--clients") + 1] = str(row.quick_clients)
+        seconds = row.quick if self.is_quick else row.seconds
+        return {name: self.run(contestant, [*load, *more], seconds) for name, more in row.variants}
+
+    def row(self, row: Row) -> None:
+        """Run all pairs of a row. A quick run lets one run of ours stand for a whole round."""
+        peers = [peer for peer in self.peers if peer.name in row.peers]
+        pairs = self.results["rows"][row.key] = []
+        for repeat in range(self.repeats):
+            print(f"{row.key}, round {repeat + 1} of {self.repeats}", file=sys.stderr)
+            ours = None if peers else self.variants(OURS, row)
+            for peer in peers:
+                if ours is None or not self.is_quick:
+                    ours = self.variants(OURS, row)
+                theirs = self.variants(peer, row)
+                pairs.append({"repeat": repeat, "peer": peer.name, "ours": ours, "theirs": theirs})
+            if not peers:
+                pairs.append({"repeat": repeat, "peer": None, "ours": ours, "theirs": {}})
+
+    def series(self, series: Series) -> None:
+        chosen = [OURS, *(peer for peer in self.peers if peer.name in series.peers)]
+        points = series.points[: series.quick_points] if self.is_quick else series.points
+        seconds = (0.2, 0.5) if self.is_quick else (1.0, 2.0)
+        found = self.results["series"][series.key] = []
+        for repeat in range(min(self.repeats, 3)):
+            for x, load in points:
+                print(f"{series.key} {x:,}, round {repeat + 1}", file=sys.stderr)
+                for contestant in chosen:
+                    run = self.run(contestant, load, seconds)
+                    found.append({"repeat": repeat, "x": x, "name": contestant.name, "run": run})
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure Hubbub and its peers.")
+    parser.add_argument("--quick", action="store_true", help="one short round; noisy figures")
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds of each pair (5; quick: 1)")
+    parser.add_argument("--only", default="", metavar="A,B", help="these rows, series or peers")
+    parser.add_argument(
+        "--write", action="store_true", help="with --only: put them in the page too"
+    )
+    parser.add_argument("--report", action="store_true", help="write the page from kept results")
+    parser.add_argument("--list", action="store_true", help="name the rows, series and peers")
+    options = parser.parse_args()
+    options.repeat = options.repeat or (1 if options.quick else 5)
+    return options
+
+
+def choose(only: str) -> tuple[list[Row], list[Series], list[Contestant]]:
+    """Return what --only names; of a kind that it names nothing of, everything."""
+    names = {name.strip() for name in only.split(",") if name.strip()}
+    unknown = names - {kind.key for kind in (*ROWS, *SERIES)} - set(BY_NAME)
+    if unknown:
+        raise SystemExit(f"--only knows no {', '.join(sorted(unknown))}; --list names them all")
+    rows = [row for row in ROWS if row.key in names]
+    series = [one for one in SERIES if one.key in names]
+    peers = [peer for peer in PEERS if peer.name in names]
+    if not rows and not series:
+        rows, series = list(ROWS), list(SERIES)
+    return rows, series, peers if names & set(BY_NAME) else list(PEERS)
+
+
+def do_runs(options: argparse.Namespace) -> dict[str, Any]:
+    rows, series, peers = choose(options.only)
+    print("building and installing", file=sys.stderr)
+    missing = install.install([OURS, *peers])
+    for name, reason in missing.items():
+        print(f"missing: {name}: {reason}", file=sys.stderr)
+    runner = Runner(options, [peer for peer in peers if peer.name not in missing])
+    for row in rows:
+        runner.row(row)
+    for one in series:
+        runner.series(one)
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "is_quick": options.quick,
+        "repeats": options.repeat,
+        "machine": machine.describe(),
+        "commit": machine.commit(),
+        "versions": install.versions([OURS, *peers]),
+        "missing": missing,
+        **runner.results,
+    }
+
+
+def keep(results: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:
+    """Put results into the kept ones: as a whole, or their rows and series only."""
+    if not is_whole and KEPT.exists():
+        kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
+        for part in ("rows", "series", "versions", "missing"):
+            kept[part].update(results[part])
+        kept.update({name: results[name] for name in ("date", "machine", "commit")})
+        kept["is_quick"] = kept["is_quick"] or results["is_quick"]
+        results = kept
+    write_json(KEPT, results)
+    return results
+
+
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    options = read_options()
+    if options.list:
+        print(*(f"{kind.key:12} {kind.title}" for kind in (*ROWS, *SERIES)), sep="\n")
+        print(*(f"{peer.name:18} {peer.title}" for peer in PEERS), sep="\n")
+        return
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if options.report:
+        report.write(json.loads(KEPT.read_text(encoding="utf-8")), ROOT / "docs")
+        return
+    results = do_runs(options)
+    write_json(RESULTS / f"{results['date'].replace(':', '')}.json", results)
+    if not options.only or options.write:
+        report.write(keep(results, is_whole=not options.only), ROOT / "docs")
+        print("wrote docs/benchmarks.md", file=sys.stderr)
+    print("\n".join(report.tables(results)))
+
+
+if __name__ == "__main__":
+    main()
