@@ -123,6 +123,25 @@ def test_a_machine_that_slept_finds_nobody_dead() -> None:
     assert all(member.dead_at for member in members), "and afterwards time counts again"
 
 
+def test_a_short_stall_is_forgiven_where_the_timeouts_are_short() -> None:
+    """A stall of 40 ms eats the whole margin of these timeouts; nobody could read a pong in it."""
+    heartbeat: Heartbeat[Member] = Heartbeat(0.02, 0.05, 0.0)
+    member = Member()
+    heartbeat.add(member, 0.0)
+    dead: list[Member] = []
+    pings: list[Member] = []
+    now = 0.0
+    while not pings:
+        now += heartbeat.tick_s
+        heartbeat.turn(now, pings.append, dead.append)
+    now += 0.04
+    heartbeat.turn(now, pings.append, dead.append)
+    assert dead == []
+    member.seen = now
+    heartbeat.turn(now + heartbeat.tick_s, pings.append, dead.append)
+    assert dead == []
+
+
 def test_who_spoke_just_after_the_sleep_is_given_no_time_for_it() -> None:
     wheel, member = Wheel(), Member()
     wheel.add(member)

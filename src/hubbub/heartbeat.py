@@ -12,6 +12,10 @@ from typing import Generic, Protocol, TypeVar
 _ROUNDING = 1e-6
 """A turn that is early by this part of a tick is on time: floating-point seconds do not add up."""
 
+_LATE_TICKS = 2
+"""A turn later than so many ticks says nothing about the peers: half the margin between the ping
+and the end of the wait would be gone before their pongs could be read."""
+
 
 class Living(Protocol):
     """What the wheel needs of its members."""
@@ -64,7 +68,7 @@ class Heartbeat(Generic[T]):
     def turn(self, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]) -> None:
         """Move the wheel to `now`; call `ping` and `overdue` for the members that are due."""
         late = now - self._last - self.tick_s
-        if late > max(2 * self.tick_s, 0.5):
+        if late > _LATE_TICKS * self.tick_s:
             self._give_back(late, now)
         ticks = int((now - self._last) / self.tick_s + _ROUNDING)
         if ticks <= 0:
