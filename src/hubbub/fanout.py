@@ -69,7 +69,6 @@ class Fanout:
         if not pending:
             self._schedule(self.flush)
         pending.append((client, frame, None))
-        self._personal.setdefault(client, [])
 
     def joined(self, client: Client, members: Members) -> None:
         """Note that `client` does not get what was published to `members` before this moment."""
@@ -99,16 +98,31 @@ class Fanout:
                 directs.setdefault(target, []).append(index)
             else:
                 by_room.setdefault(target, []).append(index)
+        if not by_room:
+            for client, indices in directs.items():
+                self._deliver_direct(client, indices, pending)
+            return
         for members in by_room:
             members.dirty = False
+        for client in directs:
+            personal.setdefault(client, [])
         if len(by_room) == 1 and not personal:
             self._deliver_room(next(iter(by_room)), pending)
             return
-        if by_room:
-            self._deliver_rooms(by_room, pending, personal)
+        self._deliver_rooms(by_room, pending, personal)
         for client, intervals in personal.items():
             chosen = self._chosen(client, intervals, pending, by_room, joined_at)
             self._deliver_personal(client, chosen + directs.get(client, []), pending)
+
+    def _deliver_direct(self, client: Client, indices: list[int], pending: _Pending) -> None:
+        wire = pending[indices[0]][1].wire
+        if len(indices) == 1 and client.fast and len(wire) <= MAX_SHARED_WRITE_BYTES:
+            # One message for one client, as in every echo: nothing to join, nobody to share with.
+            client.raw_write(wire)  # type: ignore[misc]
+            self._stats.messages_out += 1
+            self._stats.bytes_out += len(wire)
+        else:
+            self._deliver_personal(client, indices, pending)
 
     def _deliver_room(self, members: Members, pending: _Pending) -> None:
         batch = Batch([frame for _, frame, _ in pending])

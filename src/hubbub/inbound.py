@@ -218,7 +218,7 @@ class Inbound:
         except Exception as error:
             self._failed(client, error)
             return None
-        return result if hasattr(result, "__await__") else None
+        return None if result is None or not hasattr(result, "__await__") else result
 
     async def _finish(self, client: Client, result: Awaitable[Any]) -> None:
         try:
