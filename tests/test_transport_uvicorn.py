@@ -15,7 +15,7 @@ from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
-from hubbub import Client, Frame, Hub, Protocol
+from hubbub import Client, Frame, Hub
 from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, frame, raw_connect
 from serving import Served, nothing, serve, take, until
 
@@ -341,10 +341,6 @@ async def test_an_idle_client_has_no_task() -> None:
         assert len(asyncio.all_tasks()) - before <= 50
         for socket in sockets:
             await socket.close()
-
-
-def test_the_protocol_class_needs_no_framework() -> None:
-    assert Protocol.__module__ == "hubbub.transport_uvicorn"
 
 
 async def test_a_refused_handshake_is_no_error_in_the_log(

@@ -26,8 +26,8 @@ from .room import Room, User
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from .protocol_uvicorn import Protocol
     from .route_fastapi import HubDep
-    from .transport_uvicorn import Protocol
 
 __version__ = "0.1.0"
 
@@ -64,7 +64,7 @@ __all__ = [
 
 _LAZY = {
     "HubDep": "route_fastapi",
-    "Protocol": "transport_uvicorn",
+    "Protocol": "protocol_uvicorn",
 }
 
 
