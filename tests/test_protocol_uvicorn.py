@@ -284,7 +284,8 @@ async def test_who_goes_during_the_handshake_leaves_nothing_behind(
             assert len(connections) == 1
         await until(lambda: not connections)
         go_on.set()
-        await until(lambda: not served.server.server_state.tasks)
+        tasks = served.server.server_state.tasks
+        await until(lambda: not tasks)
         assert (len(hub), hub.stats()["register"]) == (0, 0)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 

@@ -30,10 +30,12 @@ from uvicorn.protocols.utils import (
     is_ssl,
 )
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
 from websockets.utils import accept_key
 
+from .deflate import negotiate
 from .limits import scrub_query
-from .transport_uvicorn import NativeTransport
+from .transport_uvicorn import DeflatingTransport, NativeTransport
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -153,6 +155,7 @@ class Protocol(WebSocketsSansIOProtocol):
         self._is_stock = False
         self._is_claimed = False
         self._is_connect_told = False
+        self._extensions: str | None = None
         self._taken: NativeTransport | None = None
 
     # asyncio's side
@@ -264,6 +267,8 @@ class Protocol(WebSocketsSansIOProtocol):
             self.request = cast(Any, event)
             self.response = self.conn.accept(self.request)
             self.handshake_initiated = True
+            if self._is_claimed:
+                self._claim_stock()
             if not self._is_connect_told:
                 self.queue.put_nowait({"type": "websocket.connect"})
             if self.response.status_code != 101:
@@ -320,15 +325,29 @@ class Protocol(WebSocketsSansIOProtocol):
 
     # The hub's side
 
-    def claim(self) -> None:
+    def claim(self, *, deflate: bool) -> None:
         """Say, before the handshake is accepted, that a hub will take the socket.
 
-        uvicorn's per-connection compression is not offered then: the hub frames by itself.
+        uvicorn's per-connection compression is not offered then: the hub frames by itself, and
+        deflates by itself if `deflate` and the client has made an offer that can be met.
+        Raises `Refused` for offers that cannot be read.
         """
+        self._extensions = negotiate(self._offers()) if deflate else None
         self._is_claimed = True
         if self._is_stock:
-            self.conn.extensions = []
-            self.response.headers.pop("Sec-WebSocket-Extensions", None)
+            self._claim_stock()
+
+    def _offers(self) -> Headers:
+        name = "Sec-WebSocket-Extensions"
+        raw = [value for key, value in self.scope["headers"] if key == name.lower().encode()]
+        return Headers([(name, value.decode("latin-1")) for value in raw])
+
+    def _claim_stock(self) -> None:
+        """Let uvicorn's class answer with our extensions instead of its own."""
+        self.conn.extensions = []
+        self.response.headers.pop("Sec-WebSocket-Extensions", None)
+        if self._extensions is not None:
+            self.response.headers["Sec-WebSocket-Extensions"] = self._extensions
 
     def _accept(self, message: Any) -> bool:
         """Write the answer of RFC 6455 section 4.2.2; False for one that cannot be written so."""
@@ -337,6 +356,8 @@ class Protocol(WebSocketsSansIOProtocol):
         subprotocol = message.get("subprotocol")
         if subprotocol:
             headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
+        if self._extensions is not None:
+            headers.append((b"Sec-WebSocket-Extensions", self._extensions.encode("ascii")))
         lines = [b"%b: %b" % header for header in headers]
         if any(b"\r" in line or b"\n" in line for line in lines):
             return False
@@ -363,7 +384,8 @@ class Protocol(WebSocketsSansIOProtocol):
         if self._is_stock:
             self.stop_keepalive()
         self.connections.discard(self)
-        taken = self._taken = NativeTransport(hub, socket, self.connections)
+        make = NativeTransport if self._extensions is None else DeflatingTransport
+        taken = self._taken = make(hub, socket, self.connections)
         self.transport = cast(asyncio.Transport, _TakenSocket())
         socket.set_protocol(taken)
         # uvicorn sets this object as the protocol after its first call of data_received, which
