@@ -120,9 +120,16 @@ class Settings:
     messages_per_second: float | None = _setting(
         None,
         "messages per second",
-        "How fast one client may send, with a burst of two seconds' worth; more closes it (3013).",
+        "How fast one client may send, with a burst of two seconds' worth. What becomes of more, "
+        "on_rate_limit says.",
         none="no limit",
         least=0.01,
+    )
+    on_rate_limit: Literal["close", "reply"] = _setting(
+        "close",
+        "action",
+        "What a message over messages_per_second causes: a close (3013), or an error reply, at "
+        "most one a second, while the message is dropped.",
     )
     shutdown_timeout_s: float = _setting(
         10.0,
