@@ -104,6 +104,15 @@ class Settings:
         none="no limit",
         least=1,
     )
+    max_clients_per_address: int | None = _setting(
+        None,
+        "clients",
+        "How many clients one network address may have, handshakes in progress included; more are "
+        "refused with 503. An IPv6 address counts by its /64. Behind a proxy the address is right "
+        "only if the server trusts the proxy.",
+        none="no limit",
+        least=1,
+    )
     max_rooms_per_client: int | None = _setting(
         128,
         "rooms",
