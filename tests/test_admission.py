@@ -100,6 +100,22 @@ def test_without_a_limit_no_address_is_counted() -> None:
         assert refusal_of(door, "192.0.2.1") is None
 
 
+@pytest.mark.parametrize(
+    ("limit_s", "lag_s", "is_refused"),
+    [(None, 100.0, False), (0.5, 0.5, False), (0.5, 0.51, True)],
+)
+def test_nobody_comes_in_while_the_loop_is_late(
+    limit_s: float | None, lag_s: float, is_refused: bool
+) -> None:
+    door = admission(max_loop_lag_s=limit_s)
+    if not is_refused:
+        door.check_visitor("192.0.2.1", lag_s)
+        return
+    with pytest.raises(Refused, match="503 overloaded") as caught:
+        door.check_visitor("192.0.2.1", lag_s)
+    assert caught.value.headers == {"Retry-After": str(RETRY_AFTER_S)}
+
+
 async def test_clients_count_for_their_address_until_they_leave() -> None:
     hub = Hub(max_clients_per_address=2)
     await hub.start()

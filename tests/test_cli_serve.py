@@ -35,6 +35,7 @@ VALUES = {
     "client_id_from_query": "yes",
     "on_invalid": "ignore",
     "on_handler_error": "stay",
+    "on_rate_limit": "reply",
     "ping_interval_s": "11",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""

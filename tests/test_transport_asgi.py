@@ -247,7 +247,7 @@ async def test_a_handshake_that_waits_for_its_identity_counts_for_its_address() 
         await gate.wait()
         return Identity()
 
-    denial = {"extensions": {"websocket.http.response": {}}}
+    denial: dict[str, Any] = {"extensions": {"websocket.http.response": {}}}
     here = {**SCOPE, **denial, "client": ("192.0.2.1", 1)}
     first = Server(hub, here)
     await until(lambda: hub.stats()["register"] == 1)

@@ -37,6 +37,17 @@ class Admission:
         self.is_closed = False
         """Whether the hub shuts down, and takes nobody any more."""
 
+    def check_visitor(self, address: str | None, lag_s: float) -> None:
+        """Raise `Refused(503)` when nobody can be served now, or nobody more from `address`.
+
+        `lag_s` is how late the event loop was lately, in seconds.
+        """
+        self.check_capacity()
+        limit_s = self._settings.max_loop_lag_s
+        if limit_s is not None and lag_s > limit_s:
+            raise _unavailable("overloaded", "The server has too much to do")
+        self.check_address(address)
+
     def check_capacity(self) -> None:
         """Raise `Refused(503)` when no further client can be served now."""
         if self.is_closed:

@@ -204,8 +204,7 @@ class Hub(Registry):
             raise Refused(503, "not_running", str(error)) from error
         except BrokerError as error:
             raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
-        self.admission.check_capacity()
-        self.admission.check_address(handshake.address)
+        self.admission.check_visitor(handshake.address, self._watch.recent_lag_s)
 
     async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
         """Learn who comes, and whether they may; return the identity and an id, or raise."""

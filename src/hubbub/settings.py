@@ -120,6 +120,16 @@ class Settings:
         none="no limit",
         least=0,
     )
+    max_loop_lag_s: float | None = _setting(
+        None,
+        "seconds",
+        "While the event loop was later than this at one of its last three looks (one a second), "
+        "handshakes are refused with 503, so that newcomers do not make it later still for those "
+        "who are connected. Off by default: an application that computes for a while now and then "
+        "is late and not overloaded.",
+        none="off",
+        least=0.01,
+    )
     handshake_timeout_s: float = _setting(
         10.0,
         "seconds",

@@ -273,7 +273,7 @@ def connect(
     handler and the origin check are not asked), `query` and `headers` what the handshake carries,
     `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client
     takes, see `MemoryTransport`. Raises `Refused` where a handshake would be refused: 409 for an id
-    in use, 503 for a hub that is full or closing, or an address that has its clients already.
+    in use, 503 for a hub that is full, late or closing, or an address that has its clients already.
     """
     handshake = Handshake(
         path="/ws",
@@ -282,8 +282,7 @@ def connect(
         address=address,
     )
     identity = Identity(user=user, meta=dict(meta or {}), client_id=client_id)
-    hub.admission.check_capacity()
-    hub.admission.check_address(address)
+    hub.admission.check_visitor(address, hub._watch.recent_lag_s)
     chosen = hub.admission.choose_id(handshake, identity)
     transport = MemoryTransport(hub, fast=fast)
     return MemoryClient(hub.register(transport, chosen, identity, handshake), transport)
