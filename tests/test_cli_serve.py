@@ -237,6 +237,7 @@ def test_help_keeps_the_settings_apart() -> None:
 def test_the_configuration_of_uvicorn() -> None:
     config = make_config(Serving(target=read_target("app"), log_level="trace"), 7.2)
     assert (config.app, config.ws, config.lifespan) == ("app:app", "hubbub:Protocol", "auto")
+    assert config.http == "hubbub:HttpProtocol"
     assert config.ws_per_message_deflate is False
     assert config.timeout_graceful_shutdown == 10
     assert isinstance(config.log_config, dict)
