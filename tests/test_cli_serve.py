@@ -36,6 +36,7 @@ VALUES = {
     "on_invalid": "ignore",
     "on_handler_error": "stay",
     "on_rate_limit": "reply",
+    "on_expiry": "ask",
     "ping_interval_s": "11",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""
