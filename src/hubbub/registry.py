@@ -31,7 +31,7 @@ from .fanout import Fanout
 from .frame import Frame, encode
 from .handlers import Handlers
 from .inbound import Inbound
-from .limits import BURST_S, TokenBucket, check_room_name
+from .limits import BURST_S, TokenBucket, check_room_name, printable
 from .model import (
     EVERYBODY,
     USER_PREFIX,
@@ -375,7 +375,7 @@ class Registry:
         try:
             result = self.publish_frame(key, frame, exclude)
         except BrokerError as error:
-            logger.error("a broadcast failed: %s", error)
+            logger.error("a broadcast failed: %s", printable(str(error)))
             return
         if not isinstance(result, Receipt):
             result.add_done_callback(_log_failed_publish)
@@ -515,4 +515,4 @@ class Registry:
 def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         level = logging.ERROR if isinstance(error, BrokerError) else logging.CRITICAL
-        logger.log(level, "a broadcast failed: %s", error)
+        logger.log(level, "a broadcast failed: %s", printable(str(error)))

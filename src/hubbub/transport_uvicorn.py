@@ -478,6 +478,8 @@ class Protocol(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # Its DEBUG lines show the handshake's headers, cookies and tokens among them.
+        self.conn.logger, self.conn.debug = _core_logger, False
         self._early = bytearray()
         self._is_claimed = False
         self._taken: NativeTransport | None = None
