@@ -259,8 +259,9 @@ class NativeTransport(asyncio.Protocol):
         position = self._need = 0
         end = len(data)
         client = self._client
-        receive = self._hub.inbound.receive
-        limit = self._hub.settings.max_message_bytes
+        hub = self._hub
+        receive = hub.receive
+        limit = hub.max_message_bytes
         while end - position >= 2 and self._state == _OPEN and not self._paused:
             first, second = data[position], data[position + 1]
             if (first == 0x81 or first == 0x82) and 0x80 <= second < 0xFF and self._message is None:
@@ -278,11 +279,15 @@ class NativeTransport(asyncio.Protocol):
                         break
                     position = stop
                     payload = apply_mask(data[start:stop], data[start - 4 : start])
-                    frame = Frame(payload, first == 0x81)
-                    if first == 0x81 and not frame.has_text():
+                    if first == 0x82:
+                        receive(client, Frame(payload, False))
+                        continue
+                    try:
+                        text = payload.decode()
+                    except UnicodeDecodeError:
                         self._fail_utf8()
                     else:
-                        receive(client, frame)
+                        receive(client, Frame(payload, True, text))
                     continue
             used = self._take_other(data, position, end)
             if used == 0:
