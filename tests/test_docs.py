@@ -25,9 +25,11 @@ import anyio.lowlevel
 import jwt
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
+from starlette.websockets import WebSocketDisconnect
 
 from hubbub import Hub
-from hubbub.settings import rows
+from hubbub.settings import rows, shown
+from hubbub.testing import FakeClock, let_pass
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -272,6 +274,67 @@ def test_authentication_by_jwt(load: Any) -> None:
         assert "udience" in body["why"]
 
 
+def until_s(seconds: float) -> float:
+    """Return the time in so many seconds, as tokens have it: whole seconds."""
+    return int(time.time() + seconds)
+
+
+def test_authentication_a_token_is_renewed(load: Any) -> None:
+    app = load("docs/guides/authentication.md", "renew_app.py")
+    short, long, foreign = [
+        jwt.encode({"sub": sub, "exp": until_s(seconds)}, app.KEY, "HS256")
+        for sub, seconds in (("ann", 100), ("ann", 600), ("bob", 600))
+    ]
+    app.hub.clock = FakeClock()
+    with TestClient(app.app) as client:
+        assert client.portal is not None
+        assert refusal(client, "/ws?token=nonsense")[1]["code"] == "bad_token"
+        with (
+            client.websocket_connect(f"/ws?token={short}") as ann,
+            client.websocket_connect(f"/ws?token={short}") as idle,
+        ):
+            client.portal.call(let_pass, app.hub, 75)
+            for socket in (ann, idle):
+                assert socket.receive_json()["type"] == "refresh"
+            for wrong, code in ((foreign, "forbidden"), ("x", "bad_token"), (None, "bad_token")):
+                ann.send_json({"type": "token", "token": wrong})
+                assert ann.receive_json()["code"] == code
+            ann.send_json({"type": "token", "token": long})
+            ann.send_json({"type": "what"})
+            assert ann.receive_json()["type"] == "error", "so that the renewal has been read"
+            client.portal.call(let_pass, app.hub, 75)
+            with pytest.raises(WebSocketDisconnect) as caught:
+                idle.receive_json()
+            assert caught.value.code == 3005
+            assert [found.user for found in app.hub] == ["ann"], "the one that was renewed"
+
+
+def test_authentication_a_ticket_is_good_for_one_time(load: Any) -> None:
+    app = load("docs/guides/authentication.md", "tickets_app.py")
+    with TestClient(app.app) as client:
+        assert client.post("/ticket").status_code == 401
+        client.cookies.set("session", "s3cr3t")
+        url = f"/ws?token={client.post('/ticket').json()['ticket']}"
+        assert client.get(url).status_code == 426, "a plain GET does not use it up"
+        with client.websocket_connect(url) as socket:
+            assert_echoes(socket)
+            assert [found.user for found in app.hub] == ["ann"]
+            assert refusal(client, url)[1]["code"] == "bad_ticket"
+        app.tickets["old"] = ("ann", time.monotonic() - 1)
+        assert refusal(client, "/ws?token=old")[1]["code"] == "bad_ticket"
+        app.forget_old_tickets()
+        assert app.tickets == {}
+        # Two that came at once: the second finds that it has been spent meanwhile.
+        app.tickets["late"] = ("ann", time.monotonic() + 60)
+        app.hub.handlers.connect.insert(0, (lambda: app.tickets.clear(), 0))
+        with (
+            client.websocket_connect("/ws?token=late") as socket,
+            pytest.raises(WebSocketDisconnect) as caught,
+        ):
+            socket.receive_text()
+        assert caught.value.code == 4501
+
+
 def test_testing_a_cancelled_socket_is_gone_at_once() -> None:
     """TestClient cancels a socket's task through anyio, which cancels every later await in it too.
 
@@ -498,6 +561,43 @@ def test_s24_every_status_of_troubleshooting_is_a_refusal_of_the_code() -> None:
     codes = {code for cell in cells("`code`") for code in re.findall(r"`(\w+)`", cell)}
     assert len(codes) > 8
     assert codes <= set(texts())
+
+
+SECURITY = ROOT / "docs" / "security.md"
+
+
+def rows_of(page: Path) -> Iterator[list[str]]:
+    """Yield the cells of every table's rows, headings included."""
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| "):
+            yield [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_every_threat_names_a_test_that_exists() -> None:
+    threats = [cells for cells in rows_of(SECURITY) if len(cells) == 5][1:]
+    assert len(threats) > 20
+    for *what, test in threats:
+        path, _, name = test.strip("`").partition("::")
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        names = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
+        assert name in names, f"{what}: there is no {test}"
+
+
+def test_every_default_that_the_security_page_names_is_the_default() -> None:
+    known = {row.name: row for row in rows()}
+    tables = [cells for cells in rows_of(SECURITY) if len(cells) == 3 and cells[0] != "setting"]
+    named = [(name.strip("`"), value.strip("`")) for name, value, _ in tables]
+    assert len(named) > 12
+    for name, value in named:
+        assert value == shown(known[name].default), name
+
+
+def test_every_setting_of_a_threat_exists() -> None:
+    known = {row.name for row in rows()}
+    for cells in [cells for cells in rows_of(SECURITY) if len(cells) == 5][1:]:
+        for name in re.findall(r"`(\w+)`", cells[3]):
+            assert name in known, cells
 
 
 def test_every_setting_that_the_text_names_exists() -> None:

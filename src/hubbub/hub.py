@@ -10,12 +10,13 @@ import asyncio
 import functools
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .auth import check_origin, is_same_origin, to_identity
+from .auth import check_expiry, check_origin, is_same_origin, to_identity
 from .errors import BrokerError, HubNotRunning, MissingExtra, Refused
 from .limits import printable, scrub_query
 from .model import Handshake, Identity
@@ -25,8 +26,6 @@ from .transport_asgi import PortableTransport
 if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.routing import BaseRoute
-
-logger = logging.getLogger("hubbub")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -184,31 +183,34 @@ class Hub(Registry):
         if (await receive())["type"] != "websocket.connect":
             return
         handshake = read_handshake(scope)
-        self.admission.in_progress += 1
         try:
-            identity, client_id = await self._admit(handshake, identity)
-            portable = await self._accept(scope, receive, send, handshake, identity, client_id)
+            await self._receive_visitor(handshake)
+            with self.admission.handshake(handshake.address):
+                identity, client_id = await self._admit(handshake, identity)
+                portable = await self._accept(scope, receive, send, handshake, identity, client_id)
         except Refused as refusal:
             self._count_refusal(refusal, handshake)
             await _deny(scope, send, refusal)
             return
-        finally:
-            self.admission.in_progress -= 1
         if portable is not None:
             await portable.run()
 
-    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
-        """Make all the checks of a handshake; return who it is and its client's id, or raise."""
+    async def _receive_visitor(self, handshake: Handshake) -> None:
+        """See that the hub runs and has room, whoever it is that comes."""
         try:
             await self.start()
         except HubNotRunning as error:
             raise Refused(503, "not_running", str(error)) from error
         except BrokerError as error:
             raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
-        self.admission.check_capacity()
+        self.admission.check_visitor(handshake.address, self._watch.recent_lag_s)
+
+    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
+        """Learn who comes, and whether they may; return the identity and an id, or raise."""
         check_origin(self.settings.origins, handshake)
         if identity is None:
             identity = await self._authenticate(handshake)
+        check_expiry(identity, time.time())
         client_id = self.admission.choose_id(handshake, identity)
         self.admission.check_capacity()
         return identity, client_id
@@ -229,13 +231,24 @@ class Hub(Registry):
             message = f"Authentication took longer than {timeout_s:g} seconds"
             raise Refused(503, "handshake_timeout", message) from None
         except Exception as error:
-            raise _as_refusal(error) from error
+            raise self._as_refusal(error) from error
         if answer is None or answer is False:
             raise Refused(401)
         try:
             return to_identity(answer)
         except TypeError as error:
-            raise _as_refusal(error) from error
+            raise self._as_refusal(error) from error
+
+    def _as_refusal(self, error: Exception) -> Refused:
+        """Turn what an authenticate handler raised into a refusal; HTTP errors keep their status."""
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int) and 400 <= status <= 599:
+            detail = getattr(error, "detail", None)
+            headers = getattr(error, "headers", None)
+            return Refused(status, message=None if detail is None else str(detail), headers=headers)
+        text = "the authenticate handler failed"
+        self.log.log(logging.ERROR, "authenticate", text, error=error)
+        return Refused(500, "internal_error", "Internal Server Error")
 
     async def _accept(
         self,
@@ -289,6 +302,7 @@ class Hub(Registry):
     async def _explain(self, scope: Scope, send: Send) -> None:
         handshake = read_handshake(scope)
         try:
+            await self._receive_visitor(handshake)
             await self._admit(handshake, None)
         except Refused as refusal:
             answer = refusal
@@ -335,7 +349,7 @@ class Hub(Registry):
         self.counters.refuse(refusal.code)
         who = printable(handshake.address or "an unknown address")
         text = "a handshake from %s was refused: %d %s"
-        self.log.log(logging.INFO, "refused", text, who, refusal.status, refusal.code)
+        self.log.log(logging.INFO, "refused", text, who, refusal.status, printable(refusal.code))
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -375,17 +389,6 @@ def read_handshake(scope: Mapping[str, Any]) -> Handshake:
 def static_file(name: str) -> bytes:
     """Return a file of the JavaScript client."""
     return resources.files("hubbub").joinpath("static", name).read_bytes()
-
-
-def _as_refusal(error: Exception) -> Refused:
-    """Turn what an authenticate handler raised into a refusal; frameworks' HTTP errors keep theirs."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and 400 <= status <= 599:
-        detail = getattr(error, "detail", None)
-        headers = getattr(error, "headers", None)
-        return Refused(status, message=None if detail is None else str(detail), headers=headers)
-    logger.error("the authenticate handler failed", exc_info=error)
-    return Refused(500, "internal_error", "Internal Server Error")
 
 
 def _body(refusal: Refused) -> bytes:

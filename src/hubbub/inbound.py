@@ -25,7 +25,7 @@ from .errors import (
 )
 from .frame import Frame
 from .handlers import Function, Handlers
-from .limits import printable
+from .limits import TokenBucket, printable
 from .model import EVERYBODY, Close, Handshake
 from .quietlog import QuietLog
 from .settings import Settings
@@ -98,7 +98,7 @@ class Inbound:
         bucket = client.bucket
         # `seen` is now: transports note it when bytes come, before they make messages of them.
         if bucket is not None and not bucket.take(client.seen):
-            self._too_many(client)
+            self._too_many(client, bucket)
             return
         only = self._handlers.only
         if only is None:
@@ -117,13 +117,6 @@ class Inbound:
             return
         if result is not None and hasattr(result, "__await__"):
             self._wait(client, self._finish(client, result))
-
-    def _too_many(self, client: Client) -> None:
-        self._stats.rate_limited += 1
-        limit = self._settings.messages_per_second
-        text = "client %s sent more than %g messages per second; closed"
-        self._log.log(logging.INFO, "rate", text, client.id, limit)
-        self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many messages")
 
     def _route(self, client: Client, frame: Frame) -> None:
         """Find the handler of a message by its type, after validation if there is one."""
@@ -273,6 +266,22 @@ class Inbound:
         self._end_busy(client)
         client.seen = max(client.seen, self._clock())
         client.transport.resume_reading()
+
+    def _too_many(self, client: Client, bucket: TokenBucket) -> None:
+        """One message too many: count it, then close, or drop it and say so now and then."""
+        self._stats.rate_limited += 1
+        limit = self._settings.messages_per_second
+        if self._settings.on_rate_limit == "close":
+            text = "client %s sent more than %g messages per second; closed"
+            self._log.log(logging.INFO, "rate", text, client.id, limit)
+            self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many messages")
+            return
+        text = "client %s sent more than %g messages per second; they are dropped"
+        self._log.log(logging.INFO, "rate", text, client.id, limit)
+        if bucket.may_tell(client.seen):
+            message = f"more than {limit:g} messages per second; the message was dropped"
+            error = CommandError("too_many_messages", message, temporary=True)
+            self._desk.send(client, self._handlers.dialect.error(error))
 
     def _refuse(self, client: Client, error: CommandError) -> None:
         """An invalid message: count it, then answer, ignore or close as set.

@@ -5,6 +5,7 @@ What must not live here: what happens to who breaks one. Called by `inbound`, `c
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from urllib.parse import unquote_plus
 
@@ -15,23 +16,27 @@ MAX_ROOM_NAME_BYTES = 256
 MAX_CLIENT_ID_LENGTH = 64
 BURST_S = 2.0
 """How many seconds' worth of messages a client may send at once under `messages_per_second`."""
+TELL_EVERY_S = 1.0
+"""How often a client is told that it sends too fast, when it is told and not closed."""
 
 TOKEN_PARAMETERS = frozenset({"token", "access_token", "jwt", "key", "secret"})
 """Query parameters whose values must not reach a log."""
 
+_UNPRINTABLE = re.compile(rb"[^\x21-\x7e]")
 _ID_MARKS = frozenset("-_.:@+")
 
 
 class TokenBucket:
     """Allows `rate_per_second` on the average and `burst` at once (at least one)."""
 
-    __slots__ = ("_level", "_stamp", "burst", "rate_per_second")
+    __slots__ = ("_level", "_stamp", "_told_at", "burst", "rate_per_second")
 
     def __init__(self, rate_per_second: float, burst: float, now: float) -> None:
         self.rate_per_second = rate_per_second
         self.burst = max(1.0, burst)
         self._level = self.burst
         self._stamp = now
+        self._told_at = now - TELL_EVERY_S
 
     def take(self, now: float) -> bool:
         """Take one token; False when there is none."""
@@ -41,6 +46,16 @@ class TokenBucket:
         if self._level < 1.0:
             return False
         self._level -= 1.0
+        return True
+
+    def may_tell(self, now: float) -> bool:
+        """Tell whether who came too often may be told so now: once per `TELL_EVERY_S`.
+
+        An answer to each message would let a small message cause a larger one at will.
+        """
+        if now - self._told_at < TELL_EVERY_S:
+            return False
+        self._told_at = now
         return True
 
 
@@ -103,10 +118,18 @@ def printable(text: str, length: int = 200) -> str:
     )
 
 
+def escaped(text: str) -> str:
+    """Make `text` one line of printable characters, and lose nothing: the others become escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def scrub_query(query_string: bytes) -> bytes:
-    """Replace the values of `TOKEN_PARAMETERS` in a raw query string by `***`."""
+    """Make a raw query string fit for a log: `***` for the values of `TOKEN_PARAMETERS`, no control
+    characters, ASCII only (uvicorn fails at anything else).
+    """
     if not query_string:
         return query_string
+    query_string = _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], query_string)
     parts = []
     for part in query_string.split(b"&"):
         name, separator, _ = part.partition(b"=")

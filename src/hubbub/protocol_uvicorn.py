@@ -35,7 +35,7 @@ from websockets.utils import accept_key
 
 from .deflate import negotiate
 from .limits import scrub_query
-from .transport_uvicorn import DeflatingTransport, NativeTransport
+from .transport_uvicorn import CORE_LOGGER, DeflatingTransport, NativeTransport
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -256,6 +256,8 @@ class Protocol(WebSocketsSansIOProtocol):
         self._is_stock = True
         transport, is_lost = self.transport, self.disconnected
         super().__init__(*self._arguments)
+        # Its DEBUG lines show the handshake's headers, cookies and tokens among them.
+        self.conn.logger, self.conn.debug = CORE_LOGGER, False
         if is_lost:  # then the socket has no addresses any more
             self.transport = transport
             self.connections.add(self)

@@ -32,8 +32,17 @@ from .fanout_deflate import SharedDeflateFanout
 from .frame import Frame, encode
 from .handlers import Handlers
 from .inbound import Inbound
-from .limits import BURST_S, TokenBucket, check_room_name
-from .model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Publication, Receipt
+from .limits import BURST_S, TokenBucket, check_room_name, printable
+from .model import (
+    EVERYBODY,
+    USER_PREFIX,
+    Close,
+    Handshake,
+    Identity,
+    Publication,
+    Receipt,
+    check_unix_time,
+)
 from .quietlog import QuietLog
 from .room import Room, Rooms, User
 from .settings import Settings, SlowPolicy
@@ -182,7 +191,7 @@ class Registry:
         self._loop = loop
         self._thread_id = _thread_id()
         self._starting = self._stopping = None
-        self.admission.is_closed = False
+        self.admission.forget()
         self._clients.clear()
         self._rooms.clear()
         self._connections.clear()
@@ -246,11 +255,14 @@ class Registry:
         if rate is not None:
             client.bucket = TokenBucket(rate, rate * BURST_S, self.clock())
         self._clients[client_id] = client
+        self.admission.came(client)
         self._connections.add(transport)
         self._enter(client, EVERYBODY)
         if client.user is not None:
             self._enter(client, USER_PREFIX + client.user)
         self._watch.add(client)
+        if identity.expires_at is not None:
+            self.renew(client, identity.expires_at)
         self.counters.total_clients += 1
         logger.debug("client %s connected", client.id)
         self.inbound.connected(client, handshake)
@@ -258,6 +270,14 @@ class Registry:
             # Its handshake was under way when the shutdown began.
             self.disconnect_client(client, SERVICE_RESTART, "service restart")
         return client
+
+    def renew(self, client: Client, expires_at: float | None) -> None:
+        """See `Client.renew`."""
+        check_unix_time(expires_at)
+        if client.close_info is None:
+            # Counted by the hub's own clock from here on: one that is set forward ends nobody.
+            left_s = None if expires_at is None else expires_at - time.time()
+            self._watch.expire_in(client, left_s)
 
     def lost(self, client: Client, code: int, reason: str, *, by_server: bool = False) -> None:
         """Take a client out of the books and run the disconnect handlers. Twice is no error."""
@@ -270,6 +290,7 @@ class Registry:
             self._rooms.remove(client, members)
         if self._clients.get(client.id) is client:
             del self._clients[client.id]
+        self.admission.left(client)
         self._watch.remove(client)
         logger.debug("client %s disconnected: %s", client.id, code)
         self.inbound.disconnected(client, close)
@@ -367,7 +388,7 @@ class Registry:
             else:
                 result = self.publish_frame(key, frame, exclude)
         except BrokerError as error:
-            logger.error("a broadcast failed: %s", error)
+            logger.error("a broadcast failed: %s", printable(str(error)))
             return
         if not isinstance(result, Receipt):
             result.add_done_callback(_log_failed_publish)
@@ -481,6 +502,10 @@ class Registry:
         """Watch a client whose socket is not writable."""
         self._watch.stalled(client)
 
+    def ask_for_token(self, client: Client, left_s: float) -> None:
+        """Ask a client for a new token, since its own ends in `left_s` seconds."""
+        self.send(client, self.handlers.dialect.refresh(left_s))
+
     def tell_missed(self, client: Client, count: int) -> None:
         """Run the drop handlers of a client that missed messages."""
         self.inbound.caught_up(client, count)
@@ -510,4 +535,4 @@ class Registry:
 def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         level = logging.ERROR if isinstance(error, BrokerError) else logging.CRITICAL
-        logger.log(level, "a broadcast failed: %s", error)
+        logger.log(level, "a broadcast failed: %s", printable(str(error)))

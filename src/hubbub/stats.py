@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MAX_WORDS = 100
+"""How many reasons of refusals are told apart."""
+OTHER = "other"
+
 
 @dataclass(slots=True)
 class Stats:
@@ -25,6 +29,7 @@ class Stats:
     dropped: int = 0
     slow_disconnects: int = 0
     dead: int = 0
+    expired: int = 0
     replaced: int = 0
     invalid: int = 0
     protocol_errors: int = 0
@@ -35,7 +40,13 @@ class Stats:
     refused: dict[str, int] = field(default_factory=dict)
 
     def refuse(self, code: str) -> None:
-        """Count a refused handshake under the word that says why."""
+        """Count a refused handshake under the word that says why.
+
+        An application may make words of what clients send; from `MAX_WORDS` on, new ones count as
+        `OTHER`.
+        """
+        if code not in self.refused and len(self.refused) >= MAX_WORDS:
+            code = OTHER
         self.refused[code] = self.refused.get(code, 0) + 1
 
     def snapshot(self) -> dict[str, object]:

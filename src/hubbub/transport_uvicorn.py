@@ -49,8 +49,8 @@ _CONTROL = frozenset((_CLOSE_FRAME, _PING_FRAME, _PONG_FRAME))
 """The first bytes of control frames: final, no reserved bits."""
 # Not from logging's own book, where a configuration for "hubbub" would reset its level: the core's
 # DEBUG lines show what clients send.
-_core_logger = logging.Logger("hubbub.websockets", logging.WARNING)
-_core_logger.parent = logging.getLogger("hubbub")
+CORE_LOGGER = logging.Logger("hubbub.websockets", logging.WARNING)
+CORE_LOGGER.parent = logging.getLogger("hubbub")
 
 _OPEN, _LEAVING, _CLOSING, _LINGERING, _LOST = range(5)
 # _LEAVING: a close is owed after what still waits; _CLOSING: it is sent, the peer's is awaited;
@@ -362,7 +362,7 @@ class NativeTransport(asyncio.Protocol):
         core = self._core
         if core is None:
             limit = self._frame_limit()
-            core = self._core = ServerProtocol(state=OPEN, max_size=limit, logger=_core_logger)
+            core = self._core = ServerProtocol(state=OPEN, max_size=limit, logger=CORE_LOGGER)
         return core
 
     def _frame_limit(self) -> int | None:

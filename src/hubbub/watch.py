@@ -1,4 +1,4 @@
-"""Watch: who has gone silent, and whose socket takes nothing; one timer for all clients.
+"""Watch: who has gone silent, whose socket takes nothing, whose token ends; one timer for all.
 
 What must not live here: what is done about it (callables are handed in). The registry starts it,
 and tells it who comes, goes and stalls.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from .client import Client
+from .expiry import Expiry
 from .heartbeat import Heartbeat
 from .settings import Settings
 
@@ -22,6 +24,10 @@ _SLACK_S = 0.002
 STALL_S = 0.25
 """From this lateness of the event loop on, something has blocked it."""
 
+RECENT_LOOKS = 3
+"""How many looks `Watch.recent_lag_s` covers. In a loop that is always late a single look may be
+punctual by chance."""
+
 
 class Judge(Protocol):
     """What becomes of a client that the watch has found."""
@@ -29,6 +35,8 @@ class Judge(Protocol):
     def found_dead(self, client: Client) -> None: ...
     def found_stuck(self, client: Client, limit_s: float) -> None: ...
     def found_lag(self, lag_s: float) -> None: ...
+    def found_expired(self, client: Client) -> None: ...
+    def found_expiring(self, client: Client, left_s: float) -> None: ...
 
 
 class Watch:
@@ -45,10 +53,12 @@ class Watch:
         self._wheel: Heartbeat[Client] = Heartbeat(
             settings.ping_interval_s, settings.pong_timeout_s, self._began
         )
+        self._expiry: Expiry[Client] = Expiry(asks=settings.on_expiry == "ask")
         self._stalled: dict[Client, tuple[float, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.lag_s = 0.0
         """How late the event loop was at the last look, in seconds."""
+        self._lags: deque[float] = deque(maxlen=RECENT_LOOKS)
         tick_s, looks = self._wheel.tick_s, 1
         if settings.write_timeout_s is not None:
             looks = max(1, math.ceil(tick_s / (settings.write_timeout_s / 4)))
@@ -79,7 +89,16 @@ class Watch:
     def remove(self, client: Client) -> None:
         """Forget a client that has gone."""
         self._wheel.remove(client)
+        self._expiry.remove(client)
         self._stalled.pop(client, None)
+
+    def expire_in(self, client: Client, left_s: float | None) -> None:
+        """Watch the end of a client's token, `left_s` seconds from now; None: it has no end."""
+        if left_s is None:
+            self._expiry.remove(client)
+        else:
+            now = self._clock()
+            self._expiry.set(client, now + left_s, now)
 
     def stalled(self, client: Client) -> None:
         """Watch a socket that is not writable until it is, and its outbox is empty again."""
@@ -91,6 +110,18 @@ class Watch:
         """How many clients have an outbox that is not empty."""
         return sum(client.outbox is not None for client in self._stalled)
 
+    @property
+    def recent_lag_s(self) -> float:
+        """How late the event loop was at the worst of the last `RECENT_LOOKS`, in seconds."""
+        return max(self._lags, default=0.0)
+
+    def was_late(self, lag_s: float) -> None:
+        """Note how late the event loop was; tell the judge when something has blocked it."""
+        self.lag_s = lag_s
+        self._lags.append(lag_s)
+        if lag_s >= STALL_S:
+            self._judge.found_lag(lag_s)
+
     def look(self) -> None:
         """Look at everybody who is due now."""
         now = self._clock()
@@ -99,13 +130,13 @@ class Watch:
         self._looked_at = now
         self._look_at_stalled(now, pause_s if pause_s > _LONG_PAUSE_S else 0.0)
         self._wheel.turn(now, self._ping, self._overdue)
+        self._expiry.turn(now, self._judge.found_expiring, self._judge.found_expired)
 
     def _look_and_go_on(self) -> None:
         assert self._timer is not None
-        self.lag_s = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
+        lag_s = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
         self.start()
-        if self.lag_s >= STALL_S:
-            self._judge.found_lag(self.lag_s)
+        self.was_late(lag_s)
         self.look()
 
     def _ping(self, client: Client) -> None:
