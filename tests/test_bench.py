@@ -138,6 +138,24 @@ async def test_a_talker_that_does_not_hear_itself() -> None:
             await load(served.ws())
 
 
+async def test_latencies_are_from_when_a_message_was_due() -> None:
+    """A server that handles one message of a client after the other, and takes its time."""
+    hub = Hub()
+
+    @hub.on_message
+    async def said(client: Client, text: str) -> None:
+        await asyncio.sleep(0.05)
+        client.send(text)
+
+    result = await load_on(hub, clients=1, rate=50.0)
+    # 50 ms for a message every 20 ms: the n-th has waited for those before it, so the last of 20
+    # is 600 ms late and more.
+    assert (result.sent, result.delivered) == (20, 20)
+    assert (result.latency_ms["max"] or 0) >= 600
+    assert (result.latency_ms["p50"] or 0) >= 300
+    assert result.limited_by in ("server or network", "generator")
+
+
 # Servers that do not do what they should.
 
 

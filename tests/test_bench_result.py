@@ -91,6 +91,7 @@ def test_nothing_is_measured_yet() -> None:
         ({"tally": tally(sent=99, held_back=1)}, "server or network", "1 messages were held back"),
         ({"plan": Plan(url="ws://h/")}, "server or network", "when the last had come back"),
         ({"processes": []}, None, "interrupted"),
+        ({"disconnected": {1006: 2}}, "server or network", "were disconnected: 2 of 10"),
     ],
 )
 def test_the_limit(changes: dict[str, Any], limited_by: str | None, because: str) -> None:

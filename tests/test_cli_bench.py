@@ -23,6 +23,7 @@ from rich.console import Console
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
+import test_cli_serve
 from commands import PATIENCE_S, clean_environment, command, run, serving
 from hubbub.bench import Snapshot
 from hubbub.bench_books import Tally
@@ -32,6 +33,8 @@ from hubbub.cli_bench import BOUNDS, JsonScreen, PlainScreen, RichScreen, choose
 from hubbub.errors import MissingExtra
 from serving import free_port
 from test_bench_rows import result
+
+certificate = test_cli_serve.certificate
 
 SHORT = ("--clients", "4", "--seconds", "0.3", "--warm", "0.1")
 
@@ -89,7 +92,7 @@ def test_without_a_terminal_lines_say_it(url: str) -> None:
     assert "assumed: everybody gets every message (as a probe showed)" in lines
     assert "lost: 0" in lines
     assert re.search(r"^delivered: 120, [\d,]+ per second$", out, re.MULTILINE)
-    assert re.search(r"^latency: p50 \S+ ms, p90 ", out, re.MULTILINE)
+    assert re.search(r"^latency: p50 \S+, p90 .* ms$", out, re.MULTILINE)
     assert "limit" in lines[-1]
     assert lines[-1].endswith(".")
 
@@ -115,6 +118,25 @@ def test_the_handshake_carries_what_it_is_told() -> None:
         assert request.headers["X-Name"] == "ann"
         assert request.headers["Authorization"] == "Bearer abc"
         assert request.headers["Origin"] == "https://x.org"
+
+
+def test_tls(certificate: tuple[str, str]) -> None:
+    cert, key = certificate
+    arguments = ("serve", "--ssl-certfile", cert, "--ssl-keyfile", key, "--log-level", "warning")
+    with serving(*arguments) as (_, address):
+        port = address.rpartition(":")[2]
+        secure = ("bench", f"wss://localhost:{port}/ws", "--json", *SHORT)
+        with command(*secure, env={"SSL_CERT_FILE": cert}) as running:
+            assert running.wait() == 0
+            assert json.loads(running.out)["delivered"] > 0
+        code, out, err = run(*secure)
+        assert (code, out) == (1, "")
+        assert err.endswith(
+            "/ws cannot be connected to: its certificate is no good: self-signed certificate\n"
+        )
+        code, _, err = run("bench", f"127.0.0.1:{port}/ws", *SHORT)
+        assert code == 1
+        assert "cannot be connected to: did not receive a valid HTTP response" in err
 
 
 # What it cannot do.

@@ -65,12 +65,15 @@ class Histogram(msgspec.Struct):
 
     def add(self, value_us: int) -> None:
         """Count one value; a negative one counts as 0."""
-        value = max(value_us, 0)
-        shift = max(value.bit_length() - 7, 0)
-        index = shift * 64 + (value >> shift)
-        self.buckets[index] = self.buckets.get(index, 0) + 1
-        if value > self.max_us:
-            self.max_us = value
+        if value_us < 128:
+            index = value_us if value_us > 0 else 0
+        else:
+            shift = value_us.bit_length() - 7
+            index = shift * 64 + (value_us >> shift)
+        buckets = self.buckets
+        buckets[index] = buckets.get(index, 0) + 1
+        if value_us > self.max_us:
+            self.max_us = value_us
 
     def merge(self, other: Histogram) -> None:
         """Add the values of another histogram."""

@@ -93,6 +93,8 @@ class Dialing:
 
 def _why(error: OSError) -> str:
     """Return the system's own words; event loops put their own before them, with addresses."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is no good: {error.verify_message}"
     if isinstance(error, socket.gaierror | ssl.SSLError) or not error.errno:
         return str(error.strerror or error)
     return os.strerror(error.errno)

@@ -170,6 +170,12 @@ def judge(measured: Measured, fell_behind: int) -> tuple[LimitedBy | None, str]:
             f"{fullest:.0%} of a core. More --processes, where there are cores for them, or another "
             "machine would show more."
         )
+    if measured.disconnected:
+        gone = sum(measured.disconnected.values())
+        return "server or network", (
+            f"Clients were disconnected: {gone:,} of {len(measured.connected):,}. The figures are "
+            "not those of a load that the server bears."
+        )
     late_ms = max(in_ms(late.at(0.99)) or 0.0 for _, late in measured.processes)
     p99_ms = in_ms(measured.tally.latency.at(0.99)) or 0.0
     if late_ms >= LATE_MS and late_ms * 2 >= p99_ms:

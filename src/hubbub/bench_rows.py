@@ -82,7 +82,7 @@ def _rows_of_messages(result: Result) -> list[tuple[str, str]]:
 
 def _rows_of_generator(result: Result) -> list[tuple[str, str]]:
     each = [
-        f"{process.cpu_share:.0%} of a core, {milliseconds(process.late_p99_ms)} late (p99)"
+        f"{process.cpu_share:.0%} of a core, {milliseconds(process.late_p99_ms)} ms late (p99)"
         for process in result.processes
     ]
     limit = result.limited_by or "not known"
@@ -122,18 +122,16 @@ def by_key(counts: dict[int, int], how: str = "with code") -> str:
 
 
 def latency_line(latencies: dict[str, float | None]) -> str:
-    """Return the percentiles in one line."""
-    names = {"p99_9": "p99.9"}
-    return ", ".join(
-        f"{names.get(name, name)} {milliseconds(value)}" for name, value in latencies.items()
-    )
+    """Return the percentiles in one line, narrow enough for a terminal of 80 columns."""
+    parts = (f"{name.replace('_', '.')} {milliseconds(value)}" for name, value in latencies.items())
+    return f"{', '.join(parts)} ms"
 
 
 def milliseconds(value: float | None) -> str:
-    """Return milliseconds with three figures."""
+    """Return milliseconds with three figures, without the unit."""
     if value is None:
         return "-"
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def figure(value: float | None) -> str:
