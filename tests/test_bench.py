@@ -280,6 +280,11 @@ async def test_nobody_hears_the_probe() -> None:
     assert set(result.latency_ms.values()) == {None}
 
 
+async def test_messages_that_are_too_large_for_the_server() -> None:
+    with pytest.raises(BenchFailed, match=r"clients were disconnected: 1 with code 1009$"):
+        await load_on(Hub(max_message_bytes=100), patience_s=1.0)
+
+
 # The end before its time.
 
 
@@ -305,8 +310,9 @@ async def test_what_there_is_when_it_is_cancelled() -> None:
 
 async def test_a_process_that_dies_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.bench._START", "import sys; sys.exit(3)")
-    with pytest.raises(BenchFailed, match="a generator process ended"):
-        await load("ws://127.0.0.1:1/ws")
+    for processes in (1, 3):
+        with pytest.raises(BenchFailed, match="a generator process ended"):
+            await load("ws://127.0.0.1:1/ws", processes=processes)
 
 
 # The limit of open files.

@@ -7,6 +7,7 @@ What must not live here: options and drawing (`cli_bench`, which calls it), sock
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 import time
@@ -96,8 +97,15 @@ class Crew:
 
     async def tell(self, kind: type[_A], commands: Sequence[Command]) -> list[_A]:
         """Send one command to each process; return the answers."""
-        asks = (self._ask(index, kind, each) for index, each in enumerate(commands))
-        return list(await asyncio.gather(*asks))
+        asks = [
+            asyncio.create_task(self._ask(index, kind, each)) for index, each in enumerate(commands)
+        ]
+        try:
+            return list(await asyncio.gather(*asks))
+        finally:
+            for ask in asks:
+                ask.cancel()
+            await asyncio.gather(*asks, return_exceptions=True)
 
     async def tell_all(self, kind: type[_A], command: Command) -> list[_A]:
         """Send the same command to all; return the answers."""
@@ -107,8 +115,9 @@ class Crew:
         process = self._processes[index]
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(line_of(command))
-        await process.stdin.drain()
+        with contextlib.suppress(ConnectionError):  # it has died: its output ends, too
+            process.stdin.write(line_of(command))
+            await process.stdin.drain()
         while line := await process.stdout.readline():
             event = read_event(line)
             if isinstance(event, kind):
@@ -224,16 +233,21 @@ class Bench:
         elif heard:
             self._audience = guess_audience(talker, heard, len(clients), plan.rooms)
         else:
-            raise BenchFailed(
-                f"nobody received the messages that were sent for a trial within "
-                f"{plan.patience_s:g} s; --expect says who should"
-            )
+            raise BenchFailed(self._why_unheard())
         if plan.rate is None and not self._audience.hears_itself:
             raise BenchFailed(
                 "a talker does not get its own messages here, so it cannot wait for them; "
                 "--rate says how many messages per second to send instead"
             )
         self._talkers = self._choose_talkers(clients)
+
+    def _why_unheard(self) -> str:
+        patience_s, gone = self.plan.patience_s, self._disconnected()
+        said = f"nobody received what was sent for a trial within {patience_s:g} s; "
+        if gone:
+            codes = ", ".join(f"{count:,} with code {code}" for code, count in gone.items())
+            return f"{said}clients were disconnected: {codes}"
+        return f"{said}--expect says who should"
 
     async def _listen(self, talker: int, clients: int) -> set[int]:
         """Let `talker` speak a few times; return who has heard it, once no more do."""
