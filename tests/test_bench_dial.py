@@ -133,6 +133,22 @@ async def test_a_server_that_does_not_answer() -> None:
     await running.wait_closed()
 
 
+async def test_the_server_s_own_words_are_made_harmless() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Fine\r\nConnection: Upgrade\r\nUpgrade: \x9b2Jnonsense\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as running:
+        dialing, _ = await dial(plan_for(running, 1))
+    ((why, count),) = dialing.failed.items()
+    assert count == 1
+    assert "nonsense" in why
+    assert why.isprintable()
+
+
 async def test_nobody_there() -> None:
     plan = Plan(url=f"ws://127.0.0.1:{free_port()}/ws", clients=2)
     dialing, clients = await dial(plan)

@@ -295,8 +295,9 @@ def recording() -> Console:
 
 def test_what_is_wrong_is_red() -> None:
     console = recording()
-    RichScreen(console).finish(result(lost=7, limited_by="generator"))
+    RichScreen(console).finish(result(lost=7, limited_by="generator", url="ws://[red]/[/]"))
     drawn = console.export_text(styles=True)
+    assert "hubbub bench ws://[red]/[/]" in drawn
     assert re.search(r"\x1b\[1;31m7 *\x1b", drawn)
     assert not re.search(r"\x1b\[1;31m0 *\x1b", drawn)
     assert re.search(r"\x1b\[1;33mNeither side was the limit\.", drawn)

@@ -63,7 +63,8 @@ class Dialing:
         if refusal.status is not None:
             self.refused[refusal.status] += 1
         else:
-            self.failed[refusal.why] += 1
+            # It may hold the server's own words, and ends up on a terminal.
+            self.failed["".join(c if c.isprintable() else "?" for c in refusal.why)] += 1
 
     async def _dial(self, client: int) -> None:
         plan = self._plan

@@ -127,16 +127,18 @@ class RichScreen:
 
     def finish(self, result: Result) -> None:
         """Print the table of the result, and the judgement."""
-        self._console.print(self._table(rows(result), title=f"hubbub bench {result.url}"))
+        self._console.print(self._table(rows(result), f"hubbub bench {result.url}"))
         style = {"generator": "bold yellow", "rate": "green"}.get(result.limited_by or "", "")
-        self._console.print(result.because, style=style)
+        self._console.print(result.because, style=style, markup=False)
 
-    def _table(self, lines: list[tuple[str, str]], title: str | None = None) -> RenderableType:
+    def _table(self, lines: list[tuple[str, str]], title: str = "") -> RenderableType:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+        # As Text, since an address may look like rich's own markup.
+        named = Text(title) if title else None
+        table = Table(title=named, title_justify="left", box=box.SIMPLE, show_header=False)
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in lines:
