@@ -41,6 +41,7 @@ BOUNDS = {
     "rate": Bound("--rate", 100_000, "messages per second"),
     "size": Bound("--size", 1024**2, "bytes"),
     "seconds": Bound("--seconds", 600, "seconds"),
+    "warm_s": Bound("--warm", 600, "seconds"),
     "processes": Bound("--processes", 32, "processes"),
 }
 """What is refused without --beyond-bounds."""
@@ -187,7 +188,7 @@ _positive = click.IntRange(1)
 @click.command(short_help="Put a load on a server of your own and measure it.")
 @click.argument("url")
 @click.option("--clients", default=100, show_default=True, type=_positive, help="How many connect.")
-@click.option("--talkers", type=_positive, help="How many of them send.  [default: see below]")
+@click.option("--talkers", type=_positive, help="How many of them send.  [default: see above]")
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
