@@ -54,11 +54,20 @@ OURS = Contestant(
     "Hubbub",
     "python",
     (*UVICORN, *LOOPS, "--ws", "hubbub:Protocol", "hubbub_server:app"),
-    ("hubbub", "uvicorn", "uvloop", "websockets", "fastapi"),
+    ("hubbub", "uvicorn", "uvloop", "websockets"),
     note="everything on: `on_message` handler, limits, stats, heartbeat, outboxes",
 )
+IN_FASTAPI = "hubbub-fastapi"
 
 PEERS = (
+    Contestant(
+        IN_FASTAPI,
+        "Hubbub in FastAPI's router",
+        "python",
+        (*UVICORN, *LOOPS, "--ws", "hubbub:Protocol", "hubbub_fastapi_server:app"),
+        ("hubbub", "uvicorn", "uvloop", "websockets", "fastapi"),
+        note="the same hub by `hub.router()`: handshakes go through FastAPI, messages do not",
+    ),
     Contestant(
         "kernel",
         "kernel `send()`",
@@ -160,5 +169,6 @@ PEERS = (
     ),
 )
 
+EVERYBODY = tuple(peer.name for peer in PEERS if peer.name != IN_FASTAPI)
+"""All peers. Of Hubbub in FastAPI's router only the handshakes differ from plain Hubbub."""
 BY_NAME = {contestant.name: contestant for contestant in (OURS, *PEERS)}
-EVERYBODY = tuple(peer.name for peer in PEERS)

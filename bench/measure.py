@@ -169,7 +169,7 @@ def answer(generator: subprocess.Popen[str]) -> None:
 
 def watch(server: Server, generator: subprocess.Popen[str]) -> Run:
     """Read the server's clock and memory at "begin" and "end"; return them with the result."""
-    run: Run = {}
+    run: Run = {"connect_cpu_s": -server.cpu_s()}
     assert generator.stdout is not None
     for line in generator.stdout:
         event = json.loads(line)
@@ -180,6 +180,8 @@ def watch(server: Server, generator: subprocess.Popen[str]) -> Run:
         if event["event"] == "begin":
             run["memory_begin_kib"] = server.memory_kib()
             run["cpu_s"] = -server.cpu_s()
+            # When nothing comes between the last handshake and "begin": what the handshakes cost.
+            run["connect_cpu_s"] -= run["cpu_s"]
         elif event["event"] == "end":
             run["cpu_s"] += server.cpu_s()
             run["memory_end_kib"] = server.memory_kib()
@@ -191,15 +193,44 @@ def watch(server: Server, generator: subprocess.Popen[str]) -> Run:
 
 
 def measure(contestant: Contestant, load: Sequence[str], cores: Cores) -> Run:
-    """Do one run; return what came of it. A failure is a run with an "error"."""
-    words = [*load, *contestant.load]
+    """Do one run with a server of its own; return what came of it, an "error" for a failure."""
     try:
         with serving(contestant, cores.server) as server:
-            if "idle" in load:
-                warm_up(server, contestant, cores)
-            before = server.memory_kib()
-            with generating(server.port, [*words, "--control"], cores.generator) as generator:
-                run = watch(server, generator)
+            return measure_on(server, contestant, load, cores)
+    except (ServerFailed, OSError) as error:
+        return {"error": str(error)}
+
+
+def visit(
+    contestant: Contestant, loads: Sequence[Sequence[str]], cores: Cores
+) -> Iterator[tuple[int, Run]]:
+    """Do several runs with one server, in turn; yield the place of each and what came of it.
+
+    A failed run may have hurt the server, so the next one gets a new one.
+    """
+    waiting = list(enumerate(loads))
+    while waiting:
+        try:
+            with serving(contestant, cores.server) as server:
+                run: Run = {}
+                while waiting and "error" not in run:
+                    place, load = waiting.pop(0)
+                    run = measure_on(server, contestant, load, cores)
+                    yield place, run
+        except (ServerFailed, OSError) as error:
+            while waiting:
+                yield waiting.pop(0)[0], {"error": str(error)}
+
+
+def measure_on(server: Server, contestant: Contestant, load: Sequence[str], cores: Cores) -> Run:
+    """Do one run with a server that is there."""
+    words = [*load, *contestant.load]
+    try:
+        if "idle" in load:
+            warm_up(server, contestant, cores)
+        before = server.memory_kib()
+        with generating(server.port, [*words, "--control"], cores.generator) as generator:
+            run = watch(server, generator)
     except (ServerFailed, OSError, ValueError, subprocess.TimeoutExpired) as error:
         return {"error": str(error)}
     run["memory_before_kib"] = before

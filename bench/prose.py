@@ -51,7 +51,8 @@ METHOD = """\
 ## How it is measured
 
 - **Two cores.** The server, with all its processes and threads, is pinned to one core, the load
-  generator to another. Every run starts a new server.
+  generator to another. A server is started for each visit: for one run, or for the four rows of
+  small messages and the row of whole lives, one after another.
 - **The generator** ([`bench/load.c`](../bench/load.c)) is one thread of C. It parses every frame,
   checks every byte of the message, and counts messages, not bytes. A message names its talker, its
   number and the microsecond of its sending, so what is lost, doubled, late or out of order is

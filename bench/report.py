@@ -49,6 +49,12 @@ def value_of(run: Run | None, metric: Metric) -> float | None:
     return value if value > 0 or metric.is_less_better else None
 
 
+def pairs_of(results: Results, row: Row) -> list[Pair]:
+    """Return the pairs of a row; of one that reads another row's runs, those."""
+    pairs: list[Pair] = results["rows"].get(row.runs_of or row.key, [])
+    return pairs
+
+
 def known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
@@ -221,12 +227,12 @@ def row_section(row: Row, pairs: Sequence[Pair]) -> list[str]:
 
 def summary(results: Results) -> list[str]:
     """One line for each server: its median, and how many times that ours is."""
-    rows = [row for row in ROWS if row.key in SUMMARY and row.key in results["rows"]]
+    rows = [row for row in ROWS if row.key in SUMMARY and pairs_of(results, row)]
     lines = []
     for contestant in (OURS, *PEERS):
         cells = []
         for row in rows:
-            pairs = results["rows"][row.key]
+            pairs = pairs_of(results, row)
             value = middle(value_of(run, row.metric) for run in runs_of(pairs, contestant.name))
             ratio = middle(ratios(pairs, contestant.name, row.metric))
             beside = "" if ratio is None else f" ({times(ratio)})"
@@ -241,14 +247,13 @@ def summary(results: Results) -> list[str]:
 
 
 def goal_lines(results: Results) -> Iterator[tuple[str, str, str, str]]:
-    rows = results["rows"]
     titles = {row.key: row for row in ROWS}
     for goal in GOALS:
         row = titles[goal.row]
-        found = middle(ratios(rows.get(goal.row, []), goal.peer, row.metric))
+        found = middle(ratios(pairs_of(results, row), goal.peer, row.metric))
         what = f"{prose.COLUMNS[goal.row]}, to {BY_NAME[goal.peer].title}"
         yield what, f"{goal.least:g} times", times(found), holds(found, least=goal.least)
-    yield from own_goals(rows)
+    yield from own_goals(results["rows"])
     yield from growth_goal(results)
 
 
@@ -346,8 +351,8 @@ def tables(results: Results) -> list[str]:
     """Return the tables of what was measured, without the page around them."""
     lines = summary(results)
     for row in ROWS:
-        if results["rows"].get(row.key):
-            lines += row_section(row, results["rows"][row.key])
+        if pairs_of(results, row):
+            lines += row_section(row, pairs_of(results, row))
     for series in SERIES:
         if results["series"].get(series.key):
             lines += series_section(series, results["series"][series.key])
@@ -367,14 +372,14 @@ def contestant_table(results: Results) -> list[str]:
 
 def page(results: Results) -> str:
     """Return docs/benchmarks.md."""
-    measured = [row for row in ROWS if results["rows"].get(row.key)]
+    measured = [row for row in ROWS if pairs_of(results, row)]
     grown = [series for series in SERIES if results["series"].get(series.key)]
     lines = [prose.opening(results), *summary(results), prose.READING]
     lines += ["## Goals", "", prose.GOALS, ""]
     lines += table(("goal", "at least", "measured", "holds"), goal_lines(results))
     lines += ["## The rows", ""]
     for row in measured:
-        lines += row_section(row, results["rows"][row.key])
+        lines += row_section(row, pairs_of(results, row))
     lines += ["## How it grows", "", prose.GROWTH, ""] if grown else []
     for series in grown:
         lines += series_section(series, results["series"][series.key])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from contestants import EVERYBODY
+from contestants import EVERYBODY, IN_FASTAPI
 
 Run = dict[str, Any]
 
@@ -40,7 +40,10 @@ DELIVERIES = Metric(
     "deliveries per CPU-second", lambda run: run["delivered"] / run["cpu_s"], "M", 1e6, 3
 )
 HANDSHAKES = Metric(
-    "handshakes per CPU-second", lambda run: run["handshakes"] / run["cpu_s"], "k", 1e3, 2
+    "handshakes per CPU-second", lambda run: run["clients"] / run["connect_cpu_s"], "k", 1e3, 2
+)
+LIVES = Metric(
+    "connections per CPU-second", lambda run: run["handshakes"] / run["cpu_s"], "k", 1e3, 2
 )
 MEMORY = Metric(
     "memory of an idle client",
@@ -73,7 +76,9 @@ class Row:
 
     `load` is what the generator is told; `variants` are runs of the same server that belong
     together; `seconds` is (warm-up, measured), `quick` the same for a quick run, which may have
-    fewer clients; `shows_latency` asks for a table of latencies and losses.
+    fewer clients; `shows_latency` asks for a table of latencies and losses; `runs_of` names the row
+    whose runs are read for this one too; `shares_server` lets rows of the same peers have one
+    server between them.
     """
 
     key: str
@@ -87,8 +92,11 @@ class Row:
     variants: tuple[tuple[str, tuple[str, ...]], ...] = (("", ()),)
     shows_latency: bool = False
     note: str = ""
+    runs_of: str | None = None
+    shares_server: bool = False
 
 
+SHORT = (0.4, 1.5)
 STRONG = ("kernel", "gorilla", "gorilla-prepared", "picows", "ws", "wse-server")
 READERS = ("gorilla", "picows", "ws", "websockets", "aiohttp", "fastapi", "wse-server")
 
@@ -98,6 +106,8 @@ ROWS = (
         "One room, 1,000 clients, one message at a time",
         DELIVERIES,
         ("--mode", "fanout", "--clients", "1000"),
+        seconds=SHORT,
+        shares_server=True,
         note="The next message is sent when all clients have the last one.",
     ),
     Row(
@@ -105,6 +115,8 @@ ROWS = (
         "One room, 1,000 clients, bursts of 64",
         DELIVERIES,
         ("--mode", "fanout", "--clients", "1000", "--window", "64"),
+        seconds=SHORT,
+        shares_server=True,
         note="64 messages leave the talker in one write; the next 64 when all clients have them.",
     ),
     Row(
@@ -112,6 +124,8 @@ ROWS = (
         "100 rooms of 10, everybody talks",
         DELIVERIES,
         ("--mode", "rooms", "--clients", "1000", "--room-size", "10"),
+        seconds=SHORT,
+        shares_server=True,
         note="Each client sends its next message when its last one has come back to it.",
     ),
     Row(
@@ -119,6 +133,8 @@ ROWS = (
         "Echo, 100 clients",
         DELIVERIES,
         ("--mode", "echo", "--clients", "100"),
+        seconds=SHORT,
+        shares_server=True,
         note="Each client has one message in flight.",
     ),
     Row(
@@ -126,6 +142,7 @@ ROWS = (
         "Memory of an idle client: growth of RSS over 10,000 clients in one room",
         MEMORY,
         ("--mode", "idle", "--clients", "10000"),
+        (*EVERYBODY, IN_FASTAPI),
         seconds=(0, 0.5),
         quick=(0, 0.2),
         quick_clients=1000,
@@ -133,10 +150,21 @@ ROWS = (
     ),
     Row(
         "handshakes",
-        "Handshakes: connect, upgrade, close",
+        "Handshakes: connect and upgrade",
         HANDSHAKES,
+        ("--mode", "idle", "--clients", "10000"),
+        (*EVERYBODY, IN_FASTAPI),
+        note="What the 10,000 connections of the row before cost the server, 64 at a time.",
+        runs_of="memory",
+    ),
+    Row(
+        "lives",
+        "Whole lives: connect, upgrade, close",
+        LIVES,
         ("--mode", "handshakes", "--clients", "64"),
-        note="64 clients at a time; a handshake counts when the closing handshake is done too.",
+        seconds=SHORT,
+        shares_server=True,
+        note="64 clients at a time; a life counts when the closing handshake is done too.",
     ),
     Row(
         "paced_1m",

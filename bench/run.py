@@ -24,7 +24,7 @@ import install
 import machine
 import report
 from contestants import BENCH, BY_NAME, OURS, PEERS, ROOT, Contestant
-from measure import Cores, Run, measure
+from measure import Cores, Run, measure, visit
 from rows import ROWS, SERIES, Row, Series
 
 RESULTS = BENCH / "results"
@@ -44,38 +44,72 @@ class Runner:
         self.cores = Cores.choose()
         self.results: dict[str, Any] = {"rows": {}, "series": {}}
 
+    def timed(self, load: Sequence[str], seconds: tuple[float, float]) -> list[str]:
+        timing = ["--warm", str(seconds[0]), "--seconds", str(seconds[1])]
+        return [*load, *timing, *(["--drain", "2"] if self.is_quick else [])]
+
     def run(self, contestant: Contestant, load: Sequence[str], seconds: tuple[float, float]) -> Run:
         """Do one run, and say on stderr what came of it."""
         needed = int(load[load.index("--clients") + 1]) + SPARE_DESCRIPTORS
         if needed > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             return {"error": f"needs {needed} descriptors"}
-        timing = ["--warm", str(seconds[0]), "--seconds", str(seconds[1])]
-        timing += ["--drain", "2"] if self.is_quick else []
-        run = measure(contestant, [*load, *timing], self.cores)
-        print(f"    {contestant.name:18} {report.brief(run)}", file=sys.stderr, flush=True)
+        run = measure(contestant, self.timed(load, seconds), self.cores)
+        self.say(contestant, "", run)
         return run
 
-    def variants(self, contestant: Contestant, row: Row) -> dict[str, Run]:
+    def say(self, contestant: Contestant, what: str, run: Run) -> None:
+        line = f"    {contestant.name:18} {what:10} {report.brief(run)}"
+        print(line, file=sys.stderr, flush=True)
+
+    def variants(self, contestant: Contestant, rows: Sequence[Row]) -> list[dict[str, Run]]:
+        """Run one contestant through rows; of several it does all with one server."""
+        plans = [
+            (place, name, self.timed([*self.load(row), *more], self.seconds(row)))
+            for place, row in enumerate(rows)
+            for name, more in row.variants
+        ]
+        found: list[dict[str, Run]] = [{} for _ in rows]
+        if len(rows) == 1:
+            for place, name, load in plans:
+                found[place][name] = measure(contestant, load, self.cores)
+                self.say(contestant, name, found[place][name])
+            return found
+        for number, run in visit(contestant, [load for _, _, load in plans], self.cores):
+            place, name, _ = plans[number]
+            found[place][name] = run
+            self.say(contestant, rows[place].key, run)
+        return found
+
+    def load(self, row: Row) -> list[str]:
         load = list(row.load)
         if self.is_quick and row.quick_clients is not None:
             load[load.index("--clients") + 1] = str(row.quick_clients)
-        seconds = row.quick if self.is_quick else row.seconds
-        return {name: self.run(contestant, [*load, *more], seconds) for name, more in row.variants}
+        return load
 
-    def row(self, row: Row) -> None:
-        """Run all pairs of a row. A quick run lets one run of ours stand for a whole round."""
-        peers = [peer for peer in self.peers if peer.name in row.peers]
-        pairs = self.results["rows"][row.key] = []
+    def seconds(self, row: Row) -> tuple[float, float]:
+        return row.quick if self.is_quick else row.seconds
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Run all pairs of rows that have the same peers.
+
+        One run of ours stands for a whole round where a run is quick or long.
+        """
+        peers = [peer for peer in self.peers if peer.name in rows[0].peers]
+        for row in rows:
+            self.results["rows"][row.key] = []
+        is_once = self.is_quick or not rows[0].shares_server
+        keys = ", ".join(row.key for row in rows)
         for repeat in range(self.repeats):
-            print(f"{row.key}, round {repeat + 1} of {self.repeats}", file=sys.stderr)
-            ours = None if peers else self.variants(OURS, row)
-            for peer in peers:
-                if ours is None or not self.is_quick:
-                    ours = self.variants(OURS, row)
-                theirs = self.variants(peer, row)
-                pairs.append({"repeat": repeat, "peer": peer.name, "ours": ours, "theirs": theirs})
-            if not peers:
-                pairs.append({"repeat": repeat, "peer": None, "ours": ours, "theirs": {}})
+            print(f"{keys}: round {repeat + 1} of {self.repeats}", file=sys.stderr, flush=True)
+            ours = self.variants(OURS, rows) if is_once or not peers else []
+            for peer in peers or [None]:
+                if not is_once and peers:
+                    ours = self.variants(OURS, rows)
+                theirs = self.variants(peer, rows) if peer else [{} for _ in rows]
+                for row, mine, other in zip(rows, ours, theirs, strict=True):
+                    name = peer.name if peer else None
+                    pair = {"repeat": repeat, "peer": name, "ours": mine, "theirs": other}
+                    self.results["rows"][row.key].append(pair)
 
     def series(self, series: Series) -> None:
         chosen = [OURS, *(peer for peer in self.peers if peer.name in series.peers)]
@@ -112,10 +146,12 @@ def choose(only: str) -> tuple[list[Row], list[Series], list[Contestant]]:
     if unknown:
         raise SystemExit(f"--only knows no {', '.join(sorted(unknown))}; --list names them all")
     rows = [row for row in ROWS if row.key in names]
+    sources = {row.runs_of for row in rows}
+    rows = [row for row in ROWS if (row in rows or row.key in sources) and row.runs_of is None]
     series = [one for one in SERIES if one.key in names]
     peers = [peer for peer in PEERS if peer.name in names]
     if not rows and not series:
-        rows, series = list(ROWS), list(SERIES)
+        rows, series = [row for row in ROWS if row.runs_of is None], list(SERIES)
     return rows, series, peers if names & set(BY_NAME) else list(PEERS)
 
 
@@ -126,8 +162,12 @@ def do_runs(options: argparse.Namespace) -> dict[str, Any]:
     for name, reason in missing.items():
         print(f"missing: {name}: {reason}", file=sys.stderr)
     runner = Runner(options, [peer for peer in peers if peer.name not in missing])
+    together = [row for row in rows if row.shares_server]
+    if together:
+        runner.rows(together)
     for row in rows:
-        runner.row(row)
+        if not row.shares_server:
+            runner.rows([row])
     for one in series:
         runner.series(one)
     return {

@@ -3,13 +3,10 @@
 Run:  uvicorn hubbub_server:app --ws hubbub:Protocol --loop uvloop
 """
 
-from fastapi import FastAPI
-
 from hubbub import Client, Handshake, Hub
 
 hub = Hub(max_message_bytes=64 * 1024, max_clients=100_000, messages_per_second=1_000_000)
-app = FastAPI()
-app.include_router(hub.router("/ws"))
+app = hub
 
 
 @hub.on_connect
