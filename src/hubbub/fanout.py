@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any, cast
 
 from .client import Client
 from .frame import Batch, Frame
@@ -89,15 +90,12 @@ class Fanout:
         if not pending:
             return
         self._pending = []
+        if len(pending) == 1 and not self._personal:
+            self._deliver_one(pending)
+            return
         personal, self._personal = self._personal, {}
         joined_at, self._joined_at = self._joined_at, {}
-        by_room: dict[Members, list[int]] = {}
-        directs: dict[Client, list[int]] = {}
-        for index, (target, _, _) in enumerate(pending):
-            if isinstance(target, Client):
-                directs.setdefault(target, []).append(index)
-            else:
-                by_room.setdefault(target, []).append(index)
+        by_room, directs = _places(pending)
         if not by_room:
             for client, indices in directs.items():
                 self._deliver_direct(client, indices, pending)
@@ -113,6 +111,15 @@ class Fanout:
         for client, intervals in personal.items():
             chosen = self._chosen(client, intervals, pending, by_room, joined_at)
             self._deliver_personal(client, chosen + directs.get(client, []), pending)
+
+    def _deliver_one(self, pending: _Pending) -> None:
+        """Deliver what is alone in its turn, as in every hub that is not busy."""
+        target = pending[0][0]
+        if type(target) is Members:
+            target.dirty = False
+            self._deliver_room(target, pending)
+        else:
+            self._deliver_direct(cast(Client, target), [0], pending)
 
     def _deliver_direct(self, client: Client, indices: list[int], pending: _Pending) -> None:
         wire = pending[indices[0]][1].wire
@@ -138,7 +145,9 @@ class Fanout:
         """Deliver to everybody who gets the same as all others in the same set of rooms."""
         if _are_disjoint(by_room):
             for members, indices in by_room.items():
-                clients = [client for client in members.clients if client not in personal]
+                clients = list(members.clients)
+                if personal:
+                    clients = [client for client in clients if client not in personal]
                 self._deliver_merge(clients, indices, pending)
             return
         rooms_of: dict[Client, tuple[Members, ...]] = {}
@@ -206,13 +215,15 @@ class Fanout:
     ) -> None:
         """Write the shared bytes to who can take them; `entries` is asked for the others."""
         wire = batch.wire
-        is_small = len(wire) <= MAX_SHARED_WRITE_BYTES
         slow: list[Client] = []
-        for client in clients:
-            if is_small and client.fast:
-                client.raw_write(wire)  # type: ignore[misc]
-            else:
-                slow.append(client)
+        if len(wire) <= MAX_SHARED_WRITE_BYTES:
+            for client in clients:
+                if client.fast:
+                    client.raw_write(wire)  # type: ignore[misc]
+                else:
+                    slow.append(client)
+        else:
+            slow = clients
         written = len(clients) - len(slow)
         self._stats.messages_out += written * len(batch.frames)
         self._stats.bytes_out += written * len(wire)
@@ -222,13 +233,31 @@ class Fanout:
                 client.offer(parts)
 
 
+def _places(pending: _Pending) -> tuple[dict[Members, list[int]], dict[Client, list[int]]]:
+    """Return the places of what was published to each room, and of what was sent to each client."""
+    by_room: dict[Members, list[int]] = {}
+    directs: dict[Client, list[int]] = {}
+    for index, (target, _, _) in enumerate(pending):
+        by_target: dict[Any, list[int]] = by_room if type(target) is Members else directs
+        places = by_target.get(target)
+        if places is None:
+            by_target[target] = [index]
+        else:
+            places.append(index)
+    return by_room, directs
+
+
 def _are_disjoint(by_room: dict[Members, list[int]]) -> bool:
     """Tell whether no client is in two of the rooms."""
+    if len(by_room) == 1:
+        return True
     seen: set[Client] = set()
+    count = 0
     for members in by_room:
-        if not seen.isdisjoint(members.clients):
-            return False
         seen.update(members.clients)
+        count += len(members.clients)
+        if len(seen) != count:
+            return False
     return True
 
 
