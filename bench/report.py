@@ -39,12 +39,12 @@ SUMMARY = ("one", "burst64", "rooms", "echo", "memory", "handshakes")
 
 
 def value_of(run: Run | None, metric: Metric) -> float | None:
-    """Return the metric of a run; None when the run failed or had nothing to measure."""
+    """Return the metric of a run; None when the run failed or had nothing of it to measure."""
     if run is None or "error" in run or (metric is P99 and not run["delivered"]):
         return None
     try:
         value = metric.of(run)
-    except ZeroDivisionError:
+    except (ZeroDivisionError, KeyError):
         return None
     return value if value > 0 or metric.is_less_better else None
 

@@ -32,6 +32,7 @@ KEPT = RESULTS / "benchmarks.json"
 """The results that the page shows; all others are git-ignored."""
 
 SPARE_DESCRIPTORS = 100
+NOBODY: list[Contestant | None] = [None]
 
 
 class Runner:
@@ -102,7 +103,7 @@ class Runner:
         for repeat in range(self.repeats):
             print(f"{keys}: round {repeat + 1} of {self.repeats}", file=sys.stderr, flush=True)
             ours = self.variants(OURS, rows) if is_once or not peers else []
-            for peer in peers or [None]:
+            for peer in [*peers] or NOBODY:
                 if not is_once and peers:
                     ours = self.variants(OURS, rows)
                 theirs = self.variants(peer, rows) if peer else [{} for _ in rows]

@@ -30,7 +30,7 @@ class Command:
         self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-m", "hubbub", *arguments],
+            [sys.executable, "-W", "default", "-m", "hubbub", *arguments],
             cwd=cwd,
             env=clean_environment(env),
             stdin=subprocess.PIPE,

@@ -91,7 +91,7 @@ def test_without_a_terminal_lines_say_it(url: str) -> None:
     assert re.fullmatch(r"clients: 4, [\d,.]+ connects per second", lines[0])
     assert "assumed: everybody gets every message (as a probe showed)" in lines
     assert "lost: 0" in lines
-    assert re.search(r"^delivered: 120, [\d,]+ per second$", out, re.MULTILINE)
+    assert re.search(r"^delivered: [1-9][\d,]*, [\d,]+ per second$", out, re.MULTILINE)
     assert re.search(r"^latency: p50 \S+, p90 .* ms$", out, re.MULTILINE)
     assert "limit" in lines[-1]
     assert lines[-1].endswith(".")
@@ -125,7 +125,7 @@ def test_tls(certificate: tuple[str, str]) -> None:
     arguments = ("serve", "--ssl-certfile", cert, "--ssl-keyfile", key, "--log-level", "warning")
     with serving(*arguments) as (_, address):
         port = address.rpartition(":")[2]
-        secure = ("bench", f"wss://localhost:{port}/ws", "--json", *SHORT)
+        secure = ("bench", f"wss://localhost:{port}/ws", "--json", *SHORT, "--seconds", "3")
         with command(*secure, env={"SSL_CERT_FILE": cert}) as running:
             assert running.wait() == 0
             assert json.loads(running.out)["delivered"] > 0

@@ -294,7 +294,7 @@ class Terminal:
     """`hubbub connect` on a pseudo-terminal, as a person sees it."""
 
     def __init__(self, *arguments: str) -> None:
-        command = ("-X", "dev", "-m", "hubbub", "connect")
+        command = ("-W", "default", "-m", "hubbub", "connect")
         self.screen = ""
         self.master, self._slave = pty.openpty()
         self.before = termios.tcgetattr(self._slave)

@@ -206,12 +206,14 @@ def check(pieces: list[bytes]) -> None:
         assert got[2] == expected[2]
 
 
-@settings(max_examples=1000, deadline=None)
+@pytest.mark.timeout(180)
+@settings(max_examples=300, deadline=None)
 @given(cut_streams())
 def test_both_lanes_agree_on_every_stream(pieces: list[bytes]) -> None:
     check(pieces)
 
 
+@pytest.mark.timeout(180)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6))
 def test_both_lanes_agree_on_noise(pieces: list[bytes]) -> None:
@@ -276,7 +278,8 @@ def check_deflating(pieces: list[bytes]) -> None:
         assert got[2] == expected[2]
 
 
-@settings(max_examples=1000, deadline=None)
+@pytest.mark.timeout(180)
+@settings(max_examples=300, deadline=None)
 @given(deflated_streams, st.data())
 def test_both_lanes_agree_on_deflated_streams(stream: list[bytes], data: st.DataObject) -> None:
     joined = b"".join(stream)

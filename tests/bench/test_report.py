@@ -112,7 +112,7 @@ def test_every_goal_names_a_row_that_runs_its_peer() -> None:
     for goal in rows.GOALS:
         assert goal.peer in by_key[goal.row].peers
     named = {name for row in (*rows.ROWS, *rows.SERIES) for name in row.peers}
-    assert named == set(contestants.EVERYBODY)
+    assert named == {peer.name for peer in contestants.PEERS}
 
 
 def test_a_key_names_one_thing() -> None:
