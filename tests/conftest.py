@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Some tests share with the programs of `reliability/` what they measure against.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "reliability"))
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lanes import Referee
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
 
 from hubbub import Frame, Handshake, Hub, Identity
 from hubbub.deflate import slack_bytes
@@ -99,9 +99,9 @@ def theirs(pieces: list[bytes], *, deflates: bool = False) -> Outcome:
     The core's limit is one of frames as they come; with `deflates` it leaves them the room to have
     grown, and what they inflate to is counted here.
     """
-    core = ServerProtocol(state=OPEN, max_size=LIMIT)
+    core = Referee(state=OPEN, max_size=LIMIT)
     if deflates:
-        core = ServerProtocol(state=OPEN, max_size=LIMIT + slack_bytes(LIMIT))
+        core = Referee(state=OPEN, max_size=LIMIT + slack_bytes(LIMIT))
         core.extensions = [PerMessageDeflate(True, True, 15, 15)]
     messages: list[tuple[bool, bytes]] = []
     parts: list[bytes] = []
