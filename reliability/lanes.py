@@ -266,10 +266,25 @@ class CoreLane:
         self.code: int | None = None
         self._parts: list[bytes] = []
         self._is_text = False
+        self._is_leaving = False
+
+    @property
+    def has_heard_goodbye(self) -> bool:
+        """Tell whether the peer's close frame came, or something that is as good as one."""
+        return self.core.close_rcvd is not None or self.core.parser_exc is not None
+
+    def close(self, code: int) -> None:
+        """Say goodbye; from here on only the peer's goodbye counts (RFC 6455 section 7.1.2)."""
+        self.core.send_close(code)
+        self.code = code
+        self._is_leaving = True
 
     def feed(self, piece: bytes) -> None:
         """Receive bytes, unless the connection has ended."""
-        if self.code is None:
+        if self._is_leaving:
+            self.core.receive_data(piece)
+            self.core.events_received()
+        elif self.code is None:
             self.core.receive_data(piece)
             self._take_events()
             if self.code is None and self.core.close_sent is not None:

@@ -40,7 +40,7 @@ class TwoLanes(RuleBasedStateMachine):
         self._loop.__enter__()
         self.native = NativeLane()
         self.core = CoreLane()
-        self.is_held = False
+        self.is_held = self.has_closed = False
         self.waiting = b""
 
     @initialize(pieces=st.lists(st.builds(frame, st.just(TEXT), st.just(b"hello")), max_size=2))
@@ -73,6 +73,18 @@ class TwoLanes(RuleBasedStateMachine):
     def gets_idle(self) -> None:
         self.is_held = False
         self.native.release()
+
+    @precondition(lambda self: not self.is_held and self.core.code is None)
+    @rule()
+    def the_server_closes(self) -> None:
+        self.has_closed = True
+        self.native.transport.close(1000, "")
+        self.core.close(1000)
+
+    @invariant()
+    def the_peers_goodbye_ends_it(self) -> None:
+        if self.has_closed and self.core.has_heard_goodbye:
+            assert self.native.socket.is_over
 
     @invariant()
     def nothing_comes_out_that_should_not(self) -> None:
@@ -111,6 +123,8 @@ def test_the_lanes_agree_on_any_frame_between_fragments(opcode: int, size: int) 
     data = first + frame(opcode, b"\x03\xe8" + b"b" * size) + frame(0, b"c")
     compare([data])
     compare([data[i : i + 1] for i in range(len(data))])
+    for end in range(len(first), len(data), 3):
+        compare([data[:end]])
 
 
 @pytest.mark.usefixtures("_no_loop")
