@@ -206,13 +206,13 @@ def check(pieces: list[bytes]) -> None:
         assert got[2] == expected[2]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cut_streams())
 def test_both_lanes_agree_on_every_stream(pieces: list[bytes]) -> None:
     check(pieces)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6))
 def test_both_lanes_agree_on_noise(pieces: list[bytes]) -> None:
     check(pieces)

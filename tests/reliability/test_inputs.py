@@ -97,7 +97,7 @@ def hubs() -> list[Hub]:
     return [*made, typed]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(payloads, min_size=1, max_size=4))
 def test_any_message_is_taken_or_refused_with_a_code(messages: list[Frame]) -> None:
     for hub in hubs():
@@ -117,7 +117,7 @@ def test_any_message_is_taken_or_refused_with_a_code(messages: list[Frame]) -> N
         run(hub, check)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.text() | st.text(alphabet="@/:*%\n\0\ud800\u200b\U0001f600a", max_size=300) | st.integers()
 )
@@ -153,7 +153,7 @@ queries = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(queries, st.booleans())
 def test_any_query_string_is_a_socket_or_a_status(query: bytes, asks_for_ids: bool) -> None:
     async def check(hub: Hub) -> None:
