@@ -13,7 +13,7 @@ import page
 from fuzz_frames import CORPUS, RESULTS
 
 TEXT = """\
-**Frames.** {inputs:,} inputs were fed to the native transport's inbound lane and to the Sans-IO core
+**Frames.** {inputs:,} inputs, over successive versions of the lane, were fed to the native transport's inbound lane and to the Sans-IO core
 of `websockets` side by side, cut at arbitrary places (last on {date}): the same messages, the same
 close codes, the same pongs, no exception; {differences} differences. `make fuzz` goes on, guided by
 coverage (atheris); `make fuzz ARGS="--blind --runs 1000000"` changes the kept inputs at random, several
