@@ -370,7 +370,7 @@ async def test_a_refused_handshake_is_no_error_in_the_log(
 ) -> None:
     hub = Hub()
     hub.authenticate(lambda handshake: None)
-    async with serve(hub.mount(nothing), log_level="info") as served:
+    async with serve(hub.mount(nothing), log_config=None, log_level="info") as served:
         caplog.set_level(logging.INFO, "uvicorn")
         with pytest.raises(InvalidStatus, match="401"):
             async with served.connect():
