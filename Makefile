@@ -12,9 +12,13 @@ BIN := $(VENV)/bin
 PINS := requirements/dev.txt requirements/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WSCAT := 6.1.0
+WS := 8.23.0
+ATHERIS := 3.0.0
+AUTOBAHN := 25.10.1
+OLD_PIP := --quiet --disable-pip-version-check --no-python-version-warning
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs coverage bench screenshot test-all browser clean
+.PHONY: help demo test lint format docs coverage bench conformance fuzz screenshot test-all browser clean
 
 help:
 	@echo "make demo        serve the demo at http://localhost:8080/websocket"
@@ -25,6 +29,8 @@ help:
 	@echo "make coverage    run the tests; branch coverage below the edges must be over 95 %"
 	@echo "make test-all    run the tests on every Python from 3.11 to 3.14 that is installed"
 	@echo "make bench       measure against other hubs; writes docs/benchmarks.md (hours; ARGS=--quick: minutes)"
+	@echo "make conformance the Autobahn test suite, Firefox, a short fuzzing run (minutes; ARGS=--full: hours)"
+	@echo "make fuzz        fuzz the inbound lane, guided by coverage (ARGS='--runs 1000000')"
 	@echo "make screenshot  take the README's picture of the demo again"
 	@echo "make clean       remove what the targets made"
 
@@ -55,6 +61,15 @@ coverage: $(VENV)/.dev browser
 bench:
 	@python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" bench/run.py $(ARGS)
 
+conformance: $(VENV)/.dev .venv-wstest/.made
+	@sh tools/bring.sh firefox-esr firefox-esr
+	$(BIN)/python reliability/firefox_check.py
+	$(BIN)/python reliability/fuzz_frames.py --blind --runs 20000
+	$(BIN)/python reliability/autobahn_suite.py $(ARGS)
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python reliability/fuzz_frames.py $(ARGS)
+
 screenshot: $(VENV)/.dev browser
 	$(BIN)/python tools/screenshot.py
 
@@ -80,21 +95,41 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml $(PINS)
 	$(PIP) -r requirements/dev.txt -e '.[demo,dev]'
 	@touch $@ $(VENV)/.demo
 
-# What the tests drive from outside: a real browser, node for hubbub.js, and wscat.
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP) 'atheris==$(ATHERIS)'
+	@touch $@
 
-browser: node_modules/.wscat-$(WSCAT)
+# The Autobahn test suite, Python 2 code: an environment that a virtualenv of old makes. wsaccel only
+# makes the suite faster, and needs a C compiler.
+
+.venv-wstest/.made: requirements/wstest.txt
+	@python2=$$(sh tools/find_python.sh --2.7) && python=$$(sh tools/find_python.sh $(PYTHON)) \
+		&& echo "making .venv-wstest with $$python2" \
+		&& "$$python" -m venv --clear .venv-wstest/tool \
+		&& .venv-wstest/tool/bin/python -m pip install --quiet --disable-pip-version-check 'virtualenv<20.16' \
+		&& .venv-wstest/tool/bin/virtualenv --quiet --clear --python "$$python2" .venv-wstest/env
+	@.venv-wstest/env/bin/pip install $(OLD_PIP) -r requirements/wstest.txt
+	@.venv-wstest/env/bin/pip install $(OLD_PIP) --no-deps 'autobahntestsuite==$(AUTOBAHN)'
+	@.venv-wstest/env/bin/pip install $(OLD_PIP) wsaccel==0.6.3 >/dev/null 2>&1 \
+		|| echo "wsaccel could not be built: the suite will be slower"
+	@touch $@
+
+# What the tests drive from outside: a real browser, node for hubbub.js, wscat and ws, curl.
+
+browser: node_modules/.wscat-$(WSCAT)-ws-$(WS)
 	@sh tools/bring.sh chromium chromium
 	@sh tools/bring.sh cc gcc
+	@sh tools/bring.sh curl curl
 
-node_modules/.wscat-$(WSCAT):
+node_modules/.wscat-$(WSCAT)-ws-$(WS):
 	@sh tools/bring.sh node nodejs
 	@sh tools/bring.sh npm npm
 	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
 		--fetch-retries=2 --fetch-timeout=60000 \
-		wscat@$(WSCAT)
+		wscat@$(WSCAT) ws@$(WS)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-* node_modules artifacts bench/.venv bench/node_modules bench/build build dist .coverage* .hypothesis \
+	rm -rf $(VENV) .venv-* node_modules artifacts bench/.venv bench/node_modules bench/build reliability/build build dist .coverage* .hypothesis \
 		.mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# No test asserts how long work takes: a busy machine would fail it.
+settings.register_profile("hubbub", deadline=None)
+settings.load_profile("hubbub")
+
+# Some tests share with the programs of `reliability/` what they measure against.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "reliability"))
 
 
 @pytest.fixture

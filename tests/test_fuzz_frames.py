@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lanes import Referee
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
 
 from hubbub import Frame, Handshake, Hub, Identity
 from hubbub.deflate import slack_bytes
@@ -99,9 +99,9 @@ def theirs(pieces: list[bytes], *, deflates: bool = False) -> Outcome:
     The core's limit is one of frames as they come; with `deflates` it leaves them the room to have
     grown, and what they inflate to is counted here.
     """
-    core = ServerProtocol(state=OPEN, max_size=LIMIT)
+    core = Referee(state=OPEN, max_size=LIMIT)
     if deflates:
-        core = ServerProtocol(state=OPEN, max_size=LIMIT + slack_bytes(LIMIT))
+        core = Referee(state=OPEN, max_size=LIMIT + slack_bytes(LIMIT))
         core.extensions = [PerMessageDeflate(True, True, 15, 15)]
     messages: list[tuple[bool, bytes]] = []
     parts: list[bytes] = []
@@ -207,14 +207,14 @@ def check(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cut_streams())
 def test_both_lanes_agree_on_every_stream(pieces: list[bytes]) -> None:
     check(pieces)
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6))
 def test_both_lanes_agree_on_noise(pieces: list[bytes]) -> None:
     check(pieces)
@@ -279,7 +279,7 @@ def check_deflating(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(deflated_streams, st.data())
 def test_both_lanes_agree_on_deflated_streams(stream: list[bytes], data: st.DataObject) -> None:
     joined = b"".join(stream)

@@ -388,3 +388,18 @@ async def test_a_flood_before_the_answer_is_cut() -> None:
         await until(lambda: hub.stats()["register"] == 0)
         writer.close()
     assert len(hub) == 0
+
+
+async def test_a_fault_that_only_uvicorns_class_sees_is_answered_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub()
+    request = head(*LINES, "Origin: http://localhost", "Origin: http://evil.example")
+    async with (
+        serve(hub.mount(nothing), log_config=None) as served,
+        asking(served, request) as reader,
+    ):
+        answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1") == 1
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

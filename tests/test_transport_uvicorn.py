@@ -166,6 +166,24 @@ async def test_the_peers_close_is_echoed(payload: bytes, code: int, reason: str)
         assert not seen[0].by_server
 
 
+async def test_a_close_between_the_fragments_of_a_message_is_echoed() -> None:
+    async with served_echo() as (hub, _, socket):
+        close = frame(CLOSE, (1000).to_bytes(2))
+        await socket.send(frame(TEXT, b"part", fin=False) + close + frame(0, b"rest"))
+        assert await socket.recv() == (CLOSE, (1000).to_bytes(2))
+        assert await socket.at_end()
+        await until(lambda: len(hub) == 0)
+        assert hub.stats()["protocol_errors"] == 0
+
+
+async def test_what_a_message_has_left_is_the_limit_of_its_next_fragment_alone() -> None:
+    async with served_echo() as (_, _, socket):
+        await socket.send(frame(TEXT, bytes(500), fin=False) + frame(PING, bytes(100)))
+        assert await socket.recv() == (PONG, bytes(100)), "a ping is no part of the message"
+        await socket.send(frame(0, bytes(100))[:-100])
+        assert (await socket.recv_close())[0] == 1009, "its header alone says that it is too long"
+
+
 async def test_a_connection_that_breaks_is_1006() -> None:
     hub = echo_hub()
     seen = []
@@ -352,7 +370,7 @@ async def test_a_refused_handshake_is_no_error_in_the_log(
 ) -> None:
     hub = Hub()
     hub.authenticate(lambda handshake: None)
-    async with serve(hub.mount(nothing), log_level="info") as served:
+    async with serve(hub.mount(nothing), log_config=None, log_level="info") as served:
         caplog.set_level(logging.INFO, "uvicorn")
         with pytest.raises(InvalidStatus, match="401"):
             async with served.connect():

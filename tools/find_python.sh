@@ -4,6 +4,7 @@
 #
 #   find_python.sh [PYTHON]   the one named, else the newest on PATH, else the newest of pyenv's
 #   find_python.sh --all      PATH and pyenv's versions; of each minor version the first found
+#   find_python.sh --2.7      a Python 2.7, for the Autobahn test suite
 set -u
 
 usable() { # is $1 a Python in our range that can make environments?
@@ -25,6 +26,19 @@ first_of() { # the first usable candidate of minor version $1
     done
     return 1
 }
+
+if [ "${1:-}" = --2.7 ]; then
+    for python in $(command -v python2.7) \
+        $(ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7.*/bin/python2.7 2>/dev/null | sort -rV); do
+        if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (2, 7))' >/dev/null 2>&1; then
+            echo "$python"
+            exit 0
+        fi
+    done
+    echo "The Autobahn test suite needs a Python 2.7, and none was found: install one (with pyenv:" \
+         "pyenv install 2.7.18) and run the same command again." >&2
+    exit 1
+fi
 
 if [ "${1:-}" = --all ]; then
     found=1

@@ -307,6 +307,8 @@ class Protocol(WebSocketsSansIOProtocol):
                 if self._accept(message):
                     return
             self._become_stock()
+            if self.close_sent:  # a fault was found in the request, and answered
+                raise ClientDisconnected
         if not self.handshake_complete:
             # uvicorn logs the query string from here; the application has its own scope already.
             query = scrub_query(self.scope["query_string"])

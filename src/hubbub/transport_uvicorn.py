@@ -42,11 +42,15 @@ CLOSE_TIMEOUT_S = 10.0
 LINGER_S = 2.0
 """How long a peer that broke the protocol may take to read why."""
 
+LONGEST_CONTROL_BYTES = 125
+"""The longest payload of a control frame (RFC 6455 section 5.5)."""
+
 _PING = b"\x89\x00"
 _CLOSE, _PONG = 0x8, 0xA
 _CLOSE_FRAME, _PING_FRAME, _PONG_FRAME = 0x88, 0x89, 0x8A
 _CONTROL = frozenset((_CLOSE_FRAME, _PING_FRAME, _PONG_FRAME))
 """The first bytes of control frames: final, no reserved bits."""
+_CONTROL_BIT = 0x08  # of an opcode
 # Not from logging's own book, where a configuration for "hubbub" would reset its level: the core's
 # DEBUG lines show what clients send.
 CORE_LOGGER = logging.Logger("hubbub.websockets", logging.WARNING)
@@ -309,7 +313,7 @@ class NativeTransport(asyncio.Protocol):
         start, stop = position + 6, position + size
         payload = apply_mask(data[start:stop], data[start - 4 : start])
         if not self._take_control(first, payload):
-            self._feed(bytes(data[position:stop]))
+            self._feed(self._new_core(self._longest(first)), bytes(data[position:stop]))
         return size
 
     def _take_control(self, first: int, payload: bytes) -> bool:
@@ -337,6 +341,7 @@ class NativeTransport(asyncio.Protocol):
         gets the header alone, and answers with the right close code.
         """
         first, second = data[position], data[position + 1]
+        limit = self._longest(first)
         length = second & 0x7F
         size = 2
         if second & 0x80 and (first & 0x0F) in _OPCODES:
@@ -347,29 +352,40 @@ class NativeTransport(asyncio.Protocol):
                     self._need = header
                     return 0
                 length = int.from_bytes(data[position + 2 : position + header])
-            limit = self._frame_limit()
             is_over = limit is not None and length > limit
             size = header if is_over else header + 4 + length
         if end - position < size:
             self._need = size
             return 0
-        self._feed(bytes(data[position : position + size]))
+        # RFC 6455 section 5.4: a control frame may stand between fragments and is no part of their
+        # message. The core thinks otherwise, so such a frame gets one of its own.
+        core = self._new_core(limit) if first & _CONTROL_BIT else self._use_core()
+        self._feed(core, bytes(data[position : position + size]))
         return size
 
     # The core's lane
 
     def _use_core(self) -> ServerProtocol:
-        core = self._core
-        if core is None:
-            limit = self._frame_limit()
-            core = self._core = ServerProtocol(state=OPEN, max_size=limit, logger=CORE_LOGGER)
-        return core
+        if self._core is None:
+            self._core = self._new_core(self._frame_limit())
+        return self._core
 
     def _frame_limit(self) -> int | None:
         return self._hub.settings.max_message_bytes
 
-    def _feed(self, data: bytes) -> None:
-        core = self._use_core()
+    def _new_core(self, limit: int | None) -> ServerProtocol:
+        return ServerProtocol(state=OPEN, max_size=limit, logger=CORE_LOGGER)
+
+    def _longest(self, first: int) -> int | None:
+        """Return how long the frame that begins with `first` may be: what its message has left."""
+        limit = self._frame_limit()
+        if limit is None:
+            return None
+        if first & _CONTROL_BIT:
+            return max(limit, LONGEST_CONTROL_BYTES)
+        return limit if self._core is None else limit - (self._core.current_size or 0)
+
+    def _feed(self, core: ServerProtocol, data: bytes) -> None:
         core.receive_data(data)
         for event in core.events_received():
             if isinstance(event, WireFrame) and self._state == _OPEN:

@@ -1,0 +1,333 @@
+"""Two lanes for the same bytes: Hubbub's native transport, and the Sans-IO core of `websockets`.
+
+What must not live here: where the bytes come from. The fuzzer (`fuzz_frames`) and the tests feed
+both lanes and compare what came out; neither lane has a socket, a hub or an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+from websockets.frames import Frame as WireFrame
+from websockets.frames import Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from hubbub import Frame, Settings
+from hubbub.transport_uvicorn import LONGEST_CONTROL_BYTES, NativeTransport
+
+LIMIT_BYTES = 300
+"""The largest message that both lanes take: small, so that inputs cross it often."""
+
+_SETTINGS = Settings(max_message_bytes=LIMIT_BYTES)
+
+MESSAGES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+NO_CODE = 1005
+
+
+class Outcome(NamedTuple):
+    """The messages, the code of the close frame that was written (None: none), the pongs."""
+
+    messages: list[tuple[bool, bytes]]
+    code: int | None
+    pongs: list[bytes]
+
+
+def split(data: bytes) -> list[tuple[int, bytes]]:
+    """Split what a server wrote into frames: opcode and payload."""
+    frames = []
+    while data:
+        length, start = data[1], 2
+        if length == 126:
+            length, start = int.from_bytes(data[2:4]), 4
+        elif length == 127:
+            length, start = int.from_bytes(data[2:10]), 10
+        frames.append((data[0] & 0x0F, data[start : start + length]))
+        data = data[start + length :]
+    return frames
+
+
+def is_utf8(payload: bytes) -> bool:
+    """Tell whether `payload` is UTF-8."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# Hubbub's lane
+
+
+class MemorySocket(asyncio.Transport):
+    """A socket of no network: keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.is_over = False
+        self._is_reading = True
+
+    def write(self, data: Any) -> None:
+        """Keep `data`."""
+        self.written += data
+
+    def close(self) -> None:
+        """End."""
+        self.is_over = True
+
+    abort = write_eof = close
+
+    def can_write_eof(self) -> bool:
+        """Say yes, as a TCP socket does."""
+        return True
+
+    def is_closing(self) -> bool:
+        """Tell whether the end has come."""
+        return self.is_over
+
+    def is_reading(self) -> bool:
+        """Tell whether reading was not paused."""
+        return self._is_reading
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer."""
+        self._is_reading = False
+
+    def resume_reading(self) -> None:
+        """Take from the peer again."""
+        self._is_reading = True
+
+    def get_write_buffer_size(self) -> int:
+        """Say that everything was written."""
+        return 0
+
+
+class _Timer:
+    def cancel(self) -> None:
+        pass
+
+
+class IdleLoop:
+    """An event loop for a transport alone: timers never fire, what comes soon runs at once."""
+
+    def call_later(self, delay: float, function: Any, *arguments: Any) -> _Timer:
+        """Set a timer that never fires."""
+        return _Timer()
+
+    def call_soon(self, function: Any, *arguments: Any) -> None:
+        """Run `function` at once."""
+        function(*arguments)
+
+
+@contextmanager
+def idle_loop() -> Iterator[None]:
+    """Make an `IdleLoop` the running event loop of this thread."""
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(cast(Any, IdleLoop()))
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(before)
+
+
+class _Clientele:
+    """The client of a lane."""
+
+    def __init__(self, transport: NativeTransport) -> None:
+        self.transport = transport
+        self.outbox = None
+        self.busy = self.fast = False
+        self.seen = 0.0
+
+    def pump(self) -> None:
+        pass
+
+
+class NativeLane:
+    """The native transport with a hub that keeps what it is told. Use it under `idle_loop`."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or _SETTINGS
+        self.max_message_bytes = self.settings.max_message_bytes
+        self.messages: list[tuple[bool, bytes]] = []
+        self.errors: list[int] = []
+        self.losses: list[int] = []
+        self.fanout = self.inbound = self.warden = self
+        self.socket = MemorySocket()
+        self.transport = NativeTransport(cast(Any, self), self.socket, set())
+        self.client = _Clientele(self.transport)
+        self.transport.bind(cast(Any, self.client))
+
+    def feed(self, piece: bytes) -> None:
+        """Receive bytes, unless the socket is closed."""
+        if not self.socket.is_over:
+            self.transport.data_received(piece)
+
+    def hold(self) -> None:
+        """Be busy with a message: nothing more is to be delivered."""
+        self.client.busy = True
+        self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Be ready for the next message."""
+        self.client.busy = False
+        self.transport.resume_reading()
+
+    def outcome(self) -> Outcome:
+        """End, and tell what came out."""
+        self.transport.connection_lost(None)
+        code, pongs = None, []
+        for opcode, payload in split(bytes(self.socket.written)):
+            if opcode == Opcode.CLOSE:
+                code = int.from_bytes(payload[:2]) if payload else NO_CODE
+            elif opcode == Opcode.PONG:
+                pongs.append(payload)
+        return Outcome(self.messages, code, pongs)
+
+    # What the transport asks of a hub
+
+    def clock(self) -> float:
+        """Tell the time: it stands still."""
+        return 0.0
+
+    def receive(self, client: Any, frame: Frame) -> None:
+        """Keep a message."""
+        if client.busy:
+            raise AssertionError("a message was delivered to a busy client")
+        self.messages.append((frame.is_text, bytes(frame.payload)))
+
+    def flush(self) -> None:
+        """Have nothing to flush."""
+
+    def broke_protocol(self, client: Any, code: int, reason: str) -> None:
+        """Keep the code of a violation, and do what the warden does."""
+        self.errors.append(code)
+        client.transport.close(code, reason)
+
+    def lost(self, client: Any, code: int, reason: str, *, by_server: bool = False) -> None:
+        """Keep the code of an end."""
+        self.losses.append(code)
+
+    def gone(self, transport: Any) -> None:
+        """Forget nothing."""
+
+    def stalled(self, client: Any) -> None:
+        """Watch nothing."""
+
+
+def native(pieces: list[bytes]) -> Outcome:
+    """Feed `pieces` to the native transport, under `idle_loop`."""
+    lane = NativeLane()
+    for piece in pieces:
+        lane.feed(piece)
+    return lane.outcome()
+
+
+# The core's lane
+
+
+class Referee(ServerProtocol):
+    """The core, and the one rule in which Hubbub differs from it.
+
+    A control frame may stand between fragments and is no part of their message (RFC 6455 section
+    5.4): neither does a close frame there break the protocol, nor is it or a ping too large for it.
+    """
+
+    _limit: int | None = None
+
+    @property
+    def max_message_size(self) -> int | None:
+        """The limit for the frame that begins now: the core asks when its first byte is there."""
+        if self._limit is not None and self.reader.buffer[0] & 0x08:
+            return max(self._limit, LONGEST_CONTROL_BYTES) + (self.current_size or 0)
+        return self._limit
+
+    @max_message_size.setter
+    def max_message_size(self, limit: int | None) -> None:
+        self._limit = limit
+
+    def recv_frame(self, frame: WireFrame) -> None:
+        """Take a frame."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+class CoreLane:
+    """The core alone: joins fragments, and checks text, as its callers have to."""
+
+    def __init__(self, limit: int = LIMIT_BYTES) -> None:
+        self.core = Referee(state=OPEN, max_size=limit)
+        self.messages: list[tuple[bool, bytes]] = []
+        self.code: int | None = None
+        self._parts: list[bytes] = []
+        self._is_text = False
+        self._is_leaving = False
+
+    @property
+    def has_heard_goodbye(self) -> bool:
+        """Tell whether the peer's close frame came, or something that is as good as one."""
+        return self.core.close_rcvd is not None or self.core.parser_exc is not None
+
+    def close(self, code: int) -> None:
+        """Say goodbye; from here on only the peer's goodbye counts (RFC 6455 section 7.1.2)."""
+        self.core.send_close(code)
+        self.code = code
+        self._is_leaving = True
+
+    def feed(self, piece: bytes) -> None:
+        """Receive bytes, unless the connection has ended."""
+        if self._is_leaving:
+            self.core.receive_data(piece)
+            self.core.events_received()
+        elif self.code is None:
+            self.core.receive_data(piece)
+            self._take_events()
+            if self.code is None and self.core.close_sent is not None:
+                self.code = int(self.core.close_sent.code)
+
+    def _take_events(self) -> None:
+        for event in self.core.events_received():
+            assert isinstance(event, WireFrame)
+            if event.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self._is_text, self._parts = event.opcode is Opcode.TEXT, []
+            if event.opcode in MESSAGES:
+                self._parts.append(bytes(event.data))
+                if event.fin and not self._end_message():
+                    return
+
+    def _end_message(self) -> bool:
+        payload = b"".join(self._parts)
+        if self._is_text and not is_utf8(payload):
+            self.code = 1007
+            return False
+        self.messages.append((self._is_text, payload))
+        return True
+
+    def outcome(self) -> Outcome:
+        """Tell what came out."""
+        written = b"".join(self.core.data_to_send())
+        pongs = [payload for opcode, payload in split(written) if opcode == Opcode.PONG]
+        return Outcome(self.messages, self.code, pongs)
+
+
+def core(pieces: list[bytes]) -> Outcome:
+    """Feed `pieces` to the core alone."""
+    lane = CoreLane()
+    for piece in pieces:
+        lane.feed(piece)
+    return lane.outcome()
+
+
+def compare(pieces: list[bytes]) -> None:
+    """Feed both lanes, under `idle_loop`; raise `AssertionError` where they differ."""
+    ours, theirs = native(pieces), core(pieces)
+    if ours[:2] != theirs[:2]:
+        raise AssertionError(f"{pieces!r}: native {ours}, core {theirs}")
+    # A pong that is owed when the connection fails may be left out by either side.
+    if theirs.code is None and ours.pongs != theirs.pongs:
+        raise AssertionError(f"{pieces!r}: native {ours}, core {theirs}")
