@@ -54,6 +54,13 @@ CLOSE_TIMEOUT_S = 10.0
 """How long a goodbye may take when `write_timeout_s` is None."""
 LINGER_S = 2.0
 """How long a peer that broke the protocol may take to read why."""
+TURN_FRAMES = 256
+"""How many common frames one socket may bring in one turn of the event loop; what is left waits for
+the next turn. A megabyte of the smallest frames would otherwise hold up everybody for seconds."""
+CORE_FRAME_COST = 8
+"""For how many common frames one counts that goes through the core."""
+CLOSING_BYTES = 2048
+"""How many bytes one turn looks through for the close frame of a client that we have closed."""
 
 _PING = b"\x89\x00"
 # Not from logging's own book, where a configuration for "hubbub" would reset its level: the core's
@@ -104,7 +111,7 @@ class NativeTransport(asyncio.Protocol):
         self._buffer: bytearray | None = None
         self._need = 0
         self._core: ServerProtocol | None = None
-        self._message: list[bytes] | None = None
+        self._message: bytearray | None = None
         self._is_text = False
         self._paused = False
         self._rest: memoryview | None = None
@@ -126,7 +133,7 @@ class NativeTransport(asyncio.Protocol):
         client.seen = self._hub.clock()
         if self._state != _OPEN:
             if self._state == _CLOSING:
-                self._await_close(data)
+                self._keep_tail(data)
             return
         buffer = self._buffer
         if buffer is None and not self._paused:
@@ -257,6 +264,7 @@ class NativeTransport(asyncio.Protocol):
     def _parse(self, data: bytes | bytearray) -> None:
         """Take frame after frame from `data`; keep what is not whole yet."""
         position = self._need = 0
+        left = TURN_FRAMES
         end = len(data)
         client = self._client
         receive = self._hub.inbound.receive
@@ -283,21 +291,33 @@ class NativeTransport(asyncio.Protocol):
                         self._fail_utf8()
                     else:
                         receive(client, frame)
+                    left -= 1
+                    if left <= 0:
+                        self._rest_a_turn()
                     continue
             used = self._take_other(data, position, end)
             if used == 0:
                 break
             position += used
+            left -= CORE_FRAME_COST
+            if left <= 0:
+                self._rest_a_turn()
         if self._message is None and self._state == _OPEN:
             self._core = None
         if position < end:
             self._keep_tail(data[position:])
 
     def _keep_tail(self, tail: bytes | bytearray) -> None:
-        if self._state == _OPEN:
+        if self._state == _OPEN or self._buffer is not None:
             self._keep(tail)
         elif self._state == _CLOSING:
             self._await_close(tail)
+
+    def _rest_a_turn(self) -> None:
+        """Let the others have their turn before more is taken from this socket."""
+        if self._state == _OPEN and not self._paused:
+            self.pause_reading()
+            self.resume_reading()
 
     def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Give one frame of any other kind to the core; return its size, 0 if it is not whole.
@@ -354,13 +374,13 @@ class NativeTransport(asyncio.Protocol):
         opcode = event.opcode
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             self._is_text = opcode is Opcode.TEXT
-            self._message = [bytes(event.data)]
+            self._message = bytearray(event.data)
         elif opcode is Opcode.CONT and self._message is not None:
-            self._message.append(bytes(event.data))
+            self._message += event.data
         else:
             return
         if event.fin:
-            frame = Frame(b"".join(self._message), self._is_text)
+            frame = Frame(bytes(self._message), self._is_text)
             self._message = None
             if self._is_text and not frame.has_text():
                 self._fail_utf8()
@@ -416,12 +436,23 @@ class NativeTransport(asyncio.Protocol):
     def _await_close(self, data: bytes | bytearray) -> None:
         """After our close frame: drop all but the peer's own (section 7.1.2)."""
         core = self._use_core()
-        core.receive_data(data)
+        core.receive_data(data[:CLOSING_BYTES])
         core.events_received()
         core.data_to_send()
         if core.close_rcvd is not None or core.parser_exc is not None:
             self._state = _LINGERING
             self._socket.close()
+        elif len(data) > CLOSING_BYTES:
+            # Who floods goes on flooding for as long as the goodbye may take.
+            self._buffer = bytearray(data[CLOSING_BYTES:])
+            self._stop_reading()
+            asyncio.get_running_loop().call_soon(self._await_on)
+
+    def _await_on(self) -> None:
+        buffer, self._buffer = self._buffer, None
+        if self._state == _CLOSING and buffer is not None:
+            self._start_reading()
+            self._await_close(buffer)
 
     # Writing
 
