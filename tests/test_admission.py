@@ -62,6 +62,89 @@ def test_an_id_that_is_held_is_nobody_elses() -> None:
     assert door.choose_id(wishing("mine"), Identity(user="ann")) == "mine"
 
 
+FULL = f"too_many_from_address, 503, {RETRY_AFTER_S}"
+
+
+def refusal_of(door: Admission, address: str | None) -> str | None:
+    try:
+        door.check_address(address)
+    except Refused as refusal:
+        return f"{refusal.code}, {refusal.status}, {refusal.headers['Retry-After']}"
+    return None
+
+
+def test_handshakes_in_progress_count_for_their_address() -> None:
+    door = admission(max_clients_per_address=2)
+    with door.handshake("192.0.2.1"):
+        assert refusal_of(door, "192.0.2.1") is None
+        with door.handshake("::ffff:192.0.2.1"):
+            assert door.in_progress == 2
+            assert refusal_of(door, "192.0.2.1") == FULL
+            assert refusal_of(door, "192.0.2.2") is None
+            assert refusal_of(door, None) is None
+    assert refusal_of(door, "192.0.2.1") is None
+    assert door.in_progress == 0
+
+
+def test_who_has_no_known_address_is_not_limited() -> None:
+    door = admission(max_clients_per_address=1)
+    for address in (None, "", "a unix socket"):
+        with door.handshake(address), door.handshake(address):
+            assert refusal_of(door, address) is None
+
+
+def test_without_a_limit_no_address_is_counted() -> None:
+    door = admission()
+    with door.handshake("192.0.2.1"):
+        assert len(door._addresses) == 0
+        assert refusal_of(door, "192.0.2.1") is None
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "lag_s", "is_refused"),
+    [(None, 100.0, False), (0.5, 0.5, False), (0.5, 0.51, True)],
+)
+def test_nobody_comes_in_while_the_loop_is_late(
+    limit_s: float | None, lag_s: float, is_refused: bool
+) -> None:
+    door = admission(max_loop_lag_s=limit_s)
+    if not is_refused:
+        door.check_visitor("192.0.2.1", lag_s)
+        return
+    with pytest.raises(Refused, match="503 overloaded") as caught:
+        door.check_visitor("192.0.2.1", lag_s)
+    assert caught.value.headers == {"Retry-After": str(RETRY_AFTER_S)}
+
+
+async def test_clients_count_for_their_address_until_they_leave() -> None:
+    hub = Hub(max_clients_per_address=2)
+    await hub.start()
+    first, second = [connect(hub, address=f"2001:db8::{host}") for host in (1, 2)]
+    with pytest.raises(Refused, match="too_many_from_address"):
+        connect(hub, address="2001:db8::3")
+    connect(hub, address="2001:db8:0:1::3")
+    first.client.address = "written over by the application"
+    first.close()
+    third = connect(hub, address="2001:db8::3")
+    with pytest.raises(Refused, match="too_many_from_address"):
+        connect(hub, address="2001:db8::4")
+    for peer in (second, third):
+        peer.transport.cut()
+    assert hub.admission._addresses.count("2001:db8::/64") == 0
+    await hub.stop()
+    assert len(hub.admission._addresses) == len(hub.admission._address_of) == 0
+
+
+def test_a_handshake_of_a_loop_that_is_gone_takes_nothing_from_the_next() -> None:
+    door = admission(max_clients_per_address=1)
+    old = door.handshake("192.0.2.1")
+    old.__enter__()
+    door.forget()
+    with door.handshake("192.0.2.1"):
+        old.__exit__(None, None, None)
+        assert refusal_of(door, "192.0.2.1") == FULL
+
+
 async def test_an_id_may_be_taken_over_by_its_own_user_only() -> None:
     hub = Hub(client_id_from_query=True)
     await hub.start()

@@ -35,6 +35,7 @@ VALUES = {
     "client_id_from_query": "yes",
     "on_invalid": "ignore",
     "on_handler_error": "stay",
+    "on_rate_limit": "reply",
     "ping_interval_s": "11",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""
@@ -236,6 +237,7 @@ def test_help_keeps_the_settings_apart() -> None:
 def test_the_configuration_of_uvicorn() -> None:
     config = make_config(Serving(target=read_target("app"), log_level="trace"), 7.2)
     assert (config.app, config.ws, config.lifespan) == ("app:app", "hubbub:Protocol", "auto")
+    assert config.http == "hubbub:HttpProtocol"
     assert config.ws_per_message_deflate is False
     assert config.timeout_graceful_shutdown == 10
     assert isinstance(config.log_config, dict)

@@ -14,12 +14,14 @@ import threading
 import time
 import uuid
 import weakref
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 import pydantic
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import Client, Close, CommandError, Disconnected, Frame, Handshake, Hub, Identity
@@ -567,6 +569,26 @@ async def test_too_many_messages_close_with_3013(way: str) -> None:
             await take(socket, 1)
         assert socket.close_code == 3013
         assert hub.stats()["rate_limited"] == 1
+
+
+async def until_message(socket: ClientConnection, last: str) -> AsyncIterator[str | bytes]:
+    """Yield what comes before the message `last`."""
+    while (message := (await take(socket, 1))[0]) != last:
+        yield message
+
+
+async def test_too_many_messages_are_dropped_and_answered_once_if_so_set(way: str) -> None:
+    hub = Hub(messages_per_second=0.01, on_rate_limit="reply")
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        for number in range(50):
+            await socket.send(str(number))
+        await until(lambda: hub.stats()["rate_limited"] == 49)
+        hub.broadcast("still here")
+        first, *told = [message async for message in until_message(socket, "still here")]
+        assert first == "0"
+        assert {json.loads(message)["code"] for message in told} == {"too_many_messages"}
+        assert len(told) < 10, "at most one a second"
 
 
 async def test_shutdown_says_1012_to_everybody(way: str) -> None:

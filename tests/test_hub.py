@@ -444,6 +444,38 @@ async def test_the_same_user_takes_its_id_over(native: bool) -> None:
             assert await take(new, 1) == ["hello"]
 
 
+async def test_s16_a_loop_that_is_late_takes_nobody_and_recovers(native: bool) -> None:
+    hub = Hub(max_loop_lag_s=0.5)
+    async with serve(hub, native=native) as server:
+        hub._watch.stop()  # its real looks would mix with those of the test
+        hub._watch.was_late(0.6)
+        answer = await refusal(server)
+        assert answer.status == 503
+        assert answer.body == {"error": "The server has too much to do", "code": "overloaded"}
+        assert answer.headers["Retry-After"] == "5"
+        assert nobody_came(hub, overloaded=1)
+        for _ in range(3):
+            hub._watch.was_late(0.01)
+        async with server.connect():
+            await until(lambda: len(hub) == 1)
+
+
+async def test_no_more_clients_of_an_address_than_it_may_have(native: bool) -> None:
+    hub = Hub(max_clients_per_address=2)
+    async with serve(hub, native=native) as server:
+        async with server.connect(), server.connect() as second:
+            await until(lambda: len(hub) == 2)
+            answer = await refusal(server)
+            assert answer.status == 503
+            assert answer.body["code"] == "too_many_from_address"
+            assert answer.headers["Retry-After"] == "5"
+            await second.close()
+            await until(lambda: len(hub) == 1)
+            async with server.connect():
+                await until(lambda: len(hub) == 2)
+        assert hub.stats()["refused"] == {"too_many_from_address": 1}
+
+
 async def test_no_more_clients_than_places(native: bool) -> None:
     hub = Hub(max_clients=2)
     async with serve(hub, native=native) as server:

@@ -588,6 +588,36 @@ async def test_who_sends_too_fast_is_closed() -> None:
     await hub.stop()
 
 
+async def test_who_sends_too_fast_may_be_told_instead_now_and_then() -> None:
+    hub, clock = Hub(messages_per_second=5, on_rate_limit="reply"), FakeClock()
+    hub.clock = clock
+    seen: list[str] = []
+    hub.on_message(lambda client, message: seen.append(message))
+    await started(hub)
+    peer = connect(hub)
+    for number in range(110):
+        peer.send(str(number))
+    await settle(hub)
+    assert seen == [str(number) for number in range(10)]
+    assert peer.closed is None
+    told = {
+        "type": "error",
+        "code": "too_many_messages",
+        "message": "more than 5 messages per second; the message was dropped",
+        "temporary": True,
+    }
+    assert peer.json() == [told], "a hundred messages too many cause one answer"
+    assert hub.stats()["rate_limited"] == 100
+    clock.advance(1.0)
+    for number in range(200, 210):
+        peer.send(str(number))
+    await settle(hub)
+    assert seen[10:] == [str(number) for number in range(200, 205)]
+    assert peer.json() == [told, told]
+    assert hub.stats()["rate_limited"] == 105
+    await hub.stop()
+
+
 SECRET = "hunter2"
 
 

@@ -26,6 +26,18 @@ def test_a_bucket_lets_its_burst_through_and_then_its_rate() -> None:
     assert [bucket.take(100.0) for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_who_comes_too_often_is_told_once_a_second() -> None:
+    bucket = TokenBucket(1.0, 1.0, 0.0)
+    assert [bucket.may_tell(now) for now in (0.0, 0.0, 0.9, 1.0, 1.9, 2.5)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
 def test_a_bucket_holds_at_least_one() -> None:
     bucket = TokenBucket(0.5, 0.1, 0.0)
     assert bucket.take(0.0)

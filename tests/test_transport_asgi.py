@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from hubbub import BrokerUnavailable, Client, Close, Hub, MemoryBroker
+from hubbub import (
+    BrokerUnavailable,
+    Client,
+    Close,
+    Handshake,
+    Hub,
+    Identity,
+    MemoryBroker,
+)
 from hubbub.broker import Deliver
 from serving import until
 
@@ -227,6 +235,41 @@ async def test_an_id_is_held_while_its_handshake_is_being_accepted() -> None:
     await until(lambda: len(hub) == 1)
     first.put({"type": "websocket.disconnect"})
     await first.call
+    await hub.stop()
+
+
+async def test_a_handshake_that_waits_for_its_identity_counts_for_its_address() -> None:
+    hub = Hub(max_clients_per_address=1)
+    gate = asyncio.Event()
+
+    @hub.authenticate
+    async def who(handshake: Handshake) -> Identity:
+        await gate.wait()
+        return Identity()
+
+    denial: dict[str, Any] = {"extensions": {"websocket.http.response": {}}}
+    here = {**SCOPE, **denial, "client": ("192.0.2.1", 1)}
+    first = Server(hub, here)
+    await until(lambda: hub.stats()["register"] == 1)
+    second = Server(hub, here)
+    await second.call
+    assert second.sent[0]["status"] == 503
+    assert (b"retry-after", b"5") in second.sent[0]["headers"]
+    assert json.loads(second.sent[1]["body"])["code"] == "too_many_from_address"
+    assert hub.stats()["refused"] == {"too_many_from_address": 1}
+    gate.set()
+    await until(lambda: len(hub) == 1)
+    third, elsewhere = Server(hub, here), Server(hub, {**here, "client": ("192.0.2.2", 1)})
+    await third.call
+    assert third.sent[0]["status"] == 503
+    await until(lambda: len(hub) == 2)
+    for server in (first, elsewhere):
+        server.put({"type": "websocket.disconnect"})
+        await server.call
+    fourth = Server(hub, here)
+    await until(lambda: len(hub) == 1)
+    fourth.put({"type": "websocket.disconnect"})
+    await fourth.call
     await hub.stop()
 
 

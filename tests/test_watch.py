@@ -257,3 +257,16 @@ async def test_it_looks_by_itself_until_it_is_stopped() -> None:
     pings = alive.transport.pings
     await asyncio.sleep(0.06)
     assert alive.transport.pings == pings
+
+
+async def test_the_recent_lag_is_the_worst_of_three_looks_and_passes() -> None:
+    hub, _ = await started()
+    watch = hub._watch
+    assert watch.recent_lag_s == 0.0
+    seen = []
+    for lag_s in (2.0, 0.0, 0.1, 0.0, 0.0, 0.0):
+        watch.was_late(lag_s)
+        seen.append((watch.lag_s, watch.recent_lag_s))
+    assert seen == [(2.0, 2.0), (0.0, 2.0), (0.1, 2.0), (0.0, 0.1), (0.0, 0.1), (0.0, 0.0)]
+    assert hub.stats()["loop_stalls"] == 1
+    await hub.stop()

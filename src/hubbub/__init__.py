@@ -26,6 +26,7 @@ from .room import Room, User
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from .http_uvicorn import HttpProtocol
     from .route_fastapi import HubDep
     from .transport_uvicorn import Protocol
 
@@ -42,6 +43,7 @@ __all__ = [
     "Disconnected",
     "Frame",
     "Handshake",
+    "HttpProtocol",
     "Hub",
     "HubDep",
     "HubNotRunning",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "HttpProtocol": "http_uvicorn",
     "HubDep": "route_fastapi",
     "Protocol": "transport_uvicorn",
 }

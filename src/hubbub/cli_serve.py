@@ -236,6 +236,7 @@ def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
         host=serving.host,
         port=serving.port,
         uds=serving.uds,
+        http="hubbub:HttpProtocol",
         ws="hubbub:Protocol",
         ws_per_message_deflate=False,
         loop="auto",

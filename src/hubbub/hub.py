@@ -184,28 +184,30 @@ class Hub(Registry):
         if (await receive())["type"] != "websocket.connect":
             return
         handshake = read_handshake(scope)
-        self.admission.in_progress += 1
         try:
-            identity, client_id = await self._admit(handshake, identity)
-            portable = await self._accept(scope, receive, send, handshake, identity, client_id)
+            await self._receive_visitor(handshake)
+            with self.admission.handshake(handshake.address):
+                identity, client_id = await self._admit(handshake, identity)
+                portable = await self._accept(scope, receive, send, handshake, identity, client_id)
         except Refused as refusal:
             self._count_refusal(refusal, handshake)
             await _deny(scope, send, refusal)
             return
-        finally:
-            self.admission.in_progress -= 1
         if portable is not None:
             await portable.run()
 
-    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
-        """Make all the checks of a handshake; return who it is and its client's id, or raise."""
+    async def _receive_visitor(self, handshake: Handshake) -> None:
+        """See that the hub runs and has room, whoever it is that comes."""
         try:
             await self.start()
         except HubNotRunning as error:
             raise Refused(503, "not_running", str(error)) from error
         except BrokerError as error:
             raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
-        self.admission.check_capacity()
+        self.admission.check_visitor(handshake.address, self._watch.recent_lag_s)
+
+    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
+        """Learn who comes, and whether they may; return the identity and an id, or raise."""
         check_origin(self.settings.origins, handshake)
         if identity is None:
             identity = await self._authenticate(handshake)
@@ -289,6 +291,7 @@ class Hub(Registry):
     async def _explain(self, scope: Scope, send: Send) -> None:
         handshake = read_handshake(scope)
         try:
+            await self._receive_visitor(handshake)
             await self._admit(handshake, None)
         except Refused as refusal:
             answer = refusal

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .frame import Frame
 from .handlers import Function, Handlers
-from .limits import printable
+from .limits import TokenBucket, printable
 from .model import EVERYBODY, Close, Handshake
 from .quietlog import QuietLog
 from .settings import Settings
@@ -96,11 +96,7 @@ class Inbound:
         stats.messages_in += 1
         stats.bytes_in += len(frame.payload)
         if client.bucket is not None and not client.bucket.take(self._clock()):
-            stats.rate_limited += 1
-            limit = self._settings.messages_per_second
-            text = "client %s sent more than %g messages per second; closed"
-            self._log.log(logging.INFO, "rate", text, client.id, limit)
-            self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many messages")
+            self._slow_down(client, client.bucket)
             return
         handlers = self._handlers
         if handlers.message is None and handlers.echoes and handlers.validate is None:
@@ -248,6 +244,22 @@ class Inbound:
         self._end_busy(client)
         client.seen = max(client.seen, self._clock())
         client.transport.resume_reading()
+
+    def _slow_down(self, client: Client, bucket: TokenBucket) -> None:
+        """One message too many: count it, then close, or drop it and say so now and then."""
+        self._stats.rate_limited += 1
+        limit = self._settings.messages_per_second
+        if self._settings.on_rate_limit == "close":
+            text = "client %s sent more than %g messages per second; closed"
+            self._log.log(logging.INFO, "rate", text, client.id, limit)
+            self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many messages")
+            return
+        text = "client %s sent more than %g messages per second; they are dropped"
+        self._log.log(logging.INFO, "rate", text, client.id, limit)
+        if bucket.may_tell(self._clock()):
+            message = f"more than {limit:g} messages per second; the message was dropped"
+            error = CommandError("too_many_messages", message, temporary=True)
+            self._desk.send(client, self._handlers.dialect.error(error))
 
     def _refuse(self, client: Client, error: CommandError) -> None:
         """An invalid message: count it, then answer, ignore or close as set.

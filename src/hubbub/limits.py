@@ -15,6 +15,8 @@ MAX_ROOM_NAME_BYTES = 256
 MAX_CLIENT_ID_LENGTH = 64
 BURST_S = 2.0
 """How many seconds' worth of messages a client may send at once under `messages_per_second`."""
+TELL_EVERY_S = 1.0
+"""How often a client is told that it sends too fast, when it is told and not closed."""
 
 TOKEN_PARAMETERS = frozenset({"token", "access_token", "jwt", "key", "secret"})
 """Query parameters whose values must not reach a log."""
@@ -25,13 +27,14 @@ _ID_MARKS = frozenset("-_.:@+")
 class TokenBucket:
     """Allows `rate_per_second` on the average and `burst` at once (at least one)."""
 
-    __slots__ = ("_level", "_stamp", "burst", "rate_per_second")
+    __slots__ = ("_level", "_stamp", "_told_at", "burst", "rate_per_second")
 
     def __init__(self, rate_per_second: float, burst: float, now: float) -> None:
         self.rate_per_second = rate_per_second
         self.burst = max(1.0, burst)
         self._level = self.burst
         self._stamp = now
+        self._told_at = now - TELL_EVERY_S
 
     def take(self, now: float) -> bool:
         """Take one token; False when there is none."""
@@ -41,6 +44,16 @@ class TokenBucket:
         if self._level < 1.0:
             return False
         self._level -= 1.0
+        return True
+
+    def may_tell(self, now: float) -> bool:
+        """Tell whether who came too often may be told so now: once per `TELL_EVERY_S`.
+
+        An answer to each message would let a small message cause a larger one at will.
+        """
+        if now - self._told_at < TELL_EVERY_S:
+            return False
+        self._told_at = now
         return True
 
 

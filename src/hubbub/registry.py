@@ -177,7 +177,7 @@ class Registry:
         self._loop = loop
         self._thread_id = threading.get_ident()
         self._starting = self._stopping = None
-        self.admission.is_closed = False
+        self.admission.forget()
         self._clients.clear()
         self._rooms.clear()
         self._connections.clear()
@@ -236,6 +236,7 @@ class Registry:
         if rate is not None:
             client.bucket = TokenBucket(rate, rate * BURST_S, self.clock())
         self._clients[client_id] = client
+        self.admission.came(client)
         self._connections.add(transport)
         self._enter(client, EVERYBODY)
         if client.user is not None:
@@ -260,6 +261,7 @@ class Registry:
             self._rooms.remove(client, members)
         if self._clients.get(client.id) is client:
             del self._clients[client.id]
+        self.admission.left(client)
         self._watch.remove(client)
         logger.debug("client %s disconnected: %s", client.id, code)
         self.inbound.disconnected(client, close)

@@ -104,6 +104,15 @@ class Settings:
         none="no limit",
         least=1,
     )
+    max_clients_per_address: int | None = _setting(
+        None,
+        "clients",
+        "How many clients one network address may have, handshakes in progress included; more are "
+        "refused with 503. An IPv6 address counts by its /64. Behind a proxy the address is right "
+        "only if the server trusts the proxy.",
+        none="no limit",
+        least=1,
+    )
     max_rooms_per_client: int | None = _setting(
         128,
         "rooms",
@@ -111,18 +120,37 @@ class Settings:
         none="no limit",
         least=0,
     )
+    max_loop_lag_s: float | None = _setting(
+        None,
+        "seconds",
+        "While the event loop was later than this at one of its last three looks (one a second), "
+        "handshakes are refused with 503, so that newcomers do not make it later still for those "
+        "who are connected. Off by default: an application that computes for a while now and then "
+        "is late and not overloaded.",
+        none="off",
+        least=0.01,
+    )
     handshake_timeout_s: float = _setting(
         10.0,
         "seconds",
-        "How long an authenticate handler may take before the handshake is refused with 503.",
+        "How long an authenticate handler may take before the handshake is refused with 503; and "
+        "how long, under `hubbub serve`, the head of a request may take to arrive before its "
+        "connection is closed.",
         least=0.01,
     )
     messages_per_second: float | None = _setting(
         None,
         "messages per second",
-        "How fast one client may send, with a burst of two seconds' worth; more closes it (3013).",
+        "How fast one client may send, with a burst of two seconds' worth. What becomes of more, "
+        "on_rate_limit says.",
         none="no limit",
         least=0.01,
+    )
+    on_rate_limit: Literal["close", "reply"] = _setting(
+        "close",
+        "action",
+        "What a message over messages_per_second causes: a close (3013), or an error reply, at "
+        "most one a second, while the message is dropped.",
     )
     shutdown_timeout_s: float = _setting(
         10.0,

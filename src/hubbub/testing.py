@@ -264,23 +264,25 @@ def connect(
     headers: Mapping[str, str] | None = None,
     client_id: str | None = None,
     meta: Mapping[str, Any] | None = None,
+    address: str | None = "127.0.0.1",
     fast: bool = True,
 ) -> MemoryClient:
     """Connect a client in memory to a hub that runs in this event loop, and run the connect handlers.
 
     `user`, `meta` and `client_id` are what authentication would have found (the authenticate
-    handler and the origin check are not asked), `query` and `headers` what the handshake carries;
-    `fast` says which lane of the fan-out the client takes, see `MemoryTransport`. Raises `Refused`
-    where a handshake would be refused: 409 for an id in use, 503 for a hub that is full or closing.
+    handler and the origin check are not asked), `query` and `headers` what the handshake carries,
+    `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client
+    takes, see `MemoryTransport`. Raises `Refused` where a handshake would be refused: 409 for an id
+    in use, 503 for a hub that is full, late or closing, or an address that has its clients already.
     """
     handshake = Handshake(
         path="/ws",
         headers={name.lower(): value for name, value in (headers or {}).items()},
         query_string=urlencode(query or {}),
-        address="127.0.0.1",
+        address=address,
     )
     identity = Identity(user=user, meta=dict(meta or {}), client_id=client_id)
-    hub.admission.check_capacity()
+    hub.admission.check_visitor(address, hub._watch.recent_lag_s)
     chosen = hub.admission.choose_id(handshake, identity)
     transport = MemoryTransport(hub, fast=fast)
     return MemoryClient(hub.register(transport, chosen, identity, handshake), transport)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,6 +22,10 @@ _SLACK_S = 0.002
 
 STALL_S = 0.25
 """From this lateness of the event loop on, something has blocked it."""
+
+RECENT_LOOKS = 3
+"""How many looks `Watch.recent_lag_s` covers. In a loop that is always late a single look may be
+punctual by chance."""
 
 
 class Judge(Protocol):
@@ -49,6 +54,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self.lag_s = 0.0
         """How late the event loop was at the last look, in seconds."""
+        self._lags: deque[float] = deque(maxlen=RECENT_LOOKS)
         tick_s, looks = self._wheel.tick_s, 1
         if settings.write_timeout_s is not None:
             looks = max(1, math.ceil(tick_s / (settings.write_timeout_s / 4)))
@@ -91,6 +97,18 @@ class Watch:
         """How many clients have an outbox that is not empty."""
         return sum(client.outbox is not None for client in self._stalled)
 
+    @property
+    def recent_lag_s(self) -> float:
+        """How late the event loop was at the worst of the last `RECENT_LOOKS`, in seconds."""
+        return max(self._lags, default=0.0)
+
+    def was_late(self, lag_s: float) -> None:
+        """Note how late the event loop was; tell the judge when something has blocked it."""
+        self.lag_s = lag_s
+        self._lags.append(lag_s)
+        if lag_s >= STALL_S:
+            self._judge.found_lag(lag_s)
+
     def look(self) -> None:
         """Look at everybody who is due now."""
         now = self._clock()
@@ -102,10 +120,9 @@ class Watch:
 
     def _look_and_go_on(self) -> None:
         assert self._timer is not None
-        self.lag_s = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
+        lag_s = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
         self.start()
-        if self.lag_s >= STALL_S:
-            self._judge.found_lag(self.lag_s)
+        self.was_late(lag_s)
         self.look()
 
     def _ping(self, client: Client) -> None:

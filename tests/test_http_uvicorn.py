@@ -1,0 +1,197 @@
+"""uvicorn's HTTP protocol with a bound for the head of a request, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from hubbub import HttpProtocol, Hub, http_uvicorn
+from hubbub.http_uvicorn import MAX_HEAD_BYTES, head_timeout_s
+from hubbub.quietlog import QuietLog
+from serving import PATIENCE_S, Served, serve, until
+
+pytestmark = pytest.mark.anyio
+
+SHORT_S = 0.2
+HEAD = b"GET /ws HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Both event loops that uvicorn users have."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+def have_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(http_uvicorn, "head_timeout_s", lambda: seconds)
+
+
+@asynccontextmanager
+async def served(**config: Any) -> AsyncIterator[Served]:
+    async with serve(Hub(), http=HttpProtocol, **config) as server:
+        yield server
+
+
+@asynccontextmanager
+async def opened(
+    server: Served,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+def count_connections(server: Served) -> int:
+    assert server.server is not None
+    return len(server.server.server_state.connections)
+
+
+def only_connection(server: Served) -> HttpProtocol:
+    """Return the server's end of the one connection that is open."""
+    assert server.server is not None
+    (protocol,) = server.server.server_state.connections
+    assert isinstance(protocol, HttpProtocol)
+    return protocol
+
+
+async def rest_of(reader: asyncio.StreamReader) -> bytes:
+    """Read to the end, which has to come; a reset is an end too."""
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+    except ConnectionError:
+        return b""
+
+
+async def answer_of(reader: asyncio.StreamReader) -> bytes:
+    """Read one answer: its status line."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            await asyncio.wait_for(reader.readexactly(int(line.split(b":")[1])), PATIENCE_S)
+    return head.partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b"G", HEAD, b"\r\n\r\n"], ids=["nothing", "a byte", "half", "line ends"]
+)
+async def test_who_does_not_finish_a_head_is_closed(
+    beginning: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
+    have_timeout(monkeypatch, SHORT_S)
+    monkeypatch.setattr(http_uvicorn, "_log", QuietLog(lambda: 0.0))
+    async with served() as server, opened(server) as (reader, writer):
+        writer.write(beginning)
+        assert await rest_of(reader) == b""
+        await until(lambda: count_connections(server) == 0)
+    assert f"a connection from 127.0.0.1 sent no whole request within {SHORT_S:g}" in caplog.text
+
+
+async def test_a_byte_now_and_then_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_timeout(monkeypatch, SHORT_S)
+    async with served() as server, opened(server) as (reader, writer):
+
+        async def drip() -> None:
+            writer.write(HEAD + b"X-Long: ")
+            while not writer.is_closing():
+                writer.write(b"x")
+                await asyncio.sleep(SHORT_S / 10)
+
+        dripping = asyncio.ensure_future(drip())
+        assert await rest_of(reader) == b""
+        dripping.cancel()
+        await asyncio.wait([dripping])
+
+
+async def test_the_second_head_of_a_connection_is_bounded_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have_timeout(monkeypatch, PATIENCE_S * 10)
+    async with served(timeout_keep_alive=1000) as server, opened(server) as (reader, writer):
+        writer.write(HEAD + b"\r\n")
+        assert b" 426 " in await answer_of(reader)
+        have_timeout(monkeypatch, SHORT_S)
+        writer.write(HEAD)
+        assert await rest_of(reader) == b""
+
+
+async def test_a_connection_between_two_requests_is_uvicorn_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have_timeout(monkeypatch, SHORT_S)
+    async with served(timeout_keep_alive=1000) as server, opened(server) as (reader, writer):
+        for _ in range(3):
+            for part in (HEAD[:10], HEAD[10:], b"\r\n"):
+                writer.write(part)
+                await asyncio.sleep(0)
+            assert b" 426 " in await answer_of(reader)
+        protocol = only_connection(server)
+        assert protocol._deadline is None
+        assert protocol.timeout_keep_alive_task is not None
+
+
+async def test_a_body_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            event = await receive()
+            received.append(event["body"])
+            if not event["more_body"]:
+                break
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    have_timeout(monkeypatch, PATIENCE_S * 10)
+    server_of_app = serve(app, http=HttpProtocol, lifespan="off")
+    async with server_of_app as server, opened(server) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+        await until(lambda: received == [b"ab"])
+        protocol = only_connection(server)
+        assert protocol._deadline is None
+        writer.write(b"cd")
+        assert b" 204 " in await answer_of(reader)
+
+
+async def test_a_head_without_end_is_a_400(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_timeout(monkeypatch, PATIENCE_S * 10)
+    async with served() as server, opened(server) as (reader, writer):
+        head = HEAD + b"X-Long: "
+        writer.write(head + b"x" * (MAX_HEAD_BYTES - len(head)))
+        await until(lambda: count_connections(server) == 1)
+        protocol = only_connection(server)
+        await until(lambda: protocol._head_bytes == MAX_HEAD_BYTES)
+        writer.write(b"x")
+        assert (await rest_of(reader)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_socket_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[HttpProtocol] = []
+
+    class Noted(HttpProtocol):
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(*arguments, **keywords)
+            made.append(self)
+
+    have_timeout(monkeypatch, PATIENCE_S * 10)
+    async with serve(Hub(), http=Noted) as server, server.connect() as socket:
+        assert [each._deadline for each in made] == [None]
+        await socket.send("hello")
+        assert await asyncio.wait_for(socket.recv(), PATIENCE_S) == "hello"
+
+
+def test_the_environment_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    head_timeout_s.cache_clear()
+    monkeypatch.setenv("HUBBUB_HANDSHAKE_TIMEOUT_S", "3.5")
+    try:
+        assert head_timeout_s() == 3.5
+    finally:
+        head_timeout_s.cache_clear()
