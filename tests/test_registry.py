@@ -666,6 +666,7 @@ async def test_s20_the_stats_and_their_names() -> None:
         "register": 0,
         "rooms": 1,
         "slow": 0,
+        "handlers": 0,
         "total_clients": 2,
         "messages_in": 1,
         "messages_out": 1,

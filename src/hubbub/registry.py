@@ -444,7 +444,7 @@ class Registry:
 
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
-        empty, `loop_lag_s` is how late the event loop was when it was last looked at. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
+        empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late the event loop was when it was last looked at. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
         """
         return {
             "clients": len(self._clients),
@@ -452,6 +452,7 @@ class Registry:
             "register": self.admission.in_progress,
             "rooms": len(self.rooms),
             "slow": self._watch.slow_count,
+            "handlers": len(self._tasks),
             "loop_lag_s": round(self._watch.lag_s, 4),
             **self.counters.snapshot(),
             "uptime_s": round(time.monotonic() - self._started_at, 3),
