@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubbub import Handshake, Identity, Refused, Settings
-from hubbub.auth import check_origin, is_same_origin, to_identity, wished_id
+from hubbub.auth import check_expiry, check_origin, is_same_origin, to_identity, wished_id
 
 
 def handshake(
@@ -113,3 +113,14 @@ def test_the_wished_id() -> None:
         with pytest.raises(Refused) as error:
             wished_id(handshake(query=f"id={wish}"), Identity(), from_query=True)
         assert (error.value.status, error.value.code) == (400, "bad_id")
+
+
+@pytest.mark.parametrize(("expires_at", "is_over"), [(None, False), (100.5, False), (100, True)])
+def test_what_is_over_comes_in_no_more(expires_at: float | None, is_over: bool) -> None:
+    identity = Identity("ann", expires_at=expires_at)
+    if not is_over:
+        check_expiry(identity, 100.0)
+        return
+    with pytest.raises(Refused) as caught:
+        check_expiry(identity, 100.0)
+    assert (caught.value.status, caught.value.code) == (401, "token_expired")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from commands import run
+from hubbub import Handshake
 from hubbub.cli import main
-from hubbub.cli_check import Machine, find_dangers
+from hubbub.cli_check import Asking, Machine, find_dangers
 from hubbub.settings import Settings, rows
 
 MACHINE = Machine(open_files=1000, memory_bytes=1024**3)
@@ -32,6 +34,7 @@ def test_the_defaults_are_worth_notes_but_no_warning() -> None:
     assert {danger.level for danger in dangers} == {"note"}
     assert {danger.about for danger in dangers} == {
         "max_clients",
+        "max_clients_per_address",
         "messages_per_second",
         "--limit-concurrency",
     }
@@ -47,6 +50,8 @@ def test_the_defaults_are_worth_notes_but_no_warning() -> None:
         ("max_clients", {"max_clients": 1000}),
         ("outbox_max_bytes", {"max_clients": 900, "outbox_max_bytes": 2 * 1024**2}),
         ("outbox_max_bytes", {"outbox_max_bytes": 64 * 1024**2}),
+        ("max_rooms_per_client", {"max_rooms_per_client": None}),
+        ("handshake_timeout_s", {"handshake_timeout_s": 61}),
         ("write_timeout_s", {"write_timeout_s": None}),
         ("pong_timeout_s", {"pong_timeout_s": 900}),
         ("ping_interval_s", {"pong_timeout_s": 120, "ping_interval_s": 90}),
@@ -60,6 +65,62 @@ def test_what_the_machine_lacks() -> None:
     assert warned(Machine(has_uvloop=False)) == {"uvloop"}
     assert warned(Machine(limit_concurrency="100")) == {"--limit-concurrency"}
     assert warned(Machine(), max_clients=10**9, outbox_max_bytes=10**9) == set()
+
+
+@pytest.mark.parametrize(
+    ("machine", "about"),
+    [
+        (Machine(forwarded_allow_ips="*"), {"--forwarded-allow-ips"}),
+        (Machine(forwarded_allow_ips="10.0.0.1, *"), {"--forwarded-allow-ips"}),
+        (Machine(forwarded_allow_ips="10.0.0.1,10.1.0.0/16"), set()),
+        (Machine(log_level="DEBUG"), {"--log-level"}),
+        (Machine(log_level="trace"), {"--log-level"}),
+        (Machine(log_level="warning"), set()),
+        (Machine(is_debugging=True), {"asyncio"}),
+    ],
+)
+def test_what_the_environment_weakens(machine: Machine, about: set[str]) -> None:
+    assert warned(machine) == about
+
+
+def by_header(handshake: Handshake) -> str | None:
+    return handshake.headers.get("x-user")
+
+
+def by_query(handshake: Handshake) -> str | None:
+    return handshake.query.get("user")
+
+
+async def by_token(handshake: Handshake) -> str | None:
+    def look() -> str | None:
+        return handshake.token
+
+    return look()
+
+
+def wrapped(handshake: Handshake) -> str | None:
+    return None
+
+
+wrapped.__wrapped__ = by_query  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (None, "everybody may connect"),
+        (by_header, None),
+        (by_query, "from the URL"),
+        (by_token, "from the URL"),
+        (wrapped, "from the URL"),
+        (functools.partial(by_header), None),
+    ],
+)
+def test_what_can_be_seen_of_an_authenticate_handler(handler: Any, words: str | None) -> None:
+    dangers = find_dangers(Settings(), MACHINE, Asking.of(handler))
+    texts = [one.text for one in dangers if one.about == "authenticate"]
+    assert len(texts) == (words is not None)
+    assert words is None or words in texts[0]
 
 
 def test_warnings_come_first() -> None:
@@ -136,6 +197,7 @@ def test_the_hubs_of_an_application(tmp_path: Path) -> None:
     code, out, err = run("check", "two_hubs", cwd=tmp_path)
     assert (code, err) == (0, "")
     assert "warning: origins: any web page may connect" in out
+    assert out.count("note: authenticate: there is no handler") == 2
 
 
 def test_an_application_without_a_hub(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ VALUES = {
     "on_invalid": "ignore",
     "on_handler_error": "stay",
     "on_rate_limit": "reply",
+    "on_expiry": "ask",
     "ping_interval_s": "11",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""
@@ -238,6 +239,9 @@ def test_the_configuration_of_uvicorn() -> None:
     config = make_config(Serving(target=read_target("app"), log_level="trace"), 7.2)
     assert (config.app, config.ws, config.lifespan) == ("app:app", "hubbub:Protocol", "auto")
     assert config.http == "hubbub:HttpProtocol"
+    assert config.proxy_headers
+    trusting = make_config(Serving(target=read_target("app"), forwarded_allow_ips="10.0.0.5"), 7.2)
+    assert trusting.forwarded_allow_ips == "10.0.0.5"
     assert config.ws_per_message_deflate is False
     assert config.timeout_graceful_shutdown == 10
     assert isinstance(config.log_config, dict)

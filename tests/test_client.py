@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any, cast
 
 import pytest
@@ -10,7 +12,7 @@ from hubbub import Client, Close, CommandError, Frame, Hub
 from hubbub.frame import Batch
 from hubbub.outbox import Entry
 from hubbub.settings import SlowPolicy
-from hubbub.testing import connect, settle
+from hubbub.testing import FakeClock, connect, let_pass, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +42,64 @@ async def test_what_a_client_knows_of_itself() -> None:
     assert ann.is_connected
     await hub.stop()
     assert not ann.is_connected
+
+
+async def test_a_client_may_be_renewed_or_ended(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
+    hub, clock, now = Hub(), FakeClock(), time.time()
+    hub.clock = clock
+    await hub.start()
+    peers = {name: connect(hub, client_id=name, expires_at=now + 100) for name in ("a", "b", "c")}
+    forever = connect(hub)
+    let_pass(hub, 90)
+    assert len(hub) == 4
+    peers["b"].client.renew(time.time() + 100)
+    peers["c"].client.renew(None)
+    let_pass(hub, 15)
+    assert peers["a"].closed == Close(3005, "token expired", by_server=True)
+    assert "client a has a token that expired; closed" in caplog.text
+    let_pass(hub, 80)
+    assert peers["b"].closed is None
+    let_pass(hub, 20)
+    assert peers["b"].closed is not None
+    for peer in (forever, peers["c"]):
+        assert peer.closed is None
+        assert peer.received == []
+    assert hub.stats()["expired"] == 2
+    peers["a"].client.renew(None)  # gone already: no error, and nothing comes back
+    peers["c"].client.renew(time.time() - 1)
+    let_pass(hub, 2)
+    assert peers["c"].closed is not None
+    with pytest.raises(ValueError, match="expires_at=nan"):
+        forever.client.renew(float("nan"))
+    await hub.stop()
+
+
+async def test_a_client_may_be_asked_for_a_new_token_first() -> None:
+    hub, clock = Hub(on_expiry="ask"), FakeClock()
+    hub.clock = clock
+
+    @hub.on("token")
+    def renew(client: Client, message: dict[str, Any]) -> None:
+        client.renew(time.time() + message["seconds"])
+
+    await hub.start()
+    good, bad = [connect(hub, expires_at=time.time() + 100) for _ in range(2)]
+    let_pass(hub, 65)
+    await settle(hub)
+    assert good.received == []
+    let_pass(hub, 10)
+    await settle(hub)
+    (question,) = good.json()
+    assert question == {"type": "refresh", "expires_in_s": pytest.approx(29, abs=2)}
+    good.send({"type": "token", "seconds": 3600})
+    let_pass(hub, 30)
+    assert good.closed is None
+    assert bad.closed is not None
+    assert bad.closed.code == 3005
+    await settle(hub)
+    assert len(good.received) == len(bad.received) == 1
+    await hub.stop()
 
 
 async def test_each_client_has_a_meta_of_its_own() -> None:

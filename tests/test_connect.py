@@ -276,7 +276,7 @@ async def test_s12_it_comes_back_after_a_restart_on_the_same_port() -> None:
     assert connection.dropped == 0
 
 
-@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3008, 3012, 4000, 4499])
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3005, 3008, 3012, 4000, 4499])
 def test_codes_that_mean_come_back(code: int) -> None:
     @asynchronous
     async def scenario() -> None:

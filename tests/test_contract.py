@@ -22,8 +22,9 @@ import msgspec
 import pydantic
 import pytest
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+import hubbub
 from hubbub import Client, Close, CommandError, Disconnected, Frame, Handshake, Hub, Identity
 from serving import PATIENCE_S, WAYS, nothing, serve, take, until, venue
 
@@ -589,6 +590,35 @@ async def test_too_many_messages_are_dropped_and_answered_once_if_so_set(way: st
         assert first == "0"
         assert {json.loads(message)["code"] for message in told} == {"too_many_messages"}
         assert len(told) < 10, "at most one a second"
+
+
+async def test_a_token_that_ends_is_fetched_anew(way: str) -> None:
+    hub = Hub(ping_interval_s=0.5, pong_timeout_s=1.0)  # so that the hub looks often
+    codes: list[int] = []
+    hub.on_disconnect(lambda client, close: codes.append(close.code))
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> Identity:
+        lives_s = {"short": 0.3, "over": -1.0, "long": 3600.0}[handshake.token or ""]
+        return Identity("ann", {"token": handshake.token}, expires_at=time.time() + lives_s)
+
+    async with venue(hub, way) as here:
+        tokens = iter(["short", "long"])
+
+        def url() -> str:
+            return here.served.ws(f"/ws?token={next(tokens)}")
+
+        async with hubbub.connect(url, min_delay_s=0.01, max_delay_s=0.02) as connection:
+            await until(lambda: hub.stats()["expired"] == 1)
+            await until(lambda: len(hub) == 1)
+            assert [client.meta["token"] for client in hub] == ["long"]
+            await connection.send("here again")
+            assert await asyncio.wait_for(anext(aiter(connection)), PATIENCE_S) == "here again"
+        assert codes[0] == 3005
+        with pytest.raises(InvalidStatus) as caught:
+            await here.served.connect("/ws?token=over")
+        assert caught.value.response.status_code == 401
+        assert json.loads(caught.value.response.body or b"")["code"] == "token_expired"
 
 
 async def test_shutdown_says_1012_to_everybody(way: str) -> None:

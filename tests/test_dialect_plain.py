@@ -160,6 +160,12 @@ def test_no_bytes_whatever_do_more_than_be_refused(data: bytes) -> None:
                 decode(annotation, frame)
 
 
+def test_a_request_for_a_new_token() -> None:
+    frame = plain.refresh(29.98765)
+    assert frame.is_text
+    assert json.loads(frame.payload) == {"type": "refresh", "expires_in_s": 29.988}
+
+
 def test_an_error_reply() -> None:
     frame = plain.error(CommandError("bad", "a sentence", temporary=True))
     assert frame.is_text

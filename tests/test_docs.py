@@ -25,9 +25,11 @@ import anyio.lowlevel
 import jwt
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
+from starlette.websockets import WebSocketDisconnect
 
 from hubbub import Hub
 from hubbub.settings import rows
+from hubbub.testing import FakeClock, let_pass
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -270,6 +272,67 @@ def test_authentication_by_jwt(load: Any) -> None:
         status, body = refusal(client, f"/ws?token={bad}")
         assert (status, body["code"]) == (401, "bad_token")
         assert "udience" in body["why"]
+
+
+def until_s(seconds: float) -> float:
+    """Return the time in so many seconds, as tokens have it: whole seconds."""
+    return int(time.time() + seconds)
+
+
+def test_authentication_a_token_is_renewed(load: Any) -> None:
+    app = load("docs/guides/authentication.md", "renew_app.py")
+    short, long, foreign = [
+        jwt.encode({"sub": sub, "exp": until_s(seconds)}, app.KEY, "HS256")
+        for sub, seconds in (("ann", 100), ("ann", 600), ("bob", 600))
+    ]
+    app.hub.clock = FakeClock()
+    with TestClient(app.app) as client:
+        assert client.portal is not None
+        assert refusal(client, "/ws?token=nonsense")[1]["code"] == "bad_token"
+        with (
+            client.websocket_connect(f"/ws?token={short}") as ann,
+            client.websocket_connect(f"/ws?token={short}") as idle,
+        ):
+            client.portal.call(let_pass, app.hub, 75)
+            for socket in (ann, idle):
+                assert socket.receive_json()["type"] == "refresh"
+            for wrong, code in ((foreign, "forbidden"), ("x", "bad_token"), (None, "bad_token")):
+                ann.send_json({"type": "token", "token": wrong})
+                assert ann.receive_json()["code"] == code
+            ann.send_json({"type": "token", "token": long})
+            ann.send_json({"type": "what"})
+            assert ann.receive_json()["type"] == "error", "so that the renewal has been read"
+            client.portal.call(let_pass, app.hub, 75)
+            with pytest.raises(WebSocketDisconnect) as caught:
+                idle.receive_json()
+            assert caught.value.code == 3005
+            assert [found.user for found in app.hub] == ["ann"], "the one that was renewed"
+
+
+def test_authentication_a_ticket_is_good_for_one_time(load: Any) -> None:
+    app = load("docs/guides/authentication.md", "tickets_app.py")
+    with TestClient(app.app) as client:
+        assert client.post("/ticket").status_code == 401
+        client.cookies.set("session", "s3cr3t")
+        url = f"/ws?token={client.post('/ticket').json()['ticket']}"
+        assert client.get(url).status_code == 426, "a plain GET does not use it up"
+        with client.websocket_connect(url) as socket:
+            assert_echoes(socket)
+            assert [found.user for found in app.hub] == ["ann"]
+            assert refusal(client, url)[1]["code"] == "bad_ticket"
+        app.tickets["old"] = ("ann", time.monotonic() - 1)
+        assert refusal(client, "/ws?token=old")[1]["code"] == "bad_ticket"
+        app.forget_old_tickets()
+        assert app.tickets == {}
+        # Two that came at once: the second finds that it has been spent meanwhile.
+        app.tickets["late"] = ("ann", time.monotonic() + 60)
+        app.hub.handlers.connect.insert(0, (lambda: app.tickets.clear(), 0))
+        with (
+            client.websocket_connect("/ws?token=late") as socket,
+            pytest.raises(WebSocketDisconnect) as caught,
+        ):
+            socket.receive_text()
+        assert caught.value.code == 4501
 
 
 def test_testing_a_cancelled_socket_is_gone_at_once() -> None:

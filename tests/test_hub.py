@@ -476,6 +476,71 @@ async def test_no_more_clients_of_an_address_than_it_may_have(native: bool) -> N
         assert hub.stats()["refused"] == {"too_many_from_address": 1}
 
 
+LIES = {
+    "X-Forwarded-For": "203.0.113.7",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "evil.example",
+    "X-Real-IP": "203.0.113.7",
+    "Forwarded": "for=203.0.113.7;host=evil.example;proto=https",
+}
+"""What a client may write into its handshake to seem another."""
+
+
+async def test_who_is_no_proxy_cannot_choose_its_address(
+    native: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    listen(caplog)
+    hub = Hub(max_clients_per_address=2)
+    seen: list[tuple[str | None, str]] = []
+    hub.on_connect(lambda client, handshake: seen.append((client.address, handshake.scheme)))
+    async with serve(hub, native=native, forwarded_allow_ips="192.0.2.1") as server:
+        lies = [{**LIES, "X-Forwarded-For": f"203.0.113.{host}"} for host in (7, 8)]
+        async with (
+            server.connect(additional_headers=lies[0]),
+            server.connect(additional_headers=lies[1]),
+        ):
+            await until(lambda: len(hub) == 2)
+            answer = await refusal(server, **LIES)
+            assert answer.body["code"] == "too_many_from_address"
+    assert seen == [("127.0.0.1", "ws")] * 2
+    assert "a handshake from 127.0.0.1 was refused: 503 too_many_from_address" in caplog.text
+    assert "203.0.113" not in caplog.text
+
+
+async def test_a_proxy_that_is_trusted_says_whose_address_it_is(
+    native: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    listen(caplog)
+    hub = Hub(max_clients_per_address=1)
+    seen: list[tuple[str | None, str]] = []
+    hub.on_connect(lambda client, handshake: seen.append((client.address, handshake.scheme)))
+    async with serve(hub, native=native, forwarded_allow_ips="127.0.0.1") as server:
+        # What the client wrote comes first, what the proxy saw comes last and counts.
+        came = [{**LIES, "X-Forwarded-For": f"127.0.0.1, 192.0.2.{host}"} for host in (7, 8)]
+        async with (
+            server.connect(additional_headers=came[0]),
+            server.connect(additional_headers=came[1]),
+        ):
+            await until(lambda: len(hub) == 2)
+            answer = await refusal(server, **came[0])
+            assert answer.body["code"] == "too_many_from_address"
+    assert sorted(seen) == [("192.0.2.7", "wss"), ("192.0.2.8", "wss")]
+    assert "a handshake from 192.0.2.7 was refused: 503 too_many_from_address" in caplog.text
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "192.0.2.1"])
+async def test_s15_no_header_but_host_says_what_the_same_origin_is(
+    native: bool, trusted: str
+) -> None:
+    hub = Hub()
+    async with serve(hub, native=native, forwarded_allow_ips=trusted) as server:
+        answer = await refusal(server, Origin="https://evil.example", **LIES)
+        assert (answer.status, answer.body["code"]) == (403, "origin_refused")
+        here = f"http://127.0.0.1:{server.port}"
+        async with server.connect(additional_headers={"Origin": here, **LIES}):
+            await until(lambda: len(hub) == 1)
+
+
 async def test_no_more_clients_than_places(native: bool) -> None:
     hub = Hub(max_clients=2)
     async with serve(hub, native=native) as server:

@@ -57,6 +57,17 @@ def test_an_identity_is_anonymous_by_default_and_cannot_be_changed() -> None:
         identity.meta["x"] = 1  # type: ignore[index]
 
 
+@pytest.mark.parametrize("expires_at", [None, 0, -1.5, 1_795_000_000, 1e10])
+def test_an_identity_ends_at_a_unix_time(expires_at: float | None) -> None:
+    assert Identity(expires_at=expires_at).expires_at == expires_at
+
+
+@pytest.mark.parametrize("expires_at", [float("nan"), float("inf"), 1_795_000_000_000])
+def test_a_time_in_milliseconds_is_no_unix_time(expires_at: float) -> None:
+    with pytest.raises(ValueError, match="must be a Unix time in seconds"):
+        Identity(expires_at=expires_at)
+
+
 words = st.text(st.characters(codec="utf-8"), max_size=10)
 
 

@@ -81,6 +81,12 @@ def to_identity(answer: object) -> Identity:
     )
 
 
+def check_expiry(identity: Identity, now: float) -> None:
+    """Raise `Refused(401)` for an identity that has ended before `now` (Unix time in seconds)."""
+    if identity.expires_at is not None and identity.expires_at <= now:
+        raise Refused(401, "token_expired", "The token has expired")
+
+
 def wished_id(handshake: Handshake, identity: Identity, from_query: bool) -> str | None:
     """Return the id that the client should have, None for a generated one.
 

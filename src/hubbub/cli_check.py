@@ -7,10 +7,11 @@ known about the machine.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from .settings import Settings, rows, shown
 
 HUGE_MESSAGE_BYTES = 16 * 1024**2
 LONG_PONG_TIMEOUT_S = 300.0
+LONG_HANDSHAKE_S = 60.0
 PROXY_IDLE_S = 60.0
 """After so many seconds of silence nginx and many load balancers cut a connection."""
 _MIB = 1024**2
@@ -43,6 +45,9 @@ class Machine:
     memory_bytes: int | None = None
     has_uvloop: bool = True
     limit_concurrency: str | None = None
+    forwarded_allow_ips: str | None = None
+    log_level: str | None = None
+    is_debugging: bool = False
 
     @classmethod
     def here(cls) -> Machine:
@@ -53,7 +58,37 @@ class Machine:
             memory_bytes=_memory_bytes(),
             has_uvloop=not wants_uvloop or importlib.util.find_spec("uvloop") is not None,
             limit_concurrency=os.environ.get("UVICORN_LIMIT_CONCURRENCY"),
+            forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS"),
+            log_level=os.environ.get("UVICORN_LOG_LEVEL"),
+            is_debugging=bool(os.environ.get("PYTHONASYNCIODEBUG")) or sys.flags.dev_mode,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How a hub asks who a client is, as far as that can be seen without asking."""
+
+    is_asking: bool
+    reads_query: bool = False
+
+    @classmethod
+    def of(cls, authenticate: Callable[..., Any] | None) -> Asking:
+        """Return what can be seen of an authenticate handler: the names that its code uses."""
+        if authenticate is None:
+            return cls(is_asking=False)
+        code = getattr(inspect.unwrap(authenticate), "__code__", None)
+        return cls(is_asking=True, reads_query=bool(_QUERY_NAMES & _names(code)))
+
+
+_QUERY_NAMES = {"query", "query_string", "token"}
+"""Fields of a handshake that come from its URL, `token` when there is no header."""
+
+
+def _names(code: Any) -> set[str]:
+    if code is None:
+        return set()
+    inner = [_names(each) for each in code.co_consts if inspect.iscode(each)]
+    return set(code.co_names).union(*inner)
 
 
 def _open_files() -> int | None:
@@ -72,12 +107,18 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def find_dangers(settings: Settings, machine: Machine) -> Iterator[Danger]:
-    """Yield what is dangerous in these settings on this machine, the worst first."""
-    yield from sorted(
-        [*_of_input(settings), *_of_size(settings, machine), *_of_time(settings), *_of(machine)],
-        key=lambda danger: danger.level != "warning",
-    )
+def find_dangers(
+    settings: Settings, machine: Machine, asking: Asking | None = None
+) -> Iterator[Danger]:
+    """Yield what is dangerous in these settings on this machine, the worst first.
+
+    `asking` is how the hub asks who a client is (None: no hub is known).
+    """
+    found = [*_of_input(settings), *_of_size(settings, machine), *_of_time(settings)]
+    found += [*_of(machine), *_of_environment(machine)]
+    if asking is not None:
+        found += _of_asking(asking)
+    yield from sorted(found, key=lambda danger: danger.level != "warning")
 
 
 def _of_input(settings: Settings) -> Iterator[Danger]:
@@ -99,6 +140,21 @@ def _of_input(settings: Settings) -> Iterator[Danger]:
     if settings.client_id_from_query:
         text = "client ids are wishes then, never a proof of who somebody is"
         yield Danger("note", "client_id_from_query", text)
+    if settings.max_rooms_per_client is None:
+        text = "where clients choose rooms, one of them can fill the memory with rooms"
+        yield Danger("warning", "max_rooms_per_client", text)
+
+
+def _of_asking(asking: Asking) -> Iterator[Danger]:
+    if not asking.is_asking:
+        text = "there is no handler: everybody may connect, and nobody has a name"
+        yield Danger("note", "authenticate", text)
+    elif asking.reads_query:
+        text = (
+            "its handler takes what it knows from the URL, or may: proxies write URLs into their "
+            "logs, so a token there should live for seconds and be good for one time"
+        )
+        yield Danger("note", "authenticate", text)
 
 
 def _of_size(settings: Settings, machine: Machine) -> Iterator[Danger]:
@@ -109,6 +165,9 @@ def _of_size(settings: Settings, machine: Machine) -> Iterator[Danger]:
     elif files is not None and clients >= files:
         text = f"a process may open {files:,} files only, and each client is one: raise  ulimit -n"
         yield Danger("warning", "max_clients", text)
+    if settings.max_clients_per_address is None:
+        text = "one address can take every place there is"
+        yield Danger("note", "max_clients_per_address", text)
     memory, each = machine.memory_bytes, settings.outbox_max_bytes
     if clients is not None and memory is not None and clients * each > memory:
         text = (
@@ -125,6 +184,11 @@ def _of_time(settings: Settings) -> Iterator[Danger]:
     if settings.write_timeout_s is None:
         text = "a socket that takes nothing is kept until its pongs stop"
         yield Danger("warning", "write_timeout_s", text)
+    if settings.handshake_timeout_s > LONG_HANDSHAKE_S:
+        text = (
+            f"a client that says nothing holds a file for {settings.handshake_timeout_s:g} seconds"
+        )
+        yield Danger("warning", "handshake_timeout_s", text)
     if settings.pong_timeout_s > LONG_PONG_TIMEOUT_S:
         text = f"a dead client counts as connected for {settings.pong_timeout_s:g} seconds"
         yield Danger("warning", "pong_timeout_s", text)
@@ -149,6 +213,22 @@ def _of(machine: Machine) -> Iterator[Danger]:
         yield Danger("note", "--limit-concurrency", text)
 
 
+def _of_environment(machine: Machine) -> Iterator[Danger]:
+    trusted = [part.strip() for part in (machine.forwarded_allow_ips or "").split(",")]
+    if "*" in trusted:
+        text = (
+            "FORWARDED_ALLOW_IPS=*: whoever reaches the server without the proxy chooses the "
+            "address that he has; name the proxies"
+        )
+        yield Danger("warning", "--forwarded-allow-ips", text)
+    if (machine.log_level or "").lower() in ("debug", "trace"):
+        text = f"UVICORN_LOG_LEVEL={machine.log_level}: such lines may show headers and messages"
+        yield Danger("warning", "--log-level", text)
+    if machine.is_debugging:
+        text = "PYTHONASYNCIODEBUG or Python's development mode is on: the event loop is far slower"
+        yield Danger("warning", "asyncio", text)
+
+
 @click.command(short_help="Print the settings in force, and what is dangerous in them.")
 @click.argument("app", required=False)
 @click.option("--app-dir", default=".", show_default=True, help="Where the module of APP is.")
@@ -160,20 +240,21 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
     With APP (such as  app:app ) it is imported, and the hubs in it are shown; without, what the
     environment says. Exit code 1 when a setting is impossible, 0 otherwise.
     """
-    settings: dict[str, Settings] = {}
-    if app is None:
-        settings["environment"] = Settings.load()
-    else:
-        settings = _settings_of(app, app_dir, factory)
     machine = Machine.here()
-    reports = [_report(name, each, machine) for name, each in settings.items()]
+    if app is None:
+        reports = [_report("environment", Settings.load(), machine, None)]
+    else:
+        reports = [
+            _report(name, hub.settings, machine, Asking.of(hub.handlers.authenticate))
+            for name, hub in _hubs_of(app, app_dir, factory).items()
+        ]
     if as_json:
         click.echo(json.dumps({"hubs": reports}, indent=2))
     else:
         click.echo("\n\n".join(_text(report) for report in reports))
 
 
-def _settings_of(app: str, folder: str, is_factory: bool) -> dict[str, Settings]:
+def _hubs_of(app: str, folder: str, is_factory: bool) -> dict[str, Hub]:
     target = read_target(app)
     use_folder(folder)
     hubs: dict[str, Hub] = load(target, folder, is_factory=is_factory).hubs
@@ -181,10 +262,12 @@ def _settings_of(app: str, folder: str, is_factory: bool) -> dict[str, Settings]
         raise click.ClickException(
             f"{target} was imported, and no hub was made; if a function makes it, use --factory"
         )
-    return {name: hub.settings for name, hub in hubs.items()}
+    return hubs
 
 
-def _report(name: str, settings: Settings, machine: Machine) -> dict[str, Any]:
+def _report(
+    name: str, settings: Settings, machine: Machine, asking: Asking | None
+) -> dict[str, Any]:
     values = [
         {
             "name": row.name,
@@ -194,7 +277,7 @@ def _report(name: str, settings: Settings, machine: Machine) -> dict[str, Any]:
         }
         for row in rows()
     ]
-    dangers = [danger._asdict() for danger in find_dangers(settings, machine)]
+    dangers = [danger._asdict() for danger in find_dangers(settings, machine, asking)]
     return {"hub": name, "settings": values, "dangers": dangers}
 
 

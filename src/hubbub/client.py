@@ -29,6 +29,7 @@ class Books(Protocol):
     def join(self, client: Client, room: str) -> None: ...
     def leave(self, client: Client, room: str) -> None: ...
     def send(self, client: Client, frame: Frame) -> bool: ...
+    def renew(self, client: Client, expires_at: float | None) -> None: ...
     def disconnect_client(self, client: Client, code: int, reason: str) -> None: ...
 
     @property
@@ -149,6 +150,15 @@ class Client:
     def leave(self, room: str) -> None:
         """Stop being a member of `room`; not being one is no error. Event loop only."""
         self._hub.leave(self, room)
+
+    def renew(self, expires_at: float | None) -> None:
+        """Let the client stay until `expires_at` (Unix time in seconds; None: for good).
+
+        For a client that has shown a new token; see `Identity.expires_at`. A time that has passed
+        closes it within a second. A client that is gone stays gone. Raises `ValueError` for a time
+        that is none. Event loop only.
+        """
+        self._hub.renew(self, expires_at)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the connection with `code` and `reason` (cut to 123 bytes of UTF-8).

@@ -27,6 +27,10 @@ class Dialect(Protocol):
         """Return the message's type, by which it finds its handler; None when it has none."""
         ...
 
+    def refresh(self, left_s: float) -> Frame:
+        """Return the frame that asks for a new token, for one that ends in `left_s` seconds."""
+        ...
+
     def error(self, error: CommandError) -> Frame:
         """Return the frame that answers a message with an error."""
         ...

@@ -54,6 +54,10 @@ class PlainDialect:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
+    def refresh(self, left_s: float) -> Frame:
+        """Return `{"type": "refresh", "expires_in_s": …}` as a frame."""
+        return encode({"type": "refresh", "expires_in_s": round(left_s, 3)})
+
     def error(self, error: CommandError) -> Frame:
         """Return `{"type": "error", "code": …, "message": …}` as a frame."""
         return encode(error.reply())

@@ -53,6 +53,7 @@ CLOSE_CODES: tuple[CloseCode, ...] = (
     CloseCode(1013, "try again later", True, "The server is overloaded."),
     CloseCode(1014, "bad gateway", True, "A proxy got no good answer. Never sent by the hub."),
     CloseCode(1015, "TLS failure", True, "The TLS handshake failed. Never sent."),
+    CloseCode(3005, "token expired", True, "The time of Identity.expires_at; get a new token."),
     CloseCode(
         3008, "slow consumer", True, "The outbox was full, or the socket took nothing in time."
     ),
@@ -74,6 +75,7 @@ POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
+TOKEN_EXPIRED = 3005
 SLOW_CONSUMER = 3008
 NO_PONG = 3012
 TOO_MANY_MESSAGES = 3013

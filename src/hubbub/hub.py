@@ -10,12 +10,13 @@ import asyncio
 import functools
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .auth import check_origin, is_same_origin, to_identity
+from .auth import check_expiry, check_origin, is_same_origin, to_identity
 from .errors import BrokerError, HubNotRunning, MissingExtra, Refused
 from .limits import printable, scrub_query
 from .model import Handshake, Identity
@@ -211,6 +212,7 @@ class Hub(Registry):
         check_origin(self.settings.origins, handshake)
         if identity is None:
             identity = await self._authenticate(handshake)
+        check_expiry(identity, time.time())
         client_id = self.admission.choose_id(handshake, identity)
         self.admission.check_capacity()
         return identity, client_id

@@ -6,6 +6,7 @@ module; it imports nothing of ours but `frame`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,9 @@ EVERYBODY = ""
 
 USER_PREFIX = "@"
 """Rooms of this prefix hold the clients of one user; applications cannot join them by name."""
+
+_FAR_FUTURE = 1e11
+"""Seconds since 1970 that nobody means: the year 5138."""
 
 _NO_META: Mapping[str, Any] = MappingProxyType({})
 
@@ -91,13 +95,28 @@ class Identity:
     `user` is the application's name for the person or service (None: anonymous), `meta` whatever
     the application wants to find again as `client.meta`, `client_id` a wish for `client.id`
     (None: generated), `subprotocol` the one to agree on, of those that the client offered (None:
-    none).
+    none), `expires_at` when the token ends that proved it (Unix time in seconds; None: never). See
+    the setting `on_expiry` for what happens then. Raises `ValueError` for a time that is none.
     """
 
     user: str | None = None
     meta: Mapping[str, Any] = field(default_factory=_no_meta)
     client_id: str | None = None
     subprotocol: str | None = None
+    expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        check_unix_time(self.expires_at)
+
+
+def check_unix_time(value: float | None) -> float | None:
+    """Return `value` if it is None or a Unix time in seconds; raise `ValueError` otherwise.
+
+    Milliseconds, which would lie far in the future and never come, are refused.
+    """
+    if value is not None and not (math.isfinite(value) and abs(value) < _FAR_FUTURE):
+        raise ValueError(f"expires_at={value!r}: must be a Unix time in seconds, or None")
+    return value
 
 
 @dataclass(frozen=True)

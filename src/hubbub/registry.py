@@ -32,7 +32,16 @@ from .frame import Frame, encode
 from .handlers import Handlers
 from .inbound import Inbound
 from .limits import BURST_S, TokenBucket, check_room_name
-from .model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Publication, Receipt
+from .model import (
+    EVERYBODY,
+    USER_PREFIX,
+    Close,
+    Handshake,
+    Identity,
+    Publication,
+    Receipt,
+    check_unix_time,
+)
 from .quietlog import QuietLog
 from .room import Room, Rooms, User
 from .settings import Settings, SlowPolicy
@@ -242,6 +251,8 @@ class Registry:
         if client.user is not None:
             self._enter(client, USER_PREFIX + client.user)
         self._watch.add(client)
+        if identity.expires_at is not None:
+            self.renew(client, identity.expires_at)
         self.counters.total_clients += 1
         logger.debug("client %s connected", client.id)
         self.inbound.connected(client, handshake)
@@ -249,6 +260,14 @@ class Registry:
             # Its handshake was under way when the shutdown began.
             self.disconnect_client(client, SERVICE_RESTART, "service restart")
         return client
+
+    def renew(self, client: Client, expires_at: float | None) -> None:
+        """See `Client.renew`."""
+        check_unix_time(expires_at)
+        if client.close_info is None:
+            # Counted by the hub's own clock from here on: one that is set forward ends nobody.
+            left_s = None if expires_at is None else expires_at - time.time()
+            self._watch.expire_in(client, left_s)
 
     def lost(self, client: Client, code: int, reason: str, *, by_server: bool = False) -> None:
         """Take a client out of the books and run the disconnect handlers. Twice is no error."""
@@ -463,6 +482,10 @@ class Registry:
     def stalled(self, client: Client) -> None:
         """Watch a client whose socket is not writable."""
         self._watch.stalled(client)
+
+    def ask_for_token(self, client: Client, left_s: float) -> None:
+        """Ask a client for a new token, since its own ends in `left_s` seconds."""
+        self.send(client, self.handlers.dialect.refresh(left_s))
 
     def tell_missed(self, client: Client, count: int) -> None:
         """Run the drop handlers of a client that missed messages."""

@@ -170,6 +170,12 @@ class Settings:
         "action",
         "What an invalid message causes: an error reply, nothing but a count, or a close (1008).",
     )
+    on_expiry: Literal["close", "ask"] = _setting(
+        "close",
+        "action",
+        "What happens to a client whose Identity has expires_at: a close (3005) at that time, or "
+        "first, up to 30 seconds before it, a message that asks the client for a new token.",
+    )
     on_handler_error: Literal["close", "stay"] = _setting(
         "close",
         "action",

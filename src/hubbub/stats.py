@@ -24,6 +24,7 @@ class Stats:
     dropped: int = 0
     slow_disconnects: int = 0
     dead: int = 0
+    expired: int = 0
     replaced: int = 0
     invalid: int = 0
     protocol_errors: int = 0

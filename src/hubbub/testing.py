@@ -265,11 +265,12 @@ def connect(
     client_id: str | None = None,
     meta: Mapping[str, Any] | None = None,
     address: str | None = "127.0.0.1",
+    expires_at: float | None = None,
     fast: bool = True,
 ) -> MemoryClient:
     """Connect a client in memory to a hub that runs in this event loop, and run the connect handlers.
 
-    `user`, `meta` and `client_id` are what authentication would have found (the authenticate
+    `user`, `meta`, `client_id` and `expires_at` are what authentication would have found (the authenticate
     handler and the origin check are not asked), `query` and `headers` what the handshake carries,
     `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client
     takes, see `MemoryTransport`. Raises `Refused` where a handshake would be refused: 409 for an id
@@ -281,7 +282,7 @@ def connect(
         query_string=urlencode(query or {}),
         address=address,
     )
-    identity = Identity(user=user, meta=dict(meta or {}), client_id=client_id)
+    identity = Identity(user, dict(meta or {}), client_id, expires_at=expires_at)
     hub.admission.check_visitor(address, hub._watch.recent_lag_s)
     chosen = hub.admission.choose_id(handshake, identity)
     transport = MemoryTransport(hub, fast=fast)

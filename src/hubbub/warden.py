@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .client import Client
-from .errors import NO_PONG, SLOW_CONSUMER, fit_reason
+from .errors import NO_PONG, SLOW_CONSUMER, TOKEN_EXPIRED, fit_reason
 from .frame import Batch
 from .limits import printable
 from .outbox import Outbox, Overflow
@@ -28,6 +28,7 @@ class Court(Protocol):
     def call_soon(self, function: Callable[[], None]) -> None: ...
     def tell_missed(self, client: Client, count: int) -> None: ...
     def stalled(self, client: Client) -> None: ...
+    def ask_for_token(self, client: Client, left_s: float) -> None: ...
 
 
 class Warden:
@@ -86,6 +87,16 @@ class Warden:
     def found_stuck(self, client: Client, limit_s: float) -> None:
         """Close a client whose socket took nothing while bytes waited for it."""
         self._cut_slow(client, f"took nothing for {limit_s:g} seconds")
+
+    def found_expiring(self, client: Client, left_s: float) -> None:
+        """Have a client asked for a new token."""
+        self._court.ask_for_token(client, left_s)
+
+    def found_expired(self, client: Client) -> None:
+        """Close a client whose token has ended."""
+        self._stats.expired += 1
+        self._tell(logging.INFO, "expired", client, "has a token that expired; closed")
+        self._court.disconnect_client(client, TOKEN_EXPIRED, "token expired")
 
     def found_lag(self, lag_s: float) -> None:
         """Count and tell that something has blocked the event loop."""

@@ -1,4 +1,4 @@
-"""Watch: who has gone silent, and whose socket takes nothing; one timer for all clients.
+"""Watch: who has gone silent, whose socket takes nothing, whose token ends; one timer for all.
 
 What must not live here: what is done about it (callables are handed in). The registry starts it,
 and tells it who comes, goes and stalls.
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .client import Client
+from .expiry import Expiry
 from .heartbeat import Heartbeat
 from .settings import Settings
 
@@ -34,6 +35,8 @@ class Judge(Protocol):
     def found_dead(self, client: Client) -> None: ...
     def found_stuck(self, client: Client, limit_s: float) -> None: ...
     def found_lag(self, lag_s: float) -> None: ...
+    def found_expired(self, client: Client) -> None: ...
+    def found_expiring(self, client: Client, left_s: float) -> None: ...
 
 
 class Watch:
@@ -50,6 +53,7 @@ class Watch:
         self._wheel: Heartbeat[Client] = Heartbeat(
             settings.ping_interval_s, settings.pong_timeout_s, self._began
         )
+        self._expiry: Expiry[Client] = Expiry(asks=settings.on_expiry == "ask")
         self._stalled: dict[Client, tuple[float, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.lag_s = 0.0
@@ -85,7 +89,16 @@ class Watch:
     def remove(self, client: Client) -> None:
         """Forget a client that has gone."""
         self._wheel.remove(client)
+        self._expiry.remove(client)
         self._stalled.pop(client, None)
+
+    def expire_in(self, client: Client, left_s: float | None) -> None:
+        """Watch the end of a client's token, `left_s` seconds from now; None: it has no end."""
+        if left_s is None:
+            self._expiry.remove(client)
+        else:
+            now = self._clock()
+            self._expiry.set(client, now + left_s, now)
 
     def stalled(self, client: Client) -> None:
         """Watch a socket that is not writable until it is, and its outbox is empty again."""
@@ -117,6 +130,7 @@ class Watch:
         self._looked_at = now
         self._look_at_stalled(now, pause_s if pause_s > _LONG_PAUSE_S else 0.0)
         self._wheel.turn(now, self._ping, self._overdue)
+        self._expiry.turn(now, self._judge.found_expiring, self._judge.found_expired)
 
     def _look_and_go_on(self) -> None:
         assert self._timer is not None
