@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WSCAT := 6.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs coverage bench screenshot test-all browser clean
+.PHONY: help demo test lint format docs coverage bench soak screenshot test-all browser clean
 
 help:
 	@echo "make demo        serve the demo at http://localhost:8080/websocket"
@@ -25,6 +25,7 @@ help:
 	@echo "make coverage    run the tests; branch coverage below the edges must be over 95 %"
 	@echo "make test-all    run the tests on every Python from 3.11 to 3.14 that is installed"
 	@echo "make bench       measure against other hubs; writes docs/benchmarks.md (hours; ARGS=--quick: minutes)"
+	@echo "make soak        hostile clients, faults, a soak, for minutes (ARGS=--full: an hour; writes docs/reliability.md)"
 	@echo "make screenshot  take the README's picture of the demo again"
 	@echo "make clean       remove what the targets made"
 
@@ -54,6 +55,9 @@ coverage: $(VENV)/.dev browser
 
 bench:
 	@python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" bench/run.py $(ARGS)
+
+soak: $(VENV)/.dev browser
+	$(BIN)/python reliability/ordeal.py $(ARGS)
 
 screenshot: $(VENV)/.dev browser
 	$(BIN)/python tools/screenshot.py
@@ -85,6 +89,7 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml $(PINS)
 browser: node_modules/.wscat-$(WSCAT)
 	@sh tools/bring.sh chromium chromium
 	@sh tools/bring.sh cc gcc
+	@[ "$$(uname)" != Linux ] || sh tools/bring.sh ip iproute2
 
 node_modules/.wscat-$(WSCAT):
 	@sh tools/bring.sh node nodejs

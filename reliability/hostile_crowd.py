@@ -85,6 +85,20 @@ async def over_max_clients(scale: Scale) -> Outcome:
         return stage.outcome
 
 
+async def over_clients_per_address(scale: Scale) -> Outcome:
+    """One address asks for more places than one may have; the healthy come from another."""
+    places, count = scale.pick(25, 100), scale.pick(100, 3000)
+    async with arena(
+        "more sockets than one address may have",
+        f"{count} handshakes from one address that may have {places}",
+        moves=["refused.too_many_from_address"],
+        settings={"max_clients_per_address": places},
+    ) as stage:
+        await _crowd(stage, count, places, 503, "too_many_from_address", "127.0.0.5")
+        stage.outcome.expect(await _lets_in_again(stage), "another address was refused")
+        return stage.outcome
+
+
 async def _crowd(
     stage: Arena, count: int, free: int, status: int, code: str, source: str | None = None
 ) -> None:

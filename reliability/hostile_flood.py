@@ -69,6 +69,17 @@ async def messages(scale: Scale) -> Outcome:
     )
 
 
+async def told_messages(scale: Scale) -> Outcome:
+    """Clients send messages as fast as they go, where a rate is set: they are told, at most once a second."""
+    return await _flood(
+        scale,
+        "floods messages, told over 50 a second",
+        frame(TEXT, b"{}") * CHUNK_FRAMES,
+        moves=["rate_limited"],
+        settings={"messages_per_second": 50, "on_rate_limit": "reply"},
+    )
+
+
 async def unlimited_messages(scale: Scale) -> Outcome:
     """Clients send messages as fast as they go, and no rate is set."""
     return await _flood(

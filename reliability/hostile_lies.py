@@ -131,15 +131,84 @@ async def replayed_token(scale: Scale) -> Outcome:
         answers: Counter[int] = Counter()
         for number in range(count):
             token = f"{TOKEN}-{number}"
-            first = await _answer(stage.port, headers=f"Authorization: Bearer {token}\r\n")
+            first = await _answer(stage.port, headers=_bearer(number))
             stage.outcome.expect(first == 101, f"a good token was answered {first}")
             for turn in range(replays):
                 in_query = turn % 2
                 path = f"/ws?token={token}" if in_query else "/ws"
-                headers = "" if in_query else f"Authorization: Bearer {token}\r\n"
+                headers = "" if in_query else _bearer(number)
                 answers[await _answer(stage.port, path, headers)] += 1
         stage.outcome.expect(set(answers) == {401}, f"replays were answered {dict(answers)}")
         return stage.outcome
+
+
+async def expiring_token(scale: Scale) -> Outcome:
+    """Tokens end while their clients are connected; they are closed, and their tokens are no good."""
+    count, lives_s = scale.pick(10, 500), scale.pick(1.5, 10.0)
+    async with arena(
+        "a token that expires while connected, to be closed",
+        f"{count} clients with tokens for {lives_s:g} s",
+        moves=["expired"],
+        tickets=[f"{TOKEN}-{number}" for number in range(count)],
+        token_lives_s=lives_s,
+    ) as stage:
+        stage.secrets = [TOKEN]
+        strangers: list[Stranger] = []
+        with all_vanish(strangers):
+            for number in range(count):
+                strangers.append(await meet(stage.port, headers=_bearer(number)))
+            ends = asyncio.gather(*(one.close_code() for one in strangers))
+            codes = Counter(await asyncio.wait_for(ends, 30 + lives_s))
+        stage.outcome.found["close codes"] = {str(code): n for code, n in codes.items()}
+        stage.outcome.expect(set(codes) == {3005}, f"closed with {dict(codes)}")
+        return stage.outcome
+
+
+async def renewed_token(scale: Scale) -> Outcome:
+    """Clients are asked for a new token: half of them show one and stay, the others are closed."""
+    count, lives_s = scale.pick(10, 500), scale.pick(3.0, 10.0)
+    async with arena(
+        "a token that expires while connected, to be renewed",
+        f"{count} clients with tokens for {lives_s:g} s, half of them renew",
+        moves=["expired"],
+        settings={"on_expiry": "ask"},
+        tickets=[f"{TOKEN}-{number}" for number in range(count)],
+        token_lives_s=lives_s,
+    ) as stage:
+        stage.secrets = [TOKEN]
+        strangers: list[Stranger] = []
+        with all_vanish(strangers):
+            for number in range(count):
+                strangers.append(await meet(stage.port, headers=_bearer(number)))
+            asked = await asyncio.gather(*(_is_asked(one, lives_s) for one in strangers))
+            stage.outcome.expect(all(asked), f"{asked.count(False)} were not asked")
+            for one in strangers[::2]:
+                one.writer.write(frame(TEXT, b'{"type": "renew", "seconds": 3600}'))
+            ends = asyncio.gather(*(one.close_code() for one in strangers[1::2]))
+            codes = Counter(await asyncio.wait_for(ends, 30 + lives_s))
+            stage.outcome.expect(set(codes) == {3005}, f"closed with {dict(codes)}")
+            stats = await stage.victim.stats()
+            stayed = stats["clients"] - len(stage.healthy)
+            stage.outcome.found["stayed"] = stayed
+            stage.outcome.expect(stayed == len(strangers[::2]), f"{stayed} stayed")
+        return stage.outcome
+
+
+def _bearer(number: int) -> str:
+    return f"Authorization: Bearer {TOKEN}-{number}\r\n"
+
+
+async def _is_asked(one: Stranger, lives_s: float) -> bool:
+    try:
+        async with asyncio.timeout(30 + lives_s):
+            while True:
+                opcode, payload = await one.recv()
+                if opcode == TEXT and b"expir" in payload:
+                    return True
+                if opcode == CLOSE:
+                    return False
+    except (TimeoutError, OSError, asyncio.IncompleteReadError):
+        return False
 
 
 async def log_injection(scale: Scale) -> Outcome:

@@ -24,6 +24,10 @@ SAYS_PER_SECOND = 100.0
 """How much all clients together say."""
 SAMPLE_S = 1.0
 WRITE_TIMEOUT_S = 5.0
+SMALL_BYTES = 4096
+"""The receive buffer of who will be deaf."""
+ENDS = (("goodbye", "reset", "half a frame", "deaf"), (50, 30, 10, 10))
+"""How clients end, and how many of a hundred."""
 _STEP_S = 0.5
 """What a client does next, it does after this long on the average."""
 
@@ -43,8 +47,9 @@ class Ledger:
 class Life:
     """One client, from its handshake to its end."""
 
-    def __init__(self, stranger: Stranger, rooms: Sequence[str], ledger: Ledger) -> None:
+    def __init__(self, stranger: Stranger, way: str, rooms: Sequence[str], ledger: Ledger) -> None:
         self._stranger = stranger
+        self._way = way
         self._all_rooms = rooms
         self._ledger = ledger
         self._last: dict[str, int] = {}
@@ -73,8 +78,8 @@ class Life:
             self.ask("exit" if room in self._last else "enter", room=room)
 
     async def end(self) -> None:
-        """End in one of the ways in which clients end."""
-        way = random.choices(("goodbye", "reset", "half a frame", "deaf"), (50, 30, 10, 10))[0]
+        """End in the way that was chosen at the beginning."""
+        way = self._way
         if self._is_over.is_set():
             way = "cut by the server"
         elif way == "goodbye":
@@ -84,7 +89,7 @@ class Life:
             await asyncio.sleep(0.1)
         elif way == "deaf":
             self._stranger.stop_reading()
-            await asyncio.sleep(min(WRITE_TIMEOUT_S, random.expovariate(0.5)))
+            await asyncio.sleep(random.uniform(0, 2 * WRITE_TIMEOUT_S))
         self._ledger.ends[way] += 1
         self._reader.cancel()
         with suppress(asyncio.CancelledError):
@@ -148,7 +153,12 @@ class Population:
     async def run(self, seconds: float) -> None:
         """Live for `seconds`."""
         tasks = [asyncio.create_task(self._succession(number)) for number in range(self._count)]
-        await asyncio.sleep(seconds)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            # Much at once for one room, so that who is deaf becomes slow.
+            room = random.choice(self._rooms)
+            await self._victim.ask(f"/bulk?room={room}&count=10&bytes=20000")
+            await asyncio.sleep(0.5)
         self._is_ending = True
         await asyncio.gather(*tasks)
 
@@ -157,14 +167,19 @@ class Population:
         await asyncio.sleep(random.random() * min(5.0, self._life_s))
         rate = SAYS_PER_SECOND / self._count
         while not self._is_ending:
+            way = random.choices(*ENDS)[0]
             try:
-                stranger = await meet(self._victim.port, source=f"127.0.0.{2 + number % 8}")
+                stranger = await meet(
+                    self._victim.port,
+                    source=f"127.0.0.{2 + number % 8}",
+                    receive_bytes=SMALL_BYTES if way == "deaf" else None,
+                )
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.ledger.troubles[f"no socket: {error!r}"] += 1
                 await asyncio.sleep(1.0)
                 continue
             self.ledger.lives += 1
-            life = Life(stranger, self._rooms, self.ledger)
+            life = Life(stranger, way, self._rooms, self.ledger)
             await life.live(min(random.expovariate(1 / self._life_s), 4 * self._life_s), rate)
             await life.end()
 
@@ -182,6 +197,7 @@ class Soaked:
     """Published times members, and what was sent to one client each."""
     handed_on: int = 0
     dropped: int = 0
+    undelivered: int = 0
     received: int = 0
     missing: int = 0
     slope_kib_per_minute: float = 0.0
@@ -270,7 +286,8 @@ def _conclude(
     soaked.leaks = leaks(before, after)
     names = ("slow_disconnects", "dead", "protocol_errors", "handler_errors", "loop_stalls")
     soaked.counters = {name: stats[name] for name in names}
-    accounts = soaked.owed - soaked.handed_on - soaked.dropped
+    soaked.undelivered = stats["undelivered"]
+    accounts = soaked.owed - soaked.handed_on - soaked.dropped - soaked.undelivered
     for holds, what in (
         (not soaked.leaks, f"left behind: {soaked.leaks}"),
         (not ledger.troubles, f"troubles: {ledger.troubles.most_common(3)}"),

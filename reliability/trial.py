@@ -94,6 +94,7 @@ class Victim:
         self.port = 0
         self.host = str(self.told.get("host", "127.0.0.1"))
         self._http: http.client.HTTPConnection | None = None
+        self._one_question = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -141,7 +142,8 @@ class Victim:
 
     async def ask(self, path: str) -> dict[str, Any]:
         """GET a route of the victim's, over the one connection that is kept for this."""
-        return await asyncio.to_thread(self._ask, path)
+        async with self._one_question:
+            return await asyncio.to_thread(self._ask, path)
 
     def _ask(self, path: str) -> dict[str, Any]:
         if self._http is None:

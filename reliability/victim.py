@@ -121,6 +121,10 @@ def make_hub(told: dict[str, Any]) -> tuple[Hub, Accounts]:
     def join(client: Client, message: dict[str, Any]) -> None:
         client.join(message["room"])
 
+    @hub.on("renew")
+    def renew(client: Client, message: dict[str, Any]) -> None:
+        client.renew(time.time() + message["seconds"])
+
     @hub.on("mark")
     def mark(client: Client, message: dict[str, Any]) -> None:
         accounts.send(client, message)
@@ -139,7 +143,7 @@ def _identity(told: dict[str, Any]) -> Identity:
     lives_s = told.get("token_lives_s")
     if lives_s is None:
         return Identity()
-    return Identity(user="guest", expires_at=time.time() + lives_s)  # type: ignore[call-arg]
+    return Identity(user="guest", expires_at=time.time() + lives_s)
 
 
 def add_talk(hub: Hub, accounts: Accounts) -> None:
@@ -266,7 +270,7 @@ def routes(hub: Hub, accounts: Accounts, pulse: Pulse) -> list[BaseRoute]:
     async def bulk(request: Request) -> JSONResponse:
         query = request.query_params
         for _ in range(int(query["count"])):
-            accounts.publish(query["room"], "." * int(query["bytes"]))
+            accounts.publish(query["room"], {"bulk": "." * int(query["bytes"])})
         return JSONResponse({})
 
     async def jump(request: Request) -> JSONResponse:

@@ -83,6 +83,16 @@ class Fanout:
             intervals = self._personal.setdefault(client, [])
             intervals.append((members, start, len(self._pending)))
 
+    def count_owed(self, client: Client) -> int:
+        """Count what this turn has gathered for `client`, who must still be in its rooms."""
+        pending = self._pending
+        if not pending:
+            return 0
+        by_room, directs = _sorted_by_target(pending)
+        left = self._personal.get(client, [])
+        chosen = self._chosen(client, left, pending, by_room, self._joined_at)
+        return len(chosen) + len(directs.get(client, ()))
+
     def flush(self) -> None:
         """Deliver what the turn has gathered. Harmless when there is nothing."""
         pending = self._pending
@@ -91,13 +101,7 @@ class Fanout:
         self._pending = []
         personal, self._personal = self._personal, {}
         joined_at, self._joined_at = self._joined_at, {}
-        by_room: dict[Members, list[int]] = {}
-        directs: dict[Client, list[int]] = {}
-        for index, (target, _, _) in enumerate(pending):
-            if isinstance(target, Client):
-                directs.setdefault(target, []).append(index)
-            else:
-                by_room.setdefault(target, []).append(index)
+        by_room, directs = _sorted_by_target(pending)
         if not by_room:
             for client, indices in directs.items():
                 self._deliver_direct(client, indices, pending)
@@ -220,6 +224,20 @@ class Fanout:
             parts = entries()
             for client in slow:
                 client.offer(parts)
+
+
+def _sorted_by_target(
+    pending: _Pending,
+) -> tuple[dict[Members, list[int]], dict[Client, list[int]]]:
+    """Return the places of what was published to each room, and sent to each client."""
+    by_room: dict[Members, list[int]] = {}
+    directs: dict[Client, list[int]] = {}
+    for index, (target, _, _) in enumerate(pending):
+        if isinstance(target, Client):
+            directs.setdefault(target, []).append(index)
+        else:
+            by_room.setdefault(target, []).append(index)
+    return by_room, directs
 
 
 def _are_disjoint(by_room: dict[Members, list[int]]) -> bool:

@@ -274,6 +274,7 @@ class Registry:
         if client.close_info is not None:
             return
         close = Close(code, reason, by_server)
+        self.counters.undelivered += self.fanout.count_owed(client)
         client.close_info = close
         client.fast = False
         for members in client.memberships.values():
@@ -285,9 +286,11 @@ class Registry:
         logger.debug("client %s disconnected: %s", client.id, code)
         self.inbound.disconnected(client, close)
 
-    def gone(self, transport: Transport) -> None:
-        """Forget a transport whose connection has ended."""
+    def gone(self, transport: Transport, client: Client | None = None) -> None:
+        """Forget a transport whose connection has ended, and what still waits for its client."""
         self._connections.discard(transport)
+        if client is not None and client.outbox is not None:
+            self.counters.undelivered += client.outbox.clear()
 
     def disconnect_client(self, client: Client, code: int, reason: str) -> None:
         """Close one client; what was sent to it before goes first. Any thread."""

@@ -70,7 +70,7 @@ class PortableTransport:
             self.writable = False
             self._is_over = True
             # Before the next await: a cancelled scope of anyio's cancels that one as well.
-            self._hub.gone(self)
+            self._hub.gone(self, client)
             self._hub.lost(client, code, "")
             await self._stop_reading()
 

@@ -157,7 +157,7 @@ class NativeTransport(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._server_connections.discard(self)
-        self._hub.gone(self)
+        self._hub.gone(self, self._client)
         if self._client is not None:
             self._hub.lost(self._client, ABNORMAL, "")
 
