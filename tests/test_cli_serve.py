@@ -25,7 +25,7 @@ from websockets.sync.client import connect, unix_connect
 from commands import PATIENCE_S, clean_environment, command, run, serving
 from hubbub.cli import main
 from hubbub.cli_app import read_target
-from hubbub.cli_serve import Serving, apply_settings, bind, make_config
+from hubbub.cli_serve import Serving, apply_settings, bind, make_config, warn_about
 from hubbub.errors import SettingsError
 from hubbub.settings import rows, shown
 
@@ -254,6 +254,25 @@ def test_log_lines_of_the_hub_are_shown(tmp_path: Path) -> None:
         with connect(url, proxy=None), pytest.raises(InvalidStatus, match="503"):
             connect(url, proxy=None).__enter__()
         server.wait_for("was refused: 503", "err")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"forwarded_allow_ips": "*"}, "chooses the address"),
+        ({"forwarded_allow_ips": "10.0.0.1,*"}, "chooses the address"),
+        ({"forwarded_allow_ips": "*", "uds": "hubbub.sock"}, None),
+        ({"forwarded_allow_ips": "10.0.0.1"}, None),
+        ({"log_level": "trace"}, "tokens that are in them"),
+    ],
+)
+def test_what_a_server_is_warned_of(
+    options: dict[str, Any], words: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_about(Serving(target=read_target("app"), **options))
+    lines = capsys.readouterr().err
+    assert lines.count("Warning: ") == (words is not None)
+    assert words is None or words in lines
 
 
 def test_workers_get_the_flags_and_a_warning_is_given(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketT
 from starlette.websockets import WebSocketDisconnect
 
 from hubbub import Hub
-from hubbub.settings import rows
+from hubbub.settings import rows, shown
 from hubbub.testing import FakeClock, let_pass
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -561,6 +561,43 @@ def test_s24_every_status_of_troubleshooting_is_a_refusal_of_the_code() -> None:
     codes = {code for cell in cells("`code`") for code in re.findall(r"`(\w+)`", cell)}
     assert len(codes) > 8
     assert codes <= set(texts())
+
+
+SECURITY = ROOT / "docs" / "security.md"
+
+
+def rows_of(page: Path) -> Iterator[list[str]]:
+    """Yield the cells of every table's rows, headings included."""
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| "):
+            yield [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_every_threat_names_a_test_that_exists() -> None:
+    threats = [cells for cells in rows_of(SECURITY) if len(cells) == 5][1:]
+    assert len(threats) > 20
+    for *what, test in threats:
+        path, _, name = test.strip("`").partition("::")
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        names = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
+        assert name in names, f"{what}: there is no {test}"
+
+
+def test_every_default_that_the_security_page_names_is_the_default() -> None:
+    known = {row.name: row for row in rows()}
+    tables = [cells for cells in rows_of(SECURITY) if len(cells) == 3 and cells[0] != "setting"]
+    named = [(name.strip("`"), value.strip("`")) for name, value, _ in tables]
+    assert len(named) > 12
+    for name, value in named:
+        assert value == shown(known[name].default), name
+
+
+def test_every_setting_of_a_threat_exists() -> None:
+    known = {row.name for row in rows()}
+    for cells in [cells for cells in rows_of(SECURITY) if len(cells) == 5][1:]:
+        for name in re.findall(r"`(\w+)`", cells[3]):
+            assert name in known, cells
 
 
 def test_every_setting_that_the_text_names_exists() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,16 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from hubbub import Client, Handshake, Hub, Identity, MemoryBroker, MissingExtra, Refused
+from hubbub import (
+    Client,
+    CommandError,
+    Handshake,
+    Hub,
+    Identity,
+    MemoryBroker,
+    MissingExtra,
+    Refused,
+)
 from hubbub.broker import Deliver
 from serving import PATIENCE_S, Served, serve, take, until
 
@@ -630,6 +640,76 @@ async def test_a_client_that_goes_during_its_handshake_leaves_nothing(
     assert len(hub) == 0
     assert all(not client.is_connected for client in joined)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+SECRETS = ["s3cr3t-token", "s3cr3t-bearer", "s3cr3t-cookie", "s3cr3t-payload"]
+FORGED = "x\nINFO: client admin connected\x1b[31m\r\n"
+
+
+async def test_nothing_that_a_client_writes_forges_a_log_line_or_tells_a_secret(
+    native: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    listen(caplog)
+    # uvicorn's own class shows all headers at DEBUG; under the hub's class nothing does.
+    caplog.set_level(logging.INFO, "uvicorn.access")
+    caplog.set_level(logging.DEBUG if native else logging.INFO, "uvicorn.error")
+    caplog.handler.setLevel(logging.DEBUG)
+    hub = Hub(client_id_from_query=True, messages_per_second=20)
+    problems: list[str] = []
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> Identity:
+        if "refuse" in handshake.query:
+            raise Refused(401, FORGED, FORGED)
+        return Identity(user=FORGED)
+
+    @hub.validate
+    def read(client: Client, message: str) -> None:
+        try:
+            client.join(FORGED)
+        except CommandError as error:
+            problems.append(error.code)
+        raise CommandError(FORGED, FORGED)
+
+    secrets = {
+        "Authorization": f"Bearer {SECRETS[1]}",
+        "Cookie": f"session={SECRETS[2]}",
+    }
+    path = f"/%0AINFO:%20forged%1B[31m?token={SECRETS[0]}&x=%0AINFO"
+    config: dict[str, Any] = {"log_config": None, "log_level": "debug" if native else "info"}
+    async with serve(hub, native=native, **config) as server:
+        for query in ("&refuse=", "&id=%0AINFO"):
+            await refusal(server, path + query, **secrets)
+        for odd in ("\x1b[31m", "é"):
+            await ask_raw(server, f"{path}{odd}".encode())
+        async with server.connect(path, additional_headers=secrets) as socket:
+            await socket.send(f"{SECRETS[3]} {FORGED}")
+            await socket.send(json.dumps({"type": SECRETS[3] + FORGED}))
+            assert len(await take(socket, 2)) == 2
+            await socket.close(4000, SECRETS[3] + "\nINFO: forged")
+        async with server.connect(path, additional_headers=secrets) as socket:
+            for _ in range(41):
+                await socket.send(SECRETS[3])
+            await closed(socket)
+        await until(lambda: hub.stats()["rate_limited"] == 1 and len(hub) == 0)
+    assert set(problems) == {"bad_room"}
+    lines = [record.getMessage() for record in caplog.records]
+    for expected in ("401 x", "sent an invalid message: x", "messages per second; closed"):
+        assert any(expected in line for line in lines), expected
+    assert [line for line in lines if not line.isprintable()] == []
+    assert [line for line in lines if any(secret in line for secret in SECRETS)] == []
+
+
+async def ask_raw(server: Served, target: bytes) -> None:
+    """Ask for a socket at a target that no library would send, and hear the answer's beginning."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Origin: http://\x9b31m\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert (await asyncio.wait_for(reader.read(9), PATIENCE_S)) == b"HTTP/1.1 "
+    writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 async def leave_early(server: Served, path: str) -> None:

@@ -13,6 +13,7 @@ from hubbub.limits import (
     LogLimiter,
     TokenBucket,
     check_room_name,
+    escaped,
     is_client_id,
     printable,
     scrub_query,
@@ -106,6 +107,18 @@ def test_printable_leaves_what_is_harmless() -> None:
     assert printable("abc", 2) == "ab…"
 
 
+@given(st.text())
+def test_escaped_is_one_printable_line_that_says_it_all(text: str) -> None:
+    line = escaped(text)
+    assert line.isprintable()
+    assert line == text or len(line) > len(text)
+
+
+@given(st.binary())
+def test_no_query_whatever_brings_more_than_printable_ascii(query: bytes) -> None:
+    assert not set(scrub_query(query)) - set(range(0x21, 0x7F))
+
+
 @pytest.mark.parametrize(
     ("query", "scrubbed"),
     [
@@ -116,7 +129,8 @@ def test_printable_leaves_what_is_harmless() -> None:
         (b"access_token=a&jwt=b&key=c&secret=d", b"access_token=***&jwt=***&key=***&secret=***"),
         (b"token", b"token"),
         (b"tokens=5", b"tokens=5"),
-        (b"\xff=1&token=\xff", b"\xff=1&token=***"),
+        (b"\xff=1&token=\xff", b"%FF=1&token=***"),
+        (b"x=\x1b[31m\r\nINFO:&%74oken=a", b"x=%1B[31m%0D%0AINFO:&%74oken=***"),
     ],
 )
 def test_secrets_in_a_query_do_not_reach_a_log(query: bytes, scrubbed: bytes) -> None:

@@ -28,6 +28,44 @@ def test_a_flood_of_one_kind_leaves_the_others_their_lines(
     assert caplog.messages[-1] == "line 101"
 
 
+FORGED = "bad\nINFO: client admin connected\x1b[31m\r\n"
+
+
+def quote(message: str) -> None:
+    try:
+        raise KeyError(message)
+    except KeyError as error:
+        raise ValueError(f"refused {message}") from error
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_text_of_an_exception_forges_no_line(
+    grouped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    error: Exception
+    try:
+        quote(FORGED)
+    except ValueError as caught:
+        caught.add_note(FORGED)
+        error = ExceptionGroup(FORGED, [caught]) if grouped else caught
+    QuietLog(FakeClock()).log(logging.ERROR, "kind", "it failed", error=error)
+    first, *rest = caplog.text.removesuffix("\n").split("\n")
+    assert first.endswith("it failed")
+    assert all(line.startswith("  ") and line.isprintable() for line in rest)
+    assert any("raise ValueError(" in line for line in rest)
+    assert any("INFO: client admin connected\\x1b[31m\\r" in line for line in rest)
+    assert caplog.records[0].exc_info is not None
+    assert caplog.records[0].exc_info[1] is error
+
+
+def test_other_errors_of_the_hub_are_written_so_too(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        quote(FORGED)
+    except ValueError:
+        logging.getLogger("hubbub").exception("the ticker failed")
+    assert "\n  ValueError: refused bad\n  INFO" in caplog.text
+
+
 def test_an_error_brings_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     error = RuntimeError("on purpose")
     QuietLog(FakeClock()).log(logging.ERROR, "kind", "it failed", error=error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hubbub.stats import Stats
+from hubbub.stats import MAX_WORDS, OTHER, Stats
 
 
 def test_the_snapshot_has_every_counter_and_starts_at_nothing() -> None:
@@ -19,6 +19,16 @@ def test_refusals_are_counted_by_their_word() -> None:
     for code in ("unauthorized", "origin_refused", "unauthorized"):
         stats.refuse(code)
     assert stats.refused == {"unauthorized": 2, "origin_refused": 1}
+
+
+def test_words_that_clients_can_invent_do_not_fill_the_memory() -> None:
+    stats = Stats()
+    for number in range(1000):
+        stats.refuse(f"no such user: {number}")
+        stats.refuse("no such user: 7")
+    assert len(stats.refused) == MAX_WORDS + 1
+    assert stats.refused["no such user: 7"] == 1001
+    assert stats.refused[OTHER] == 1000 - MAX_WORDS
 
 
 def test_a_snapshot_does_not_change_any_more_and_json_can_carry_it() -> None:

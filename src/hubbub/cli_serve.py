@@ -179,7 +179,7 @@ def demo(host: str, port: int, log_level: str) -> None:
 
 def run(serving: Serving, settings: Settings, path: str = "") -> None:
     """Serve until a signal says to stop. `path` is added to the address that is shown."""
-    _warn_about(serving)
+    warn_about(serving)
     use_folder(serving.folder)
     sockets = None if serving.uds else bind(serving.host, serving.port)
     try:
@@ -211,9 +211,18 @@ def _prepare(serving: Serving, settings: Settings) -> float:
     return max(timeouts)
 
 
-def _warn_about(serving: Serving) -> None:
+def warn_about(serving: Serving) -> None:
+    """Say what should be known of this machine and these options."""
     if sys.platform != "win32" and importlib.util.find_spec("uvloop") is None:
         warn("uvloop is not installed, so asyncio's own, slower loop serves: pip install uvloop")
+    trusted = serving.forwarded_allow_ips or ""
+    if "*" in trusted.split(",") and not serving.uds:
+        warn(
+            "--forwarded-allow-ips '*': whoever reaches this server without the proxy chooses the "
+            "address that he has; name the proxies"
+        )
+    if serving.log_level == "trace":
+        warn("--log-level trace: uvicorn writes queries into the log, and tokens that are in them")
     if serving.process_count > 1 and not serving.reload:
         warn(
             f"{serving.process_count} workers: without a broker between them, each has clients and "

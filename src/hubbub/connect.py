@@ -38,6 +38,7 @@ from . import connect_rules as rules
 from .connect_rules import Backoff, Ending, OfflineQueue
 from .errors import NORMAL, Disconnected, is_sendable
 from .frame import encode
+from .limits import printable
 from .model import Close
 
 __all__ = ["Backoff", "Connection", "State", "connect"]
@@ -352,7 +353,8 @@ class Connection:
             self._finish(error)
             return
         except Exception as error:
-            logger.error("the connection ended: %s: %s", type(error).__name__, error)
+            text = printable(str(error))
+            logger.error("the connection ended: %s: %s", type(error).__name__, text)
             self._finish(error)
             return
         code, reason, _ = ending.close

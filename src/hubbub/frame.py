@@ -29,20 +29,25 @@ def header(opcode: int, length: int) -> bytes:
     return _pack_long(first, 127, length)
 
 
+_SHORT_TEXT = tuple(header(TEXT, length) for length in range(126))
+_SHORT_BINARY = tuple(header(BINARY, length) for length in range(126))
+
+
 class Frame:
     """One message: `payload` bytes, and whether it `is_text`.
 
-    The wire form is made at the first need and shared by every receiver. Frames are immutable by
+    `text` is the payload as `str`, for who has it already. The wire form is made at the first need
+    and shared by every receiver. Frames are immutable by
     convention; two threads that ask for `wire` at once build the same bytes twice, no more.
     """
 
     __slots__ = ("_text", "_wire", "is_text", "payload")
 
-    def __init__(self, payload: bytes, is_text: bool) -> None:
+    def __init__(self, payload: bytes, is_text: bool, text: str | None = None) -> None:
         self.payload = payload
         self.is_text = is_text
         self._wire: bytes | None = None
-        self._text: str | None = None
+        self._text = text
 
     @property
     def wire(self) -> bytes:
@@ -50,7 +55,12 @@ class Frame:
         wire = self._wire
         if wire is None:
             payload = self.payload
-            wire = header(TEXT if self.is_text else BINARY, len(payload)) + payload
+            length = len(payload)
+            if length < 126:
+                short = _SHORT_TEXT if self.is_text else _SHORT_BINARY
+                wire = short[length] + payload
+            else:
+                wire = header(TEXT if self.is_text else BINARY, length) + payload
             self._wire = wire
         return wire
 
@@ -99,7 +109,7 @@ def encode(data: Any) -> Frame:
     lone surrogates. May be called from any thread.
     """
     if type(data) is str:
-        return Frame(data.encode(), True)
+        return Frame(data.encode(), True, data)
     if type(data) is bytes:
         return Frame(data, False)
     if isinstance(data, Frame):

@@ -110,6 +110,12 @@ class Handlers:
         self.validate: Function | None = None
         self.authenticate: Function | None = None
         self._either = dialect.decoder(str | bytes)
+        self.only: MessageHandler | None = None
+        """The handler of every message, where there is one, and no other and no validation."""
+
+    def _note_the_only_one(self) -> None:
+        is_alone = not self.typed and self.validate is None
+        self.only = self.message if is_alone else None
 
     def add_connect(self, function: Function) -> None:
         """Register `f(client)` or `f(client, handshake)`."""
@@ -131,12 +137,14 @@ class Handlers:
         if self.message is not None:
             raise ValueError("on_message is registered already; use hub.on(type) for several")
         self.message = self._message_handler(function, str)
+        self._note_the_only_one()
 
     def add_typed(self, kind: str, function: Function) -> None:
         """Register `f(client, message)` for JSON objects whose `type` is `kind`."""
         if kind in self.typed:
             raise ValueError(f"a handler for the type {kind!r} is registered already")
         self.typed[kind] = self._message_handler(function, dict[str, Any])
+        self._note_the_only_one()
 
     def set_validate(self, function: Function) -> None:
         """Register the one `f(client, message)` that may refuse a message."""
@@ -144,6 +152,7 @@ class Handlers:
             raise ValueError("validate is registered already")
         check_arity(function, 2, 2, "f(client, message)")
         self.validate = function
+        self._note_the_only_one()
 
     def set_authenticate(self, function: Function) -> None:
         """Register the one `f(handshake)` that says who asks for a socket."""

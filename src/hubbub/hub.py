@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.routing import BaseRoute
 
-logger = logging.getLogger("hubbub")
-
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -233,13 +231,24 @@ class Hub(Registry):
             message = f"Authentication took longer than {timeout_s:g} seconds"
             raise Refused(503, "handshake_timeout", message) from None
         except Exception as error:
-            raise _as_refusal(error) from error
+            raise self._as_refusal(error) from error
         if answer is None or answer is False:
             raise Refused(401)
         try:
             return to_identity(answer)
         except TypeError as error:
-            raise _as_refusal(error) from error
+            raise self._as_refusal(error) from error
+
+    def _as_refusal(self, error: Exception) -> Refused:
+        """Turn what an authenticate handler raised into a refusal; HTTP errors keep their status."""
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int) and 400 <= status <= 599:
+            detail = getattr(error, "detail", None)
+            headers = getattr(error, "headers", None)
+            return Refused(status, message=None if detail is None else str(detail), headers=headers)
+        text = "the authenticate handler failed"
+        self.log.log(logging.ERROR, "authenticate", text, error=error)
+        return Refused(500, "internal_error", "Internal Server Error")
 
     async def _accept(
         self,
@@ -340,7 +349,7 @@ class Hub(Registry):
         self.counters.refuse(refusal.code)
         who = printable(handshake.address or "an unknown address")
         text = "a handshake from %s was refused: %d %s"
-        self.log.log(logging.INFO, "refused", text, who, refusal.status, refusal.code)
+        self.log.log(logging.INFO, "refused", text, who, refusal.status, printable(refusal.code))
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -380,17 +389,6 @@ def read_handshake(scope: Mapping[str, Any]) -> Handshake:
 def static_file(name: str) -> bytes:
     """Return a file of the JavaScript client."""
     return resources.files("hubbub").joinpath("static", name).read_bytes()
-
-
-def _as_refusal(error: Exception) -> Refused:
-    """Turn what an authenticate handler raised into a refusal; frameworks' HTTP errors keep theirs."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and 400 <= status <= 599:
-        detail = getattr(error, "detail", None)
-        headers = getattr(error, "headers", None)
-        return Refused(status, message=None if detail is None else str(detail), headers=headers)
-    logger.error("the authenticate handler failed", exc_info=error)
-    return Refused(500, "internal_error", "Internal Server Error")
 
 
 def _body(refusal: Refused) -> bytes:

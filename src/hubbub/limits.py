@@ -5,6 +5,7 @@ What must not live here: what happens to who breaks one. Called by `inbound`, `c
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from urllib.parse import unquote_plus
 
@@ -21,6 +22,7 @@ TELL_EVERY_S = 1.0
 TOKEN_PARAMETERS = frozenset({"token", "access_token", "jwt", "key", "secret"})
 """Query parameters whose values must not reach a log."""
 
+_UNPRINTABLE = re.compile(rb"[^\x21-\x7e]")
 _ID_MARKS = frozenset("-_.:@+")
 
 
@@ -116,10 +118,18 @@ def printable(text: str, length: int = 200) -> str:
     )
 
 
+def escaped(text: str) -> str:
+    """Make `text` one line of printable characters, and lose nothing: the others become escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def scrub_query(query_string: bytes) -> bytes:
-    """Replace the values of `TOKEN_PARAMETERS` in a raw query string by `***`."""
+    """Make a raw query string fit for a log: `***` for the values of `TOKEN_PARAMETERS`, no control
+    characters, ASCII only (uvicorn fails at anything else).
+    """
     if not query_string:
         return query_string
+    query_string = _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], query_string)
     parts = []
     for part in query_string.split(b"&"):
         name, separator, _ = part.partition(b"=")

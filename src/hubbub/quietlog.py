@@ -6,11 +6,27 @@ What must not live here: what is said. One object serves a hub; `inbound`, `ward
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 
-from .limits import LogLimiter
+from .limits import LogLimiter, escaped
 
 logger = logging.getLogger("hubbub")
+
+
+def indent_error(record: logging.LogRecord) -> bool:
+    """Indent the traceback of a log record, and escape the control characters in it.
+
+    An exception may quote what a client sent, and a line end in that would begin a new, forged
+    line of the log. `record.exc_info` stays as it is, for handlers that send it elsewhere.
+    """
+    if record.exc_info and record.exc_info[0] is not None and record.exc_text is None:
+        text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        record.exc_text = "\n".join("  " + escaped(line) for line in text.split("\n"))
+    return True
+
+
+logger.addFilter(indent_error)
 
 
 class QuietLog:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from threading import get_ident as _thread_id
 from typing import Any
 
 from .admission import Admission
@@ -31,7 +31,7 @@ from .fanout import Fanout
 from .frame import Frame, encode
 from .handlers import Handlers
 from .inbound import Inbound
-from .limits import BURST_S, TokenBucket, check_room_name
+from .limits import BURST_S, TokenBucket, check_room_name, printable
 from .model import (
     EVERYBODY,
     USER_PREFIX,
@@ -93,6 +93,10 @@ class Registry:
         self.inbound = Inbound(
             self, self.handlers, self.settings, self.counters, self.log, self._now
         )
+        self.receive = self.inbound.receive
+        """Take one whole message of a client; see `Inbound.receive`. Transports call it."""
+        self.max_message_bytes = self.settings.max_message_bytes
+        """A copy of the setting, for transports that ask at every message."""
         self.warden = Warden(self, self.settings, self.counters, self.log)
         self.fanout = self._new_fanout()
         self._watch = Watch(self.settings, self.warden, self._now)
@@ -184,7 +188,7 @@ class Registry:
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take a loop for one's own, and forget what a dead loop left behind."""
         self._loop = loop
-        self._thread_id = threading.get_ident()
+        self._thread_id = _thread_id()
         self._starting = self._stopping = None
         self.admission.forget()
         self._clients.clear()
@@ -368,17 +372,20 @@ class Registry:
     def publish_nowait(self, key: str, data: Any, exclude: Client | None) -> None:
         """Encode here and now, then publish on the hub's own thread."""
         frame = encode(data)
-        if self._is_elsewhere():
-            self._post(self.publish_logged, key, frame, exclude)
-        else:
+        if _thread_id() == self._thread_id or self._loop is None:
             self.publish_logged(key, frame, exclude)
+        else:
+            self._post(self.publish_logged, key, frame, exclude)
 
     def publish_logged(self, key: str, frame: Frame, exclude: Client | None) -> None:
         """Publish for somebody who does not wait for the receipt: what fails is logged."""
         try:
-            result = self.publish_frame(key, frame, exclude)
+            if exclude is None:
+                result = self.broker.publish(Publication(key, frame))
+            else:
+                result = self.publish_frame(key, frame, exclude)
         except BrokerError as error:
-            logger.error("a broadcast failed: %s", error)
+            logger.error("a broadcast failed: %s", printable(str(error)))
             return
         if not isinstance(result, Receipt):
             result.add_done_callback(_log_failed_publish)
@@ -397,15 +404,16 @@ class Registry:
         members = self._rooms.get(publication.room)
         if members is None:
             return 0
-        exclude = None
-        if publication.exclude is not None:
-            exclude = self._clients.get(publication.exclude)
+        if publication.exclude is None:
+            self.fanout.publish(members, publication.frame)
+            return len(members.clients)
+        exclude = self._clients.get(publication.exclude)
         self.fanout.publish(members, publication.frame, exclude)
-        return len(members.clients) - (exclude in members.clients if exclude else 0)
+        return len(members.clients) - (exclude in members.clients)
 
     def send(self, client: Client, frame: Frame) -> bool:
         """See `Client.send`."""
-        if self._is_elsewhere():
+        if _thread_id() != self._thread_id and self._loop is not None:
             self._post(self.send, client, frame)
             return client.close_info is None
         if client.close_info is not None:
@@ -416,7 +424,13 @@ class Registry:
 
     def room(self, name: str) -> Room:
         """Return the room of that name; it need not have members. Raises `CommandError` (name)."""
-        return Room(self, check_room_name(name))
+        members = self._rooms.get(name) if type(name) is str else None
+        if members is not None and members.room is not None:
+            return members.room
+        room = Room(self, check_room_name(name))
+        if members is not None:
+            members.room = room
+        return room
 
     @property
     def everybody(self) -> Room:
@@ -502,7 +516,7 @@ class Registry:
     # Threads
 
     def _is_elsewhere(self) -> bool:
-        return threading.get_ident() != self._thread_id and self._loop is not None
+        return _thread_id() != self._thread_id and self._loop is not None
 
     def _post(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call `function` on the hub's thread: the one door for other threads."""
@@ -519,4 +533,4 @@ class Registry:
 def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         level = logging.ERROR if isinstance(error, BrokerError) else logging.CRITICAL
-        logger.log(level, "a broadcast failed: %s", error)
+        logger.log(level, "a broadcast failed: %s", printable(str(error)))

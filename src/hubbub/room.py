@@ -6,7 +6,7 @@ join to the last leave. A `Room` is a name and the hub, and is valid forever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import SettingsError
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class Members:
     """Who is in one room now. `dirty` says that something was published to it in this turn."""
 
-    __slots__ = ("clients", "dirty", "name", "policy")
+    __slots__ = ("clients", "dirty", "name", "policy", "room")
 
     def __init__(self, name: str, policy: SlowPolicy) -> None:
         self.name = name
         self.policy = policy
         self.clients: dict[Client, None] = {}
         self.dirty = False
+        self.room: Room | None = None
+        """What an application was given for this name last; its name need not be checked again."""
 
     def __repr__(self) -> str:
         return f"<Members {self.name or 'everybody'!r}: {len(self.clients)}>"
@@ -43,13 +45,11 @@ class Rooms:
         self._default = default
         self._policies = _checked_policies(policies)
         self._members: dict[str, Members] = {}
+        self.get: Callable[[str], Members | None] = self._members.get
+        """Return the members of a room, None when it is empty. Every publication asks."""
 
     def __len__(self) -> int:
         return len(self._members)
-
-    def get(self, room: str) -> Members | None:
-        """Return the members of `room`, None when it is empty."""
-        return self._members.get(room)
 
     def add(self, client: Client, room: str) -> Members:
         """Write `client` down as a member of `room`."""

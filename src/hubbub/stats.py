@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MAX_WORDS = 100
+"""How many reasons of refusals are told apart."""
+OTHER = "other"
+
 
 @dataclass(slots=True)
 class Stats:
@@ -38,7 +42,13 @@ class Stats:
     refused: dict[str, int] = field(default_factory=dict)
 
     def refuse(self, code: str) -> None:
-        """Count a refused handshake under the word that says why."""
+        """Count a refused handshake under the word that says why.
+
+        An application may make words of what clients send; from `MAX_WORDS` on, new ones count as
+        `OTHER`.
+        """
+        if code not in self.refused and len(self.refused) >= MAX_WORDS:
+            code = OTHER
         self.refused[code] = self.refused.get(code, 0) + 1
 
     def snapshot(self) -> dict[str, object]:

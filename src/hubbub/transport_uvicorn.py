@@ -267,8 +267,9 @@ class NativeTransport(asyncio.Protocol):
         left = TURN_FRAMES
         end = len(data)
         client = self._client
-        receive = self._hub.inbound.receive
-        limit = self._hub.settings.max_message_bytes
+        hub = self._hub
+        receive = hub.receive
+        limit = hub.max_message_bytes
         while end - position >= 2 and self._state == _OPEN and not self._paused:
             first, second = data[position], data[position + 1]
             if (first == 0x81 or first == 0x82) and 0x80 <= second < 0xFF and self._message is None:
@@ -285,15 +286,19 @@ class NativeTransport(asyncio.Protocol):
                         self._need = stop - position
                         break
                     position = stop
-                    payload = apply_mask(data[start:stop], data[start - 4 : start])
-                    frame = Frame(payload, first == 0x81)
-                    if first == 0x81 and not frame.has_text():
-                        self._fail_utf8()
-                    else:
-                        receive(client, frame)
                     left -= 1
                     if left <= 0:
                         self._rest_a_turn()
+                    payload = apply_mask(data[start:stop], data[start - 4 : start])
+                    if first == 0x82:
+                        receive(client, Frame(payload, False))
+                        continue
+                    try:
+                        text = payload.decode()
+                    except UnicodeDecodeError:
+                        self._fail_utf8()
+                    else:
+                        receive(client, Frame(payload, True, text))
                     continue
             used = self._take_other(data, position, end)
             if used == 0:
@@ -509,6 +514,8 @@ class Protocol(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # Its DEBUG lines show the handshake's headers, cookies and tokens among them.
+        self.conn.logger, self.conn.debug = _core_logger, False
         self._early = bytearray()
         self._is_claimed = False
         self._taken: NativeTransport | None = None
