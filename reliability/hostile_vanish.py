@@ -89,7 +89,7 @@ def _sockets(namespace: str, count: int) -> list[socket.socket]:
         return [socket.socket() for _ in range(count)]
 
 
-async def vanishes(scale: Scale, *, portable: bool = False) -> Outcome:
+async def vanishes(scale: Scale) -> Outcome:
     """Clients are there, and then every packet from and to them is lost."""
     count = scale.pick(50, 1000)
     ping_s, pong_s = scale.pick(1.0, 5.0), scale.pick(3.0, 10.0)
@@ -103,7 +103,6 @@ async def vanishes(scale: Scale, *, portable: bool = False) -> Outcome:
             moves=["dead"],
             host=cable.host,
             settings={"ping_interval_s": ping_s, "pong_timeout_s": pong_s},
-            portable=portable,
         ) as stage:
             sockets += await asyncio.to_thread(_sockets, cable.namespace, count)
             for number, sock in enumerate(sockets):

@@ -53,7 +53,6 @@ HOSTILE: dict[str, Trial] = {
     "over_clients_per_address": hostile_crowd.over_clients_per_address,
     "out_of_descriptors": hostile_crowd.out_of_descriptors,
     "vanishes": hostile_vanish.vanishes,
-    "vanishes_portable": partial(hostile_vanish.vanishes, portable=True),
     "lies_about_origin": hostile_lies.origin,
     "lies_about_host": hostile_lies.host,
     "lies_about_address": hostile_lies.forwarded_address,

@@ -91,12 +91,12 @@ class Stranger:
                     return int.from_bytes(payload[:2])
         return 1006
 
-    async def flood(self, chunk: bytes, seconds: float) -> int:
+    async def flood(self, chunk: bytes, seconds: float, most_bytes: int) -> int:
         """Send `chunk` again and again while the peer takes it; return how many bytes went."""
         loop = asyncio.get_running_loop()
         end, sent = loop.time() + seconds, 0
         with suppress(ConnectionError):
-            while loop.time() < end and not self.writer.is_closing():
+            while loop.time() < end and sent < most_bytes and not self.writer.is_closing():
                 self.writer.write(chunk)
                 sent += len(chunk)
                 with suppress(TimeoutError):

@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 START_S = 30.0
 PATIENCE_S = 30.0
 """How long a condition may take to come true before a trial has failed."""
+LONG_PATIENCE_S = 90.0
+"""How long a server may take to have worked off what a trial has left in the kernel's buffers."""
 KEPT_KIB = 12 * 1024
 """How much more memory a server may hold after a trial than before it. The allocator keeps some of
 what a crowd of sockets needed; what grows with the crowd would be more than this."""
@@ -157,12 +159,17 @@ class Victim:
         stats: dict[str, Any] = (await self.ask("/facts"))["stats"]
         return stats
 
-    async def until(self, condition: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+    async def until(
+        self,
+        condition: Callable[[dict[str, Any]], bool],
+        what: str,
+        patience_s: float = PATIENCE_S,
+    ) -> dict[str, Any]:
         """Wait for `condition` of the facts to be true; raise `TimeoutError` with them if it is not."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not condition(facts := await self.ask("/facts")):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {PATIENCE_S:g} s in vain for {what}: {facts}")
+                raise TimeoutError(f"waited {patience_s:g} s in vain for {what}: {facts}")
             await asyncio.sleep(0.05)
         return facts
 
@@ -329,6 +336,7 @@ async def _conclude(
                 facts["stats"]["clients"] <= count and facts["descriptors"] <= before["descriptors"]
             ),
             "the others to be gone",
+            LONG_PATIENCE_S,
         )
     outcome.rss_peak_kib = victim.peak_kib()
     last = int((await victim.ask("/silence?on=1"))["number"])
