@@ -115,7 +115,9 @@ async def _flood(
                     one.stop_reading()
                 strangers.append(one)
             ends = [asyncio.create_task(one.close_code()) for one in strangers] if codes else []
-            sent = sum(await asyncio.gather(*(one.flood(chunk, seconds, most_bytes) for one in strangers)))
+            sent = sum(
+                await asyncio.gather(*(one.flood(chunk, seconds, most_bytes) for one in strangers))
+            )
             await _note_codes(stage, ends, codes)
         stage.outcome.found["MB sent"] = round(sent / 1e6, 1)
         stage.outcome.expect(sent >= len(chunk), "the flood did not flow")
