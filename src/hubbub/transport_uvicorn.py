@@ -26,6 +26,7 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from .deflate import Inflater, negotiate, slack_bytes
 from .errors import ABNORMAL, INVALID_DATA
 from .frame import Batch, Frame
 from .limits import scrub_query
@@ -89,6 +90,8 @@ class NativeTransport(asyncio.Protocol):
         "raw_write",
         "writable",
     )
+
+    deflates = False
 
     def __init__(
         self, hub: Registry, socket: asyncio.Transport, server_connections: set[Any]
@@ -321,7 +324,7 @@ class NativeTransport(asyncio.Protocol):
                     self._need = header
                     return 0
                 length = int.from_bytes(data[position + 2 : position + header])
-            limit = self._hub.settings.max_message_bytes
+            limit = self._frame_limit()
             is_over = limit is not None and length > limit
             size = header if is_over else header + 4 + length
         if end - position < size:
@@ -333,10 +336,14 @@ class NativeTransport(asyncio.Protocol):
     # The core's lane
 
     def _use_core(self) -> ServerProtocol:
-        if self._core is None:
-            limit = self._hub.settings.max_message_bytes
-            self._core = ServerProtocol(state=OPEN, max_size=limit, logger=_core_logger)
-        return self._core
+        core = self._core
+        if core is None:
+            limit = self._frame_limit()
+            core = self._core = ServerProtocol(state=OPEN, max_size=limit, logger=_core_logger)
+        return core
+
+    def _frame_limit(self) -> int | None:
+        return self._hub.settings.max_message_bytes
 
     def _feed(self, data: bytes) -> None:
         core = self._use_core()
@@ -468,6 +475,29 @@ class NativeTransport(asyncio.Protocol):
 _OPCODES = frozenset(int(opcode) for opcode in Opcode)
 
 
+class DeflatingTransport(NativeTransport):
+    """The socket of a client that negotiated permessage-deflate without context takeover.
+
+    It holds nothing that other sockets do not: what inflates belongs to the core, and ends with
+    the message.
+    """
+
+    __slots__ = ()
+    deflates = True
+
+    def _use_core(self) -> ServerProtocol:
+        is_new = self._core is None
+        core = super()._use_core()
+        if is_new:
+            limit = self._hub.settings.max_message_bytes
+            core.extensions = [Inflater(0 if limit is None else slack_bytes(limit))]
+        return core
+
+    def _frame_limit(self) -> int | None:
+        limit = self._hub.settings.max_message_bytes
+        return None if limit is None else limit + slack_bytes(limit)
+
+
 class Protocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, with a door through which a hub takes the socket over.
 
@@ -486,6 +516,7 @@ class Protocol(WebSocketsSansIOProtocol):
         self._early = bytearray()
         self._is_claimed = False
         self._taken: NativeTransport | None = None
+        self._transport_class = NativeTransport
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket; what comes during the handshake is kept until its end."""
@@ -518,14 +549,20 @@ class Protocol(WebSocketsSansIOProtocol):
             self._early.clear()
             super().data_received(early)
 
-    def claim(self) -> None:
+    def claim(self, *, deflate: bool) -> None:
         """Say, before the handshake is accepted, that a hub will take the socket.
 
-        uvicorn's per-connection compression is not offered then: the hub frames by itself.
+        uvicorn's per-connection compression is not offered then: the hub frames by itself, and
+        deflates by itself if `deflate` and the client has made an offer that can be met.
+        Raises `Refused` for offers that cannot be read.
         """
+        answer = negotiate(self.request.headers) if deflate else None
         self._is_claimed = True
         self.conn.extensions = []
         self.response.headers.pop("Sec-WebSocket-Extensions", None)
+        if answer is not None:
+            self._transport_class = DeflatingTransport
+            self.response.headers["Sec-WebSocket-Extensions"] = answer
 
     def detach(self, hub: Registry) -> NativeTransport | None:
         """Hand the socket over, after the handshake was accepted; None if it is gone already.
@@ -537,7 +574,7 @@ class Protocol(WebSocketsSansIOProtocol):
             return None
         self.stop_keepalive()
         self.connections.discard(self)
-        taken = self._taken = NativeTransport(hub, socket, self.connections)
+        taken = self._taken = self._transport_class(hub, socket, self.connections)
         self.transport = cast(asyncio.Transport, _TakenSocket())
         socket.set_protocol(taken)
         # uvicorn sets this object as the protocol after its first call of data_received, which
