@@ -6,6 +6,7 @@ calls it. Both work with what `websockets` has for RFC 7692.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 from websockets.datastructures import Headers
@@ -23,6 +24,7 @@ from .errors import Refused
 from .frame import DEFLATE_WINDOW_BITS
 
 _LARGEST_WINDOW_BITS = 15
+_TAIL = b"\x00\x00\xff\xff"
 
 
 class _SharedFactory(ServerPerMessageDeflateFactory):
@@ -74,6 +76,20 @@ def slack_bytes(limit: int) -> int:
     `deflateBound`).
     """
     return limit // 8 + 64
+
+
+def inflate(data: bytes, limit: int | None) -> bytes | None:
+    """Return what the payload of a whole message says (RFC 7692 section 7.2.2).
+
+    None for data that is faulty, or says more than `limit` bytes (None: no limit); never more than
+    that is inflated.
+    """
+    inflater = zlib.decompressobj(-_LARGEST_WINDOW_BITS)
+    try:
+        payload = inflater.decompress(data + _TAIL, 0 if limit is None else limit + 1)
+    except zlib.error:
+        return None
+    return payload if limit is None or len(payload) <= limit else None
 
 
 class Inflater(PerMessageDeflate):
