@@ -500,7 +500,7 @@ class DeflatingTransport(NativeTransport):
     def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Inflate the common frame here: a whole message, right and under 64 KiB.
 
-        Browsers send nothing else, and the core takes five times as long. What is faulty, too
+        Browsers send nothing else, and the core takes seven times as long. What is faulty, too
         large, or not whole yet is left to it.
         """
         first, second = data[position], data[position + 1]
