@@ -17,8 +17,8 @@ TEXT = 0x1
 BINARY = 0x2
 
 DEFLATE_WINDOW_BITS = 12
-"""The window of what is deflated: 4 KiB. There is one for all clients, so that one form serves all;
-twice to eight times as much saved no byte in messages of 8 KiB."""
+"""The window of what is deflated: 4 KiB. There is one for all clients, so that one form serves all.
+A window of 32 KiB makes messages of 64 KiB two percent shorter, and those of 8 KiB no shorter."""
 _DEFLATE_LEVEL = 6
 _DEFLATE_MEMORY_LEVEL = 5
 _RSV1 = 0x40

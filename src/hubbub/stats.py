@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 class Stats:
     """Counters since the hub was made. All count events, except the `bytes_` ones.
 
-    `bytes_in` counts message payloads, `bytes_out` whole frames with their headers.
+    `bytes_in` counts message payloads, inflated if need be; `bytes_out` whole frames with their
+    headers, as they go to the client.
     """
 
     total_clients: int = 0
