@@ -48,14 +48,20 @@ PACKAGES = ("hubbub", "uvicorn", "uvloop", "websockets", "fastapi")
 UVICORN = (sys.executable, "-m", "uvicorn", "--port", "{port}", "--log-level", "warning")
 LOOPS = ("--loop", "uvloop", "--http", "httptools")
 HUB = (*UVICORN, *LOOPS, "--ws", "hubbub:Protocol", "hubbub_server:app")
-BARE = (*UVICORN, *LOOPS, "--ws", "websockets-sansio", "--ws-per-message-deflate")
+BARE = (*UVICORN, *LOOPS, "--ws", "websockets-sansio", "--ws-ping-interval", "0")
+DEFLATE = "--ws-per-message-deflate"
 SHARED = ("env", "HUBBUB_COMPRESSION=shared", "HUBBUB_COMPRESSION_MIN_BYTES=0")
 SERVERS = (
     Contestant("hubbub-off", "Hubbub, off", "python", HUB),
     Contestant("hubbub-shared", "Hubbub, shared", "python", (*SHARED, *HUB)),
-    Contestant("uvicorn-off", "uvicorn, off", "python", (*BARE, "false", "asgi_server:app")),
     Contestant(
-        "uvicorn-deflate", "uvicorn, per client", "python", (*BARE, "true", "asgi_server:app")
+        "uvicorn-off", "uvicorn, off", "python", (*BARE, DEFLATE, "false", "asgi_server:app")
+    ),
+    Contestant(
+        "uvicorn-deflate",
+        "uvicorn, per client",
+        "python",
+        (*BARE, DEFLATE, "true", "asgi_server:app"),
     ),
 )
 
@@ -105,7 +111,10 @@ class Peer:
 
     def take(self) -> None:
         """Read what is there, and count it."""
-        data = self._rest + self.socket.recv(2**20)
+        more = self.socket.recv(2**20)
+        if not more:
+            raise RuntimeError("the server has closed a connection")
+        data = self._rest + more
         position, end = 0, len(data)
         while end - position >= 2:
             length, start = data[position + 1], position + 2
@@ -114,6 +123,8 @@ class Peer:
                 length = int.from_bytes(data[position + 2 : start])
             if start + length > end:
                 break
+            if data[position] & 0x08:
+                raise RuntimeError("a ping or a close, where only messages are counted")
             if self.kept is not None:
                 self.kept.append(data[position : position + 1] + data[start : start + length])
             self.frames += 1
