@@ -62,6 +62,12 @@ def test_what_the_machine_lacks() -> None:
     assert warned(Machine(), max_clients=10**9, outbox_max_bytes=10**9) == set()
 
 
+def test_compression_is_worth_a_note() -> None:
+    dangers = find_dangers(Settings(compression="shared"), MACHINE)
+    notes = {danger.about: danger for danger in dangers if danger.level == "note"}
+    assert "secret" in notes["compression"].text
+
+
 def test_warnings_come_first() -> None:
     settings = Settings(origins=("*",), client_id_from_query=True)
     levels = [danger.level for danger in find_dangers(settings, MACHINE)]

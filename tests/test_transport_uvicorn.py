@@ -16,6 +16,7 @@ from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
+import hubbub
 from hubbub import Client, Frame, Hub, Protocol
 from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, deflate, frame, raw_connect
 from serving import PATIENCE_S, Served, nothing, serve, take, until
@@ -621,3 +622,16 @@ async def test_the_ws_package_of_node_understands_it() -> None:
         assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
         await until(lambda: reasons == ["permessage-deflate"])
     assert hub.stats()["bytes_out"] < 1000
+
+
+async def test_the_python_client_negotiates_it_by_itself() -> None:
+    hub = echo_hub(compression="shared", max_message_bytes=2**16)
+    async with (
+        serve(hub.mount(nothing)) as served,
+        hubbub.connect(served.ws(), proxy=None) as connection,
+    ):
+        for text in (LONG * 50, "short"):
+            await connection.send(text)
+            assert await asyncio.wait_for(anext(connection), PATIENCE_S) == text
+        assert next(iter(hub)).transport.deflates
+        assert hub.stats()["bytes_out"] < 1000

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from .client import Client
-from .fanout import Fanout
+from .fanout import MAX_SHARED_WRITE_BYTES, Fanout
 from .frame import Batch, DeflatedBatch, Frame
 from .outbox import Entry
 from .room import Members
@@ -42,10 +42,16 @@ class SharedDeflateFanout(Fanout):
         indices: list[int],
         pending: list[tuple[Members | Client, Frame, Client | None]],
     ) -> None:
-        if client.transport.deflates:
-            self._deliver_personal(client, indices, pending)
-        else:
+        if not client.transport.deflates:
             super()._deliver_direct(client, indices, pending)
+            return
+        wire = pending[indices[0]][1].deflated(self._min_bytes)
+        if len(indices) == 1 and client.fast and len(wire) <= MAX_SHARED_WRITE_BYTES:
+            client.raw_write(wire)  # type: ignore[misc]
+            self._stats.messages_out += 1
+            self._stats.bytes_out += len(wire)
+        else:
+            self._deliver_personal(client, indices, pending)
 
     def _deliver(
         self, clients: list[Client], batch: Batch, entries: Callable[[], Iterable[Entry]]
