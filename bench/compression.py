@@ -228,10 +228,10 @@ def measure_all(repeats: int) -> Run:
     BUILD.mkdir(exist_ok=True)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     cores = Cores.choose()
+    runs: dict[str, list[Run]] = {}
+    load, about = os.getloadavg()[0], machine.describe()
     if cores.generator is not None:
         os.sched_setaffinity(0, {cores.generator})
-    runs: dict[str, list[Run]] = {}
-    load = os.getloadavg()[0]
     for repeat in range(repeats):
         for size in SIZES:
             for contestant in SERVERS:
@@ -245,7 +245,7 @@ def measure_all(repeats: int) -> Run:
         "clients": CLIENTS,
         "messages": MESSAGES,
         "load_before": round(load, 1),
-        "machine": machine.describe(),
+        "machine": about,
         "commit": machine.commit(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "runs": runs,
