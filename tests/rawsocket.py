@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -34,12 +35,27 @@ def frame(
     return head + key + bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
 
 
+def deflate(data: bytes, *, level: int = 6, final: bool = True) -> bytes:
+    """Return `data` deflated, as the payload of a message (RFC 7692 section 7.2.1)."""
+    deflater = zlib.compressobj(level, wbits=-15)
+    deflated = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    return deflated[:-4] if final else deflated
+
+
+def inflate(payload: bytes) -> bytes:
+    """Return what a whole message says (RFC 7692 section 7.2.2), in a window of 4 KiB."""
+    return zlib.decompressobj(wbits=-12).decompress(payload + b"\x00\x00\xff\xff")
+
+
 class RawSocket:
     """One connection after its handshake."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str = ""
+    ) -> None:
         self.reader = reader
         self.writer = writer
+        self.head = head
         self._transport = cast(asyncio.Transport, writer.transport)
 
     async def send(self, data: bytes) -> None:
@@ -51,16 +67,27 @@ class RawSocket:
         """Receive one frame: its opcode and payload."""
         return await asyncio.wait_for(self._recv(), PATIENCE_S)
 
+    async def recv_deflated(self) -> tuple[int, bytes, bool]:
+        """Receive one frame: its opcode, its payload, inflated if need be, and whether it was."""
+        first, payload = await asyncio.wait_for(self._recv_any(), PATIENCE_S)
+        assert first & 0xB0 == 0x80, "a server's frame is final, and RSV1 alone may be set"
+        is_deflated = bool(first & 0x40)
+        return first & 0x0F, inflate(payload) if is_deflated else payload, is_deflated
+
     async def _recv(self) -> tuple[int, bytes]:
-        first, second = await self.reader.readexactly(2)
+        first, payload = await self._recv_any()
         assert first & 0xF0 == 0x80, "a server's frame is final, without reserved bits"
+        return first & 0x0F, payload
+
+    async def _recv_any(self) -> tuple[int, bytes]:
+        first, second = await self.reader.readexactly(2)
         assert not second & 0x80, "a server never masks"
         length = second
         if length == 126:
             (length,) = struct.unpack("!H", await self.reader.readexactly(2))
         elif length == 127:
             (length,) = struct.unpack("!Q", await self.reader.readexactly(8))
-        return first & 0x0F, await self.reader.readexactly(length)
+        return first, await self.reader.readexactly(length)
 
     async def recv_close(self) -> tuple[int, str]:
         """Receive frames until the close frame; return its code and reason."""
@@ -101,7 +128,7 @@ async def raw_connect(
     try:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         assert head.startswith(b"HTTP/1.1 101 "), head
-        yield RawSocket(reader, writer)
+        yield RawSocket(reader, writer, head.decode())
     finally:
         writer.transport.abort()
         # The transport's end is told one turn later.

@@ -94,22 +94,31 @@ WAYS = {
 }
 """Whether the transport is the native one, and whether the event loop is uvloop's."""
 
+DEFLATED = "native-deflated"
+DEFLATED_WAYS = {**WAYS, DEFLATED: (True, True)}
+"""The ways, and one on which everything is deflated both ways; the hub's settings are the test's."""
+DEFLATED_ENVIRONMENT = {"HUBBUB_COMPRESSION": "shared", "HUBBUB_COMPRESSION_MIN_BYTES": "0"}
+
 
 class Venue:
     """A served hub, and sockets to it that are closed at the end."""
 
-    def __init__(self, hub: Hub, served: Served, stack: AsyncExitStack) -> None:
+    def __init__(self, hub: Hub, served: Served, stack: AsyncExitStack, way: str) -> None:
         self.hub = hub
         self.served = served
         self._stack = stack
+        self._compression = "deflate" if way == DEFLATED else None
 
     async def join(self, path: str = "/ws", **options: Any) -> ClientConnection:
         """Connect one more socket, and wait until the hub knows it."""
+        options.setdefault("compression", self._compression)
         before = self.hub.stats()["total_clients"]
         client: ClientConnection = await self._stack.enter_async_context(
             self.served.connect(path, **options)
         )
         await until(lambda: self.hub.stats()["total_clients"] > before)
+        names = [extension.name for extension in client.protocol.extensions]
+        assert names == ([] if options["compression"] is None else ["permessage-deflate"])
         return client
 
     async def crowd(self, count: int) -> list[ClientConnection]:
@@ -125,9 +134,9 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 @asynccontextmanager
 async def venue(hub: Hub, way: str, **config: Any) -> AsyncIterator[Venue]:
     """Serve `hub` at /ws, in one of `WAYS`."""
-    native, _ = WAYS[way]
+    native, _ = DEFLATED_WAYS[way]
     async with (
         serve(hub.mount(nothing), native=native, **config) as served,
         AsyncExitStack() as stack,
     ):
-        yield Venue(hub, served, stack)
+        yield Venue(hub, served, stack, way)

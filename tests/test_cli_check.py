@@ -123,6 +123,12 @@ def test_what_can_be_seen_of_an_authenticate_handler(handler: Any, words: str | 
     assert words is None or words in texts[0]
 
 
+def test_compression_is_worth_a_note() -> None:
+    dangers = find_dangers(Settings(compression="shared"), MACHINE)
+    notes = {danger.about: danger for danger in dangers if danger.level == "note"}
+    assert "secret" in notes["compression"].text
+
+
 def test_warnings_come_first() -> None:
     settings = Settings(origins=("*",), client_id_from_query=True)
     levels = [danger.level for danger in find_dangers(settings, MACHINE)]

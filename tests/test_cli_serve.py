@@ -30,6 +30,7 @@ from hubbub.errors import SettingsError
 from hubbub.settings import rows, shown
 
 VALUES = {
+    "compression": "shared",
     "slow_policy": "drop_newest",
     "origins": "https://example.com",
     "client_id_from_query": "yes",

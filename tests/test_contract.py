@@ -26,21 +26,34 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import hubbub
 from hubbub import Client, Close, CommandError, Disconnected, Frame, Handshake, Hub, Identity
-from serving import PATIENCE_S, WAYS, nothing, serve, take, until, venue
+from serving import (
+    DEFLATED,
+    DEFLATED_ENVIRONMENT,
+    DEFLATED_WAYS,
+    PATIENCE_S,
+    nothing,
+    serve,
+    take,
+    until,
+    venue,
+)
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    """The transport and the event loop of a test."""
+@pytest.fixture(params=DEFLATED_WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The transport and the event loop of a test, and whether messages are deflated."""
+    if request.param == DEFLATED:
+        for name, text in DEFLATED_ENVIRONMENT.items():
+            monkeypatch.setenv(name, text)
     return str(request.param)
 
 
 @pytest.fixture
 def anyio_backend(way: str) -> tuple[str, dict[str, Any]]:
     """The event loop that goes with the way."""
-    return "asyncio", {"use_uvloop": WAYS[way][1]}
+    return "asyncio", {"use_uvloop": DEFLATED_WAYS[way][1]}
 
 
 @dataclasses.dataclass
@@ -626,7 +639,7 @@ async def test_shutdown_says_1012_to_everybody(way: str) -> None:
     gone: list[int] = []
     hub.on_disconnect(lambda client, close: gone.append(close.code))
     async with AsyncExitStack() as stack:
-        async with serve(hub.mount(nothing), native=WAYS[way][0]) as served:
+        async with serve(hub.mount(nothing), native=DEFLATED_WAYS[way][0]) as served:
             sockets = [await stack.enter_async_context(served.connect()) for _ in range(30)]
             await until(lambda: len(hub) == 30)
         for socket in sockets:

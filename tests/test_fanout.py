@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -63,10 +64,16 @@ STEPS = st.lists(
 )
 
 
-async def replay(steps: list[tuple[str, Any, Any]], lanes: list[bool]) -> None:
-    hub, model = Hub(outbox_max_entries=10_000), Model()
+async def replay(
+    steps: list[tuple[str, Any, Any]],
+    lanes: list[bool],
+    join: Callable[..., MemoryClient] = connect,
+    **options: Any,
+) -> None:
+    """Do the steps to a hub and to the model; compare what every client got."""
+    hub, model = Hub(outbox_max_entries=10_000, **options), Model()
     await hub.start()
-    peers = [connect(hub, fast=lane) for lane in lanes]
+    peers = [join(hub, fast=lane) for lane in lanes]
     for count, (what, a, b) in enumerate(steps):
         text = f"{count} {'x' * (count * 7 % 200)}"
         if what == "publish":

@@ -14,10 +14,12 @@ import pydantic
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as Reference
 from websockets.frames import Opcode
 
-from hubbub.frame import BINARY, TEXT, Batch, Frame, encode, header
+import hubbub.frame
+from hubbub.frame import BINARY, TEXT, Batch, DeflatedBatch, Frame, encode, header
 
 
 @dataclasses.dataclass
@@ -210,3 +212,59 @@ def test_a_batch_is_its_frames_behind_one_another(messages: list[str | bytes]) -
 def test_a_batch_of_one_shares_the_bytes_of_its_frame() -> None:
     frame = encode("alone")
     assert Batch([frame]).wire is frame.wire
+
+
+def inflated(wire: bytes) -> tuple[Opcode, bytes]:
+    """Read one frame of a server with websockets' own extension."""
+    length, start = wire[1], 2
+    if length == 126:
+        length, start = int.from_bytes(wire[2:4]), 4
+    elif length == 127:
+        length, start = int.from_bytes(wire[2:10]), 10
+    assert len(wire) == start + length
+    reader = PerMessageDeflate(True, True, 12, 12)
+    got = reader.decode(Reference(Opcode(wire[0] & 15), wire[start:], rsv1=bool(wire[0] & 0x40)))
+    return got.opcode, bytes(got.data)
+
+
+@given(st.binary(max_size=300) | st.integers(0, 70_000).map(lambda n: b"abc" * n), st.booleans())
+@example(b"", True)
+def test_the_deflated_form_says_the_same_and_is_never_longer(payload: bytes, is_text: bool) -> None:
+    frame = Frame(payload, is_text)
+    wire = frame.deflated(0)
+    assert inflated(wire) == (Opcode.TEXT if is_text else Opcode.BINARY, payload)
+    assert len(wire) <= len(frame.wire)
+    assert (wire[0] & 0x40 == 0) == (wire == frame.wire), "what is not shorter goes out plain"
+
+
+@pytest.mark.parametrize(("size", "is_deflated"), [(99, False), (100, True), (101, True)])
+def test_small_payloads_go_out_plain(size: int, is_deflated: bool) -> None:
+    frame = Frame(b"a" * size, True)
+    assert bool(frame.deflated(100)[0] & 0x40) == is_deflated
+    assert frame.wire[0] == 0x81, "the plain form is there as well"
+
+
+@pytest.mark.parametrize("payload", [b"a" * 500, bytes(range(256))], ids=["shorter", "not shorter"])
+def test_a_frame_is_deflated_once(payload: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    deflate = hubbub.frame.deflate
+
+    def counted(data: bytes) -> bytes:
+        calls.append(data)
+        return deflate(data)
+
+    monkeypatch.setattr(hubbub.frame, "deflate", counted)
+    frame = Frame(payload, False)
+    assert frame.deflated(0) is frame.deflated(1)
+    batches = [DeflatedBatch([frame, encode("small"), frame], 100) for _ in range(3)]
+    assert {batch.wire for batch in batches} == {
+        frame.deflated(0) + b"\x81\x05small" + frame.deflated(0)
+    }
+    assert len(calls) == 1
+
+
+def test_a_deflated_batch_stays_one_when_only_its_last_message_is_kept() -> None:
+    first, last = encode("a" * 500), encode("b" * 500)
+    assert DeflatedBatch([first, last], 0).last().wire is last.deflated(0)
+    assert Batch([first, last]).last().wire is last.wire
+    assert DeflatedBatch([last], 1000).last().wire is last.wire

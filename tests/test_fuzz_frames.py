@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from hubbub import Frame, Handshake, Hub, Identity
-from hubbub.transport_uvicorn import NativeTransport
-from rawsocket import frame
+from hubbub.deflate import slack_bytes
+from hubbub.transport_uvicorn import DeflatingTransport, NativeTransport
+from rawsocket import deflate, frame
 
 LIMIT = 300
 
@@ -58,7 +61,7 @@ Outcome = tuple[list[tuple[bool, bytes]], int | None, list[bytes]]
 """The messages, the code of the close frame that was written, the pongs."""
 
 
-async def ours(pieces: list[bytes]) -> Outcome:
+async def ours(pieces: list[bytes], kind: type[NativeTransport] = NativeTransport) -> Outcome:
     """Feed `pieces` to the native transport."""
     hub = Hub(max_message_bytes=LIMIT)
     await hub.start()
@@ -72,7 +75,7 @@ async def ours(pieces: list[bytes]) -> Outcome:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context))
     socket = FakeSocket()
-    transport = NativeTransport(hub, socket, set())
+    transport = kind(hub, socket, set())
     hub.register(transport, "fuzz", Identity(), Handshake("/", {}))
     for piece in pieces:
         if socket.is_over:
@@ -90,9 +93,16 @@ async def ours(pieces: list[bytes]) -> Outcome:
     return messages, code, pongs
 
 
-def theirs(pieces: list[bytes]) -> Outcome:
-    """Feed `pieces` to the core alone."""
+def theirs(pieces: list[bytes], *, deflates: bool = False) -> Outcome:
+    """Feed `pieces` to the core alone.
+
+    The core's limit is one of frames as they come; with `deflates` it leaves them the room to have
+    grown, and what they inflate to is counted here.
+    """
     core = ServerProtocol(state=OPEN, max_size=LIMIT)
+    if deflates:
+        core = ServerProtocol(state=OPEN, max_size=LIMIT + slack_bytes(LIMIT))
+        core.extensions = [PerMessageDeflate(True, True, 15, 15)]
     messages: list[tuple[bool, bytes]] = []
     parts: list[bytes] = []
     is_text = False
@@ -107,6 +117,9 @@ def theirs(pieces: list[bytes]) -> Outcome:
                 is_text, parts = event.opcode is Opcode.TEXT, []
             if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 parts.append(bytes(event.data))
+                if sum(map(len, parts)) > LIMIT:
+                    code = 1009
+                    break
                 if event.fin:
                     payload = b"".join(parts)
                     if is_text and not is_utf8(payload):
@@ -211,3 +224,78 @@ def test_both_lanes_agree_on_the_edges_of_length(size: int) -> None:
         data = frame(opcode, b"a" * size)
         check([data])
         check([data[i : i + 1] for i in range(len(data))])
+
+
+def in_frames(opcode: int, pieces: list[bytes]) -> bytes:
+    """Return one deflated message in as many frames as there are pieces."""
+    return b"".join(
+        frame(
+            opcode if index == 0 else 0,
+            piece,
+            fin=index == len(pieces) - 1,
+            rsv=4 if index == 0 else 0,
+        )
+        for index, piece in enumerate(pieces)
+    )
+
+
+@st.composite
+def deflated_messages(draw: st.DrawFn) -> bytes:
+    """Draw a message, deflated rightly or with a byte of it changed, whole or in fragments."""
+    payload = draw(payloads | st.integers(LIMIT - 2, 100 * LIMIT).map(bytes))
+    data = bytearray(deflate(payload, level=draw(st.sampled_from([0, 1, 6]))))
+    if data and draw(st.integers(0, 4)) == 0:
+        data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(1, 255))
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=3)))
+    edges = [0, *cuts, len(data)]
+    pieces = [bytes(data[a:b]) for a, b in itertools.pairwise(edges)]
+    return in_frames(draw(st.sampled_from([1, 2])), pieces)
+
+
+deflated_streams = st.lists(
+    st.one_of(
+        deflated_messages(),
+        deflated_messages(),
+        rights,
+        parts,
+        wrongs,
+        st.builds(frame, st.sampled_from([0, 1, 2, 8, 9]), st.binary(max_size=12), rsv=st.just(4)),
+    ),
+    max_size=8,
+)
+
+
+def check_deflating(pieces: list[bytes]) -> None:
+    expected = theirs(pieces, deflates=True)
+    got = asyncio.run(ours(pieces, DeflatingTransport))
+    assert got[0] == expected[0]
+    if got[1] != expected[1]:
+        # A frame with two faults is closed for the one that is looked at first.
+        assert {got[1], expected[1]} == {1002, 1009}
+    if expected[1] is None:
+        assert got[2] == expected[2]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(deflated_streams, st.data())
+def test_both_lanes_agree_on_deflated_streams(stream: list[bytes], data: st.DataObject) -> None:
+    joined = b"".join(stream)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(joined)), max_size=10)))
+    edges = [0, *cuts, len(joined)]
+    check_deflating([joined[a:b] for a, b in itertools.pairwise(edges) if a < b])
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("size", [0, 1, LIMIT - 1, LIMIT, LIMIT + 1, 1000 * LIMIT])
+def test_a_deflated_message_is_measured_by_what_it_inflates_to(size: int, level: int) -> None:
+    payload = random.Random(size).randbytes(size) if size <= LIMIT + 1 else bytes(size)
+    data = in_frames(2, [deflate(payload, level=level)])
+    check_deflating([data])
+    check_deflating([data[i : i + 1] for i in range(min(len(data), 700))])
+    messages, code, _ = asyncio.run(ours([data], DeflatingTransport))
+    assert (messages, code) == (([(False, payload)], None) if size <= LIMIT else ([], 1009))
+
+
+def test_a_deflated_frame_without_the_extension_is_an_error() -> None:
+    messages, code, _ = asyncio.run(ours([in_frames(1, [deflate(b"hello")])]))
+    assert (messages, code) == ([], 1002)

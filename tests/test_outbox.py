@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub.frame import Batch, Frame
+from hubbub.frame import Batch, DeflatedBatch, Frame
 from hubbub.outbox import Entry, Outbox, Overflow
 from hubbub.settings import SLOW_POLICIES, SlowPolicy
 
@@ -188,3 +188,22 @@ def test_rooms_that_share_one_batch_are_told_apart() -> None:
     outbox.push(Entry(shared, "latest", "blue"))
     assert outbox.push(Entry(shared, "latest", "blue")) == 1
     assert len(outbox) == 2
+
+
+@pytest.mark.parametrize("policy", SLOW_POLICIES)
+def test_deflated_messages_count_as_what_will_be_written(policy: SlowPolicy) -> None:
+    outbox = Outbox(10, 1000)
+    frame = Frame(b"a" * 5000, True)
+    outbox.push(Entry(DeflatedBatch([frame], 0), policy, "red"))
+    assert outbox.nbytes == len(frame.deflated(0)) < 100
+    batch = outbox.pop()
+    assert batch is not None
+    assert batch.wire is frame.deflated(0)
+    assert outbox.nbytes == 0
+
+
+def test_latest_keeps_the_form_of_the_client() -> None:
+    outbox = Outbox(10, 1000)
+    frames = [Frame(letter * 5000, True) for letter in (b"a", b"b")]
+    assert outbox.push(Entry(DeflatedBatch(frames, 0), "latest", "red")) == 1
+    assert outbox.nbytes == len(frames[1].deflated(0))

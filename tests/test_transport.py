@@ -19,7 +19,7 @@ def test_the_contract_is_small_and_says_what_is_owed() -> None:
     assert len(METHODS) <= MOST_METHODS
     for name in METHODS:
         assert inspect.getdoc(getattr(Transport, name)), name
-    assert set(inspect.get_annotations(Transport)) == {"writable", "raw_write"}
+    assert set(inspect.get_annotations(Transport)) == {"writable", "raw_write", "deflates"}
 
 
 @pytest.mark.parametrize("implementation", [PortableTransport, NativeTransport, MemoryTransport])

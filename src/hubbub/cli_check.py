@@ -137,6 +137,11 @@ def _of_input(settings: Settings) -> Iterator[Danger]:
             "a client may send as fast as it can; everybody hears it where messages are passed on"
         )
         yield Danger("note", "messages_per_second", text)
+    if settings.compression == "shared":
+        text = (
+            "a secret and text that others choose, in one message, give the secret away by length"
+        )
+        yield Danger("note", "compression", text)
     if settings.client_id_from_query:
         text = "client ids are wishes then, never a proof of who somebody is"
         yield Danger("note", "client_id_from_query", text)

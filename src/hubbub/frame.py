@@ -7,6 +7,7 @@ the hub's verbs, `wire` by the fan-out.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,13 @@ import msgspec
 
 TEXT = 0x1
 BINARY = 0x2
+
+DEFLATE_WINDOW_BITS = 12
+"""The window of what is deflated: 4 KiB. There is one for all clients, so that one form serves all.
+A window of 32 KiB makes messages of 64 KiB two percent shorter, and those of 8 KiB no shorter."""
+_DEFLATE_LEVEL = 6
+_DEFLATE_MEMORY_LEVEL = 5
+_RSV1 = 0x40
 
 _pack_short = struct.Struct("!BBH").pack
 _pack_long = struct.Struct("!BBQ").pack
@@ -33,6 +41,18 @@ _SHORT_TEXT = tuple(header(TEXT, length) for length in range(126))
 _SHORT_BINARY = tuple(header(BINARY, length) for length in range(126))
 
 
+def deflate(payload: bytes) -> bytes:
+    """Return `payload` as a deflated message carries it (RFC 7692 section 7.2.1).
+
+    It refers to nothing that was sent before, so every client that negotiated
+    `server_no_context_takeover` can inflate it.
+    """
+    deflater = zlib.compressobj(
+        _DEFLATE_LEVEL, zlib.DEFLATED, -DEFLATE_WINDOW_BITS, _DEFLATE_MEMORY_LEVEL
+    )
+    return (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
 class Frame:
     """One message: `payload` bytes, and whether it `is_text`.
 
@@ -41,7 +61,9 @@ class Frame:
     convention; two threads that ask for `wire` at once build the same bytes twice, no more.
     """
 
-    __slots__ = ("_text", "_wire", "is_text", "payload")
+    # Most frames are never deflated: `_deflated` is unset until then, and costs them no time.
+    __slots__ = ("_deflated", "_text", "_wire", "is_text", "payload")
+    _deflated: bytes
 
     def __init__(self, payload: bytes, is_text: bool, text: str | None = None) -> None:
         self.payload = payload
@@ -63,6 +85,25 @@ class Frame:
                 wire = header(TEXT if self.is_text else BINARY, length) + payload
             self._wire = wire
         return wire
+
+    def deflated(self, min_bytes: int) -> bytes:
+        """Return the wire form for clients that negotiated permessage-deflate (RFC 7692).
+
+        That is `wire` when the payload is smaller than `min_bytes`, and when deflating would not
+        make it shorter: a message without RSV1 may stand between deflated ones (section 6.1).
+        """
+        if len(self.payload) < min_bytes:
+            return self.wire
+        try:
+            return self._deflated
+        except AttributeError:
+            payload = deflate(self.payload)
+        if len(payload) < len(self.payload):
+            opcode = TEXT if self.is_text else BINARY
+            self._deflated = header(_RSV1 | opcode, len(payload)) + payload
+        else:
+            self._deflated = self.wire
+        return self._deflated
 
     @property
     def text(self) -> str:
@@ -144,5 +185,32 @@ class Batch:
             self._wire = wire
         return wire
 
+    def last(self) -> Batch:
+        """Return a batch of the last frame alone, for the same clients."""
+        return Batch(self.frames[-1:])
+
     def __len__(self) -> int:
         return len(self.frames)
+
+
+class DeflatedBatch(Batch):
+    """A batch for clients that negotiated permessage-deflate; see `Frame.deflated`."""
+
+    __slots__ = ("_min_bytes",)
+
+    def __init__(self, frames: Sequence[Frame], min_bytes: int) -> None:
+        super().__init__(frames)
+        self._min_bytes = min_bytes
+
+    @property
+    def wire(self) -> bytes:
+        """All frames as they go to a socket, those deflated that are shorter then."""
+        wire = self._wire
+        if wire is None:
+            parts = [frame.deflated(self._min_bytes) for frame in self.frames]
+            wire = self._wire = parts[0] if len(parts) == 1 else b"".join(parts)
+        return wire
+
+    def last(self) -> DeflatedBatch:
+        """Return a batch of the last frame alone, for the same clients."""
+        return DeflatedBatch(self.frames[-1:], self._min_bytes)

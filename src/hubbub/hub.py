@@ -264,7 +264,7 @@ class Hub(Registry):
         self.admission.hold(client_id)
         try:
             if socket is not None:
-                socket.claim()
+                socket.claim(deflate=self.settings.compression == "shared")
             # RFC 6455 section 4.2.2: none that the client did not offer; browsers would give up.
             offered = identity.subprotocol in handshake.subprotocols
             chosen = identity.subprotocol if offered else None

@@ -119,7 +119,7 @@ class Outbox:
         for old in older:
             self._remove(old)
             dropped += len(old.batch)
-        newest = entry if len(frames) == 1 else entry._replace(batch=Batch(frames[-1:]))
+        newest = entry if len(frames) == 1 else entry._replace(batch=entry.batch.last())
         return dropped + self._push_over_oldest(newest, len(newest.batch.wire))
 
     def _remove(self, entry: Entry) -> None:

@@ -28,6 +28,7 @@ from .errors import (
     is_sendable,
 )
 from .fanout import Fanout
+from .fanout_deflate import SharedDeflateFanout
 from .frame import Frame, encode
 from .handlers import Handlers
 from .inbound import Inbound
@@ -200,7 +201,12 @@ class Registry:
         self._watch = Watch(self.settings, self.warden, self._now)
 
     def _new_fanout(self) -> Fanout:
-        return Fanout(self.counters, self.settings.slow_policy, self.call_soon)
+        settings = self.settings
+        if settings.compression == "shared":
+            return SharedDeflateFanout(
+                self.counters, settings.slow_policy, self.call_soon, settings.compression_min_bytes
+            )
+        return Fanout(self.counters, settings.slow_policy, self.call_soon)
 
     def _now(self) -> float:
         return self.clock()

@@ -159,6 +159,18 @@ class Settings:
         "open at its end is cut.",
         least=0.0,
     )
+    compression: Literal["off", "shared"] = _setting(
+        "off",
+        "switch",
+        "Whether the native transport takes up permessage-deflate, without context takeover: a "
+        "message is deflated once, and all clients that negotiated it share the bytes.",
+    )
+    compression_min_bytes: int = _setting(
+        256,
+        "bytes",
+        "With compression, messages smaller than this go out as they are; 0 deflates all.",
+        least=0,
+    )
     client_id_from_query: bool = _setting(
         False,
         "yes or no",

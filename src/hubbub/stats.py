@@ -17,9 +17,10 @@ OTHER = "other"
 class Stats:
     """Counters since the hub was made. All count events, except the `bytes_` ones.
 
-    `bytes_in` counts message payloads, `bytes_out` whole frames with their headers. Each message
-    that a client was owed is counted once: in `messages_out` when its transport has taken it, in
-    `dropped` when its outbox was full, in `undelivered` when its connection ended before.
+    `bytes_in` counts message payloads, inflated if need be; `bytes_out` whole frames with their
+    headers, as they go to the client. Each message that a client was owed is counted once: in
+    `messages_out` when its transport has taken it, in `dropped` when its outbox was full, in
+    `undelivered` when its connection ended before.
     """
 
     total_clients: int = 0

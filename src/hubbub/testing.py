@@ -60,6 +60,8 @@ class MemoryTransport:
     pings, which the peer answers while `answers_pings`.
     """
 
+    deflates = False
+
     def __init__(self, hub: Registry, *, fast: bool = True) -> None:
         self.writable = True
         self.raw_write: Callable[[bytes], object] | None = self._raw_write if fast else None

@@ -25,6 +25,10 @@ class Transport(Protocol):
     """Writes wire bytes straight to a socket, for transports that have one (else None). The
     fan-out calls it only while the client is `fast`; the transport owns that flag."""
 
+    deflates: bool
+    """Whether the client negotiated permessage-deflate, and is owed batches in that form. It never
+    changes, so it is an attribute of the class where it can be, and costs a client nothing."""
+
     def bind(self, client: Client) -> None:
         """Learn whose transport this is. Called once, before everything else."""
         ...

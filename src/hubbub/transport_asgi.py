@@ -32,6 +32,9 @@ _LAST_WORD_S = 1.0
 class PortableTransport:
     """One client's connection through an ASGI server. See `transport.Transport`."""
 
+    deflates = False
+    """Compression is the server's own business: it gets whole messages."""
+
     def __init__(self, hub: Registry, receive: Receive, send: Send) -> None:
         self.writable = True
         self.raw_write: Callable[[bytes], object] | None = None

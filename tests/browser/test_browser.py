@@ -334,3 +334,45 @@ def test_pages_fit_a_phone(
         assert width <= phone["width"], f"{name} is {width} pixels wide"
         shoot(page, f"phone-{scheme}-{name}")
     assert complaints == []
+
+
+SQUEEZED_APP = """
+from fastapi import FastAPI
+
+from hubbub import Hub
+
+hub = Hub(compression="shared", max_message_bytes=100_000)
+app = FastAPI()
+app.include_router(hub.router("/ws"))
+
+
+@hub.on_message
+def said(client, text: str):
+    client.send({"got": text, "stats": hub.stats()})
+"""
+
+TALK = """
+async (url) => {
+  const socket = new WebSocket(url);
+  await new Promise((resolve) => (socket.onopen = resolve));
+  const ask = (text) => new Promise((resolve) => {
+    socket.onmessage = (event) => resolve(JSON.parse(event.data));
+    socket.send(text);
+  });
+  const texts = ["short", "all work and no play ".repeat(4000), "", "\\u00e9".repeat(500)];
+  const answers = [];
+  for (const text of texts) answers.push((await ask(text)).got === text);
+  return [socket.extensions, answers, (await ask("")).stats.bytes_out];
+}
+"""
+
+
+def test_a_browser_talks_to_a_hub_that_compresses(tmp_path: Path, visit: Open) -> None:
+    (tmp_path / "squeezed.py").write_text(SQUEEZED_APP)
+    with ServerProcess("squeezed:app", tmp_path / "server.log", tmp_path) as server:
+        page = visit(f"{server.url}/ws/hubbub.js")
+        found = page.evaluate(TALK, server.url.replace("http", "ws") + "/ws")
+    extensions, answers, bytes_out = found
+    assert extensions.startswith("permessage-deflate")
+    assert answers == [True] * 4
+    assert bytes_out < 5000

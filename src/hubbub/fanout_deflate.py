@@ -1,0 +1,71 @@
+"""Fan-out for a hub with compression: the same turn in two forms, plain and deflated.
+
+What must not live here: negotiation (the native transport), deflating (`frame`). The registry
+makes one of these instead of a `Fanout` when the setting is on; without it none of this runs.
+
+There are two forms and never more, whatever the clients have offered: each is joined once, and
+shared by all that take it. A form that nobody takes is not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .client import Client
+from .fanout import MAX_SHARED_WRITE_BYTES, Fanout
+from .frame import Batch, DeflatedBatch, Frame
+from .outbox import Entry
+from .room import Members
+from .settings import SlowPolicy
+from .stats import Stats
+
+
+class SharedDeflateFanout(Fanout):
+    """Delivers the deflated form to clients whose transport `deflates`. Event loop only.
+
+    `min_bytes` is the setting `compression_min_bytes`; see `Fanout` for the rest.
+    """
+
+    def __init__(
+        self,
+        stats: Stats,
+        policy: SlowPolicy,
+        schedule: Callable[[Callable[[], None]], object],
+        min_bytes: int,
+    ) -> None:
+        super().__init__(stats, policy, schedule)
+        self._min_bytes = min_bytes
+
+    def _deliver_direct(
+        self,
+        client: Client,
+        indices: list[int],
+        pending: list[tuple[Members | Client, Frame, Client | None]],
+    ) -> None:
+        if not client.transport.deflates:
+            super()._deliver_direct(client, indices, pending)
+            return
+        wire = pending[indices[0]][1].deflated(self._min_bytes)
+        if len(indices) == 1 and client.fast and len(wire) <= MAX_SHARED_WRITE_BYTES:
+            client.raw_write(wire)  # type: ignore[misc]
+            self._stats.messages_out += 1
+            self._stats.bytes_out += len(wire)
+        else:
+            self._deliver_personal(client, indices, pending)
+
+    def _deliver(
+        self, clients: list[Client], batch: Batch, entries: Callable[[], Iterable[Entry]]
+    ) -> None:
+        deflating = [client for client in clients if client.transport.deflates]
+        if len(deflating) < len(clients):
+            plain = [client for client in clients if not client.transport.deflates]
+            super()._deliver(plain, batch, entries)
+        if deflating:
+            super()._deliver(deflating, self._deflated(batch), lambda: self._entries_of(entries))
+
+    def _deflated(self, batch: Batch) -> DeflatedBatch:
+        return DeflatedBatch(batch.frames, self._min_bytes)
+
+    def _entries_of(self, entries: Callable[[], Iterable[Entry]]) -> list[Entry]:
+        """Say the same entries in the form of the clients whose outboxes judge their size."""
+        return [entry._replace(batch=self._deflated(entry.batch)) for entry in entries()]
