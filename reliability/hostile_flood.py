@@ -6,13 +6,15 @@ What must not live here: how a trial is run and judged (`trial.py`). `ordeal.py`
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from strangers import CONTINUATION, PING, TEXT, Stranger, all_vanish, frame, meet
+from strangers import BINARY, CONTINUATION, PING, TEXT, Stranger, all_vanish, frame, meet
 from trial import Arena, Outcome, Scale, arena
 
 CHUNK_FRAMES = 8192
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
 
 async def pings(scale: Scale, *, portable: bool = False) -> Outcome:
@@ -90,6 +92,39 @@ async def unlimited_messages(scale: Scale) -> Outcome:
     )
 
 
+async def compression_bombs(scale: Scale) -> Outcome:
+    """Clients send messages that are small on the wire and far too large when inflated."""
+    mib = scale.pick(50, 500)
+    return await _flood(
+        scale,
+        f"compression bombs of {mib} MiB",
+        frame(TEXT, deflated(mib), rsv=4),
+        moves=["protocol_errors"],
+        codes=[1009, 1006],
+        headers=DEFLATE,
+        settings={"compression": "shared", "max_message_bytes": 2**20},
+    )
+
+
+async def allowed_bombs(scale: Scale) -> Outcome:
+    """Clients send messages of a thousand bytes that inflate to the megabyte that is allowed."""
+    return await _flood(
+        scale,
+        "floods messages that inflate to 1 MiB each",
+        frame(BINARY, deflated(1), rsv=4) * 64,
+        moves=["messages_in"],
+        headers=DEFLATE,
+        settings={"compression": "shared", "max_message_bytes": 2**20, "on_invalid": "ignore"},
+    )
+
+
+def deflated(mib: int) -> bytes:
+    """Return so many MiB of zeros as the payload of a message (RFC 7692 section 7.2.1)."""
+    deflater = zlib.compressobj(9, wbits=-15)
+    parts = [deflater.compress(bytes(2**20)) for _ in range(mib)]
+    return (b"".join(parts) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
 async def _flood(
     scale: Scale,
     title: str,
@@ -98,6 +133,7 @@ async def _flood(
     moves: Sequence[str],
     opening: bytes = b"",
     codes: Sequence[int] = (),
+    headers: str = "",
     **told: Any,
 ) -> Outcome:
     """Let clients flood; `codes` are those with which they may find themselves closed (none: not)."""
@@ -109,7 +145,7 @@ async def _flood(
         strangers: list[Stranger] = []
         with all_vanish(strangers):
             for _ in range(count):
-                one = await meet(stage.port)
+                one = await meet(stage.port, headers=headers)
                 one.writer.write(opening)
                 if not codes:
                     one.stop_reading()

@@ -126,7 +126,8 @@ async def sends_handshake_slowly(scale: Scale) -> Outcome:
         bytes_ = request("127.0.0.1", stage.port)
         for second in range(round(timeout_s) * 3):
             for writer in writers:
-                writer.write(bytes_[second : second + 1])
+                if not writer.is_closing():
+                    writer.write(bytes_[second : second + 1])
             await asyncio.sleep(1.0)
         cut = sum(reader.at_eof() or reader.exception() is not None for reader in readers)
         stage.outcome.found["cut"] = cut

@@ -49,6 +49,8 @@ HOSTILE: dict[str, Trial] = {
     "floods_messages": hostile_flood.messages,
     "floods_messages_and_is_told": hostile_flood.told_messages,
     "floods_messages_unlimited": hostile_flood.unlimited_messages,
+    "compression_bombs": hostile_flood.compression_bombs,
+    "allowed_bombs": hostile_flood.allowed_bombs,
     "over_max_clients": hostile_crowd.over_max_clients,
     "over_clients_per_address": hostile_crowd.over_clients_per_address,
     "out_of_descriptors": hostile_crowd.out_of_descriptors,

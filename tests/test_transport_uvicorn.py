@@ -483,6 +483,26 @@ async def test_a_flood_of_frames_for_the_core_is_taken_in_turns(
         assert turns.end() <= 2 * TURN_FRAMES // CORE_FRAME_COST
 
 
+async def test_a_flood_of_messages_that_inflate_is_taken_in_turns() -> None:
+    hub = Hub(compression="shared", max_message_bytes=2**20)
+    got = 0
+
+    @hub.on_message
+    def count(client: Client, message: bytes) -> None:
+        nonlocal got
+        got += 1
+
+    offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    async with (
+        serve(hub.mount(nothing)) as served,
+        raw_connect(served, headers=offer) as socket,
+    ):
+        turns = Turns(lambda: got)
+        await socket.send(frame(BINARY, deflate(bytes(2**20), level=9), rsv=4) * 60)
+        await until(lambda: got == 60, "all of them, though in turns")
+        assert turns.end() <= 2
+
+
 async def test_who_is_closed_and_floods_on_is_looked_through_in_turns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

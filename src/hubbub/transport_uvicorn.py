@@ -59,7 +59,9 @@ TURN_FRAMES = 256
 """How many common frames one socket may bring in one turn of the event loop; what is left waits for
 the next turn. A megabyte of the smallest frames would otherwise hold up everybody for seconds."""
 CORE_FRAME_COST = 8
-"""For how many common frames one counts that goes through the core."""
+"""For how many common frames one counts that goes through the core, or is inflated."""
+COST_BYTES = 4096
+"""So many inflated bytes count as one common frame more: a thousand bytes may become a megabyte."""
 CLOSING_BYTES = 2048
 """How many bytes one turn looks through for the close frame of a client that we have closed."""
 
@@ -83,6 +85,7 @@ class NativeTransport(asyncio.Protocol):
         "_buffer",
         "_client",
         "_core",
+        "_extra_cost",
         "_goodbye",
         "_hub",
         "_is_text",
@@ -114,6 +117,7 @@ class NativeTransport(asyncio.Protocol):
         self._buffer: bytearray | None = None
         self._need = 0
         self._core: ServerProtocol | None = None
+        self._extra_cost = 0
         self._message: bytearray | None = None
         self._is_text = False
         self._paused = False
@@ -307,7 +311,8 @@ class NativeTransport(asyncio.Protocol):
             if used == 0:
                 break
             position += used
-            left -= CORE_FRAME_COST
+            left -= CORE_FRAME_COST + self._extra_cost
+            self._extra_cost = 0
             if left <= 0:
                 self._rest_a_turn()
         if self._message is None and self._state == _OPEN:
@@ -553,6 +558,7 @@ class DeflatingTransport(NativeTransport):
         inflated = inflate(payload, self._hub.settings.max_message_bytes)
         if inflated is None:
             return False
+        self._extra_cost += len(inflated) // COST_BYTES
         frame = Frame(inflated, is_text)
         if is_text and not frame.has_text():
             self._fail_utf8()
