@@ -139,7 +139,7 @@ async def _flood(
     """Let clients flood; `codes` are those with which they may find themselves closed (none: not)."""
     count, seconds = scale.pick(3, 10), scale.pick(2.0, 15.0)
     # What the kernels have taken is worked off after the flood: these are many tiny frames.
-    most_bytes = scale.pick(300_000, 1_500_000)
+    most_bytes = scale.pick(300_000, 500_000)
     tried = f"{count} clients for {seconds:g} s, at most {most_bytes / 1e6:g} MB each"
     async with arena(title, tried, moves=moves, **told) as stage:
         strangers: list[Stranger] = []

@@ -30,7 +30,7 @@ PATIENCE_S = 30.0
 """How long a condition may take to come true before a trial has failed."""
 LONG_PATIENCE_S = 90.0
 """How long a server may take to have worked off what a trial has left in the kernel's buffers."""
-KEPT_KIB = 12 * 1024
+KEPT_KIB = 20 * 1024
 """How much more memory a server may hold after a trial than before it. The allocator keeps some of
 what a crowd of sockets needed; what grows with the crowd would be more than this."""
 
