@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from strangers import CLOSE, TEXT, Stranger, frame, meet
+from strangers import CLOSE, PING, PONG, TEXT, Stranger, frame, meet
 from trial import Victim, leaks
 
 ROOMS_PER_CLIENTS = 50
@@ -101,6 +101,8 @@ class Life:
         self.ask("bye")
         try:
             await asyncio.wait_for(self._bye.wait(), 30)
+            if self._is_over.is_set():
+                return
             self._stranger.writer.write(frame(CLOSE, (1000).to_bytes(2)))
             await asyncio.wait_for(self._is_over.wait(), 30)
         except TimeoutError:
@@ -112,10 +114,13 @@ class Life:
                 opcode, payload = await self._stranger.recv()
                 if opcode == CLOSE:
                     break
-                if opcode == TEXT:
+                if opcode == PING:
+                    self._stranger.writer.write(frame(PONG, payload))
+                elif opcode == TEXT:
                     self._ledger.received += 1
                     self._take(json.loads(payload))
         self._is_over.set()
+        self._bye.set()
 
     def _take(self, message: dict[str, Any]) -> None:
         if "in" in message:
