@@ -27,7 +27,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> click.Command:
 
 
 def test_the_commands() -> None:
-    assert set(main.commands) == {"demo", "serve", "connect", "check"}
+    assert set(main.commands) == {"demo", "serve", "connect", "bench", "check"}
 
 
 def test_the_version() -> None:
@@ -40,7 +40,7 @@ def test_the_script_of_the_package_is_this_function() -> None:
     assert script.value == "hubbub.cli:main"
 
 
-@pytest.mark.parametrize("name", ["demo", "serve", "connect", "check"])
+@pytest.mark.parametrize("name", ["demo", "serve", "connect", "bench", "check"])
 def test_every_command_explains_itself(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0

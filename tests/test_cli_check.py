@@ -67,6 +67,12 @@ def test_what_the_machine_lacks() -> None:
     assert warned(Machine(), max_clients=10**9, outbox_max_bytes=10**9) == set()
 
 
+def test_compression_is_worth_a_note() -> None:
+    dangers = find_dangers(Settings(compression="shared"), MACHINE)
+    notes = {danger.about: danger for danger in dangers if danger.level == "note"}
+    assert "secret" in notes["compression"].text
+
+
 @pytest.mark.parametrize(
     ("machine", "about"),
     [
@@ -121,12 +127,6 @@ def test_what_can_be_seen_of_an_authenticate_handler(handler: Any, words: str | 
     texts = [one.text for one in dangers if one.about == "authenticate"]
     assert len(texts) == (words is not None)
     assert words is None or words in texts[0]
-
-
-def test_compression_is_worth_a_note() -> None:
-    dangers = find_dangers(Settings(compression="shared"), MACHINE)
-    notes = {danger.about: danger for danger in dangers if danger.level == "note"}
-    assert "secret" in notes["compression"].text
 
 
 def test_warnings_come_first() -> None:

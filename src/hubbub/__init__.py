@@ -27,8 +27,8 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .http_uvicorn import HttpProtocol
+    from .protocol_uvicorn import Protocol
     from .route_fastapi import HubDep
-    from .transport_uvicorn import Protocol
 
 __version__ = "0.1.0"
 
@@ -67,7 +67,7 @@ __all__ = [
 _LAZY = {
     "HttpProtocol": "http_uvicorn",
     "HubDep": "route_fastapi",
-    "Protocol": "transport_uvicorn",
+    "Protocol": "protocol_uvicorn",
 }
 
 

@@ -1,6 +1,6 @@
-"""The command `hubbub`: demo, serve, connect, check.
+"""The command `hubbub`: demo, serve, connect, bench, check.
 
-What must not live here: what the commands do (`cli_serve`, `cli_connect`, `cli_check`). This module
+What must not live here: what the commands do (`cli_serve`, `cli_connect`, `cli_bench`, …). This module
 puts them together and turns every error of Hubbub's own into one sentence and exit code 1.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .cli_bench import bench
 from .cli_check import check
 from .cli_connect import connect
 from .cli_serve import demo, serve
@@ -35,5 +36,5 @@ def main() -> None:
     """A real-time WebSocket hub for Python web applications: one object, one route."""
 
 
-for command in (demo, serve, connect, check):
+for command in (demo, serve, connect, bench, check):
     main.add_command(command)

@@ -306,7 +306,8 @@ def _is_loopback(url: str) -> bool:
         return False
 
 
-def _headers(lines: tuple[str, ...], token: str | None) -> dict[str, str]:
+def read_headers(lines: tuple[str, ...], token: str | None) -> dict[str, str]:
+    """Read headers as a person writes them, `Name: value`; `token` becomes Authorization."""
     headers = {}
     for line in lines:
         name, colon, value = line.partition(":")
@@ -353,7 +354,7 @@ def connect(
     """
     url = url if "://" in url else f"ws://{url}"
     options: dict[str, Any] = {
-        "headers": _headers(header, token),
+        "headers": read_headers(header, token),
         "origin": origin,
         "subprotocols": list(subprotocol) or None,
         "reconnect": not no_reconnect,

@@ -1,16 +1,12 @@
-"""The native transport: uvicorn's WebSocket protocol class, and the socket after the hub took it.
+"""The native transport: a socket of uvicorn's after the hub took it.
 
-What must not live here: rooms, limits, handlers. uvicorn makes a `Protocol` for each upgrade (its
-`ws=` setting, `--ws hubbub:Protocol`); the hub's endpoint finds it in the ASGI scope and takes the
-socket over.
-
-`Protocol` is uvicorn's own class for every socket that no hub takes, so routing, middleware,
-denial responses and other WebSocket routes behave as they always did. When a hub accepts, the
-socket moves to a `NativeTransport` and the ASGI call returns.
+What must not live here: rooms, limits, handlers, the handshake (`protocol_uvicorn`, which makes a
+`NativeTransport` when a hub has accepted).
 
 The split of work on inbound bytes: this module finds the frame boundaries, and reads the common
-frame itself (final, unfragmented, masked, text or binary, under 64 KiB). Every other frame, whole,
-and every violation goes to the Sans-IO core of `websockets`, which rules on RFC 6455.
+frames itself: final, masked, text or binary in one piece under 64 KiB, and right control frames.
+Every other frame, whole, and every violation goes to the Sans-IO core of `websockets`, which rules
+on RFC 6455.
 """
 
 from __future__ import annotations
@@ -18,18 +14,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from .deflate import Inflater, inflate, negotiate, slack_bytes
-from .errors import ABNORMAL, INVALID_DATA
-from .frame import Batch, Frame
-from .limits import scrub_query
+from .deflate import Inflater, inflate, slack_bytes
+from .errors import ABNORMAL, INVALID_DATA, NO_STATUS, is_sendable
+from .frame import Batch, Frame, header
 
 try:
     from websockets.speedups import apply_mask
@@ -37,20 +31,12 @@ except ImportError:  # pragma: no cover - the C extension is part of every wheel
     from websockets.utils import apply_mask
 
 if TYPE_CHECKING:
-    from uvicorn.config import Config
-    from uvicorn.server import ServerState
-
     from .client import Client
     from .registry import Registry
-
-EXTENSION = "hubbub"
-"""The key in `scope["extensions"]` under which a socket offers itself."""
 
 PIECE_BYTES = 64 * 1024
 """A write larger than `LARGE_WRITE_BYTES` is fed to the socket in pieces of this size."""
 LARGE_WRITE_BYTES = 256 * 1024
-MAX_EARLY_BYTES = 64 * 1024
-"""How much a client may send before its handshake is answered; it should send nothing."""
 CLOSE_TIMEOUT_S = 10.0
 """How long a goodbye may take when `write_timeout_s` is None."""
 LINGER_S = 2.0
@@ -66,10 +52,14 @@ CLOSING_BYTES = 2048
 """How many bytes one turn looks through for the close frame of a client that we have closed."""
 
 _PING = b"\x89\x00"
+_CLOSE, _PONG = 0x8, 0xA
+_CLOSE_FRAME, _PING_FRAME, _PONG_FRAME = 0x88, 0x89, 0x8A
+_CONTROL = frozenset((_CLOSE_FRAME, _PING_FRAME, _PONG_FRAME))
+"""The first bytes of control frames: final, no reserved bits."""
 # Not from logging's own book, where a configuration for "hubbub" would reset its level: the core's
 # DEBUG lines show what clients send.
-_core_logger = logging.Logger("hubbub.websockets", logging.WARNING)
-_core_logger.parent = logging.getLogger("hubbub")
+CORE_LOGGER = logging.Logger("hubbub.websockets", logging.WARNING)
+CORE_LOGGER.parent = logging.getLogger("hubbub")
 
 _OPEN, _LEAVING, _CLOSING, _LINGERING, _LOST = range(5)
 # _LEAVING: a close is owed after what still waits; _CLOSING: it is sent, the peer's is awaited;
@@ -333,7 +323,40 @@ class NativeTransport(asyncio.Protocol):
             self.resume_reading()
 
     def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
-        """Give one frame of any other kind to the core; return its size, 0 if it is not whole.
+        """Take one frame of any other kind; return its size, 0 if it is not whole."""
+        first, second = data[position], data[position + 1]
+        if first not in _CONTROL or not 0x80 <= second < 0xFE:
+            return self._take_rare(data, position, end)
+        size = 6 + second - 0x80
+        if end - position < size:
+            self._need = size
+            return 0
+        start, stop = position + 6, position + size
+        payload = apply_mask(data[start:stop], data[start - 4 : start])
+        if not self._take_control(first, payload):
+            self._feed(bytes(data[position:stop]))
+        return size
+
+    def _take_control(self, first: int, payload: bytes) -> bool:
+        """Take a whole control frame (RFC 6455 section 5.5); False leaves it to the core."""
+        if first == _PONG_FRAME:
+            return True
+        if first == _PING_FRAME:
+            self._write_control(header(_PONG, len(payload)) + payload)
+            return True
+        code, reason = NO_STATUS, ""
+        if payload:
+            try:
+                code, reason = int.from_bytes(payload[:2]), payload[2:].decode()
+            except UnicodeDecodeError:
+                return False
+            if len(payload) < 2 or not is_sendable(code):
+                return False
+        self._answer_close(code, reason, header(_CLOSE, len(payload)) + payload)
+        return True
+
+    def _take_rare(self, data: bytes | bytearray, position: int, end: int) -> int:
+        """Give one frame to the core; return its size, 0 if it is not whole.
 
         Of a frame that is wrong from its header on (unmasked, unknown opcode, too large) the core
         gets the header alone, and answers with the right close code.
@@ -364,7 +387,7 @@ class NativeTransport(asyncio.Protocol):
         core = self._core
         if core is None:
             limit = self._frame_limit()
-            core = self._core = ServerProtocol(state=OPEN, max_size=limit, logger=_core_logger)
+            core = self._core = ServerProtocol(state=OPEN, max_size=limit, logger=CORE_LOGGER)
         return core
 
     def _frame_limit(self) -> int | None:
@@ -382,7 +405,8 @@ class NativeTransport(asyncio.Protocol):
         if core.parser_exc is not None:
             self._fail(core, out)
         elif core.close_rcvd is not None:
-            self._answer_close(core, out)
+            close = core.close_rcvd
+            self._answer_close(int(close.code), close.reason, out)
         else:
             if out:
                 self._write_control(out)
@@ -424,17 +448,16 @@ class NativeTransport(asyncio.Protocol):
             self._socket.write_eof()
         self._hub.warden.broke_protocol(self._client, code, reason)
 
-    def _answer_close(self, core: ServerProtocol, out: bytes) -> None:
+    def _answer_close(self, code: int, reason: str, echo: bytes) -> None:
         """The peer says goodbye: echo its close frame and end (section 7.1.1)."""
-        close = core.close_rcvd
-        assert close is not None
         self._hub.fanout.flush()
         self._state = _LINGERING
         self.writable = False
-        self._write_last(out)
-        self._end_within(LINGER_S)
+        self._write_last(echo)
+        if self._socket.get_write_buffer_size():
+            self._end_within(LINGER_S)
         self._socket.close()
-        self._hub.lost(self._client, int(close.code), close.reason)
+        self._hub.lost(self._client, code, reason)
 
     def _say_goodbye(self) -> None:
         assert self._goodbye is not None
@@ -564,108 +587,4 @@ class DeflatingTransport(NativeTransport):
             self._fail_utf8()
         else:
             self._hub.inbound.receive(self._client, frame)
-        return True
-
-
-class Protocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, with a door through which a hub takes the socket over.
-
-    Give it to uvicorn: `uvicorn app:app --ws hubbub:Protocol`. Sockets of routes that are not a
-    hub's behave as under uvicorn's own class.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        # Its DEBUG lines show the handshake's headers, cookies and tokens among them.
-        self.conn.logger, self.conn.debug = _core_logger, False
-        self._early = bytearray()
-        self._is_claimed = False
-        self._taken: NativeTransport | None = None
-        self._transport_class = NativeTransport
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes from the socket; what comes during the handshake is kept until its end."""
-        if self._taken is not None:
-            self._taken.data_received(data)
-        elif self.handshake_initiated and not self.handshake_complete:
-            self._early += data
-            if len(self._early) > MAX_EARLY_BYTES:
-                self.transport.abort()
-        else:
-            super().data_received(data)
-
-    async def run_asgi(self) -> None:
-        """Run the application, with the socket on offer in the scope's extensions."""
-        cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = {"socket": self}
-        await super().run_asgi()
-
-    async def send(self, message: Any) -> None:
-        """Take an ASGI event from the application."""
-        if not self.handshake_complete:
-            # uvicorn logs the query string from here; the application has its own scope already.
-            query = scrub_query(self.scope["query_string"])
-            self.scope = cast(Any, {**self.scope, "query_string": query})
-        await super().send(message)
-        if self.initial_response is not None and self.close_sent:
-            # uvicorn would log a denial as an application that forgot to answer.
-            self.handshake_complete = True
-        if self._early and self.handshake_complete and not (self._is_claimed or self.close_sent):
-            early = bytes(self._early)
-            self._early.clear()
-            super().data_received(early)
-
-    def claim(self, *, deflate: bool) -> None:
-        """Say, before the handshake is accepted, that a hub will take the socket.
-
-        uvicorn's per-connection compression is not offered then: the hub frames by itself, and
-        deflates by itself if `deflate` and the client has made an offer that can be met.
-        Raises `Refused` for offers that cannot be read.
-        """
-        answer = negotiate(self.request.headers) if deflate else None
-        self._is_claimed = True
-        self.conn.extensions = []
-        self.response.headers.pop("Sec-WebSocket-Extensions", None)
-        if answer is not None:
-            self._transport_class = DeflatingTransport
-            self.response.headers["Sec-WebSocket-Extensions"] = answer
-
-    def detach(self, hub: Registry) -> NativeTransport | None:
-        """Hand the socket over, after the handshake was accepted; None if it is gone already.
-
-        To be followed by `read_early` in the same turn, when the client is registered.
-        """
-        socket = self.transport
-        if self.disconnected or not self.handshake_complete or socket.is_closing():
-            return None
-        self.stop_keepalive()
-        self.connections.discard(self)
-        taken = self._taken = self._transport_class(hub, socket, self.connections)
-        self.transport = cast(asyncio.Transport, _TakenSocket())
-        socket.set_protocol(taken)
-        # uvicorn sets this object as the protocol after its first call of data_received, which
-        # comes later than this when the application's task starts eagerly.
-        self.loop.call_soon(socket.set_protocol, taken)
-        return taken
-
-    def read_early(self) -> None:
-        """Deliver what the client sent before its handshake was answered."""
-        if self._taken is not None and self._early:
-            self._taken.data_received(bytes(self._early))
-            self._early.clear()
-
-
-class _TakenSocket:
-    """What uvicorn's class holds after the hub took its socket: nothing to close."""
-
-    def close(self) -> None:
-        """Do nothing; the socket has another owner."""
-
-    def is_closing(self) -> bool:
-        """Say yes, so that nothing more is written through here."""
         return True

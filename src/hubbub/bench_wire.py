@@ -1,0 +1,146 @@
+"""What `hubbub bench` and its generator processes say to one another: JSON lines on two pipes.
+
+What must not live here: what anybody does with it. `bench` sends a command to `bench_process`, which
+answers each with one event; between them it reports its progress. Headers and tokens go this way,
+so that no list of processes shows them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .bench_books import Audience, Expect, Tally
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A load: who connects where, who talks how often about how much, and for how long.
+
+    `url` may contain `{room}` and `{client}`, which are replaced by numbers from 0. `talkers` None
+    means one for each room, or all clients where everybody hears only itself. `rate` is in messages
+    per second of all talkers together; None: each talker sends its next message when its last has
+    come back. `size` is in bytes, `seconds` and `warm_s` in seconds (0: no warm-up). `expect` None:
+    a probe shows it.
+    """
+
+    url: str
+    clients: int = 100
+    talkers: int | None = None
+    rate: float | None = None
+    size: int = 128
+    rooms: int = 1
+    seconds: float = 10.0
+    warm_s: float = 2.0
+    processes: int = 1
+    headers: dict[str, str] = {}
+    origin: str | None = None
+    subprotocols: tuple[str, ...] = ()
+    expect: Expect | None = None
+    dialing_at_once: int = 64
+    handshake_timeout_s: float = 10.0
+    patience_s: float = 3.0
+
+
+class Connect(msgspec.Struct, tag=True, frozen=True):
+    """Connect this process's share of the clients. Answer: `Connected`."""
+
+    plan: Plan
+    index: int
+    run: int
+    epoch_ns: int
+
+
+class Arm(msgspec.Struct, tag=True, frozen=True):
+    """Open new books. Answer: `Armed`."""
+
+    phase: int
+    audience: Audience
+
+
+class Probe(msgspec.Struct, tag=True, frozen=True):
+    """Let `talker` say message `number`, unless it is None; answer who has heard any: `Heard`."""
+
+    talker: int
+    number: int | None
+
+
+class Speak(msgspec.Struct, tag=True, frozen=True):
+    """Let the talkers talk from `start_us` to `end_us`. Answer: `Spoken`."""
+
+    talkers: tuple[int, ...]
+    start_us: int
+    end_us: int
+
+
+class Settle(msgspec.Struct, tag=True, frozen=True):
+    """Wait for what all processes have sent, while more of it comes. Answer: `Settled`."""
+
+    sent: dict[int, int]
+    patience_s: float
+
+
+class Leave(msgspec.Struct, tag=True, frozen=True):
+    """Close all sockets and end. Answer: `Left`."""
+
+
+class Connected(msgspec.Struct, tag=True, frozen=True):
+    """Which clients are connected, who was refused with which status, what else went wrong."""
+
+    clients: list[int]
+    refused: dict[int, int]
+    failed: dict[str, int]
+    seconds: float
+
+
+class Armed(msgspec.Struct, tag=True, frozen=True):
+    """The books are open."""
+
+
+class Heard(msgspec.Struct, tag=True, frozen=True):
+    """The clients that have got a marked message."""
+
+    clients: list[int]
+
+
+class Spoken(msgspec.Struct, tag=True, frozen=True):
+    """How much each talker sent, what had come by then, and what it cost this process."""
+
+    sent: dict[int, int]
+    tally: Tally
+    wall_s: float
+    cpu_s: float
+
+
+class Settled(msgspec.Struct, tag=True, frozen=True):
+    """The books of the phase are closed."""
+
+    tally: Tally
+    disconnected: dict[int, int]
+
+
+class Left(msgspec.Struct, tag=True, frozen=True):
+    """All sockets are closed."""
+
+
+class Progress(msgspec.Struct, tag=True, frozen=True):
+    """How far this process is: no answer to anything."""
+
+    clients: int
+    tally: Tally
+    cpu_share: float
+    disconnected: dict[int, int]
+
+
+Command = Connect | Arm | Probe | Speak | Settle | Leave
+Answer = Connected | Armed | Heard | Spoken | Settled | Left
+Event = Answer | Progress
+
+LINE_BYTES = 16 * 1024**2
+"""No line is longer."""
+
+read_command = msgspec.json.Decoder(Command).decode
+read_event = msgspec.json.Decoder(Event).decode
+
+
+def line_of(message: Command | Event) -> bytes:
+    """Return a command or an event as a line."""
+    return msgspec.json.encode(message) + b"\n"

@@ -1,0 +1,75 @@
+"""What the leader of a load and its processes say to one another survives the pipe."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from hubbub.bench_books import Audience, Tally
+from hubbub.bench_wire import (
+    Arm,
+    Armed,
+    Command,
+    Connect,
+    Connected,
+    Event,
+    Heard,
+    Leave,
+    Left,
+    Plan,
+    Probe,
+    Progress,
+    Settle,
+    Settled,
+    Speak,
+    Spoken,
+    line_of,
+    read_command,
+    read_event,
+)
+
+PLAN = Plan(url="ws://127.0.0.1/ws", headers={"X-Name": "ä\nb"}, subprotocols=("a",), expect="echo")
+
+
+def tally() -> Tally:
+    counted = Tally(sent=3, delivered=2)
+    counted.latency.add(1_000_000)
+    return counted
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Connect(PLAN, 1, 2, 3),
+        Arm(1, Audience("room", 3, hears_itself=False)),
+        Probe(4, None),
+        Speak((1, 2), 5, 6),
+        Settle({1: 2}, 0.5),
+        Leave(),
+    ],
+)
+def test_commands(command: Command) -> None:
+    line = line_of(command)
+    assert line.count(b"\n") == 1
+    assert read_command(line) == command
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Connected([1, 2], {401: 3}, {"no": 1}, 0.5),
+        Armed(),
+        Heard([1]),
+        Spoken({1: 5}, tally(), 1.0, 0.5),
+        Settled(tally(), {1006: 1}),
+        Left(),
+        Progress(5, tally(), 0.5, {}),
+    ],
+)
+def test_events(event: Event) -> None:
+    assert read_event(line_of(event)) == event
+
+
+def test_a_command_is_no_event() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        read_event(line_of(Leave()))

@@ -1,0 +1,390 @@
+"""The native protocol class: the short way of a handshake, and uvicorn's own class for all the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.utils import accept_key
+
+from hubbub import Handshake, Hub, Protocol
+from hubbub.protocol_uvicorn import MAX_EARLY_BYTES, MAX_HEAD_BYTES, read_head
+from rawsocket import TEXT, frame
+from serving import PATIENCE_S, Served, nothing, serve, take, until
+
+pytestmark = pytest.mark.anyio
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+"""The key of RFC 6455 section 1.3; its answer stands there too."""
+LINES = (
+    "Host: localhost",
+    "Upgrade: websocket",
+    "Connection: keep-alive, Upgrade",
+    f"Sec-WebSocket-Key: {KEY}",
+    "Sec-WebSocket-Version: 13",
+)
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Both event loops that uvicorn users have."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+def sockets_only(app: App) -> App:
+    """Keep the server's lifespan from an application that speaks of sockets alone."""
+
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket", "this application has no lifespan"
+        await app(scope, receive, send)
+
+    return called
+
+
+def head(*lines: str, start: str = "GET /ws?a=1 HTTP/1.1") -> bytes:
+    return "\r\n".join((start, *lines, "", "")).encode("latin-1")
+
+
+def without(name: str) -> list[str]:
+    return [line for line in LINES if not line.startswith(name)]
+
+
+@asynccontextmanager
+async def asking(served: Served, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(request)
+    try:
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+async def answer_to(
+    served: Served, request: bytes
+) -> tuple[bytes, dict[bytes, bytes], list[bytes]]:
+    """Send a request; return the status line, the headers, and the headers' names as they came."""
+    async with asking(served, request) as reader:
+        text = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+    status, *lines = text[:-4].split(b"\r\n")
+    pairs = [tuple(line.split(b": ", 1)) for line in lines]
+    headers = {name.lower(): value for name, value in pairs}
+    return status, headers, [name.lower() for name, _ in pairs]
+
+
+def test_an_ordinary_request_is_read_by_itself() -> None:
+    url, headers = read_head(head(*LINES)) or (b"", [])
+    assert url == b"/ws?a=1"
+    assert headers[0] == (b"host", b"localhost")
+    assert len(headers) == len(LINES)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(*LINES, start="POST /ws HTTP/1.1"),
+        head(*LINES, start="GET /ws HTTP/1.0"),
+        head(*LINES, start="GET /w\xe4 HTTP/1.1"),
+        head(*LINES)[:-2],
+        head(*LINES) + b"more",
+        head(*LINES, "X: " + "x" * MAX_HEAD_BYTES),
+        head(*without("Host")),
+        head(*without("Upgrade")),
+        head(*without("Connection")),
+        head(*without("Sec-WebSocket-Key")),
+        head(*without("Sec-WebSocket-Version")),
+        head(*LINES, f"Sec-WebSocket-Key: {KEY}"),
+        head(*LINES, "Host: elsewhere"),
+        head(*without("Sec-WebSocket-Version"), "Sec-WebSocket-Version: 8"),
+        head(*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: c2hvcnQ="),
+        head(*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: not base 64"),
+        head(*without("Upgrade"), "Upgrade: websocket, h2c"),
+        head(*without("Connection"), "Connection: close"),
+        b"\x16\x03\x01\x02\x00",
+    ],
+)
+def test_anything_unusual_is_left_to_uvicorns_class(data: bytes) -> None:
+    assert read_head(data) is None
+
+
+def test_the_protocol_class_needs_no_framework() -> None:
+    assert Protocol.__module__ == "hubbub.protocol_uvicorn"
+
+
+async def test_the_answer_is_that_of_the_rfc() -> None:
+    hub = Hub()
+    async with serve(hub.mount(nothing), headers=[("X-Server", "ours")]) as served:
+        status, headers, names = await answer_to(served, head(*LINES))
+    assert status == b"HTTP/1.1 101 Switching Protocols"
+    assert headers[b"sec-websocket-accept"] == accept_key(KEY).encode()
+    assert headers[b"sec-websocket-accept"] == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert (headers[b"upgrade"], headers[b"connection"]) == (b"websocket", b"Upgrade")
+    assert headers[b"x-server"] == b"ours"
+    assert sorted(names) == sorted(set(names)), "no header comes twice"
+    assert b"date" in headers
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (without("Sec-WebSocket-Key"), b"400"),
+        ([*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: c2hvcnQ="], b"400"),
+        ([*without("Sec-WebSocket-Version"), "Sec-WebSocket-Version: 8"], b"400"),
+        ([*LINES, f"Sec-WebSocket-Key: {KEY}"], b"400"),
+    ],
+)
+async def test_a_wrong_request_is_answered_with_a_status(lines: list[str], status: bytes) -> None:
+    hub = Hub()
+    async with serve(hub.mount(nothing)) as served:
+        line, _, _ = await answer_to(served, head(*lines))
+        assert line.split()[1] == status
+        async with served.connect():
+            await until(lambda: len(hub) == 1)
+    assert hub.stats()["total_clients"] == 1
+
+
+async def test_a_scope_has_what_uvicorns_class_puts_into_it() -> None:
+    scopes: list[dict[str, Any]] = []
+
+    async def note(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append({**scope, "extensions": {}})
+        await receive()
+        await send({"type": "websocket.close"})
+
+    hub = Hub()
+    for native in (True, False):
+        async with serve(hub.mount(sockets_only(note)), native=native, root_path="/root") as served:
+            request = head(
+                *LINES, "X: \xe4", "Sec-WebSocket-Protocol: a, b", start="GET /w%20s?q=%20 HTTP/1.1"
+            )
+            line, _, _ = await answer_to(served, request)
+            assert line.split()[1] == b"403"
+    ours, theirs = scopes
+    for scope in scopes:
+        scope["client"] = scope["client"][0]
+        scope["server"] = scope["server"][0]
+    assert ours == theirs
+    assert ours["path"] == "/root/w s"
+
+
+async def test_an_application_may_wait_before_it_answers() -> None:
+    """The second `receive` before an answer is for uvicorn's class; it tells when the peer goes."""
+    events: list[str] = []
+
+    async def wait(scope: Any, receive: Any, send: Any) -> None:
+        events.append((await receive())["type"])
+        events.append((await receive())["type"])
+
+    hub = Hub()
+    async with serve(hub.mount(sockets_only(wait))) as served:
+        async with asking(served, head(*LINES, start="GET /own HTTP/1.1")):
+            await until(lambda: len(events) == 1)
+        await until(lambda: len(events) == 2)
+    assert events == ["websocket.connect", "websocket.disconnect"]
+
+
+async def test_a_route_of_its_own_is_served_by_uvicorns_class() -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        accept = {"type": "websocket.accept", "headers": [(b"x-own", b"1")], "subprotocol": "chat"}
+        await send(accept)
+        event = await receive()
+        await send({"type": "websocket.send", "text": event["text"]})
+        await receive()
+
+    hub = Hub()
+    async with serve(hub.mount(sockets_only(echo))) as served:
+        options: dict[str, Any] = {"subprotocols": ["chat"], "compression": "deflate"}
+        async with served.connect("/own", **options) as socket:
+            assert socket.response is not None
+            assert socket.response.headers["x-own"] == "1"
+            assert "deflate" in socket.response.headers["Sec-WebSocket-Extensions"]
+            assert socket.subprotocol == "chat"
+            await socket.send("hello")
+            assert await take(socket, 1) == ["hello"]
+
+
+async def test_what_is_sent_before_the_answer_is_kept_for_the_route() -> None:
+    came, go_on = asyncio.Event(), asyncio.Event()
+    got: list[str] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        came.set()
+        await go_on.wait()
+        await send({"type": "websocket.accept"})
+        got.append((await receive())["text"])
+
+    hub = Hub()
+    async with serve(hub.mount(sockets_only(slow))) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(head(*LINES, start="GET /own HTTP/1.1"))
+        await came.wait()
+        writer.write(frame(TEXT, b"early"))
+        assert served.server is not None
+        [connection] = served.server.server_state.connections
+        assert isinstance(connection, Protocol)
+        await until(lambda: bool(connection._early))
+        go_on.set()
+        await until(lambda: got == ["early"])
+        await asyncio.wait_for(reader.read(), PATIENCE_S)
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["raises", "returns"])
+async def test_an_application_that_gives_no_answer_is_a_500(
+    fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if fails:
+            raise LookupError("no such thing")
+
+    hub = Hub()
+    async with serve(hub.mount(sockets_only(app)), log_config=None) as served:
+        line, _, _ = await answer_to(served, head(*LINES, start="GET /own HTTP/1.1"))
+    assert line.split()[1] == b"500"
+    assert ("no such thing" if fails else "without completing handshake") in caplog.text
+
+
+async def test_extensions_that_cannot_be_read_are_a_400_for_a_route_of_its_own() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+
+    hub = Hub()
+    async with serve(hub.mount(sockets_only(app)), log_level="critical") as served:
+        request = head(*LINES, "Sec-WebSocket-Extensions: ;;;", start="GET /own HTTP/1.1")
+        line, _, _ = await answer_to(served, request)
+        assert line.split()[1] == b"400"
+
+
+async def test_who_goes_during_the_handshake_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub()
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    @hub.authenticate
+    async def slowly(handshake: Handshake) -> str:
+        asked.set()
+        await go_on.wait()
+        return "ann"
+
+    async with serve(hub.mount(nothing)) as served:
+        assert served.server is not None
+        connections = served.server.server_state.connections
+        async with asking(served, head(*LINES)):
+            await asked.wait()
+            assert len(connections) == 1
+        await until(lambda: not connections)
+        go_on.set()
+        tasks = served.server.server_state.tasks
+        await until(lambda: not tasks)
+        assert (len(hub), hub.stats()["register"]) == (0, 0)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_shutdown_does_not_wait_for_a_handshake() -> None:
+    hub = Hub(shutdown_timeout_s=0.2, handshake_timeout_s=0.5)
+    asked = asyncio.Event()
+
+    @hub.authenticate
+    async def never(handshake: Handshake) -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        return "ann"
+
+    async with serve(hub.mount(nothing)) as served, asking(served, head(*LINES)) as reader:
+        await asked.wait()
+        assert served.server is not None
+        served.server.should_exit = True
+        line = await asyncio.wait_for(reader.readline(), PATIENCE_S)
+        assert line.split()[1] == b"500"
+
+
+async def test_a_middleware_adds_headers_to_the_answer() -> None:
+    hub = Hub()
+
+    async def adding(scope: Any, receive: Any, send: Any) -> None:
+        async def send_more(event: Any) -> None:
+            if event["type"] == "websocket.accept":
+                event = {**event, "headers": [(b"x-more", b"1")]}
+            await send(event)
+
+        await hub(scope, receive, send_more if scope["type"] == "websocket" else send)
+
+    async with serve(adding) as served:
+        _, headers, _ = await answer_to(served, head(*LINES))
+        assert headers[b"x-more"] == b"1"
+
+
+async def test_a_header_with_a_line_end_is_not_written_as_two() -> None:
+    hub = Hub()
+
+    async def splitting(scope: Any, receive: Any, send: Any) -> None:
+        async def send_more(event: Any) -> None:
+            if event["type"] == "websocket.accept":
+                event = {**event, "headers": [(b"x-more", b"1\r\nx-evil: 2")]}
+            await send(event)
+
+        await hub(scope, receive, send_more if scope["type"] == "websocket" else send)
+
+    async with (
+        serve(splitting, log_level="critical") as served,
+        asking(served, head(*LINES)) as reader,
+    ):
+        text = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+    assert b"x-evil" not in text
+
+
+async def test_a_refusal_reaches_the_client_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub()
+    hub.authenticate(lambda handshake: None)
+    caplog.set_level(logging.INFO, "uvicorn")
+    async with serve(hub.mount(nothing), log_config=None, log_level="info") as served:
+        with pytest.raises(InvalidStatus, match="401"):
+            async with served.connect("/ws?token=secret"):
+                pass
+    assert "secret" not in caplog.text
+
+
+async def test_the_access_line_names_the_path_and_no_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub()
+    caplog.set_level(logging.INFO, "uvicorn")
+    async with (
+        serve(hub.mount(nothing), log_config=None, log_level="info") as served,
+        served.connect("/ws?token=secret&room=1"),
+    ):
+        await until(lambda: len(hub) == 1)
+    assert '"WebSocket /ws?token=***&room=1" [accepted]' in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_flood_before_the_answer_is_cut() -> None:
+    hub = Hub()
+    go_on = asyncio.Event()
+
+    @hub.authenticate
+    async def slowly(handshake: Handshake) -> str:
+        await go_on.wait()
+        return "ann"
+
+    async with serve(hub.mount(nothing)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(head(*LINES))
+        await until(lambda: hub.stats()["register"] == 1)
+        writer.write(bytes(MAX_EARLY_BYTES + 1))
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(1), PATIENCE_S)
+        go_on.set()
+        await until(lambda: hub.stats()["register"] == 0)
+        writer.close()
+    assert len(hub) == 0
