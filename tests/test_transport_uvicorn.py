@@ -687,9 +687,7 @@ async def test_a_flood_of_rarer_frames_is_taken_in_turns(
     fed = 0
     take_other = NativeTransport._take_other
 
-    def counted(
-        self: NativeTransport, data: bytes | bytearray, position: int, end: int
-    ) -> int:
+    def counted(self: NativeTransport, data: bytes | bytearray, position: int, end: int) -> int:
         nonlocal fed
         fed += 1
         return take_other(self, data, position, end)

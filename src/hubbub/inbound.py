@@ -113,7 +113,7 @@ class Inbound:
             return
         try:
             result = only.function(client, message)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._failed(client, error)
             return
         if result is not None and hasattr(result, "__await__"):

@@ -13,7 +13,8 @@ from trial import SHORT, Outcome, arena, leaks
 async def a_bad_trial() -> Outcome:
     async with arena("bad", "nothing", moves=["dead"], healthy_count=3) as stage:
         stage.secrets = ["uvicorn"]
-        stage.healthy[0].last -= 1
+        stage.healthy[0].arrived -= 1
+        stage.healthy[0].disorder += 1
         await stage.healthy[1].socket.close()
         stranger = await meet(stage.port)
         stranger.writer.write(command("forever"))
