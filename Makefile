@@ -18,7 +18,7 @@ AUTOBAHN := 25.10.1
 OLD_PIP := --quiet --disable-pip-version-check --no-python-version-warning
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs coverage bench conformance fuzz screenshot test-all browser clean
+.PHONY: help demo test lint format docs coverage bench conformance fuzz soak screenshot test-all browser clean
 
 help:
 	@echo "make demo        serve the demo at http://localhost:8080/websocket"
@@ -31,6 +31,7 @@ help:
 	@echo "make bench       measure against other hubs; writes docs/benchmarks.md (hours; ARGS=--quick: minutes)"
 	@echo "make conformance the Autobahn test suite, Firefox, a short fuzzing run (minutes; ARGS=--full: hours)"
 	@echo "make fuzz        fuzz the inbound lane, guided by coverage (ARGS='--runs 1000000')"
+	@echo "make soak        hostile clients, faults, a soak, for minutes (ARGS=--full: an hour; writes docs/reliability.md)"
 	@echo "make screenshot  take the README's picture of the demo again"
 	@echo "make clean       remove what the targets made"
 
@@ -69,6 +70,8 @@ conformance: $(VENV)/.dev .venv-wstest/.made
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python reliability/fuzz_frames.py $(ARGS)
+soak: $(VENV)/.dev browser
+	$(BIN)/python reliability/ordeal.py $(ARGS)
 
 screenshot: $(VENV)/.dev browser
 	$(BIN)/python tools/screenshot.py
@@ -120,6 +123,7 @@ browser: node_modules/.wscat-$(WSCAT)-ws-$(WS)
 	@sh tools/bring.sh chromium chromium
 	@sh tools/bring.sh cc gcc
 	@sh tools/bring.sh curl curl
+	@[ "$$(uname)" != Linux ] || sh tools/bring.sh ip iproute2
 
 node_modules/.wscat-$(WSCAT)-ws-$(WS):
 	@sh tools/bring.sh node nodejs

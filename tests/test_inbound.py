@@ -669,3 +669,74 @@ async def test_log_lines_of_invalid_messages_are_limited(caplog: pytest.LogCaptu
     assert f"({100 - shown} more like it were not logged)" in caplog.records[-1].getMessage()
     assert hub.stats()["invalid"] == 101
     await hub.stop()
+
+
+# A CancelledError that is nobody's cancellation
+
+
+def ask_cancelled_future(client: Client, message: str) -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    future.result()
+
+
+async def await_cancelled_future(client: Client, message: str) -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.cancel)
+    await future
+
+
+@pytest.mark.parametrize("handler", [ask_cancelled_future, await_cancelled_future])
+async def test_a_cancelled_future_is_counted_and_its_client_goes_on(
+    handler: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    hub.on_message(handler)
+    await started(hub)
+    peer = connect(hub, client_id="ann")
+    peer.send("ask")
+    peer.send("ask again")
+    await settle(hub)
+    assert (peer.closed, hub.stats()["handler_errors"]) == (None, 2)
+    assert "client ann: a handler failed" in caplog.text
+    await hub.stop()
+
+
+async def test_a_cancelled_future_of_a_validator_is_counted_too() -> None:
+    hub = Hub()
+    hub.validate(ask_cancelled_future)
+    await started(hub)
+    peer = connect(hub)
+    peer.send("ask")
+    await settle(hub)
+    assert (peer.closed, hub.stats()["handler_errors"]) == (None, 1)
+    await hub.stop()
+
+
+async def test_a_handler_that_somebody_cancels_is_over_and_its_client_stays() -> None:
+    hub = Hub()
+    seen: list[str] = []
+    tasks: list[asyncio.Task[Any]] = []
+
+    @hub.on_message
+    async def wait(client: Client, message: str) -> None:
+        seen.append(message)
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        await asyncio.Event().wait()
+
+    await started(hub)
+    peer = connect(hub)
+    peer.send("first")
+    peer.send("second")
+    await settle(hub)
+    assert (seen, hub.stats()["handlers"]) == (["first"], 1)
+    tasks[0].cancel()
+    await settle(hub)
+    assert seen == ["first", "second"]
+    assert (peer.closed, hub.stats()["handler_errors"]) == (None, 0)
+    tasks[1].cancel()
+    await settle(hub)
+    assert hub.stats()["handlers"] == 0
+    await hub.stop()

@@ -666,12 +666,14 @@ async def test_s20_the_stats_and_their_names() -> None:
         "register": 0,
         "rooms": 1,
         "slow": 0,
+        "handlers": 0,
         "total_clients": 2,
         "messages_in": 1,
         "messages_out": 1,
         "bytes_in": 4,
         "bytes_out": 6,
         "dropped": 0,
+        "undelivered": 0,
         "slow_disconnects": 0,
         "dead": 0,
         "expired": 0,
@@ -834,3 +836,39 @@ async def test_disconnect_handlers_run_after_a_handler_that_had_to_be_cancelled(
     await asyncio.sleep(0)
     await hub.stop()
     assert said == ["cancelled", "left"]
+
+
+# What a client was owed when its connection ended
+
+
+async def test_what_this_turn_owed_a_lost_client_is_counted() -> None:
+    hub = await started()
+    ann, bob = connect(hub), connect(hub)
+    ann.client.join("red")
+    ann.client.join("blue")
+    hub.room("red").broadcast("1")
+    ann.client.leave("red")
+    hub.room("red").broadcast("not for ann any more")
+    hub.room("blue").broadcast("2")
+    hub.broadcast("3", exclude=ann.client)
+    hub.broadcast("4")
+    ann.client.send("5")
+    hub.lost(ann.client, 1006, "")
+    await settle(hub)
+    assert (ann.received, bob.received) == ([], ["3", "4"])
+    assert (hub.stats()["undelivered"], hub.stats()["messages_out"]) == (4, 2)
+    await hub.stop()
+
+
+async def test_what_waited_in_the_outbox_of_a_lost_client_is_counted() -> None:
+    hub = await started()
+    slow = connect(hub)
+    slow.transport.block()
+    for number in range(3):
+        hub.broadcast(str(number))
+        await settle(hub)
+    slow.transport.cut()
+    await settle(hub)
+    assert (slow.received, hub.stats()["undelivered"]) == ([], 3)
+    assert (hub.stats()["dropped"], hub.stats()["messages_out"]) == (0, 0)
+    await hub.stop()

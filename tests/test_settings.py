@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub.errors import SettingsError
@@ -193,6 +193,7 @@ def values_of(row: Row) -> st.SearchStrategy[Any]:
     return found if row.none is None else st.none() | found
 
 
+@settings(deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", ROWS)
 def test_what_is_shown_is_read_back_the_same(name: str, data: st.DataObject) -> None:
@@ -200,6 +201,7 @@ def test_what_is_shown_is_read_back_the_same(name: str, data: st.DataObject) -> 
     assert parse(name, shown(value), source="test") == value
 
 
+@settings(deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", ROWS)
 def test_any_text_is_either_read_or_refused_with_a_settings_error(

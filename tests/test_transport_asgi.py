@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -153,6 +155,19 @@ async def test_a_goodbye_that_cannot_be_sent_ends_within_the_write_timeout() -> 
     client.close(4000, "bye")
     await asyncio.wait_for(server.call, 5)
     assert server.texts == []
+    await hub.stop()
+
+
+async def test_a_client_that_was_closed_is_not_kept_for_the_write_timeout() -> None:
+    hub = Hub(write_timeout_s=3600)
+    server, client = await connected(hub)
+    client.close(4000)
+    await server.call
+    kept = weakref.ref(client)
+    del client
+    await asyncio.sleep(0)
+    gc.collect()
+    assert kept() is None
     await hub.stop()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,16 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
+from websockets.server import ServerProtocol
 
 import hubbub
 from hubbub import Client, Frame, Hub
+from hubbub.transport_uvicorn import (
+    CLOSING_BYTES,
+    CORE_FRAME_COST,
+    TURN_FRAMES,
+    NativeTransport,
+)
 from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, deflate, frame, raw_connect
 from serving import PATIENCE_S, Served, nothing, serve, take, until
 
@@ -649,3 +657,121 @@ async def test_the_python_client_negotiates_it_by_itself() -> None:
             assert await asyncio.wait_for(anext(connection), PATIENCE_S) == text
         assert next(iter(hub)).transport.deflates
         assert hub.stats()["bytes_out"] < 1000
+
+
+class Turns:
+    """A task that notes by how much a count grows at most from one turn of the loop to the next."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self.worst = 0
+        self._count = count
+        self._task = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        before = self._count()
+        while True:
+            await asyncio.sleep(0)
+            now = self._count()
+            self.worst, before = max(self.worst, now - before), now
+
+    def end(self) -> int:
+        """Return the worst."""
+        self._task.cancel()
+        return self.worst
+
+
+async def test_a_flood_of_messages_is_taken_in_turns() -> None:
+    hub = Hub()
+    got = 0
+
+    @hub.on_message
+    def count(client: Client, message: str) -> None:
+        nonlocal got
+        got += 1
+
+    async with serve(hub.mount(nothing)) as served, raw_connect(served) as socket:
+        turns = Turns(lambda: got)
+        await socket.send(frame(TEXT, b"x") * 30_000)
+        await until(lambda: got == 30_000, "all of them, though in turns")
+        assert turns.end() <= 2 * TURN_FRAMES
+
+
+@pytest.mark.parametrize(
+    "flood", [frame(PING, b""), frame(0, b"", fin=False)], ids=["pings", "fragments"]
+)
+async def test_a_flood_of_rarer_frames_is_taken_in_turns(
+    flood: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = 0
+    take_other = NativeTransport._take_other
+
+    def counted(self: NativeTransport, data: bytes | bytearray, position: int, end: int) -> int:
+        nonlocal fed
+        fed += 1
+        return take_other(self, data, position, end)
+
+    monkeypatch.setattr(NativeTransport, "_take_other", counted)
+    async with served_echo() as (_, _, socket):
+        turns = Turns(lambda: fed)
+        await socket.send(frame(TEXT, b"begin", fin=False) + flood * 20_000)
+        await socket.send(frame(0, b"end"))
+        opcode = PONG
+        while opcode == PONG:
+            opcode, payload = await socket.recv()
+        assert payload == b"beginend"
+        assert turns.end() <= 2 * TURN_FRAMES // CORE_FRAME_COST
+
+
+async def test_a_flood_of_messages_that_inflate_is_taken_in_turns() -> None:
+    hub = Hub(compression="shared", max_message_bytes=2**20)
+    got = 0
+
+    @hub.on_message
+    def count(client: Client, message: bytes) -> None:
+        nonlocal got
+        got += 1
+
+    offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    async with (
+        serve(hub.mount(nothing)) as served,
+        raw_connect(served, headers=offer) as socket,
+    ):
+        turns = Turns(lambda: got)
+        await socket.send(frame(BINARY, deflate(bytes(2**20), level=9), rsv=4) * 60)
+        await until(lambda: got == 60, "all of them, though in turns")
+        assert turns.end() <= 2
+
+
+async def test_who_is_closed_and_floods_on_is_looked_through_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fed = 0
+    receive_data = ServerProtocol.receive_data
+
+    def counted(self: ServerProtocol, data: bytes | bytearray) -> None:
+        nonlocal fed
+        fed += len(data)
+        receive_data(self, data)
+
+    async with served_echo() as (hub, _, socket):
+        (client,) = hub
+        client.close(4000, "enough")
+        monkeypatch.setattr(ServerProtocol, "receive_data", counted)
+        turns = Turns(lambda: fed)
+        await socket.send(frame(TEXT, b"x") * 30_000 + frame(CLOSE, (4000).to_bytes(2)))
+        assert await socket.recv_close() == (4000, "enough")
+        assert await socket.at_end()
+        assert fed == 30_000 * 7 + 8
+        assert turns.end() <= 2 * CLOSING_BYTES
+
+
+async def test_empty_fragments_fill_no_memory() -> None:
+    async with served_echo() as (hub, _, socket):
+        (client,) = hub
+        await socket.send(frame(TEXT, b"", fin=False) + frame(0, b"", fin=False) * 5000)
+        await socket.send(frame(PING, b"here"))
+        assert await socket.recv() == (PONG, b"here")
+        held: Any = client.transport
+        assert sys.getsizeof(held._message) < 1000
+        await socket.send(frame(0, b"end"))
+        assert await socket.recv() == (TEXT, b"end")

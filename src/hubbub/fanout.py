@@ -49,6 +49,7 @@ class Fanout:
         self._pending: _Pending = []
         self._personal: dict[Client, list[_Interval]] = {}
         self._joined_at: dict[tuple[Client, Members], int] = {}
+        self._direct_count = 0
 
     def __len__(self) -> int:
         """How many publications wait for the end of this turn."""
@@ -60,7 +61,7 @@ class Fanout:
         if not pending:
             self._schedule(self.flush)
         pending.append((members, frame, exclude))
-        members.dirty = True
+        members.waiting += 1
         if exclude is not None:
             self._personal.setdefault(exclude, [])
 
@@ -70,19 +71,33 @@ class Fanout:
         if not pending:
             self._schedule(self.flush)
         pending.append((client, frame, None))
+        self._direct_count += 1
 
     def joined(self, client: Client, members: Members) -> None:
         """Note that `client` does not get what was published to `members` before this moment."""
-        if members.dirty:
+        if members.waiting:
             self._personal.setdefault(client, [])
             self._joined_at[client, members] = len(self._pending)
 
     def left(self, client: Client, members: Members) -> None:
         """Note that `client` still gets what was published to `members` before this moment."""
-        if members.dirty:
+        if members.waiting:
             start = self._joined_at.pop((client, members), 0)
             intervals = self._personal.setdefault(client, [])
             intervals.append((members, start, len(self._pending)))
+
+    def count_owed(self, client: Client) -> int:
+        """Count what this turn has gathered for `client`, who must still be in its rooms."""
+        pending = self._pending
+        if not pending:
+            return 0
+        if not self._direct_count and client not in self._personal:
+            # As when many go in one turn, and something is published for each that goes.
+            return sum(members.waiting for members in client.memberships.values())
+        by_room, directs = _places(pending)
+        left = self._personal.get(client, [])
+        chosen = self._chosen(client, left, pending, by_room, self._joined_at)
+        return len(chosen) + len(directs.get(client, ()))
 
     def flush(self) -> None:
         """Deliver what the turn has gathered. Harmless when there is nothing."""
@@ -90,6 +105,7 @@ class Fanout:
         if not pending:
             return
         self._pending = []
+        self._direct_count = 0
         if len(pending) == 1 and not self._personal:
             self._deliver_one(pending)
             return
@@ -101,7 +117,7 @@ class Fanout:
                 self._deliver_direct(client, indices, pending)
             return
         for members in by_room:
-            members.dirty = False
+            members.waiting = 0
         for client in directs:
             personal.setdefault(client, [])
         if len(by_room) == 1 and not personal:
@@ -116,7 +132,7 @@ class Fanout:
         """Deliver what is alone in its turn, as in every hub that is not busy."""
         target = pending[0][0]
         if type(target) is Members:
-            target.dirty = False
+            target.waiting = 0
             self._deliver_room(target, pending)
         else:
             self._deliver_direct(cast(Client, target), [0], pending)

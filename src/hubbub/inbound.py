@@ -31,6 +31,7 @@ from .quietlog import QuietLog
 from .settings import Settings
 from .stats import Stats
 from .tasks import GOODBYE
+from .ticker import is_being_cancelled
 
 
 class Desk(Protocol):
@@ -112,7 +113,7 @@ class Inbound:
             return
         try:
             result = only.function(client, message)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._failed(client, error)
             return
         if result is not None and hasattr(result, "__await__"):
@@ -181,7 +182,7 @@ class Inbound:
             verdict = validate(client, message)
         except (CommandError, ValueError) as error:
             self._refuse(client, _as_command_error(error))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._failed(client, error)
         else:
             if hasattr(verdict, "__await__"):
@@ -233,7 +234,8 @@ class Inbound:
         """Call a handler; return what has to be awaited, None when all is done."""
         try:
             result = function(*arguments)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            # Nobody cancels a call: the error is that of a future which the function has asked.
             self._failed(client, error)
             return None
         return None if result is None or not hasattr(result, "__await__") else result
@@ -241,6 +243,10 @@ class Inbound:
     async def _finish(self, client: Client, result: Awaitable[Any]) -> None:
         try:
             await result
+        except asyncio.CancelledError as error:
+            if is_being_cancelled():
+                raise
+            self._failed(client, error)  # only something that the handler awaited
         except Exception as error:
             self._failed(client, error)
 
@@ -297,7 +303,7 @@ class Inbound:
         elif action == "close":
             self._desk.disconnect_client(client, POLICY_VIOLATION, error.message)
 
-    def _failed(self, client: Client, error: Exception) -> None:
+    def _failed(self, client: Client, error: BaseException) -> None:
         """A handler raised: answer, close, or log and close, by the kind of error."""
         if isinstance(error, CommandError):
             self._desk.send(client, self._handlers.dialect.error(error))
@@ -307,7 +313,9 @@ class Inbound:
             self._stats.handler_errors += 1
             text = "client %s: a handler failed"
             self._log.log(logging.ERROR, "handler", text, client.id, error=error)
-            if self._settings.on_handler_error == "close":
+            # A future that somebody cancelled broke off one message; the client is not to blame.
+            is_broken = not isinstance(error, asyncio.CancelledError)
+            if is_broken and self._settings.on_handler_error == "close":
                 self._desk.disconnect_client(client, INTERNAL_ERROR, "internal error")
 
 

@@ -284,6 +284,7 @@ class Registry:
         if client.close_info is not None:
             return
         close = Close(code, reason, by_server)
+        self.counters.undelivered += self.fanout.count_owed(client)
         client.close_info = close
         client.fast = False
         for members in client.memberships.values():
@@ -295,9 +296,11 @@ class Registry:
         logger.debug("client %s disconnected: %s", client.id, code)
         self.inbound.disconnected(client, close)
 
-    def gone(self, transport: Transport) -> None:
-        """Forget a transport whose connection has ended."""
+    def gone(self, transport: Transport, client: Client | None = None) -> None:
+        """Forget a transport whose connection has ended, and what still waits for its client."""
         self._connections.discard(transport)
+        if client is not None and client.outbox is not None:
+            self.counters.undelivered += client.outbox.clear()
 
     def disconnect_client(self, client: Client, code: int, reason: str) -> None:
         """Close one client; what was sent to it before goes first. Any thread."""
@@ -483,7 +486,7 @@ class Registry:
 
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
-        empty, `loop_lag_s` is how late the event loop was when it was last looked at. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
+        empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late the event loop was when it was last looked at. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
         """
         return {
             "clients": len(self._clients),
@@ -491,6 +494,7 @@ class Registry:
             "register": self.admission.in_progress,
             "rooms": len(self.rooms),
             "slow": self._watch.slow_count,
+            "handlers": len(self._tasks),
             "loop_lag_s": round(self._watch.lag_s, 4),
             **self.counters.snapshot(),
             "uptime_s": round(time.monotonic() - self._started_at, 3),

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class Members:
-    """Who is in one room now. `dirty` says that something was published to it in this turn."""
+    """Who is in one room now. `waiting` counts what was published to it in this turn."""
 
-    __slots__ = ("clients", "dirty", "name", "policy", "room")
+    __slots__ = ("clients", "name", "policy", "room", "waiting")
 
     def __init__(self, name: str, policy: SlowPolicy) -> None:
         self.name = name
         self.policy = policy
         self.clients: dict[Client, None] = {}
-        self.dirty = False
+        self.waiting = 0
         self.room: Room | None = None
         """What an application was given for this name last; its name need not be checked again."""
 

@@ -18,7 +18,9 @@ class Stats:
     """Counters since the hub was made. All count events, except the `bytes_` ones.
 
     `bytes_in` counts message payloads, inflated if need be; `bytes_out` whole frames with their
-    headers, as they go to the client.
+    headers, as they go to the client. Each message that a client was owed is counted once: in
+    `messages_out` when its transport has taken it, in `dropped` when its outbox was full, in
+    `undelivered` when its connection ended before.
     """
 
     total_clients: int = 0
@@ -27,6 +29,7 @@ class Stats:
     bytes_in: int = 0
     bytes_out: int = 0
     dropped: int = 0
+    undelivered: int = 0
     slow_disconnects: int = 0
     dead: int = 0
     expired: int = 0

@@ -184,7 +184,7 @@ class MemoryTransport:
         self.closed = close
         self.writable = self._client.fast = False
         self._held.clear()
-        self._hub.gone(self)
+        self._hub.gone(self, self._client)
         self._hub.lost(self._client, close.code, close.reason, by_server=close.by_server)
 
     def _arrive(self, item: Frame | Close) -> None:

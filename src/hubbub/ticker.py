@@ -38,7 +38,7 @@ class Ticker:
         loop = asyncio.get_running_loop()
         due = loop.time() + self.period_s
         # Asked each time, since a function may swallow the cancellation.
-        while not _is_cancelled():
+        while not is_being_cancelled():
             await asyncio.sleep(max(0.0, due - loop.time()))
             if self._is_wanted():
                 await self._tick()
@@ -51,7 +51,7 @@ class Ticker:
             if hasattr(result, "__await__"):
                 await result
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_being_cancelled():
                 raise
             self._log_failure()  # only something that the function awaited
         except Exception:
@@ -62,6 +62,7 @@ class Ticker:
         logger.exception("the ticker %s failed; it goes on", name)
 
 
-def _is_cancelled() -> bool:
+def is_being_cancelled() -> bool:
+    """Tell whether somebody has asked the running task to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -49,6 +49,7 @@ class PortableTransport:
         self._wake: asyncio.Future[None] | None = None
         self._writing: asyncio.Task[Any] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def bind(self, client: Client) -> None:
         """See `Transport.bind`."""
@@ -72,8 +73,10 @@ class PortableTransport:
         finally:
             self.writable = False
             self._is_over = True
+            if self._timer is not None:
+                self._timer.cancel()
             # Before the next await: a cancelled scope of anyio's cancels that one as well.
-            self._hub.gone(self)
+            self._hub.gone(self, client)
             self._hub.lost(client, code, "")
             await self._stop_reading()
 
@@ -92,7 +95,8 @@ class PortableTransport:
             self._goodbye = (code, reason)
             timeout_s = self._hub.settings.write_timeout_s
             if timeout_s is not None:
-                asyncio.get_running_loop().call_later(timeout_s, self.abort)
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(timeout_s, self.abort)
             self._wake_up()
 
     def abort(self) -> None:

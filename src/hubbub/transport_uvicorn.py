@@ -41,6 +41,15 @@ CLOSE_TIMEOUT_S = 10.0
 """How long a goodbye may take when `write_timeout_s` is None."""
 LINGER_S = 2.0
 """How long a peer that broke the protocol may take to read why."""
+TURN_FRAMES = 256
+"""How many common frames one socket may bring in one turn of the event loop; what is left waits for
+the next turn. A megabyte of the smallest frames would otherwise hold up everybody for seconds."""
+CORE_FRAME_COST = 8
+"""For how many common frames one counts that goes through the core, or is inflated."""
+COST_BYTES = 4096
+"""So many inflated bytes count as one common frame more: a thousand bytes may become a megabyte."""
+CLOSING_BYTES = 2048
+"""How many bytes one turn looks through for the close frame of a client that we have closed."""
 
 LONGEST_CONTROL_BYTES = 125
 """The longest payload of a control frame (RFC 6455 section 5.5)."""
@@ -70,6 +79,7 @@ class NativeTransport(asyncio.Protocol):
         "_buffer",
         "_client",
         "_core",
+        "_extra_cost",
         "_goodbye",
         "_hub",
         "_is_text",
@@ -101,7 +111,8 @@ class NativeTransport(asyncio.Protocol):
         self._buffer: bytearray | None = None
         self._need = 0
         self._core: ServerProtocol | None = None
-        self._message: list[bytes] | None = None
+        self._extra_cost = 0
+        self._message: bytearray | None = None
         self._is_text = False
         self._paused = False
         self._rest: memoryview | None = None
@@ -123,7 +134,7 @@ class NativeTransport(asyncio.Protocol):
         client.seen = self._hub.clock()
         if self._state != _OPEN:
             if self._state == _CLOSING:
-                self._await_close(data)
+                self._keep_tail(data)
             return
         buffer = self._buffer
         if buffer is None and not self._paused:
@@ -147,7 +158,7 @@ class NativeTransport(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._server_connections.discard(self)
-        self._hub.gone(self)
+        self._hub.gone(self, self._client)
         if self._client is not None:
             self._hub.lost(self._client, ABNORMAL, "")
 
@@ -254,6 +265,7 @@ class NativeTransport(asyncio.Protocol):
     def _parse(self, data: bytes | bytearray) -> None:
         """Take frame after frame from `data`; keep what is not whole yet."""
         position = self._need = 0
+        left = TURN_FRAMES
         end = len(data)
         client = self._client
         hub = self._hub
@@ -275,6 +287,9 @@ class NativeTransport(asyncio.Protocol):
                         self._need = stop - position
                         break
                     position = stop
+                    left -= 1
+                    if left <= 0:
+                        self._rest_a_turn()
                     payload = apply_mask(data[start:stop], data[start - 4 : start])
                     if first == 0x82:
                         receive(client, Frame(payload, False))
@@ -290,16 +305,26 @@ class NativeTransport(asyncio.Protocol):
             if used == 0:
                 break
             position += used
+            left -= CORE_FRAME_COST + self._extra_cost
+            self._extra_cost = 0
+            if left <= 0:
+                self._rest_a_turn()
         if self._message is None and self._state == _OPEN:
             self._core = None
         if position < end:
             self._keep_tail(data[position:])
 
     def _keep_tail(self, tail: bytes | bytearray) -> None:
-        if self._state == _OPEN:
+        if self._state == _OPEN or self._buffer is not None:
             self._keep(tail)
         elif self._state == _CLOSING:
             self._await_close(tail)
+
+    def _rest_a_turn(self) -> None:
+        """Let the others have their turn before more is taken from this socket."""
+        if self._state == _OPEN and not self._paused:
+            self.pause_reading()
+            self.resume_reading()
 
     def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Take one frame of any other kind; return its size, 0 if it is not whole."""
@@ -406,13 +431,13 @@ class NativeTransport(asyncio.Protocol):
         opcode = event.opcode
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             self._is_text = opcode is Opcode.TEXT
-            self._message = [bytes(event.data)]
+            self._message = bytearray(event.data)
         elif opcode is Opcode.CONT and self._message is not None:
-            self._message.append(bytes(event.data))
+            self._message += event.data
         else:
             return
         if event.fin:
-            frame = Frame(b"".join(self._message), self._is_text)
+            frame = Frame(bytes(self._message), self._is_text)
             self._message = None
             if self._is_text and not frame.has_text():
                 self._fail_utf8()
@@ -467,12 +492,23 @@ class NativeTransport(asyncio.Protocol):
     def _await_close(self, data: bytes | bytearray) -> None:
         """After our close frame: drop all but the peer's own (section 7.1.2)."""
         core = self._use_core()
-        core.receive_data(data)
+        core.receive_data(data[:CLOSING_BYTES])
         core.events_received()
         core.data_to_send()
         if core.close_rcvd is not None or core.parser_exc is not None:
             self._state = _LINGERING
             self._socket.close()
+        elif len(data) > CLOSING_BYTES:
+            # Who floods goes on flooding for as long as the goodbye may take.
+            self._buffer = bytearray(data[CLOSING_BYTES:])
+            self._stop_reading()
+            asyncio.get_running_loop().call_soon(self._await_on)
+
+    def _await_on(self) -> None:
+        buffer, self._buffer = self._buffer, None
+        if self._state == _CLOSING and buffer is not None:
+            self._start_reading()
+            self._await_close(buffer)
 
     # Writing
 
@@ -561,6 +597,7 @@ class DeflatingTransport(NativeTransport):
         inflated = inflate(payload, self._hub.settings.max_message_bytes)
         if inflated is None:
             return False
+        self._extra_cost += len(inflated) // COST_BYTES
         frame = Frame(inflated, is_text)
         if is_text and not frame.has_text():
             self._fail_utf8()

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
@@ -376,3 +377,15 @@ def test_a_browser_talks_to_a_hub_that_compresses(tmp_path: Path, visit: Open) -
     assert extensions.startswith("permessage-deflate")
     assert answers == [True] * 4
     assert bytes_out < 5000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_name_of_markup_is_text_on_every_page(
+    demo: ServerProcess, visit: Open, complaints: list[str], page: str
+) -> None:
+    watcher = connected(visit(f"{demo.url}/{page}"))
+    liar = connected(visit(f"{demo.url}/{page}?username={quote(MARKUP)}"))
+    for one in (watcher, liar):
+        expect_unharmed(one)
+        assert one.locator("img[src='x'], body [onerror]").count() == 0
+    assert complaints == []
