@@ -105,17 +105,16 @@ class Fanout:
         if not pending:
             return
         self._pending = []
-        self._direct_count = 0
+        direct_count, self._direct_count = self._direct_count, 0
+        if direct_count == len(pending):
+            self._deliver_directs(pending)
+            return
         if len(pending) == 1 and not self._personal:
             self._deliver_one(pending)
             return
         personal, self._personal = self._personal, {}
         joined_at, self._joined_at = self._joined_at, {}
         by_room, directs = _places(pending)
-        if not by_room:
-            for client, indices in directs.items():
-                self._deliver_direct(client, indices, pending)
-            return
         for members in by_room:
             members.waiting = 0
         for client in directs:
@@ -129,23 +128,33 @@ class Fanout:
             self._deliver_personal(client, chosen + directs.get(client, []), pending)
 
     def _deliver_one(self, pending: _Pending) -> None:
-        """Deliver what is alone in its turn, as in every hub that is not busy."""
-        target = pending[0][0]
-        if type(target) is Members:
-            target.waiting = 0
-            self._deliver_room(target, pending)
-        else:
-            self._deliver_direct(cast(Client, target), [0], pending)
+        """Deliver what was published alone in its turn, as in every hub that is not busy."""
+        members = cast(Members, pending[0][0])
+        members.waiting = 0
+        self._deliver_room(members, pending)
 
-    def _deliver_direct(self, client: Client, indices: list[int], pending: _Pending) -> None:
-        wire = pending[indices[0]][1].wire
-        if len(indices) == 1 and client.fast and len(wire) <= MAX_SHARED_WRITE_BYTES:
-            # One message for one client, as in every echo: nothing to join, nobody to share with.
-            client.raw_write(wire)  # type: ignore[misc]
-            self._stats.messages_out += 1
-            self._stats.bytes_out += len(wire)
-        else:
-            self._deliver_personal(client, indices, pending)
+    def _deliver_directs(self, pending: _Pending) -> None:
+        """Deliver a turn of direct sends alone, as in every echo: nobody to share with."""
+        lone = {cast(Client, client): frame for client, frame, _ in pending}
+        if len(lone) < len(pending):
+            for client, indices in _places(pending)[1].items():
+                self._deliver_personal(client, indices, pending)
+            return
+        count = size = 0
+        for client, frame in lone.items():
+            wire = self._wire_of(client, frame)
+            if client.fast and len(wire) <= MAX_SHARED_WRITE_BYTES:
+                client.raw_write(wire)  # type: ignore[misc]
+                count += 1
+                size += len(wire)
+            elif client.close_info is None:
+                self._deliver_merge([client], [0], [(client, frame, None)])
+        self._stats.messages_out += count
+        self._stats.bytes_out += size
+
+    def _wire_of(self, client: Client, frame: Frame) -> bytes:
+        """Return a lone frame in the form that `client` takes."""
+        return frame.wire
 
     def _deliver_room(self, members: Members, pending: _Pending) -> None:
         batch = Batch([frame for _, frame, _ in pending])

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from .client import Client
-from .fanout import MAX_SHARED_WRITE_BYTES, Fanout
+from .fanout import Fanout
 from .frame import Batch, DeflatedBatch, Frame
 from .outbox import Entry
-from .room import Members
 from .settings import SlowPolicy
 from .stats import Stats
 
@@ -36,22 +35,8 @@ class SharedDeflateFanout(Fanout):
         super().__init__(stats, policy, schedule)
         self._min_bytes = min_bytes
 
-    def _deliver_direct(
-        self,
-        client: Client,
-        indices: list[int],
-        pending: list[tuple[Members | Client, Frame, Client | None]],
-    ) -> None:
-        if not client.transport.deflates:
-            super()._deliver_direct(client, indices, pending)
-            return
-        wire = pending[indices[0]][1].deflated(self._min_bytes)
-        if len(indices) == 1 and client.fast and len(wire) <= MAX_SHARED_WRITE_BYTES:
-            client.raw_write(wire)  # type: ignore[misc]
-            self._stats.messages_out += 1
-            self._stats.bytes_out += len(wire)
-        else:
-            self._deliver_personal(client, indices, pending)
+    def _wire_of(self, client: Client, frame: Frame) -> bytes:
+        return frame.deflated(self._min_bytes) if client.transport.deflates else frame.wire
 
     def _deliver(
         self, clients: list[Client], batch: Batch, entries: Callable[[], Iterable[Entry]]

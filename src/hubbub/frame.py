@@ -62,14 +62,15 @@ class Frame:
     """
 
     # Most frames are never deflated: `_deflated` is unset until then, and costs them no time.
-    __slots__ = ("_deflated", "_text", "_wire", "is_text", "payload")
+    __slots__ = ("_deflated", "_wire", "is_text", "payload", "text_seen")
     _deflated: bytes
 
     def __init__(self, payload: bytes, is_text: bool, text: str | None = None) -> None:
         self.payload = payload
         self.is_text = is_text
         self._wire: bytes | None = None
-        self._text = text
+        self.text_seen = text
+        """The payload as `str`, when somebody has decoded it already."""
 
     @property
     def wire(self) -> bytes:
@@ -108,15 +109,15 @@ class Frame:
     @property
     def text(self) -> str:
         """The payload as `str`, for transports that take text (ASGI)."""
-        text = self._text
+        text = self.text_seen
         if text is None:
-            text = self._text = self.payload.decode("utf-8")
+            text = self.text_seen = self.payload.decode("utf-8")
         return text
 
     def has_text(self) -> bool:
         """Tell whether the payload is UTF-8, and keep the text if so."""
         try:
-            self._text = self.payload.decode("utf-8")
+            self.text_seen = self.payload.decode("utf-8")
         except UnicodeDecodeError:
             return False
         return True

@@ -90,11 +90,13 @@ def _resolve(function: Function, annotation: str) -> Any:
 class MessageHandler:
     """A function for messages, with the decoder that its annotation asked for."""
 
-    __slots__ = ("decode", "function")
+    __slots__ = ("decode", "function", "takes_text")
 
-    def __init__(self, function: Function, decode: Decoder) -> None:
+    def __init__(self, function: Function, decode: Decoder, *, takes_text: bool = False) -> None:
         self.function = function
         self.decode = decode
+        self.takes_text = takes_text
+        """Whether a text message is handed on as `str`, so that there is nothing to decode."""
 
 
 class Handlers:
@@ -188,4 +190,5 @@ class Handlers:
         if annotation is Any and default is not str:
             # A message that has a type is JSON, whatever its handler says of it.
             annotation = default
-        return MessageHandler(function, self.dialect.decoder(annotation))
+        decode = self.dialect.decoder(annotation)
+        return MessageHandler(function, decode, takes_text=annotation in (str, str | bytes))

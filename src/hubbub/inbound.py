@@ -106,11 +106,13 @@ class Inbound:
             self._route(client, frame)
             return
         # The common hub has one handler. What follows is `_handle` and `_call`, written out.
-        try:
-            message = only.decode(frame)
-        except CommandError as error:
-            self._refuse(client, error)
-            return
+        message = frame.text_seen if only.takes_text else None
+        if message is None:
+            try:
+                message = only.decode(frame)
+            except CommandError as error:
+                self._refuse(client, error)
+                return
         try:
             result = only.function(client, message)
         except (Exception, asyncio.CancelledError) as error:
