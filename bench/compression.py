@@ -30,6 +30,7 @@ from statistics import median
 from typing import Any
 
 import machine
+import parts
 from contestants import BENCH, BUILD, ROOT, Contestant
 from measure import Cores, Server, serving
 
@@ -37,7 +38,6 @@ from hubbub.frame import deflate
 
 RESULTS = BENCH / "results" / "compression.json"
 PAGE = ROOT / "docs" / "guides" / "compression.md"
-BEGIN, END = "<!-- compression: generated, begins -->", "<!-- compression: generated, ends -->"
 
 SIZES = (200, 1024, 8192)
 SHARE_SIZES = (64, 128, 200, 256, 512, 1024, 8192, 65_536)
@@ -281,7 +281,7 @@ def share_table(results: Run) -> list[str]:
 
 
 def page_part(results: Run) -> str:
-    """Return the generated part of the guide, between its marks."""
+    """Return the generated part of the guide."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     about = (
         f"Measured on {results['date'][:10]} at commit {results['commit']}: "
@@ -291,8 +291,8 @@ def page_part(results: Run) -> str:
         f"{results['machine']['Python']}; {versions}. The load average before was "
         f"{results['load_before']}."
     )
-    parts = [
-        [BEGIN, about],
+    blocks = [
+        [about],
         ["**Bytes on the wire of one delivery**, headers of frames included:"],
         table(results, "wire_bytes", 0),
         ["**CPU of the server for one delivery**, in microseconds, all included:"],
@@ -301,16 +301,13 @@ def page_part(results: Run) -> str:
         memory_table(results),
         ["**Deflating one message**, whoever gets it:"],
         share_table(results),
-        [END],
     ]
-    return "\n\n".join("\n".join(part) for part in parts)
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def write_page(results: Run) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    PAGE.write_text(head + page_part(results) + tail, encoding="utf-8")
+    PAGE.write_text(parts.replaced(text, "compression", page_part(results)), encoding="utf-8")
 
 
 def main() -> None:

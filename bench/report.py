@@ -7,12 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import parts
 import prose
 from contestants import BY_NAME, OURS, PEERS
 from measure import FULL
 from plot import chart
 from rows import (
     CORE,
+    FOUR,
     GOALS,
     MOST_GROWTH_SPREAD,
     MOST_IDLE_SHARE,
@@ -389,8 +391,33 @@ def page(results: Results) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+SHORT_NAMES = {
+    "kernel": "a C program that only calls `send()`",
+    "gorilla": "gorilla's hub in Go",
+    "fastapi": "FastAPI's ConnectionManager",
+}
+
+
+def readme_part(results: Results) -> str:
+    """Return the README's four lines: each row of small messages, and how it stands to three peers."""
+    lines = []
+    for row in ROWS:
+        if row.key not in FOUR:
+            continue
+        pairs = pairs_of(results, row)
+        ours = middle(value_of(run, row.metric) for run in runs_of(pairs, OURS.name))
+        found = {name: middle(ratios(pairs, name, row.metric)) for name in SHORT_NAMES}
+        said = [f"{times(found[name])} times {SHORT_NAMES[name]}" for name in found if found[name]]
+        value = row.metric.shown(ours)
+        lines.append(f"- **{row.title}**: {value} million; {', '.join(said)}.")
+    return "\n".join(lines)
+
+
 def write(results: Results, docs: Path) -> None:
-    """Write the page and its pictures."""
+    """Write the page and its pictures, and the README's summary."""
+    readme = docs.parent / "README.md"
+    text = parts.replaced(readme.read_text(encoding="utf-8"), "benchmark", readme_part(results))
+    readme.write_text(text, encoding="utf-8")
     (docs / "images").mkdir(parents=True, exist_ok=True)
     (docs / "benchmarks.md").write_text(page(results), encoding="utf-8")
     for series in SERIES:

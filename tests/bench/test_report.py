@@ -12,6 +12,7 @@ from typing import Any
 import contestants
 import install
 import measure
+import parts
 import plot
 import pytest
 import report
@@ -144,6 +145,18 @@ def test_the_page_of_the_kept_results_is_the_page_that_is_there() -> None:
     kept = json.loads((BENCH / "results" / "benchmarks.json").read_text(encoding="utf-8"))
     written = (BENCH.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert report.page(kept) == written
+    readme = (BENCH.parent / "README.md").read_text(encoding="utf-8")
+    assert parts.part_of(readme, "benchmark") == report.readme_part(kept)
+
+
+def test_a_part_of_a_page_is_replaced_and_the_rest_stays() -> None:
+    begin, end = parts.marks("x")
+    page = parts.replaced(f"before {begin}old{end} after", "x", " new\n")
+    assert page == f"before {begin}\n\nnew\n\n{end} after"
+    assert parts.part_of(page, "x") == "new"
+    for wrong in ("nothing", page + page):
+        with pytest.raises(ValueError, match="'x'"):
+            parts.replaced(wrong, "x", "new")
 
 
 def test_a_chart_is_well_formed_and_within_its_frame() -> None:
