@@ -18,7 +18,7 @@ OPENING = """\
 
 `make bench` writes this page: it builds and installs every server named here, runs them in turn,
 and puts the figures of the machine it ran on into the tables. The figures below are of {date},
-commit `{commit}`, {rounds}.
+commit `{commit}`; each row says how many rounds it had.
 
 The first four columns are deliveries per second of CPU time that the server used, in millions;
 a delivery is one message that one client has received and checked. In brackets: how many times
@@ -102,6 +102,5 @@ in [`bench/results/benchmarks.json`](../bench/results/benchmarks.json).
 
 
 def opening(results: dict[str, Any]) -> str:
-    rounds = f"{results['repeats']} rounds" if results["repeats"] > 1 else "one round"
-    text = OPENING.format(date=results["date"][:10], commit=results["commit"], rounds=rounds)
+    text = OPENING.format(date=results["date"][:10], commit=results["commit"])
     return f"{text}\n{QUICK}" if results["is_quick"] else text

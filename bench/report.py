@@ -217,7 +217,9 @@ def sentence(words: str) -> str:
 
 
 def row_section(row: Row, pairs: Sequence[Pair]) -> list[str]:
-    lines = [f"### {row.title}", "", row.note, ""]
+    rounds = 1 + max((pair["repeat"] for pair in pairs), default=0)
+    how_many = "One round." if rounds == 1 else f"{rounds} rounds."
+    lines = [f"### {row.title}", "", f"{row.note} {how_many}", ""]
     if row.shows_latency:
         lines += latency_table(row, pairs)
     if row.key == "stall":

@@ -96,7 +96,9 @@ class Row:
     shares_server: bool = False
 
 
-SHORT = (0.4, 1.5)
+SHORT = (0.3, 1.0)
+BOUNDED = ("--drain", "4")
+"""How long a server that has fallen behind may take for what is in flight, in seconds."""
 STRONG = ("kernel", "gorilla", "gorilla-prepared", "picows", "ws", "wse-server")
 READERS = ("gorilla", "picows", "ws", "websockets", "aiohttp", "fastapi", "wse-server")
 
@@ -105,7 +107,7 @@ ROWS = (
         "one",
         "One room, 1,000 clients, one message at a time",
         DELIVERIES,
-        ("--mode", "fanout", "--clients", "1000"),
+        ("--mode", "fanout", "--clients", "1000", *BOUNDED),
         seconds=SHORT,
         shares_server=True,
         note="The next message is sent when all clients have the last one.",
@@ -114,7 +116,7 @@ ROWS = (
         "burst64",
         "One room, 1,000 clients, bursts of 64",
         DELIVERIES,
-        ("--mode", "fanout", "--clients", "1000", "--window", "64"),
+        ("--mode", "fanout", "--clients", "1000", "--window", "64", *BOUNDED),
         seconds=SHORT,
         shares_server=True,
         note="64 messages leave the talker in one write; the next 64 when all clients have them.",
@@ -123,7 +125,7 @@ ROWS = (
         "rooms",
         "100 rooms of 10, everybody talks",
         DELIVERIES,
-        ("--mode", "rooms", "--clients", "1000", "--room-size", "10"),
+        ("--mode", "rooms", "--clients", "1000", "--room-size", "10", *BOUNDED),
         seconds=SHORT,
         shares_server=True,
         note="Each client sends its next message when its last one has come back to it.",
@@ -132,7 +134,7 @@ ROWS = (
         "echo",
         "Echo, 100 clients",
         DELIVERIES,
-        ("--mode", "echo", "--clients", "100"),
+        ("--mode", "echo", "--clients", "100", *BOUNDED),
         seconds=SHORT,
         shares_server=True,
         note="Each client has one message in flight.",
