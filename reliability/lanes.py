@@ -212,7 +212,7 @@ class NativeLane:
         """Keep the code of an end."""
         self.losses.append(code)
 
-    def gone(self, transport: Any) -> None:
+    def gone(self, transport: Any, client: Any = None) -> None:
         """Forget nothing."""
 
     def stalled(self, client: Any) -> None:
