@@ -84,6 +84,11 @@ METHOD = """\
 - Joining what one turn of the event loop has for a client makes bursts cheap. Where messages come
   one at a time with silence between them there is nothing to join, and the row "one at a time"
   says what is left.
+- A Python that was built without profile-guided optimisation, as tools that compile it on the spot do
+  by default, is 1.2 to 1.5 times slower at everything that is not the kernel's. The Pythons of
+  distributions and of python.org are optimised.
+- Where one `send()` costs 8 us, as on the machine of these figures, a fan-out to 1,000 clients takes
+  8 ms of the core before anything else: a p99 of 10 ms by the clock leaves no room for a second one.
 - The kernel program has no limits, no queues and no protection from a slow client. It is a yardstick.
 
 ## Repeat it
