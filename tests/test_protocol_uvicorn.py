@@ -159,7 +159,7 @@ async def test_a_scope_has_what_uvicorns_class_puts_into_it() -> None:
 
     hub = Hub()
     for native in (True, False):
-        async with serve(hub.mount(sockets_only(note)), native=native, root_path="/root") as served:
+        async with serve(hub.mount(sockets_only(note)), native=native, root_path="/base") as served:
             request = head(
                 *LINES, "X: \xe4", "Sec-WebSocket-Protocol: a, b", start="GET /w%20s?q=%20 HTTP/1.1"
             )
@@ -170,7 +170,7 @@ async def test_a_scope_has_what_uvicorns_class_puts_into_it() -> None:
         scope["client"] = scope["client"][0]
         scope["server"] = scope["server"][0]
     assert ours == theirs
-    assert ours["path"] == "/root/w s"
+    assert ours["path"] == "/base/w s"
 
 
 async def test_an_application_may_wait_before_it_answers() -> None:

@@ -377,7 +377,7 @@ class Registry:
 
     def publish_nowait(self, key: str, data: Any, exclude: Client | None) -> None:
         """Encode here and now, then publish on the hub's own thread."""
-        frame = Frame(data.encode(), True, data) if type(data) is str else encode(data)
+        frame = encode(data)
         if _thread_id() == self._thread_id or self._loop is None:
             self.publish_logged(key, frame, exclude)
         else:
