@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
-from hubbub import Hub, Protocol
+from hubbub import Client, Frame, Hub, Protocol
 
 PATIENCE_S = 10.0
 """How long a condition may take to come true before the test fails."""
@@ -124,6 +124,17 @@ class Venue:
     async def crowd(self, count: int) -> list[ClientConnection]:
         """Connect many sockets."""
         return [await self.join() for _ in range(count)]
+
+
+def echo_hub(**settings: Any) -> Hub:
+    """Return a hub that sends each message back to who sent it."""
+    hub = Hub(**settings)
+
+    @hub.on_message
+    def echo(client: Client, message: Frame) -> None:
+        client.send(message)
+
+    return hub
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:

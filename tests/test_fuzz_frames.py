@@ -18,7 +18,8 @@ from websockets.protocol import OPEN
 
 from hubbub import Frame, Handshake, Hub, Identity
 from hubbub.deflate import slack_bytes
-from hubbub.transport_uvicorn import DeflatingTransport, NativeTransport
+from hubbub.transport_deflate import DeflatingTransport
+from hubbub.transport_uvicorn import NativeTransport
 from rawsocket import deflate, frame
 
 LIMIT = 300

@@ -35,7 +35,8 @@ from websockets.utils import accept_key
 
 from .deflate import negotiate
 from .limits import scrub_query
-from .transport_uvicorn import CORE_LOGGER, DeflatingTransport, NativeTransport
+from .transport_deflate import DeflatingTransport
+from .transport_uvicorn import CORE_LOGGER, NativeTransport
 
 if TYPE_CHECKING:
     from uvicorn.config import Config

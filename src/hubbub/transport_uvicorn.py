@@ -21,14 +21,13 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from .deflate import Inflater, inflate, slack_bytes
 from .errors import ABNORMAL, INVALID_DATA, NO_STATUS, is_sendable
 from .frame import Batch, Frame, header
 
 try:
-    from websockets.speedups import apply_mask
+    from websockets.speedups import apply_mask as apply_mask
 except ImportError:  # pragma: no cover - the C extension is part of every wheel
-    from websockets.utils import apply_mask
+    from websockets.utils import apply_mask as apply_mask
 
 if TYPE_CHECKING:
     from .client import Client
@@ -548,59 +547,3 @@ class NativeTransport(asyncio.Protocol):
 
 
 _OPCODES = frozenset(int(opcode) for opcode in Opcode)
-
-
-class DeflatingTransport(NativeTransport):
-    """The socket of a client that negotiated permessage-deflate without context takeover.
-
-    It holds nothing that other sockets do not: what inflates belongs to the core, and ends with
-    the message.
-    """
-
-    __slots__ = ()
-    deflates = True
-
-    def _use_core(self) -> ServerProtocol:
-        is_new = self._core is None
-        core = super()._use_core()
-        if is_new:
-            limit = self._hub.settings.max_message_bytes
-            core.extensions = [Inflater(0 if limit is None else slack_bytes(limit))]
-        return core
-
-    def _frame_limit(self) -> int | None:
-        limit = self._hub.settings.max_message_bytes
-        return None if limit is None else limit + slack_bytes(limit)
-
-    def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
-        """Inflate the common frame here: a whole message, right and under 64 KiB.
-
-        Browsers send nothing else, and the core takes seven times as long. What is faulty, too
-        large, or not whole yet is left to it.
-        """
-        first, second = data[position], data[position + 1]
-        if (first == 0xC1 or first == 0xC2) and 0x80 <= second < 0xFF and self._message is None:
-            length = second - 0x80
-            start = position + 6
-            if length == 126 and end - position >= 4:
-                length = data[position + 2] << 8 | data[position + 3]
-                start = position + 8
-            stop = start + length
-            limit = self._frame_limit()
-            if stop <= end and (limit is None or length <= limit):
-                payload = apply_mask(data[start:stop], data[start - 4 : start])
-                if self._take_deflated(payload, first == 0xC1):
-                    return stop - position
-        return super()._take_other(data, position, end)
-
-    def _take_deflated(self, payload: bytes, is_text: bool) -> bool:
-        inflated = inflate(payload, self._hub.settings.max_message_bytes)
-        if inflated is None:
-            return False
-        self._extra_cost += len(inflated) // COST_BYTES
-        frame = Frame(inflated, is_text)
-        if is_text and not frame.has_text():
-            self._fail_utf8()
-        else:
-            self._hub.inbound.receive(self._client, frame)
-        return True
