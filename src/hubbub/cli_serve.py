@@ -179,6 +179,7 @@ def demo(host: str, port: int, log_level: str) -> None:
 
 def run(serving: Serving, settings: Settings, path: str = "") -> None:
     """Serve until a signal says to stop. `path` is added to the address that is shown."""
+    require_uvloop()
     warn_about(serving)
     use_folder(serving.folder)
     sockets = None if serving.uds else bind(serving.host, serving.port)
@@ -211,10 +212,18 @@ def _prepare(serving: Serving, settings: Settings) -> float:
     return max(timeouts)
 
 
+def require_uvloop() -> None:
+    """Raise where uvloop is missing and belongs to the installation, as the package declares it.
+
+    Without it everything is slower, and nothing else would say so.
+    """
+    has_one = sys.platform != "win32" and sys.implementation.name == "cpython"
+    if has_one and importlib.util.find_spec("uvloop") is None:
+        raise click.ClickException("uvloop is not installed: run  pip install uvloop")
+
+
 def warn_about(serving: Serving) -> None:
     """Say what should be known of this machine and these options."""
-    if sys.platform != "win32" and importlib.util.find_spec("uvloop") is None:
-        warn("uvloop is not installed, so asyncio's own, slower loop serves: pip install uvloop")
     trusted = serving.forwarded_allow_ips or ""
     if "*" in trusted.split(",") and not serving.uds:
         warn(
