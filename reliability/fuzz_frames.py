@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus" / "frames"
 RESULTS = HERE / "results" / "fuzz_frames.json"
 LONGEST_INPUT_BYTES = 1024
+
+INSTRUMENTED = ["hubbub.transport_uvicorn", "hubbub.transport_deflate", "websockets"]
 
 NOTHING = {"inputs": 0, "seconds": 0, "differences": 0}
 
@@ -60,6 +63,8 @@ def _frames(recipe: bytes) -> Iterator[bytes]:
 
 
 def _frame(first: int, how: int, payload: bytes) -> bytes:
+    if first & 0x40 and how & 0x40:
+        payload = deflated(payload)
     is_masked = how & 0x0C != 0x0C
     said = len(payload) + (1 if how & 0xF0 == 0xF0 else 0)
     kind = 0 if said < 126 else 1
@@ -73,12 +78,26 @@ def _frame(first: int, how: int, payload: bytes) -> bytes:
     return head + key + bytes(byte ^ key[i & 3] for i, byte in enumerate(payload))
 
 
+def deflated(payload: bytes) -> bytes:
+    """Deflate the payload of a whole message, as RFC 7692 section 7.2.1 has it."""
+    deflater = zlib.compressobj(wbits=-15)
+    return (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def is_deflating(data: bytes) -> bool:
+    """Tell which lane an input goes to: every other length to the one that negotiated compression."""
+    return len(data) % 2 == 0
+
+
 def seeds() -> list[bytes]:
     """Return the first inputs: each kind of frame, right and wrong, cut in each way."""
     texts = (b"", b"hello", "h\u00e9\u20ac".encode(), b"\xff", b"a" * 125, b"a" * 250)
     recipes = [bytes([first, 4, len(text)]) + text for text in texts for first in (0x81, 0x82)]
     recipes += [bytes([first, 4, 2]) + b"\x03\xe8" for first in (0x88, 0x89, 0x8A, 0x80, 0xC1)]
     recipes += [b"\x01\x04\x01a\x89\x04\x01b\x80\x04\x01c", b"\x01\x04\x01a\x88\x04\x02\x03\xe8"]
+    packed = [bytes([0xC1, 0x44, len(text)]) + text for text in texts]
+    packed += [b"\x41\x44\x05hello\x80\x04\x00", b"\x41\x44\x05hello\x89\x04\x01p\x80\x04\x00"]
+    recipes += packed + [recipe + b"\x00" for recipe in packed]  # for either lane; says no more
     recipes += [b"\x81\x0c\x01a", b"\x81\x34\x01a", b"\x82\x37\xff" + bytes(255 * 4)]
     inputs = [bytes([0x80 | way | 5 << 2]) + r for way in range(4) for r in recipes]
     return inputs + [
@@ -93,6 +112,11 @@ def merge(work: Path, corpus: Path) -> int:
     for data in found - known:
         (corpus / hashlib.sha1(data).hexdigest()[:16]).write_bytes(data)
     return len(found - known)
+
+
+def told(data: bytes) -> tuple[list[bytes], bool]:
+    """Read an input: the pieces, and whether they go to the lane with compression."""
+    return pieces_of(data), is_deflating(data)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -179,7 +203,7 @@ def fuzz_blind(options: argparse.Namespace) -> None:
     deadline = time.time() + (options.seconds or 1e9)
     with lanes.idle_loop():
         while counter.runs < options.runs and time.time() < deadline:
-            counter.run(lambda: lanes.compare(pieces_of(mutated(chance, inputs))))
+            counter.run(lambda: lanes.compare(*told(mutated(chance, inputs))))
     counter.keep()
 
 
@@ -187,13 +211,13 @@ def fuzz(options: argparse.Namespace) -> None:
     """Run the fuzzer; it ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["hubbub.transport_uvicorn", "websockets"]):
+    with atheris.instrument_imports(include=INSTRUMENTED):
         import lanes
 
     counter = Counter(options.record)
 
     def one(data: bytes) -> None:
-        counter.run(lambda: lanes.compare(pieces_of(data)))
+        counter.run(lambda: lanes.compare(*told(data)))
 
     options.work.mkdir(parents=True, exist_ok=True)
     flags = [f"-max_len={LONGEST_INPUT_BYTES}", "-timeout=20", f"-artifact_prefix={options.work}/"]

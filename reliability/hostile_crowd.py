@@ -50,6 +50,7 @@ async def half_open(scale: Scale) -> Outcome:
         "half-open connections",
         f"{count} sockets that send nothing, handshake timeout {timeout_s:g} s",
         settings={"handshake_timeout_s": timeout_s},
+        moves=["slow_handshakes"],
     ) as stage:
         writers: list[asyncio.StreamWriter] = []
         ends: list[asyncio.Task[bytes]] = []

@@ -113,6 +113,7 @@ async def sends_handshake_slowly(scale: Scale) -> Outcome:
         "sends one byte a second of a handshake",
         f"{count} sockets, handshake timeout {timeout_s:g} s",
         settings={"handshake_timeout_s": timeout_s},
+        moves=["slow_handshakes"],
     ) as stage:
         writers: list[asyncio.StreamWriter] = []
         readers: list[asyncio.StreamReader] = []

@@ -17,6 +17,8 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from hubbub import Frame, Settings
+from hubbub.deflate import Inflater, slack_bytes
+from hubbub.transport_deflate import DeflatingTransport
 from hubbub.transport_uvicorn import LONGEST_CONTROL_BYTES, NativeTransport
 
 LIMIT_BYTES = 300
@@ -150,7 +152,9 @@ class _Clientele:
 class NativeLane:
     """The native transport with a hub that keeps what it is told. Use it under `idle_loop`."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, kind: type[NativeTransport] = NativeTransport
+    ) -> None:
         self.settings = settings or _SETTINGS
         self.max_message_bytes = self.settings.max_message_bytes
         self.messages: list[tuple[bool, bytes]] = []
@@ -158,7 +162,7 @@ class NativeLane:
         self.losses: list[int] = []
         self.fanout = self.inbound = self.warden = self
         self.socket = MemorySocket()
-        self.transport = NativeTransport(cast(Any, self), self.socket, set())
+        self.transport = kind(cast(Any, self), self.socket, set())
         self.client = _Clientele(self.transport)
         self.transport.bind(cast(Any, self.client))
 
@@ -219,9 +223,9 @@ class NativeLane:
         """Watch nothing."""
 
 
-def native(pieces: list[bytes]) -> Outcome:
+def native(pieces: list[bytes], deflates: bool = False) -> Outcome:
     """Feed `pieces` to the native transport, under `idle_loop`."""
-    lane = NativeLane()
+    lane = NativeLane(kind=DeflatingTransport if deflates else NativeTransport)
     for piece in pieces:
         lane.feed(piece)
     return lane.outcome()
@@ -315,17 +319,22 @@ class CoreLane:
         return Outcome(self.messages, self.code, pongs)
 
 
-def core(pieces: list[bytes]) -> Outcome:
-    """Feed `pieces` to the core alone."""
-    lane = CoreLane()
+def core(pieces: list[bytes], deflates: bool = False) -> Outcome:
+    """Feed `pieces` to the core alone; with compression, to the core and what inflates for it.
+
+    The lane inflates most messages without either.
+    """
+    slack = slack_bytes(LIMIT_BYTES) if deflates else 0
+    lane = CoreLane(LIMIT_BYTES + slack)
+    lane.core.extensions = [Inflater(slack)] if deflates else []
     for piece in pieces:
         lane.feed(piece)
     return lane.outcome()
 
 
-def compare(pieces: list[bytes]) -> None:
+def compare(pieces: list[bytes], deflates: bool = False) -> None:
     """Feed both lanes, under `idle_loop`; raise `AssertionError` where they differ."""
-    ours, theirs = native(pieces), core(pieces)
+    ours, theirs = native(pieces, deflates), core(pieces, deflates)
     if ours[:2] != theirs[:2]:
         raise AssertionError(f"{pieces!r}: native {ours}, core {theirs}")
     # A pong that is owed when the connection fails may be left out by either side.

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub import Client, Frame, Hub
+from hubbub import fanout as fanout_module
 from hubbub.client import Books
-from hubbub.fanout import MAX_SHARED_WRITE_BYTES, Fanout
+from hubbub.fanout import MANY_WRITES, MAX_REST_S, MAX_SHARED_WRITE_BYTES, Fanout
 from hubbub.frame import encode
 from hubbub.room import Rooms
 from hubbub.stats import Stats
@@ -265,7 +266,7 @@ class Sink:
 @pytest.mark.parametrize("kind", ["direct", "room of one's own"])
 def test_a_message_for_each_of_thousands_costs_no_thousands_squared(kind: str) -> None:
     """One of its own for each of 30,000 clients in one turn; squared, it would take minutes."""
-    fanout = Fanout(Stats(), "disconnect", lambda flush: None)
+    fanout = Fanout(Stats(), "disconnect", lambda flush, delay_s=0.0: None)
     rooms = Rooms("disconnect", {})
     sinks = [Sink() for _ in range(30_000)]
     frame: Frame = encode("hello")
@@ -279,3 +280,91 @@ def test_a_message_for_each_of_thousands_costs_no_thousands_squared(kind: str) -
             fanout.publish(client.memberships[f"@{number}"], frame)
     fanout.flush()
     assert {sink.count for sink in sinks} == {1}
+
+
+class Clock:
+    """Time that stands still but for what is added to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(fanout_module, "perf_counter", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time that a fan-out sees."""
+    return Clock(monkeypatch)
+
+
+class Crowd:
+    """Clients for whom one fan-out together takes `seconds`, and what their fan-out scheduled."""
+
+    def __init__(self, clock: Clock, count: int, seconds: float) -> None:
+        self._clock, self._count, self._seconds = clock, count, seconds
+        self.delays_s: list[float] = []
+        self.written = 0
+        self.writable = True
+        rooms = Rooms("disconnect", {})
+        for number in range(count):
+            client = Client(cast(Books, None), str(number), cast(Transport, self))
+            self._members = rooms.add(client, "room")
+        self._fanout = Fanout(Stats(), "disconnect", self._schedule)
+
+    def _schedule(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
+        self.delays_s.append(delay_s)
+
+    def raw_write(self, wire: bytes) -> None:
+        self.written += 1
+        self._clock.now += self._seconds / self._count
+
+    def publish(self) -> float:
+        """Publish and deliver; return how long the fan-out was put off."""
+        self._fanout.publish(self._members, encode("hello"))
+        self._fanout.flush()
+        return self.delays_s[-1]
+
+
+def test_the_fanout_after_a_long_one_waits_a_part_of_its_time(clock: Clock) -> None:
+    crowd = Crowd(clock, MANY_WRITES, 0.008)
+    assert [crowd.publish(), crowd.publish()] == [0, pytest.approx(0.002)]
+    assert crowd.written == 2 * MANY_WRITES
+
+
+def test_the_fanout_after_one_to_few_does_not_wait(clock: Clock) -> None:
+    crowd = Crowd(clock, MANY_WRITES - 1, 0.008)
+    assert [crowd.publish(), crowd.publish()] == [0, 0]
+
+
+def test_the_rest_is_over_when_its_time_has_passed(clock: Clock) -> None:
+    crowd = Crowd(clock, MANY_WRITES, 0.008)
+    crowd.publish()
+    clock.now += 0.003
+    assert crowd.publish() == 0
+
+
+def test_a_process_suspended_in_a_fanout_does_not_rest_for_long(clock: Clock) -> None:
+    crowd = Crowd(clock, MANY_WRITES, 70.0)
+    crowd.publish()
+    assert crowd.publish() == pytest.approx(MAX_REST_S)
+
+
+async def test_what_is_published_in_a_rest_arrives_after_it_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout_module, "MANY_WRITES", 1)
+    monkeypatch.setattr(fanout_module, "REST_SHARE", 1e9)
+    hub = Hub()
+    await hub.start()
+    peer = connect(hub)
+    hub.broadcast("1")
+    await settle(hub)
+    assert peer.received == ["1"]
+    hub.broadcast("2")
+    await asyncio.sleep(0)
+    peer.client.send("3")
+    await asyncio.sleep(0)
+    assert peer.received == ["1"]
+    await asyncio.sleep(2 * MAX_REST_S)
+    assert peer.received == ["1", "2", "3"]
+    assert len(peer.transport.writes) == 2
+    await hub.stop()

@@ -88,10 +88,12 @@ async def test_who_does_not_finish_a_head_is_closed(
     caplog.set_level(logging.INFO, "hubbub")
     have_timeout(monkeypatch, SHORT_S)
     monkeypatch.setattr(http_uvicorn, "_log", QuietLog(lambda: 0.0))
+    before = Hub().stats()["slow_handshakes"]
     async with served() as server, opened(server) as (reader, writer):
         writer.write(beginning)
         assert await rest_of(reader) == b""
         await until(lambda: count_connections(server) == 0)
+    assert Hub().stats()["slow_handshakes"] == before + 1
     assert f"a connection from 127.0.0.1 sent no whole request within {SHORT_S:g}" in caplog.text
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, cast
+from time import perf_counter
+from typing import Any, Protocol, cast
 
 from .client import Client
 from .frame import Batch, Frame
@@ -27,25 +28,44 @@ from .stats import Stats
 MAX_SHARED_WRITE_BYTES = 256 * 1024
 """Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""
 
+MANY_WRITES = 256
+"""A fan-out of so many writes is followed by a rest."""
+REST_SHARE = 0.25
+"""How long the rest is, as a share of the fan-out before it."""
+MAX_REST_S = 0.025
+"""The longest rest: a process that was suspended in a fan-out does not sleep on."""
+
 _Interval = tuple[Members, int, int]
 _Pending = list[tuple[Members | Client, Frame, Client | None]]
+
+
+class Schedule(Protocol):
+    """Calls a function of the hub's event loop: in its next turn, or after `delay_s` seconds."""
+
+    def __call__(self, function: Callable[[], None], delay_s: float = 0.0) -> None: ...
 
 
 class Fanout:
     """Gathers what one turn publishes, and delivers it at the turn's end.
 
-    `schedule` is `loop.call_soon`. Event loop only.
+    After a long fan-out the next one waits for a part of the time that it took, and takes all that
+    was published meanwhile: a hub that is pressed joins more and writes less often, and leaves its
+    core some room, for a delay that is small beside the one that the fan-out itself makes.
+
+    Event loop only.
     """
 
     def __init__(
         self,
         stats: Stats,
         policy: SlowPolicy,
-        schedule: Callable[[Callable[[], None]], object],
+        schedule: Schedule,
     ) -> None:
         self._stats = stats
         self._policy = policy
         self._schedule = schedule
+        self._rests_until = 0.0
+        self._writes = 0
         self._pending: _Pending = []
         self._personal: dict[Client, list[_Interval]] = {}
         self._joined_at: dict[tuple[Client, Members], int] = {}
@@ -59,7 +79,7 @@ class Fanout:
         """Send `frame` to all that are members now, except `exclude`."""
         pending = self._pending
         if not pending:
-            self._schedule(self.flush)
+            self._arrange()
         pending.append((members, frame, exclude))
         members.waiting += 1
         if exclude is not None:
@@ -69,7 +89,7 @@ class Fanout:
         """Send `frame` to one client, in its place among what is published."""
         pending = self._pending
         if not pending:
-            self._schedule(self.flush)
+            self._arrange()
         pending.append((client, frame, None))
         self._direct_count += 1
 
@@ -99,11 +119,23 @@ class Fanout:
         chosen = self._chosen(client, left, pending, by_room, self._joined_at)
         return len(chosen) + len(directs.get(client, ()))
 
+    def _arrange(self) -> None:
+        """Have what is gathered from here on delivered: at the turn's end, or after the rest."""
+        self._schedule(self.flush, max(0.0, self._rests_until - perf_counter()))
+
     def flush(self) -> None:
         """Deliver what the turn has gathered. Harmless when there is nothing."""
-        pending = self._pending
-        if not pending:
+        if not self._pending:
             return
+        self._writes = 0
+        began = perf_counter()
+        self._deliver_all()
+        if self._writes >= MANY_WRITES:
+            ended = perf_counter()
+            self._rests_until = ended + min((ended - began) * REST_SHARE, MAX_REST_S)
+
+    def _deliver_all(self) -> None:
+        pending = self._pending
         self._pending = []
         direct_count, self._direct_count = self._direct_count, 0
         if direct_count == len(pending):
@@ -240,6 +272,7 @@ class Fanout:
     ) -> None:
         """Write the shared bytes to who can take them; `entries` is asked for the others."""
         wire = batch.wire
+        self._writes += len(clients)
         slow: list[Client] = []
         if len(wire) <= MAX_SHARED_WRITE_BYTES:
             for client in clients:

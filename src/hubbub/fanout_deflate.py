@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from .client import Client
-from .fanout import Fanout
+from .fanout import Fanout, Schedule
 from .frame import Batch, DeflatedBatch, Frame
 from .outbox import Entry
 from .settings import SlowPolicy
@@ -29,7 +29,7 @@ class SharedDeflateFanout(Fanout):
         self,
         stats: Stats,
         policy: SlowPolicy,
-        schedule: Callable[[Callable[[], None]], object],
+        schedule: Schedule,
         min_bytes: int,
     ) -> None:
         super().__init__(stats, policy, schedule)

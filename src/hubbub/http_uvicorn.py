@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .limits import printable
 from .quietlog import QuietLog
 from .settings import Settings
+from .stats import process_stats
 
 MAX_HEAD_BYTES = 64 * 1024
 """How large a request's head may become; httptools itself has no limit."""
@@ -103,6 +104,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._deadline = None
+        process_stats.slow_handshakes += 1
         who = printable(self.client[0]) if self.client else "an unknown address"
         text = "a connection from %s sent no whole request within %g seconds; closed"
         _log.log(logging.INFO, "head", text, who, head_timeout_s())

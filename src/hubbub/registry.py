@@ -46,7 +46,7 @@ from .model import (
 from .quietlog import QuietLog
 from .room import Room, Rooms, User
 from .settings import Settings, SlowPolicy
-from .stats import Stats
+from .stats import Stats, process_stats
 from .tasks import Tasks
 from .ticker import Ticker
 from .transport import Transport
@@ -204,9 +204,9 @@ class Registry:
         settings = self.settings
         if settings.compression == "shared":
             return SharedDeflateFanout(
-                self.counters, settings.slow_policy, self.call_soon, settings.compression_min_bytes
+                self.counters, settings.slow_policy, self.schedule, settings.compression_min_bytes
             )
-        return Fanout(self.counters, settings.slow_policy, self.call_soon)
+        return Fanout(self.counters, settings.slow_policy, self.schedule)
 
     def _now(self) -> float:
         return self.clock()
@@ -486,7 +486,9 @@ class Registry:
 
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
-        empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late the event loop was when it was last looked at. See `hubbub.stats.Stats` for the counters; `uptime_s` is in seconds.
+        empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late
+        the event loop was when it was last looked at. `slow_handshakes` is the process's, whichever
+        hub they were for. See `hubbub.stats.Stats` for the other counters; `uptime_s` is in seconds.
         """
         return {
             "clients": len(self._clients),
@@ -497,6 +499,7 @@ class Registry:
             "handlers": len(self._tasks),
             "loop_lag_s": round(self._watch.lag_s, 4),
             **self.counters.snapshot(),
+            "slow_handshakes": process_stats.slow_handshakes,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
         }
 
@@ -514,10 +517,13 @@ class Registry:
         """Run the drop handlers of a client that missed messages."""
         self.inbound.caught_up(client, count)
 
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Call `function` in the loop's next turn."""
+    def schedule(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
+        """Call `function` in the loop's next turn, or after `delay_s` seconds."""
         assert self._loop is not None
-        self._loop.call_soon(function)
+        if delay_s:
+            self._loop.call_later(delay_s, function)
+        else:
+            self._loop.call_soon(function)
 
     # Threads
 

@@ -56,3 +56,14 @@ class Stats:
         """Return the counters as a dictionary that JSON can carry."""
         names = [name for name in self.__slots__ if name != "refused"]
         return {**{name: getattr(self, name) for name in names}, "refused": dict(self.refused)}
+
+
+@dataclass(slots=True)
+class ProcessStats:
+    """Counters of what comes before any hub: the same in the stats of every hub of a process."""
+
+    slow_handshakes: int = 0
+    """Connections that `hubbub.HttpProtocol` cut, since they sent no whole request in time."""
+
+
+process_stats = ProcessStats()

@@ -25,7 +25,7 @@ class Court(Protocol):
 
     def disconnect_client(self, client: Client, code: int, reason: str) -> None: ...
     def lost(self, client: Client, code: int, reason: str, *, by_server: bool = False) -> None: ...
-    def call_soon(self, function: Callable[[], None]) -> None: ...
+    def schedule(self, function: Callable[[], None]) -> None: ...
     def tell_missed(self, client: Client, count: int) -> None: ...
     def stalled(self, client: Client) -> None: ...
     def ask_for_token(self, client: Client, left_s: float) -> None: ...
@@ -56,7 +56,7 @@ class Warden:
         """Close a client whose outbox is full, after the running fan-out."""
         self._stats.dropped += overflow.lost
         client.dropped += overflow.lost
-        self._court.call_soon(lambda: self._cut_slow(client, "its outbox is full"))
+        self._court.schedule(lambda: self._cut_slow(client, "its outbox is full"))
 
     def dropped(self, client: Client, count: int) -> None:
         """Count what an outbox dropped, and say so now and then."""
@@ -65,7 +65,7 @@ class Warden:
 
     def caught_up(self, client: Client, count: int) -> None:
         """Tell the application that a client is writable again and missed `count` messages."""
-        self._court.call_soon(lambda: self._court.tell_missed(client, count))
+        self._court.schedule(lambda: self._court.tell_missed(client, count))
 
     # What transports report
 

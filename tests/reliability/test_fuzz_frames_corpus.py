@@ -7,8 +7,20 @@ import random
 from pathlib import Path
 
 import pytest
-from fuzz_frames import CORPUS, RESULTS, Counter, main, merge, mutated, pieces_of, seeds
-from lanes import compare, core, idle_loop
+from fuzz_frames import (
+    CORPUS,
+    RESULTS,
+    Counter,
+    deflated,
+    is_deflating,
+    main,
+    merge,
+    mutated,
+    pieces_of,
+    seeds,
+    told,
+)
+from lanes import compare, core, idle_loop, native
 
 LARGEST_CORPUS_BYTES = 300 * 1024
 
@@ -19,7 +31,7 @@ def test_both_lanes_agree_on_every_kept_input() -> None:
     assert sum(map(len, inputs)) < LARGEST_CORPUS_BYTES
     with idle_loop():
         for data in inputs:
-            compare(pieces_of(data))
+            compare(*told(data))
 
 
 def test_both_lanes_agree_on_changed_inputs() -> None:
@@ -27,14 +39,26 @@ def test_both_lanes_agree_on_changed_inputs() -> None:
     inputs = seeds()
     with idle_loop():
         for _ in range(3000):
-            compare(pieces_of(mutated(chance, inputs)))
+            compare(*told(mutated(chance, inputs)))
 
 
 def test_the_seeds_reach_every_kind_of_end() -> None:
-    outcomes = [core(pieces_of(data)) for data in seeds()]
+    outcomes = [core(*told(data)) for data in seeds()]
     assert {outcome.code for outcome in outcomes} >= {None, 1000, 1002, 1007, 1009}
     assert any(outcome.pongs for outcome in outcomes)
     assert any(len(payload) == 250 for outcome in outcomes for _, payload in outcome.messages)
+
+
+def test_only_the_lane_that_negotiated_it_takes_a_deflated_seed() -> None:
+    recipe = b"\x80\xc1\x40\x05hello"
+    pieces = pieces_of(recipe)
+    assert pieces[0].endswith(deflated(b"hello"))
+    with idle_loop():
+        taken, refused = native(pieces, deflates=True), native(pieces)
+    assert taken.messages == [(True, b"hello")]
+    assert (refused.messages, refused.code) == ([], 1002)
+    assert {is_deflating(recipe), is_deflating(recipe + b"\x00")} == {True, False}
+    assert told(recipe) == (pieces, is_deflating(recipe))
 
 
 @pytest.mark.parametrize(
