@@ -58,6 +58,7 @@ OURS = Contestant(
     note="everything on: `on_message` handler, limits, stats, heartbeat, outboxes",
 )
 IN_FASTAPI = "hubbub-fastapi"
+JOINED = "kernel-joined"
 
 PEERS = (
     Contestant(
@@ -74,6 +75,13 @@ PEERS = (
         "c",
         ("{build}/kernel", "{port}"),
         note="a C program that calls `send()` once for each client and message; no hub at all",
+    ),
+    Contestant(
+        JOINED,
+        "kernel `send()`, joined",
+        "c",
+        ("{build}/kernel", "{port}", "joined"),
+        note="the same program, which calls `send()` once for each client and turn of its loop",
     ),
     Contestant(
         "gorilla",

@@ -1,8 +1,9 @@
 /* The kernel's limit: what the work costs when nothing but system calls is left of the server.
  *
  * Accepts clients, answers handshakes, and does what a hub does with a bare send() for each client
- * and message: to everybody, to a room (?room=N) or back (?mode=echo). No joining, no limits, no
- * queues: a full socket blocks it. It is the yardstick of the tables, not a server to use.
+ * and message: to everybody, to a room (?room=N) or back (?mode=echo). With `joined` it gathers what
+ * one turn of its loop reads, and calls send() once for each client and turn. No limits, no queues: a
+ * full socket blocks it. It is the yardstick of the tables, not a server to use.
  */
 #include "ws.h"
 
@@ -21,12 +22,16 @@ struct client {
 struct room {
     struct client **members;
     uint32_t count, cap;
+    struct buffer waiting; /* with `joined`: for the end of the turn */
 };
 
 static struct room rooms[MAX_ROOMS + 1];
 static struct client **clients; /* by descriptor */
 static uint64_t descriptors;
 static int epoll_fd;
+static bool is_joined;
+static struct room *dirty[MAX_ROOMS + 1];
+static uint32_t dirty_count;
 static uint8_t read_buffer[READ_BYTES + WS_MAX_HEADER];
 
 static void join(struct client *c, uint32_t number) {
@@ -87,13 +92,30 @@ static size_t answer_handshake(struct client *c, uint8_t *data, size_t len) {
     return (size_t)(end + 4 - data);
 }
 
+static void send_to_members(struct room *room, const uint8_t *wire, size_t len) {
+    for (uint32_t i = 0; i < room->count; i++) send_all(room->members[i]->fd, wire, len);
+}
+
 static void deliver(struct client *c, const uint8_t *wire, size_t len) {
     if (c->room == ECHO_ROOM) {
         send_all(c->fd, wire, len);
         return;
     }
     struct room *room = &rooms[c->room];
-    for (uint32_t i = 0; i < room->count; i++) send_all(room->members[i]->fd, wire, len);
+    if (!is_joined) {
+        send_to_members(room, wire, len);
+        return;
+    }
+    if (!room->waiting.len) dirty[dirty_count++] = room;
+    buffer_add(&room->waiting, wire, len);
+}
+
+static void end_turn(void) {
+    while (dirty_count) {
+        struct room *room = dirty[--dirty_count];
+        send_to_members(room, room->waiting.data, room->waiting.len);
+        room->waiting.len = 0;
+    }
 }
 
 /* Return false when the client has ended. */
@@ -167,8 +189,9 @@ static int listen_on(int port) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fputs("kernel PORT\n", stderr);
+    is_joined = argc == 3 && !strcmp(argv[2], "joined");
+    if (argc != 2 && !is_joined) {
+        fputs("kernel PORT [joined]\n", stderr);
         return 2;
     }
     descriptors = raise_descriptors();
@@ -187,5 +210,6 @@ int main(int argc, char **argv) {
             else if (clients[fd])
                 on_readable(clients[fd]);
         }
+        end_turn();
     }
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import parts
 import prose
-from contestants import BY_NAME, OURS, PEERS
+from contestants import BY_NAME, JOINED, OURS, PEERS
 from measure import FULL
 from plot import chart
 from rows import (
@@ -32,6 +32,8 @@ from rows import (
 
 Pair = dict[str, Any]
 Results = dict[str, Any]
+GoalLine = tuple[str, str, str, str, str]
+"""The goal, what is asked, what was measured, whether it holds, what bare system calls reach."""
 
 ERRORS = ("lost", "duplicated", "reordered", "damaged", "stray", "foreign", "disconnected")
 SUMMARY = ("one", "burst64", "rooms", "echo", "memory", "handshakes")
@@ -250,13 +252,16 @@ def summary(results: Results) -> list[str]:
 # Goals
 
 
-def goal_lines(results: Results) -> Iterator[tuple[str, str, str, str]]:
+def goal_lines(results: Results) -> Iterator[GoalLine]:
     titles = {row.key: row for row in ROWS}
     for goal in GOALS:
         row = titles[goal.row]
-        found = middle(ratios(pairs_of(results, row), goal.peer, row.metric))
+        pairs = pairs_of(results, row)
+        found = middle(ratios(pairs, goal.peer, row.metric))
+        limit = limit_ratio(pairs, goal.peer, row.metric)
         what = f"{prose.COLUMNS[goal.row]}, to {BY_NAME[goal.peer].title}"
-        yield what, f"{goal.least:g} times", times(found), holds(found, least=goal.least)
+        verdict = holds(found, least=goal.least)
+        yield what, f"{goal.least:g} times", times(found), verdict, times(limit)
     yield from own_goals(results["rows"])
     yield from growth_goal(results)
 
@@ -267,7 +272,14 @@ def holds(value: float | None, *, least: float = float("-inf"), most: float = fl
     return "yes" if least <= value <= most else "**no**"
 
 
-def own_goals(rows: dict[str, list[Pair]]) -> Iterator[tuple[str, str, str, str]]:
+def limit_ratio(pairs: Sequence[Pair], peer: str, metric: Metric) -> float | None:
+    """Return how many times a peer's figure that of bare system calls is, joined as ours."""
+    limit = middle(known(value_of(run, metric) for run in runs_of(pairs, JOINED)))
+    theirs = middle(known(value_of(run, metric) for run in runs_of(pairs, peer)))
+    return limit / theirs if limit and theirs else None
+
+
+def own_goals(rows: dict[str, list[Pair]]) -> Iterator[GoalLine]:
     """The goals that compare ours with a number instead of with a peer."""
     for key, most, unit in (
         ("memory", MOST_MEMORY_KIB, "KiB"),
@@ -278,33 +290,41 @@ def own_goals(rows: dict[str, list[Pair]]) -> Iterator[tuple[str, str, str, str]
         row = next(row for row in ROWS if row.key == key)
         found = middle(value_of(run, row.metric) for run in runs_of(rows.get(key, []), OURS.name))
         value = None if found is None else found / row.metric.scale
-        yield row.title, f"at most {most:g} {unit}", times(value), holds(value, most=most)
-    core = middle(value_of(run, CORE) for run in runs_of(rows.get("paced_1m", []), OURS.name))
-    shown = "–" if core is None else f"{core:.0%}"
-    yield "The same, a million deliveries a second: core", "not full", shown, holds(core, most=FULL)
+        limit = middle(value_of(run, row.metric) for run in runs_of(rows.get(key, []), JOINED))
+        shown = times(None if limit is None else limit / row.metric.scale)
+        yield row.title, f"at most {most:g} {unit}", times(value), holds(value, most=most), shown
+    core, limit = (
+        middle(value_of(run, CORE) for run in runs_of(rows.get("paced_1m", []), name))
+        for name in (OURS.name, JOINED)
+    )
+    what = "The same, a million deliveries a second: core"
+    yield what, "not full", share(core), holds(core, most=FULL), share(limit)
     for key in ("burst512", "paced_5m"):
         row = next(row for row in ROWS if row.key == key)
         runs = [run for run in runs_of(rows.get(key, []), OURS.name) if "error" not in run]
         bad = float(max(run["lost"] + run["disconnected"] for run in runs)) if runs else None
         shown = "–" if bad is None else f"{bad:,.0f}"
-        yield f"{row.title}: lost or disconnected", "none", shown, holds(bad, most=0)
+        yield f"{row.title}: lost or disconnected", "none", shown, holds(bad, most=0), "–"
     found = middle(stall_ratios(rows.get("stall", []), OURS.name))
     what = "1 % stall: p99 of the others to the same without"
     most = MOST_STALL_RATIO
-    yield what, f"at most {most:g} times", times(found), holds(found, most=most)
+    yield what, f"at most {most:g} times", times(found), holds(found, most=most), "–"
 
 
-def growth_goal(results: Results) -> Iterator[tuple[str, str, str, str]]:
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def growth_goal(results: Results) -> Iterator[GoalLine]:
     """How far the ratio to the kernel's own cost moves over the numbers of clients."""
     points = results["series"].get("by_clients", [])
     series = next(one for one in SERIES if one.key == "by_clients")
     ours, theirs = (dict(curve_of(points, name, series.metric)) for name in ("hubbub", "kernel"))
     found = [ours[x] / theirs[x] for x in ours if x in theirs]
     span = max(found) / min(found) - 1 if len(found) > 1 else None
-    shown = "–" if span is None else f"{span:.0%}"
     what = "Ratio to kernel `send()` from the fewest to the most clients"
     most = MOST_GROWTH_SPREAD
-    yield what, f"within {most:.0%}", shown, holds(span, most=most)
+    yield what, f"within {most:.0%}", share(span), holds(span, most=most), "–"
 
 
 # Growth
@@ -380,7 +400,7 @@ def page(results: Results) -> str:
     grown = [series for series in SERIES if results["series"].get(series.key)]
     lines = [prose.opening(results), *summary(results), prose.READING]
     lines += ["## Goals", "", prose.GOALS, ""]
-    lines += table(("goal", "at least", "measured", "holds"), goal_lines(results))
+    lines += table(("goal", "at least", "measured", "holds", prose.LIMIT), goal_lines(results))
     lines += ["## The rows", ""]
     for row in measured:
         lines += row_section(row, pairs_of(results, row))

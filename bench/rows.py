@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from contestants import EVERYBODY, IN_FASTAPI
+from contestants import EVERYBODY, IN_FASTAPI, JOINED
 
 Run = dict[str, Any]
 
@@ -117,6 +117,7 @@ ROWS = (
         "One room, 1,000 clients, bursts of 64",
         DELIVERIES,
         ("--mode", "fanout", "--clients", "1000", "--window", "64", *BOUNDED),
+        peers=(*EVERYBODY, JOINED),
         seconds=SHORT,
         shares_server=True,
         note="64 messages leave the talker in one write; the next 64 when all clients have them.",
@@ -126,6 +127,7 @@ ROWS = (
         "100 rooms of 10, everybody talks",
         DELIVERIES,
         ("--mode", "rooms", "--clients", "1000", "--room-size", "10", *BOUNDED),
+        peers=(*EVERYBODY, JOINED),
         seconds=SHORT,
         shares_server=True,
         note="Each client sends its next message when its last one has come back to it.",
@@ -173,7 +175,7 @@ ROWS = (
         "1,000 messages a second to 1,000 clients, by the clock",
         P99,
         ("--mode", "fanout", "--clients", "1000", "--rate", "1000", "--drain", "3"),
-        STRONG,
+        (JOINED, *STRONG),
         shows_latency=True,
         note="A million deliveries a second. A message is timed from when it was due.",
     ),
@@ -182,7 +184,7 @@ ROWS = (
         "5,000 messages a second to 1,000 clients, by the clock",
         P99,
         ("--mode", "fanout", "--clients", "1000", "--rate", "5000", "--drain", "3"),
-        ("gorilla", "wse-server"),
+        (JOINED, "gorilla", "wse-server"),
         shows_latency=True,
         note="Five million deliveries a second.",
     ),

@@ -51,12 +51,12 @@ def assert_perfect(result: Result) -> None:
 
 
 @contextmanager
-def kernel(build: Path) -> Iterator[int]:
+def kernel(build: Path, *words: str) -> Iterator[int]:
     """Run the kernel program on a free port."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    process = subprocess.Popen([build / "kernel", str(port)])
+    process = subprocess.Popen([build / "kernel", str(port), *words])
     try:
         while True:
             with closing(socket.socket()) as probe:
@@ -86,11 +86,12 @@ WORK = [
 IDS = [" ".join(str(word) for word in words[1:]) for words, _, _ in WORK]
 
 
+@pytest.mark.parametrize("how", [(), ("joined",)], ids=["each", "joined"])
 @pytest.mark.parametrize(("words", "sent", "delivered"), WORK, ids=IDS)
 def test_generator_and_kernel_agree(
-    build: Path, words: tuple[object, ...], sent: int, delivered: int
+    build: Path, words: tuple[object, ...], sent: int, delivered: int, how: tuple[str, ...]
 ) -> None:
-    with kernel(build) as port:
+    with kernel(build, *how) as port:
         result = load(build, port, "--clients", 20, "--messages", 10, *words)
     assert_perfect(result)
     assert (result["sent"], result["delivered"]) == (sent, delivered)

@@ -100,12 +100,17 @@ def test_a_loss_stands_in_the_row() -> None:
 
 def test_goals_are_judged() -> None:
     good = [pair("kernel", run_of(delivered=80), run_of(delivered=100))]
+    rooms_ = [
+        pair("gorilla", run_of(delivered=80), run_of(delivered=20)),
+        pair("kernel-joined", run_of(delivered=80), run_of(delivered=90)),
+    ]
     bad = [pair("kernel", run_of(delivered=2400), run_of(delivered=100))]
-    lines = report.goal_lines(results_of(one=good, burst64=bad))
+    lines = report.goal_lines(results_of(one=good, burst64=bad, rooms=rooms_))
     verdicts = {line[0]: line[2:] for line in lines}
-    assert verdicts["one at a time, to kernel `send()`"] == ("0.80", "yes")
-    assert verdicts["bursts of 64, to kernel `send()`"] == ("24.0", "**no**")
-    assert verdicts["echo, to kernel `send()`"] == ("–", "not measured")
+    assert verdicts["one at a time, to kernel `send()`"] == ("0.80", "yes", "–")
+    assert verdicts["bursts of 64, to kernel `send()`"] == ("24.0", "**no**", "–")
+    assert verdicts["echo, to kernel `send()`"] == ("–", "not measured", "–")
+    assert verdicts["rooms of 10, to gorilla (DMMVC's hub), Go"] == ("4.00", "**no**", "4.50")
 
 
 def test_every_goal_names_a_row_that_runs_its_peer() -> None:
@@ -136,7 +141,7 @@ def test_the_page_has_everything_in_it() -> None:
     assert "p99 stalled / calm" in page
     assert "**missing** (no wheel)" in page
     assert "images/bench-by_clients.svg" in page
-    assert "within 15% | 0% | yes" in page
+    assert "within 15% | 0% | yes | – |" in page
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line[:1] == "|"]
     assert min(widths) > 2
 
