@@ -29,7 +29,7 @@ help:
 	@echo "make coverage    run the tests; branch coverage below the edges must be over 95 %"
 	@echo "make test-all    run the tests on every Python from 3.11 to 3.14 that is installed"
 	@echo "make bench       measure against other hubs; writes docs/benchmarks.md (hours; ARGS=--quick: minutes)"
-	@echo "make conformance the Autobahn test suite, Firefox, a short fuzzing run (minutes; ARGS=--full: hours)"
+	@echo "make conformance the Autobahn test suite, Firefox, a short fuzzing run (minutes; ARGS=--full: an hour or two)"
 	@echo "make fuzz        fuzz the inbound lane, guided by coverage (ARGS='--runs 1000000')"
 	@echo "make soak        hostile clients, faults, a soak, for minutes (ARGS=--full: an hour; writes docs/reliability.md)"
 	@echo "make screenshot  take the README's picture of the demo again"

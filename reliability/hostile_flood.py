@@ -28,6 +28,31 @@ async def pings(scale: Scale, *, portable: bool = False) -> Outcome:
     )
 
 
+async def limited_pings(scale: Scale) -> Outcome:
+    """Clients send pings as fast as they go, where a rate is set: they are closed."""
+    return await _flood(
+        scale,
+        "floods pings, closed over 50 a second",
+        frame(PING) * CHUNK_FRAMES,
+        moves=["rate_limited"],
+        codes=[3013, 1006],
+        settings={"messages_per_second": 50},
+    )
+
+
+async def limited_fragments(scale: Scale) -> Outcome:
+    """Clients send tiny fragments as fast as they go, where a rate is set: they are closed."""
+    return await _flood(
+        scale,
+        "floods empty fragments, closed over 50 a second",
+        frame(CONTINUATION, fin=False) * CHUNK_FRAMES,
+        opening=frame(TEXT, fin=False),
+        moves=["rate_limited"],
+        codes=[3013, 1006],
+        settings={"messages_per_second": 50},
+    )
+
+
 async def empty_fragments(scale: Scale) -> Outcome:
     """Clients begin a message, and continue it with empty fragments without an end."""
     return await _flood(

@@ -204,6 +204,10 @@ class NativeLane:
             raise AssertionError("a message was delivered to a busy client")
         self.messages.append((frame.is_text, bytes(frame.payload)))
 
+    def admits_frame(self, client: Any, *, is_droppable: bool) -> bool:
+        """Have no limit."""
+        return True
+
     def flush(self) -> None:
         """Have nothing to flush."""
 

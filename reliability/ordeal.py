@@ -43,6 +43,8 @@ HOSTILE: dict[str, Trial] = {
     "half_open": hostile_crowd.half_open,
     "connects_and_disconnects": hostile_crowd.connects_and_disconnects,
     "floods_pings": hostile_flood.pings,
+    "floods_pings_over_the_rate": hostile_flood.limited_pings,
+    "floods_fragments_over_the_rate": hostile_flood.limited_fragments,
     "floods_empty_fragments": hostile_flood.empty_fragments,
     "floods_tiny_fragments": hostile_flood.tiny_fragments,
     "floods_past_the_limit": hostile_flood.oversized_fragments,

@@ -588,6 +588,47 @@ async def test_who_sends_too_fast_is_closed() -> None:
     await hub.stop()
 
 
+@pytest.mark.parametrize(("rate", "allowed"), [(3, 20), (50, 100)])
+async def test_frames_that_are_no_messages_have_a_limit_of_their_own(
+    rate: float, allowed: int
+) -> None:
+    """Never under ten a second: a slow talker's pings, and the pongs for ours, are no flood."""
+    hub, clock = Hub(messages_per_second=rate), FakeClock()
+    hub.clock = clock
+    await started(hub)
+    peer = connect(hub)
+    client = peer.client
+    admitted = [hub.inbound.admits_frame(client, is_droppable=True) for _ in range(allowed)]
+    assert all(admitted)
+    peer.send("a message is counted apart")
+    assert not hub.inbound.admits_frame(client, is_droppable=True)
+    assert code_of(peer) == 3013
+    assert hub.stats()["rate_limited"] == 1
+    await hub.stop()
+
+
+async def test_frames_are_dropped_instead_where_messages_are_but_a_fragment_cannot_be() -> None:
+    hub, clock = Hub(messages_per_second=10, on_rate_limit="reply"), FakeClock()
+    hub.clock = clock
+    await started(hub)
+    peer = connect(hub)
+    admitted = [hub.inbound.admits_frame(peer.client, is_droppable=True) for _ in range(30)]
+    assert admitted == [True] * 20 + [False] * 10
+    assert peer.closed is None
+    assert not hub.inbound.admits_frame(peer.client, is_droppable=False)
+    assert code_of(peer) == 3013
+    await hub.stop()
+
+
+async def test_without_a_rate_no_frame_is_counted() -> None:
+    hub = Hub()
+    await started(hub)
+    client = connect(hub).client
+    assert all(hub.inbound.admits_frame(client, is_droppable=False) for _ in range(1000))
+    assert client.frame_bucket is None
+    await hub.stop()
+
+
 async def test_who_sends_too_fast_may_be_told_instead_now_and_then() -> None:
     hub, clock = Hub(messages_per_second=5, on_rate_limit="reply"), FakeClock()
     hub.clock = clock

@@ -396,6 +396,33 @@ async def test_who_floods_pings_and_never_reads_fills_no_memory() -> None:
             pass
 
 
+async def test_pings_and_pongs_over_the_rate_are_dropped_or_close() -> None:
+    for kind in (PING, PONG):
+        async with served_echo(messages_per_second=10) as (hub, _, socket):
+            await socket.send(frame(kind, b"") * 25)
+            assert (await socket.recv_close())[0] == 3013
+            assert hub.stats()["rate_limited"] == 1
+    async with served_echo(messages_per_second=10, on_rate_limit="reply") as (hub, _, socket):
+        await socket.send(frame(PING, b"p") * 100 + frame(TEXT, b"end"))
+        got = []
+        while not got or got[-1] != (TEXT, b"end"):
+            got.append(await socket.recv())
+        assert 0 < got.count((PONG, b"p")) < 25
+        assert hub.stats()["rate_limited"] == 100 - got.count((PONG, b"p"))
+
+
+async def test_tiny_fragments_over_the_rate_close_and_large_ones_do_not() -> None:
+    async with served_echo(messages_per_second=10, max_message_bytes=None) as (hub, _, socket):
+        part = bytes(126)
+        parts = frame(BINARY, part, fin=False) + frame(0, part, fin=False) * 98 + frame(0, part)
+        await socket.send(parts)
+        assert await socket.recv() == (BINARY, part * 100)
+        assert hub.stats()["rate_limited"] == 0
+        await socket.send(frame(TEXT, b"a", fin=False) + frame(0, b"b", fin=False) * 30)
+        assert (await socket.recv_close())[0] == 3013
+        assert hub.stats()["messages_in"] == 1
+
+
 async def test_a_socket_that_takes_nothing_of_one_large_message_is_cut() -> None:
     async with served_echo(write_timeout_s=0.3) as (hub, _, socket):
         client = next(iter(hub))

@@ -67,6 +67,7 @@ class Client:
         "connected_at",
         "dropped",
         "fast",
+        "frame_bucket",
         "id",
         "idle",
         "memberships",
@@ -103,6 +104,7 @@ class Client:
         self.busy = False
         self.idle: Future[None] | None = None
         self.bucket: TokenBucket | None = None
+        self.frame_bucket: TokenBucket | None = None
         self._hub = hub
         self._meta: dict[str, Any] | None = dict(meta) if meta else None
         self._missed = 0

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .frame import Frame
 from .handlers import Function, Handlers
-from .limits import TokenBucket, printable
+from .limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, printable
 from .model import EVERYBODY, Close, Handshake
 from .quietlog import QuietLog
 from .settings import Settings
@@ -120,6 +120,31 @@ class Inbound:
             return
         if result is not None and hasattr(result, "__await__"):
             self._wait(client, self._finish(client, result))
+
+    def admits_frame(self, client: Client, *, is_droppable: bool) -> bool:
+        """Charge a frame that costs work and is no message: a ping, a pong, a tiny fragment.
+
+        Under `messages_per_second` a client may send as many of these again, and at least
+        `LEAST_FRAMES_PER_SECOND`. False: there are too many, and this one is to be dropped; one
+        that cannot be dropped (a fragment) has closed the client.
+        """
+        rate = self._settings.messages_per_second
+        if rate is None:
+            return True
+        bucket = client.frame_bucket
+        if bucket is None:
+            rate = max(rate, LEAST_FRAMES_PER_SECOND)
+            bucket = client.frame_bucket = TokenBucket(rate, rate * BURST_S, client.seen)
+        if bucket.take(client.seen):
+            return True
+        self._stats.rate_limited += 1
+        is_closed = self._settings.on_rate_limit == "close" or not is_droppable
+        text = "client %s sent more than %g pings or fragments per second; "
+        text += "closed" if is_closed else "they are dropped"
+        self._log.log(logging.INFO, "rate", text, client.id, bucket.rate_per_second)
+        if is_closed:
+            self._desk.disconnect_client(client, TOO_MANY_MESSAGES, "too many frames")
+        return False
 
     def _route(self, client: Client, frame: Frame) -> None:
         """Find the handler of a message by its type, after validation if there is one."""

@@ -16,6 +16,8 @@ MAX_ROOM_NAME_BYTES = 256
 MAX_CLIENT_ID_LENGTH = 64
 BURST_S = 2.0
 """How many seconds' worth of messages a client may send at once under `messages_per_second`."""
+LEAST_FRAMES_PER_SECOND = 10.0
+"""How many frames that are no messages (pings, tiny fragments) a client may send a second at least."""
 TELL_EVERY_S = 1.0
 """How often a client is told that it sends too fast, when it is told and not closed."""
 

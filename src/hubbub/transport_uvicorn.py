@@ -59,6 +59,9 @@ _CLOSE_FRAME, _PING_FRAME, _PONG_FRAME = 0x88, 0x89, 0x8A
 _CONTROL = frozenset((_CLOSE_FRAME, _PING_FRAME, _PONG_FRAME))
 """The first bytes of control frames: final, no reserved bits."""
 _CONTROL_BIT = 0x08  # of an opcode
+_FIN_BIT = 0x80
+_TINY_BYTES = 126
+"""A fragment shorter than this, and not the last, is of no use to anybody."""
 # Not from logging's own book, where a configuration for "hubbub" would reset its level: the core's
 # DEBUG lines show what clients send.
 CORE_LOGGER = logging.Logger("hubbub.websockets", logging.WARNING)
@@ -342,10 +345,10 @@ class NativeTransport(asyncio.Protocol):
 
     def _take_control(self, first: int, payload: bytes) -> bool:
         """Take a whole control frame (RFC 6455 section 5.5); False leaves it to the core."""
-        if first == _PONG_FRAME:
-            return True
-        if first == _PING_FRAME:
-            self._write_control(header(_PONG, len(payload)) + payload)
+        if first == _PONG_FRAME or first == _PING_FRAME:
+            is_admitted = self._hub.inbound.admits_frame(self._client, is_droppable=True)
+            if first == _PING_FRAME and is_admitted:
+                self._write_control(header(_PONG, len(payload)) + payload)
             return True
         code, reason = NO_STATUS, ""
         if payload:
@@ -384,7 +387,9 @@ class NativeTransport(asyncio.Protocol):
         # RFC 6455 section 5.4: a control frame may stand between fragments and is no part of their
         # message. The core thinks otherwise, so such a frame gets one of its own.
         core = self._new_core(limit) if first & _CONTROL_BIT else self._use_core()
-        self._feed(core, bytes(data[position : position + size]))
+        is_tiny = not first & (_FIN_BIT | _CONTROL_BIT) and length < _TINY_BYTES
+        if not is_tiny or self._hub.inbound.admits_frame(self._client, is_droppable=False):
+            self._feed(core, bytes(data[position : position + size]))
         return size
 
     # The core's lane

@@ -87,10 +87,20 @@ def test_groups_are_counted() -> None:
 def test_every_case_that_is_listed_has_a_reason() -> None:
     about = {"suite": "1", "date": "2026-11-25", "commit": "abc", "versions": "uvicorn 1"}
     text = part(json.loads(as_json([outcome(case("6.4.1", "NON-STRICT"), case())], about)))
+    assert "- **native**: a server. Suite 1, on 2026-11-25, commit `abc`, uvicorn 1." in text
     assert "| native | 1 (1), 6 (1) | 1 | 1 | 0 | 0 | 0 |" in text
     assert "- native, NON-STRICT: 6.4.1. Text is judged when" in text
     for testee in json.loads(RESULTS.read_text(encoding="utf-8"))["testees"]:
         assert all(reason for _, _, reason in testee["listed"])
+
+
+def test_a_testee_that_was_not_run_again_stays_as_it_was() -> None:
+    about = {"suite": "1", "date": "2026-11-25", "commit": "abc", "versions": "uvicorn 1"}
+    first = json.loads(as_json([outcome(case()), outcome(case(), name="portable")], about))
+    again = outcome(case(), case("1.1.2"))
+    kept = json.loads(as_json([again], {**about, "commit": "def"}, first["testees"]))["testees"]
+    told = {testee["name"]: (testee["groups"], testee["commit"]) for testee in kept}
+    assert told == {"native": ("1 (2)", "def"), "portable": ("1 (1)", "abc")}
 
 
 def test_the_kept_results_are_clean_and_the_page_has_them() -> None:
