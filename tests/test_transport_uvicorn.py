@@ -404,7 +404,7 @@ async def test_pings_and_pongs_over_the_rate_are_dropped_or_close() -> None:
             assert hub.stats()["rate_limited"] == 1
     async with served_echo(messages_per_second=10, on_rate_limit="reply") as (hub, _, socket):
         await socket.send(frame(PING, b"p") * 100 + frame(TEXT, b"end"))
-        got = []
+        got: list[tuple[int, bytes]] = []
         while not got or got[-1] != (TEXT, b"end"):
             got.append(await socket.recv())
         assert 0 < got.count((PONG, b"p")) < 25

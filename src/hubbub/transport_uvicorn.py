@@ -345,7 +345,7 @@ class NativeTransport(asyncio.Protocol):
 
     def _take_control(self, first: int, payload: bytes) -> bool:
         """Take a whole control frame (RFC 6455 section 5.5); False leaves it to the core."""
-        if first == _PONG_FRAME or first == _PING_FRAME:
+        if first in (_PONG_FRAME, _PING_FRAME):
             is_admitted = self._hub.inbound.admits_frame(self._client, is_droppable=True)
             if first == _PING_FRAME and is_admitted:
                 self._write_control(header(_PONG, len(payload)) + payload)
