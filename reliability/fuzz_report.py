@@ -13,9 +13,11 @@ import page
 from fuzz_frames import CORPUS, RESULTS
 
 TEXT = """\
-**Frames.** {inputs:,} inputs, over successive versions of the lane, were fed to the native transport's inbound lane and to the Sans-IO core
-of `websockets` side by side, cut at arbitrary places (last on {date}): the same messages, the same
-close codes, the same pongs, no exception; {differences} differences. `make fuzz` goes on, guided by
+**Frames.** {inputs:,} inputs, over successive versions of the lane, were fed to the native transport's
+inbound lane and to the Sans-IO core of `websockets` side by side, cut at arbitrary places (last on
+{date}): the same messages, the same close codes, the same pongs, no exception; {differences} differences.
+From the 789,415th on, every other input goes to the lane of a client that negotiated compression, and
+to the core with what inflates for it. `make fuzz` goes on, guided by
 coverage (atheris); `make fuzz ARGS="--blind --runs 1000000"` changes the kept inputs at random, several
 times faster; `--record` adds to the figure above. The inputs that add coverage are kept, {count} of
 them; every test run plays them again, with 3,000 changed ones and a state machine that holds the lane

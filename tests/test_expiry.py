@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +18,11 @@ class Book:
         self.asked: list[tuple[str, float]] = []
         self.expired: list[str] = []
 
-    def turn(self, now: float) -> None:
-        self.expiry.turn(now, lambda who, left: self.asked.append((who, left)), self.expired.append)
+    def turn(self, now: float, most: float = math.inf) -> bool:
+        def ask(who: str, left: float) -> None:
+            self.asked.append((who, left))
+
+        return self.expiry.turn(now, ask, self.expired.append, most)
 
 
 def test_who_is_at_the_end_is_named_once() -> None:
@@ -120,3 +125,18 @@ def test_nobody_ends_early_and_nobody_is_forgotten(
         for gone in due:
             del deadlines[gone]
         assert len(book.expiry) == len(deadlines)
+
+
+def test_a_crowd_is_taken_in_parts() -> None:
+    book = Book()
+    for number in range(7):
+        book.expiry.set(str(number), 10.0, 0.0)
+    book.expiry.set("later", 11.0, 0.0)
+    book.expiry.remove("3")
+    assert book.turn(10.0, 3)
+    assert book.expired == ["0", "1", "2"]
+    assert not book.turn(10.0, 3), "what is due is done, though three were"
+    assert book.expired == ["0", "1", "2", "4", "5", "6"]
+    assert book.turn(11.0, 0)
+    assert not book.turn(11.0, 1)
+    assert book.expired[-1] == "later"

@@ -12,7 +12,7 @@ from hubbub import Client, Hub, Settings
 from hubbub.frame import Batch, encode
 from hubbub.outbox import Entry
 from hubbub.testing import FakeClock, MemoryClient, connect, let_pass, settle
-from hubbub.watch import Watch
+from hubbub.watch import TURN_TOKENS, Watch
 
 pytestmark = pytest.mark.anyio
 
@@ -259,6 +259,36 @@ async def test_it_looks_by_itself_until_it_is_stopped() -> None:
     pings = alive.transport.pings
     await asyncio.sleep(0.06)
     assert alive.transport.pings == pings
+
+
+async def test_the_tokens_of_a_crowd_end_in_parts_and_others_have_their_turn_between() -> None:
+    hub, clock = await started()
+    watch = hub._watch
+    peers = [connect(hub) for _ in range(2 * TURN_TOKENS + 20)]
+    for peer in peers:
+        watch.expire_in(peer.client, 10.0)
+    clock.advance(10.0)
+    watch._look_and_go_on()
+    counts = []
+    for _ in range(4):
+        counts.append(hub.stats()["expired"])
+        await asyncio.sleep(0)
+    assert counts == [TURN_TOKENS, 2 * TURN_TOKENS, len(peers), len(peers)]
+    assert {peer.closed.code for peer in peers if peer.closed} == {3005}
+    await hub.stop()
+
+
+async def test_a_hub_that_stops_amid_a_crowd_looks_no_more() -> None:
+    hub, clock = await started()
+    watch = hub._watch
+    for peer in [connect(hub) for _ in range(TURN_TOKENS + 1)]:
+        watch.expire_in(peer.client, 10.0)
+    clock.advance(10.0)
+    watch._look_and_go_on()
+    watch.stop()
+    await asyncio.sleep(0)
+    assert hub.stats()["expired"] == TURN_TOKENS
+    await hub.stop()
 
 
 async def test_the_recent_lag_is_the_worst_of_three_looks_and_passes() -> None:

@@ -7,6 +7,7 @@ turns it.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -56,13 +57,25 @@ class Expiry(Generic[T]):
             heapq.heapify(self._heap)
 
     def turn(
-        self, now: float, ask: Callable[[T, float], None], expired: Callable[[T], None]
-    ) -> None:
-        """Call `expired` for who is at the end, `ask` with the seconds left for who is near it."""
+        self,
+        now: float,
+        ask: Callable[[T, float], None],
+        expired: Callable[[T], None],
+        most: float = math.inf,
+    ) -> bool:
+        """Call `expired` for who is at the end, `ask` with the seconds left for who is near it.
+
+        Return whether there are more than `most` of them, and another turn is due.
+        """
+        count = 0
         while self._heap and self._heap[0][0] <= now:
-            _, number = heapq.heappop(self._heap)
-            if number not in self._members:
+            if self._heap[0][1] not in self._members:
+                heapq.heappop(self._heap)
                 continue
+            if count >= most:
+                return True
+            count += 1
+            _, number = heapq.heappop(self._heap)
             member, deadline = self._members[number]
             if deadline <= now:
                 self.remove(member)
@@ -70,3 +83,4 @@ class Expiry(Generic[T]):
             else:
                 heapq.heappush(self._heap, (deadline, number))
                 ask(member, deadline - now)
+        return False

@@ -24,6 +24,10 @@ _SLACK_S = 0.002
 STALL_S = 0.25
 """From this lateness of the event loop on, something has blocked it."""
 
+TURN_TOKENS = 50
+"""How many tokens that end are looked at in one turn of the event loop: those of a crowd that came
+together end together."""
+
 RECENT_LOOKS = 3
 """How many looks `Watch.recent_lag_s` covers. In a loop that is always late a single look may be
 punctual by chance."""
@@ -124,20 +128,32 @@ class Watch:
 
     def look(self) -> None:
         """Look at everybody who is due now."""
+        self._look_for_life()
+        self._expiry.turn(self._clock(), self._judge.found_expiring, self._judge.found_expired)
+
+    def _look_for_life(self) -> None:
         now = self._clock()
         # As in the wheel: a look that comes far too late says nothing about the peers.
         pause_s = now - self._looked_at - self.period_s
         self._looked_at = now
         self._look_at_stalled(now, pause_s if pause_s > _LONG_PAUSE_S else 0.0)
         self._wheel.turn(now, self._ping, self._overdue)
-        self._expiry.turn(now, self._judge.found_expiring, self._judge.found_expired)
 
     def _look_and_go_on(self) -> None:
         assert self._timer is not None
         lag_s = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
         self.start()
         self.was_late(lag_s)
-        self.look()
+        self._look_for_life()
+        self._look_at_tokens()
+
+    def _look_at_tokens(self) -> None:
+        """Look at some whose tokens end, and leave the others their turn before the next."""
+        judge = self._judge
+        if self._timer is not None and self._expiry.turn(
+            self._clock(), judge.found_expiring, judge.found_expired, TURN_TOKENS
+        ):
+            asyncio.get_running_loop().call_soon(self._look_at_tokens)
 
     def _ping(self, client: Client) -> None:
         if not client.transport.ping():
