@@ -29,7 +29,7 @@ MAX_SHARED_WRITE_BYTES = 256 * 1024
 """Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""
 
 MANY_WRITES = 256
-"""A fan-out of so many writes is followed by a rest."""
+"""A fan-out of several messages in so many writes is followed by a rest."""
 REST_SHARE = 0.25
 """How long the rest is, as a share of the fan-out before it."""
 MAX_REST_S = 0.025
@@ -48,9 +48,10 @@ class Schedule(Protocol):
 class Fanout:
     """Gathers what one turn publishes, and delivers it at the turn's end.
 
-    After a long fan-out the next one waits for a part of the time that it took, and takes all that
-    was published meanwhile: a hub that is pressed joins more and writes less often, and leaves its
-    core some room, for a delay that is small beside the one that the fan-out itself makes.
+    Where messages pile up while a long fan-out runs, the next one waits for a part of the time that
+    it took, and takes all that was published meanwhile: a hub that is pressed joins more and writes
+    less often, and leaves its core some room, for a delay that is small beside the one that the
+    fan-out itself makes.
 
     Event loop only.
     """
@@ -125,12 +126,14 @@ class Fanout:
 
     def flush(self) -> None:
         """Deliver what the turn has gathered. Harmless when there is nothing."""
-        if not self._pending:
+        count = len(self._pending)
+        if not count:
             return
         self._writes = 0
         began = perf_counter()
         self._deliver_all()
-        if self._writes >= MANY_WRITES:
+        # One message alone says that the last fan-out was over before it came: nothing piles up.
+        if count > 1 and self._writes >= MANY_WRITES:
             ended = perf_counter()
             self._rests_until = ended + min((ended - began) * REST_SHARE, MAX_REST_S)
 
