@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from hypothesis import settings
 # No test asserts how long work takes: a busy machine would fail it.
 settings.register_profile("hubbub", deadline=None)
 settings.load_profile("hubbub")
+
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Some tests share with the programs of `reliability/` what they measure against.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "reliability"))
