@@ -18,6 +18,7 @@ from websockets.server import ServerProtocol
 
 from hubbub import Frame, Settings
 from hubbub.deflate import Inflater, slack_bytes
+from hubbub.limits import TurnBudget
 from hubbub.transport_deflate import DeflatingTransport
 from hubbub.transport_uvicorn import LONGEST_CONTROL_BYTES, NativeTransport
 
@@ -161,6 +162,7 @@ class NativeLane:
         self.errors: list[int] = []
         self.losses: list[int] = []
         self.fanout = self.inbound = self.warden = self
+        self.inflating = TurnBudget(LIMIT_BYTES)
         self.socket = MemorySocket()
         self.transport = kind(cast(Any, self), self.socket, set())
         self.client = _Clientele(self.transport)

@@ -12,6 +12,7 @@ from hubbub.limits import (
     MAX_ROOM_NAME_BYTES,
     LogLimiter,
     TokenBucket,
+    TurnBudget,
     check_room_name,
     escaped,
     is_client_id,
@@ -37,6 +38,17 @@ def test_who_comes_too_often_is_told_once_a_second() -> None:
         False,
         True,
     ]
+
+
+def test_a_turn_has_its_share_and_the_first_charge_is_told() -> None:
+    budget = TurnBudget(10)
+    assert not budget.charge(0)
+    assert (budget.charge(4), budget.is_spent) == (True, False)
+    assert (budget.charge(5), budget.is_spent) == (False, False)
+    assert (budget.charge(100), budget.is_spent) == (False, True)
+    budget.renew()
+    assert not budget.is_spent
+    assert (budget.charge(10), budget.is_spent) == (True, True)
 
 
 def test_a_bucket_holds_at_least_one() -> None:

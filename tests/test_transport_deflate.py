@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 import hubbub
-from hubbub import Hub
+from hubbub import Client, Hub
+from hubbub.limits import TURN_INFLATED_BYTES
 from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, deflate, frame, raw_connect
 from serving import PATIENCE_S, Served, echo_hub, nothing, serve, take, until
 
@@ -251,3 +253,38 @@ async def test_the_python_client_negotiates_it_by_itself() -> None:
             assert await asyncio.wait_for(anext(connection), PATIENCE_S) == text
         assert next(iter(hub)).transport.deflates
         assert hub.stats()["bytes_out"] < 1000
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "in fragments"])
+async def test_one_turn_inflates_a_bounded_number_of_bytes_of_all_clients(is_whole: bool) -> None:
+    """A thousand bytes may become a megabyte: many clients that send such would take a turn for long."""
+    clients, each, size = 8, 4, 2**20
+    hub = Hub(compression="shared", max_message_bytes=size)
+    turns: list[int] = [0]
+    seen: list[str] = []
+
+    @hub.on_message
+    def take_one(client: Client, message: bytes) -> None:
+        assert len(message) == size
+        turns[-1] += 1
+        seen.append(client.id)
+
+    def tick() -> None:
+        turns.append(0)
+        asyncio.get_running_loop().call_soon(tick)
+
+    payload = deflate(bytes(size))
+    message = frame(BINARY, payload, rsv=4)
+    if not is_whole:
+        message = frame(BINARY, payload[:500], rsv=4, fin=False) + frame(0, payload[500:])
+    async with serve(hub.mount(nothing)) as served, AsyncExitStack() as stack:
+        sockets = [
+            await stack.enter_async_context(raw_connect(served, headers=OFFER))
+            for _ in range(clients)
+        ]
+        tick()
+        await asyncio.gather(*(socket.send(message * each) for socket in sockets))
+        await until(lambda: len(seen) == clients * each)
+    assert Counter(seen) == dict.fromkeys(set(seen), each)
+    # A turn may have two shares: what waited for it, and what came in it.
+    assert max(turns) * size <= 2 * (TURN_INFLATED_BYTES + size)

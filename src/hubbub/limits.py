@@ -16,6 +16,8 @@ MAX_ROOM_NAME_BYTES = 256
 MAX_CLIENT_ID_LENGTH = 64
 BURST_S = 2.0
 """How many seconds' worth of messages a client may send at once under `messages_per_second`."""
+TURN_INFLATED_BYTES = 2 * 2**20
+"""How many bytes one turn of the event loop inflates, of all clients: a megabyte takes milliseconds."""
 LEAST_FRAMES_PER_SECOND = 10.0
 """How many frames that are no messages (pings, tiny fragments) a client may send a second at least."""
 TELL_EVERY_S = 1.0
@@ -59,6 +61,34 @@ class TokenBucket:
             return False
         self._told_at = now
         return True
+
+
+class TurnBudget:
+    """Allows all clients together so much work in one turn of the event loop.
+
+    What is charged may go beyond it once. Who makes the first charge of a turn has `renew` called
+    in the next one.
+    """
+
+    __slots__ = ("_left", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._left = self._most = most
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the turn has had its share."""
+        return self._left <= 0
+
+    def charge(self, amount: int) -> bool:
+        """Take `amount`; return whether it is the first of this turn."""
+        is_first = self._left == self._most
+        self._left -= amount
+        return is_first and amount > 0
+
+    def renew(self) -> None:
+        """Begin a turn."""
+        self._left = self._most
 
 
 class LogLimiter:

@@ -32,7 +32,14 @@ from .fanout_deflate import SharedDeflateFanout
 from .frame import Frame, encode
 from .handlers import Handlers
 from .inbound import Inbound
-from .limits import BURST_S, TokenBucket, check_room_name, printable
+from .limits import (
+    BURST_S,
+    TURN_INFLATED_BYTES,
+    TokenBucket,
+    TurnBudget,
+    check_room_name,
+    printable,
+)
 from .model import (
     EVERYBODY,
     USER_PREFIX,
@@ -100,6 +107,7 @@ class Registry:
         """A copy of the setting, for transports that ask at every message."""
         self.warden = Warden(self, self.settings, self.counters, self.log)
         self.fanout = self._new_fanout()
+        self.inflating = TurnBudget(TURN_INFLATED_BYTES)
         self._watch = Watch(self.settings, self.warden, self._now)
 
     # Life
@@ -198,6 +206,7 @@ class Registry:
         self._tasks = Tasks()
         self._started_at = time.monotonic()
         self.fanout = self._new_fanout()
+        self.inflating = TurnBudget(TURN_INFLATED_BYTES)
         self._watch = Watch(self.settings, self.warden, self._now)
 
     def _new_fanout(self) -> Fanout:

@@ -6,11 +6,14 @@ What must not live here: negotiation (`deflate`), deflating what is sent (`frame
 
 from __future__ import annotations
 
+import asyncio
+
+from websockets.frames import Frame as WireFrame
 from websockets.server import ServerProtocol
 
 from .deflate import Inflater, inflate, slack_bytes
 from .frame import Frame
-from .transport_uvicorn import COST_BYTES, NativeTransport, apply_mask
+from .transport_uvicorn import CONTROL_BIT, COST_BYTES, NativeTransport, apply_mask
 
 
 class DeflatingTransport(NativeTransport):
@@ -42,6 +45,9 @@ class DeflatingTransport(NativeTransport):
         large, or not whole yet is left to it.
         """
         first, second = data[position], data[position + 1]
+        if self._hub.inflating.is_spent and not first & CONTROL_BIT:
+            self._rest_a_turn()
+            return 0
         if (first == 0xC1 or first == 0xC2) and 0x80 <= second < 0xFF and self._message is None:
             length = second - 0x80
             start = position + 6
@@ -56,10 +62,21 @@ class DeflatingTransport(NativeTransport):
                     return stop - position
         return super()._take_other(data, position, end)
 
+    def _take_event(self, event: WireFrame) -> None:
+        """Take what the core has inflated."""
+        self._charge(len(event.data))
+        super()._take_event(event)
+
+    def _charge(self, size: int) -> None:
+        budget = self._hub.inflating
+        if budget.charge(size):
+            asyncio.get_running_loop().call_soon(budget.renew)
+
     def _take_deflated(self, payload: bytes, is_text: bool) -> bool:
         inflated = inflate(payload, self._hub.settings.max_message_bytes)
         if inflated is None:
             return False
+        self._charge(len(inflated))
         self._extra_cost += len(inflated) // COST_BYTES
         frame = Frame(inflated, is_text)
         if is_text and not frame.has_text():

@@ -58,7 +58,7 @@ _CLOSE, _PONG = 0x8, 0xA
 _CLOSE_FRAME, _PING_FRAME, _PONG_FRAME = 0x88, 0x89, 0x8A
 _CONTROL = frozenset((_CLOSE_FRAME, _PING_FRAME, _PONG_FRAME))
 """The first bytes of control frames: final, no reserved bits."""
-_CONTROL_BIT = 0x08  # of an opcode
+CONTROL_BIT = 0x08  # of an opcode
 _FIN_BIT = 0x80
 _TINY_BYTES = 126
 """A fragment shorter than this, and not the last, is of no use to anybody."""
@@ -386,8 +386,8 @@ class NativeTransport(asyncio.Protocol):
             return 0
         # RFC 6455 section 5.4: a control frame may stand between fragments and is no part of their
         # message. The core thinks otherwise, so such a frame gets one of its own.
-        core = self._new_core(limit) if first & _CONTROL_BIT else self._use_core()
-        is_tiny = not first & (_FIN_BIT | _CONTROL_BIT) and length < _TINY_BYTES
+        core = self._new_core(limit) if first & CONTROL_BIT else self._use_core()
+        is_tiny = not first & (_FIN_BIT | CONTROL_BIT) and length < _TINY_BYTES
         if not is_tiny or self._hub.inbound.admits_frame(self._client, is_droppable=False):
             self._feed(core, bytes(data[position : position + size]))
         return size
@@ -410,7 +410,7 @@ class NativeTransport(asyncio.Protocol):
         limit = self._frame_limit()
         if limit is None:
             return None
-        if first & _CONTROL_BIT:
+        if first & CONTROL_BIT:
             return max(limit, LONGEST_CONTROL_BYTES)
         return limit if self._core is None else limit - (self._core.current_size or 0)
 
