@@ -47,7 +47,7 @@ CORE_FRAME_COST = 8
 """For how many common frames one counts that goes through the core, or is inflated."""
 COST_BYTES = 4096
 """So many inflated bytes count as one common frame more: a thousand bytes may become a megabyte."""
-CLOSING_BYTES = 2048
+CLOSING_BYTES = 512
 """How many bytes one turn looks through for the close frame of a client that we have closed."""
 
 LONGEST_CONTROL_BYTES = 125
