@@ -11,7 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from serving import PATIENCE_S, Served
+from websockets.asyncio.client import ClientConnection
+
+from hubbub import Hub
+from serving import PATIENCE_S, Served, take, until
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -133,3 +136,17 @@ async def raw_connect(
         writer.transport.abort()
         # The transport's end is told one turn later.
         await asyncio.sleep(0)
+
+
+async def assert_it_fails_alone(
+    hub: Hub, socket: RawSocket, other: ClientConnection, code: int, reason: str
+) -> None:
+    """The socket is closed for breaking the protocol; the other client sees nothing of it."""
+    closed = await socket.recv_close()
+    assert closed[0] == code
+    assert reason.lower() in closed[1].lower()
+    assert await socket.at_end()
+    await until(lambda: len(hub) == 1)
+    assert hub.stats()["protocol_errors"] == 1
+    await other.send("still here")
+    assert await take(other, 1) == ["still here"]

@@ -25,7 +25,18 @@ from hubbub.transport_uvicorn import (
     TURN_FRAMES,
     NativeTransport,
 )
-from rawsocket import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, deflate, frame, raw_connect
+from rawsocket import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    RawSocket,
+    assert_it_fails_alone,
+    deflate,
+    frame,
+    raw_connect,
+)
 from serving import Served, echo_hub, nothing, serve, take, until
 
 pytestmark = pytest.mark.anyio
@@ -131,15 +142,7 @@ async def test_what_breaks_the_protocol_is_closed_with_the_right_code(
     async with served_echo() as (hub, served, socket), served.connect() as other:
         await socket.send(frame(TEXT, b"before") + data)
         assert await socket.recv() == (TEXT, b"before")
-        closed = await socket.recv_close()
-        assert closed[0] == code
-        assert reason.lower() in closed[1].lower()
-        assert await socket.at_end()
-        await until(lambda: len(hub) == 1)
-        assert hub.stats()["protocol_errors"] == 1
-        # The others see nothing of it, and are served.
-        await other.send("still here")
-        assert await take(other, 1) == ["still here"]
+        await assert_it_fails_alone(hub, socket, other, code, reason)
     lines = [record for record in caplog.records if record.name == "hubbub"]
     assert len(lines) == 1
     assert lines[0].exc_info is None
