@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -138,6 +140,25 @@ def test_refused_carries_what_the_application_says() -> None:
 def test_refused_takes_http_errors_only(status: int) -> None:
     with pytest.raises(ValueError, match="400 to 599"):
         Refused(status)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "what"),
+    [
+        ({"code": 5}, "code must be a str or None, not int: 5"),
+        ({"message": b"no"}, "message must be a str or None, not bytes: b'no'"),
+        ({"status": "403"}, "status must be an HTTP error, 400 to 599, not '403'"),
+        ({"headers": {"Retry-After": 5}}, "a header is a str and a str, not 'Retry-After': 5"),
+        ({"headers": {"X": "a\r\nY: b"}}, "no header may be 'X'"),
+        ({"headers": {"X y": "a"}}, "no header may be 'X y'"),
+        ({"headers": {"X": "\u20ac"}}, "no header may be 'X'"),
+        ({"details": {"why": object()}}, "not JSON serializable"),
+        ({"details": {"why": float("nan")}}, "not JSON compliant"),
+    ],
+)
+def test_refused_says_at_once_what_no_answer_can_carry(keywords: dict[str, Any], what: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(what)):
+        Refused(**keywords)
 
 
 def test_command_error_has_a_reply() -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES
+from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
 from hubbub.settings import Row, rows, shown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -71,9 +72,40 @@ Coming back means: after a pause drawn at random (0.5 to 20 seconds, growing wit
 that the clients of a restarted server do not return in one wave.
 
 A handshake that is refused has no close code, since no WebSocket was ever open. Its HTTP status
-says why: 401, 403, 404, 409, 426, 429 or 503, with a JSON body
+says why: 400, 401, 403, 404, 409, 426, 429, 431 or 503, with a JSON body
 `{"error": "a sentence", "code": "a_word"}`. A browser cannot read the status of a failed handshake;
 it asks the same URL by GET and gets the same answer.
+"""
+
+CODES_RAISED = """
+## What is raised becomes
+
+The exceptions of the web frameworks mean in a handler of the hub what they mean in a route. Before there
+is a socket (in `authenticate`) they become an HTTP status, afterwards (in a message handler) a close
+code. They are known by what they carry; the hub imports no framework for it.
+
+| raised | in `authenticate` | in a handler |
+|---|---|---|
+| `Refused(status, code, message)` | that status, with that body | closed as by an HTTP error of that status |
+| `HTTPException(status, detail)` of Starlette, FastAPI or Litestar, `abort(status)` of Quart, `APIException` of Django REST | that status, the detail as `error`, its headers | closed, see below; the detail is the reason |
+| `PermissionDenied`, `SuspiciousOperation`, `Http404` of Django | 403, 400, 404 | 1008 |
+| `WebSocketException(code, reason)` of Starlette, FastAPI or Litestar, `Disconnected(code, reason)` | a status, see below; the reason as `error` | that code, that reason |
+| `CommandError(code, message)` | 403 with that code and message; 503 if it is temporary | answered; the connection lives |
+| anything else | 500 and a line in the log | a line in the log, then as `on_handler_error` says |
+
+An HTTP error with a status below 400, and a close code that may not be sent, are among "anything else".
+So are the errors of HTTP and WebSocket *clients*: what another server answered is not meant for this client.
+
+"""
+
+CODES_STATUSES = """
+All other codes are a 403, except that 4400 to 4599 are the status and 4000: 4401 is a 401. The other way
+round:
+
+"""
+
+CODES_BACK = """
+All others from 400 to 499 close with 1008, all others from 500 to 599 with 1011.
 """
 
 
@@ -89,7 +121,15 @@ def codes_page() -> str:
     ranges = "".join(
         f"| {first}-{last} | {_yes(back)} |\n" for first, last, back in RECONNECT_RANGES
     )
-    return CODES_HEAD + codes + CODES_RANGES + ranges + CODES_TAIL
+    there = _pairs("close code", "status of the refusal", STATUS_OF_CODE)
+    back = _pairs("HTTP status", "close code", CODE_OF_STATUS)
+    raised = CODES_RAISED + there + CODES_STATUSES + back + CODES_BACK
+    return CODES_HEAD + codes + CODES_RANGES + ranges + CODES_TAIL + raised
+
+
+def _pairs(left: str, right: str, table: dict[int, int]) -> str:
+    lines = "".join(f"| {key} | {value} |\n" for key, value in table.items())
+    return f"| {left} | {right} |\n|---|---|\n{lines}"
 
 
 def _setting_line(row: Row) -> str:

@@ -17,6 +17,8 @@ nothing of ours.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -75,6 +77,7 @@ POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
+TRY_AGAIN_LATER = 1013
 TOKEN_EXPIRED = 3005
 SLOW_CONSUMER = 3008
 NO_PONG = 3012
@@ -151,7 +154,8 @@ class Refused(HubbubError):
     """The handshake says no: `status` is an HTTP status, the body is JSON.
 
     `code` is a short word for programs (`"unauthorized"`), `message` a sentence for people,
-    `headers` are added to the response, `details` to the JSON body.
+    `headers` are added to the response, `details` to the JSON body. Raises `TypeError` or
+    `ValueError` for what an answer cannot carry.
     """
 
     def __init__(
@@ -163,14 +167,23 @@ class Refused(HubbubError):
         headers: Mapping[str, str] | None = None,
         details: Mapping[str, object] | None = None,
     ) -> None:
-        if not 400 <= status <= 599:
-            raise ValueError(f"status must be an HTTP error, 400 to 599, not {status}")
+        if not (isinstance(status, int) and 400 <= status <= 599):
+            raise ValueError(f"status must be an HTTP error, 400 to 599, not {status!r}")
+        for name, text in (("code", code), ("message", message)):
+            if not isinstance(text, str | None):
+                raise TypeError(
+                    f"{name} must be a str or None, not {type(text).__name__}: {text!r}"
+                )
         default_code, default_message = _REFUSALS.get(status, ("refused", "Refused"))
-        self.status = status
+        self.status = int(status)
         self.code = code or default_code
         self.message = message or default_message
         self.headers = dict(headers or {})
         self.details = dict(details or {})
+        for key, value in self.headers.items():
+            _check_header(key, value)
+        if self.details:
+            json.dumps(self.details, allow_nan=False)
         super().__init__(f"{status} {self.code}: {self.message}")
 
     def body(self) -> dict[str, object]:
@@ -178,14 +191,33 @@ class Refused(HubbubError):
         return {"error": self.message, "code": self.code, **self.details}
 
 
+def _check_header(name: object, value: object) -> None:
+    """Raise for a header that no answer can carry (RFC 9110 section 5.5)."""
+    if not (isinstance(name, str) and isinstance(value, str)):
+        raise TypeError(f"a header is a str and a str, not {name!r}: {value!r}")
+    if not (_FIELD_NAME.fullmatch(name) and _FIELD_VALUE.fullmatch(value)):
+        raise ValueError(f"no header may be {name!r}: {value!r}")
+
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
 _REFUSALS: dict[int, tuple[str, str]] = {
     400: ("bad_request", "Bad Request"),
     401: ("unauthorized", "Unauthorized"),
     403: ("forbidden", "Forbidden"),
     404: ("not_found", "Not Found"),
+    405: ("method_not_allowed", "Method Not Allowed"),
+    408: ("request_timeout", "Request Timeout"),
     409: ("conflict", "Conflict"),
+    410: ("gone", "Gone"),
+    413: ("content_too_large", "Content Too Large"),
+    415: ("unsupported_media_type", "Unsupported Media Type"),
     426: ("upgrade_required", "Upgrade Required"),
     429: ("too_many_requests", "Too Many Requests"),
+    431: ("head_too_large", "Request Header Fields Too Large"),
+    500: ("internal_error", "Internal Server Error"),
+    502: ("bad_gateway", "Bad Gateway"),
     503: ("unavailable", "Service Unavailable"),
 }
 
