@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, NamedTuple, cast
 
 from websockets.frames import Frame as WireFrame
@@ -121,7 +122,7 @@ class IdleLoop:
         """Set a timer that never fires."""
         return _Timer()
 
-    def call_soon(self, function: Any, *arguments: Any) -> None:
+    def call_soon(self, function: Any, *arguments: Any, context: Any = None) -> None:
         """Run `function` at once."""
         function(*arguments)
 
@@ -145,6 +146,7 @@ class _Clientele:
         self.outbox = None
         self.busy = self.fast = False
         self.seen = 0.0
+        self.context = copy_context()
 
     def pump(self) -> None:
         pass
@@ -174,12 +176,12 @@ class NativeLane:
             self.transport.data_received(piece)
 
     def hold(self) -> None:
-        """Be busy with a message: nothing more is to be delivered."""
+        """Have too many messages: nothing more is to be delivered."""
         self.client.busy = True
         self.transport.pause_reading()
 
     def release(self) -> None:
-        """Be ready for the next message."""
+        """Have room for messages again."""
         self.client.busy = False
         self.transport.resume_reading()
 
@@ -203,7 +205,7 @@ class NativeLane:
     def receive(self, client: Any, frame: Frame) -> None:
         """Keep a message."""
         if client.busy:
-            raise AssertionError("a message was delivered to a busy client")
+            raise AssertionError("a message was delivered to a client that is not read from")
         self.messages.append((frame.is_text, bytes(frame.payload)))
 
     def admits_frame(self, client: Any, *, is_droppable: bool) -> bool:

@@ -24,6 +24,11 @@ class Served:
         self.server = server
         self.port = port
 
+    def stop(self) -> None:
+        """Begin to end the server, as a signal does."""
+        assert self.server is not None
+        self.server.should_exit = True
+
     def ws(self, path: str = "/ws") -> str:
         """Return a WebSocket URL of the server."""
         return f"ws://127.0.0.1:{self.port}{path}"

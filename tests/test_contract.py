@@ -6,6 +6,8 @@ The rows S1 to S24 are those of the table "Coming from DMMVC"; others stand wher
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import dataclasses
 import datetime
 import gc
@@ -21,16 +23,19 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
+import starlette.exceptions
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import hubbub
 from hubbub import Client, Close, CommandError, Disconnected, Frame, Handshake, Hub, Identity
+from rawsocket import TEXT, frame, raw_connect
 from serving import (
     DEFLATED,
     DEFLATED_ENVIRONMENT,
     DEFLATED_WAYS,
     PATIENCE_S,
+    WAYS,
     nothing,
     serve,
     take,
@@ -667,3 +672,439 @@ async def test_a_frame_can_be_made_once_and_sent_often(way: str) -> None:
         hub.broadcast(frame)
         hub.broadcast(frame)
         assert await take(socket, 2) == [frame.text, frame.text]
+
+
+# Faults found in use, by their numbers
+
+
+async def test_fault_01_pings_are_answered_while_a_handler_runs(way: str) -> None:
+    hub, gate = Hub(), asyncio.Event()
+
+    @hub.on_message
+    async def slow(client: Client, text: str) -> None:
+        client.send(f"begun {text}")
+        await gate.wait()
+        client.send(f"done {text}")
+
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        await socket.send("1")
+        assert await take(socket, 1) == ["begun 1"]
+        for text in "23":
+            await socket.send(text)
+            for _ in range(2):
+                await asyncio.wait_for(await socket.ping(), PATIENCE_S)
+        gate.set()
+        assert await take(socket, 5) == ["done 1", "begun 2", "done 2", "begun 3", "done 3"]
+
+
+async def test_fault_01_a_client_with_keepalive_outlives_a_long_handler(way: str) -> None:
+    hub = Hub()
+
+    @hub.on_message
+    async def long(client: Client, text: str) -> None:
+        for number in range(25):
+            await asyncio.sleep(0.05)
+            client.send(f"{number}")
+
+    async with venue(hub, way) as here:
+        socket = await here.join(ping_interval=0.2, ping_timeout=0.5)
+        await socket.send("go")
+        assert await take(socket, 25) == [f"{number}" for number in range(25)]
+
+
+async def test_fault_01_messages_wait_in_a_bounded_queue_and_none_is_lost(way: str) -> None:
+    hub = Hub(inbox_max_messages=8, inbox_max_bytes=512, max_message_bytes=None)
+    heard: list[str] = []
+    most = 0
+
+    @hub.on_message
+    async def slow(client: Client, text: str) -> None:
+        nonlocal most
+        await asyncio.sleep(0)
+        most = max(most, len(client.inbox or ()))
+        heard.append(text)
+
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        sent = [f"{number}" * (1 + number % 50) for number in range(2000)]
+        for text in sent:
+            await socket.send(text)
+        await socket.close()
+        assert socket.close_code == 1000
+        await until(lambda: len(heard) == 2000)
+        assert heard == sent
+        assert 2 <= most <= 8
+        assert hub.stats()["unhandled"] == 0
+
+
+@pytest.mark.parametrize("where", ["message", "connect", "validate"])
+async def test_fault_02_a_client_that_leaves_while_its_handler_runs_is_noticed(
+    way: str, where: str
+) -> None:
+    hub, log = Hub(handler_grace_s=0.1), list[Any]()
+    begun = asyncio.Event()
+
+    async def endless(client: Client, _: str = "") -> None:
+        log.append("begun")
+        begun.set()
+        try:
+            while True:
+                client.send("more")
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)  # once cancelled, it may finish what it must
+            log.append("ended")
+            raise
+
+    if where == "connect":
+        hub.on_connect(endless)
+    elif where == "message":
+        hub.on_message(endless)
+    else:
+        hub.on_message(lambda client, message: log.append(message))
+        hub.validate(endless)
+
+    @hub.on_disconnect
+    def left(client: Client, close: Close) -> None:
+        log.append(close)
+
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        await socket.send("go")
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
+        await socket.close(4007, "bye")
+        assert (socket.close_code, socket.close_reason) == (4007, "bye")
+        await until(lambda: len(hub) == 0)
+        await until(lambda: len(log) >= 3)
+        assert log == ["begun", "ended", Close(4007, "bye")]
+        stats = hub.stats()
+        assert (stats["handlers_cancelled"], stats["handler_errors"]) == (1, 0)
+        assert stats["handlers"] == 0
+
+
+async def test_fault_02_what_came_before_the_close_is_handled(way: str) -> None:
+    hub, log = Hub(), list[Any]()
+
+    @hub.on_message
+    async def save(client: Client, text: str) -> None:
+        await asyncio.sleep(0.02)
+        log.append(text)
+
+    hub.on_disconnect(lambda client, close: log.append(close.code))
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        for text in "12345":
+            await socket.send(text)
+        await socket.close()
+        await until(lambda: len(log) == 6)
+        assert log == [*"12345", 1000]
+        stats = hub.stats()
+        assert (stats["handlers_cancelled"], stats["unhandled"]) == (0, 0)
+
+
+async def test_fault_02_who_is_sent_away_while_its_handler_runs_has_its_code(way: str) -> None:
+    hub, log = Hub(handler_grace_s=0.05), list[Any]()
+
+    @hub.on_message
+    async def endless(client: Client, text: str) -> None:
+        log.append(text)
+        await asyncio.Event().wait()
+
+    hub.on_disconnect(lambda client, close: log.append(close.code))
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        for text in "123":
+            await socket.send(text)
+        await until(lambda: hub.stats()["messages_in"] == 3)
+        [client] = hub
+        hub.disconnect(client, 4000, "away")
+        with pytest.raises(ConnectionClosed):
+            await take(socket, 1)
+        assert socket.close_code == 4000
+        await until(lambda: len(log) == 2)
+        assert log == ["1", 4000]
+        assert hub.stats()["unhandled"] == 2
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if WAYS[way][0]], indirect=True)
+async def test_fault_02_a_silent_peer_is_dead_though_its_handler_sends(way: str) -> None:
+    """ASGI has no pings: on the portable transport the server's own decide, see deployment.md."""
+    hub = Hub(pong_timeout_s=0.5, ping_interval_s=0.1, handler_grace_s=0.05)
+    closes: list[Close] = []
+    hub.on_disconnect(lambda client, close: closes.append(close))
+
+    @hub.on_message
+    async def endless(client: Client, text: str) -> None:
+        while True:
+            client.send("more")
+            await asyncio.sleep(0.02)
+
+    async with venue(hub, way) as here, raw_connect(here.served) as socket:
+        await socket.send(frame(TEXT, b"go"))
+        await until(lambda: len(hub) == 1)
+        await until(lambda: len(hub) == 0)
+        await until(lambda: bool(closes))
+        assert closes == [Close(3012, "no pong", by_server=True)]
+
+
+class Strict(msgspec.Struct):
+    name: str
+
+    def __post_init__(self) -> None:
+        raise KeyError(self.name)
+
+
+class Careless(pydantic.BaseModel):
+    name: str
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def fail(cls, value: str) -> str:
+        raise TypeError(value)
+
+
+class Unhashable(msgspec.Struct):
+    tags: set[Any]
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Awkward:
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError(name)
+
+
+def raising(error: BaseException) -> Any:
+    def handler(client: Client, message: str) -> None:
+        raise error
+
+    return handler
+
+
+def raising_later(error: BaseException) -> Any:
+    async def handler(client: Client, message: str) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    return handler
+
+
+def returning(value: Any) -> Any:
+    def handler(client: Client, message: str) -> Any:
+        return value
+
+    return handler
+
+
+def decoding(kind: Any) -> Any:
+    def handler(client: Client, message: Any) -> None:
+        raise AssertionError("it cannot be decoded")
+
+    handler.__annotations__["message"] = kind
+    return handler
+
+
+FAILURES: dict[str, tuple[Any, str]] = {
+    "struct": (decoding(Strict), '{"name": "x\\u001b[31m"}'),
+    "pydantic": (decoding(Careless), '{"name": "x"}'),
+    "unhashable": (decoding(Unhashable), '{"tags": [[]]}'),
+    "unsendable code": (raising(Disconnected(999)), "x"),
+    "abnormal code": (raising_later(Disconnected(1006)), "x"),
+    "no text": (raising(Unprintable()), "x"),
+    "no attributes": (returning(Awkward()), "x"),
+    "deep": (decoding(dict[str, Any]), '{"a":' * 100_000),
+}
+"""Handlers that fail in an odd place, and a message for each."""
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_fault_06_what_user_code_raises_while_decoding_is_a_failed_handler(
+    way: str, failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    function, message = FAILURES[failure]
+    hub, closes = Hub(max_message_bytes=None), list[Close]()
+    hub.on_message(function)
+    hub.on_disconnect(lambda client, close: closes.append(close))
+    async with venue(hub, way) as here:
+        crowd = await here.crowd(40)
+        for socket in crowd:
+            await socket.send(message)
+        if failure == "deep":  # the message is at fault, not the handler
+            for socket in crowd:
+                [reply] = await take(socket, 1)
+                assert json.loads(reply)["code"] == "invalid_message"
+            assert hub.stats()["invalid"] == 40
+            return
+        for socket in crowd:
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert socket.close_code == 1011
+        await until(lambda: len(closes) == 40)
+        assert len(hub) == 0
+        assert {close.code for close in closes} == {1011}
+        assert hub.stats()["handler_errors"] == 40
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert 1 <= len(errors) <= 10, "of one kind only so many"
+    assert all("a handler failed" in record.getMessage() for record in errors)
+    assert "\x1b" not in caplog.text
+
+
+async def test_fault_06_a_client_may_stay_after_a_failure_while_decoding(way: str) -> None:
+    hub = Hub(on_handler_error="stay")
+    hub.on("bad")(decoding(Strict))
+    hub.on("good")(lambda client, message: client.send("good"))
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        await socket.send('{"type": "bad", "name": "x"}')
+        await socket.send('{"type": "good"}')
+        assert await take(socket, 1) == ["good"]
+        assert hub.stats()["handler_errors"] == 1
+
+
+async def test_fault_06_an_error_reply_can_carry_every_text(way: str) -> None:
+    hub = Hub()
+    hub.on_message(raising(CommandError("no_\ud800", "nobody is called \udfff \x00")))
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        await socket.send("x")
+        [reply] = await take(socket, 1)
+        assert json.loads(reply) == {
+            "type": "error",
+            "code": "no_?",
+            "message": "nobody is called ? \x00",
+        }
+
+
+@pytest.mark.parametrize("arguments", [(5, "x"), ("x", {"a": 1}), ("x", None), (None, "x")])
+def test_fault_06_an_error_that_no_reply_can_carry_cannot_be_made(arguments: Any) -> None:
+    with pytest.raises(TypeError, match=r"CommandError: (code|message) must be a str, not"):
+        CommandError(*arguments)
+
+
+RAISED: dict[str, tuple[BaseException, int, str]] = {
+    "starlette 403": (starlette.exceptions.HTTPException(403, "not yours"), 1008, "not yours"),
+    "starlette 503": (starlette.exceptions.HTTPException(503), 1013, "Service Unavailable"),
+    "starlette ws": (starlette.exceptions.WebSocketException(1008, "no"), 1008, "no"),
+    "starlette 4000": (starlette.exceptions.WebSocketException(4001, "away"), 4001, "away"),
+    "refused": (hubbub.Refused(403, message="go"), 1008, "go"),
+    "disconnected": (Disconnected(4002, "é" * 100), 4002, "é" * 61),
+}
+
+
+@pytest.mark.parametrize("when", ["at once", "later", "connect"])
+@pytest.mark.parametrize("raised", RAISED)
+async def test_fault_19_what_frameworks_raise_closes_with_the_code_that_is_meant(
+    way: str, raised: str, when: str
+) -> None:
+    error, code, reason = RAISED[raised]
+    hub = Hub()
+    if when == "connect":
+        hub.on_connect(lambda client: raising(error)(client, ""))
+    else:
+        hub.on_message(raising(error) if when == "at once" else raising_later(error))
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        with contextlib.suppress(ConnectionClosed):
+            await socket.send("x")
+        with pytest.raises(ConnectionClosed):
+            await take(socket, 1)
+        assert (socket.close_code, socket.close_reason) == (code, reason)
+        assert hub.stats()["handler_errors"] == 0
+
+
+SEEN: contextvars.ContextVar[str] = contextvars.ContextVar("SEEN", default="nothing")
+
+
+async def test_fault_20_all_handlers_run_in_the_context_of_the_handshake(way: str) -> None:
+    hub = Hub(pong_timeout_s=60)
+    log: dict[str, list[str]] = {"ann": [], "bob": []}
+
+    def note(client: Client, event: str) -> None:
+        assert client.user is not None
+        log[client.user].append(f"{event} {SEEN.get()}")
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> str:
+        return handshake.query["user"]
+
+    hub.on_connect(lambda client: note(client, "connect"))
+    hub.on_disconnect(lambda client: note(client, "disconnect"))
+
+    @hub.on_disconnect
+    async def later(client: Client) -> None:
+        await asyncio.sleep(0)
+        note(client, "later")
+
+    @hub.on("plain")
+    def plain(client: Client, message: dict[str, Any]) -> None:
+        note(client, "plain")
+
+    @hub.on("slow")
+    async def slow(client: Client, message: dict[str, Any]) -> None:
+        await asyncio.sleep(0.01)
+        note(client, "slow")
+
+    @hub.on("kick")
+    def kick(client: Client, message: dict[str, Any]) -> None:
+        hub.disconnect("bob")
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            SEEN.set(scope["query_string"].decode())
+        await hub.mount(nothing)(scope, receive, send)
+
+    native, _ = DEFLATED_WAYS[way]
+    async with serve(middleware, native=native) as served:
+        SEEN.set("the server's")
+        async with served.connect("/ws?user=ann") as ann, served.connect("/ws?user=bob") as bob:
+            for kind in ("plain", "slow", "plain", "slow"):
+                await ann.send(json.dumps({"type": kind}))
+                await bob.send(json.dumps({"type": kind}))
+            await until(lambda: len(log["ann"]) == len(log["bob"]) == 5)
+            await ann.send(json.dumps({"type": "kick"}))
+            await until(lambda: len(log["bob"]) == 7)
+        await until(lambda: len(log["ann"]) == 7)
+    events = ("connect", "plain", "slow", "plain", "slow", "disconnect", "later")
+    for user in ("ann", "bob"):
+        assert log[user] == [f"{event} user={user}" for event in events]
+
+
+async def test_fault_21_disconnect_handlers_have_the_time_of_the_shutdown(way: str) -> None:
+    hub, log = Hub(shutdown_timeout_s=8), list[str]()
+
+    @hub.on_disconnect
+    async def save(client: Client) -> None:
+        log.append("begun")
+        await asyncio.sleep(1.5)
+        log.append("saved")
+
+    async with venue(hub, way) as here:
+        await here.join()
+        here.served.stop()
+        await until(lambda: log == ["begun", "saved"])
+    assert log == ["begun", "saved"]
+
+
+async def test_fault_21_a_disconnect_handler_that_is_cut_off_is_named_in_the_log(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, log = Hub(shutdown_timeout_s=0.4), list[str]()
+
+    @hub.on_disconnect
+    async def save(client: Client) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("cut off")
+
+    async with venue(hub, way) as here:
+        await here.join()
+        [client] = hub
+    assert log == ["cut off"]
+    [line] = [record.getMessage() for record in caplog.records if "cancelled" in record.message]
+    expected = f"the hub stops: 1 tasks did not end in time and are cancelled: goodbye {client.id}"
+    assert line == expected

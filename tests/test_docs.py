@@ -374,6 +374,19 @@ def test_slow_clients(load: Any) -> None:
         assert slow.hub.rooms == {"log": 1}
 
 
+def test_handlers_a_stream_ends_with_its_client(load: Any) -> None:
+    stream = load("docs/guides/handlers.md", "stream_app.py")
+    with TestClient(stream.app) as client:
+        with client.websocket_connect("/ws") as socket:
+            socket.send_text("tick")
+            assert [socket.receive_text() for _ in range(3)] == ["tick 0", "tick 1", "tick 2"]
+        deadline = time.monotonic() + 10
+        while not stream.saved and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(stream.saved) == 1
+        assert stream.hub.stats()["handlers_cancelled"] == 1
+
+
 def test_deployment_stats(load: Any) -> None:
     stats = load("docs/guides/deployment.md", "stats_app.py")
     with TestClient(stats.app) as client, client.websocket_connect("/ws"):

@@ -236,7 +236,7 @@ async def test_a_shutdown_has_a_bound_and_cuts_who_hangs() -> None:
     hub.register(transport, "hanging", Identity(), Handshake("/ws", {}))
     start = time.monotonic()
     await hub.stop()
-    assert 0.2 <= time.monotonic() - start < 2
+    assert 0.16 <= time.monotonic() - start < 2, "the rest of the time is the handlers'"
     assert transport.closed == Close(1006)
     assert {code_of(peer) for peer in quick} == {1012}
 
@@ -683,6 +683,9 @@ async def test_s20_the_stats_and_their_names() -> None:
         "protocol_errors": 0,
         "rate_limited": 0,
         "handler_errors": 0,
+        "handlers_cancelled": 0,
+        "stuck_handlers": 0,
+        "unhandled": 0,
         "loop_stalls": 0,
         "sends_to_gone": 1,
         "refused": {"unauthorized": 1},

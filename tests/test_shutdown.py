@@ -81,8 +81,8 @@ class Process:
 
 
 @asynccontextmanager
-async def uvicorn_process(folder: Path, *flags: str) -> AsyncIterator[Process]:
-    (folder / "app.py").write_text(APP)
+async def uvicorn_process(folder: Path, *flags: str, app: str = APP) -> AsyncIterator[Process]:
+    (folder / "app.py").write_text(app)
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), *flags),
@@ -130,9 +130,68 @@ async def test_clients_that_never_answer_and_handlers_that_never_end_delay_nothi
             await busy.send("sleep")
             assert await take(busy, 1) == ["sleeping"]
             seconds, output = await server.end(signal.SIGTERM)
-        # The shutdown's two seconds, the handlers' one, and what the process itself takes.
+        # The shutdown's two seconds, and what the process itself takes.
         assert 1.5 < seconds < 6
         assert "Traceback" not in output
+
+
+WAITING_APP = """
+import asyncio
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from hubbub import Hub
+
+hub = Hub(shutdown_timeout_s=3, origins="*", inbox_max_messages=4)
+
+@hub.on_connect
+async def arrived(client, handshake):
+    client.send("here")
+    if handshake.query_string == "connect":
+        await asyncio.Event().wait()
+
+@hub.on_message
+async def said(client, text):
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if text != "deaf":
+                raise
+
+@hub.on_disconnect
+async def left(client, close):
+    print("left", close.code, flush=True)
+
+app = Starlette(routes=[Mount("/ws", app=hub)], lifespan=hub.lifespan)
+"""
+
+
+@pytest.mark.parametrize("ws", ["hubbub:Protocol", "websockets-sansio", "wsproto"])
+@pytest.mark.parametrize(
+    ("query", "texts"),
+    [("connect", []), ("", ["go"]), ("", ["go"] * 20), ("", ["deaf"])],
+    ids=["on_connect waits", "a handler waits", "messages wait", "a handler swallows its end"],
+)
+async def test_fault_03_handlers_that_wait_do_not_hold_up_the_shutdown(
+    tmp_path: Path, ws: str, query: str, texts: list[str]
+) -> None:
+    async with uvicorn_process(tmp_path, "--ws", ws, app=WAITING_APP) as server:
+        await server.wait_until_up()
+        async with connect(f"{server.ws}?{query}", proxy=None) as socket:
+            assert await take(socket, 1) == ["here"]
+            for text in texts:
+                await socket.send(text)
+            await asyncio.sleep(0.2)
+            seconds, output = await server.end(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert socket.close_code == 1012
+    # The shutdown's three seconds, and what the process itself takes.
+    assert seconds < 8, output
+    assert server.process.returncode in (0, -signal.SIGTERM)
+    assert "Application shutdown complete" in output
+    assert "Traceback" not in output
+    assert output.count("left 1012") == (0 if texts == ["deaf"] else 1)
 
 
 async def test_reload_never_hangs_with_open_sockets(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hubbub import Client, Hub, Settings
+from hubbub import Client, Close, Hub, Settings
 from hubbub.frame import Batch, encode
 from hubbub.outbox import Entry
 from hubbub.testing import FakeClock, MemoryClient, connect, let_pass, settle
@@ -68,7 +68,7 @@ async def test_a_transport_without_pings_is_left_to_its_server(
     await hub.stop()
 
 
-async def test_a_client_whose_handler_runs_is_not_dead() -> None:
+async def test_fault_02_a_client_whose_handler_runs_is_dead_when_it_is_silent() -> None:
     hub, _ = await started()
     gate = asyncio.Event()
 
@@ -76,16 +76,46 @@ async def test_a_client_whose_handler_runs_is_not_dead() -> None:
     async def slow(client: Client, message: str) -> None:
         await gate.wait()
 
-    peer = connect(hub)
-    peer.transport.answers_pings = False
-    peer.send("work")
+    silent, alive = connect(hub), connect(hub)
+    silent.transport.answers_pings = False
+    for peer in (silent, alive):
+        peer.send("work")
     await settle(hub)
-    let_pass(hub, 600.0)
-    assert peer.closed is None
+    let_pass(hub, 70.0)
+    assert silent.closed == Close(3012, "no pong", by_server=True)
+    assert alive.closed is None
     gate.set()
+    await hub.stop()
+
+
+async def test_fault_02_who_is_not_read_from_is_closed_when_no_handler_of_it_ends() -> None:
+    hub, _ = await started(inbox_max_messages=4)
+    gates = [asyncio.Event() for _ in range(8)]
+    heard: list[int] = []
+
+    @hub.on_message
+    async def slow(client: Client, message: str) -> None:
+        heard.append(int(message))
+        await gates[int(message)].wait()
+
+    peer = connect(hub)
+    for number in range(8):
+        peer.send(str(number))
     await settle(hub)
-    let_pass(hub, 60.0)
-    assert peer.closed is not None, "its silence counts from the handler's end"
+    assert not peer.transport.is_reading
+    peer.transport.answers_pings = False  # nobody reads its pongs
+    let_pass(hub, 50.0)
+    gates[0].set()
+    await settle(hub)
+    let_pass(hub, 50.0)
+    assert peer.closed is None, "a handler has ended meanwhile"
+    let_pass(hub, 20.0)
+    assert peer.closed == Close(1013, "the handler takes too long", by_server=True)
+    assert heard == [0, 1]
+    stats = hub.stats()
+    assert (stats["stuck_handlers"], stats["unhandled"]) == (1, 3), "what was read and not handled"
+    for gate in gates:
+        gate.set()
     await hub.stop()
 
 
@@ -191,6 +221,7 @@ class Judge:
     def found_dead(self, client: Client) -> None:
         self.dead.append(client)
 
+    def found_held(self, client: Client, limit_s: float) -> None: ...
     def found_stuck(self, client: Client, limit_s: float) -> None: ...
     def found_lag(self, lag_s: float) -> None: ...
     def found_expired(self, client: Client) -> None: ...

@@ -8,6 +8,7 @@ except `send` and `close`, which may be called from any thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import NORMAL
@@ -16,8 +17,9 @@ from .model import EVERYBODY, USER_PREFIX, Close
 from .outbox import Entry, Outbox, Overflow
 
 if TYPE_CHECKING:
-    from asyncio import Future
+    from asyncio import Task
 
+    from .inbox import Inbox
     from .limits import TokenBucket
     from .room import Members
     from .transport import Transport
@@ -65,15 +67,17 @@ class Client:
         "busy",
         "close_info",
         "connected_at",
+        "context",
         "dropped",
         "fast",
         "frame_bucket",
         "id",
-        "idle",
+        "inbox",
         "memberships",
         "outbox",
         "raw_write",
         "seen",
+        "task",
         "transport",
         "user",
     )
@@ -102,7 +106,9 @@ class Client:
         self.close_info: Close | None = None
         self.seen = 0.0
         self.busy = False
-        self.idle: Future[None] | None = None
+        self.task: Task[None] | None = None
+        self.inbox: Inbox | None = None
+        self.context = copy_context()
         self.bucket: TokenBucket | None = None
         self.frame_bucket: TokenBucket | None = None
         self._hub = hub
@@ -132,6 +138,11 @@ class Client:
     def is_connected(self) -> bool:
         """Whether messages can still reach the client."""
         return self.close_info is None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether so many messages wait for its handler that its socket is not read."""
+        return self.inbox is not None and self.inbox.is_full
 
     def send(self, data: Any) -> bool:
         """Send to this client alone; see `hubbub.frame.encode` for what becomes of `data`.

@@ -121,6 +121,10 @@ def fit_reason(reason: str) -> str:
     return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
+def _as_utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
 class HubbubError(Exception):
     """The root of every error that Hubbub raises."""
 
@@ -235,10 +239,15 @@ class CommandError(HubbubError):
     """A message was understood and refused; it is answered and the connection lives.
 
     `code` is a short word, `message` a sentence, `temporary` says that the same message may
-    succeed later.
+    succeed later. Half a surrogate pair, which UTF-8 cannot carry, is a question mark in the reply.
+    Raises `TypeError` for a code or a message that is no `str`.
     """
 
     def __init__(self, code: str, message: str, *, temporary: bool = False) -> None:
+        for name, text in (("code", code), ("message", message)):
+            if not isinstance(text, str):
+                kind = type(text).__name__
+                raise TypeError(f"CommandError: {name} must be a str, not {kind}: {text!r}")
         self.code = code
         self.message = message
         self.temporary = temporary
@@ -246,7 +255,8 @@ class CommandError(HubbubError):
 
     def reply(self) -> dict[str, object]:
         """Return the JSON reply of the plain dialect."""
-        reply: dict[str, object] = {"type": "error", "code": self.code, "message": self.message}
+        code, message = _as_utf8(self.code), _as_utf8(self.message)
+        reply: dict[str, object] = {"type": "error", "code": code, "message": message}
         if self.temporary:
             reply["temporary"] = True
         return reply

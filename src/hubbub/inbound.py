@@ -4,8 +4,11 @@ What must not live here: sockets, and the registry's books (it is called). Trans
 registry call it.
 
 Handlers of one client run one at a time, in the order of arrival; different clients' handlers run
-concurrently. A plain function runs in place. A coroutine that has to wait becomes a task, and its
-client's transport delivers nothing more until the task is done.
+concurrently. A plain function runs in place. A coroutine that has to wait becomes a task, and what
+the client sends meanwhile waits in its inbox, while pings and the end of the connection are taken.
+All run in the context (see `contextvars`) of the client's handshake, or in a copy of it.
+
+What a handler may raise, and what becomes of it, is decided in one place: `_failed`.
 """
 
 from __future__ import annotations
@@ -16,21 +19,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from .client import Client
-from .errors import (
-    INTERNAL_ERROR,
-    POLICY_VIOLATION,
-    TOO_MANY_MESSAGES,
-    CommandError,
-    Disconnected,
-)
+from .errors import INTERNAL_ERROR, POLICY_VIOLATION, TOO_MANY_MESSAGES, CommandError
 from .frame import Frame
 from .handlers import Function, Handlers
+from .inbox import Inbox
 from .limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, printable
 from .model import EVERYBODY, Close, Handshake
 from .quietlog import QuietLog
+from .raised import close_of
 from .settings import Settings
 from .stats import Stats
-from .tasks import GOODBYE
 from .ticker import is_being_cancelled
 
 
@@ -40,7 +38,9 @@ class Desk(Protocol):
     def publish_logged(self, key: str, frame: Frame, exclude: Client | None) -> None: ...
     def send(self, client: Client, frame: Frame) -> bool: ...
     def disconnect_client(self, client: Client, code: int, reason: str) -> None: ...
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]: ...
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], name: str, *, is_last: bool = False
+    ) -> asyncio.Task[None]: ...
 
 
 class Inbound:
@@ -92,7 +92,7 @@ class Inbound:
                 await self._finish(client, result)
 
     def receive(self, client: Client, frame: Frame) -> None:
-        """Take one whole message. Not called while `client.busy`."""
+        """Take one whole message: hand it to its handler, or keep it while the client is busy."""
         stats = self._stats
         stats.messages_in += 1
         stats.bytes_in += len(frame.payload)
@@ -100,25 +100,41 @@ class Inbound:
         # `seen` is now: transports note it when bytes come, before they make messages of them.
         if bucket is not None and not bucket.take(client.seen):
             self._too_many(client, bucket)
-            return
+        elif client.busy:
+            self._keep(client, frame)
+        else:
+            self._take(client, frame)
+
+    def _keep(self, client: Client, frame: Frame) -> None:
+        """Let a message wait for the running handler; stop the socket when too many do."""
+        inbox = client.inbox
+        if inbox is None:
+            settings = self._settings
+            inbox = client.inbox = Inbox(settings.inbox_max_messages, settings.inbox_max_bytes)
+        if inbox.push(frame):
+            client.transport.pause_reading()
+
+    def _take(self, client: Client, frame: Frame) -> None:
+        """Hand a message to its handler."""
         only = self._handlers.only
         if only is None:
             self._route(client, frame)
             return
         # The common hub has one handler. What follows is `_handle` and `_call`, written out.
-        message = frame.text_seen if only.takes_text else None
-        if message is None:
-            try:
+        try:
+            message = frame.text_seen if only.takes_text else None
+            if message is None:
                 message = only.decode(frame)
-            except CommandError as error:
-                self._refuse(client, error)
-                return
+        except Exception as error:
+            self._undecodable(client, error)
+            return
         try:
             result = only.function(client, message)
+            is_done = result is None or not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
             self._failed(client, error)
             return
-        if result is not None and hasattr(result, "__await__"):
+        if not is_done:
             self._wait(client, self._finish(client, result))
 
     def admits_frame(self, client: Client, *, is_droppable: bool) -> bool:
@@ -154,38 +170,63 @@ class Inbound:
             return
         try:
             function, message = handlers.route(frame)
-        except CommandError as error:
-            self._refuse(client, error)
+        except Exception as error:
+            self._undecodable(client, error)
             return
         if handlers.validate is not None:
             self._validate(client, frame, function, message)
         else:
             self._handle(client, frame, function, message)
 
-    def disconnected(self, client: Client, close: Close) -> None:
-        """Run the disconnect handlers, after whatever the client's handlers still do."""
-        if not self._handlers.disconnect:
-            return
-        if client.busy:
-            self._desk.spawn(self._disconnect_later(client, close), f"{GOODBYE} {client.id}")
-            return
+    def disconnected(self, client: Client) -> None:
+        """Run the disconnect handlers of a client that has gone, after its own have ended.
+
+        What it had sent before it left is still handled, unless the server closed the connection.
+        The running handler is cancelled after `handler_grace_s`.
+        """
+        assert client.close_info is not None
+        if client.close_info.by_server:
+            self._drop_waiting(client)
+        if client.task is not None:
+            self._limit(client, client.task)
+        elif not client.busy:
+            # In the context of the handshake, not in that of whoever ended the connection.
+            client.context.copy().run(self._say_disconnected, client, client.close_info)
+        # Else a handler takes its first step; `_go_on` comes after it.
+
+    def _limit(self, client: Client, task: asyncio.Task[None]) -> None:
+        """Give the handler of a client that has gone a bounded time to end."""
+        grace_s = self._settings.handler_grace_s
+        if grace_s is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(grace_s, self._cancel, client, task)
+            task.add_done_callback(lambda _: timer.cancel())
+
+    def _cancel(self, client: Client, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            self._stats.handlers_cancelled += 1
+            self._drop_waiting(client)
+            text = "client %s has gone; its handler still ran after %g s and was cancelled"
+            grace_s = self._settings.handler_grace_s
+            self._log.log(logging.INFO, "cancelled", text, client.id, grace_s)
+            task.cancel()
+
+    def _drop_waiting(self, client: Client) -> None:
+        if client.inbox is not None:
+            self._stats.unhandled += client.inbox.clear()
+
+    def _say_disconnected(self, client: Client, close: Close) -> None:
         for position, (function, arity) in enumerate(self._handlers.disconnect):
             result = self._call(client, function, (client, close)[:arity])
             if result is not None:
                 rest = self._disconnect_rest(client, close, result, position + 1)
-                self._desk.spawn(rest, f"{GOODBYE} {client.id}")
+                self._desk.spawn(rest, f"goodbye {client.id}", is_last=True)
                 return
 
-    async def _disconnect_later(self, client: Client, close: Close) -> None:
-        while client.busy and client.idle is not None:
-            await asyncio.shield(client.idle)
-        await self._disconnect_rest(client, close, None, 0)
-
     async def _disconnect_rest(
-        self, client: Client, close: Close, first: Awaitable[Any] | None, start: int
+        self, client: Client, close: Close, first: Awaitable[Any], start: int
     ) -> None:
-        if first is not None:
-            await self._finish(client, first)
+        await self._finish(client, first)
         for function, arity in self._handlers.disconnect[start:]:
             result = self._call(client, function, (client, close)[:arity])
             if result is not None:
@@ -193,8 +234,10 @@ class Inbound:
 
     def caught_up(self, client: Client, count: int) -> None:
         """Run the drop handlers: the client missed `count` messages and is writable again."""
-        if client.close_info is not None:
-            return
+        if client.close_info is None and self._handlers.drop:
+            client.context.copy().run(self._say_missed, client, count)
+
+    def _say_missed(self, client: Client, count: int) -> None:
         for function in self._handlers.drop:
             result = self._call(client, function, (client, count))
             if result is not None:
@@ -207,12 +250,11 @@ class Inbound:
         assert validate is not None
         try:
             verdict = validate(client, message)
-        except (CommandError, ValueError) as error:
-            self._refuse(client, _as_command_error(error))
+            is_waiting = hasattr(verdict, "__await__")
         except (Exception, asyncio.CancelledError) as error:
-            self._failed(client, error)
+            self._invalid(client, error)
         else:
-            if hasattr(verdict, "__await__"):
+            if is_waiting:
                 later = self._validate_later(client, frame, function, message, verdict)
                 self._wait(client, later)
             elif verdict is False:
@@ -230,11 +272,13 @@ class Inbound:
     ) -> None:
         try:
             is_valid = await verdict
-        except (CommandError, ValueError) as error:
-            self._refuse(client, _as_command_error(error))
+        except asyncio.CancelledError as error:
+            if is_being_cancelled():
+                raise
+            self._failed(client, error)  # only something that the validation awaited
             return
         except Exception as error:
-            self._failed(client, error)
+            self._invalid(client, error)
             return
         if is_valid is False:
             self._refuse(client, CommandError("invalid_message", "the message was refused"))
@@ -261,11 +305,12 @@ class Inbound:
         """Call a handler; return what has to be awaited, None when all is done."""
         try:
             result = function(*arguments)
+            is_done = result is None or not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
             # Nobody cancels a call: the error is that of a future which the function has asked.
             self._failed(client, error)
             return None
-        return None if result is None or not hasattr(result, "__await__") else result
+        return None if is_done else result
 
     async def _finish(self, client: Client, result: Awaitable[Any]) -> None:
         try:
@@ -278,27 +323,39 @@ class Inbound:
             self._failed(client, error)
 
     def _wait(self, client: Client, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` as the client's one task; its transport holds messages back meanwhile."""
+        """Run `work` as the client's one task; its messages wait meanwhile."""
         # Before the first step, which Python may take at once: a goodbye in it waits for the rest.
-        client.busy = True
-        client.idle = asyncio.get_running_loop().create_future()
+        was_busy, client.busy = client.busy, True
         task = self._desk.spawn(work, f"handler {client.id}")
-        if task.done():
-            self._end_busy(client)
-        else:
-            client.transport.pause_reading()
-            task.add_done_callback(lambda _: self._idle(client))
+        if not task.done():
+            client.task = task
+            task.add_done_callback(lambda _: self._ended(client), context=client.context)
+            if client.close_info is not None:
+                self._limit(client, task)
+        elif not was_busy:
+            self._go_on(client)
 
-    def _end_busy(self, client: Client) -> None:
-        client.busy = False
-        idle, client.idle = client.idle, None
-        if idle is not None and not idle.done():
-            idle.set_result(None)
+    def _ended(self, client: Client) -> None:
+        client.task = None
+        if client.is_held:  # its socket was not read: its silence says nothing about it
+            client.seen = max(client.seen, self._clock())
+        self._go_on(client)
 
-    def _idle(self, client: Client) -> None:
-        self._end_busy(client)
-        client.seen = max(client.seen, self._clock())
-        client.transport.resume_reading()
+    def _go_on(self, client: Client) -> None:
+        """Take what waits for the client's handler, until one waits again, or all is done."""
+        while (inbox := client.inbox) is not None and client.task is None:
+            was_full = inbox.is_full
+            frame = inbox.pop()
+            if frame is None:
+                client.inbox = None
+            else:
+                if was_full and not inbox.is_full:
+                    client.transport.resume_reading()
+                self._take(client, frame)
+        if client.task is None:
+            client.busy = False
+            if client.close_info is not None:
+                self.disconnected(client)
 
     def _too_many(self, client: Client, bucket: TokenBucket) -> None:
         """One message too many: count it, then close, or drop it and say so now and then."""
@@ -326,27 +383,62 @@ class Inbound:
         self._log.log(logging.INFO, "invalid", text, client.id, printable(error.code))
         action = self._settings.on_invalid
         if action == "reply":
-            self._desk.send(client, self._handlers.dialect.error(error))
+            self._reply(client, error)
         elif action == "close":
             self._desk.disconnect_client(client, POLICY_VIOLATION, error.message)
 
-    def _failed(self, client: Client, error: BaseException) -> None:
-        """A handler raised: answer, close, or log and close, by the kind of error."""
+    def _undecodable(self, client: Client, error: Exception) -> None:
+        """A decoder raised: it refuses the message, or code of the application in it has failed."""
         if isinstance(error, CommandError):
-            self._desk.send(client, self._handlers.dialect.error(error))
-        elif isinstance(error, Disconnected):
-            self._desk.disconnect_client(client, error.code, error.reason)
+            self._refuse(client, error)
         else:
-            self._stats.handler_errors += 1
-            text = "client %s: a handler failed"
-            self._log.log(logging.ERROR, "handler", text, client.id, error=error)
-            # A future that somebody cancelled broke off one message; the client is not to blame.
-            is_broken = not isinstance(error, asyncio.CancelledError)
-            if is_broken and self._settings.on_handler_error == "close":
-                self._desk.disconnect_client(client, INTERNAL_ERROR, "internal error")
+            self._failed(client, error)
+
+    def _invalid(self, client: Client, error: BaseException) -> None:
+        """The validation raised: it refuses the message, or has failed."""
+        if isinstance(error, ValueError) and not isinstance(error, CommandError):
+            error = CommandError("invalid_message", _text_of(error) or "the message was refused")
+        if isinstance(error, CommandError):
+            self._refuse(client, error)
+        else:
+            self._failed(client, error)
+
+    def _reply(self, client: Client, error: CommandError) -> None:
+        """Answer with an error; one that no message can carry is a handler's failure."""
+        try:
+            frame = self._handlers.dialect.error(error)
+        except Exception as wrong:
+            self._broken(client, wrong)
+        else:
+            self._desk.send(client, frame)
+
+    def _failed(self, client: Client, error: BaseException) -> None:
+        """What a handler raised: answer, close, or log and close, by the kind of error.
+
+        Here, and nowhere else, ends whatever the application's code raises. See `raised`.
+        """
+        if isinstance(error, CommandError):
+            self._reply(client, error)
+            return
+        close = close_of(error)
+        if close is None:
+            self._broken(client, error)
+        else:
+            self._desk.disconnect_client(client, *close)
+
+    def _broken(self, client: Client, error: BaseException) -> None:
+        """A handler did not do its work: count it, log it, and close the client if set so."""
+        self._stats.handler_errors += 1
+        text = "client %s: a handler failed"
+        self._log.log(logging.ERROR, "handler", text, client.id, error=error)
+        # A future that somebody cancelled broke off one message; the client is not to blame.
+        is_broken = not isinstance(error, asyncio.CancelledError)
+        if is_broken and self._settings.on_handler_error == "close":
+            self._desk.disconnect_client(client, INTERNAL_ERROR, "internal error")
 
 
-def _as_command_error(error: Exception) -> CommandError:
-    if isinstance(error, CommandError):
-        return error
-    return CommandError("invalid_message", printable(str(error)) or "the message was refused")
+def _text_of(error: BaseException) -> str:
+    try:
+        return printable(str(error))
+    except Exception:  # of the application's own making
+        return ""

@@ -64,8 +64,8 @@ logger = logging.getLogger("hubbub")
 
 _PACE_S = 0.002
 """Pause between two goodbyes of a shutdown, so that not everybody comes back in one moment."""
-_GRACE_S = 1.0
-"""How long handlers may still run when everybody is gone."""
+_SOCKETS_SHARE = 0.8
+"""Which part of `shutdown_timeout_s` the sockets may take; the rest is left for the handlers."""
 
 
 class Registry:
@@ -95,6 +95,7 @@ class Registry:
         self._thread_id = 0
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._shut_down_at = 0.0
         self._connections: set[Transport] = set()
         self.clock: Callable[[], float] = time.monotonic
         self.log = QuietLog(self._now)
@@ -154,14 +155,16 @@ class Registry:
             await asyncio.shield(starting)
 
     async def stop(self) -> None:
-        """Close every client with 1012, paced, within `shutdown_timeout_s`; then stop the rest.
+        """Close every client with 1012, paced; then stop the rest, all within `shutdown_timeout_s`.
 
-        Stopping twice, or a hub that never ran, is no error. The hub can be started again.
+        Handlers that still run at the end of that time, disconnect handlers among them, are
+        cancelled, with a line in the log. Stopping twice, or a hub that never ran, is no error. The
+        hub can be started again.
         """
         if self._loop is None:
             return
         await self.shut_down()
-        await self._tasks.end(_GRACE_S)
+        await self._tasks.end(self._shut_down_at - asyncio.get_running_loop().time())
         self._watch.stop()
         await self.broker.stop()
         self._loop = self._starting = self._stopping = None
@@ -175,6 +178,8 @@ class Registry:
         """
         if self._stopping is None:
             self.admission.is_closed = True
+            loop = asyncio.get_running_loop()
+            self._shut_down_at = loop.time() + self.settings.shutdown_timeout_s
             self._stopping = asyncio.get_running_loop().create_task(
                 self._close_everybody(), name="hubbub shutdown"
             )
@@ -182,7 +187,7 @@ class Registry:
 
     async def _close_everybody(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.shutdown_timeout_s
+        deadline = loop.time() + self.settings.shutdown_timeout_s * _SOCKETS_SHARE
         clients = list(self._clients.values())
         pause_s = min(_PACE_S, self.settings.shutdown_timeout_s / 2 / max(1, len(clients)))
         for number, client in enumerate(clients):
@@ -220,9 +225,11 @@ class Registry:
     def _now(self) -> float:
         return self.clock()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], name: str, *, is_last: bool = False
+    ) -> asyncio.Task[None]:
         """Run `coroutine` as a task that the hub keeps, and ends at its own end."""
-        return self._tasks.spawn(coroutine, name)
+        return self._tasks.spawn(coroutine, name, is_last=is_last)
 
     def add_ticker(
         self, function: Callable[[], Any], period_s: float, is_conditional: bool
@@ -303,7 +310,7 @@ class Registry:
         self.admission.left(client)
         self._watch.remove(client)
         logger.debug("client %s disconnected: %s", client.id, code)
-        self.inbound.disconnected(client, close)
+        self.inbound.disconnected(client)
 
     def gone(self, transport: Transport, client: Client | None = None) -> None:
         """Forget a transport whose connection has ended, and what still waits for its client."""
@@ -401,6 +408,9 @@ class Registry:
                 result = self.publish_frame(key, frame, exclude)
         except BrokerError as error:
             logger.error("a broadcast failed: %s", printable(str(error)))
+            return
+        except Exception as error:  # a broker's own failure is not the publisher's
+            self.log.log(logging.ERROR, "broker", "a broadcast failed", error=error)
             return
         if not isinstance(result, Receipt):
             result.add_done_callback(_log_failed_publish)

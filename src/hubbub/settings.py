@@ -84,6 +84,19 @@ class Settings:
         "How many bytes may wait for a client whose socket is not writable.",
         least=1,
     )
+    inbox_max_messages: int = _setting(
+        256,
+        "messages",
+        "How many messages of one client may wait while its handler runs. From there on its socket "
+        "is not read, pings and close frames included, until half of them are handled.",
+        least=1,
+    )
+    inbox_max_bytes: int = _setting(
+        64 * 1024,
+        "bytes",
+        "How many bytes of messages of one client may wait while its handler runs.",
+        least=1,
+    )
     slow_policy: SlowPolicy = _setting(
         "disconnect",
         "policy",
@@ -194,6 +207,15 @@ class Settings:
         "close",
         "action",
         "What an exception in a handler causes for its client: a close (1011), or nothing.",
+    )
+    handler_grace_s: float | None = _setting(
+        1.0,
+        "seconds",
+        "How long a handler may still run when its client has gone; then it is cancelled, once. "
+        "What the client had sent before it left is handled too, unless a handler had to be "
+        "cancelled or the server closed the connection.",
+        none="until it ends by itself, or the hub does",
+        least=0.0,
     )
 
     def __post_init__(self) -> None:

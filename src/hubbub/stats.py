@@ -20,7 +20,10 @@ class Stats:
     `bytes_in` counts message payloads, inflated if need be; `bytes_out` whole frames with their
     headers, as they go to the client. Each message that a client was owed is counted once: in
     `messages_out` when its transport has taken it, in `dropped` when its outbox was full, in
-    `undelivered` when its connection ended before.
+    `undelivered` when its connection ended before. `handlers_cancelled` counts handlers that
+    were still running `handler_grace_s` after their client had gone, `unhandled` messages that came
+    whole and that no handler saw, since their client had gone, `stuck_handlers` clients that were
+    closed with 1013, since their inbox was full and no handler of theirs ended.
     """
 
     total_clients: int = 0
@@ -38,6 +41,9 @@ class Stats:
     protocol_errors: int = 0
     rate_limited: int = 0
     handler_errors: int = 0
+    handlers_cancelled: int = 0
+    stuck_handlers: int = 0
+    unhandled: int = 0
     loop_stalls: int = 0
     sends_to_gone: int = 0
     refused: dict[str, int] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from .limits import printable
 from .ticker import Ticker
 
 logger = logging.getLogger("hubbub")
@@ -18,10 +19,11 @@ logger = logging.getLogger("hubbub")
 _CANCEL_ROUNDS = 2
 """How often a task is cancelled: one that swallows the first time often ends at the second."""
 _CANCEL_ROUND_S = 0.5
-
-
-GOODBYE = "goodbye"
-"""How the names of tasks begin that run disconnect handlers."""
+_LEAST_ROUND_S = 0.05
+_MOST_NAMES = 5
+"""How many names of late tasks one line of the log tells."""
+_CANCEL_SHARE = 0.05
+"""Which part of the time for the end one such round may take, but for `_LEAST_ROUND_S`."""
 
 
 class Tasks:
@@ -29,13 +31,20 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
+        self._last: set[asyncio.Task[None]] = set()
         self._tickers: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._last)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run `coroutine`; where Python can (3.12), its first step happens within this call."""
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], name: str, *, is_last: bool = False
+    ) -> asyncio.Task[None]:
+        """Run `coroutine`; where Python can (3.12), its first step happens within this call.
+
+        `is_last` is for disconnect handlers: they come after the other handlers of their client, and
+        so end after them.
+        """
         loop = asyncio.get_running_loop()
         if sys.version_info >= (3, 12):
             task: asyncio.Task[None] = asyncio.Task(
@@ -44,8 +53,9 @@ class Tasks:
         else:
             task = loop.create_task(coroutine, name=name)
         if not task.done():
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            running = self._last if is_last else self._running
+            running.add(task)
+            task.add_done_callback(running.discard)
         return task
 
     def repeat(self, ticker: Ticker) -> None:
@@ -53,35 +63,41 @@ class Tasks:
         task = asyncio.get_running_loop().create_task(ticker.run(), name="hubbub ticker")
         self._tickers.append(task)
 
-    async def end(self, grace_s: float) -> None:
-        """Stop the tickers; let the others finish within `grace_s`, then cancel them.
+    async def end(self, timeout_s: float) -> None:
+        """End all tasks within `timeout_s` seconds: they may finish, then they are cancelled.
 
-        Goodbyes have a grace of their own, after that: they wait for the handlers.
+        Tickers are cancelled at once. Handlers get half of the time; the disconnect handlers, which
+        wait for them, what is left. Each that had to be cancelled is named in the log.
         """
-        await _cancel(self._tickers)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        round_s = min(_CANCEL_ROUND_S, max(_LEAST_ROUND_S, timeout_s * _CANCEL_SHARE))
+        await _cancel(self._tickers, round_s)
         self._tickers.clear()
-        await self._end_those(grace_s, are_goodbyes=False)
-        await self._end_those(grace_s, are_goodbyes=True)
-
-    async def _end_those(self, grace_s: float, *, are_goodbyes: bool) -> None:
-        running = {
-            task
-            for task in self._running
-            if task is not asyncio.current_task()
-            and task.get_name().startswith(GOODBYE) is are_goodbyes
-        }
-        if running:
-            _, late = await asyncio.wait(running, timeout=grace_s)
-            await _cancel(late)
+        await _end(self._running, began + timeout_s / 2, round_s)
+        await _end(self._last, began + timeout_s - _CANCEL_ROUNDS * round_s, round_s)
 
 
-async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _end(running: set[asyncio.Task[None]], deadline: float, round_s: float) -> None:
+    """Let tasks finish until `deadline`, by the loop's clock; cancel those that do not."""
+    waiting = running - {asyncio.current_task()}
+    if waiting:
+        left_s = deadline - asyncio.get_running_loop().time()
+        _, late = await asyncio.wait(waiting, timeout=max(0.0, left_s))
+        if late:
+            names = ", ".join(sorted(task.get_name() for task in late)[:_MOST_NAMES])
+            text = "the hub stops: %d tasks did not end in time and are cancelled: %s"
+            logger.warning(text, len(late), printable(names))
+        await _cancel(late, round_s)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]], round_s: float) -> None:
     """Cancel tasks and see them end. One that takes no notice must not hold up a shutdown."""
     waiting = set(tasks)
     for _ in range(_CANCEL_ROUNDS):
         for task in waiting:
             task.cancel()
         if waiting:
-            _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_ROUND_S)
+            _, waiting = await asyncio.wait(waiting, timeout=round_s)
     for task in waiting:
         logger.error("the task %s cannot be cancelled; it is left behind", task.get_name())

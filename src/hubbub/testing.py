@@ -103,7 +103,7 @@ class MemoryTransport:
         self._progress += 1
 
     def feed(self, frame: Frame) -> None:
-        """Be sent one message by the peer. What comes while reading is paused is held back."""
+        """Be sent one message by the peer. What comes while reading has stopped is held back."""
         self._arrive(frame)
 
     def hang_up(self, code: int = NORMAL, reason: str = "") -> None:
@@ -153,7 +153,7 @@ class MemoryTransport:
     def resume_reading(self) -> None:
         """See `Transport.resume_reading`."""
         self.is_reading = True
-        asyncio.get_running_loop().call_soon(self._deliver_held)
+        asyncio.get_running_loop().call_soon(self._deliver_held)  # never from within this call
 
     def progress(self) -> int:
         """See `Transport.progress`."""
@@ -216,7 +216,7 @@ class MemoryTransport:
             reason = f"message of {len(frame.payload)} bytes exceeds the limit of {limit} bytes"
             self._hub.disconnect_client(self._client, MESSAGE_TOO_BIG, reason)
         else:
-            self._hub.inbound.receive(self._client, frame)
+            self._client.context.copy().run(self._hub.inbound.receive, self._client, frame)
 
 
 class MemoryClient:
@@ -246,7 +246,7 @@ class MemoryClient:
     def send(self, data: Any) -> None:
         """Send a message to the hub; `data` becomes a frame as in `hub.broadcast`.
 
-        While an async handler of this client runs the message waits, as it would in a socket.
+        While an async handler of this client runs the message waits in the hub.
         Raises `Disconnected` when the connection has ended.
         """
         if self.closed is not None:

@@ -50,11 +50,16 @@ class Transport(Protocol):
         ...
 
     def pause_reading(self) -> None:
-        """Deliver no message after this returns, until `resume_reading`."""
+        """Read no more from the peer, until `resume_reading`: its messages pile up in the hub.
+
+        While a handler runs the transport goes on reading, so that pings, pongs and the end of the
+        connection are taken at all times; the hub keeps the messages. It calls this when there are
+        too many.
+        """
         ...
 
     def resume_reading(self) -> None:
-        """Deliver messages again, those held back first; never from within this call."""
+        """Read again, what was held back first; never from within this call."""
         ...
 
     def progress(self) -> int:

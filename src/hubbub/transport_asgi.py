@@ -25,6 +25,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_LOOK_S = 1.0
+"""While too many messages wait for a handler, as many again are taken this often. ASGI tells of the
+end of a connection, and so of the server's own, only behind the messages that came before."""
 _LAST_WORD_S = 1.0
 """How long a goodbye may take when the server has cancelled the ASGI call."""
 
@@ -47,6 +50,8 @@ class PortableTransport:
         self._is_over = False
         self._sent = 0
         self._wake: asyncio.Future[None] | None = None
+        self._resumed: asyncio.Future[None] | None = None
+        self._ahead = 0.0
         self._writing: asyncio.Task[Any] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -112,10 +117,15 @@ class PortableTransport:
         return False
 
     def pause_reading(self) -> None:
-        """See `Transport.pause_reading`. The reader looks at `client.busy` itself."""
+        """See `Transport.pause_reading`."""
+        self._ahead = 0.0
+        self._resumed = asyncio.get_running_loop().create_future()
 
     def resume_reading(self) -> None:
-        """See `Transport.resume_reading`. The reader waits for `client.idle` itself."""
+        """See `Transport.resume_reading`."""
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+        self._resumed = None
 
     def progress(self) -> int:
         """See `Transport.progress`."""
@@ -191,10 +201,12 @@ class PortableTransport:
     async def _read(self) -> None:
         client = self._client
         while not self._is_over:
-            while client.idle is not None:
-                await asyncio.shield(client.idle)
+            if self._resumed is not None and self._ahead <= 0:
+                await asyncio.wait((self._resumed,), timeout=_LOOK_S)
+                self._ahead = 1.0
             event = await self._receive()
-            client.seen = self._hub.clock()
+            if self._resumed is None:  # else it is old news, and says nothing about the peer
+                client.seen = self._hub.clock()
             if event["type"] == "websocket.disconnect":
                 self._is_over = True
                 code = event.get("code") or NO_STATUS
@@ -203,12 +215,19 @@ class PortableTransport:
             elif event["type"] == "websocket.receive" and client.close_info is None:
                 self._take(event)
 
+    def _look_ahead(self, size: int) -> None:
+        """Charge what is taken while reading has stopped: a part of what an inbox holds."""
+        settings = self._hub.settings
+        self._ahead -= max(1 / settings.inbox_max_messages, size / settings.inbox_max_bytes)
+
     def _take(self, event: Message) -> None:
         text: str | None = event.get("text")
         if text is not None:
             frame = Frame(text.encode(), True)
         else:
             frame = Frame(bytes(event.get("bytes") or b""), False)
+        if self._resumed is not None:
+            self._look_ahead(len(frame.payload))
         limit = self._hub.settings.max_message_bytes
         if limit is not None and len(frame.payload) > limit:
             reason = f"message of {len(frame.payload)} bytes exceeds the limit of {limit} bytes"

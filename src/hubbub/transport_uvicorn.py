@@ -84,6 +84,7 @@ class NativeTransport(asyncio.Protocol):
         "_extra_cost",
         "_goodbye",
         "_hub",
+        "_is_stopped",
         "_is_text",
         "_message",
         "_need",
@@ -117,6 +118,7 @@ class NativeTransport(asyncio.Protocol):
         self._message: bytearray | None = None
         self._is_text = False
         self._paused = False
+        self._is_stopped = False
         self._rest: memoryview | None = None
         self._after = b""
         self._goodbye: tuple[int, str] | None = None
@@ -140,12 +142,12 @@ class NativeTransport(asyncio.Protocol):
             return
         buffer = self._buffer
         if buffer is None and not self._paused:
-            self._parse(data)
+            client.context.run(self._parse, data)
             return
         buffer = self._keep(data)
         if len(buffer) >= self._need and not self._paused:
             self._buffer = None
-            self._parse(buffer)
+            client.context.run(self._parse, buffer)
 
     def eof_received(self) -> bool:
         """The peer sends no more; without a close frame that is the end."""
@@ -223,12 +225,13 @@ class NativeTransport(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """See `Transport.pause_reading`."""
-        self._paused = True
-        self._stop_reading()
+        self._is_stopped = True
+        self._pause()
 
     def resume_reading(self) -> None:
         """See `Transport.resume_reading`."""
-        asyncio.get_running_loop().call_soon(self._read_on)
+        self._is_stopped = False
+        self._read_on_soon()
 
     def progress(self) -> int:
         """See `Transport.progress`."""
@@ -253,8 +256,15 @@ class NativeTransport(asyncio.Protocol):
             buffer += data
         return buffer
 
+    def _pause(self) -> None:
+        self._paused = True
+        self._stop_reading()
+
+    def _read_on_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._read_on, context=self._client.context)
+
     def _read_on(self) -> None:
-        if not self._paused or self._client.busy:
+        if not self._paused or self._is_stopped:
             return
         self._paused = False
         if self._state != _OPEN:
@@ -325,8 +335,8 @@ class NativeTransport(asyncio.Protocol):
     def _rest_a_turn(self) -> None:
         """Let the others have their turn before more is taken from this socket."""
         if self._state == _OPEN and not self._paused:
-            self.pause_reading()
-            self.resume_reading()
+            self._pause()
+            self._read_on_soon()
 
     def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Take one frame of any other kind; return its size, 0 if it is not whole."""
@@ -487,7 +497,7 @@ class NativeTransport(asyncio.Protocol):
         core = self._use_core()
         core.send_close(code, reason)
         self._write_last(b"".join(core.data_to_send()))
-        self._paused = False
+        self._paused = self._is_stopped = False
         self._start_reading()
         buffer, self._buffer = self._buffer, None
         if buffer:

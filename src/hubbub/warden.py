@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .client import Client
-from .errors import NO_PONG, SLOW_CONSUMER, TOKEN_EXPIRED, fit_reason
+from .errors import NO_PONG, SLOW_CONSUMER, TOKEN_EXPIRED, TRY_AGAIN_LATER, fit_reason
 from .frame import Batch
 from .limits import printable
 from .outbox import Outbox, Overflow
@@ -83,6 +83,15 @@ class Warden:
         self._stats.dead += 1
         self._tell(logging.INFO, "dead", client, "showed no sign of life; closed")
         self._court.disconnect_client(client, NO_PONG, "no pong")
+
+    def found_held(self, client: Client, limit_s: float) -> None:
+        """Close a client whose handler has not ended for too long while its inbox is full."""
+        self._stats.stuck_handlers += 1
+        text = (
+            f"has messages waiting for a handler that did not end for {limit_s:g} seconds; closed"
+        )
+        self._tell(logging.WARNING, "held", client, text)
+        self._court.disconnect_client(client, TRY_AGAIN_LATER, "the handler takes too long")
 
     def found_stuck(self, client: Client, limit_s: float) -> None:
         """Close a client whose socket took nothing while bytes waited for it."""

@@ -37,6 +37,7 @@ class Judge(Protocol):
     """What becomes of a client that the watch has found."""
 
     def found_dead(self, client: Client) -> None: ...
+    def found_held(self, client: Client, limit_s: float) -> None: ...
     def found_stuck(self, client: Client, limit_s: float) -> None: ...
     def found_lag(self, lag_s: float) -> None: ...
     def found_expired(self, client: Client) -> None: ...
@@ -156,14 +157,15 @@ class Watch:
             asyncio.get_running_loop().call_soon(self._look_at_tokens)
 
     def _ping(self, client: Client) -> None:
-        if not client.transport.ping():
+        if not client.transport.ping() and not client.is_held:
             # This transport has no ping; whether the peer lives is its server's business.
             client.seen = self._clock()
 
     def _overdue(self, client: Client) -> None:
-        if client.busy:
-            # Its reading is paused, so its silence says nothing about it.
-            self._wheel.add(client, self._clock())
+        if client.is_held:
+            # Its socket is not read, so its silence says nothing about it, but for as long as this
+            # no handler of it has ended either.
+            self._judge.found_held(client, self._settings.pong_timeout_s)
         else:
             self._judge.found_dead(client)
 
