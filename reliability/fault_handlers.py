@@ -120,14 +120,12 @@ async def _gets_mark(stranger: Stranger) -> bool:
 
 
 async def never_returns(scale: Scale) -> Outcome:
-    """Handlers wait for ever; their clients go on receiving, and then they go."""
+    """Handlers wait for ever; their clients go on receiving, and then they go, and the handlers too."""
     count = scale.pick(20, 500)
     async with arena(
         "a handler never returns",
         f"{count} clients, each with a handler that waits for ever",
-        moves=["handlers"],
-        # The handlers are the application's, and wait on, each for the client that it was called for.
-        may_leave=["tasks", "Client", "NativeTransport"],
+        moves=["handlers_cancelled"],
         settings={"ping_interval_s": 1.0, "pong_timeout_s": 3.0},
     ) as stage:
         strangers: list[Stranger] = []
@@ -141,9 +139,13 @@ async def never_returns(scale: Scale) -> Outcome:
             stage.outcome.found["went on receiving"] = got.count(True)
         healthy = len(stage.healthy)
         facts = await stage.victim.until(
-            lambda facts: facts["stats"]["clients"] == healthy, "their clients to be gone"
+            lambda facts: facts["stats"]["clients"] == healthy and not facts["stats"]["handlers"],
+            "their clients and the handlers to be gone",
         )
-        stage.outcome.found["handlers that wait on"] = facts["stats"]["handlers"]
+        stage.outcome.found["handlers cancelled"] = facts["stats"]["handlers_cancelled"]
+        stage.outcome.expect(
+            facts["stats"]["handlers_cancelled"] == count, "not every handler was cancelled"
+        )
         return stage.outcome
 
 

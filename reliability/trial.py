@@ -295,7 +295,6 @@ async def arena(
     tried: str,
     *,
     moves: Sequence[str] = (),
-    may_leave: Sequence[str] = (),
     healthy_count: int = 20,
     prefix: Sequence[str] = (),
     **told: Any,
@@ -303,7 +302,7 @@ async def arena(
     """Run a server and its healthy clients around the body; then fill in the outcome.
 
     `moves` are the counters of `stats()` that the body must move ("refused.CODE" for one of the
-    refusals). Of what `may_leave` names there may be more at the end. What does not hold is noted in the outcome's `faults`; nothing is raised for it.
+    refusals). What does not hold is noted in the outcome's `faults`; nothing is raised for it.
     """
     victim = Victim(told, prefix)
     healthy: list[Healthy] = []
@@ -319,15 +318,13 @@ async def arena(
         await victim.ask("/facts?reset")  # not with the other, which takes its time
         victim.forget_peak()
         yield stage
-        await _conclude(stage, before, moves, may_leave)
+        await _conclude(stage, before, moves)
     finally:
         await asyncio.gather(*(one.end() for one in healthy), return_exceptions=True)
         victim.end()
 
 
-async def _conclude(
-    stage: Arena, before: dict[str, Any], moves: Sequence[str], may_leave: Sequence[str]
-) -> None:
+async def _conclude(stage: Arena, before: dict[str, Any], moves: Sequence[str]) -> None:
     victim, outcome = stage.victim, stage.outcome
     count = len(stage.healthy)
     with suppress(TimeoutError):
@@ -349,8 +346,7 @@ async def _conclude(
     outcome.moved = {
         name: _counter(after["stats"], name) - _counter(before["stats"], name) for name in moves
     }
-    found = leaks(before, after)
-    outcome.leaks = [leak for leak in found if leak.partition(":")[0] not in may_leave]
+    outcome.leaks = leaks(before, after)
     judge(stage)
 
 
