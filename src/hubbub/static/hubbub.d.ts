@@ -165,7 +165,7 @@ export declare class Hubbub {
   onType<T = any>(type: string, listener: (message: T) => void): () => void;
 
   /**
-   * Sends, or queues while there is none, before `connect()` too. False: this goes nowhere:
+   * Sends, or queues while there is no connection. False says that this message goes nowhere:
    * ended for good, or nothing may be queued. Throws a TypeError for what JSON has no form of.
    */
   send(data: HubbubData): boolean;
