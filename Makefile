@@ -15,7 +15,7 @@ WSCAT := 6.1.0
 WS := 8.23.0
 TYPESCRIPT := 5.9.3
 NODE_TYPES := 22.20.7
-NODE_STAMP := node_modules/.wscat-$(WSCAT)-ws-$(WS)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)
+NODE_MODULES := node_modules/.wscat-$(WSCAT)-ws-$(WS)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)
 ATHERIS := 3.0.0
 AUTOBAHN := 25.10.1
 OLD_PIP := --quiet --disable-pip-version-check --no-python-version-warning
@@ -122,13 +122,13 @@ $(VENV)/.fuzz: $(VENV)/.dev
 
 # What the tests drive from outside: a real browser, node for hubbub.js, wscat, ws, tsc, curl.
 
-browser: $(NODE_STAMP)
+browser: $(NODE_MODULES)
 	@sh tools/bring.sh chromium chromium
 	@sh tools/bring.sh cc gcc
 	@sh tools/bring.sh curl curl
 	@[ "$$(uname)" != Linux ] || sh tools/bring.sh ip iproute2
 
-$(NODE_STAMP):
+$(NODE_MODULES):
 	@sh tools/bring.sh node nodejs
 	@sh tools/bring.sh npm npm
 	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
