@@ -13,6 +13,9 @@ PINS := requirements/dev.txt requirements/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WSCAT := 6.1.0
 WS := 8.23.0
+TYPESCRIPT := 5.9.3
+NODE_TYPES := 22.20.7
+NODE_MODULES := node_modules/.wscat-$(WSCAT)-ws-$(WS)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)
 ATHERIS := 3.0.0
 AUTOBAHN := 25.10.1
 OLD_PIP := --quiet --disable-pip-version-check --no-python-version-warning
@@ -117,20 +120,20 @@ $(VENV)/.fuzz: $(VENV)/.dev
 		|| echo "wsaccel could not be built: the suite will be slower"
 	@touch $@
 
-# What the tests drive from outside: a real browser, node for hubbub.js, wscat and ws, curl.
+# What the tests drive from outside: a real browser, node for hubbub.js, wscat, ws, tsc, curl.
 
-browser: node_modules/.wscat-$(WSCAT)-ws-$(WS)
+browser: $(NODE_MODULES)
 	@sh tools/bring.sh chromium chromium
 	@sh tools/bring.sh cc gcc
 	@sh tools/bring.sh curl curl
 	@[ "$$(uname)" != Linux ] || sh tools/bring.sh ip iproute2
 
-node_modules/.wscat-$(WSCAT)-ws-$(WS):
+$(NODE_MODULES):
 	@sh tools/bring.sh node nodejs
 	@sh tools/bring.sh npm npm
 	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
 		--fetch-retries=2 --fetch-timeout=60000 \
-		wscat@$(WSCAT) ws@$(WS)
+		wscat@$(WSCAT) ws@$(WS) typescript@$(TYPESCRIPT) @types/node@$(NODE_TYPES)
 	@touch $@
 
 clean:

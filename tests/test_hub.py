@@ -778,6 +778,47 @@ async def test_pages_of_allowed_foreign_origins_may_read_the_answers() -> None:
     async with serve(hub) as server:
         for path in ("/ws", "/ws/hubbub.js"):
             await check_cors(server, path)
+        evil = {"Origin": "https://evil.example"}
+        assert not cors_of(await get(server, "/ws/hubbub.js", **evil))
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_fault_11_a_page_that_may_not_connect_can_read_that(native: bool, http: str) -> None:
+    """Without the CORS headers it learns nothing, and tries for ever."""
+    hub = Hub(origins=("https://good.example",))
+    hub.authenticate(lambda handshake: None)
+    async with serve(hub, native=native, http=http) as server:
+        evil = await get(server, Origin="https://evil.example")
+        assert (evil.status_code, evil.json()["code"]) == (403, "origin_refused")
+        assert evil.headers["Access-Control-Allow-Origin"] == "https://evil.example"
+        assert evil.headers["Access-Control-Allow-Credentials"] == "true"
+        good = await get(server, Origin="https://good.example")
+        assert (good.status_code, good.json()["code"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_fault_11_a_get_is_answered_as_the_handshake_of_its_page(
+    native: bool, http: str
+) -> None:
+    """A browser sends no Origin with a GET of the same origin, and hubbub.js a Referer."""
+    page = "https://page.example:8443"
+    async with serve(Hub(), native=native, http=http) as server:
+        refused = await refusal(server, Origin=page)
+        answer = await get(server, Referer=f"{page}/")
+        assert (answer.status_code, answer.json()) == (refused.status, refused.body)
+        assert refused.body["origin"] == page
+        assert (await get(server, Referer=f"{page}/room/1?a=b")).json() == refused.body
+        # What is a navigation, and what names this very host.
+        assert (
+            await get(server, Referer=page, **{"Sec-Fetch-Mode": "navigate"})
+        ).status_code == 426
+        assert (await get(server, Referer=server.http("/a"))).status_code == 426
+        own = f"http://127.0.0.1:{server.port}"
+        assert (await get(server, Referer=f"{page}/", Origin=own)).status_code == 426
+        for nonsense in ("http://[", "http://", "https://a:b:c/", "about:client", "//x"):
+            assert (await get(server, Referer=nonsense)).status_code in (403, 426), nonsense
+    async with serve(Hub(origins=(page,)), native=native, http=http) as server:
+        assert (await get(server, Referer=f"{page}/")).status_code == 426
 
 
 async def check_cors(server: Served, path: str) -> None:
@@ -785,13 +826,12 @@ async def check_cors(server: Served, path: str) -> None:
     assert good.headers["Access-Control-Allow-Origin"] == "https://good.example"
     assert good.headers["Access-Control-Allow-Credentials"] == "true"
     assert good.headers["Vary"] == "Origin"
-    for headers in (
-        {},
-        {"Origin": "https://evil.example"},
-        {"Origin": f"http://127.0.0.1:{server.port}"},
-    ):
-        answer = await get(server, path, **headers)
-        assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert not cors_of(await get(server, path))
+    assert not cors_of(await get(server, path, Origin=f"http://127.0.0.1:{server.port}"))
+
+
+def cors_of(answer: httpx2.Response) -> list[str]:
+    return [name for name in answer.headers if name.startswith("access-control")]
 
 
 async def test_s16_no_token_is_in_any_log_line(

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from hubbub.errors import should_come_back
+from hubbub.errors import _REFUSALS, CLOSE_CODES, RECONNECT_RANGES, should_come_back
+from refusing import ROWS, RefusingServer, attempts_of
+from serving import free_port
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "src" / "hubbub" / "static"
@@ -23,7 +25,7 @@ SOURCE = (STATIC / "hubbub.js").read_text("utf-8")
 TYPES = (STATIC / "hubbub.d.ts").read_text("utf-8")
 GUIDE = (ROOT / "docs" / "javascript.md").read_text("utf-8")
 SCRIPTS = {path.name.removesuffix(".test.mjs"): path for path in ROOT.glob("tests/js/*.test.mjs")}
-MAX_GZIPPED_BYTES = 4096
+MAX_GZIPPED_BYTES = 4608
 
 
 def run_node(*arguments: str, program: str = "") -> str:
@@ -65,7 +67,7 @@ def events() -> list[str]:
 
 
 def test_scripts_are_known() -> None:
-    assert set(SCRIPTS) == {"handshake", "messages", "page", "reconnect"}
+    assert set(SCRIPTS) == {"handshake", "messages", "page", "reconnect", "refusals"}
 
 
 def run_script(name: str) -> None:
@@ -75,7 +77,7 @@ def run_script(name: str) -> None:
     assert re.search(r"^# (skipped|todo) [1-9]", printed, re.M) is None, printed
 
 
-@pytest.mark.parametrize("script", ["handshake", "messages", "page"])
+@pytest.mark.parametrize("script", ["handshake", "messages", "page", "refusals"])
 def test_s11_browser_client(script: str) -> None:
     run_script(script)
 
@@ -95,8 +97,148 @@ def test_close_codes_agree_with_errors() -> None:
     assert different == []
 
 
+def test_rows_of_closes_agree_with_errors() -> None:
+    codes = [row["code"] for row in ROWS["closes"]]
+    edges = {code for first, last, _ in RECONNECT_RANGES for code in (first, last)}
+    assert codes == sorted({row.code for row in CLOSE_CODES} | edges)
+    for row in ROWS["closes"]:
+        assert row["comes_back"] is should_come_back(row["code"]), row
+
+
+def test_rows_of_refusals_are_right() -> None:
+    statuses = [row["status"] for row in ROWS["refusals"]]
+    assert statuses == sorted(set(statuses))
+    assert set(_REFUSALS) <= set(statuses), "every status that the hub refuses with has a row"
+    for row in ROWS["refusals"]:
+        assert row["comes_back"] or not row["gives_up"], row
+
+
+ATTEMPTS = 7
+"""How many attempts a row is looked at: more than it takes to give up."""
+
+
+def try_out(urls: list[str], attempts: int) -> dict[str, Any]:
+    """Let hubbub.js in Node try every URL over real connections; see tests/js/wire.mjs."""
+    program = ROOT / "tests" / "js" / "wire.mjs"
+    found = json.loads(run_node(str(program), str(STATIC / "hubbub.js"), str(attempts), *urls))
+    assert set(found) == set(urls)
+    return dict(found)
+
+
+def test_fault_11_every_refusal_over_the_wire() -> None:
+    with RefusingServer() as server:
+        rows = {f"{server.url}/refuse/{row['status']}": row for row in ROWS["refusals"]}
+        for url, found in try_out([*rows], ATTEMPTS).items():
+            row = rows[url]
+            assert found["attempts"] == attempts_of(row, ATTEMPTS), url
+            path = url.removeprefix(server.url)
+            assert server.handshakes[path] == found["attempts"]
+            reasons = {close["reason"] for close in found["closes"]}
+            assert len(reasons) == 1
+            assert reasons != {""}, "each attempt says why it failed"
+            if found["attempts"] < ATTEMPTS:
+                assert found["stopped"]["code"] == row["status"], url
+                assert {found["stopped"]["reason"]} == reasons
+            else:
+                assert found["stopped"] is None, url
+
+
+def test_fault_11_what_was_open_once_gives_up_late() -> None:
+    was_open = ROWS["gives_up_after"]["was_open"]
+    with RefusingServer() as server:
+        url = f"{server.url}/once/404"
+        found = try_out([url], 10 * was_open)[url]
+    assert (found["attempts"], found["stopped"]["code"]) == (1 + was_open, 404)
+
+
+def test_every_close_code_over_the_wire() -> None:
+    with RefusingServer() as server:
+        rows = {f"{server.url}/close/{row['code']}": row for row in ROWS["closes"]}
+        for url, found in try_out([*rows], 2).items():
+            row = rows[url]
+            assert found["attempts"] == attempts_of(row, 2), url
+            assert found["closes"][0]["code"] == (1006 if row["code"] == 1015 else row["code"])
+            assert found["closes"][0]["opened"], url
+            assert (found["stopped"] is None) is row["comes_back"], url
+
+
+def test_every_failure_over_the_wire() -> None:
+    causes = {row["cause"] for row in ROWS["failures"] if row["comes_back"]}
+    assert causes == {"nobody_listens", "no_answer", "not_http", "wire_cut"}
+    with RefusingServer() as server:
+        urls = [f"{server.url}/fail/{cause}" for cause in causes - {"nobody_listens"}]
+        for found in try_out([*urls, f"ws://127.0.0.1:{free_port()}/"], ATTEMPTS).values():
+            assert (found["attempts"], found["stopped"]) == (ATTEMPTS, None)
+
+
 def test_size_gzipped() -> None:
     assert len(gzip.compress(SOURCE.encode(), 9, mtime=0)) <= MAX_GZIPPED_BYTES
+
+
+TSC = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
+NODE_TYPES = ROOT / "node_modules" / "@types"
+EVERY_PROJECT: dict[str, Any] = {
+    "strict": True,
+    "noEmit": True,
+    "skipLibCheck": False,
+    "skipDefaultLibCheck": True,
+    "target": "ES2022",
+    "noUncheckedIndexedAccess": True,
+    "verbatimModuleSyntax": True,
+    "types": [],
+}
+PROJECTS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "dom": (
+        ["uses.ts", "dom.ts"],
+        {"lib": ["ES2022", "DOM"], "module": "NodeNext", "moduleResolution": "NodeNext"},
+    ),
+    "node": (
+        ["uses.ts", "node.ts"],
+        {
+            "lib": ["ES2022"],
+            "module": "NodeNext",
+            "moduleResolution": "NodeNext",
+            "types": ["node"],
+            "typeRoots": [str(NODE_TYPES)],
+        },
+    ),
+    "neither": (
+        ["uses.ts"],
+        {"lib": ["ES2022"], "module": "NodeNext", "moduleResolution": "NodeNext"},
+    ),
+    "exact": (
+        ["uses.ts", "dom.ts"],
+        {
+            "lib": ["ES2022", "DOM"],
+            "module": "NodeNext",
+            "moduleResolution": "NodeNext",
+            "exactOptionalPropertyTypes": True,
+        },
+    ),
+    "bundler": (
+        ["uses.ts", "dom.ts"],
+        {
+            "lib": ["ES2022", "DOM", "DOM.Iterable"],
+            "module": "ESNext",
+            "moduleResolution": "bundler",
+            "isolatedModules": True,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_fault_26_the_types_compile_in_every_kind_of_project(tmp_path: Path, project: str) -> None:
+    if not TSC.exists():
+        pytest.fail("TypeScript is missing: run  make browser")
+    files, options = PROJECTS[project]
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    config = {"compilerOptions": EVERY_PROJECT | options, "files": files}
+    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
+    shutil.copy(STATIC / "hubbub.d.ts", tmp_path)
+    for name in files:
+        shutil.copy(ROOT / "tests" / "js" / "types" / name, tmp_path)
+    run_node(str(TSC), "--project", str(tmp_path))
 
 
 def test_nothing_is_imported_or_printed() -> None:

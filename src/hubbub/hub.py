@@ -10,6 +10,7 @@ import asyncio
 import functools
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
@@ -41,6 +42,7 @@ STATIC_FILES: tuple[str, ...] = tuple(_STATIC_TYPES)
 """Files that the hub serves beside its route."""
 
 _NATIVE = "hubbub"
+_ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
 class Hub(Registry):
@@ -316,8 +318,10 @@ class Hub(Registry):
 
     async def answer_refusal(self, scope: Scope, send: Send, refusal: Refused) -> None:
         """Answer a plain request with a refusal that no cache keeps."""
-        handshake = read_handshake(scope)
-        headers = {**refusal.headers, "Cache-Control": "no-store", **self._cors(handshake)}
+        # A page that may not connect is told so, or it would try for ever; the answer has no secret.
+        to_anyone = refusal.code == "origin_refused"
+        cors = self._cors(read_handshake(scope), to_anyone=to_anyone)
+        headers = {**refusal.headers, "Cache-Control": "no-store", **cors}
         await _respond(send, scope, refusal.status, _body(refusal), headers)
 
     async def pass_on(self, scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
@@ -329,15 +333,16 @@ class Hub(Registry):
         event["headers"] = [*event.get("headers", ()), *ours]
         await _send_first(scope, send, event)
 
-    def _cors(self, handshake: Handshake) -> dict[str, str]:
-        """Let a page of an allowed foreign origin read the answer."""
+    def _cors(self, handshake: Handshake, *, to_anyone: bool = False) -> dict[str, str]:
+        """Let a page of an allowed foreign origin read the answer, or of any."""
         origin = handshake.origin
         if origin is None or is_same_origin(origin.lower(), handshake.host):
             return {}
         try:
             check_origin(self.settings.origins, handshake)
         except Refused:
-            return {}
+            if not to_anyone:
+                return {}
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Credentials": "true",
@@ -373,6 +378,8 @@ def read_handshake(scope: Mapping[str, Any]) -> Handshake:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         separator = "; " if name == "cookie" else ", "
         headers[name] = f"{headers[name]}{separator}{value}" if name in headers else value
+    if scope.get("type") == "http":
+        _name_the_page(headers)
     peer = scope.get("client")
     return Handshake(
         path=scope["path"],
@@ -383,6 +390,18 @@ def read_handshake(scope: Mapping[str, Any]) -> Handshake:
         scheme=scope.get("scheme", "ws"),
         scope=scope,
     )
+
+
+def _name_the_page(headers: dict[str, str]) -> None:
+    """Give a GET of a page the Origin header that the page's handshake has.
+
+    A browser sends it with every handshake, and with a GET to other origins only. Behind a proxy
+    that rewrites Host the two would be answered differently. hubbub.js has the page's origin sent as
+    the Referer. What a person follows is no page's question.
+    """
+    page = _ORIGIN.match(headers.get("referer", ""))
+    if page and headers.get("sec-fetch-mode") != "navigate":
+        headers.setdefault("origin", page[0])
 
 
 @functools.cache

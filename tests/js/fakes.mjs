@@ -54,6 +54,9 @@ export const settle = () => new Promise((resolve) => setImmediate(resolve));
 class FakeSocket {
   readyState = 0;
   sent = [];
+  /** Whether what is sent stays in the buffer. */
+  stuck = false;
+  bufferedAmount = 0;
   closedWith = null;
 
   constructor(url, protocols) {
@@ -64,6 +67,7 @@ class FakeSocket {
   send(data) {
     if (this.readyState !== 1) throw new Error("send on a socket that is not open");
     this.sent.push(data);
+    if (this.stuck) this.bufferedAmount += new Blob([data]).size;
   }
 
   close(code, reason) {
@@ -200,6 +204,9 @@ export const record = (hub, ...names) => {
   return log;
 };
 
+/** What follows each refusal, failure and close code. */
+export const rows = JSON.parse(readFileSync(new URL("../refusals.json", import.meta.url), "utf8"));
+
 /** An HTTP answer with a JSON body. */
 export const reply = (status, body = {}, headers = {}) =>
-  Promise.resolve(new Response(JSON.stringify(body), { status, headers }));
+  Promise.resolve(new Response(status === 204 ? null : JSON.stringify(body), { status, headers }));

@@ -1,5 +1,7 @@
 /** Messages: what is sent, what waits, what is lost, what arrives. */
 import assert from "node:assert/strict";
+import { File } from "node:buffer";
+import { runInNewContext } from "node:vm";
 
 import { check, Hubbub, record, settle } from "./fakes.mjs";
 
@@ -18,7 +20,8 @@ check("text and binary go as they are, the rest as JSON", async (world) => {
   for (const data of ["text", "", ...binary, blob]) assert.equal(hub.send(data), true);
   for (const data of [{ type: "say" }, [1, 2], 7, true, null]) assert.equal(hub.send(data), true);
   assert.deepEqual(world.socket.sent, [
-    "text", "", ...binary, blob, '{"type":"say"}', "[1,2]", "7", "true", "null",
+    "text", "", ...[2, 3, 4].map((size) => new Uint8Array(size)), blob,
+    '{"type":"say"}', "[1,2]", "7", "true", "null",
   ]);
 });
 
@@ -279,4 +282,140 @@ check("a listener that throws disturbs nobody, and is not hidden", async (world)
   await settle();
   assert.deepEqual(log, [["message", "1"], ["message", "2"]]);
   assert.deepEqual(uncaught, ["mine", "mine"]);
+});
+
+check("test_fault_26_binary_of_another_realm_and_shared_memory_go_as_bytes", async (world) => {
+  const foreign = runInNewContext(`({
+    buffer: Uint8Array.of(1, 2).buffer,
+    view: Uint8Array.of(0, 3, 4, 0).subarray(1, 3),
+    shared: new SharedArrayBuffer(2),
+  })`);
+  const shared = new Uint8Array(new SharedArrayBuffer(3)).fill(5);
+  const messages = [foreign.buffer, foreign.view, foreign.shared, shared.buffer, shared.subarray(1)];
+  const wanted = [[1, 2], [3, 4], [0, 0], [5, 5, 5], [5, 5]].map((it) => Uint8Array.from(it));
+  const hub = opened(world);
+  for (const data of messages) hub.send(data);
+  assert.deepEqual(world.socket.sent, wanted);
+  for (const { buffer } of world.socket.sent) assert.ok(buffer instanceof ArrayBuffer);
+  world.socket.readyState = 2;
+  for (const data of messages) hub.send(data);
+  world.socket.end();
+  await world.clock.advance(1000);
+  shared.fill(9);
+  world.socket.open();
+  assert.deepEqual(world.socket.sent, wanted);
+});
+
+check("test_fault_26_a_Blob_of_another_realm_goes_as_it_is", async (world) => {
+  // Node has one realm for Blobs: this one is no instance of the global one, as a frame's is not.
+  const { Blob } = globalThis;
+  const hub = opened(world);
+  const blobs = [new Blob(["abc"]), new File(["def"], "f")];
+  world.define("Blob", class extends Blob {});
+  for (const blob of blobs) assert.equal(hub.send(blob), true);
+  assert.deepEqual(world.socket.sent, blobs);
+});
+
+check("what JSON would empty is a TypeError, not {}", async (world) => {
+  const hub = opened(world);
+  const emptied = [
+    new Map([[1, 2]]), new Set([1]), Promise.resolve(1), new Error("x"), /x/, new WeakMap(),
+    new URLSearchParams("a=b"), new FormData(), new Response("x"), new Headers(),
+  ];
+  for (const data of emptied) assert.throws(() => hub.send(data), TypeError, `${data}`);
+  class Point {
+    x = 1;
+  }
+  const plain = [{}, Object.create(null), new Point(), new Date(0), new URL("ws://a/"), Object("s")];
+  for (const data of plain) hub.send(data);
+  assert.deepEqual(world.socket.sent, [
+    "{}", "{}", '{"x":1}', '"1970-01-01T00:00:00.000Z"', '"ws://a/"', '"s"',
+  ]);
+});
+
+check("test_fault_26_what_is_sent_before_connect_waits_for_it", async (world) => {
+  const hub = new Hubbub(URL_, world.options({ autoConnect: false }));
+  assert.equal(hub.send("1"), true);
+  assert.equal(hub.send("2"), true);
+  assert.equal(hub.queued, 2);
+  hub.connect();
+  world.socket.open();
+  assert.deepEqual(world.socket.sent, ["1", "2"]);
+});
+
+check("what waits for a connect() that never comes is reported at close()", async (world) => {
+  const hub = new Hubbub(URL_, world.options({ autoConnect: false }));
+  const log = record(hub, "state", "close", "drop", "stop");
+  hub.send("1");
+  hub.close(4500, "no need");
+  const stop = { code: 4500, reason: "no need", body: null };
+  assert.deepEqual(log, [["drop", 1], ["stop", stop]]);
+  assert.deepEqual([hub.stopped, hub.queued, hub.send("2")], [stop, 0, false]);
+  hub.connect();
+  world.socket.open();
+  assert.deepEqual([hub.send("3"), world.socket.sent], [true, ["3"]]);
+});
+
+check("what the socket still held when it ended is counted as dropped", async (world) => {
+  const hub = opened(world);
+  const log = record(hub, "drop", "close");
+  const { socket } = world;
+  hub.send("left at once");
+  socket.stuck = true;
+  for (const text of ["abcd", "", "efgh"]) assert.equal(hub.send(text), true);
+  socket.bufferedAmount = 5; // one byte of the first is still there
+  hub.send("ij");
+  socket.end();
+  assert.deepEqual(log.map(([name, detail]) => [name, detail.code ?? detail]), [
+    ["drop", 4], ["close", 1006],
+  ]);
+});
+
+check("what had left the socket is not counted, however it ends", async (world) => {
+  const hub = opened(world);
+  const log = record(hub, "drop");
+  const { socket } = world;
+  socket.stuck = true;
+  for (let n = 0; n < 1000; n++) {
+    hub.send("abcd");
+    socket.bufferedAmount -= n % 2 ? 8 : 0;
+  }
+  hub.send("abcd");
+  socket.bufferedAmount = 4;
+  hub.send("efgh");
+  socket.end();
+  assert.deepEqual(log, [["drop", 2]]);
+});
+
+for (const end of ["close", "cut", "reconnect"])
+  check(`what the socket cannot send any more after ${end}() is counted as dropped`, async (world) => {
+    const hub = opened(world);
+    const log = record(hub, "drop");
+    const { socket } = world;
+    socket.stuck = true;
+    hub.send("abcd");
+    hub.send("efgh");
+    hub[end]();
+    assert.deepEqual(log, [], "the socket may still send it");
+    socket.bufferedAmount = 4;
+    socket.end(1006);
+    assert.deepEqual(log, [["drop", 1]]);
+  });
+
+check("a message that the socket throws at is not lost from the queue", async (world) => {
+  const hub = new Hubbub(URL_, world.options());
+  hub.send("1");
+  hub.send("2");
+  const { socket } = world;
+  const { send } = socket;
+  socket.send = () => {
+    throw new Error("not now");
+  };
+  assert.throws(() => socket.open(), /not now/);
+  assert.equal(hub.queued, 2);
+  socket.send = send;
+  socket.end();
+  await world.clock.advance(1000);
+  world.socket.open();
+  assert.deepEqual(world.socket.sent, ["1", "2"]);
 });

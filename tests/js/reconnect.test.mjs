@@ -223,6 +223,44 @@ check("reconnect() takes a new socket at once", async (world) => {
   assert.equal(world.sockets.length, 2);
 });
 
+check("test_fault_26_reconnect_after_an_end_for_good_does_nothing", async (world) => {
+  const ends = [(hub) => hub.close(), () => (world.socket.open(), world.socket.end(3503))];
+  for (const end of ends) {
+    const hub = new Hubbub(URL_, world.options());
+    end(hub);
+    const { stopped } = hub;
+    const log = record(hub, "state", "stop", "close");
+    const made = world.sockets.length;
+    hub.reconnect();
+    await world.clock.advance(1e5);
+    assert.deepEqual([hub.state, world.sockets.length, log], ["closed", made, []]);
+    assert.equal(hub.stopped, stopped);
+    hub.connect();
+    assert.equal(world.sockets.length, made + 1);
+    hub.close();
+  }
+});
+
+check("test_fault_26_close_in_a_listener_of_close_wins_over_reconnect", async (world) => {
+  const hub = new Hubbub(URL_, world.options());
+  world.socket.open();
+  hub.on("close", () => hub.close());
+  hub.reconnect();
+  await world.clock.advance(1e5);
+  assert.deepEqual([hub.state, world.sockets.length, world.clock.pending], ["closed", 1, 0]);
+});
+
+check("reconnect() before connect() does nothing; in a wait it ends the wait", async (world) => {
+  const hub = new Hubbub(URL_, world.options({ autoConnect: false }));
+  hub.reconnect();
+  assert.deepEqual([hub.state, world.sockets.length], ["closed", 0]);
+  hub.connect();
+  world.socket.end();
+  await settle();
+  hub.reconnect();
+  assert.deepEqual([hub.state, world.sockets.length], ["connecting", 2]);
+});
+
 check("connect() ends a wait at once and does nothing while connected", async (world) => {
   const hub = new Hubbub(URL_, world.options());
   hub.connect();

@@ -1,4 +1,30 @@
-/** Types of hubbub.js. Durations are milliseconds. */
+/**
+ * Types of hubbub.js. Durations are milliseconds. They need neither the DOM library nor Node's
+ * types: what only some projects have is taken from the globals where it is there.
+ */
+
+/** The instances of a global class, or `Fallback` where there is no such class. */
+type OfGlobal<Globals, Fallback> = Globals extends { prototype: infer Instance }
+  ? Instance
+  : Fallback;
+
+/** A Blob, as the project's other types know it. */
+export type HubbubBlob = OfGlobal<
+  typeof globalThis extends { Blob: infer Class } ? Class : null,
+  { readonly size: number; readonly type: string; arrayBuffer(): Promise<ArrayBuffer> }
+>;
+
+/** A WebSocket, as the project's other types know it. */
+export type HubbubSocket = OfGlobal<
+  typeof globalThis extends { WebSocket: infer Class } ? Class : null,
+  {
+    readonly url: string;
+    readonly protocol: string;
+    readonly extensions: string;
+    readonly readyState: number;
+    readonly bufferedAmount: number;
+  }
+>;
 
 /**
  * "connecting": an attempt is under way. "open": messages flow. "waiting": the next attempt comes
@@ -6,54 +32,66 @@
  */
 export type HubbubState = "connecting" | "open" | "waiting" | "closed";
 
-/** What `send` takes. An object, number, boolean or null is sent as JSON text. */
+/**
+ * What `send` takes. An object, number, boolean or null is sent as JSON text, except what JSON
+ * would empty (a Map, a Promise): that is a TypeError.
+ */
 export type HubbubData =
   | string
   | ArrayBuffer
   | ArrayBufferView
-  | Blob
+  | HubbubBlob
   | object
   | number
   | boolean
   | null;
 
 /** What arrives: text as a string, binary as `binaryType` says. */
-export type HubbubMessage = string | ArrayBuffer | Blob;
+export type HubbubMessage = string | ArrayBuffer | HubbubBlob;
 
-/** An absolute ws:, wss:, http: or https: URL, or one that is resolved against the page's. */
-export type HubbubUrl = string | URL;
+/** An absolute ws:, wss:, http: or https: URL, or one relative to the page's base (`<base>`). */
+export type HubbubUrl = string | { readonly href: string };
 
+/** What of an HTTP answer is read. */
+export interface HubbubAnswer {
+  readonly status: number;
+  readonly headers: { get(name: string): string | null };
+  json(): Promise<any>;
+}
+
+/** Durations are numbers from 0 to 1e9. A wrong option, or one of another name, is a TypeError. */
 export interface HubbubOptions {
   /** WebSocket subprotocols. Default: none. */
-  protocols?: string | string[];
+  protocols?: string | readonly string[] | undefined;
   /** The shortest delay before a new attempt. Default: 500. */
-  minDelayMs?: number;
+  minDelayMs?: number | undefined;
   /** The longest delay before a new attempt. Default: 20000. */
-  maxDelayMs?: number;
+  maxDelayMs?: number | undefined;
   /** Always this delay, without jitter. Default: null, full jitter. */
-  fixedDelayMs?: number | null;
+  fixedDelayMs?: number | null | undefined;
   /** How long a connection must last for the delays to begin anew. Default: 5000. */
-  stableMs?: number;
+  stableMs?: number | undefined;
   /** How long an attempt may take, the URL function included. Default: 10000. */
-  connectTimeoutMs?: number;
-  /** How many messages may wait for a connection; 0 queues none. Default: 100. */
-  maxQueue?: number;
+  connectTimeoutMs?: number | undefined;
+  /** How many messages may wait for a connection; 0 queues none, Infinity any. Default: 100. */
+  maxQueue?: number | undefined;
   /** How many bytes may wait for a connection. Default: 1048576. */
-  maxQueueBytes?: number;
+  maxQueueBytes?: number | undefined;
   /** What binary messages arrive as. Default: "arraybuffer". */
-  binaryType?: BinaryType;
+  binaryType?: "arraybuffer" | "blob" | undefined;
   /** Whether the constructor connects. Default: true. */
-  autoConnect?: boolean;
+  autoConnect?: boolean | undefined;
   /** The WebSocket class. Default: the global one (browsers; Node from 22). */
-  WebSocket?: new (url: string, protocols?: string | string[]) => object;
+  WebSocket?: (new (url: string, protocols?: string | string[]) => object) | undefined;
   /** Asks the URL why a handshake failed; null never asks. Default: the global fetch. */
-  fetch?: ((url: string, init: RequestInit) => Promise<Response>) | null;
+  fetch?: ((url: string, init: any) => Promise<HubbubAnswer>) | null | undefined;
 }
 
 /** The end of one connection or one attempt. */
 export interface HubbubClose {
   /** The close code; 1006 when no close frame came. */
   code: number;
+  /** The server's words, those of its HTTP answer too if the handshake was refused. */
   reason: string;
   /** Whether the connection had been open. */
   opened: boolean;
@@ -63,7 +101,10 @@ export interface HubbubClose {
 
 /** Why there will be no further attempt. */
 export interface HubbubStop {
-  /** The close code (1000 to 4999), or the HTTP status (401, 403) of a refused handshake. */
+  /**
+   * The close code (1000 to 4999), or the HTTP status of a refused handshake (300 for a redirect
+   * that the browser hides). 1006 when the WebSocket class would not have the URL.
+   */
   code: number;
   /** A sentence for people; it may be empty after a close. */
   reason: string;
@@ -85,9 +126,9 @@ export interface HubbubEvents {
   close: [close: HubbubClose];
   /** Something failed: what the URL function threw, or an Error. Information only. */
   error: [error: any];
-  /** `count` messages that waited for a connection are lost. */
+  /** `count` messages that waited for a connection, or that the socket still held, are lost. */
   drop: [count: number];
-  /** It ended for good: by `close()`, by the server's close code, or by 401 or 403. */
+  /** It ended for good: by `close()`, by the server's close code or its HTTP answer. */
   stop: [stop: HubbubStop];
 }
 
@@ -96,7 +137,10 @@ export declare const shouldComeBack: (code: number) => boolean;
 
 /** A WebSocket that comes back. */
 export declare class Hubbub {
-  /** A URL function is called at every attempt and may be async (a fresh token, say). */
+  /**
+   * A URL function is called at every attempt and may be async (a fresh token, say). Throws a
+   * TypeError for arguments that can never work.
+   */
   constructor(url: HubbubUrl | (() => HubbubUrl | Promise<HubbubUrl>), options?: HubbubOptions);
 
   readonly state: HubbubState;
@@ -109,7 +153,7 @@ export declare class Hubbub {
   /** Why it ended for good; null while it has not. */
   readonly stopped: HubbubStop | null;
   /** The WebSocket of the present attempt or connection. */
-  readonly socket: WebSocket | null;
+  readonly socket: HubbubSocket | null;
 
   /** Listens to an event; returns a function that ends that. */
   on<K extends keyof HubbubEvents>(
@@ -126,7 +170,7 @@ export declare class Hubbub {
    */
   send(data: HubbubData): boolean;
 
-  /** Starts again after an end; ends a wait at once; nothing in other states. */
+  /** Begins, or starts again after an end; ends a wait at once; nothing in other states. */
   connect(): void;
 
   /**
@@ -138,6 +182,6 @@ export declare class Hubbub {
   /** Loses the connection as by accident; it comes back after a delay. */
   cut(): void;
 
-  /** Takes a new connection in place of this one, at once. */
+  /** Takes a new connection in place of this one, at once. Nothing in the state "closed". */
   reconnect(): void;
 }

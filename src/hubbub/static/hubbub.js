@@ -1,6 +1,6 @@
 /**
  * Hubbub's JavaScript client: a WebSocket that comes back, in browsers, workers and Node.
- * Imports nothing. Types: hubbub.d.ts; guide: docs/javascript.md.
+ * Imports nothing. What is public: see hubbub.d.ts; guide: docs/javascript.md.
  */
 
 /** Whether a client closed with `code` connects again; the rules are those of errors.py. */
@@ -9,40 +9,47 @@ export const shouldComeBack = (code) =>
 
 const EVENTS = ["state", "open", "message", "json", "close", "error", "drop", "stop"];
 const WAKE_EVENTS = ["online", "pageshow", "visibilitychange"];
-const HOUR_MS = 3600e3;
+const ABSOLUTE = /^(ws|http)s?:\/\/[^/\\]/i;
+const IN_BETWEEN = "a WebSocket would be accepted; does a proxy or a subprotocol prevent it?";
+
+// HTTP answers to a handshake; see tests/refusals.json.
+const TEMPORARY = [408, 409, 421, 423, 425, 429]; // and from 500 on
+const DOUBTFUL = [404, 405, 426]; // and under 400: #maxDoubtful in a row are for good
 
 const socketUrl = (url) => {
-  const absolute = new URL(url, globalThis.location?.href);
-  absolute.hash = "";
-  return absolute.href.replace(/^http/, "ws");
+  const text = url?.href ?? url.trim();
+  const { href } = new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href);
+  // new URL() reads "ws:/x" as "ws://x"
+  if (!ABSOLUTE.test(/^[a-z][\w+.-]*:/i.test(text) ? text : href))
+    throw new TypeError(`no WebSocket URL: ${text.split("?")[0]}`);
+  return href.replace(/^http/, "ws").replace(/#.*/, "");
 };
 
-/** A Retry-After header (seconds or a date) in milliseconds; 0 without one. */
+/** A Retry-After header (seconds or a date) in milliseconds, an hour at most. */
 const retryAfterMs = (value) => {
   const ms = isNaN(value) ? Date.parse(value) - Date.now() : value * 1000;
-  return Math.min(Math.max(ms, 0) || 0, HOUR_MS);
+  return Math.min(Math.max(ms, 0) || 0, 3600e3);
 };
 
-/** What WebSocket.send() takes; everything but text and binary becomes JSON text. */
+/** What every send() takes: text, a Blob, a copy of the bytes; the rest as JSON. */
 const encode = (data) => {
-  if (
-    typeof data === "string" ||
-    data instanceof ArrayBuffer ||
-    ArrayBuffer.isView(data) ||
-    data instanceof Blob
-  )
-    return data;
-  const text = JSON.stringify(data);
-  if (text === undefined) throw new TypeError(`cannot send ${typeof data}`);
+  const kind = {}.toString.call(data).slice(8, -1);
+  if (typeof data === "string" || kind === "Blob" || kind === "File") return data;
+  if (/^(Shared)?ArrayBuffer$/.test(kind)) return new Uint8Array(data).slice();
+  if (ArrayBuffer.isView(data))
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+  const text = JSON.stringify(data); // "{}" of a Map or a Promise
+  if (text === undefined || (text === "{}" && kind !== "Object"))
+    throw new TypeError(`cannot send ${kind}`);
   return text;
 };
 
-/** The bytes as they are now: a caller may use its buffer again while the message waits. */
-const snapshot = (data) => {
-  if (ArrayBuffer.isView(data))
-    return data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength);
-  return data instanceof ArrayBuffer ? data.slice(0) : data;
-};
+const isRight = (name, value) =>
+  name === "protocols"
+    ? value.every((it, i) => /^[!#-'*+.^`|~\w-]+$/.test(it) && value.indexOf(it) === i)
+    : !/Ms$|^max/.test(name) ||
+      (typeof value === "number" && value >= 0 && (value <= 1e9 || /Q/.test(name))) ||
+      (name === "fixedDelayMs" && value === null);
 
 export class Hubbub {
   #url;
@@ -63,9 +70,12 @@ export class Hubbub {
   #state = "closed";
   #stopped = null;
   #socket = null;
+  #handed; // bytes given to the socket, and where in them messages end that it may still hold
   #run = new AbortController(); // one for each attempt; aborted, its late events mean nothing
   #timer; // of the connect timeout, or of the delay
   #tries = 0;
+  #doubtful = 0; // such answers in a row
+  #maxDoubtful; // 5; once a connection was open, 100
   #delayMs = 0;
   #held = false; // the server named the delay (Retry-After)
   #openedAt = 0;
@@ -76,109 +86,105 @@ export class Hubbub {
   #events = [];
 
   constructor(url, options = {}) {
-    for (const [name, value] of Object.entries(options))
-      if (value !== undefined) this.#options[name] = value;
-    if (!this.#options.WebSocket) throw new TypeError("pass a WebSocket in the options");
+    for (let [name, value] of Object.entries(options)) {
+      if (value === undefined) continue;
+      if (name === "protocols") value = [].concat(value ?? []);
+      if (!(name in this.#options && isRight(name, value)))
+        throw new TypeError(`wrong option ${name}: ${value}`);
+      this.#options[name] = value;
+    }
+    const { autoConnect, connectTimeoutMs, maxDelayMs, minDelayMs, WebSocket } = this.#options;
+    if (minDelayMs > maxDelayMs || connectTimeoutMs < 1)
+      throw new TypeError("minDelayMs is above maxDelayMs, or connectTimeoutMs is 0");
+    if (!WebSocket) throw new TypeError("pass a WebSocket in the options");
     if (typeof url !== "function") socketUrl(url); // a wrong URL throws here, not later
     this.#url = url;
-    if (this.#options.autoConnect) this.connect();
+    if (autoConnect) this.connect();
+    if (this.#stopped) throw new TypeError(this.#stopped.reason); // from new WebSocket()
   }
 
-  /** "connecting", "open", "waiting" or "closed" (for good). */
   get state() {
     return this.#state;
   }
 
-  /** How long this wait is; 0 in other states. */
   get delayMs() {
     return this.#delayMs;
   }
 
-  /** Ends in a row since a connection lasted. */
   get tries() {
     return this.#tries;
   }
 
-  /** Messages that wait for a connection. */
   get queued() {
     return this.#queue.length;
   }
 
-  /** Why it ended for good, or null. */
   get stopped() {
     return this.#stopped;
   }
 
-  /** The WebSocket of now, or null. */
   get socket() {
     return this.#socket;
   }
 
-  /** Listen to an event; returns a function that ends that. */
   on(event, listener) {
     if (!EVENTS.includes(event)) throw new TypeError(`no event "${event}": ${EVENTS}`);
     if (event === "json") this.#wantsJson = true;
     return this.#listen(event, listener);
   }
 
-  /** Listen to JSON objects whose "type" is `type`; returns a function that ends that. */
   onType(type, listener) {
     this.#wantsJson = true;
     return this.#listen(`type ${type}`, listener);
   }
 
-  /** Send, or queue while there is no connection. False: this message goes nowhere. */
   send(data) {
     data = encode(data);
-    if (this.#state === "closed") return false;
-    if (this.#state === "open" && this.#socket.readyState === 1) {
-      this.#socket.send(data);
-      return true;
-    }
-    return this.#enqueue(data);
+    if (this.#stopped) return false;
+    if (this.#state !== "open" || this.#socket.readyState !== 1) return this.#enqueue(data);
+    this.#hand(data);
+    return true;
   }
 
-  /** Start again after an end, or end a wait at once. */
   connect() {
     if (this.#state === "closed") {
       this.#stopped = null;
-      this.#tries = 0;
+      this.#tries = this.#doubtful = 0;
+      this.#maxDoubtful = 5;
       for (const name of WAKE_EVENTS) globalThis.addEventListener?.(name, this.#wake);
     } else if (this.#state !== "waiting") return;
     this.#attempt();
   }
 
-  /** End for good. `code` is 1000 or 3000 to 4999. */
   close(code = 1000, reason = "") {
-    if (this.#state === "closed") return;
+    if (this.#stopped) return;
     this.#socket?.close(code, reason);
     this.#end(code, reason, { code, reason, body: null });
   }
 
-  /** Lose the connection as by accident. */
   cut() {
     if (this.#state === "open" || this.#state === "connecting") this.#end(1006, "cut");
   }
 
-  /** A new connection at once, with a new token, say. */
   reconnect() {
     this.cut();
-    this.connect();
+    if (this.#state === "waiting") this.#attempt();
   }
 
   async #attempt() {
     const { WebSocket, protocols, binaryType, connectTimeoutMs } = this.#options;
-    const run = (this.#run = new AbortController());
-    const { signal } = run;
+    const { signal } = (this.#run = new AbortController());
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#end(1006, "connect timeout"), connectTimeoutMs);
     this.#delayMs = 0;
     this.#emit(this.#become("connecting"));
+    let url;
     try {
       const given = typeof this.#url === "function" ? await this.#url() : this.#url;
       if (signal.aborted) return;
-      const url = socketUrl(given);
+      url = socketUrl(given);
       const socket = (this.#socket = new WebSocket(url, protocols));
+      const handed = (this.#handed = { bytes: 0, ends: [] });
       socket.binaryType = binaryType;
       socket.onopen = () => signal.aborted || this.#opened();
       socket.onmessage = ({ data }) => signal.aborted || this.#received(data);
@@ -188,6 +194,9 @@ export class Hubbub {
         if (this.#state === "connecting") socket.onclose(); // Node 22 says no more than this
       };
       socket.onclose = ({ code, reason } = { code: 1006, reason: "" }) => {
+        const gone = handed.bytes - socket.bufferedAmount;
+        const lost = handed.ends.filter((end) => end > gone).length;
+        if (lost) this.#emit(["drop", lost]); // also after close() or cut()
         if (signal.aborted) return;
         if (this.#state === "open") return this.#end(code, reason);
         socket.onclose = () => {}; // it has failed once
@@ -196,15 +205,31 @@ export class Hubbub {
     } catch (error) {
       if (signal.aborted) return;
       this.#emit(["error", error]);
-      if (!signal.aborted) this.#end(1006, String(error));
+      const reason = `${error}`;
+      const stop = url && { code: 1006, reason, body: null }; // from new WebSocket()
+      if (!signal.aborted) this.#end(1006, reason, stop);
     }
   }
 
   #opened() {
     clearTimeout(this.#timer);
     this.#openedAt = Date.now();
+    this.#maxDoubtful = 100;
     this.#emit(this.#become("open"), ["open"]); // what listeners send goes before the queue
-    while (this.#queue.length && this.#socket?.readyState === 1) this.#socket.send(this.#dequeue());
+    while (this.#queue.length && this.#socket?.readyState === 1) {
+      this.#hand(this.#queue[0][0]);
+      this.#dequeue();
+    }
+  }
+
+  /** Give a message to the socket, and count it until its last byte has left. */
+  #hand(data) {
+    const socket = this.#socket;
+    const handed = this.#handed;
+    const before = socket.bufferedAmount;
+    while (handed.ends[0] <= handed.bytes - before) handed.ends.shift();
+    socket.send(data);
+    handed.ends.push((handed.bytes += socket.bufferedAmount - before));
   }
 
   #received(data) {
@@ -214,16 +239,14 @@ export class Hubbub {
         const value = JSON.parse(data);
         events.push(["json", value, data]);
         if (typeof value.type === "string") events.push([`type ${value.type}`, value]);
-      } catch {
-        // text that only looks like JSON
-      }
+      } catch {} // only looks like JSON
     this.#emit(...events);
   }
 
   /** A browser hides why a handshake failed; a GET of the same URL is answered like it. */
   async #ask(signal, url, code, reason) {
     const { fetch, connectTimeoutMs } = this.#options;
-    let stop, waitMs;
+    let stop, waitMs, doubtful;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#end(code, reason), connectTimeoutMs);
     try {
@@ -231,31 +254,34 @@ export class Hubbub {
         credentials: "include",
         cache: "no-store",
         redirect: "manual",
+        referrerPolicy: "origin", // the same origin gets no Origin header
         signal,
       });
-      const { status } = answer;
-      if (status === 401 || status === 403) {
-        const body = await answer.json().catch(() => null);
-        stop = { code: status, reason: `${body?.error ?? `HTTP ${status}`}`, body };
-      } else if (status === 429 || status === 503)
+      const status = answer.status || 300; // a browser hides which redirect it was
+      const body = await answer.json().catch(() => null);
+      reason = status === 426 ? IN_BETWEEN : `${body?.error ?? `HTTP ${status}`}`;
+      if (status < 400 || DOUBTFUL.includes(status)) doubtful = this.#doubtful + 1;
+      if (doubtful ? doubtful >= this.#maxDoubtful : status < 500 && !TEMPORARY.includes(status))
+        stop = { code: status, reason, body };
+      if (status === 429 || status === 503)
         waitMs = retryAfterMs(answer.headers.get("retry-after"));
-    } catch {
-      // no network, no CORS, or no fetch: nothing was learnt
-    }
-    if (!signal.aborted) this.#end(code, reason, stop, waitMs);
+    } catch {} // no network, no CORS, or no fetch: nothing was learnt
+    if (!signal.aborted) this.#end(code, reason, stop, waitMs, doubtful);
   }
 
   /** The one way out of an attempt, a connection or a wait. */
-  #end(code, reason, stop = null, waitMs = 0) {
+  #end(code, reason, stop = null, waitMs = 0, doubtful = 0) {
     const { fixedDelayMs, maxDelayMs, minDelayMs, stableMs } = this.#options;
-    const opened = this.#state === "open";
+    const before = this.#state;
+    const opened = before === "open";
     const events = [];
+    this.#doubtful = doubtful;
     clearTimeout(this.#timer);
     this.#run.abort();
     this.#socket?.close();
     this.#socket = null;
     if (opened && !shouldComeBack(code)) stop ??= { code, reason, body: null };
-    if (this.#state !== "waiting")
+    if (opened || before === "connecting")
       events.push(["close", { code, reason, opened, comesBack: !stop }]);
     if (stop) {
       for (const name of WAKE_EVENTS) globalThis.removeEventListener?.(name, this.#wake);
@@ -271,7 +297,8 @@ export class Hubbub {
       this.#delayMs = Math.round(waitMs + delay);
       this.#timer = setTimeout(() => this.#attempt(), this.#delayMs);
     }
-    events.push(this.#become(stop ? "closed" : "waiting"));
+    const state = this.#become(stop ? "closed" : "waiting");
+    if (before !== this.#state) events.push(state);
     if (stop) events.push(["stop", stop]);
     this.#emit(...events);
   }
@@ -286,7 +313,7 @@ export class Hubbub {
     const { maxQueue, maxQueueBytes } = this.#options;
     const { size } = new Blob([data]);
     if (maxQueue < 1 || size > maxQueueBytes) return false;
-    this.#queue.push([snapshot(data), size]);
+    this.#queue.push([data, size]);
     this.#queuedBytes += size;
     let dropped = 0;
     for (; this.#queue.length > maxQueue || this.#queuedBytes > maxQueueBytes; dropped++)
@@ -296,9 +323,7 @@ export class Hubbub {
   }
 
   #dequeue() {
-    const [data, size] = this.#queue.shift();
-    this.#queuedBytes -= size;
-    return data;
+    this.#queuedBytes -= this.#queue.shift()[1];
   }
 
   #listen(key, listener) {
