@@ -163,6 +163,34 @@ async def test_s15_an_origin_passes_or_not(
                 assert await take(client, 1) == ["hello"]
 
 
+@pytest.mark.parametrize(
+    ("origins", "pass_", "refused"),
+    [
+        (
+            ("http://localhost:*", "https://bücher.example:443"),
+            ["http://localhost:5173", "http://LOCALHOST", "https://xn--bcher-kva.example"],
+            ["https://localhost:5173", "http://localhost.evil.example:1", "null"],
+        ),
+        (("null", "http://[0:0::1]:80"), ["null", "http://[::1]"], ["file://", "http://[::2]"]),
+        (("file://",), ["file://"], ["null"]),
+    ],
+)
+async def test_fault_15_what_the_setting_names_may_connect(
+    native: bool, origins: tuple[str, ...], pass_: list[str], refused: list[str]
+) -> None:
+    hub = Hub(origins=origins)
+    async with serve(hub, native=native) as server:
+        for origin in refused:
+            assert (await refusal(server, Origin=origin)).body["code"] == "origin_refused", origin
+        assert nobody_came(hub, origin_refused=len(refused))
+        for origin in pass_:
+            async with server.connect(additional_headers={"Origin": origin}) as client:
+                await client.send("hello")
+                assert await take(client, 1) == ["hello"]
+            answer = await get(server, Origin=origin)
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+
+
 async def test_s15_the_refusal_names_the_origin(native: bool) -> None:
     hub = Hub()
     async with serve(hub, native=native) as server:

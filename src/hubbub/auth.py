@@ -6,14 +6,20 @@ What must not live here: the handler itself, HTTP responses. Called by the endpo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from .errors import Refused
 from .limits import is_client_id, printable
 from .model import Handshake, Identity
-from .settings import SAME_ORIGIN
-
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+from .origins import (
+    ANY,
+    OPAQUE,
+    SAME_ORIGIN,
+    WEB_SCHEMES,
+    Origin,
+    read_host,
+    read_origin,
+    read_pattern,
+)
 
 
 def check_origin(origins: Sequence[str], handshake: Handshake) -> None:
@@ -22,17 +28,10 @@ def check_origin(origins: Sequence[str], handshake: Handshake) -> None:
     A request without an Origin header is no browser and passes: the header protects users whose
     browser is made to connect by a foreign page (RFC 6455 section 10.2), nothing else.
     """
-    origin = handshake.origin
-    if origin is None or "*" in origins:
+    text = handshake.origin
+    if text is None or ANY in origins or _is_allowed(origins, text, handshake.host):
         return
-    lowered = origin.lower().rstrip("/")
-    for allowed in origins:
-        if allowed == SAME_ORIGIN:
-            if is_same_origin(lowered, handshake.host):
-                return
-        elif lowered == allowed or _matches_wildcard(lowered, allowed):
-            return
-    shown = printable(origin)
+    shown = printable(text)
     raise Refused(
         403,
         "origin_refused",
@@ -41,31 +40,28 @@ def check_origin(origins: Sequence[str], handshake: Handshake) -> None:
     )
 
 
+def _is_allowed(origins: Sequence[str], text: str, host: str | None) -> bool:
+    if text == OPAQUE:
+        return OPAQUE in origins
+    origin = read_origin(text)
+    if origin is None:
+        return False
+    patterns = map(read_pattern, origins)
+    return any(isinstance(pattern, Origin) and pattern.covers(origin) for pattern in patterns) or (
+        SAME_ORIGIN in origins and is_same_origin(text, host)
+    )
+
+
 def is_same_origin(origin: str, host: str | None) -> bool:
-    """Tell whether `origin` names the same host and port as the Host header.
+    """Tell whether the header `origin` names the same host and port as the Host header.
 
     The scheme is not compared: behind a proxy that ends TLS the server sees http and the page
     says https. A port that is the default of the origin's scheme may be absent on either side.
     """
-    if host is None:
+    theirs = read_origin(origin)
+    if theirs is None or host is None or theirs.scheme not in WEB_SCHEMES:
         return False
-    try:
-        ours, theirs = urlsplit(f"//{host.lower()}"), urlsplit(origin)
-        default = _DEFAULT_PORTS.get(theirs.scheme)
-        if default is None or theirs.hostname is None:
-            return False
-        same_port = (ours.port or default) == (theirs.port or default)
-        return ours.hostname == theirs.hostname and same_port
-    except ValueError:
-        return False
-
-
-def _matches_wildcard(origin: str, allowed: str) -> bool:
-    scheme, separator, host = allowed.partition("://*.")
-    if not separator or not origin.startswith(f"{scheme}://"):
-        return False
-    subdomain = origin.removeprefix(f"{scheme}://")
-    return subdomain.endswith(f".{host}") and len(subdomain) > len(host) + 1
+    return read_host(host, theirs.scheme) == theirs
 
 
 def to_identity(answer: object) -> Identity:

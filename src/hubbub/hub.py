@@ -336,7 +336,7 @@ class Hub(Registry):
     def _cors(self, handshake: Handshake, *, to_anyone: bool = False) -> dict[str, str]:
         """Let a page of an allowed foreign origin read the answer, or of any."""
         origin = handshake.origin
-        if origin is None or is_same_origin(origin.lower(), handshake.host):
+        if origin is None or is_same_origin(origin, handshake.host):
             return {}
         try:
             check_origin(self.settings.origins, handshake)

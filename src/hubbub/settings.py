@@ -1,7 +1,8 @@
 """Settings: every number and switch of a hub, written once.
 
 The environment, the command line, `docs/settings.md` and `hubbub check` are generated from the
-fields of this one class. What must not live here: defaults hidden elsewhere. Imports only `errors`.
+fields of this one class. What must not live here: defaults hidden elsewhere, the grammar of origins
+(`origins`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from .errors import SettingsError
+from .origins import SAME_ORIGIN, read_pattern
 
 ENV_PREFIX = "HUBBUB_"
 SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
 SLOW_POLICIES: tuple[SlowPolicy, ...] = get_args(SlowPolicy)
-SAME_ORIGIN = "same-origin"
 
 _SIZE_SUFFIXES = {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2}
 _TRUE = {"1", "true", "yes", "on"}
@@ -107,8 +108,9 @@ class Settings:
         (SAME_ORIGIN,),
         "origins",
         "Origins whose pages may connect: 'same-origin', 'https://example.com', "
-        "'https://*.example.com', or '*' for any. Requests without an Origin header are no "
-        "browsers and pass.",
+        "'https://*.example.com' (all subdomains), 'http://localhost:*' (any port), 'null' (pages "
+        "without an origin: local files, and sandboxed frames of any page), or '*' for any. "
+        "Requests without an Origin header are no browsers and pass.",
     )
     max_clients: int | None = _setting(
         None,
@@ -426,22 +428,20 @@ def _checked_strings(row: Row, value: Any, source: str) -> tuple[str, ...]:
         strings = tuple(items)
     except TypeError:
         raise SettingsError(row.name, value, "must be a list of origins", source=source) from None
-    for item in strings:
-        if not isinstance(item, str) or not _is_origin(item):
-            expected = (
-                "must be origins such as https://example.com or https://*.example.com, "
-                f"'{SAME_ORIGIN}' or '*'"
-            )
-            raise SettingsError(row.name, item, expected, source=source)
-    return tuple(item.lower().rstrip("/") for item in strings)
+    return tuple(_checked_origin(row, item, source) for item in strings)
 
 
-def _is_origin(text: str) -> bool:
-    if text in ("*", SAME_ORIGIN, "null"):
-        return True
-    scheme, separator, rest = text.rstrip("/").partition("://")
-    host = rest.removeprefix("*.")
-    return bool(separator and scheme and host) and not set(host) & set("/ ,*?#@")
+def _checked_origin(row: Row, item: Any, source: str) -> str:
+    try:
+        if not isinstance(item, str):
+            raise ValueError(f"is no str but {type(item).__name__}")
+        return str(read_pattern(item))
+    except ValueError as error:
+        expected = (
+            "must be origins such as https://example.com or https://*.example.com, "
+            f"'{SAME_ORIGIN}', 'null' or '*'; this one {error}"
+        )
+        raise SettingsError(row.name, item, expected, source=source) from None
 
 
 assert all(spec.default is not MISSING for spec in fields(Settings))
