@@ -197,6 +197,29 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert os.environ["HUBBUB_MAX_CLIENTS"] == "none"
 
 
+def test_fault_16_an_empty_flag_is_one_that_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_MAX_CLIENTS", "5")
+    settings = apply_settings({"max_clients": "", "max_message_bytes": " "})
+    assert (settings.max_clients, settings.max_message_bytes) == (5, 512)
+    assert os.environ["HUBBUB_MAX_CLIENTS"] == "5"
+    assert "HUBBUB_MAX_MESSAGE_BYTES" not in os.environ
+
+
+def test_fault_16_a_server_starts_in_kubernetes(tmp_path: Path) -> None:
+    (tmp_path / "reporting.py").write_text(REPORTING_APP)
+    environ = {
+        "HUBBUB_PORT": "tcp://10.0.0.1:80",
+        "HUBBUB_SERVICE_HOST": "10.0.0.1",
+        "HUBBUB_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "HUBBUB_MAX_MESSAGE_BYTES": "",
+        "WEB_CONCURRENCY": "",
+    }
+    with serving("serve", "reporting", cwd=tmp_path, env=environ) as (server, address):
+        assert json.loads(get(address))["max_message_bytes"] == 512
+        server.interrupt()
+        assert server.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "expected"),
     [

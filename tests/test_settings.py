@@ -80,6 +80,61 @@ def test_an_unknown_name_that_is_near_nothing_gets_no_hint() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load({"HUBBUB_ZZZ": "1"})
     assert "did you mean" not in str(caught.value)
+    assert "a variable of your own must not begin with HUBBUB_" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("text", ["", " \t"])
+def test_fault_16_an_empty_variable_is_one_that_is_not_set(name: str, text: str) -> None:
+    settings = Settings.load({ROWS[name].env: text})
+    assert getattr(settings, name) == ROWS[name].default
+    assert settings.source(name) == "default"
+
+
+KUBERNETES = {
+    "HUBBUB_SERVICE_HOST": "10.0.0.1",
+    "HUBBUB_SERVICE_PORT": "80",
+    "HUBBUB_SERVICE_PORT_HTTP": "80",
+    "HUBBUB_PORT": "tcp://10.0.0.1:80",
+    "HUBBUB_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "HUBBUB_PORT_80_TCP_PROTO": "tcp",
+    "HUBBUB_PORT_80_TCP_PORT": "80",
+    "HUBBUB_PORT_80_TCP_ADDR": "10.0.0.1",
+    "HUBBUB_PORT_53_UDP": "udp://10.0.0.1:53",
+    "HUBBUB_WEB_2_SERVICE_HOST": "10.0.0.2",
+    "HUBBUB_WEB_2_PORT": "tcp://10.0.0.2:80",
+    "HUBBUB_MAX_CLIENTS_PORT_80_TCP_ADDR": "10.0.0.3",
+    # What links between Docker containers add.
+    "HUBBUB_NAME": "/app/hubbub",
+    "HUBBUB_ENV_PATH": "/usr/bin",
+}
+"""What Kubernetes puts into a container beside services "hubbub", "hubbub-web-2" and another."""
+
+
+@pytest.mark.parametrize("variable", KUBERNETES)
+def test_fault_16_variables_that_kubernetes_makes_say_nothing(variable: str) -> None:
+    assert Settings.load({variable: KUBERNETES[variable]}) == Settings()
+
+
+def test_fault_16_settings_beside_those_of_kubernetes_count() -> None:
+    assert Settings.load({**KUBERNETES, "HUBBUB_MAX_CLIENTS": "5"}).max_clients == 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("HUBBUB_PORT", "8000", "no such setting"),
+        ("HUBBUB_NAME", "hub", "no such setting"),
+        ("HUBBUB_PORTS", "tcp://10.0.0.1:80", "no such setting"),
+        ("HUBBUB_MAX_CLIENTS_", "5", "did you mean HUBBUB_MAX_CLIENTS?"),
+        ("HUBBUB_PONG_TIMEOUT", "5", "did you mean HUBBUB_PONG_TIMEOUT_S?"),
+    ],
+)
+def test_fault_16_a_misspelled_setting_is_still_told(variable: str, text: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({**KUBERNETES, variable: text})
+    assert caught.value.field == variable
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +145,6 @@ def test_an_unknown_name_that_is_near_nothing_gets_no_hint() -> None:
         ("max_message_bytes", "1.5 kb", 1500),
         ("max_message_bytes", "2mb", 2_000_000),
         ("max_message_bytes", "none", None),
-        ("max_message_bytes", "", None),
         ("outbox_max_bytes", "1GiB", 1024**3),
         ("write_timeout_s", " 2.5 ", 2.5),
         ("write_timeout_s", "None", None),
@@ -115,6 +169,7 @@ def test_text_is_read_as_people_write_it(name: str, text: str, value: Any) -> No
         ("max_message_bytes", "infMiB", "must be a whole number of bytes, or none (no limit)"),
         ("max_message_bytes", "nanKiB", "must be a whole number of bytes, or none (no limit)"),
         ("max_message_bytes", "0", "at least 1"),
+        ("max_clients", "null pointer", "must be a whole number of clients, or none"),
         ("max_clients", "1.5", "must be a whole number of clients"),
         ("pong_timeout_s", "soon", "must be a number of seconds"),
         ("pong_timeout_s", "none", "must be a number of seconds"),

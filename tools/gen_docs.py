@@ -29,6 +29,12 @@ A wrong value, an unknown name and an unknown variable that begins with `HUBBUB_
 start: the message names the field, the value, the unit and the nearest right name. `hubbub check`
 prints the settings in force and where each came from.
 
+A variable or an option that is empty counts as not given: `HUBBUB_MAX_MESSAGE_BYTES=` leaves the
+default in force. Variables that Kubernetes makes for a service whose name begins with `hubbub`
+(`HUBBUB_SERVICE_HOST`, `HUBBUB_PORT=tcp://10.0.0.1:80` and their like), and those of links between
+Docker containers, say nothing about a setting and are passed over. A variable of your own needs a
+name that begins otherwise.
+
 Sizes may be written with a suffix in the environment and on the command line: `64KiB`, `1MiB`,
 `2MB`. Where *none* has a meaning, write `none`.
 

@@ -58,7 +58,7 @@ class Serving:
     @property
     def process_count(self) -> int:
         """How many processes serve, as uvicorn counts them."""
-        text = os.environ.get("WEB_CONCURRENCY", "1")
+        text = os.environ.get("WEB_CONCURRENCY", "").strip() or "1"
         if self.workers is None and not text.isdecimal():
             raise click.ClickException(f"WEB_CONCURRENCY={text!r}: must be a number of processes")
         return self.workers or int(text)
@@ -78,9 +78,10 @@ def settings_flags(function: F) -> F:
 def apply_settings(given: dict[str, str | None]) -> Settings:
     """Put the flags into the environment, where the application and all workers find them.
 
+    One that is empty counts as not given, as an empty variable does.
     Returns the settings that follow; raises `SettingsError` that names the flag.
     """
-    flags = {_SETTINGS[name].env: text for name, text in given.items() if text is not None}
+    flags = {_SETTINGS[name].env: text for name, text in given.items() if text and text.strip()}
     try:
         settings = Settings.load({**os.environ, **flags})
     except SettingsError as error:
@@ -261,7 +262,7 @@ def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
         lifespan="auto",
         reload=serving.reload,
         reload_dirs=[serving.folder] if serving.reload else None,
-        workers=serving.workers,
+        workers=serving.process_count,
         ssl_certfile=serving.ssl_certfile,
         ssl_keyfile=serving.ssl_keyfile,
         proxy_headers=serving.proxy_headers,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 import sys
 import types
 import typing
@@ -23,6 +24,16 @@ from .origins import SAME_ORIGIN, read_pattern
 ENV_PREFIX = "HUBBUB_"
 SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
 SLOW_POLICIES: tuple[SlowPolicy, ...] = get_args(SlowPolicy)
+
+_PLACED_BY_OTHERS = re.compile(
+    r"HUBBUB_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?"
+    r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?|ENV_.+)=.*"
+    r"|HUBBUB_(?:[A-Z0-9_]+_)?PORT=(?:tcp|udp|sctp)://.*"
+    r"|HUBBUB_(?:[A-Z0-9_]+_)?NAME=/.*",
+    re.DOTALL,
+)
+"""What Kubernetes puts into every container for a service whose name begins with "hubbub", and what
+links between Docker containers do: `HUBBUB_SERVICE_HOST`, `HUBBUB_PORT=tcp://10.0.0.1:80`."""
 
 _SIZE_SUFFIXES = {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2}
 _TRUE = {"1", "true", "yes", "on"}
@@ -41,8 +52,8 @@ def _setting(
 class Settings:
     """What a hub is told at its start; nobody changes it afterwards.
 
-    Precedence: keyword, then environment (`HUBBUB_` and the name in capitals), then default.
-    `Settings(...)` takes keywords only; `Settings.load(...)` reads the environment too. Both raise
+    Precedence: keyword, then environment (`HUBBUB_` and the name in capitals), then default. A
+    variable that is empty counts as not set. `Settings(...)` takes keywords only; `Settings.load(...)` reads the environment too. Both raise
     `SettingsError` for an unknown or impossible value.
     """
 
@@ -310,7 +321,7 @@ def parse(name: str, text: str, *, source: str) -> Any:
     """Read a setting from text, as the environment and the command line give it."""
     row = _row(name)
     text = text.strip()
-    if row.none is not None and text.lower() in ("none", "null", ""):
+    if row.none is not None and text.lower() in ("none", "null"):
         return None
     if row.choices:
         return text
@@ -362,22 +373,30 @@ def _from_environment(
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for variable in sorted(environ):
-        if not variable.startswith(ENV_PREFIX):
+        if not _is_ours(variable, environ[variable]):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if name not in known:
-            near = _near(name, known)
-            raise SettingsError(
-                variable,
-                environ[variable],
-                "no such setting",
-                source="environment",
-                nearest=None if near is None else ENV_PREFIX + near.upper(),
-            )
+            raise _unknown_variable(variable, environ[variable], _near(name, known))
         source = f"environment, {variable}"
         values[name] = parse(name, environ[variable], source=source)
         sources[name] = source
     return values, sources
+
+
+def _is_ours(variable: str, text: str) -> bool:
+    """Tell whether a variable says something about a setting. An empty one is as good as none."""
+    if not variable.startswith(ENV_PREFIX) or not text.strip():
+        return False
+    return not _PLACED_BY_OTHERS.fullmatch(f"{variable}={text}")
+
+
+def _unknown_variable(variable: str, text: str, near: str | None) -> SettingsError:
+    expected = "no such setting"
+    if near is None:
+        expected += f"; a variable of your own must not begin with {ENV_PREFIX}"
+    nearest = None if near is None else ENV_PREFIX + near.upper()
+    return SettingsError(variable, text, expected, source="environment", nearest=nearest)
 
 
 def _near(name: str, known: Mapping[str, object]) -> str | None:
