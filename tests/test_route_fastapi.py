@@ -506,3 +506,92 @@ def test_a_router_does_not_hide_a_broken_dependency() -> None:
     for attempt in attempts:
         with client_of(Hub()) as web, pytest.raises(LookupError, match="no database"):
             attempt(web)
+
+
+# Several hubs
+
+FIRST, SECOND = Hub(), Hub()
+SecondDep = Annotated[Hub, Depends(lambda: SECOND)]
+
+
+def include_routers(app: FastAPI, first: Hub, second: Hub) -> Any:
+    app.include_router(first.router("/first"))
+    app.include_router(second.router("/second"))
+    return app
+
+
+def nest_routers(app: FastAPI, first: Hub, second: Hub) -> Any:
+    outer = APIRouter(prefix="/deep")
+    outer.include_router(second.router("/second"))
+    app.include_router(first.router("/first"))
+    app.include_router(outer)
+    return app
+
+
+def mount_twice(app: FastAPI, first: Hub, second: Hub) -> Any:
+    return first.mount(second.mount(app, "/second"), "/first")
+
+
+def mount_and_include(app: FastAPI, first: Hub, second: Hub) -> Any:
+    app.include_router(second.router("/second"))
+    return first.mount(app, "/first")
+
+
+@pytest.mark.parametrize(
+    "join",
+    [include_routers, nest_routers, mount_twice, mount_and_include],
+    ids=lambda f: f.__name__,
+)
+def test_fault_17_hub_dep_does_not_choose_between_two_hubs(
+    join: Callable[[FastAPI, Hub, Hub], Any],
+) -> None:
+    app = FastAPI()
+
+    @app.get("/any")
+    def take_any(hub: HubDep) -> int:
+        raise AssertionError("the hub was chosen")
+
+    @app.get("/second-hub")
+    def take_second(hub: SecondDep) -> bool:
+        return hub is SECOND
+
+    with TestClient(join(app, FIRST, SECOND)) as web:
+        with pytest.raises(RuntimeError, match="has 2 hubs, and HubDep cannot know") as caught:
+            web.get("/any")
+        assert "Depends(lambda: chat)" in str(caught.value)
+        assert web.get("/second-hub").json() is True
+        assert FIRST.is_running
+        assert SECOND.is_running
+
+
+def test_one_hub_at_two_places_is_one_hub() -> None:
+    hub = Hub()
+    app = FastAPI()
+    include_routers(app, hub, hub)
+
+    @app.get("/it")
+    def take(it: HubDep) -> bool:
+        return it is hub
+
+    with TestClient(app) as web:
+        assert web.get("/it").json() is True
+
+
+def test_what_an_application_calls_its_hub_may_be_something_else() -> None:
+    hub = Hub()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        yield {"hub": "of a wheel"}
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/it")
+    def take(it: HubDep) -> bool:
+        return it is hub
+
+    with TestClient(app) as web, pytest.raises(HubNotRunning, match="is of the type str"):
+        web.get("/it")
+    app.include_router(hub.router())
+    with TestClient(app) as web:
+        assert web.get("/it").json() is True

@@ -21,6 +21,7 @@ from .auth import check_expiry, check_origin, is_same_origin, to_identity
 from .errors import BrokerError, HubNotRunning, MissingExtra, Refused
 from .limits import printable, scrub_query
 from .model import Handshake, Identity
+from .mount import Mounted, state_of
 from .registry import Registry
 from .transport_asgi import PortableTransport
 
@@ -127,7 +128,7 @@ class Hub(Registry):
         """
         await self.start()
         try:
-            yield {"hub": self}
+            yield state_of(self)
         finally:
             await self.stop()
 
@@ -152,8 +153,6 @@ class Hub(Registry):
 
     def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
         """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
-        from .mount import Mounted
-
         return Mounted(self, app, path)
 
     async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
@@ -364,7 +363,7 @@ class Hub(Registry):
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         if "state" in scope:
-            scope["state"]["hub"] = self
+            scope["state"].update(state_of(self))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +18,22 @@ logger = logging.getLogger("hubbub")
 
 _LAST_STEP_S = 1.0
 """How long an application may still run after it said that its lifespan is over."""
+
+_OWN_NAME = "hubbub "
+
+
+def state_of(hub: Hub) -> dict[str, Any]:
+    """Return what a hub puts into the state of the requests of its application.
+
+    `hub` is what an application asks for. The other name is this hub's alone: where two hubs share
+    an application only one of them can be `hub`, and frameworks do not say which.
+    """
+    return {"hub": hub, f"{_OWN_NAME}{id(hub):x}": hub}
+
+
+def hubs_of(state: Mapping[str, Any]) -> list[Hub]:
+    """Return all hubs that have put themselves into the state of a request."""
+    return [hub for name, hub in state.items() if name.startswith(_OWN_NAME)]
 
 
 class Mounted:
@@ -41,7 +57,7 @@ class Mounted:
         elif self._is_ours(scope):
             await self.hub(scope, receive, send)
         else:
-            scope.setdefault("state", {})["hub"] = self.hub
+            scope.setdefault("state", {}).update(state_of(self.hub))
             await self.app(scope, receive, send)
 
     def _is_ours(self, scope: Scope) -> bool:
@@ -66,7 +82,7 @@ class Mounted:
             await send({"type": "lifespan.startup.failed", "message": failure})
             return
         if "state" in scope:
-            scope["state"]["hub"] = self.hub
+            scope["state"].update(state_of(self.hub))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.hub.stop()

@@ -15,6 +15,7 @@ from fastapi.requests import HTTPConnection
 from starlette.routing import Route
 
 from .errors import HubNotRunning, Refused
+from .mount import hubs_of
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -92,19 +93,32 @@ class _Explanation:
 
 
 def get_hub(connection: HTTPConnection) -> Registry:
-    """Return the hub that the application's lifespan put into the request's state."""
-    hub = getattr(connection.state, "hub", None)
-    if hub is None:
-        raise HubNotRunning(
-            "this request has no hub: include hub.router(…) in the application, or use "
-            "lifespan=hub.lifespan"
+    """Return the hub that the application's lifespan put into the request's state.
+
+    Raises `HubNotRunning` where there is none, and `RuntimeError` where there are several: a type
+    cannot say which of them is meant.
+    """
+    state = connection.scope.get("state") or {}
+    hubs = hubs_of(state)
+    if len(hubs) > 1:
+        raise RuntimeError(
+            f"this application has {len(hubs)} hubs, and HubDep cannot know which one is meant: "
+            "use the hub itself (chat.broadcast(…)), or a dependency of your own: "
+            "ChatDep = Annotated[Hub, Depends(lambda: chat)]"
         )
-    assert isinstance(hub, Registry)
-    return hub
+    hub = hubs[0] if hubs else state.get("hub")
+    if isinstance(hub, Registry):
+        return hub
+    found = "" if hub is None else f" (request.state.hub is of the type {type(hub).__name__})"
+    raise HubNotRunning(
+        f"this request has no hub{found}: include hub.router(…) in the application, or use "
+        "lifespan=hub.lifespan"
+    )
 
 
 if TYPE_CHECKING:
     HubDep = Annotated[Hub, Depends(get_hub)]
 else:
     HubDep = Annotated[Registry, Depends(get_hub)]
-"""A parameter of this type gets the hub in any FastAPI route: `def f(hub: HubDep)`."""
+"""A parameter of this type gets the application's hub in any FastAPI route: `def f(hub: HubDep)`.
+See `get_hub` for an application that has several."""
