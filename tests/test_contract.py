@@ -278,6 +278,60 @@ async def test_s13_the_defaults_are_those_of_dmmvc() -> None:
     assert settings.outbox_max_entries == 256
 
 
+@pytest.mark.parametrize("pieces", [["x" * 101], ["x" * 60, "x" * 60]], ids=["whole", "pieces"])
+async def test_fault_18_a_message_over_the_limit_is_told_which_setting_says_so(
+    way: str, pieces: list[str]
+) -> None:
+    hub = Hub(max_message_bytes=100)
+    async with venue(hub, way) as here:
+        one = await here.join()
+        await one.send(pieces if len(pieces) > 1 else pieces[0])
+        with pytest.raises(ConnectionClosed) as caught:
+            await take(one, 1)
+        assert caught.value.rcvd is not None
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (
+            1009,
+            "the message is larger than max_message_bytes, which is 100",
+        )
+
+
+async def test_fault_18_an_unknown_type_is_named(way: str) -> None:
+    hub = Hub()
+    hub.on("say")(lambda client, message: None)
+    async with venue(hub, way) as here:
+        one = await here.join()
+        for message in ('{"type": "sya\\u202e\\n"}', '{"type": 5}', "sya"):
+            await one.send(message)
+        answers = [json.loads(text) for text in await take(one, 3)]
+    assert {answer["code"] for answer in answers} == {"unknown_type"}
+    assert [answer["message"] for answer in answers] == [
+        "no handler takes messages of the type 'sya\ufffd\ufffd'",
+        'a JSON object with a "type" was expected',
+        'a JSON object with a "type" was expected',
+    ]
+
+
+async def test_fault_18_an_error_of_pydantic_is_one_line_without_the_value(way: str) -> None:
+    hub = Hub()
+
+    @hub.on("model")
+    def take_model(client: Client, message: Model) -> None: ...
+
+    @hub.validate
+    def check(client: Client, message: object) -> None:
+        Model.model_validate({"name": "hunter2", "tags": "hunter2"})
+
+    async with venue(hub, way) as here:
+        one = await here.join()
+        await one.send('{"type": "model", "name": {"secret": "hunter2"}}')
+        await one.send('{"type": "model", "name": "a"}')
+        answers = [json.loads(text)["message"] for text in await take(one, 2)]
+    assert answers == [
+        "name: Input should be a valid string",
+        "tags: Input should be a valid set",
+    ]
+
+
 async def test_s13_a_message_over_the_limit_closes_with_1009(way: str) -> None:
     hub = Hub(max_message_bytes=100)
     async with venue(hub, way) as here:
@@ -288,7 +342,8 @@ async def test_s13_a_message_over_the_limit_closes_with_1009(way: str) -> None:
         with pytest.raises(ConnectionClosed):
             await take(one, 1)
         assert one.close_code == 1009
-        assert "100" in str(one.close_reason)
+        reason = "the message is larger than max_message_bytes, which is 100"
+        assert one.close_reason == reason
         await until(lambda: len(hub) == 1)
         hub.broadcast("after")
         assert await take(two, 2) == ["x" * 100, "after"]

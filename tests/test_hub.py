@@ -319,6 +319,29 @@ async def test_a_slow_authenticate_handler_is_cut_off(native: bool) -> None:
     assert nobody_came(hub, handshake_timeout=1)
 
 
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+async def test_fault_18_a_timeout_of_the_application_s_own_is_not_the_handshake_s(
+    native: bool, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub(handshake_timeout_s=60)
+
+    def ask_database(handshake: Handshake) -> str:
+        raise TimeoutError("the database did not answer")
+
+    async def ask_database_later(handshake: Handshake) -> str:
+        async with asyncio.timeout(0):
+            await asyncio.sleep(60)
+        return ""
+
+    hub.authenticate(ask_database_later if is_async else ask_database)
+    async with serve(hub, native=native) as server:
+        answer = await refusal(server)
+    assert (answer.status, answer.body["code"]) == (500, "internal_error")
+    assert nobody_came(hub, internal_error=1)
+    assert "the authenticate handler failed" in caplog.text
+    assert "TimeoutError" in caplog.text
+
+
 async def test_an_identity_becomes_the_client(native: bool) -> None:
     hub = Hub()
 

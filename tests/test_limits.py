@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any, Literal
+
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +19,11 @@ from hubbub.limits import (
     TurnBudget,
     check_room_name,
     escaped,
+    explain,
     is_client_id,
     printable,
     scrub_query,
+    too_big,
 )
 
 
@@ -96,6 +102,61 @@ def test_room_names_that_are_not(name: object) -> None:
     assert error.value.code == "bad_room"
 
 
+FORBIDDEN = [
+    (0x00, 0x1F),
+    (0x7F, 0x9F),
+    (0x2028, 0x202E),
+    (0x2066, 0x2069),
+    (0xD800, 0xDFFF),
+]
+"""The first and the last character of each run that no room's name has."""
+
+
+def is_room_name(name: str) -> bool:
+    try:
+        return check_room_name(name) is name
+    except CommandError:
+        return False
+
+
+def test_fault_27_each_character_is_in_a_room_s_name_or_not_by_the_rule() -> None:
+    """All of Unicode, so that the tables of this Python decide nothing."""
+    never = {point for first, last in FORBIDDEN for point in range(first, last + 1)}
+    refused = {point for point in range(sys.maxunicode + 1) if not is_room_name(f"a{chr(point)}")}
+    assert refused == never
+
+
+@pytest.mark.parametrize(("first", "last"), FORBIDDEN)
+def test_fault_27_the_refusal_names_the_character(first: int, last: int) -> None:
+    for point in (first, last):
+        with pytest.raises(CommandError, match=rf"must not hold U\+{point:04X}"):
+            check_room_name(f"room {chr(point)}")
+    assert is_room_name(f"room {chr(last + 1)}")
+    assert first == 0 or is_room_name(f"room {chr(first - 1)}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "10\N{NO-BREAK SPACE}000 m",
+        "\N{FAMILY}\N{ZERO WIDTH JOINER}\N{WOMAN}",
+        "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}",
+        "نامه\N{ZERO WIDTH NON-JOINER}ای",
+        "\N{WAVING BLACK FLAG}\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "co\N{SOFT HYPHEN}op",
+        "\N{IDEOGRAPHIC SPACE}",
+        "\N{ZERO WIDTH NO-BREAK SPACE}",
+        "שלום\N{RIGHT-TO-LEFT MARK}",
+        "\U0001fae9",  # Unicode 16: Python 3.13 does not know it
+        "\U000effff",
+        "\ue000",
+        " ",
+    ],
+)
+def test_fault_27_names_that_people_write_are_allowed(name: str) -> None:
+    assert check_room_name(name) is name
+
+
 @pytest.mark.parametrize("text", ["a", "user-1", "a.b:c@d+e_f", "9" * MAX_CLIENT_ID_LENGTH])
 def test_client_ids_that_are_allowed(text: str) -> None:
     assert is_client_id(text)
@@ -124,6 +185,61 @@ def test_escaped_is_one_printable_line_that_says_it_all(text: str) -> None:
     line = escaped(text)
     assert line.isprintable()
     assert line == text or len(line) > len(text)
+
+
+class Order(pydantic.BaseModel):
+    amount: int
+    token: Literal["a", "b"] = "a"
+
+
+class Basket(pydantic.BaseModel):
+    orders: list[Order]
+    kind: str
+
+
+class Strange(ValueError):
+    """An error that only looks like one of pydantic's."""
+
+    def errors(self) -> list[str]:
+        return []
+
+
+def invalid(model: type[pydantic.BaseModel], data: Any) -> pydantic.ValidationError:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        model.model_validate(data)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (invalid(Order, {"amount": "hunter2"}), "amount: Input should be a valid integer"),
+        (invalid(Order, {"amount": 1, "token": "hunter2"}), "token: Input should be 'a' or 'b'"),
+        (
+            invalid(Basket, {"orders": [{"amount": 1}, {"amount": "hunter2"}]}),
+            "orders.1.amount: Input should be a valid integer",
+        ),
+        (invalid(Basket, "hunter2"), "Input should be a valid dictionary"),
+        (ValueError("one\ntwo"), "one\ufffdtwo"),
+        (ValueError(), "the message was refused"),
+        (Strange("strange"), "strange"),
+        (ValueError("x" * 300), "x" * 200 + "…"),
+    ],
+)
+def test_fault_18_what_is_wrong_with_a_message_is_one_line(error: Exception, text: str) -> None:
+    line = explain(error)
+    assert line.startswith(text)
+    assert line.isprintable()
+    assert "hunter2" not in line
+    assert "http" not in line
+
+
+def test_fault_18_the_first_of_several_faults_and_how_many_follow() -> None:
+    assert explain(invalid(Basket, {})) == "orders: Field required (and 1 more)"
+
+
+def test_fault_18_what_is_too_big_says_which_setting_says_so() -> None:
+    assert too_big(512) == "the message is larger than max_message_bytes, which is 512"
 
 
 @given(st.binary())

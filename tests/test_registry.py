@@ -6,9 +6,10 @@ import asyncio
 import logging
 import threading
 import time
+import tracemalloc
 from asyncio import Future
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -440,12 +441,181 @@ async def test_s02_broadcast_takes_text_binary_and_anything_json() -> None:
     await hub.stop()
 
 
+class Wrong(NamedTuple):
+    """A call with a wrong argument, the error that is owed, and what it must say."""
+
+    call: Callable[[Hub, Client], Any]
+    error: type[Exception]
+    words: str
+
+
+def wrong(*arguments: Any, **keywords: Any) -> Any:
+    """Return an argument that a type checker would refuse."""
+    return cast(Any, arguments[0])
+
+
+ID: Any = "an id"
+NONE: Any = None
+FIVE: Any = 5
+
+WRONG = {
+    "Hub(path)": Wrong(lambda h, c: Hub(ID), TypeError, 'hub.router("/ws")'),
+    "Hub(dict)": Wrong(lambda h, c: Hub(wrong({})), TypeError, "a Settings object, not {}"),
+    "Hub(broker=url)": Wrong(lambda h, c: Hub(broker=ID), TypeError, "such as MemoryBroker()"),
+    "Hub(broker=class)": Wrong(
+        lambda h, c: Hub(broker=wrong(MemoryBroker)), TypeError, "such as MemoryBroker()"
+    ),
+    "Hub(slow_policies=name)": Wrong(
+        lambda h, c: Hub(slow_policies=ID), SettingsError, "a policy for each name"
+    ),
+    "Hub(slow_policies=number)": Wrong(
+        lambda h, c: Hub(slow_policies={FIVE: "latest"}), SettingsError, "a name, or a prefix"
+    ),
+    "mount(path)": Wrong(lambda h, c: h.mount(ID), TypeError, "an ASGI application and a path"),
+    "mount(path=5)": Wrong(lambda h, c: h.mount(h, FIVE), ValueError, "begins with a slash"),
+    "broadcast(object)": Wrong(lambda h, c: h.broadcast(object()), TypeError, "cannot send a"),
+    "broadcast(exclude=id)": Wrong(
+        lambda h, c: h.broadcast("x", exclude=ID), TypeError, "exclude must be a Client or None"
+    ),
+    "broadcast(exclude=[])": Wrong(
+        lambda h, c: h.broadcast("x", exclude=wrong([])), TypeError, "not list; hub.client(id)"
+    ),
+    "publish(None)": Wrong(lambda h, c: h.publish(NONE, "x"), CommandError, "not NoneType"),
+    "publish(exclude=id)": Wrong(
+        lambda h, c: h.publish("red", "x", exclude=ID), TypeError, "exclude must be a Client"
+    ),
+    "room(None)": Wrong(lambda h, c: h.room(NONE), CommandError, "a string, not NoneType"),
+    "room.broadcast(exclude=id)": Wrong(
+        lambda h, c: h.room("red").broadcast("x", exclude=ID), TypeError, "exclude must be"
+    ),
+    "room.publish(exclude=id)": Wrong(
+        lambda h, c: h.room("red").publish("x", exclude=ID), TypeError, "exclude must be"
+    ),
+    "everybody.publish(exclude=id)": Wrong(
+        lambda h, c: h.everybody.publish("x", exclude=ID), TypeError, "exclude must be"
+    ),
+    "user.broadcast(exclude=id)": Wrong(
+        lambda h, c: h.to_user("ann").broadcast("x", exclude=ID), TypeError, "exclude must be"
+    ),
+    "user.send(object)": Wrong(
+        lambda h, c: h.to_user("ann").send(object()), TypeError, "cannot send a object"
+    ),
+    "to_user(None)": Wrong(lambda h, c: h.to_user(NONE), TypeError, "a str, not NoneType"),
+    "to_user(number)": Wrong(lambda h, c: h.to_user(FIVE), TypeError, "write str(key)"),
+    "clients_of(None)": Wrong(lambda h, c: h.clients_of(NONE), TypeError, "a str, not NoneType"),
+    "client(5)": Wrong(lambda h, c: h.client(FIVE), TypeError, "a client's id is a str, not int"),
+    "client(None)": Wrong(lambda h, c: h.client(NONE), TypeError, "is a str, not NoneType"),
+    "disconnect(None)": Wrong(lambda h, c: h.disconnect(NONE), TypeError, "not NoneType"),
+    "disconnect(code=text)": Wrong(
+        lambda h, c: h.disconnect("nobody", ID), TypeError, "a close code is a number"
+    ),
+    "disconnect(code=999)": Wrong(lambda h, c: h.disconnect("nobody", 999), ValueError, "6455"),
+    "disconnect(reason=5)": Wrong(
+        lambda h, c: h.disconnect("nobody", 4000, FIVE), TypeError, "the reason of a close is a str"
+    ),
+    "close(text)": Wrong(lambda h, c: c.close(ID), TypeError, "the reason is the argument after"),
+    "close(reason=None)": Wrong(lambda h, c: c.close(4000, NONE), TypeError, "not NoneType"),
+    "send(object)": Wrong(lambda h, c: c.send(object()), TypeError, "cannot send a object"),
+    "join(None)": Wrong(lambda h, c: c.join(NONE), CommandError, "a string, not NoneType"),
+    "join(Room)": Wrong(lambda h, c: c.join(wrong(h.room("red"))), CommandError, "not Room"),
+    "leave(5)": Wrong(lambda h, c: c.leave(FIVE), CommandError, "a string, not int"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_fault_18_a_wrong_argument_is_told_by_its_name(name: str) -> None:
+    hub = await started()
+    peer = connect(hub)
+    call, error, words = WRONG[name]
+
+    async def try_it() -> None:
+        result = call(hub, peer.client)
+        if hasattr(result, "__await__"):
+            await result
+
+    with pytest.raises(error) as caught:
+        await try_it()
+    assert type(caught.value) is error
+    assert words in str(caught.value)
+    await settle(hub)
+    assert (peer.received, peer.closed, hub.rooms) == ([], None, {})
+    await hub.stop()
+
+
+async def test_fault_18_a_wrong_argument_is_told_to_another_thread_that_gives_it() -> None:
+    hub = await started()
+    peer = connect(hub)
+    calls: list[Callable[[], Any]] = [
+        lambda: hub.broadcast("x", exclude=ID),
+        lambda: hub.room("red").broadcast("x", exclude=ID),
+        lambda: peer.client.close(ID),
+        lambda: hub.disconnect("nobody", ID),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"exclude must be a Client|a close code is a number"):
+            await asyncio.to_thread(call)
+    await settle(hub)
+    assert (peer.received, peer.closed) == ([], None)
+    await hub.stop()
+
+
+async def test_fault_24_joining_costs_the_same_however_many_rooms_there_are() -> None:
+    """Steps are counted and not seconds: a busy machine changes nothing."""
+    hub = await started(max_rooms_per_client=5000)
+    fresh, full = connect(hub, user="ann").client, connect(hub).client
+    for number in range(4000):
+        full.join(f"room {number}")
+    few, many = allocated_by(lambda: fresh.join("new")), allocated_by(lambda: full.join("new"))
+    assert many < few + 1000
+    assert len(full.rooms) == 4001
+    await hub.stop()
+
+
+def allocated_by(work: Callable[[], None]) -> int:
+    """Return how many bytes `work` had at most beyond those before it."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        work()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("user", [None, "ann"])
+async def test_fault_24_rooms_that_nobody_joined_do_not_count(user: str | None) -> None:
+    hub = await started(max_rooms_per_client=2)
+    client = connect(hub, user=user).client
+    for _ in range(3):
+        client.join("a")
+        client.join("b")
+        with pytest.raises(CommandError, match="2 rooms at most"):
+            client.join("c")
+        client.leave("a")
+        client.join("c")
+        client.leave("c")
+        client.leave("b")
+    client.user = "bob"
+    client.join("a")
+    client.join("b")
+    with pytest.raises(CommandError, match="max_rooms_per_client"):
+        client.join("c")
+    assert client.rooms == {"a", "b"}
+    await hub.stop()
+
+
+async def test_fault_24_everybody_s_room_says_what_it_is() -> None:
+    hub = await started()
+    assert repr(hub.everybody) == "<Room of everybody>"
+    await hub.stop()
+
+
 async def test_everybody_is_a_room_too() -> None:
     hub = await started()
     peers = [connect(hub) for _ in range(3)]
     assert list(hub.everybody) == [peer.client for peer in peers]
     assert await hub.everybody.publish("x", exclude=peers[0].client) == Receipt(2)
-    assert repr(hub.everybody) == "<Room ''>"
     await hub.stop()
 
 

@@ -223,15 +223,27 @@ async def test_what_a_handler_lets_its_own_peer_send_comes_after_the_message_it_
     await hub.stop()
 
 
+async def test_fault_24_a_client_in_memory_breaks_the_protocol_as_on_a_socket() -> None:
+    hub = await started(max_message_bytes=5)
+    gone: list[Close] = []
+    hub.on_disconnect(lambda client, close: gone.append(close))
+    peer = connect(hub)
+    peer.send("123456")
+    assert hub.stats()["protocol_errors"] == 1
+    assert gone == [peer.closed]
+    assert len(hub) == 0
+    await hub.stop()
+
+
 async def test_a_message_over_the_limit_closes_as_on_a_socket() -> None:
     hub = await started(max_message_bytes=5)
     peer = connect(hub)
     peer.send("12345")
     peer.send("123456")
     assert peer.received == ["12345"]
-    assert peer.closed == Close(
-        1009, "message of 6 bytes exceeds the limit of 5 bytes", by_server=True
-    )
+    reason = "the message is larger than max_message_bytes, which is 5"
+    assert peer.closed == Close(1009, reason, by_server=True)
+    assert hub.stats()["protocol_errors"] == 1
     await hub.stop()
     hub = await started(max_message_bytes=None)
     peer = connect(hub)

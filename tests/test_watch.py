@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -223,7 +224,7 @@ class Judge:
 
     def found_held(self, client: Client, limit_s: float) -> None: ...
     def found_stuck(self, client: Client, limit_s: float) -> None: ...
-    def found_lag(self, lag_s: float) -> None: ...
+    def found_lag(self, blocked_s: float) -> None: ...
     def found_expired(self, client: Client) -> None: ...
     def found_expiring(self, client: Client, left_s: float) -> None: ...
 
@@ -268,13 +269,34 @@ async def test_s24_a_loop_that_something_blocks_is_told_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("hubbub.watch.STALL_S", 0.02)
-    hub = Hub(pong_timeout_s=0.05, ping_interval_s=0.02)
+    monkeypatch.setattr("hubbub.watch.PULSE_S", 0.02)
+    hub = Hub()
     await hub.start()
     await asyncio.sleep(0.01)
     time.sleep(0.1)  # noqa: ASYNC251
     while not hub.stats()["loop_stalls"]:
         await asyncio.sleep(0.001)
-    assert "the event loop was blocked for 0." in caplog.text
+    assert "the event loop was blocked for about 0." in caplog.text
+    await hub.stop()
+    stalls = hub.stats()["loop_stalls"]
+    time.sleep(0.1)  # noqa: ASYNC251
+    await asyncio.sleep(0.05)
+    assert hub.stats()["loop_stalls"] == stalls, "a hub that has stopped feels nothing"
+
+
+async def test_fault_18_a_stall_is_told_with_its_length(caplog: pytest.LogCaptureFixture) -> None:
+    """Looks are made once a second: one that is half a second late may follow a longer stall."""
+    hub = Hub()
+    begin = time.monotonic()
+    await hub.start()
+    time.sleep(1.5)  # noqa: ASYNC251
+    while not hub.stats()["loop_stalls"]:
+        await asyncio.sleep(0.001)
+    took_s = time.monotonic() - begin
+    found = re.search(r"the event loop was blocked for about ([0-9.]+) seconds", caplog.text)
+    assert found is not None
+    assert 1.3 <= float(found[1]) <= took_s + 0.1
+    assert hub.stats()["loop_stalls"] == 1
     await hub.stop()
 
 
@@ -331,5 +353,4 @@ async def test_the_recent_lag_is_the_worst_of_three_looks_and_passes() -> None:
         watch.was_late(lag_s)
         seen.append((watch.lag_s, watch.recent_lag_s))
     assert seen == [(2.0, 2.0), (0.0, 2.0), (0.1, 2.0), (0.0, 0.1), (0.0, 0.1), (0.0, 0.0)]
-    assert hub.stats()["loop_stalls"] == 1
     await hub.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from .model import Publication, Receipt
 
@@ -37,6 +37,14 @@ class Broker(Protocol):
     def publish(self, publication: Publication) -> Receipt | Future[Receipt]:
         """Take a publication without blocking: its receipt, or a future of it."""
         ...
+
+
+def as_broker(value: object) -> Broker:
+    """Return `value` if it can be a broker; raise `TypeError` otherwise."""
+    verbs = (getattr(value, name, None) for name in ("start", "stop", "publish"))
+    if isinstance(value, type) or not all(map(callable, verbs)):
+        raise TypeError(f"broker must be a Broker, such as MemoryBroker(), not {value!r:.80}")
+    return cast(Broker, value)
 
 
 class MemoryBroker:

@@ -12,8 +12,7 @@ import msgspec
 from .dialect import Decoder
 from .errors import CommandError
 from .frame import Frame, encode
-
-_DETAIL_LIMIT = 200
+from .limits import explain
 
 
 class _Typed(msgspec.Struct):
@@ -90,7 +89,7 @@ def _json(annotation: Any) -> Decoder:
         try:
             return decode(frame.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CommandError("invalid_message", str(error)[:_DETAIL_LIMIT]) from None
+            raise CommandError("invalid_message", explain(error)) from None
 
     return decode_json
 
@@ -100,7 +99,6 @@ def _pydantic(annotation: Any) -> Decoder:
         try:
             return annotation.model_validate_json(frame.payload)
         except ValueError as error:
-            detail = "; ".join(str(error).splitlines()[1:3]).strip() or str(error)
-            raise CommandError("invalid_message", detail[:_DETAIL_LIMIT]) from None
+            raise CommandError("invalid_message", explain(error)) from None
 
     return decode_model

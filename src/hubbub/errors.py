@@ -113,6 +113,19 @@ def is_sendable(code: int) -> bool:
     return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
 
 
+def check_close(code: object, reason: object) -> None:
+    """Raise `TypeError` or `ValueError` for what cannot be the code and reason of a close."""
+    if not isinstance(code, int):
+        raise TypeError(
+            f"a close code is a number, such as 1000 or 4001, not {type(code).__name__}; the reason "
+            "is the argument after it"
+        )
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close is a str, not {type(reason).__name__}")
+    if not is_sendable(code):
+        raise ValueError(f"{code} is not a close code that may be sent (RFC 6455 section 7.4)")
+
+
 def fit_reason(reason: str) -> str:
     """Cut `reason` to what a close frame can hold, never inside a character.
 

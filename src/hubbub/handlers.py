@@ -15,6 +15,7 @@ from typing import Any
 from .dialect import Decoder, Dialect
 from .errors import CommandError
 from .frame import Frame
+from .limits import printable
 from .model import Close, Handshake
 
 Function = Callable[..., Any]
@@ -85,6 +86,14 @@ def _resolve(function: Function, annotation: str) -> Any:
             f"{_name(function)}: the annotation {annotation!r} cannot be resolved "
             f"({error}); define the type at the module's level"
         ) from None
+
+
+def _unknown_type(kind: str | None) -> CommandError:
+    if kind is None:
+        return CommandError("unknown_type", 'a JSON object with a "type" was expected')
+    return CommandError(
+        "unknown_type", f"no handler takes messages of the type {printable(kind, 50)!r}"
+    )
 
 
 class MessageHandler:
@@ -179,7 +188,7 @@ class Handlers:
             if typed is not None:
                 return typed.function, typed.decode(frame)
             if self.message is None:
-                raise CommandError("unknown_type", "no handler takes messages of this type")
+                raise _unknown_type(kind)
         if self.message is None:
             return None, self._either(frame)
         return self.message.function, self.message.decode(frame)

@@ -221,17 +221,18 @@ class Hub(Registry):
         if function is None:
             return Identity()
         timeout_s = self.settings.handshake_timeout_s
+        timeout = asyncio.timeout(timeout_s)
         try:
             answer = function(handshake)
             if hasattr(answer, "__await__"):
-                async with asyncio.timeout(timeout_s):
+                async with timeout:
                     answer = await answer
         except Refused:
             raise
-        except TimeoutError:
-            message = f"Authentication took longer than {timeout_s:g} seconds"
-            raise Refused(503, "handshake_timeout", message) from None
         except Exception as error:
+            if isinstance(error, TimeoutError) and timeout.expired():  # not the application's own
+                message = f"Authentication took longer than {timeout_s:g} seconds"
+                raise Refused(503, "handshake_timeout", message) from None
             raise self._as_refusal(error) from error
         if answer is None or answer is False:
             raise Refused(401)

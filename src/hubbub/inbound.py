@@ -23,7 +23,7 @@ from .errors import INTERNAL_ERROR, POLICY_VIOLATION, TOO_MANY_MESSAGES, Command
 from .frame import Frame
 from .handlers import Function, Handlers
 from .inbox import Inbox
-from .limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, printable
+from .limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, explain, printable
 from .model import EVERYBODY, Close, Handshake
 from .quietlog import QuietLog
 from .raised import close_of
@@ -397,7 +397,7 @@ class Inbound:
     def _invalid(self, client: Client, error: BaseException) -> None:
         """The validation raised: it refuses the message, or has failed."""
         if isinstance(error, ValueError) and not isinstance(error, CommandError):
-            error = CommandError("invalid_message", _text_of(error) or "the message was refused")
+            error = CommandError("invalid_message", explain(error))
         if isinstance(error, CommandError):
             self._refuse(client, error)
         else:
@@ -435,10 +435,3 @@ class Inbound:
         is_broken = not isinstance(error, asyncio.CancelledError)
         if is_broken and self._settings.on_handler_error == "close":
             self._desk.disconnect_client(client, INTERNAL_ERROR, "internal error")
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return printable(str(error))
-    except Exception:  # of the application's own making
-        return ""

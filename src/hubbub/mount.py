@@ -44,7 +44,9 @@ class Mounted:
     """
 
     def __init__(self, hub: Hub, app: ASGIApp, path: str) -> None:
-        if not path.startswith("/"):
+        if not callable(app):
+            raise TypeError(f"mount() takes an ASGI application and a path, not {app!r:.80}")
+        if not isinstance(path, str) or not path.startswith("/"):
             raise ValueError(f"a path begins with a slash, not {path!r}")
         self.hub = hub
         self.app = app

@@ -10,11 +10,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from itertools import islice
 from threading import get_ident as _thread_id
 from typing import Any
 
 from .admission import Admission
-from .broker import Broker, MemoryBroker
+from .broker import Broker, MemoryBroker, as_broker
 from .client import Client
 from .dialect_plain import PlainDialect
 from .errors import (
@@ -24,8 +25,8 @@ from .errors import (
     BrokerError,
     CommandError,
     HubNotRunning,
+    check_close,
     fit_reason,
-    is_sendable,
 )
 from .fanout import Fanout
 from .fanout_deflate import SharedDeflateFanout
@@ -38,6 +39,7 @@ from .limits import (
     TokenBucket,
     TurnBudget,
     check_room_name,
+    checked_user,
     printable,
 )
 from .model import (
@@ -52,7 +54,7 @@ from .model import (
 )
 from .quietlog import QuietLog
 from .room import Room, Rooms, User
-from .settings import Settings, SlowPolicy
+from .settings import Settings, SlowPolicy, as_settings
 from .stats import Stats, process_stats
 from .tasks import Tasks
 from .ticker import Ticker
@@ -81,8 +83,8 @@ class Registry:
     ) -> None:
         if settings is not None and keywords:
             raise TypeError("pass a Settings object or keywords, not both")
-        self.settings = Settings.load(**keywords) if settings is None else settings
-        self.broker: Broker = MemoryBroker() if broker is None else broker
+        self.settings = Settings.load(**keywords) if settings is None else as_settings(settings)
+        self.broker: Broker = MemoryBroker() if broker is None else as_broker(broker)
         self.counters = Stats()
         self.handlers = Handlers(PlainDialect())
         self._clients: dict[str, Client] = {}
@@ -320,8 +322,7 @@ class Registry:
 
     def disconnect_client(self, client: Client, code: int, reason: str) -> None:
         """Close one client; what was sent to it before goes first. Any thread."""
-        if not is_sendable(code):
-            raise ValueError(f"{code} is not a close code that may be sent (RFC 6455 section 7.4)")
+        check_close(code, reason)
         if self._is_elsewhere():
             self._post(self.disconnect_client, client, code, reason)
             return
@@ -340,8 +341,10 @@ class Registry:
         if room in client.memberships or client.close_info is not None:
             return
         limit = self.settings.max_rooms_per_client
-        if limit is not None and len(client.rooms) >= limit:
-            raise CommandError("too_many_rooms", f"a client may be in {limit} rooms at most")
+        if limit is not None and _room_count(client) >= limit:
+            raise CommandError(
+                "too_many_rooms", f"a client may be in {limit} rooms at most (max_rooms_per_client)"
+            )
         self._enter(client, room)
 
     def leave(self, client: Client, room: str) -> None:
@@ -397,6 +400,7 @@ class Registry:
         if _thread_id() == self._thread_id or self._loop is None:
             self.publish_logged(key, frame, exclude)
         else:
+            _check_excluded(exclude)
             self._post(self.publish_logged, key, frame, exclude)
 
     def publish_logged(self, key: str, frame: Frame, exclude: Client | None) -> None:
@@ -419,8 +423,10 @@ class Registry:
         self, room: str, frame: Frame, exclude: Client | None
     ) -> Receipt | asyncio.Future[Receipt]:
         """Hand an encoded message to the broker."""
-        # The id of a client that is gone may have another holder by now.
-        if exclude is None or exclude.close_info is not None:
+        if exclude is None:
+            return self.broker.publish(Publication(room, frame))
+        _check_excluded(exclude)
+        if exclude.close_info is not None:  # its id may have another holder by now
             return self.broker.publish(Publication(room, frame))
         return self.broker.publish(Publication(room, frame, exclude.id))
 
@@ -464,18 +470,21 @@ class Registry:
 
     def to_user(self, user: str) -> User:
         """Return the clients of `user` as something to send to. Nobody connected is no error."""
-        return User(self, USER_PREFIX + user)
+        return User(self, USER_PREFIX + checked_user(user))
 
     def clients_of(self, user: str) -> list[Client]:
         """Return the clients of `user` in this process, in the order of connection."""
-        return list(self.members_of(USER_PREFIX + user))
+        return list(self.members_of(USER_PREFIX + checked_user(user)))
 
     def client(self, client_id: str) -> Client | None:
         """Return the client of that id in this process, or None."""
+        if not isinstance(client_id, str):
+            raise TypeError(f"a client's id is a str, not {type(client_id).__name__}")
         return self._clients.get(client_id)
 
     def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
         """Close a client, or all clients of a user; return how many there were. Event loop only."""
+        check_close(code, reason)
         clients = [who] if isinstance(who, Client) else self.clients_of(who)
         for client in clients:
             self.disconnect_client(client, code, reason)
@@ -559,6 +568,24 @@ class Registry:
         except RuntimeError:
             # The loop was closed between the check and the call; then nobody is connected.
             logger.debug("a call from another thread came after the end of the event loop")
+
+
+def _room_count(client: Client) -> int:
+    """Count the rooms that a client has joined, without listing them.
+
+    Those that it did not join, everybody's and its user's, come first and are never left.
+    """
+    first = islice(client.memberships, 2)
+    hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
+    return len(client.memberships) - hidden
+
+
+def _check_excluded(exclude: object) -> None:
+    if exclude is not None and not isinstance(exclude, Client):
+        raise TypeError(
+            f"exclude must be a Client or None, not {type(exclude).__name__}; hub.client(id) finds "
+            "a client by its id"
+        )
 
 
 def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:

@@ -91,11 +91,14 @@ class Rooms:
 
 
 def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolicy]:
+    if not isinstance(policies, Mapping):
+        expected = 'must be a policy for each name, such as {"cursor:*": "latest"}'
+        raise SettingsError("slow_policies", policies, expected)
     for pattern, policy in policies.items():
         if policy not in SLOW_POLICIES:
             expected = f"for {pattern!r} must be one of {', '.join(SLOW_POLICIES)}"
             raise SettingsError("slow_policies", policy, expected)
-        if not pattern or "*" in pattern.removesuffix("*"):
+        if not isinstance(pattern, str) or not pattern or "*" in pattern.removesuffix("*"):
             raise SettingsError("slow_policies", pattern, "a name, or a prefix with * at its end")
     return dict(policies)
 
@@ -123,7 +126,7 @@ class Room:
 
     @property
     def name(self) -> str:
-        """The room's name."""
+        """The room's name; empty for the room of everybody."""
         return self._key
 
     def broadcast(self, data: Any, *, exclude: Client | None = None) -> None:
@@ -147,7 +150,7 @@ class Room:
         return True
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._key or EVERYBODY!r}>"
+        return f"<{type(self).__name__} {self._key!r}>" if self._key else "<Room of everybody>"
 
 
 class User(Room):

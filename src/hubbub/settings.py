@@ -280,6 +280,16 @@ class Row(NamedTuple):
     flag: str
 
 
+def as_settings(value: object) -> Settings:
+    """Return `value` if it is a `Settings`; raise `TypeError` that says what to write otherwise."""
+    if isinstance(value, Settings):
+        return value
+    raise TypeError(
+        f"a Hub takes keywords, Hub(max_clients=100), or a Settings object, not {value!r:.80}; a path "
+        'is given to hub.router("/ws"), hub.routes("/ws") or hub.mount(app, "/ws")'
+    )
+
+
 def rows() -> Iterator[Row]:
     """Yield a row for each setting, in the order of the class."""
     hints = typing.get_type_hints(Settings)

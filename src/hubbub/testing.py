@@ -25,6 +25,7 @@ import msgspec
 from .client import Client
 from .errors import ABNORMAL, MESSAGE_TOO_BIG, NORMAL, Disconnected
 from .frame import TEXT, Batch, Frame, encode
+from .limits import too_big
 from .model import Close, Handshake, Identity
 from .registry import Registry
 
@@ -213,8 +214,8 @@ class MemoryTransport:
     def _receive(self, frame: Frame) -> None:
         limit = self._hub.settings.max_message_bytes
         if limit is not None and len(frame.payload) > limit:
-            reason = f"message of {len(frame.payload)} bytes exceeds the limit of {limit} bytes"
-            self._hub.disconnect_client(self._client, MESSAGE_TOO_BIG, reason)
+            self._hub.fanout.flush()
+            self._hub.warden.broke_protocol(self._client, MESSAGE_TOO_BIG, too_big(limit))
         else:
             self._client.context.copy().run(self._hub.inbound.receive, self._client, frame)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ABNORMAL, MESSAGE_TOO_BIG, NO_STATUS, SERVICE_RESTART, should_come_back
 from .frame import Batch, Frame
+from .limits import too_big
 
 if TYPE_CHECKING:
     from .client import Client
@@ -230,8 +231,7 @@ class PortableTransport:
             self._look_ahead(len(frame.payload))
         limit = self._hub.settings.max_message_bytes
         if limit is not None and len(frame.payload) > limit:
-            reason = f"message of {len(frame.payload)} bytes exceeds the limit of {limit} bytes"
             self._hub.fanout.flush()
-            self._hub.warden.broke_protocol(self._client, MESSAGE_TOO_BIG, reason)
+            self._hub.warden.broke_protocol(self._client, MESSAGE_TOO_BIG, too_big(limit))
         else:
             self._hub.inbound.receive(self._client, frame)

@@ -21,8 +21,9 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from .errors import ABNORMAL, INVALID_DATA, NO_STATUS, is_sendable
+from .errors import ABNORMAL, INVALID_DATA, MESSAGE_TOO_BIG, NO_STATUS, is_sendable
 from .frame import Batch, Frame, header
+from .limits import too_big
 
 try:
     from websockets.speedups import apply_mask as apply_mask
@@ -70,6 +71,16 @@ CORE_LOGGER.parent = logging.getLogger("hubbub")
 _OPEN, _LEAVING, _CLOSING, _LINGERING, _LOST = range(5)
 # _LEAVING: a close is owed after what still waits; _CLOSING: it is sent, the peer's is awaited;
 # _LINGERING: the connection has failed, the peer may still read why.
+
+
+class _Core(ServerProtocol):
+    """The core; of a message that is too large it says what every transport says."""
+
+    max_message_bytes: int | None = None
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """Fail the connection (RFC 6455 section 7.1.7)."""
+        super().fail(code, too_big(self.max_message_bytes) if code == MESSAGE_TOO_BIG else reason)
 
 
 class NativeTransport(asyncio.Protocol):
@@ -413,7 +424,9 @@ class NativeTransport(asyncio.Protocol):
         return self._hub.settings.max_message_bytes
 
     def _new_core(self, limit: int | None) -> ServerProtocol:
-        return ServerProtocol(state=OPEN, max_size=limit, logger=CORE_LOGGER)
+        core = _Core(state=OPEN, max_size=limit, logger=CORE_LOGGER)
+        core.max_message_bytes = self._hub.max_message_bytes
+        return core
 
     def _longest(self, first: int) -> int | None:
         """Return how long the frame that begins with `first` may be: what its message has left."""

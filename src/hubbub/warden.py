@@ -107,11 +107,12 @@ class Warden:
         self._tell(logging.INFO, "expired", client, "has a token that expired; closed")
         self._court.disconnect_client(client, TOKEN_EXPIRED, "token expired")
 
-    def found_lag(self, lag_s: float) -> None:
-        """Count and tell that something has blocked the event loop."""
+    def found_lag(self, blocked_s: float) -> None:
+        """Count and tell that something has blocked the event loop, for about so long."""
         self._stats.loop_stalls += 1
-        text = "the event loop was blocked for %.2f seconds; a handler that does not await holds up every client"
-        self._log.log(logging.WARNING, "lag", text, lag_s)
+        text = "the event loop was blocked for about %.1f seconds; "
+        text += "a handler that does not await holds up every client"
+        self._log.log(logging.WARNING, "lag", text, blocked_s)
 
     def _cut_slow(self, client: Client, why: str) -> None:
         if client.close_info is not None:

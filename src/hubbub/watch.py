@@ -1,4 +1,5 @@
-"""Watch: who has gone silent, whose socket takes nothing, whose token ends; one timer for all.
+"""Watch: who has gone silent, whose socket takes nothing, whose token ends; one timer for all. And
+what blocks the event loop, with a timer of its own.
 
 What must not live here: what is done about it (callables are handed in). The registry starts it,
 and tells it who comes, goes and stalls.
@@ -24,6 +25,10 @@ _SLACK_S = 0.002
 STALL_S = 0.25
 """From this lateness of the event loop on, something has blocked it."""
 
+PULSE_S = 0.1
+"""How often the watch sees whether something blocks the event loop. What blocks it may have begun so
+much before the timer was due: this is how exactly its length is known."""
+
 TURN_TOKENS = 50
 """How many tokens that end are looked at in one turn of the event loop: those of a crowd that came
 together end together."""
@@ -39,7 +44,7 @@ class Judge(Protocol):
     def found_dead(self, client: Client) -> None: ...
     def found_held(self, client: Client, limit_s: float) -> None: ...
     def found_stuck(self, client: Client, limit_s: float) -> None: ...
-    def found_lag(self, lag_s: float) -> None: ...
+    def found_lag(self, blocked_s: float) -> None: ...
     def found_expired(self, client: Client) -> None: ...
     def found_expiring(self, client: Client, left_s: float) -> None: ...
 
@@ -61,6 +66,7 @@ class Watch:
         self._expiry: Expiry[Client] = Expiry(asks=settings.on_expiry == "ask")
         self._stalled: dict[Client, tuple[float, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._pulse: asyncio.TimerHandle | None = None
         self.lag_s = 0.0
         """How late the event loop was at the last look, in seconds."""
         self._lags: deque[float] = deque(maxlen=RECENT_LOOKS)
@@ -72,8 +78,23 @@ class Watch:
 
     def start(self) -> None:
         """Look again and again, until `stop`."""
+        self._feel_later()
+        self._look_later()
+
+    def _look_later(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._next_look_s(), self._look_and_go_on)
+
+    def _feel_later(self) -> None:
+        self._pulse = asyncio.get_running_loop().call_later(PULSE_S, self._feel_and_go_on)
+
+    def _feel_and_go_on(self) -> None:
+        """See how late the pulse is; tell the judge when something has blocked the loop."""
+        assert self._pulse is not None
+        lag_s = asyncio.get_running_loop().time() - self._pulse.when()
+        self._feel_later()
+        if lag_s >= STALL_S:
+            self._judge.found_lag(lag_s + PULSE_S / 2)
 
     def _next_look_s(self) -> float:
         """Keep the beat of the wheel: looks that drift against it find the silent a tick late."""
@@ -83,9 +104,10 @@ class Watch:
 
     def stop(self) -> None:
         """Look no more. Stopping twice is no error."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._pulse):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._pulse = None
 
     def add(self, client: Client) -> None:
         """Watch a client that has connected."""
@@ -121,11 +143,9 @@ class Watch:
         return max(self._lags, default=0.0)
 
     def was_late(self, lag_s: float) -> None:
-        """Note how late the event loop was; tell the judge when something has blocked it."""
+        """Note how late the event loop was at a look."""
         self.lag_s = lag_s
         self._lags.append(lag_s)
-        if lag_s >= STALL_S:
-            self._judge.found_lag(lag_s)
 
     def look(self) -> None:
         """Look at everybody who is due now."""
@@ -143,7 +163,7 @@ class Watch:
     def _look_and_go_on(self) -> None:
         assert self._timer is not None
         lag_s = max(0.0, asyncio.get_running_loop().time() - self._timer.when())
-        self.start()
+        self._look_later()
         self.was_late(lag_s)
         self._look_for_life()
         self._look_at_tokens()
