@@ -560,7 +560,7 @@ async def test_fault_18_a_wrong_argument_is_told_to_another_thread_that_gives_it
 
 
 async def test_fault_24_joining_costs_the_same_however_many_rooms_there_are() -> None:
-    """Steps are counted and not seconds: a busy machine changes nothing."""
+    """Bytes are counted and not seconds: a busy machine changes nothing."""
     hub = await started(max_rooms_per_client=5000)
     fresh, full = connect(hub, user="ann").client, connect(hub).client
     for number in range(4000):

@@ -133,7 +133,7 @@ class _ServeCommand(click.Command):
     type=click.IntRange(1),
     help="How many processes serve. [default: $WEB_CONCURRENCY, else 1]",
 )
-@click.option("--reload", is_flag=True, help="Restart when a file of --app-dir changes.")
+@click.option("--reload", is_flag=True, help="Restart when a Python file of --app-dir changes.")
 @click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
 @click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="Its key.")
 @click.option(
@@ -290,7 +290,9 @@ def _serve(
     shutdown_timeout_s: float,
 ) -> None:
     import uvicorn
-    from uvicorn.supervisors import ChangeReload, Multiprocess
+    from uvicorn.supervisors import Multiprocess
+
+    from .cli_reload import Reloader
 
     class Server(uvicorn.Server):
         """uvicorn's server, which says where it listens when it does."""
@@ -316,7 +318,7 @@ def _serve(
         sock.set_inheritable(True)
     _announce(address)
     if config.should_reload:
-        ChangeReload(config, target=uvicorn.Server(config).run, sockets=several).run()
+        Reloader(config, target=uvicorn.Server(config).run, sockets=several).run()
     else:
         Multiprocess(config, sockets=several).run()
 
