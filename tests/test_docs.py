@@ -179,6 +179,19 @@ def test_frameworks_fastapi(load: Any) -> None:
     assert_counts(load("docs/guides/frameworks.md", "fastapi_app.py").app)
 
 
+def test_frameworks_two_hubs(load: Any) -> None:
+    two = load("docs/guides/frameworks.md", "two_hubs.py")
+    with (
+        TestClient(two.app) as client,
+        client.websocket_connect("/news") as news,
+        client.websocket_connect("/chat") as chat,
+    ):
+        assert client.post("/headlines", params={"text": "rain"}).status_code == 200
+        assert news.receive_text() == "rain"
+        two.chat.broadcast("only this")
+        assert chat.receive_text() == "only this"
+
+
 def test_frameworks_starlette(load: Any) -> None:
     app = load("docs/guides/frameworks.md", "starlette_app.py").app
     assert_counts(app)
@@ -615,11 +628,13 @@ def test_every_setting_of_a_threat_exists() -> None:
 
 def test_every_setting_that_the_text_names_exists() -> None:
     known = {row.name for row in rows()} | {row.env for row in rows()}
+    known |= {"slow_policies", "broker", "HUBBUB_"}
+    known |= {"HUBBUB_SERVICE_HOST", "HUBBUB_PORT"}  # Kubernetes makes them
     pattern = re.compile(r"\b(?:HUBBUB_[A-Z_]+|Hub\((\w+)=)")
     for page in PAGES:
         for found in pattern.finditer(page.read_text(encoding="utf-8")):
             name = found[1] or found[0]
-            assert name in known | {"slow_policies", "broker", "HUBBUB_"}, f"{page.name}: {name}"
+            assert name in known, f"{page.name}: {name}"
 
 
 def test_a_hub_can_be_awaited_in_no_example_by_accident() -> None:

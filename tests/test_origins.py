@@ -34,6 +34,7 @@ from hubbub.settings import Settings
         ("http://نامه\u200cای.com", "http://xn--mgba3gch31f060k.com"),
         ("http://[0:0:0:0:0:0:0:1]:8000", "http://[::1]:8000"),
         ("http://[2001:DB8:0::1]", "http://[2001:db8::1]"),
+        ("http://[::FFFF:1.2.3.4]:80", "http://[::ffff:102:304]"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
         ("http://localhost:*", "http://localhost:*"),
         ("https://*.example.com:*", "https://*.example.com:*"),

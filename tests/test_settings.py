@@ -55,6 +55,11 @@ def test_the_real_environment_is_read_when_none_is_given(monkeypatch: pytest.Mon
     assert Settings.load().max_message_bytes == 4096
 
 
+def test_fault_18_an_environment_is_text() -> None:
+    with pytest.raises(SettingsError, match=r"HUBBUB_MAX_CLIENTS = 5 .*must be text"):
+        Settings.load({"HUBBUB_MAX_CLIENTS": 5})  # type: ignore[dict-item]
+
+
 def test_settings_made_by_hand_know_their_sources_too() -> None:
     settings = Settings(max_clients=5)
     assert settings.source("max_clients") == "keyword"

@@ -176,6 +176,10 @@ def _read_ipv6(text: str) -> str:
         raise ValueError(f"has no IPv6 address in [{text}]") from None
     if address.scope_id:
         raise ValueError("has an IPv6 address with a zone, which no browser takes")
+    mapped = address.ipv4_mapped
+    if mapped is not None:  # browsers write these in one way, and Pythons in two
+        high, low = divmod(int(mapped), 0x10000)
+        return f"::ffff:{high:x}:{low:x}"
     return address.compressed
 
 

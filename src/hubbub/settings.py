@@ -396,7 +396,11 @@ def _from_environment(
 
 def _is_ours(variable: str, text: str) -> bool:
     """Tell whether a variable says something about a setting. An empty one is as good as none."""
-    if not variable.startswith(ENV_PREFIX) or not text.strip():
+    if not variable.startswith(ENV_PREFIX):
+        return False
+    if not isinstance(text, str):
+        raise SettingsError(variable, text, "must be text, as in an environment")
+    if not text.strip():
         return False
     return not _PLACED_BY_OTHERS.fullmatch(f"{variable}={text}")
 
