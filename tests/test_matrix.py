@@ -246,7 +246,7 @@ async def test_a_message_over_the_limit_ends_its_own_connection(server: Running)
             end = (await closed(client)).rcvd
             assert end is not None
             assert end.code == server.row.too_big
-            assert "limit of 512 bytes" in end.reason or not server.row.reasons
+            assert "max_message_bytes, which is 512" in end.reason or not server.row.reasons
         await healthy.send("x" * 512)
         assert await take(healthy, 1) == ["x" * 512]
 
