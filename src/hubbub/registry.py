@@ -388,6 +388,8 @@ class Registry:
 
     async def publish_to(self, key: str, data: Any, exclude: Client | None) -> Receipt:
         """See `publish`; `key` may also be everybody's or a user's."""
+        if exclude is not None:
+            _check_excluded(exclude)
         frame = encode(data)
         if self._is_elsewhere():
             raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
@@ -396,11 +398,12 @@ class Registry:
 
     def publish_nowait(self, key: str, data: Any, exclude: Client | None) -> None:
         """Encode here and now, then publish on the hub's own thread."""
+        if exclude is not None:
+            _check_excluded(exclude)
         frame = encode(data)
         if _thread_id() == self._thread_id or self._loop is None:
             self.publish_logged(key, frame, exclude)
         else:
-            _check_excluded(exclude)
             self._post(self.publish_logged, key, frame, exclude)
 
     def publish_logged(self, key: str, frame: Frame, exclude: Client | None) -> None:
@@ -423,10 +426,8 @@ class Registry:
         self, room: str, frame: Frame, exclude: Client | None
     ) -> Receipt | asyncio.Future[Receipt]:
         """Hand an encoded message to the broker."""
-        if exclude is None:
-            return self.broker.publish(Publication(room, frame))
-        _check_excluded(exclude)
-        if exclude.close_info is not None:  # its id may have another holder by now
+        # The id of a client that is gone may have another holder by now.
+        if exclude is None or exclude.close_info is not None:
             return self.broker.publish(Publication(room, frame))
         return self.broker.publish(Publication(room, frame, exclude.id))
 
@@ -581,7 +582,7 @@ def _room_count(client: Client) -> int:
 
 
 def _check_excluded(exclude: object) -> None:
-    if exclude is not None and not isinstance(exclude, Client):
+    if not isinstance(exclude, Client):
         raise TypeError(
             f"exclude must be a Client or None, not {type(exclude).__name__}; hub.client(id) finds "
             "a client by its id"
