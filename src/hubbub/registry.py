@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from threading import get_ident as _thread_id
-from typing import Any
+from typing import Any, Unpack
 
 from .admission import Admission
 from .broker import Broker, MemoryBroker
@@ -53,6 +53,7 @@ from .model import (
 from .quietlog import QuietLog
 from .room import Room, Rooms, User
 from .settings import Settings, SlowPolicy
+from .settings_keywords import SettingsKeywords
 from .stats import Stats, process_stats
 from .tasks import Tasks
 from .ticker import Ticker
@@ -77,7 +78,7 @@ class Registry:
         *,
         broker: Broker | None = None,
         slow_policies: Mapping[str, SlowPolicy] | None = None,
-        **keywords: Any,
+        **keywords: Unpack[SettingsKeywords],
     ) -> None:
         if settings is not None and keywords:
             raise TypeError("pass a Settings object or keywords, not both")
