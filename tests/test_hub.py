@@ -339,7 +339,7 @@ async def test_a_subprotocol_that_was_not_offered_is_not_chosen(native: bool) ->
     ("answer", "user"), [("ann", "ann"), (Identity(), None), (Identity(user="bob"), "bob")]
 )
 async def test_authenticate_may_answer_in_short(
-    native: bool, answer: object, user: str | None
+    native: bool, answer: Identity | str, user: str | None
 ) -> None:
     hub = Hub()
     hub.authenticate(lambda handshake: answer)

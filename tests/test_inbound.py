@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pydantic
@@ -239,7 +240,7 @@ async def test_s04_disconnect_handlers_learn_how_it_ended(is_async: bool) -> Non
         hub.on_disconnect(leaves_later)
     hub.on_disconnect(lambda client: log.append("plain"))
     if is_async:
-        hub.on_disconnect(leaves_later)
+        hub.on_disconnect(functools.partial(leaves_later))
     await started(hub)
     peer = connect(hub)
     peer.client.join("red")
@@ -426,7 +427,7 @@ async def test_a_validate_that_fails_is_a_handler_that_fails(is_async: bool) -> 
     ("on_invalid", "replies", "code"), [("reply", 1, None), ("ignore", 0, None), ("close", 0, 1008)]
 )
 async def test_s17_what_an_invalid_message_causes_is_a_setting(
-    on_invalid: str, replies: int, code: int | None
+    on_invalid: Literal["reply", "ignore", "close"], replies: int, code: int | None
 ) -> None:
     hub = Hub(on_invalid=on_invalid)
 
@@ -450,7 +451,10 @@ async def test_s17_what_an_invalid_message_causes_is_a_setting(
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(("setting", "code"), [("close", 1011), ("stay", None)])
 async def test_a_handler_that_raises_is_logged_and_closes_its_client_as_set(
-    is_async: bool, setting: str, code: int | None, caplog: pytest.LogCaptureFixture
+    is_async: bool,
+    setting: Literal["close", "stay"],
+    code: int | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     hub = Hub(on_handler_error=setting)
 

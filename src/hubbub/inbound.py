@@ -21,13 +21,14 @@ from typing import Any, Protocol
 from .client import Client
 from .errors import INTERNAL_ERROR, POLICY_VIOLATION, TOO_MANY_MESSAGES, CommandError
 from .frame import Frame
-from .handlers import Function, Handlers
+from .handlers import Handlers
 from .inbox import Inbox
 from .limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, printable
 from .model import EVERYBODY, Close, Handshake
 from .quietlog import QuietLog
 from .raised import close_of
 from .settings import Settings
+from .signature import Function
 from .stats import Stats
 from .ticker import is_being_cancelled
 
