@@ -17,6 +17,7 @@ TYPESCRIPT := 5.9.3
 NODE_TYPES := 22.20.7
 PYRIGHT := 1.1.414
 NODE_MODULES := node_modules/.wscat-$(WSCAT)-ws-$(WS)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)-pyright-$(PYRIGHT)
+PYRIGHT_JS := node_modules/pyright/index.js
 ATHERIS := 3.0.0
 AUTOBAHN := 25.10.1
 OLD_PIP := --quiet --disable-pip-version-check --no-python-version-warning
@@ -45,11 +46,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/gen_docs.py --check
+	PATH="$(abspath $(BIN)):$$PATH" node $(PYRIGHT_JS) --verifytypes hubbub --ignoreexternal
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -42,11 +43,14 @@ def expected(checker: int) -> Found:
     return wrong
 
 
-def checked(*command: str, cwd: Path) -> str:
+def checked(*command: str, cwd: Path, code: int = 1) -> str:
+    """Run a checker with this Python's environment in front; return what it said."""
+    places = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    environ = {**os.environ, "PATH": os.pathsep.join(places)}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=280, cwd=cwd
+        command, capture_output=True, text=True, check=False, timeout=280, cwd=cwd, env=environ
     )
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -84,8 +88,8 @@ def test_fault_14_fault_33_pyright_refuses_what_cannot_work_and_nothing_else(
     (tmp_path / USES.name).write_bytes(USES.read_bytes())
     project = tmp_path / "pyrightconfig.json"
     project.write_text(json.dumps(config), encoding="utf-8")
-    command = ["node", str(PYRIGHT), "--outputjson", "--pythonpath", sys.executable]
-    answer = json.loads(checked(*command, "--project", str(project), cwd=tmp_path))
+    command = ["node", str(PYRIGHT), "--outputjson", "--project", str(project)]
+    answer = json.loads(checked(*command, cwd=tmp_path))
     assert answer["summary"]["filesAnalyzed"] == 1
     found: Found = {}
     for note in answer["generalDiagnostics"]:
@@ -94,6 +98,15 @@ def test_fault_14_fault_33_pyright_refuses_what_cannot_work_and_nothing_else(
     assert found.keys() == expected(1).keys()
     # pyright goes on to complain of what it does not know after an error.
     assert all(found[line] >= codes for line, codes in expected(1).items())
+
+
+@pytest.mark.timeout(300)
+def test_fault_33_the_type_of_every_public_name_is_known(tmp_path: Path) -> None:
+    options = ["--verifytypes", "hubbub", "--ignoreexternal", "--outputjson"]
+    answer = json.loads(checked("node", str(PYRIGHT), *options, cwd=tmp_path, code=0))
+    completeness = answer["typeCompleteness"]
+    assert completeness["exportedSymbolCounts"]["withKnownType"] > 1000
+    assert completeness["completenessScore"] == 1
 
 
 def test_the_types_can_be_read_at_run_time_too() -> None:

@@ -56,9 +56,9 @@ class MessageHandler:
     __slots__ = ("decode", "function", "takes_text")
 
     def __init__(self, function: Function, decode: Decoder, *, takes_text: bool = False) -> None:
-        self.function = function
-        self.decode = decode
-        self.takes_text = takes_text
+        self.function: Function = function
+        self.decode: Decoder = decode
+        self.takes_text: bool = takes_text
         """Whether a text message is handed on as `str`, so that there is nothing to decode."""
 
 

@@ -19,7 +19,7 @@ SHAPE = Shape(
 )
 """What a function for a ticker looks like."""
 
-logger = logging.getLogger("hubbub")
+logger: logging.Logger = logging.getLogger("hubbub")
 
 
 class Ticker:
