@@ -785,3 +785,72 @@ async def test_a_handler_that_somebody_cancels_is_over_and_its_client_stays() ->
     await settle(hub)
     assert hub.stats()["handlers"] == 0
     await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", ["only", "typed", "connect"])
+async def test_fault_14_a_returned_value_that_nobody_reads_is_logged_in_bounds(
+    kind: str, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler without a return annotation: what it returns is seen when it returns it."""
+    hub = Hub()
+
+    def replies(client: Client, message: Any = None) -> Any:
+        return {"got": message}
+
+    async def replies_later(client: Client, message: Any = None) -> Any:
+        await asyncio.sleep(0)
+        return {"got": message}
+
+    function = replies_later if is_async else replies
+    register: dict[str, Any] = {
+        "only": hub.on_message,
+        "typed": hub.on("say"),
+        "connect": hub.on_connect,
+    }
+    register[kind](function)
+    await started(hub)
+    peer = connect(hub)
+    for _ in range(100 if kind != "connect" else 0):
+        peer.send({"type": "say"})
+        await settle(hub)
+    await settle(hub)
+    assert peer.received == []
+    assert peer.closed is None
+    lines = [record.getMessage() for record in caplog.records]
+    name = f"{function.__name__} (test_inbound.py:{function.__code__.co_firstlineno})"
+    said = f"{name} returned a value of the type dict, which nobody reads; to answer, call "
+    assert lines[0] == said + "client.send(…)"
+    assert len(lines) == (1 if kind == "connect" else 5)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_send_answers_may_be_returned(
+    is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+
+    async def echo_later(client: Client, message: str) -> bool:
+        return client.send(message)
+
+    async def work() -> list[int]:
+        return [1]
+
+    def starts_work(client: Client) -> Any:
+        return asyncio.ensure_future(work())
+
+    if is_async:
+        hub.on_message(echo_later)
+    else:
+        hub.on_message(lambda client, message: client.send(message))
+    hub.on_connect(starts_work)
+    await started(hub)
+    peer = connect(hub)
+    await settle(hub)
+    peer.send("hello")
+    await settle(hub)
+    assert peer.received == ["hello"]
+    assert caplog.records == []
+    await hub.stop()

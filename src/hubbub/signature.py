@@ -53,12 +53,12 @@ class Shape(NamedTuple):
 def name_of(function: object) -> str:
     """Return a function's name for an error or the log, with its file and line where it has one."""
     is_running = inspect.iscoroutine(function) or inspect.isgenerator(function)
-    target = function if is_running else inspect.unwrap(_innermost(function))
+    target: Any = function if is_running else inspect.unwrap(_innermost(function))
     name = getattr(target, "__qualname__", None)
     if not isinstance(name, str):
         return _shown(function)
     name = name.rpartition("<locals>.")[2]
-    code = getattr(target, "__code__", None)
+    code = getattr(target, "__code__", None) or getattr(target, "cr_code", None)
     if code is None:
         return name
     return f"{name} ({PurePath(code.co_filename).name}:{code.co_firstlineno})"
