@@ -354,7 +354,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "text": (lambda: hub().on_message("said"), r"@hub\.on_message: 'said' is no function"),
     "a coroutine": (
         lambda: hub().on_message(coroutine(cast("Client", None), "")),
-        r"coroutine was called already: register the function, without \(\)",
+        r"coroutine \(.*\) was called already: register the function, without \(\)",
     ),
 }
 

@@ -183,6 +183,16 @@ def test_a_new_type_of_a_new_type_is_what_they_are() -> None:
     assert behind(NewType("Loud", Words)) is str
 
 
+@pytest.mark.parametrize("stands_for", [str, Say])
+def test_an_alias_is_what_it_stands_for(stands_for: type) -> None:
+    """`type Words = str` can be written since Python 3.12; this is the same in all of ours."""
+
+    class TypeAliasType:
+        __value__ = stands_for
+
+    assert behind(TypeAliasType()) is bare(TypeAliasType()) is stands_for
+
+
 def test_raw_is_text_and_binary() -> None:
     assert all(map(is_raw, (str, bytes, bytearray, memoryview, str | bytes)))
     assert not any(map(is_raw, (int, str | int, None, Say, Any)))

@@ -36,6 +36,15 @@ class SettingsKeywords(TypedDict, total=False):
     """In bytes. How many bytes may wait for a client whose socket is not writable. Default:
     1048576."""
 
+    inbox_max_messages: int
+    """In messages. How many messages of one client may wait while its handler runs. From there on
+    its socket is not read, pings and close frames included, until half of them are handled.
+    Default: 256."""
+
+    inbox_max_bytes: int
+    """In bytes. How many bytes of messages of one client may wait while its handler runs.
+    Default: 65536."""
+
     slow_policy: Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
     """What a full outbox does: close the client (3008), drop the oldest entry, drop the newest,
     or keep only the latest message of each room. Default: disconnect."""
@@ -107,3 +116,9 @@ class SettingsKeywords(TypedDict, total=False):
     on_handler_error: Literal["close", "stay"]
     """What an exception in a handler causes for its client: a close (1011), or nothing. Default:
     close."""
+
+    handler_grace_s: float | None
+    """In seconds. How long a handler may still run when its client has gone; then it is
+    cancelled, once. What the client had sent before it left is handled too, unless a handler had
+    to be cancelled or the server closed the connection. None: until it ends by itself, or the hub
+    does. Default: 1."""
