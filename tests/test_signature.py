@@ -12,6 +12,7 @@ import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NewType, NoReturn, Protocol
 
+import fastapi
 import msgspec
 import pytest
 
@@ -159,6 +160,51 @@ def test_a_function_whose_parameters_nobody_can_read_is_refused() -> None:
 
 def test_builtin_methods_are_functions_too() -> None:
     assert read([].append, SHAPE) == 1
+
+
+# Wrappers
+
+
+def three_and_reply(client: Client, message: bytes, db: int) -> str:
+    return f"{message!r} {db}"
+
+
+def depends(client: Client, message: bytes, db: int = fastapi.Depends(int)) -> None: ...
+def keyword_db(client: Client, message: bytes, *, db: int) -> None: ...
+
+
+def test_a_wrapper_answers_for_its_own_parameters_and_for_what_the_wrapped_returns() -> None:
+    @functools.wraps(three_and_reply)
+    def with_db(client: Client, message: bytes) -> None:
+        client.send(three_and_reply(client, message, 5))
+
+    @functools.wraps(three_and_reply)
+    def with_more(client, message, db):  # type: ignore[no-untyped-def]
+        ...
+
+    assert read(with_db, BOTH) == 2
+    assert annotation_of(with_db, 1, str) is bytes
+    with pytest.raises(TypeError, match=r"three_and_reply \(.*\) takes 3 parameters"):
+        read(with_more, BOTH)
+
+
+@pytest.mark.parametrize("function", [three_and_reply, keyword_db, depends])
+def test_a_wrapper_that_takes_anything_may_pass_on_more(function: Callable[..., Any]) -> None:
+    @functools.wraps(function)
+    async def injects(*arguments: Any, **keywords: Any) -> None: ...
+
+    assert read(injects, BOTH) == 2
+    assert annotation_of(injects, 1, str) is bytes
+
+
+def test_fault_14_a_wrapper_that_takes_anything_cannot_make_up_for_what_is_missing() -> None:
+    @functools.wraps(one)
+    def passes_on(*arguments: Any) -> None:
+        one(*arguments)
+
+    with pytest.raises(TypeError, match=r"one \(.*\) takes one parameter"):
+        read(passes_on, BOTH)
+    assert read(functools.lru_cache(two), BOTH) == 2
 
 
 # Names

@@ -70,7 +70,8 @@ def read(function: Function, shape: Shape) -> int:
     _check_no_generator(function, shape)
     parameters = _parameters(function, shape)
     _check_bound(function, parameters, shape)
-    _check_nothing_injected(function, parameters, shape)
+    if not _passes_on(function):
+        _check_nothing_injected(function, parameters, shape)
     arity = _arity(function, parameters, shape)
     _check_order(function, parameters, shape)
     _check_types(function, parameters[:arity], shape)
@@ -149,12 +150,37 @@ def _innermost(function: Any) -> Any:
 
 
 def _signature(function: Function) -> inspect.Signature:
+    """Return the signature of a function; of a wrapper that only passes on, the wrapped one's."""
+    return _inspected(function, follow_wrapped=_passes_on(function))
+
+
+def _inspected(function: Function, *, follow_wrapped: bool) -> inspect.Signature:
     if sys.version_info >= (3, 14):
         from annotationlib import Format
 
         # An annotation that only a type checker can resolve must not prevent the others' reading.
-        return inspect.signature(function, annotation_format=Format.FORWARDREF)
-    return inspect.signature(function)
+        return inspect.signature(
+            function, follow_wrapped=follow_wrapped, annotation_format=Format.FORWARDREF
+        )
+    return inspect.signature(function, follow_wrapped=follow_wrapped)
+
+
+def _is_wrapper(function: Function) -> bool:
+    return hasattr(_innermost(function), "__wrapped__")
+
+
+def _passes_on(function: Function) -> bool:
+    """Tell whether a function is a wrapper (`functools.wraps`) that takes whatever comes.
+
+    Such a wrapper may pass on more than it gets, and knows what the wrapped function returns.
+    """
+    if not _is_wrapper(function):
+        return False
+    try:
+        own = _inspected(function, follow_wrapped=False)
+    except ValueError:  # one in C, such as functools.lru_cache
+        return True
+    return any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in own.parameters.values())
 
 
 def _is_positional(parameter: Parameter) -> bool:
@@ -169,7 +195,8 @@ def _parameters(function: Function, shape: Shape) -> list[Parameter]:
         found = "does not tell its parameters: put a function of your own around it"
         raise _wrong(shape, name_of(function), found) from None
     for parameter in parameters:
-        if parameter.kind is Parameter.KEYWORD_ONLY and parameter.default is Parameter.empty:
+        is_required = parameter.default is Parameter.empty and not _passes_on(function)
+        if parameter.kind is Parameter.KEYWORD_ONLY and is_required:
             found = (
                 f"has the keyword-only parameter {parameter.name!r} without a default, and is "
                 "called with positional arguments only"
@@ -225,6 +252,8 @@ def _arity(function: Function, parameters: list[Parameter], shape: Shape) -> int
     takes_any = any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters)
     own = [p for p in parameters if p.kind is not Parameter.VAR_POSITIONAL]
     needed = sum(parameter.default is Parameter.empty for parameter in own)
+    if _passes_on(function):
+        needed = min(needed, most)
     if needed > most or (len(own) < shape.least and not takes_any):
         count = needed if needed > most else len(own)
         raise _wrong(shape, name_of(function), f"takes {_counted(count)}")
@@ -292,7 +321,7 @@ def _can_be(annotation: Any, kind: type) -> bool:
 
 def _check_return(function: Function, shape: Shape) -> None:
     target = _innermost(function)
-    if not inspect.isfunction(target):
+    if not inspect.isfunction(target) or _is_wrapper(function):
         return
     written = _signature(target).return_annotation
     annotation = _known(function, written)
