@@ -104,8 +104,8 @@ class Client:
         self.memberships: dict[str, Members] = {}
         self.outbox: Outbox | None = None
         self.close_info: Close | None = None
-        self.seen = 0.0
-        self.busy = False
+        self.seen: float = 0.0
+        self.busy: bool = False
         self.task: Task[None] | None = None
         self.inbox: Inbox | None = None
         self.context: Context = copy_context()
