@@ -15,7 +15,9 @@ WSCAT := 6.1.0
 WS := 8.23.0
 TYPESCRIPT := 5.9.3
 NODE_TYPES := 22.20.7
-NODE_MODULES := node_modules/.wscat-$(WSCAT)-ws-$(WS)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)
+PYRIGHT := 1.1.414
+NODE_MODULES := node_modules/.wscat-$(WSCAT)-ws-$(WS)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)-pyright-$(PYRIGHT)
+PYRIGHT_JS := node_modules/pyright/index.js
 ATHERIS := 3.0.0
 AUTOBAHN := 25.10.1
 OLD_PIP := --quiet --disable-pip-version-check --no-python-version-warning
@@ -44,11 +46,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/gen_docs.py --check
+	PATH="$(abspath $(BIN)):$$PATH" node $(PYRIGHT_JS) --verifytypes hubbub --ignoreexternal
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -133,7 +136,7 @@ $(NODE_MODULES):
 	@sh tools/bring.sh npm npm
 	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
 		--fetch-retries=2 --fetch-timeout=60000 \
-		wscat@$(WSCAT) ws@$(WS) typescript@$(TYPESCRIPT) @types/node@$(NODE_TYPES)
+		wscat@$(WSCAT) ws@$(WS) typescript@$(TYPESCRIPT) @types/node@$(NODE_TYPES) pyright@$(PYRIGHT)
 	@touch $@
 
 clean:

@@ -18,7 +18,7 @@ import uuid
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pydantic
@@ -382,7 +382,9 @@ async def test_s17_invalid_messages_are_counted_and_answered_and_the_socket_live
 
 
 @pytest.mark.parametrize("action", ["reply", "ignore", "close"])
-async def test_s17_validate_refuses_as_set(way: str, action: str) -> None:
+async def test_s17_validate_refuses_as_set(
+    way: str, action: Literal["reply", "ignore", "close"]
+) -> None:
     hub = Hub(on_invalid=action)
 
     @hub.validate
@@ -578,7 +580,7 @@ async def test_a_burst_in_one_turn_disconnects_nobody(way: str) -> None:
 
 @pytest.mark.parametrize("policy", ["close", "stay"])
 async def test_a_handler_that_raises_hurts_its_own_client_at_most(
-    way: str, policy: str, caplog: pytest.LogCaptureFixture
+    way: str, policy: Literal["close", "stay"], caplog: pytest.LogCaptureFixture
 ) -> None:
     hub = Hub(on_handler_error=policy)
 

@@ -519,12 +519,15 @@ def test_the_generator_notices_a_stale_page(
     assert spec.loader is not None
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
-    monkeypatch.setattr(generator, "DOCS", tmp_path)
+    monkeypatch.setattr(generator, "ROOT", tmp_path)
+    for folder in ("docs", "src/hubbub"):
+        (tmp_path / folder).mkdir(parents=True)
     assert generator.main(["--check"]) == 1
-    assert "out of date: settings.md, close-codes.md" in capsys.readouterr().err
+    stale = "docs/settings.md, docs/close-codes.md, src/hubbub/settings_keywords.py"
+    assert f"out of date: {stale}" in capsys.readouterr().err
     assert generator.main([]) == 0
     assert generator.main(["--check"]) == 0
-    (tmp_path / "settings.md").write_text("old", encoding="utf-8")
+    (tmp_path / "docs" / "settings.md").write_text("old", encoding="utf-8")
     assert generator.main(["--check"]) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import count
+from typing import Literal
 
 import pytest
 
@@ -13,6 +14,7 @@ from hubbub import Handshake, Hub, Identity
 from hubbub.fanout import Fanout
 from hubbub.fanout_deflate import SharedDeflateFanout
 from hubbub.frame import Batch, DeflatedBatch, encode
+from hubbub.settings import SlowPolicy
 from hubbub.testing import MemoryClient, MemoryTransport, connect, messages, settle
 from rawsocket import inflate
 from test_fanout import PEERS, random_step, replay
@@ -163,7 +165,7 @@ async def test_an_outbox_holds_what_will_be_written(deflated: list[bytes]) -> No
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
-async def test_policies_judge_the_deflated_form(policy: str) -> None:
+async def test_policies_judge_the_deflated_form(policy: SlowPolicy) -> None:
     hub = Hub(compression="shared", slow_policy=policy, outbox_max_entries=2)
     await hub.start()
     peer = connect_deflating(hub)
@@ -186,5 +188,5 @@ async def test_policies_judge_the_deflated_form(policy: str) -> None:
 
 
 @pytest.mark.parametrize(("setting", "kind"), [("off", Fanout), ("shared", SharedDeflateFanout)])
-def test_without_the_setting_none_of_it_runs(setting: str, kind: type) -> None:
+def test_without_the_setting_none_of_it_runs(setting: Literal["off", "shared"], kind: type) -> None:
     assert type(Hub(compression=setting).fanout) is kind

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pydantic
@@ -239,7 +240,7 @@ async def test_s04_disconnect_handlers_learn_how_it_ended(is_async: bool) -> Non
         hub.on_disconnect(leaves_later)
     hub.on_disconnect(lambda client: log.append("plain"))
     if is_async:
-        hub.on_disconnect(leaves_later)
+        hub.on_disconnect(functools.partial(leaves_later))
     await started(hub)
     peer = connect(hub)
     peer.client.join("red")
@@ -426,7 +427,7 @@ async def test_a_validate_that_fails_is_a_handler_that_fails(is_async: bool) -> 
     ("on_invalid", "replies", "code"), [("reply", 1, None), ("ignore", 0, None), ("close", 0, 1008)]
 )
 async def test_s17_what_an_invalid_message_causes_is_a_setting(
-    on_invalid: str, replies: int, code: int | None
+    on_invalid: Literal["reply", "ignore", "close"], replies: int, code: int | None
 ) -> None:
     hub = Hub(on_invalid=on_invalid)
 
@@ -450,7 +451,10 @@ async def test_s17_what_an_invalid_message_causes_is_a_setting(
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(("setting", "code"), [("close", 1011), ("stay", None)])
 async def test_a_handler_that_raises_is_logged_and_closes_its_client_as_set(
-    is_async: bool, setting: str, code: int | None, caplog: pytest.LogCaptureFixture
+    is_async: bool,
+    setting: Literal["close", "stay"],
+    code: int | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     hub = Hub(on_handler_error=setting)
 
@@ -780,4 +784,73 @@ async def test_a_handler_that_somebody_cancels_is_over_and_its_client_stays() ->
     tasks[1].cancel()
     await settle(hub)
     assert hub.stats()["handlers"] == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", ["only", "typed", "connect"])
+async def test_fault_14_a_returned_value_that_nobody_reads_is_logged_in_bounds(
+    kind: str, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler without a return annotation: what it returns is seen when it returns it."""
+    hub = Hub()
+
+    def replies(client: Client, message: Any = None) -> Any:
+        return {"got": message}
+
+    async def replies_later(client: Client, message: Any = None) -> Any:
+        await asyncio.sleep(0)
+        return {"got": message}
+
+    function = replies_later if is_async else replies
+    register: dict[str, Any] = {
+        "only": hub.on_message,
+        "typed": hub.on("say"),
+        "connect": hub.on_connect,
+    }
+    register[kind](function)
+    await started(hub)
+    peer = connect(hub)
+    for _ in range(100 if kind != "connect" else 0):
+        peer.send({"type": "say"})
+        await settle(hub)
+    await settle(hub)
+    assert peer.received == []
+    assert peer.closed is None
+    lines = [record.getMessage() for record in caplog.records]
+    name = f"{function.__name__} (test_inbound.py:{function.__code__.co_firstlineno})"
+    said = f"{name} returned a value of the type dict, which nobody reads; to answer, call "
+    assert lines[0] == said + "client.send(…)"
+    assert len(lines) == (1 if kind == "connect" else 5)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_send_answers_may_be_returned(
+    is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+
+    async def echo_later(client: Client, message: str) -> bool:
+        return client.send(message)
+
+    async def work() -> list[int]:
+        return [1]
+
+    def starts_work(client: Client) -> Any:
+        return asyncio.ensure_future(work())
+
+    if is_async:
+        hub.on_message(echo_later)
+    else:
+        hub.on_message(lambda client, message: client.send(message))
+    hub.on_connect(starts_work)
+    await started(hub)
+    peer = connect(hub)
+    await settle(hub)
+    peer.send("hello")
+    await settle(hub)
+    assert peer.received == ["hello"]
+    assert caplog.records == []
     await hub.stop()

@@ -33,6 +33,7 @@ from hubbub import (
 from hubbub.admission import RETRY_AFTER_S
 from hubbub.broker import Deliver
 from hubbub.registry import Registry
+from hubbub.settings import SlowPolicy
 from hubbub.testing import FakeClock, MemoryClient, MemoryTransport, connect, let_pass, settle
 
 pytestmark = pytest.mark.anyio
@@ -714,7 +715,7 @@ async def test_who_was_excluded_and_has_gone_excludes_nobody() -> None:
     ],
 )
 async def test_slow_clients_miss_messages_as_the_policy_says_and_others_none(
-    policy: str, received: list[str]
+    policy: SlowPolicy, received: list[str]
 ) -> None:
     hub = Hub(outbox_max_entries=2, slow_policy=policy)
     missed: list[int] = []

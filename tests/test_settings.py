@@ -68,7 +68,7 @@ def test_settings_made_by_hand_know_their_sources_too() -> None:
 
 def test_an_unknown_keyword_names_the_nearest_right_one() -> None:
     with pytest.raises(SettingsError, match=r"ping_intervall = 3 .*did you mean ping_interval_s\?"):
-        Settings.load({}, ping_intervall=3)
+        Settings.load({}, ping_intervall=3)  # type: ignore[call-arg]
 
 
 def test_an_unknown_variable_names_the_nearest_right_one() -> None:
@@ -80,7 +80,7 @@ def test_an_unknown_variable_names_the_nearest_right_one() -> None:
 
 def test_an_unknown_name_that_is_near_nothing_gets_no_hint() -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings.load({}, zzz=1)
+        Settings.load({}, zzz=1)  # type: ignore[call-arg]
     assert caught.value.nearest is None
     with pytest.raises(SettingsError) as caught:
         Settings.load({"HUBBUB_ZZZ": "1"})

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -68,7 +68,7 @@ async def deflating_echo(**settings: Any) -> AsyncIterator[tuple[Hub, Served, Ra
     ],
 )
 async def test_deflate_is_what_both_sides_want(
-    setting: str, headers: str, is_deflated: bool
+    setting: Literal["off", "shared"], headers: str, is_deflated: bool
 ) -> None:
     hub = Hub(compression=setting)
     async with (

@@ -1,19 +1,21 @@
-"""Write docs/settings.md and docs/close-codes.md from the code that they describe.
+"""Write from the code what is said in it once: two pages of docs/, and the keywords of `Hub(...)`.
 
-python tools/gen_docs.py writes them (`make docs`); with --check it fails when one of them is stale
+`docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`,
+`docs/close-codes.md` from the table of errors. python tools/gen_docs.py writes them (`make docs`); with --check it fails when one of them is stale
 (`make lint`).
 """
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES
 from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
 from hubbub.settings import Row, rows, shown
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
 GENERATED = "<!-- Written by tools/gen_docs.py (`make docs`). Do not edit. -->"
 
 SETTINGS_HEAD = f"""{GENERATED}
@@ -50,6 +52,21 @@ Two settings are given to the hub in Python only, since they are not one value:
 - `broker`, a keyword of `Hub`: where publications are ordered and kept. The default keeps them in
   this process.
 """
+
+KEYWORDS_HEAD = '''"""Settings' keywords: what `Hub(...)` and `Settings.load(...)` take, for type checkers and editors.
+
+Written by tools/gen_docs.py (`make docs`) from the class `Settings`. Do not edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """A keyword for each setting. One that is left out has its value from the environment."""
+'''
 
 CODES_HEAD = f"""{GENERATED}
 
@@ -119,6 +136,28 @@ def settings_page() -> str:
     return SETTINGS_HEAD + "".join(_setting_line(row) for row in rows()) + SETTINGS_TAIL
 
 
+def keywords_module() -> str:
+    return KEYWORDS_HEAD + "".join(_keyword(row) for row in rows())
+
+
+def _keyword(row: Row) -> str:
+    none = "" if row.none is None else f" None: {row.none}."
+    text = f"{row.doc}{none} Default: {shown(row.default)}."
+    if row.kind in (int, float):
+        text = f"In {row.unit}. {text}"
+    doc = textwrap.fill(f'"""{text}"""', 98, initial_indent="    ", subsequent_indent="    ")
+    return f"\n    {row.name}: {keyword_type(row)}\n{doc}\n"
+
+
+def keyword_type(row: Row) -> str:
+    """Return the annotation of a setting's keyword. A tuple may be given as any sequence."""
+    if row.choices:
+        kind = "Literal[" + ", ".join(f'"{choice}"' for choice in row.choices) + "]"
+    else:
+        kind = "Sequence[str]" if row.kind == tuple[str, ...] else row.kind.__name__
+    return kind if row.none is None else f"{kind} | None"
+
+
 def codes_page() -> str:
     codes = "".join(
         f"| {code} | {name} | {_yes(back)} | {meaning} |\n"
@@ -155,21 +194,25 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-PAGES = {"settings.md": settings_page, "close-codes.md": codes_page}
+WRITTEN = {
+    "docs/settings.md": settings_page,
+    "docs/close-codes.md": codes_page,
+    "src/hubbub/settings_keywords.py": keywords_module,
+}
 
 
 def main(arguments: list[str]) -> int:
     stale = []
-    for name, page in PAGES.items():
-        path = DOCS / name
-        text = page()
+    for name, write in WRITTEN.items():
+        path = ROOT / name
+        text = write()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         if "--check" in arguments:
             stale.append(name)
         else:
             path.write_text(text, encoding="utf-8")
-            print(f"wrote docs/{name}")
+            print(f"wrote {name}")
     if stale:
         print(f"out of date: {', '.join(stale)}. Run: make docs", file=sys.stderr)
     return 1 if stale else 0

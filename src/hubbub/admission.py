@@ -32,9 +32,9 @@ class Admission:
         self._held: set[str] = set()
         self._addresses = Addresses()
         self._address_of: dict[Client, str] = {}
-        self.in_progress = 0
+        self.in_progress: int = 0
         """How many handshakes are in progress; the hub's stats show it as `register`."""
-        self.is_closed = False
+        self.is_closed: bool = False
         """Whether the hub shuts down, and takes nobody any more."""
 
     def check_visitor(self, address: str | None, lag_s: float) -> None:

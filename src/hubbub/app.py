@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .hub import Hub
+from .hub import ASGIApp, Hub
 
 __all__ = ["app", "hub"]
 
@@ -24,7 +24,7 @@ SENTENCE = "This is a Hubbub server: connect a WebSocket client to /ws, and all 
 _TEXT = b"text/plain; charset=utf-8"
 _JSON = b"application/json"
 
-hub = Hub()
+hub: Hub = Hub()
 
 
 def _page(path: str) -> tuple[int, bytes, bytes]:
@@ -55,4 +55,4 @@ async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-app = hub.mount(_pages, "/ws")
+app: ASGIApp = hub.mount(_pages, "/ws")

@@ -188,15 +188,15 @@ class Ledger:
     __slots__ = ("client", "got", "is_open", "missing", "next_numbers", "on_own")
 
     def __init__(self, client: int) -> None:
-        self.client = client
-        self.is_open = True
+        self.client: int = client
+        self.is_open: bool = True
         self.on_own: Callable[[int], None] | None = None
         """Called with the number of each new message of the client's own, in a closed loop."""
         self.clear()
 
     def clear(self) -> None:
         """Begin a phase: nothing is sent, nothing has come."""
-        self.got = 0
+        self.got: int = 0
         self.next_numbers: dict[int, int] = {}
         self.missing: set[tuple[int, int]] = set()
 
@@ -210,10 +210,10 @@ class Books:
         self.mark = mark
         self.size = size
         self.audience = audience
-        self.tally = Tally()
-        self.chunk = b""
+        self.tally: Tally = Tally()
+        self.chunk: bytes = b""
         self.stamps: tuple[Stamp, ...] = ()
-        self.others = 0
+        self.others: int = 0
         self.now_us = now_us
         self._remembered = 0
 

@@ -26,7 +26,7 @@ class Dialing:
     """
 
     def __init__(self, plan: Plan, index: int, listener: Listener) -> None:
-        self.is_anybody_in = False
+        self.is_anybody_in: bool = False
         self.refused: Counter[int] = Counter()
         self.failed: Counter[str] = Counter()
         self._listener = listener

@@ -7,6 +7,9 @@ so that no list of processes shows them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from .bench_books import Audience, Expect, Tally
@@ -137,8 +140,8 @@ Event = Answer | Progress
 LINE_BYTES = 16 * 1024**2
 """No line is longer."""
 
-read_command = msgspec.json.Decoder(Command).decode
-read_event = msgspec.json.Decoder(Event).decode
+read_command: Callable[[bytes | str], Any] = msgspec.json.Decoder(Command).decode
+read_event: Callable[[bytes | str], Any] = msgspec.json.Decoder(Event).decode
 
 
 def line_of(message: Command | Event) -> bytes:

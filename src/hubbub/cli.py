@@ -36,5 +36,5 @@ def main() -> None:
     """A real-time WebSocket hub for Python web applications: one object, one route."""
 
 
-for command in (demo, serve, connect, bench, check):
-    main.add_command(command)
+for _command in (demo, serve, connect, bench, check):
+    main.add_command(_command)

@@ -241,7 +241,7 @@ class Conversation:
     """One run of the command: a connection, a screen, and lines to send."""
 
     def __init__(self, screen: Screen, read: Read, linger_s: float) -> None:
-        self.was_open = False
+        self.was_open: bool = False
         self._screen = screen
         self._read = read
         self._linger_s = linger_s

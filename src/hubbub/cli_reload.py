@@ -35,7 +35,7 @@ class Reloader(BaseReload):
         sockets: list[socket],
     ) -> None:
         super().__init__(config, target, sockets)
-        self.reloader_name = "Hubbub"
+        self.reloader_name: str = "Hubbub"
         self._seen: Snapshot = {}
         self._look_s = 0.0
 

@@ -7,8 +7,8 @@ except `send` and `close`, which may be called from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextvars import copy_context
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import NORMAL
@@ -93,22 +93,22 @@ class Client:
         address: str | None = None,
         connected_at: float = 0.0,
     ) -> None:
-        self.id = client_id
-        self.user = user
-        self.address = address
-        self.connected_at = connected_at
-        self.dropped = 0
-        self.transport = transport
-        self.raw_write = transport.raw_write
-        self.fast = transport.raw_write is not None
+        self.id: str = client_id
+        self.user: str | None = user
+        self.address: str | None = address
+        self.connected_at: float = connected_at
+        self.dropped: int = 0
+        self.transport: Transport = transport
+        self.raw_write: Callable[[bytes], object] | None = transport.raw_write
+        self.fast: bool = transport.raw_write is not None
         self.memberships: dict[str, Members] = {}
         self.outbox: Outbox | None = None
         self.close_info: Close | None = None
-        self.seen = 0.0
-        self.busy = False
+        self.seen: float = 0.0
+        self.busy: bool = False
         self.task: Task[None] | None = None
         self.inbox: Inbox | None = None
-        self.context = copy_context()
+        self.context: Context = copy_context()
         self.bucket: TokenBucket | None = None
         self.frame_bucket: TokenBucket | None = None
         self._hub = hub

@@ -43,7 +43,7 @@ from .model import Close
 
 __all__ = ["Backoff", "Connection", "State", "connect"]
 
-logger = logging.getLogger("hubbub.connect")
+logger: logging.Logger = logging.getLogger("hubbub.connect")
 
 State = Literal["connecting", "open", "waiting", "closed"]
 T = TypeVar("T")
@@ -160,7 +160,7 @@ class Connection:
         on_state: Callable[[State], object] | None = None,
     ) -> None:
         self.on_state = on_state
-        self.dropped = 0
+        self.dropped: int = 0
         self.last_close: Close | None = None
         self.retry_in_s: float | None = None
         self.subprotocol: str | None = None

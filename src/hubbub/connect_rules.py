@@ -61,7 +61,7 @@ class Backoff:
             )
         if fixed_delay_s is not None and not 0 <= fixed_delay_s < math.inf:
             raise ValueError(f"fixed_delay_s={fixed_delay_s:g}: must be seconds, not negative")
-        self.attempts = 0
+        self.attempts: int = 0
         self._min_delay_s = min_delay_s
         self._max_delay_s = max_delay_s
         self._fixed_delay_s = fixed_delay_s

@@ -19,8 +19,12 @@ Decoder = Callable[[Frame], Any]
 class Dialect(Protocol):
     """What a dialect owes. All methods are pure and may be called from the event loop only."""
 
-    def decoder(self, annotation: Any) -> Decoder:
-        """Return a decoder for a handler's annotation; raise `TypeError` for one it cannot read."""
+    def decoder(self, annotation: Any, kind: str | None = None) -> Decoder:
+        """Return a decoder for a handler's annotation.
+
+        Raises `TypeError` for one that it cannot read, or that no message fits; with `kind`, no
+        message whose type is that.
+        """
         ...
 
     def type_of(self, frame: Frame) -> str | None:

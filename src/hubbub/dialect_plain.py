@@ -13,6 +13,7 @@ from .dialect import Decoder
 from .errors import CommandError
 from .frame import Frame, encode
 from .limits import explain
+from .message_types import check_readable, check_type
 
 
 class _Typed(msgspec.Struct):
@@ -25,24 +26,21 @@ _type_decoder = msgspec.json.Decoder(_Typed)
 class PlainDialect:
     """Text is `str`, binary is `bytes`, everything else is JSON in a text frame (or UTF-8 binary)."""
 
-    def decoder(self, annotation: Any) -> Decoder:
+    def decoder(self, annotation: Any, kind: str | None = None) -> Decoder:
         """Return a decoder by annotation.
 
         `str`: text messages. `bytes`: binary messages. `str | bytes`: either. `Frame`: the frame
         itself. A pydantic model: JSON, validated by pydantic. Anything else that msgspec reads
         (dict, list, dataclass, Struct, unions of tagged Structs): JSON, validated by msgspec.
         """
-        if annotation is str:
-            return _text
-        if annotation in (bytes, bytearray):
-            return _binary
-        if annotation in (str | bytes, bytes | str, Any):
-            return _either
-        if annotation is Frame:
-            return _frame
-        if hasattr(annotation, "model_validate_json"):
-            return _pydantic(annotation)
-        return _json(annotation)
+        taken = _as_it_comes(annotation)
+        if taken is not None:
+            return taken
+        check_readable(annotation)
+        if kind is not None:
+            check_type(annotation, kind)
+        is_model = hasattr(annotation, "model_validate_json")
+        return _pydantic(annotation) if is_model else _json(annotation)
 
     def type_of(self, frame: Frame) -> str | None:
         """Return the `type` of a JSON object; None for every other message."""
@@ -60,6 +58,19 @@ class PlainDialect:
     def error(self, error: CommandError) -> Frame:
         """Return `{"type": "error", "code": …, "message": …}` as a frame."""
         return encode(error.reply())
+
+
+def _as_it_comes(annotation: Any) -> Decoder | None:
+    """Return the decoder of a type that is no JSON; None for all others."""
+    if annotation is str:
+        return _text
+    if annotation is bytes:
+        return _binary
+    if annotation in (bytearray, memoryview):
+        return lambda frame: annotation(_binary(frame))
+    if annotation in (str | bytes, Any):
+        return _either
+    return _frame if annotation is Frame else None
 
 
 def _text(frame: Frame) -> str:

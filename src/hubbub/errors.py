@@ -192,11 +192,11 @@ class Refused(HubbubError):
                     f"{name} must be a str or None, not {type(text).__name__}: {text!r}"
                 )
         default_code, default_message = _REFUSALS.get(status, ("refused", "Refused"))
-        self.status = int(status)
-        self.code = code or default_code
-        self.message = message or default_message
-        self.headers = dict(headers or {})
-        self.details = dict(details or {})
+        self.status: int = int(status)
+        self.code: str = code or default_code
+        self.message: str = message or default_message
+        self.headers: dict[str, str] = dict(headers or {})
+        self.details: dict[str, object] = dict(details or {})
         for key, value in self.headers.items():
             _check_header(key, value)
         if self.details:

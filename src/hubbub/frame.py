@@ -66,8 +66,8 @@ class Frame:
     _deflated: bytes
 
     def __init__(self, payload: bytes, is_text: bool, text: str | None = None) -> None:
-        self.payload = payload
-        self.is_text = is_text
+        self.payload: bytes = payload
+        self.is_text: bool = is_text
         self._wire: bytes | None = None
         self.text_seen = text
         """The payload as `str`, when somebody has decoded it already."""
@@ -173,7 +173,7 @@ class Batch:
     __slots__ = ("_wire", "frames")
 
     def __init__(self, frames: Sequence[Frame]) -> None:
-        self.frames = frames
+        self.frames: Sequence[Frame] = frames
         self._wire: bytes | None = None
 
     @property

@@ -5,87 +5,50 @@ What must not live here: calling order and errors (`inbound`) and the decorators
 
 from __future__ import annotations
 
-import functools
-import inspect
-import sys
-import typing
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from .dialect import Decoder, Dialect
 from .errors import CommandError
 from .frame import Frame
 from .limits import printable
-from .model import Close, Handshake
+from .message_types import NotAMessage, bare, shown
+from .model import Close, Handshake, Identity
+from .signature import (
+    CLIENT,
+    Function,
+    Given,
+    Shape,
+    annotation_of,
+    name_of,
+    parameter_name,
+    read,
+)
 
-Function = Callable[..., Any]
+_MESSAGE = Given("message")
+_NO_MESSAGES = (Handshake, Close, Identity)
+"""Types of ours that could be read from JSON, and are what other functions get."""
 
-
-def _signature(function: Function) -> inspect.Signature:
-    if sys.version_info >= (3, 14):
-        from annotationlib import Format
-
-        # An annotation that only a type checker can resolve must not prevent the others' reading.
-        return inspect.signature(function, annotation_format=Format.FORWARDREF)
-    return inspect.signature(function)
-
-
-def _parameters(function: Function) -> list[inspect.Parameter]:
-    parameters = list(_signature(function).parameters.values())
-    required = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if required:
-        raise TypeError(f"{_name(function)}: a handler is called with positional arguments only")
-    return [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
-
-
-def _name(function: Function) -> str:
-    return getattr(function, "__qualname__", repr(function))
-
-
-def check_arity(function: Function, least: int, most: int, shape: str) -> int:
-    """Return with how many arguments to call `function`; raise `TypeError` naming `shape`."""
-    parameters = _parameters(function)
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    needed = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters)
-    if needed > most or (len(parameters) < least and not takes_any):
-        raise TypeError(f"{_name(function)}: expected {shape}")
-    # A parameter with a default is the application's own, unless the hub always fills it.
-    return most if takes_any else max(needed, least)
-
-
-def annotation_of(function: Function, position: int, default: Any) -> Any:
-    """Return the annotation of a positional parameter, resolved; `default` when there is none."""
-    parameters = _parameters(function)
-    if position >= len(parameters) or parameters[position].kind is inspect.Parameter.VAR_POSITIONAL:
-        return default
-    parameter = parameters[position]
-    if parameter.annotation is inspect.Parameter.empty:
-        return default
-    annotation = parameter.annotation
-    if isinstance(annotation, typing.ForwardRef):
-        annotation = annotation.__forward_arg__
-    return _resolve(function, annotation) if isinstance(annotation, str) else annotation
-
-
-def _resolve(function: Function, annotation: str) -> Any:
-    """Evaluate one annotation where the function stands; the others may be a type checker's only."""
-    target = inspect.unwrap(function)
-    while isinstance(target, functools.partial):
-        target = inspect.unwrap(target.func)
-    if not inspect.isroutine(target):
-        target = type(target).__call__
-    namespace = dict(inspect.getclosurevars(target).nonlocals) if inspect.isfunction(target) else {}
-
-    def holder() -> None: ...
-
-    holder.__annotations__ = {"it": annotation}
-    try:
-        return typing.get_type_hints(holder, getattr(target, "__globals__", {}), namespace)["it"]
-    except Exception as error:
-        raise TypeError(
-            f"{_name(function)}: the annotation {annotation!r} cannot be resolved "
-            f"({error}); define the type at the module's level"
-        ) from None
+SHAPES: Mapping[str, Shape] = {
+    shape.decorator: shape
+    for shape in (
+        Shape("on_connect", (CLIENT, Given("handshake", Handshake)), 1),
+        Shape("on_message", (CLIENT, _MESSAGE), 2),
+        Shape("on_disconnect", (CLIENT, Given("close", Close)), 1),
+        Shape("on_drop", (CLIENT, Given("count", int)), 2),
+        Shape(
+            "validate", (CLIENT, _MESSAGE), 2, advice="return False to refuse a message, else True"
+        ),
+        Shape(
+            "authenticate",
+            (Given("handshake", Handshake),),
+            1,
+            (Identity, str),
+            "return an Identity, or a user's name; None refuses",
+        ),
+    )
+}
+"""What the function of each decorator looks like; `on` is like `on_message`."""
 
 
 def _unknown_type(kind: str | None) -> CommandError:
@@ -102,9 +65,9 @@ class MessageHandler:
     __slots__ = ("decode", "function", "takes_text")
 
     def __init__(self, function: Function, decode: Decoder, *, takes_text: bool = False) -> None:
-        self.function = function
-        self.decode = decode
-        self.takes_text = takes_text
+        self.function: Function = function
+        self.decode: Decoder = decode
+        self.takes_text: bool = takes_text
         """Whether a text message is handed on as `str`, so that there is nothing to decode."""
 
 
@@ -130,46 +93,44 @@ class Handlers:
 
     def add_connect(self, function: Function) -> None:
         """Register `f(client)` or `f(client, handshake)`."""
-        shape = f"f(client) or f(client, handshake: {Handshake.__name__})"
-        self.connect.append((function, check_arity(function, 1, 2, shape)))
+        self.connect.append((function, self._read_new("on_connect", function, self.connect)))
 
     def add_disconnect(self, function: Function) -> None:
         """Register `f(client)` or `f(client, close)`."""
-        shape = f"f(client) or f(client, close: {Close.__name__})"
-        self.disconnect.append((function, check_arity(function, 1, 2, shape)))
+        arity = self._read_new("on_disconnect", function, self.disconnect)
+        self.disconnect.append((function, arity))
 
     def add_drop(self, function: Function) -> None:
         """Register `f(client, count)`."""
-        check_arity(function, 2, 2, "f(client, count: int)")
+        self._read_new("on_drop", function, [(there, 2) for there in self.drop])
         self.drop.append(function)
 
     def set_message(self, function: Function) -> None:
         """Register the one `f(client, message)`; its annotation decides what it gets."""
-        if self.message is not None:
-            raise ValueError("on_message is registered already; use hub.on(type) for several")
-        self.message = self._message_handler(function, str)
+        handler = self._message_handler(SHAPES["on_message"], function, str)
+        _check_free("on_message", function, self.message)
+        self.message = handler
         self._note_the_only_one()
 
     def add_typed(self, kind: str, function: Function) -> None:
         """Register `f(client, message)` for JSON objects whose `type` is `kind`."""
-        if kind in self.typed:
-            raise ValueError(f"a handler for the type {kind!r} is registered already")
-        self.typed[kind] = self._message_handler(function, dict[str, Any])
+        shape = SHAPES["on_message"]._replace(decorator=f"on({kind!r})")
+        handler = self._message_handler(shape, function, dict[str, Any], kind)
+        _check_free(shape.decorator, function, self.typed.get(kind))
+        self.typed[kind] = handler
         self._note_the_only_one()
 
     def set_validate(self, function: Function) -> None:
         """Register the one `f(client, message)` that may refuse a message."""
-        if self.validate is not None:
-            raise ValueError("validate is registered already")
-        check_arity(function, 2, 2, "f(client, message)")
+        read(function, SHAPES["validate"])
+        _check_free("validate", function, self.validate)
         self.validate = function
         self._note_the_only_one()
 
     def set_authenticate(self, function: Function) -> None:
         """Register the one `f(handshake)` that says who asks for a socket."""
-        if self.authenticate is not None:
-            raise ValueError("authenticate is registered already")
-        check_arity(function, 1, 1, "f(handshake)")
+        read(function, SHAPES["authenticate"])
+        _check_free("authenticate", function, self.authenticate)
         self.authenticate = function
 
     @property
@@ -193,11 +154,56 @@ class Handlers:
             return None, self._either(frame)
         return self.message.function, self.message.decode(frame)
 
-    def _message_handler(self, function: Function, default: Any) -> MessageHandler:
-        check_arity(function, 2, 2, "f(client, message)")
-        annotation = annotation_of(function, 1, default)
-        if annotation is Any and default is not str:
-            # A message that has a type is JSON, whatever its handler says of it.
-            annotation = default
-        decode = self.dialect.decoder(annotation)
+    def _read_new(
+        self, decorator: str, function: Function, there: list[tuple[Function, int]]
+    ) -> int:
+        """Return with how many arguments to call one of several functions; refuse it the second time."""
+        arity = read(function, SHAPES[decorator])
+        if any(function == known for known, _ in there):
+            raise ValueError(f"@hub.{decorator}: {name_of(function)} is registered already")
+        return arity
+
+    def _message_handler(
+        self, shape: Shape, function: Function, default: Any, kind: str | None = None
+    ) -> MessageHandler:
+        read(function, shape)
+        try:
+            annotation = annotation_of(function, 1, default)
+            if annotation in (Any, object):
+                annotation = Any if kind is None else default  # what has a type is JSON
+            if annotation in _NO_MESSAGES:
+                raise NotAMessage(shown(annotation))
+            annotation = bare(annotation)
+            decode = self.dialect.decoder(annotation, kind)
+        except TypeError as error:
+            raise TypeError(
+                f"@hub.{shape.decorator}: {name_of(function)} cannot get its parameter "
+                f"{parameter_name(function, 1)!r}: {error}"
+            ) from error
         return MessageHandler(function, decode, takes_text=annotation in (str, str | bytes))
+
+
+def _check_free(
+    decorator: str, function: Function, there: Function | MessageHandler | None
+) -> None:
+    """Raise `ValueError` where there is a function already, and can be one only."""
+    if there is None:
+        return
+    if isinstance(there, MessageHandler):
+        there = there.function
+    advice = "; use hub.on(type) for several" if decorator == "on_message" else ""
+    raise ValueError(
+        f"@hub.{decorator}: {name_of(function)} cannot be registered: {name_of(there)} is "
+        f"registered already{advice}"
+    )
+
+
+def check_kind(kind: object) -> None:
+    """Raise `TypeError` for what is no type of messages: one forgets the parentheses of `@hub.on`."""
+    if callable(kind):
+        raise TypeError(
+            f'@hub.on: {name_of(kind)} stands where the type belongs: write @hub.on("say") above '
+            'it for messages like {"type": "say"}, or @hub.on_message for all'
+        )
+    if not isinstance(kind, str):
+        raise TypeError(f"@hub.on({kind!r}): the type of a message is a string")

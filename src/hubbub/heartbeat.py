@@ -43,7 +43,7 @@ class Heartbeat(Generic[T]):
         self.ping_interval_s = ping_interval_s
         self.pong_timeout_s = pong_timeout_s
         margin = pong_timeout_s - ping_interval_s
-        self.tick_s = min(1.0, ping_interval_s / 4, margin / 4)
+        self.tick_s: float = min(1.0, ping_interval_s / 4, margin / 4)
         self._slots: list[dict[T, None]] = [
             {} for _ in range(int(pong_timeout_s / self.tick_s) + 3)
         ]

@@ -15,14 +15,34 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from .auth import check_expiry, check_origin, is_same_origin, to_identity
+from .decorator_types import (
+    AnyFunction,
+    AuthenticateF,
+    AuthenticateLambda,
+    ClientF,
+    ClientLambda,
+    ConnectF,
+    ConnectLambda,
+    DisconnectF,
+    DisconnectLambda,
+    DropF,
+    DropLambda,
+    MessageF,
+    MessageLambda,
+    TickF,
+    TypedLambda,
+    ValidateLambda,
+)
 from .errors import BrokerError, HubNotRunning, MissingExtra, Refused
+from .handlers import check_kind
 from .limits import printable, scrub_query
 from .model import Handshake, Identity
 from .mount import Mounted, state_of
 from .registry import Registry
+from .ticker import check_period
 from .transport_asgi import PortableTransport
 
 if TYPE_CHECKING:
@@ -33,7 +53,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
-F = TypeVar("F", bound=Callable[..., Any])
 
 _STATIC_TYPES = {
     "hubbub.js": "text/javascript; charset=utf-8",
@@ -58,59 +77,70 @@ class Hub(Registry):
     `Client.close` may be called from any thread.
     """
 
-    # Decorators
+    # Decorators. Each raises `TypeError` for a function that cannot work, and `ValueError` for a
+    # second one where there can be one only.
 
-    def on_connect(self, function: F) -> F:
+    @overload
+    def on_connect(self, function: ClientF | ClientLambda) -> ClientF: ...
+    @overload
+    def on_connect(self, function: ConnectF | ConnectLambda) -> ConnectF: ...
+    def on_connect(self, function: AnyFunction) -> AnyFunction:
         """Call `f(client)` or `f(client, handshake)` when a client has connected."""
         self.handlers.add_connect(function)
         return function
 
-    def on_message(self, function: F) -> F:
+    def on_message(self, function: MessageF | MessageLambda) -> MessageF:
         """Call `f(client, message)` for each message; its annotation decides what it gets.
 
         `str` (the default) takes text, `bytes` binary; anything else is JSON, validated: dict,
         dataclass, msgspec Struct, a union of tagged Structs, a pydantic model.
         """
         self.handlers.set_message(function)
-        return function
+        return cast("MessageF", function)
 
-    def on(self, kind: str) -> Callable[[F], F]:
+    def on(self, kind: str) -> Callable[[MessageF | TypedLambda], MessageF]:
         """Call `f(client, message)` for JSON objects whose `type` is `kind`."""
+        check_kind(kind)
 
-        def register(function: F) -> F:
+        def register(function: MessageF | TypedLambda) -> MessageF:
             self.handlers.add_typed(kind, function)
-            return function
+            return cast("MessageF", function)
 
         return register
 
-    def on_disconnect(self, function: F) -> F:
+    @overload
+    def on_disconnect(self, function: ClientF | ClientLambda) -> ClientF: ...
+    @overload
+    def on_disconnect(self, function: DisconnectF | DisconnectLambda) -> DisconnectF: ...
+    def on_disconnect(self, function: AnyFunction) -> AnyFunction:
         """Call `f(client)` or `f(client, close)` when a client has gone, however it went."""
         self.handlers.add_disconnect(function)
         return function
 
-    def on_drop(self, function: F) -> F:
+    def on_drop(self, function: DropF | DropLambda) -> DropF:
         """Call `f(client, count)` when a slow client has caught up, having missed `count` messages."""
         self.handlers.add_drop(function)
-        return function
+        return cast("DropF", function)
 
-    def authenticate(self, function: F) -> F:
+    def authenticate(self, function: AuthenticateF | AuthenticateLambda) -> AuthenticateF:
         """Call `f(handshake)` to learn who asks for a socket.
 
         It returns an `Identity` or a user's name; None or `Refused` refuses with 401 (or the
         status in `Refused`) before the upgrade. For anonymous clients return `Identity()`.
         """
         self.handlers.set_authenticate(function)
-        return function
+        return cast("AuthenticateF", function)
 
-    def validate(self, function: F) -> F:
+    def validate(self, function: MessageF | ValidateLambda) -> MessageF:
         """Call `f(client, message)` before the handler; False, ValueError or CommandError refuse."""
         self.handlers.set_validate(function)
-        return function
+        return cast("MessageF", function)
 
-    def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[F], F]:
+    def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[TickF], TickF]:
         """Call `f()` every so many seconds while the hub runs; see `hubbub.ticker.Ticker`."""
+        check_period(seconds)
 
-        def register(function: F) -> F:
+        def register(function: TickF) -> TickF:
             self.add_ticker(function, seconds, while_connected)
             return function
 

@@ -21,13 +21,14 @@ from typing import Any, Protocol
 from .client import Client
 from .errors import INTERNAL_ERROR, POLICY_VIOLATION, TOO_MANY_MESSAGES, CommandError
 from .frame import Frame
-from .handlers import Function, Handlers
+from .handlers import Handlers
 from .inbox import Inbox
 from .limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, explain, printable
 from .model import EVERYBODY, Close, Handshake
 from .quietlog import QuietLog
 from .raised import close_of
 from .settings import Settings
+from .signature import Function, name_of
 from .stats import Stats
 from .ticker import is_being_cancelled
 
@@ -130,11 +131,15 @@ class Inbound:
             return
         try:
             result = only.function(client, message)
-            is_done = result is None or not hasattr(result, "__await__")
+            if result is None:
+                return
+            is_done = not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
             self._failed(client, error)
             return
-        if not is_done:
+        if is_done:
+            self._returned(only.function, result)
+        else:
             self._wait(client, self._finish(client, result))
 
     def admits_frame(self, client: Client, *, is_droppable: bool) -> bool:
@@ -305,22 +310,38 @@ class Inbound:
         """Call a handler; return what has to be awaited, None when all is done."""
         try:
             result = function(*arguments)
-            is_done = result is None or not hasattr(result, "__await__")
+            if result is None:
+                return None
+            is_done = not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
             # Nobody cancels a call: the error is that of a future which the function has asked.
             self._failed(client, error)
             return None
+        if is_done:
+            self._returned(function, result)
         return None if is_done else result
 
     async def _finish(self, client: Client, result: Awaitable[Any]) -> None:
         try:
-            await result
+            value = await result
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
             self._failed(client, error)  # only something that the handler awaited
         except Exception as error:
             self._failed(client, error)
+        else:
+            if value is not None and asyncio.iscoroutine(result):
+                self._returned(result, value)
+
+    def _returned(self, function: object, value: object) -> None:
+        """Say that nobody reads what a handler returned; a bool is what `client.send` answered."""
+        if type(value) is not bool:
+            text = "%s returned a value of the type %s, which nobody reads; to answer, call "
+            text += "client.send(…)"
+            self._log.log(
+                logging.WARNING, "returned", text, name_of(function), type(value).__name__
+            )
 
     def _wait(self, client: Client, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the client's one task; its messages wait meanwhile."""

@@ -26,7 +26,7 @@ class Inbox:
         self._bytes = 0
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self.is_full = False
+        self.is_full: bool = False
 
     def __len__(self) -> int:
         return len(self._frames)

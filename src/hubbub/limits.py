@@ -39,8 +39,8 @@ class TokenBucket:
     __slots__ = ("_level", "_stamp", "_told_at", "burst", "rate_per_second")
 
     def __init__(self, rate_per_second: float, burst: float, now: float) -> None:
-        self.rate_per_second = rate_per_second
-        self.burst = max(1.0, burst)
+        self.rate_per_second: float = rate_per_second
+        self.burst: float = max(1.0, burst)
         self._level = self.burst
         self._stamp = now
         self._told_at = now - TELL_EVERY_S

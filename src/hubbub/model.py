@@ -79,10 +79,10 @@ class Publication:
         exclude: str | None = None,
         position: Position | None = None,
     ) -> None:
-        self.room = room
-        self.frame = frame
-        self.exclude = exclude
-        self.position = position
+        self.room: str = room
+        self.frame: Frame = frame
+        self.exclude: str | None = exclude
+        self.position: Position | None = position
 
     def __repr__(self) -> str:
         return f"Publication(room={self.room!r}, {len(self.frame.payload)} bytes)"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .hub import ASGIApp, Hub, Receive, Scope, Send
 
-logger = logging.getLogger("hubbub")
+logger: logging.Logger = logging.getLogger("hubbub")
 
 _LAST_STEP_S = 1.0
 """How long an application may still run after it said that its lifespan is over."""
@@ -50,7 +50,7 @@ class Mounted:
             raise ValueError(f"a path begins with a slash, not {path!r}")
         self.hub = hub
         self.app = app
-        self.path = path.rstrip("/")
+        self.path: str = path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""

@@ -42,9 +42,9 @@ class Outbox:
     __slots__ = ("_entries", "max_bytes", "max_entries", "nbytes")
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
-        self.max_entries = max_entries
-        self.max_bytes = max_bytes
-        self.nbytes = 0
+        self.max_entries: int = max_entries
+        self.max_bytes: int = max_bytes
+        self.nbytes: int = 0
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:

@@ -131,12 +131,19 @@ class Protocol(WebSocketsSansIOProtocol):
 
     # What uvicorn's class and this one ask of a socket whose fate is open.
     logger = _logger
-    handshake_initiated = False
-    handshake_complete = False
-    close_sent = False
-    disconnected = False
-    close_timer = None
-    initial_response = None
+    handshake_initiated: bool = False
+    handshake_complete: bool = False
+    close_sent: bool = False
+    disconnected: bool = False
+    close_timer: asyncio.TimerHandle | None = None
+    initial_response: tuple[int, list[tuple[str, str]], bytes] | None = None
+    app: Any
+    scope: Any
+    request: Any
+    response: Any
+    connections: set[Any]
+    tasks: set[asyncio.Task[None]]
+    transport: asyncio.Transport
 
     def __init__(
         self,

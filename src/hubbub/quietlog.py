@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .limits import LogLimiter, escaped
 
-logger = logging.getLogger("hubbub")
+logger: logging.Logger = logging.getLogger("hubbub")
 
 
 def indent_error(record: logging.LogRecord) -> bool:

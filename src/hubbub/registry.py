@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from itertools import islice
 from threading import get_ident as _thread_id
-from typing import Any
+from typing import Any, Unpack
 
 from .admission import Admission
 from .broker import Broker, MemoryBroker, as_broker
@@ -55,6 +55,7 @@ from .model import (
 from .quietlog import QuietLog
 from .room import Room, Rooms, User
 from .settings import Settings, SlowPolicy, as_settings
+from .settings_keywords import SettingsKeywords
 from .stats import Stats, process_stats
 from .tasks import Tasks
 from .ticker import Ticker
@@ -62,7 +63,7 @@ from .transport import Transport
 from .warden import Warden
 from .watch import Watch
 
-logger = logging.getLogger("hubbub")
+logger: logging.Logger = logging.getLogger("hubbub")
 
 _PACE_S = 0.002
 """Pause between two goodbyes of a shutdown, so that not everybody comes back in one moment."""
@@ -79,17 +80,19 @@ class Registry:
         *,
         broker: Broker | None = None,
         slow_policies: Mapping[str, SlowPolicy] | None = None,
-        **keywords: Any,
+        **keywords: Unpack[SettingsKeywords],
     ) -> None:
         if settings is not None and keywords:
             raise TypeError("pass a Settings object or keywords, not both")
-        self.settings = Settings.load(**keywords) if settings is None else as_settings(settings)
+        self.settings: Settings = (
+            Settings.load(**keywords) if settings is None else as_settings(settings)
+        )
         self.broker: Broker = MemoryBroker() if broker is None else as_broker(broker)
-        self.counters = Stats()
-        self.handlers = Handlers(PlainDialect())
+        self.counters: Stats = Stats()
+        self.handlers: Handlers = Handlers(PlainDialect())
         self._clients: dict[str, Client] = {}
         self._rooms = Rooms(self.settings.slow_policy, slow_policies or {})
-        self.admission = Admission(self.settings, self._clients)
+        self.admission: Admission = Admission(self.settings, self._clients)
         self._tasks = Tasks()
         self._tickers: list[Ticker] = []
         self._started_at = time.monotonic()
@@ -100,17 +103,17 @@ class Registry:
         self._shut_down_at = 0.0
         self._connections: set[Transport] = set()
         self.clock: Callable[[], float] = time.monotonic
-        self.log = QuietLog(self._now)
-        self.inbound = Inbound(
+        self.log: QuietLog = QuietLog(self._now)
+        self.inbound: Inbound = Inbound(
             self, self.handlers, self.settings, self.counters, self.log, self._now
         )
-        self.receive = self.inbound.receive
+        self.receive: Callable[[Client, Frame], None] = self.inbound.receive
         """Take one whole message of a client; see `Inbound.receive`. Transports call it."""
-        self.max_message_bytes = self.settings.max_message_bytes
+        self.max_message_bytes: int | None = self.settings.max_message_bytes
         """A copy of the setting, for transports that ask at every message."""
-        self.warden = Warden(self, self.settings, self.counters, self.log)
-        self.fanout = self._new_fanout()
-        self.inflating = TurnBudget(TURN_INFLATED_BYTES)
+        self.warden: Warden = Warden(self, self.settings, self.counters, self.log)
+        self.fanout: Fanout = self._new_fanout()
+        self.inflating: TurnBudget = TurnBudget(TURN_INFLATED_BYTES)
         self._watch = Watch(self.settings, self.warden, self._now)
 
     # Life

@@ -23,10 +23,10 @@ class Members:
     __slots__ = ("clients", "name", "policy", "room", "waiting")
 
     def __init__(self, name: str, policy: SlowPolicy) -> None:
-        self.name = name
+        self.name: str = name
         self.policy = policy
         self.clients: dict[Client, None] = {}
-        self.waiting = 0
+        self.waiting: int = 0
         self.room: Room | None = None
         """What an application was given for this name last; its name need not be checked again."""
 

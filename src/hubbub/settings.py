@@ -1,8 +1,8 @@
 """Settings: every number and switch of a hub, written once.
 
 The environment, the command line, `docs/settings.md` and `hubbub check` are generated from the
-fields of this one class. What must not live here: defaults hidden elsewhere, the grammar of origins
-(`origins`).
+fields of this one class, and so is `settings_keywords`, what `Hub(...)` takes. What must not live here:
+defaults hidden elsewhere, the grammar of origins (`origins`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Unpack, get_args, get_origin
 
 from .errors import SettingsError
 from .origins import SAME_ORIGIN, read_pattern
+from .settings_keywords import SettingsKeywords
 
 ENV_PREFIX = "HUBBUB_"
 SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
@@ -244,14 +245,14 @@ class Settings:
             )
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **keywords: Any) -> Settings:
+    def load(
+        cls, environ: Mapping[str, str] | None = None, **keywords: Unpack[SettingsKeywords]
+    ) -> Settings:
         """Return settings from keywords, the environment (None: `os.environ`) and the defaults."""
         known = {spec.name: spec for spec in fields(cls)}
-        for name in keywords:
+        for name, value in keywords.items():
             if name not in known:
-                raise SettingsError(
-                    name, keywords[name], "no such setting", nearest=_near(name, known)
-                )
+                raise SettingsError(name, value, "no such setting", nearest=_near(name, known))
         values, sources = _from_environment(os.environ if environ is None else environ, known)
         values.update(keywords)
         sources.update(dict.fromkeys(keywords, "keyword"))

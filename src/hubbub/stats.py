@@ -72,4 +72,4 @@ class ProcessStats:
     """Connections that `hubbub.HttpProtocol` cut, since they sent no whole request in time."""
 
 
-process_stats = ProcessStats()
+process_stats: ProcessStats = ProcessStats()

@@ -14,7 +14,7 @@ from typing import Any
 from .limits import printable
 from .ticker import Ticker
 
-logger = logging.getLogger("hubbub")
+logger: logging.Logger = logging.getLogger("hubbub")
 
 _CANCEL_ROUNDS = 2
 """How often a task is cancelled: one that swallows the first time often ends at the second."""

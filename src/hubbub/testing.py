@@ -39,7 +39,7 @@ class FakeClock:
     """A clock of seconds that moves only when told. Give it to a hub as `hub.clock`, before start."""
 
     def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
+        self.now: float = now
 
     def __call__(self) -> float:
         """Return the time in seconds."""
@@ -64,14 +64,14 @@ class MemoryTransport:
     deflates = False
 
     def __init__(self, hub: Registry, *, fast: bool = True) -> None:
-        self.writable = True
+        self.writable: bool = True
         self.raw_write: Callable[[bytes], object] | None = self._raw_write if fast else None
         self.writes: list[bytes] = []
         self.raw_writes: list[bytes] = []
         self.batches: list[Batch] = []
-        self.pings = 0
+        self.pings: int = 0
         self.answers_pings = True
-        self.is_reading = True
+        self.is_reading: bool = True
         self.closed: Close | None = None
         self._hub = hub
         self._client: Client = None  # type: ignore[assignment]

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
-from .handlers import check_arity
+from .signature import Shape, name_of, read
 
-logger = logging.getLogger("hubbub")
+SHAPE = Shape(
+    "every(…)", (), 0, advice="nobody reads that; what a tick has to say it broadcasts itself"
+)
+"""What a function for a ticker looks like."""
+
+logger: logging.Logger = logging.getLogger("hubbub")
 
 
 class Ticker:
@@ -26,9 +32,8 @@ class Ticker:
     def __init__(
         self, function: Callable[[], Any], period_s: float, is_wanted: Callable[[], bool]
     ) -> None:
-        if not period_s > 0:
-            raise ValueError(f"every({period_s!r}): the period is a number of seconds above zero")
-        check_arity(function, 0, 0, "f() without arguments")
+        check_period(period_s)
+        read(function, SHAPE)
         self.function = function
         self.period_s = period_s
         self._is_wanted = is_wanted
@@ -58,8 +63,21 @@ class Ticker:
             self._log_failure()
 
     def _log_failure(self) -> None:
-        name = getattr(self.function, "__qualname__", repr(self.function))
-        logger.exception("the ticker %s failed; it goes on", name)
+        logger.exception("the ticker %s failed; it goes on", name_of(self.function))
+
+
+def check_period(period_s: object) -> None:
+    """Raise `TypeError` for what is no number of seconds, `ValueError` for one that cannot be."""
+    if callable(period_s):
+        raise TypeError(
+            f"@hub.every: {name_of(period_s)} stands where the period belongs: write @hub.every(5) "
+            "above it, with a number of seconds"
+        )
+    text = f"@hub.every({period_s!r}): the period is a number of seconds above zero"
+    if isinstance(period_s, bool) or not isinstance(period_s, (int, float)):
+        raise TypeError(text)
+    if not 0 < period_s < math.inf:
+        raise ValueError(text)
 
 
 def is_being_cancelled() -> bool:

@@ -40,7 +40,7 @@ class PortableTransport:
     """Compression is the server's own business: it gets whole messages."""
 
     def __init__(self, hub: Registry, receive: Receive, send: Send) -> None:
-        self.writable = True
+        self.writable: bool = True
         self.raw_write: Callable[[bytes], object] | None = None
         self._hub = hub
         self._receive = receive

@@ -119,7 +119,7 @@ class NativeTransport(asyncio.Protocol):
         self._server_connections = server_connections
         self._client: Client = None  # type: ignore[assignment]
         self.raw_write: Callable[[bytes], object] | None = socket.write
-        self.writable = True
+        self.writable: bool = True
         self._blocked = False
         self._state = _OPEN
         self._buffer: bytearray | None = None

@@ -67,13 +67,13 @@ class Watch:
         self._stalled: dict[Client, tuple[float, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._pulse: asyncio.TimerHandle | None = None
-        self.lag_s = 0.0
+        self.lag_s: float = 0.0
         """How late the event loop was at the last look, in seconds."""
         self._lags: deque[float] = deque(maxlen=RECENT_LOOKS)
         tick_s, looks = self._wheel.tick_s, 1
         if settings.write_timeout_s is not None:
             looks = max(1, math.ceil(tick_s / (settings.write_timeout_s / 4)))
-        self.period_s = tick_s / looks
+        self.period_s: float = tick_s / looks
         """From one look to the next, in seconds: a tick of the wheel, or an even part of it."""
 
     def start(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from starlette.applications import Starlette
+
 from . import create_app
 
-app = create_app()
+app: Starlette = create_app()

@@ -22,7 +22,7 @@ class ChatPage(Page):
 
     def __init__(self, views: Views) -> None:
         super().__init__(views)
-        self.log = ChatLog()
+        self.log: ChatLog = ChatLog()
         self.hub.on_connect(self.joined)
         self.hub.on_message(self.said)
         self.hub.on_disconnect(self.left)

@@ -38,7 +38,7 @@ class GamePage(Page):
     def __init__(self, views: Views) -> None:
         policies = dict.fromkeys(ARENAS, "drop_oldest")
         super().__init__(views, slow_policies=policies, messages_per_second=MOVES_PER_SECOND)
-        self.world = World()
+        self.world: World = World()
         self.hub.on_connect(self.connected)
         self.hub.on("enter")(self.entered)
         self.hub.on("move")(self.moved)

@@ -23,7 +23,7 @@ class LivePage(Page):
 
     def __init__(self, views: Views) -> None:
         super().__init__(views)
-        self.market = Market()
+        self.market: Market = Market()
         self.hub.on_connect(self.connected)
         self.hub.on_message(self.ignored)
         self.hub.every(TICK_S, while_connected=True)(self.tick)

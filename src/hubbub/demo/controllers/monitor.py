@@ -39,7 +39,7 @@ class MonitorPage(Page):
     def __init__(self, views: Views, all_stats: AllStats) -> None:
         super().__init__(views)
         self.all_stats = all_stats
-        self.system = SystemMonitor()
+        self.system: SystemMonitor = SystemMonitor()
         self.hub.on_connect(self.connected)
         self.hub.on("noise")(self.noise)
         self.hub.every(READING_S, while_connected=True)(self.read)

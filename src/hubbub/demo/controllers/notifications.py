@@ -24,7 +24,7 @@ class NotificationsPage(Page):
 
     def __init__(self, views: Views) -> None:
         super().__init__(views)
-        self.board = NotificationBoard()
+        self.board: NotificationBoard = NotificationBoard()
         self.hub.on_connect(self.connected)
         self.hub.on_message(self.ignored)
 

@@ -29,7 +29,7 @@ class Page:
 
     def __init__(self, views: Views, **settings: Any) -> None:
         self.views = views
-        self.hub = Hub(**settings)
+        self.hub: Hub = Hub(**settings)
 
     @property
     def path(self) -> str:

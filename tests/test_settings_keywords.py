@@ -1,0 +1,45 @@
+"""The keywords of `Hub(...)` are those of `Settings`, in name, type and order."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+import pytest
+
+from hubbub import Hub, Settings, SettingsError
+from hubbub.registry import Registry
+from hubbub.settings import rows
+from hubbub.settings_keywords import SettingsKeywords
+
+WIDER = {tuple[str, ...]: Sequence[str]}
+"""Where a keyword takes more than the setting keeps: any sequence becomes a tuple."""
+
+
+def test_fault_33_the_keywords_are_the_settings() -> None:
+    settings = {name: WIDER.get(kind, kind) for name, kind in get_type_hints(Settings).items()}
+    assert get_type_hints(SettingsKeywords) == settings
+    assert list(SettingsKeywords.__annotations__) == [row.name for row in rows()]
+    assert SettingsKeywords.__required_keys__ == frozenset(), "each may be left out"
+
+
+@pytest.mark.parametrize("function", [Registry.__init__, Settings.load])
+def test_fault_33_a_hub_and_settings_take_just_these(function: Any) -> None:
+    (keywords,) = [
+        parameter.annotation
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.VAR_KEYWORD
+    ]
+    assert keywords == "Unpack[SettingsKeywords]"
+
+
+def test_every_keyword_is_taken_with_its_default() -> None:
+    defaults: dict[str, Any] = {row.name: row.default for row in rows()}
+    assert Hub(**defaults).settings == Settings()
+
+
+def test_a_wrong_name_is_an_error_at_run_time_too() -> None:
+    wrong: dict[str, Any] = {"max_client": 5}
+    with pytest.raises(SettingsError, match=r"did you mean max_clients\?"):
+        Hub(**wrong)
