@@ -20,7 +20,9 @@ from hubbub.demo.models.names import (
 )
 from hubbub.demo.models.notification import KINDS, MAX_KEPT, SAMPLES, NotificationBoard
 from hubbub.demo.models.system import SystemMonitor
+from hubbub.demo.models.text import one_line
 from hubbub.demo.models.world import ARENAS, World
+from hubbub.frame import encode
 
 
 @pytest.mark.parametrize(
@@ -29,16 +31,18 @@ from hubbub.demo.models.world import ARENAS, World
         ("ann", "ann"),
         ("  Ann   Lee ", "Ann Lee"),
         ("Zoë 🦊", "Zoë 🦊"),
-        ("a: b", "a b"),
-        ("line\nbreak\x00\u202e\u2028", "linebreak"),
+        ("a: b", "a: b"),
+        ("line\nbreak\x00\u202e\u2028", "line break"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("👩\u200d🚀", "👩\u200d🚀"),
         ("<img src=x>", "<img src=x>"),
-        ('{"type":"you"}', '{"type" "you"}'),
+        ('{"type":"you"}', '{"type":"you"}'),
         ("\ud800", ""),
         ("", ""),
-        (" : ", ""),
+        (" \u2029\u200b ", ""),
     ],
 )
-def test_a_name_is_one_short_line_without_colons(raw: str, name: str) -> None:
+def test_a_name_is_one_short_line_that_can_be_seen(raw: str, name: str) -> None:
     assert clean_name(raw) == name
 
 
@@ -71,12 +75,19 @@ def test_times_are_iso_8601_with_a_zone() -> None:
     assert datetime.fromisoformat(iso_now()).tzinfo is not None
 
 
+def test_a_line_is_no_longer_than_its_limit_however_much_there_is() -> None:
+    assert one_line("x" * 10_000, 5) == "xxxxx"
+    assert one_line("a\r\n" * 10_000, 5) == "a a a"
+    assert one_line("\ud800" * 10_000, 5) == ""
+
+
 def test_a_chat_log_keeps_the_last_lines() -> None:
     log = ChatLog()
     for number in range(MAX_LINES + 5):
         line = log.add("said", "ann", str(number))
     assert line.text == str(MAX_LINES + 4)
     assert [line.text for line in log.lines()] == [str(n) for n in range(5, MAX_LINES + 5)]
+    assert [line.number for line in log.lines()] == list(range(6, MAX_LINES + 6))
 
 
 def test_a_notification_board_keeps_the_last() -> None:
@@ -86,7 +97,16 @@ def test_a_notification_board_keeps_the_last() -> None:
     recent = board.recent()
     assert len(recent) == MAX_KEPT
     assert recent[-1].message == f"number {MAX_KEPT + 2}"
+    assert [kept.number for kept in recent] == list(range(4, MAX_KEPT + 4))
     assert set(SAMPLES) == set(KINDS)
+
+
+def test_fault_29_what_a_board_keeps_can_be_sent() -> None:
+    """A lone surrogate, which JSON can spell and UTF-8 cannot carry, would be there for newcomers."""
+    board = NotificationBoard()
+    notification = board.post("info", "x\ud800\n\u202ey 👩\u200d🚀")
+    assert notification.message == "x y 👩\u200d🚀"
+    assert b"x y" in encode(board.recent()).payload
 
 
 @pytest.mark.parametrize(
@@ -97,6 +117,7 @@ def test_a_notification_board_keeps_the_last() -> None:
         (["info"], "hello", "type must be"),
         ("info", "  ", "1 to 200"),
         ("info", "x" * 201, "1 to 200"),
+        ("info", "\ud800\u202e", "1 to 200"),
         ("info", 7, "1 to 200"),
     ],
 )

@@ -5,6 +5,8 @@ What must not live here: anything that the library needs. `hubbub demo` and serv
 
     routes.py       which page is where; the application's life
     controllers/    one class for each page: its routes, its hub, its handlers
+    gate.py         which requests no page gets to see
+    headers.py      what browsers may load and run for a page
     models/         what the pages are about; no web, no sockets
     views/          Jinja2 templates, and what renders them
     static/         style sheet and ES modules

@@ -13,10 +13,11 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from ..errors import HubbubError
 from .controllers.chat import ChatPage
 from .controllers.game import GamePage
 from .controllers.live import LivePage
@@ -24,6 +25,7 @@ from .controllers.monitor import MonitorPage
 from .controllers.notifications import NotificationsPage
 from .controllers.page import Page
 from .controllers.websocket import WebSocketPage
+from .gate import Gate
 from .headers import SecurityHeaders
 from .views import Views
 
@@ -44,7 +46,8 @@ def build() -> Starlette:
     views.navigation = pages
     return Starlette(
         routes=_routes(pages),
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[Middleware(SecurityHeaders), Middleware(Gate)],
+        exception_handlers={HubbubError: _cannot_publish},
         lifespan=_lifespan(pages),
     )
 
@@ -70,6 +73,11 @@ def _lifespan(pages: Sequence[Page]) -> Any:
             yield {"hub": pages[0].hub}
 
     return lifespan
+
+
+async def _cannot_publish(request: Request, error: Exception) -> Response:
+    """Answer a request that would publish while its hub cannot: it has not started, or has ended."""
+    return JSONResponse({"error": str(error)}, 503)
 
 
 async def _home(request: Request) -> Response:

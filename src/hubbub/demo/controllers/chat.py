@@ -10,11 +10,11 @@ from ... import Client, Handshake
 from ..models.chat_log import ChatLog
 from ..models.names import clean_name
 from ..views import Views
-from .page import Page, named
+from .page import Page, named, spoken
 
 
 class ChatPage(Page):
-    """Clients send text; everybody gets lines: {"type": "said", "name", "text", "time"}."""
+    """Clients send text; everybody gets {"type": "said", "number", "name", "text", "time"}."""
 
     name = "chat"
     title = "Chat"
@@ -36,8 +36,9 @@ class ChatPage(Page):
         self.hub.broadcast(self.log.add("joined", name))
 
     def said(self, client: Client, text: str) -> None:
-        if text.strip():
-            self.hub.broadcast(self.log.add("said", client.meta["name"], text))
+        line = spoken(text)
+        if line:
+            self.hub.broadcast(self.log.add("said", client.meta["name"], line))
 
     def left(self, client: Client) -> None:
         self.hub.broadcast(self.log.add("left", client.meta["name"]))

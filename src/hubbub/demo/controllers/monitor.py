@@ -18,6 +18,8 @@ from .page import Page
 AllStats = Callable[[], Mapping[str, Mapping[str, Any]]]
 READING_S = 1.0
 MAX_NOISE = 500
+NOISES_PER_SECOND = 4
+"""Each is answered with up to `MAX_NOISE` messages."""
 
 
 class Noise(msgspec.Struct):
@@ -37,7 +39,7 @@ class MonitorPage(Page):
     summary = "This server process, once a second: processor, memory, clients, message rates."
 
     def __init__(self, views: Views, all_stats: AllStats) -> None:
-        super().__init__(views)
+        super().__init__(views, messages_per_second=NOISES_PER_SECOND, on_rate_limit="reply")
         self.all_stats = all_stats
         self.system: SystemMonitor = SystemMonitor()
         self.hub.on_connect(self.connected)

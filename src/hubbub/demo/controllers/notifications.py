@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from json import JSONDecodeError
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -15,8 +15,15 @@ from ..views import Views
 from .page import Page
 
 
+class Post(msgspec.Struct):
+    """The body of a request that publishes."""
+
+    type: str = ""
+    message: str = ""
+
+
 class NotificationsPage(Page):
-    """Everybody gets {"type": "info", "message": …, "time": …}. Nobody sends by socket."""
+    """Everybody gets {"type": "info", "message", "number", "time"}. Nobody sends by socket."""
 
     name = "notifications"
     title = "Notifications"
@@ -43,14 +50,16 @@ class NotificationsPage(Page):
 
         JSON alone is taken: no foreign page's form can send it.
         """
-        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if kind.strip().lower() != "application/json":
             return JSONResponse({"error": "Send application/json"}, 415)
         try:
-            body = await request.json()
-            fields = body if isinstance(body, dict) else {}
-            notification = self.board.post(fields.get("type"), fields.get("message"))
-        except (JSONDecodeError, UnicodeDecodeError):
-            return JSONResponse({"error": "This is not JSON"}, 400)
+            post = msgspec.json.decode(await request.body(), type=Post)
+            notification = self.board.post(post.type, post.message)
+        except msgspec.ValidationError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return JSONResponse({"error": "This is not JSON, or it is too deep"}, 400)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 422)
         receipt = await self.hub.everybody.publish(notification)

@@ -5,14 +5,16 @@ What must not live here: what a page does; each has its own module beside this o
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from ... import Client, Handshake, Hub
+from ... import Client, CommandError, Handshake, Hub
 from ..models.names import clean_name, invent_name
+from ..models.text import MAX_LINE_CHARACTERS, one_line
 from ..views import Views
 
 
@@ -21,6 +23,11 @@ class Page:
 
     `title` stands in the navigation, `summary` in a line under it. Keywords of `__init__` are
     those of `Hub`.
+
+    All that the server sends is a JSON object that has a type; what a person wrote stands in a
+    field of it and nowhere else. So nobody can write what looks like a message of the server. The
+    first is {"type": "server", "run": …}: a page that meets another `run` when it comes back knows
+    that the server has forgotten what was before.
     """
 
     name: ClassVar[str]
@@ -30,6 +37,8 @@ class Page:
     def __init__(self, views: Views, **settings: Any) -> None:
         self.views = views
         self.hub: Hub = Hub(**settings)
+        self.run = secrets.token_hex(8)
+        self.hub.on_connect(self.greet)
 
     @property
     def path(self) -> str:
@@ -53,6 +62,10 @@ class Page:
         """Return what the template needs beyond the page itself."""
         return {}
 
+    def greet(self, client: Client) -> None:
+        """Tell a client which run of the server it has come to."""
+        client.send({"type": "server", "run": self.run})
+
     async def show(self, request: Request) -> Response:
         """Answer with the page."""
         return self.views.render(request, f"{self.name}.html", page=self, **self.context(request))
@@ -63,3 +76,14 @@ def named(client: Client, handshake: Handshake) -> str:
     name = clean_name(handshake.query.get("username", "")) or invent_name()
     client.meta["name"] = name
     return name
+
+
+def spoken(text: str) -> str:
+    """Return what a person wrote as one line for others; empty when there is nothing in it.
+
+    Raises `CommandError` for a line that is too long.
+    """
+    line = one_line(text, MAX_LINE_CHARACTERS + 1)
+    if len(line) > MAX_LINE_CHARACTERS:
+        raise CommandError("too_long", f"a line has at most {MAX_LINE_CHARACTERS} characters")
+    return line

@@ -1,4 +1,4 @@
-"""The page at /websocket: plain text to everybody in a room, and the connection made visible."""
+"""The page at /websocket: lines to everybody in a room, and the connection made visible."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from ... import Client, CommandError, Handshake
+from ..models.clock import iso_now
 from ..models.names import clean_name, roster
 from ..views import Views
-from .page import Page, named
+from .page import Page, named, spoken
 
 ROOMS = ("lobby", "kitchen", "garden")
 ROSTER_INTERVAL_S = 0.2
@@ -24,11 +25,11 @@ class Enter(msgspec.Struct):
 
 
 class WebSocketPage(Page):
-    """Messages are lines of text, "name: text". JSON carries who is online, and room switches."""
+    """Clients send text; their room gets {"type": "said", "room", "name", "text", "time"}."""
 
     name = "websocket"
     title = "WebSocket"
-    summary = "One socket, plain text, several rooms. Cut the wire and watch it come back."
+    summary = "One socket, several rooms. Cut the wire and watch it come back."
 
     def __init__(self, views: Views) -> None:
         super().__init__(views)
@@ -59,8 +60,11 @@ class WebSocketPage(Page):
         self._enter(client, wish if wish in ROOMS else ROOMS[0])
 
     def said(self, client: Client, text: str) -> None:
+        said = {"type": "said", "name": client.meta["name"], "text": spoken(text)}
+        if not said["text"]:
+            return
         for room in client.rooms:
-            self.hub.room(room).broadcast(f"{client.meta['name']}: {text}")
+            self.hub.room(room).broadcast({**said, "room": room, "time": iso_now()})
 
     def entered(self, client: Client, message: Enter) -> None:
         if message.room not in ROOMS:

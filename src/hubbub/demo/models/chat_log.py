@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal
 
 from .clock import iso_now
@@ -14,8 +15,9 @@ MAX_LINES = 50
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: who said, joined or left, and when (ISO 8601)."""
+    """One line: who said, joined or left, and when (ISO 8601). Lines are numbered from 1."""
 
+    number: int
     type: Kind
     name: str
     text: str = ""
@@ -27,10 +29,11 @@ class ChatLog:
 
     def __init__(self) -> None:
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
+        self._numbers = count(1)
 
     def add(self, kind: Kind, name: str, text: str = "") -> Line:
         """Remember a line and return it."""
-        line = Line(kind, name, text)
+        line = Line(next(self._numbers), kind, name, text)
         self._lines.append(line)
         return line
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+
+from .text import one_line
 
 MAX_NAME_CHARACTERS = 24
 MAX_SHOWN_NAMES = 40
@@ -13,21 +14,11 @@ MAX_SHOWN_NAMES = 40
 
 _FIRST = "amber brisk calm coral dusky early fair gold jade keen lilac merry misty noble quick rosy"
 _SECOND = "badger crane finch fox hare heron ibis lark lynx marten otter owl robin seal stork wren"
-_LINE_OR_CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def clean_name(raw: str) -> str:
-    """Return `raw` as one short line without colons; empty when nothing is left of it.
-
-    A colon ends the name in a line of plain text, so no name has one. Markup is left as it is:
-    the pages show names as text.
-    """
-    kept = (" " if character == ":" else character for character in raw if _is_printable(character))
-    return " ".join("".join(kept).split())[:MAX_NAME_CHARACTERS].strip()
-
-
-def _is_printable(character: str) -> bool:
-    return unicodedata.category(character) not in _LINE_OR_CONTROL
+    """Return `raw` as a name of one short line; empty when nothing is left of it."""
+    return one_line(raw, MAX_NAME_CHARACTERS)
 
 
 def invent_name(rng: random.Random | None = None) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal, get_args
 
 from .clock import iso_now
+from .text import one_line
 
 Kind = Literal["info", "success", "warning", "error"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -23,8 +25,9 @@ SAMPLES: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """`type` says how grave it is, `time` is ISO 8601."""
+    """`type` says how grave it is, `time` is ISO 8601. Notifications are numbered from 1."""
 
+    number: int
     type: Kind
     message: str
     time: str = field(default_factory=iso_now)
@@ -35,15 +38,16 @@ class NotificationBoard:
 
     def __init__(self) -> None:
         self._kept: deque[Notification] = deque(maxlen=MAX_KEPT)
+        self._numbers = count(1)
 
     def post(self, kind: object, message: object) -> Notification:
         """Remember and return a notification. Raises `ValueError` with a sentence for people."""
         if kind not in KINDS:
             raise ValueError(f"type must be one of {', '.join(KINDS)}")
-        text = message.strip() if isinstance(message, str) else ""
+        text = one_line(message, MAX_MESSAGE_CHARACTERS + 1) if isinstance(message, str) else ""
         if not 1 <= len(text) <= MAX_MESSAGE_CHARACTERS:
             raise ValueError(f"message must have 1 to {MAX_MESSAGE_CHARACTERS} characters")
-        notification = Notification(kind, text)
+        notification = Notification(next(self._numbers), kind, text)
         self._kept.append(notification)
         return notification
 

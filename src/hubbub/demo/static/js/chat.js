@@ -1,6 +1,6 @@
 /** The page at /chat: one conversation, with names, joins and leaves. */
 
-import { $, Log, bubble, compose, element, openHub, shortTime } from "./page.js";
+import { $, Log, Shown, bubble, compose, element, onRestart, openHub, shortTime } from "./page.js";
 
 const log = new Log($("#log"));
 const username = $("#username");
@@ -8,25 +8,33 @@ let name = username.value || sessionStorage.getItem("chat-name") || "";
 
 const hub = openHub(() => (name ? { username: name } : {}));
 
+const shown = new Shown(hub);
+
 function show(line) {
-  if (line.type === "said") {
-    log.add(bubble(line.name, line.text, line.time, line.name === name));
-    return;
-  }
-  const time = element("time", { datetime: line.time }, shortTime(line.time));
-  log.add(element("li", { class: "note" }, `${line.name} ${line.type} the chat `, time));
+  if (!shown.takes(line)) return;
+  if (line.type === "said") log.add(bubble(line, line.name === name));
+  else
+    log.note(
+      `${line.name} ${line.type} the chat `,
+      element("time", { datetime: line.time }, shortTime(line.time)),
+    );
 }
 
-// After every return the hub tells the last lines again, so nothing of them is missed.
+onRestart(hub, () => log.note("The server restarted. It does not know the lines above."));
+
+// After every return the server tells its last lines again; what is here already stays.
 hub.onType("log", ({ you, lines }) => {
   name = you;
   username.value = you;
   sessionStorage.setItem("chat-name", you);
-  log.clear();
+  const missed = shown.missed(lines);
+  if (missed) log.note(`${missed} lines were said meanwhile.`);
   lines.forEach(show);
 });
 
 for (const type of ["said", "joined", "left"]) hub.onType(type, show);
+
+hub.onType("error", ({ message }) => log.note(`Refused: ${message}.`));
 
 compose((text) => hub.send(text));
 

@@ -5,7 +5,7 @@ import { LineChart } from "./chart.js";
 
 const tiles = $$("[data-share]");
 const shares = tiles.map((tile) => tile.dataset.share);
-const chart = new LineChart($("#chart"), { series: shares.length, label: "Prices over time" });
+const chart = new LineChart($("#chart"), { series: shares.length, everyS: 2, label: "Prices over time" });
 const hub = openHub();
 let before = null;
 
@@ -25,7 +25,7 @@ function show({ time, prices }) {
 }
 
 hub.onType("history", ({ ticks }) => {
-  chart.reset(ticks.map(toPoint));
+  chart.merge(ticks.map(toPoint));
   before = ticks.at(-2)?.prices ?? null;
   if (ticks.length) show(ticks.at(-1));
 });

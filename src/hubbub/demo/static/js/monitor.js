@@ -41,7 +41,7 @@ const toPoint = (reading, fields) => ({
 
 hub.onType("history", ({ readings }) => {
   for (const { chart, fields } of meters)
-    chart.reset(readings.map((reading) => toPoint(reading, fields)));
+    chart.merge(readings.map((reading) => toPoint(reading, fields)));
   if (readings.length) show(readings.at(-1));
 });
 

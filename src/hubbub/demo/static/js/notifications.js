@@ -1,13 +1,17 @@
 /** The page at /notifications: a form publishes by HTTP, the socket brings what was published. */
 
-import { $, $$, element, openHub, shortTime } from "./page.js";
+import { $, $$, Shown, element, onRestart, openHub, shortTime } from "./page.js";
 
 const LIMIT = 50;
 const KINDS = ["info", "success", "warning", "error"];
 const list = $("#notifications");
 const hub = openHub();
 
-function show({ type, message, time }, isNew = true) {
+const shown = new Shown(hub);
+
+function show(notification, isNew = true) {
+  if (!shown.takes(notification)) return;
+  const { type, message, time } = notification;
   const item = element(
     "li",
     { class: `notification kind-${KINDS.includes(type) ? type : "info"}${isNew ? " new" : ""}` },
@@ -15,22 +19,22 @@ function show({ type, message, time }, isNew = true) {
     element("span", { class: "text" }, message),
     element("time", { datetime: time }, shortTime(time)),
   );
-  list.prepend(item);
-  while (list.children.length > LIMIT) list.lastElementChild.remove();
-  count();
+  add(item);
+  $("#count").textContent = $$(".notification", list).length;
+  $("#empty").hidden = true;
 }
 
-function count() {
-  $("#count").textContent = list.children.length;
-  $("#empty").hidden = list.children.length > 0;
+function add(item) {
+  list.prepend(item);
+  while (list.children.length > LIMIT) list.lastElementChild.remove();
 }
+
+onRestart(hub, () => add(element("li", { class: "note" }, "The server restarted. It does not know what is below.")));
 
 for (const kind of KINDS) hub.onType(kind, (notification) => show(notification));
 
 hub.onType("recent", ({ notifications }) => {
-  list.replaceChildren();
   for (const notification of notifications) show(notification, false);
-  count();
 });
 
 async function post(path, body) {

@@ -40,8 +40,50 @@ export function openHub(query = () => ({})) {
   // Two seconds at least, for people to see the wait; the default is half a second.
   const hub = new Hubbub(url, { minDelayMs: 2000 });
   showWire(hub);
+  onRestart(hub, () => {
+    $("#restarted").textContent = `The server restarted at about ${shortTime(Date.now())}. ${RESTARTED}`;
+    $("#restarted").hidden = false;
+  });
   return hub;
 }
+
+const RESTARTED = "It has forgotten what was before; this page has not.";
+
+/** Call a function when a connection is to another run of the server than the one before. */
+export function onRestart(hub, listener) {
+  let run = null;
+  hub.onType("server", (server) => {
+    if (run !== null && server.run !== run) listener();
+    run = server.run;
+  });
+}
+
+/** Knows which of a run's numbered lines are shown: after a return the server tells some again. */
+export class Shown {
+  #numbers = new Set();
+
+  constructor(hub, limit = 500) {
+    this.limit = limit;
+    onRestart(hub, () => this.#numbers.clear());
+  }
+
+  /** Whether a line is new; from now on it is not. */
+  takes({ number }) {
+    if (this.#numbers.has(number)) return false;
+    this.#numbers.add(number);
+    if (this.#numbers.size > this.limit) this.#numbers.delete(this.#numbers.values().next().value);
+    return true;
+  }
+
+  /** How many lines between the last one shown and these nobody will tell any more. */
+  missed(lines) {
+    const first = lines.at(0)?.number ?? 0;
+    return this.#numbers.size ? Math.max(0, first - Math.max(...this.#numbers) - 1) : 0;
+  }
+}
+
+// On a narrow screen the navigation is a row that can be swept: begin it where we are.
+$("nav [aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
 
 function showWire(hub) {
   const wire = $("#wire");
@@ -92,18 +134,18 @@ export class Log {
     if (follows) list.scrollTop = list.scrollHeight;
   }
 
-  clear() {
-    this.list.replaceChildren();
+  note(...children) {
+    this.add(element("li", { class: "note" }, ...children));
   }
 }
 
-/** One message of a log: who, what, when. */
-export function bubble(name, text, time, isMine) {
+/** One message of a log: who, what, when; in which room, where there are several. */
+export function bubble({ name, text, time, room }, isMine) {
   return coloured(
     "li",
     name,
     { class: isMine ? "bubble mine" : "bubble" },
-    element("span", { class: "name" }, name),
+    element("span", { class: "name" }, name, room ? element("span", { class: "room" }, room) : ""),
     element("span", { class: "text" }, text),
     element("time", { datetime: new Date(time).toISOString() }, shortTime(time)),
   );

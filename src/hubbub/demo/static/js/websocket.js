@@ -1,6 +1,6 @@
-/** The page at /websocket: lines of text, rooms, who is online, and the life of the connection. */
+/** The page at /websocket: lines, rooms, who is online, and the life of the connection. */
 
-import { $, $$, Log, bubble, coloured, compose, element, openHub, shortTime } from "./page.js";
+import { $, $$, Log, bubble, coloured, compose, element, onRestart, openHub, shortTime } from "./page.js";
 
 const log = new Log($("#log"));
 const trace = new Log($("#trace"), 6);
@@ -13,23 +13,19 @@ let lostAt = 0;
 
 const hub = openHub(() => ({ room, ...(name && { username: name }) }));
 
-function note(text) {
-  log.add(element("li", { class: "note" }, text));
-}
-
 function traced(state, text) {
   trace.add(
     element("li", { "data-state": state }, element("time", {}, shortTime(Date.now())), text),
   );
 }
 
-hub.on("message", (line) => {
+hub.on("message", () => {
   $("#fact-received").textContent = ++received;
-  // A name has no colon, so no line of text begins like this.
-  if (line.startsWith('{"type":')) return;
-  const [who] = line.split(": ", 1);
-  log.add(bubble(who, line.slice(who.length + 2), Date.now(), who === name));
 });
+
+hub.onType("said", (line) => log.add(bubble(line, line.name === name)));
+
+onRestart(hub, () => log.note("The server restarted."));
 
 hub.onType("you", (message) => {
   name = message.name;
@@ -43,7 +39,7 @@ hub.onType("entered", (message) => {
   sessionStorage.setItem("room", room);
   for (const tab of $$("[data-room]"))
     tab.setAttribute("aria-pressed", String(tab.dataset.room === room));
-  if (isNew) note(`You are in the ${room}.`);
+  if (isNew) log.note(`You are in the ${room}.`);
 });
 
 hub.onType("online", ({ count, names }) => {
@@ -62,12 +58,12 @@ hub.onType("online", ({ count, names }) => {
   $("#online-count").textContent = count;
 });
 
-hub.onType("error", ({ message }) => note(`Refused: ${message}.`));
+hub.onType("error", ({ message }) => log.note(`Refused: ${message}.`));
 
 hub.on("open", () => {
   if (opened++) {
     $("#fact-returns").textContent = opened === 2 ? "once" : `${opened - 1} times`;
-    note(`Connected again after ${((Date.now() - lostAt) / 1000).toFixed(1)} seconds.`);
+    log.note(`Connected again after ${((Date.now() - lostAt) / 1000).toFixed(1)} seconds.`);
   }
 });
 
@@ -75,12 +71,12 @@ hub.on("close", ({ code, reason, opened: wasOpen }) => {
   traced("lost", `${wasOpen ? "lost" : "failed"} (${code}${reason && `, ${reason}`})`);
   if (!wasOpen) return;
   lostAt = Date.now();
-  note(`The connection was lost (${code}).`);
+  log.note(`The connection was lost (${code}).`);
   $("#online").replaceChildren();
   $("#online-count").textContent = 0;
 });
 
-hub.on("stop", ({ reason }) => note(`It will not come back${reason && `: ${reason}`}.`));
+hub.on("stop", ({ reason }) => log.note(`It will not come back${reason && `: ${reason}`}.`));
 
 function showState(state, delayMs) {
   $("#fact-state").textContent = state === "waiting" ? `waiting ${(delayMs / 1000).toFixed(1)} s` : state;
