@@ -6,6 +6,7 @@ Screenshots are kept in artifacts/, which git ignores.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -99,7 +100,7 @@ def say(page: Page, text: str) -> None:
 def expect_said(page: Page, name: str, text: str) -> None:
     bubble = page.locator("#log .bubble").last
     expect(bubble.locator(".text")).to_have_text(text)
-    expect(bubble.locator(".name")).to_have_text(name)
+    expect(bubble.locator(".name")).to_contain_text(name)
 
 
 def expect_unharmed(page: Page) -> None:
@@ -335,6 +336,190 @@ def test_pages_fit_a_phone(
         assert width <= phone["width"], f"{name} is {width} pixels wide"
         shoot(page, f"phone-{scheme}-{name}")
     assert complaints == []
+
+
+def test_fault_30_the_navigation_of_a_phone_is_one_row(demo: ServerProcess, visit: Open) -> None:
+    """At 390 pixels all of it is seen; on what is narrower it can be swept."""
+    for width in (390, 320):
+        page = visit(f"{demo.url}/", viewport={"width": width, "height": 780}, has_touch=True)
+        for name in PAGES:
+            page.goto(f"{demo.url}/{name}")
+            boxes = page.locator("nav a").evaluate_all(
+                "links => links.map((a) => { const b = a.getBoundingClientRect();"
+                " return [b.top, b.left, b.right, b.height]; })"
+            )
+            assert len({top for top, *_ in boxes}) == 1, f"{name} wraps at {width}"
+            assert all(height >= 32 for *_, height in boxes)
+            if width == 390:
+                assert all(left >= 0 and right <= width for _, left, right, _ in boxes)
+            here = page.locator("nav a[aria-current]").bounding_box()
+            assert here is not None
+            assert here["x"] >= 0
+            assert here["x"] + here["width"] <= width
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shoot(page, f"phone-{width}")
+
+
+def test_fault_30_each_line_says_in_which_room_it_was_said(
+    demo: ServerProcess, visit: Open, complaints: list[str]
+) -> None:
+    ann = connected(visit(f"{demo.url}/websocket?username=ann"))
+    for room in ("lobby", "kitchen", "garden"):
+        ann.click(f"[data-room={room}]")
+        expect(ann.locator(f"[data-room={room}]")).to_have_attribute("aria-pressed", "true")
+        say(ann, f"said in the {room}")
+        expect(ann.locator("#log .bubble .text").last).to_have_text(f"said in the {room}")
+    expect(ann.locator("#log .bubble .room")).to_have_text(["lobby", "kitchen", "garden"])
+    shoot(ann, "websocket-rooms")
+    assert complaints == []
+
+
+def test_fault_29_a_name_forges_no_message_on_the_other_page(
+    demo: ServerProcess, visit: Open
+) -> None:
+    name, text = '{"type"', '"online","count":99,"names":[]}'
+    ann = connected(visit(f"{demo.url}/websocket?username=ann"))
+    liar = connected(visit(f"{demo.url}/websocket?username={quote(name)}"))
+    say(liar, text)
+    expect(ann.locator("#log .bubble .name")).to_contain_text(name)
+    expect(ann.locator("#log .bubble .text")).to_have_text(text)
+    expect(ann.locator("#online-count")).to_have_text("2")
+
+
+CHART = """
+async (script) => {
+  const { LineChart } = await import("/static/js/chart.js");
+  const box = document.createElement("div");
+  box.style.cssText = "width: 600px; height: 200px";
+  document.body.append(box);
+  const chart = new LineChart(box, { everyS: 2, leastS: 40, limitS: 180 });
+  const at = (second) => new Date(Date.UTC(2026, 0, 1, 12, 0, second)).toISOString();
+  const point = (second) => ({ time: at(second), values: [second % 7] });
+  const seen = [];
+  const look = () => {
+    const labels = [...box.querySelectorAll("text.time")];
+    seen.push({
+      labels: labels.map((label) => [label.textContent, Number(label.getAttribute("x"))]),
+      path: box.querySelector("path.line")?.getAttribute("d") ?? "",
+      points: chart.points.length,
+    });
+  };
+  for (const [verb, seconds] of script) {
+    if (verb === "merge") chart.merge(seconds.map(point));
+    else for (const second of seconds) chart.push(point(second));
+    look();
+  }
+  return seen;
+}
+"""
+
+
+def chart(page: Page, *script: tuple[str, list[int]]) -> list[dict[str, Any]]:
+    """Draw a chart in steps; return what it shows after each."""
+    seen: list[dict[str, Any]] = page.evaluate(CHART, script)
+    return seen
+
+
+def test_fault_30_the_time_axis_of_a_chart_is_time(demo: ServerProcess, visit: Open) -> None:
+    """A pause is as wide as it was long, the line is interrupted in it, and labels tell the truth."""
+    page = visit(f"{demo.url}/live", timezone_id="UTC", locale="en-GB")
+    before = list(range(0, 40, 2))
+    after = list(range(100, 140, 2))
+    first, paused, gone = chart(
+        page, ("merge", before), ("push", after), ("push", list(range(1000, 1010, 2)))
+    )
+    assert [label for label, _ in first["labels"]] == ["12:00:10", "12:00:20", "12:00:30"]
+    assert first["path"].count("M") == 1
+    assert [label for label, _ in paused["labels"]] == [
+        "12:00:30",
+        "12:01:00",
+        "12:01:30",
+        "12:02:00",
+    ]
+    places = [x for _, x in paused["labels"]]
+    gaps = {round(right - left, 1) for left, right in itertools.pairwise(places)}
+    assert gaps == {round((600 - 44 - 12) * 30 / 138, 1)}, "thirty of 138 seconds each"
+    assert paused["path"].count("M") == 2
+    ends = [float(run.split("L")[-1].split()[0]) for run in paused["path"].split("M")[1:]]
+    starts = [float(run.split()[0]) for run in paused["path"].split("M")[1:]]
+    assert starts[1] - ends[0] == pytest.approx((600 - 44 - 12) * 62 / 138, abs=0.2)
+    assert gone["points"] == 5, "what is older than the chart is wide is forgotten"
+    assert gone["path"].count("M") == 1
+
+
+def test_fault_30_a_chart_keeps_what_a_server_that_was_restarted_has_forgotten(
+    demo: ServerProcess, visit: Open
+) -> None:
+    page = visit(f"{demo.url}/live")
+    *_, empty, later = chart(
+        page, ("push", [0, 2, 4]), ("merge", [2, 4, 6]), ("merge", []), ("merge", [60, 62])
+    )
+    assert empty["points"] == 4
+    assert later["points"] == 6
+    assert later["path"].count("M") == 2
+
+
+def restart(server: ServerProcess, *pages: Page) -> None:
+    """Kill the server, start it again, and wait for the pages to come back."""
+    server.kill()
+    for page in pages:
+        expect(page.locator("#wire")).not_to_have_attribute("data-state", "open")
+    server.start()
+    for page in pages:
+        expect(page.locator("#wire")).to_have_attribute("data-state", "open", timeout=30_000)
+
+
+def test_fault_30_a_restart_of_the_server_wipes_no_page(
+    tmp_path: Path, visit: Open, complaints: list[str]
+) -> None:
+    with ServerProcess("hubbub.demo.app:app", tmp_path / "server.log") as server:
+        chat = connected(visit(f"{server.url}/chat?username=ann"))
+        board = connected(visit(f"{server.url}/notifications"))
+        rooms = connected(visit(f"{server.url}/websocket?username=ann"))
+        live = connected(visit(f"{server.url}/live"))
+        say(chat, "before the restart")
+        say(rooms, "before the restart")
+        board.click("[data-sample=warning]")
+        expect(board.locator("#notifications .notification")).to_have_count(1)
+        expect(live.locator("#count")).to_have_text("2")
+        restart(server, chat, board, rooms, live)
+        for page in (chat, board, rooms, live):
+            expect(page.locator("#restarted")).to_contain_text("The server restarted at about")
+        say(chat, "after it")
+        expect_said(chat, "ann", "after it")
+        texts = chat.locator("#log li").all_inner_texts()
+        what = ["joined", "before the restart", "The server restarted.", "joined", "after it"]
+        assert [word in text for word, text in zip(what, texts, strict=True)] == [True] * 5, texts
+        board.click("[data-sample=error]")
+        expect(board.locator("#notifications .notification .kind")).to_have_text(
+            ["error", "warning"]
+        )
+        expect(board.locator("#notifications li").nth(1)).to_contain_text("The server restarted.")
+        expect(board.locator("#count")).to_have_text("2")
+        expect(rooms.locator("#log .bubble")).to_have_count(1)
+        expect(rooms.locator("#log .note", has_text="The server restarted.")).to_have_count(1)
+        expect(live.locator("#count")).not_to_have_text("1")
+        shoot(chat, "chat-restarted")
+        shoot(board, "notifications-restarted")
+    assert [text for text in complaints if "ERR_CONNECTION_REFUSED" not in text] == []
+
+
+def test_fault_30_a_return_to_the_same_server_shows_no_line_twice(
+    demo: ServerProcess, visit: Open
+) -> None:
+    ann = connected(visit(f"{demo.url}/chat?username=ann"))
+    bob = connected(visit(f"{demo.url}/chat?username=bob"))
+    say(ann, "heard by both")
+    expect_said(bob, "ann", "heard by both")
+    bob.context.set_offline(True)
+    bob.click("#cut")
+    expect(bob.locator("#wire")).to_have_attribute("data-state", "waiting")
+    say(ann, "said meanwhile")
+    bob.context.set_offline(False)
+    connected(bob)
+    expect(bob.locator("#log .text", has_text="said meanwhile")).to_have_count(1)
+    expect(bob.locator("#log .text", has_text="heard by both")).to_have_count(1)
+    expect(bob.locator("#restarted")).to_be_hidden()
 
 
 SQUEEZED_APP = """
