@@ -23,6 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Some tests share with the programs of `reliability/` what they measure against.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "reliability"))
 
+# What writes the generated pages is tested as the module that it is.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
+
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:

@@ -65,7 +65,9 @@ def gone(client: Client, close: Close) -> None:
 
 async def stats(request: Request) -> JSONResponse:
     hub: Hub = request.state.hub
-    return JSONResponse({"pid": os.getpid(), "goodbyes": goodbyes, **hub.stats()})
+    transports = [type(client.transport).__name__ for client in hub]
+    ours = {"pid": os.getpid(), "goodbyes": goodbyes, "transports": transports}
+    return JSONResponse({**hub.stats(), **ours})
 
 
 async def own(websocket: WebSocket) -> None:

@@ -8,6 +8,7 @@ name is executed as it stands.
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.util
 import json
 import os
@@ -15,21 +16,25 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import jwt
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from hubbub import Hub
+import gen_api
+import hubbub
+from hubbub import Close, Hub, HubNotRunning
 from hubbub.settings import rows, shown
-from hubbub.testing import FakeClock, let_pass
+from hubbub.testing import FakeClock, connect, let_pass, settle
+from matrix_worker import HubWorker
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -190,6 +195,23 @@ def test_frameworks_two_hubs(load: Any) -> None:
         assert news.receive_text() == "rain"
         two.chat.broadcast("only this")
         assert chat.receive_text() == "only this"
+
+
+def test_fault_32_frameworks_parameters_in_the_path(load: Any) -> None:
+    app = load("docs/guides/frameworks.md", "rooms_app.py").app
+    url = "/api/rooms/red/ws"
+    with (
+        TestClient(app) as client,
+        client.websocket_connect(url) as red,
+        client.websocket_connect("/api/rooms/blue/ws") as blue,
+    ):
+        for socket, room in ((red, "red"), (blue, "blue")):
+            socket.send_text("hello")
+            assert socket.receive_text() == f"{room}: hello"
+        assert refusal(client, "/api/rooms/black/ws")[0] == 404
+        assert client.get("/api/rooms/black/ws").json() == {"detail": "There is no such room"}
+        assert client.get(url).status_code == 426
+        assert client.get(f"{url}/hubbub.js").status_code == 200
 
 
 def test_frameworks_starlette(load: Any) -> None:
@@ -400,6 +422,59 @@ def test_handlers_a_stream_ends_with_its_client(load: Any) -> None:
         assert stream.hub.stats()["handlers_cancelled"] == 1
 
 
+def test_fault_32_deployment_the_worker_class_of_gunicorn(load: Any) -> None:
+    """The one that the smoke matrix serves with is the one that the page shows."""
+    shown = load("docs/guides/deployment.md", "hub_worker.py").HubWorker
+    assert shown.CONFIG_KWARGS == HubWorker.CONFIG_KWARGS
+    assert shown.__bases__ == HubWorker.__bases__
+
+
+def in_a_loop_of_its_own(call: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    asyncio.run(call())
+
+
+def test_fault_32_design_names_the_verbs_that_any_thread_may_call() -> None:
+    """Each of them works from a thread; the one that waits for a receipt says where it belongs."""
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    row = next(line for line in design.splitlines() if line.startswith("| threads |"))
+    anywhere, _, rest = row.partition("may be called from any thread")
+    names = re.findall(r"`(\w+)`", anywhere)
+    assert names == ["broadcast", "send", "close"]
+    assert re.findall(r"`(\w+)`", rest) == ["publish", "HubNotRunning"]
+
+    async def scenario() -> None:
+        hub = Hub()
+        async with hub.lifespan():
+            peer = connect(hub, user="ann")
+            hub.room("red").broadcast("nobody")
+            peer.client.join("red")
+            verbs: dict[str, list[Callable[[], object]]] = {
+                "broadcast": [
+                    lambda: hub.broadcast("1"),
+                    lambda: hub.room("red").broadcast("2"),
+                    lambda: hub.everybody.broadcast("3"),
+                ],
+                "send": [lambda: hub.to_user("ann").send("4"), lambda: peer.client.send("5")],
+                "close": [lambda: peer.client.close(4000, "enough")],
+            }
+            for name in names:
+                for call in verbs[name]:
+                    await anyio.to_thread.run_sync(call)
+            receipts: list[Callable[[], Coroutine[Any, Any, object]]] = [
+                lambda: hub.publish("red", "x"),
+                lambda: hub.room("red").publish("x"),
+                lambda: hub.everybody.publish("x"),
+            ]
+            for publish in receipts:
+                with pytest.raises(HubNotRunning, match="event loop"):
+                    await anyio.to_thread.run_sync(in_a_loop_of_its_own, publish)
+            await settle(hub)
+            assert peer.received == ["1", "2", "3", "4", "5"]
+            assert peer.closed == Close(4000, "enough", by_server=True)
+
+    anyio.run(scenario)
+
+
 def test_deployment_stats(load: Any) -> None:
     stats = load("docs/guides/deployment.md", "stats_app.py")
     with TestClient(stats.app) as client, client.websocket_connect("/ws"):
@@ -529,6 +604,219 @@ def test_the_generator_notices_a_stale_page(
     assert generator.main(["--check"]) == 0
     (tmp_path / "docs" / "settings.md").write_text("old", encoding="utf-8")
     assert generator.main(["--check"]) == 1
+
+
+def test_fault_32_every_public_name_is_on_the_page_of_the_api() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    titles = set(re.findall(r"^###+ (?:hubbub\.)?([\w.]+)$", page, re.MULTILINE))
+    assert set(hubbub.__all__) <= titles
+    hub_methods = [
+        "on_connect",
+        "on_message",
+        "on",
+        "on_disconnect",
+        "on_drop",
+        "authenticate",
+        "validate",
+        "every",
+        "lifespan",
+        "router",
+        "routes",
+        "mount",
+        "attach",
+        "broadcast",
+        "publish",
+        "disconnect",
+        "start",
+        "stop",
+        "room",
+        "everybody",
+        "to_user",
+        "clients_of",
+        "client",
+        "client_count",
+        "rooms",
+        "is_running",
+        "stats",
+    ]
+    assert {f"Hub.{name}" for name in hub_methods} <= titles
+    assert {"Hub.lost", "Hub.register", "Client.offer", "Frame.wire"} & titles == set()
+    sections = re.split(r"^###+ .*$", page, flags=re.MULTILINE)[1:]
+    assert all(re.sub(r"```.*?```", "", section, flags=re.DOTALL).strip() for section in sections)
+
+
+PACKAGE = {
+    "__init__.py": """
+from .thing import Kind, Thing, make
+if TYPE_CHECKING:
+    from .lazy import Lazy
+__all__ = ["Kind", "Lazy", "Thing", "make"]
+""",
+    "thing.py": '''
+class Keywords(TypedDict, total=False):
+    """Keywords."""
+
+    size: int
+    """How large."""
+    name: str | None
+
+class Base:
+    def shared(self, /, x: int = 1) -> str:
+        """Be inherited."""
+
+class Kind(NamedTuple):
+    """A kind."""
+
+    a: int
+    """The first."""
+    b: str = "x"
+
+class Thing(Base):
+    """A thing."""
+
+    def __init__(self, *, x: Literal["a", "b"] = "a", **keywords: Unpack[Keywords]) -> None: ...
+
+    @property
+    def size(self) -> int:
+        """How large it is."""
+
+    @size.setter
+    def size(self, value: int) -> None: ...
+
+    @overload
+    def get(self, key: int) -> int: ...
+    @overload
+    async def get(self, key: str, default: object = ...) -> str: ...
+    def get(self, key, default=None):
+        """Get it."""
+
+    @overload
+    def on(self, function: F) -> F: ...
+    @overload
+    def on(self, function: G) -> G: ...
+    def on(self, function):
+        """Call it."""
+
+    def every(self, seconds: float) -> Callable[[F | G], F]:
+        """Call it often."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Be open."""
+
+    def _own(self) -> None:
+        """Nobody's business."""
+
+@overload
+def make(x: int) -> int: ...
+@overload
+def make(x: str) -> str: ...
+def make(x):
+    """Make one."""
+''',
+    "lazy.py": """
+if TYPE_CHECKING:
+    Lazy = Annotated[Thing, 1]
+else:
+    Lazy = Annotated[Base, 1]
+'A lazy one.'
+""",
+}
+
+API_OF_PACKAGE = """# Head
+
+## Things
+
+### package.Thing
+
+```py
+Thing(*, x: Literal["a", "b"] = "a", **keywords: Unpack[Keywords])
+```
+
+Keywords: `size`, `name`.
+
+A thing.
+
+#### Thing.size
+
+```py
+size: int
+```
+
+How large it is.
+
+#### Thing.get
+
+```py
+get(key: int) -> int
+async get(key: str, default: object = ...) -> str
+```
+
+Get it.
+
+#### Thing.on
+
+```py
+@hub.on
+```
+
+Call it.
+
+#### Thing.every
+
+```py
+@hub.every(seconds: float)
+```
+
+Call it often.
+
+#### Thing.open
+
+```py
+async with open()
+```
+
+Be open.
+
+#### Thing.shared
+
+```py
+shared(x: int = 1) -> str
+```
+
+Be inherited.
+
+## Others
+
+### package.Kind
+
+A kind.
+
+- `a: int`: The first.
+- `b: str = "x"`
+
+### package.Lazy
+
+A lazy one.
+
+### package.make
+
+```py
+make(x: int) -> int
+make(x: str) -> str
+```
+
+Make one.
+"""
+
+
+def test_fault_32_the_generator_reads_overloads_properties_and_keywords(tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    for name, text in PACKAGE.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    page = gen_api.Page(gen_api.Package(folder), "package")
+    assert page.write("# Head", {"Things": ["Thing"], "Empty": ["nothing"]}) == API_OF_PACKAGE
 
 
 TROUBLES = ROOT / "docs" / "guides" / "troubleshooting.md"

@@ -61,6 +61,13 @@ ROWS = {
     "native-h11": Row(uvicorn("--ws", "hubbub:Protocol", "--http", "h11", "--loop", "asyncio")),
     "uvicorn-sansio": Row(uvicorn("--ws", "websockets-sansio")),
     "uvicorn-wsproto": Row(uvicorn("--ws", "wsproto")),
+    "gunicorn": Row(
+        lambda port: [
+            "gunicorn",
+            *("--worker-class", "matrix_worker.HubWorker", "--workers", "1"),
+            *("--no-control-socket", "--bind", f"127.0.0.1:{port}", "matrix_app:app"),
+        ],
+    ),
     "hypercorn": Row(
         lambda port: [
             "hypercorn",
@@ -313,6 +320,31 @@ async def end_by_sigterm(server: Running, clients: list[ClientConnection]) -> No
         assert (None if end is None else end.code) == server.row.at_sigterm
     await asyncio.to_thread(server.process.wait, STOP_S)
     assert "hubbub/" not in server.log.read_text(), "a traceback through the hub"
+
+
+async def test_fault_32_each_row_has_the_transport_that_the_docs_say(server: Running) -> None:
+    command = server.row.command("0")
+    is_native = "hubbub:Protocol" in command or "matrix_worker.HubWorker" in command
+    async with server.connect() as client:
+        await client.send("hello")
+        await take(client, 1)
+        expected = "NativeTransport" if is_native else "PortableTransport"
+        assert server.stats()["transports"] == [expected]
+
+
+async def test_fault_32_hypercorn_serves_its_clients_until_the_graceful_timeout(
+    tmp_path: Path,
+) -> None:
+    """Only then do they get 1012: docs/guides/deployment.md says so."""
+    with running(ROWS["hypercorn"], tmp_path) as server:
+        async with server.connect() as client:
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+            await client.send("still there?")
+            assert await take(client, 1) == ["still there?"]
+            end = (await closed(client)).rcvd
+            assert end is not None
+            assert (end.code, end.reason) == (1012, "service restart")
 
 
 async def test_two_workers_serve_and_end(tmp_path: Path) -> None:

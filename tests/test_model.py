@@ -33,6 +33,13 @@ def test_a_receipt_without_history_has_no_position() -> None:
     assert Receipt(3, Position(7, "e1")).position == (7, "e1")
 
 
+def test_a_handshake_knows_the_parameters_of_its_path() -> None:
+    scope = {"type": "websocket", "path_params": {"room": "red"}}
+    assert Handshake("/rooms/red/ws", {}, scope=scope).path_params == {"room": "red"}
+    assert Handshake("/ws", {}, scope={"type": "websocket"}).path_params == {}
+    assert Handshake("/ws", {}).path_params == {}
+
+
 def test_a_close_is_the_peer_s_unless_said_otherwise() -> None:
     assert Close(1000) == (1000, "", False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any, cast
 
 import pytest
@@ -29,6 +31,36 @@ def test_an_empty_room_has_no_entry() -> None:
     assert rooms.sizes() == {"red": 1}
     rooms.remove(second, red)
     assert (len(rooms), rooms.sizes(), rooms.get("red")) == (0, {}, None)
+
+
+def test_fault_32_rooms_may_be_counted_in_any_thread_while_they_come_and_go() -> None:
+    """The guides read `hub.rooms` and `hub.stats()` in plain routes, which run in threads."""
+    rooms = Rooms("disconnect", {})
+    (client,) = clients(1)
+    for number in range(3000):
+        rooms.add(client, f"old {number}")
+    failures: list[str] = []
+    is_over = threading.Event()
+
+    def count() -> None:
+        while not is_over.is_set():
+            try:
+                assert len(rooms.sizes()) >= 3000
+            except RuntimeError as error:
+                failures.append(str(error))
+
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    counter = threading.Thread(target=count)
+    counter.start()
+    try:
+        for number in range(3000):
+            rooms.add(client, f"new {number}")
+    finally:
+        is_over.set()
+        counter.join()
+        sys.setswitchinterval(switch_s)
+    assert failures == []
 
 
 def test_an_old_record_of_a_room_does_not_strike_out_the_new_one() -> None:

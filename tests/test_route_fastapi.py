@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -112,6 +113,28 @@ async def test_s07_the_router_goes_under_a_prefix_and_into_a_mounted_application
             assert await take(socket, 1) == ["hello"]
         assert (await ask(server, "/inner/ws")).status_code == 426
     await inner_hub.stop()
+
+
+async def test_fault_32_a_handler_finds_the_parameters_of_the_path(native: bool) -> None:
+    hub = Hub()
+    app = FastAPI()
+    app.include_router(hub.router("/rooms/{room}/{number:int}/ws"), prefix="/api/{tenant}")
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> str:
+        return str(handshake.path_params["tenant"])
+
+    @hub.on_connect
+    def greet(client: Client, handshake: Handshake) -> None:
+        client.send({"user": client.user, **handshake.path_params})
+
+    path = "/api/acme/rooms/red%20one/7/ws"
+    async with serve(app, native=native) as server, server.connect(path) as socket:
+        (text,) = await take(socket, 1)
+        expected = {"user": "acme", "tenant": "acme", "room": "red one", "number": 7}
+        assert json.loads(text) == expected
+        assert (await ask(server, f"{path}/hubbub.js")).status_code == 200
+        assert (await ask(server, path)).status_code == 426
 
 
 async def test_two_hubs_live_in_one_application(native: bool) -> None:

@@ -1,7 +1,8 @@
-"""Write from the code what is said in it once: two pages of docs/, and the keywords of `Hub(...)`.
+"""Write from the code what is said in it once: three pages of docs/, and the keywords of `Hub(...)`.
 
 `docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`,
-`docs/close-codes.md` from the table of errors. python tools/gen_docs.py writes them (`make docs`); with --check it fails when one of them is stale
+`docs/close-codes.md` from the table of errors, `docs/api.md` from all docstrings (`gen_api.py`).
+python tools/gen_docs.py writes them (`make docs`); with --check it fails when one of them is stale
 (`make lint`).
 """
 
@@ -177,6 +178,12 @@ def _pairs(left: str, right: str, table: dict[int, int]) -> str:
     return f"| {left} | {right} |\n|---|---|\n{lines}"
 
 
+def api_page() -> str:
+    from gen_api import page  # beside this file
+
+    return f"{GENERATED}\n\n" + page(Path(__file__).resolve().parent.parent / "src" / "hubbub")
+
+
 def _setting_line(row: Row) -> str:
     text = row.doc
     if row.choices:
@@ -198,6 +205,7 @@ WRITTEN = {
     "docs/settings.md": settings_page,
     "docs/close-codes.md": codes_page,
     "src/hubbub/settings_keywords.py": keywords_module,
+    "docs/api.md": api_page,
 }
 
 

@@ -149,6 +149,16 @@ class Handshake:
         return {name.strip(): decode(value.strip())[0] for name, _, value in pairs if name.strip()}
 
     @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The parameters in the path of the hub's route, `room` in "/rooms/{room}/ws".
+
+        FastAPI gives strings; Starlette's converters (`{room:int}`) count in both. Empty for a hub
+        that has no such route (`hub.mount`).
+        """
+        params: Mapping[str, Any] = self.scope.get("path_params") or _NO_META
+        return params
+
+    @property
     def origin(self) -> str | None:
         """The Origin header; None for a client that is no browser."""
         return self.headers.get("origin")

@@ -70,10 +70,13 @@ class Rooms:
         self._members.clear()
 
     def sizes(self) -> dict[str, int]:
-        """Return the number of members by room, without everybody's and the users' rooms."""
+        """Return the number of members by room, without everybody's and the users' rooms.
+
+        Any thread: the list is taken in one step, so that no join and no leave falls into it.
+        """
         return {
             name: len(members.clients)
-            for name, members in self._members.items()
+            for name, members in list(self._members.items())
             if name != EVERYBODY and not name.startswith(USER_PREFIX)
         }
 

@@ -509,7 +509,7 @@ async def test_fault_29_no_name_and_no_text_looks_like_a_message_of_the_server(
         said = await next_of(watcher, "said")
         assert (said["name"], said["text"]) == (clean_name(name), text.strip())
         await liar.send("the end")
-        heard = []
+        heard: list[dict[str, Any]] = []
         while not heard or heard[-1].get("text") != "the end":
             raw = await asyncio.wait_for(watcher.recv(), PATIENCE_S)
             heard.append(json.loads(raw, parse_constant=no_constant))
@@ -519,9 +519,7 @@ async def test_fault_29_no_name_and_no_text_looks_like_a_message_of_the_server(
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_no_message_ends_a_socket_or_harms_newcomers(
-    path: str, native: bool
-) -> None:
+async def test_no_message_ends_a_socket_or_harms_newcomers(path: str, native: bool) -> None:
     """Each is answered, taken as text or ignored; then the socket works, and newcomers are greeted."""
     messages: list[str | bytes] = ["", "null", "[]", "{", '{"type": 1}', "\x00\u202e\ud7ff", b""]
     messages += [b"\xff", '{"type": "enter"}', '{"type": "enter", "room": "\\ud800"}']

@@ -6,6 +6,7 @@ const log = new Log($("#log"));
 const trace = new Log($("#trace"), 6);
 let name = $("#log").dataset.username || sessionStorage.getItem("name") || "";
 let room = sessionStorage.getItem("room") || "lobby";
+let told = null; // the room that the log last named as ours
 let received = 0;
 let sent = 0;
 let opened = 0;
@@ -34,12 +35,12 @@ hub.onType("you", (message) => {
 });
 
 hub.onType("entered", (message) => {
-  const isNew = message.room !== room || opened === 1;
   room = message.room;
   sessionStorage.setItem("room", room);
   for (const tab of $$("[data-room]"))
     tab.setAttribute("aria-pressed", String(tab.dataset.room === room));
-  if (isNew) log.note(`You are in the ${room}.`);
+  if (room !== told) log.note(`You are in the ${room}.`);
+  told = room;
 });
 
 hub.onType("online", ({ count, names }) => {
