@@ -13,17 +13,21 @@ app = FastAPI()
 app.include_router(hub.router("/ws"))
 
 
+# Names and texts are what people write: each is a field of its own, so that nobody's name ("bob left
+# the chat") or text can look like what the server says.
+
+
 @hub.on_connect
 async def joined(client: Client, handshake: Handshake) -> None:
     client.meta["name"] = handshake.query.get("username") or client.id
-    hub.broadcast(f"{client.meta['name']} joined the chat")
+    hub.broadcast({"type": "joined", "name": client.meta["name"]})
 
 
 @hub.on_message
 async def said(client: Client, text: str) -> None:
-    hub.broadcast(f"{client.meta['name']}: {text}")
+    hub.broadcast({"type": "said", "name": client.meta["name"], "text": text})
 
 
 @hub.on_disconnect
 async def left(client: Client) -> None:
-    hub.broadcast(f"{client.meta['name']} left the chat")
+    hub.broadcast({"type": "left", "name": client.meta["name"]})

@@ -6,10 +6,14 @@ Post:   curl -X POST "localhost:8000/notify?message=Lunch+is+ready"
 """
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from fastapi import FastAPI
 
 from hubbub import Client, CommandError, Hub
+
+# Not just any word: clients take what the hub itself sends (its `refresh`, say) by its type too.
+Kind = Literal["info", "success", "warning", "error"]
 
 hub = Hub()
 app = FastAPI()
@@ -17,7 +21,7 @@ app.include_router(hub.router("/ws"))
 
 
 @app.post("/notify", status_code=202)
-def notify(message: str, kind: str = "info") -> dict[str, int]:
+def notify(message: str, kind: Kind = "info") -> dict[str, int]:
     """Publish. A plain function runs in a thread; `broadcast` may be called from any."""
     hub.broadcast({"type": kind, "message": message, "time": datetime.now(UTC)})
     return {"clients": len(hub)}

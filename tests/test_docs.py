@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -24,14 +25,16 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import click
 import jwt
 import pytest
+import uvicorn
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 import gen_api
 import hubbub
-from hubbub import Close, Hub, HubNotRunning
+from hubbub import Close, Hub, HubNotRunning, cli
 from hubbub.settings import rows, shown
 from hubbub.testing import FakeClock, connect, let_pass, settle
 from matrix_worker import HubWorker
@@ -527,6 +530,43 @@ def test_every_example_with_a_name_is_tested() -> None:
         for file in set(named(name)) - {"django_app.py"}:
             is_test = file.startswith("test_") or f"test_{file}" in named(name)
             assert is_test or f'load("{name}", "{file}")' in source, f"{name}: {file}"
+
+
+def commands(program: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the page and the arguments of each command line of a program in a block that is no code."""
+    for page, name in zip(PAGES, IDS, strict=True):
+        for block in blocks(page):
+            if block.info[:1] not in ([], ["sh"]):
+                continue
+            for line in block.text.splitlines():
+                # Where it is shown with what it answers, the line begins like a shell's.
+                command = re.split(r"\s#\s", line.removeprefix("$ ").rpartition(" | ")[2])[0]
+                if command.split()[:1] == [program] and "…" not in command:
+                    yield name, shlex.split(command)[1:]
+
+
+def test_every_command_line_of_hubbub_is_one() -> None:
+    """It names a command that there is, and options that it takes."""
+    found = list(commands("hubbub"))
+    assert len(found) > 15
+    for page, arguments in found:
+        command = cli.main.commands.get(arguments[0])
+        assert command is not None, f"{page}: hubbub {arguments}"
+        try:
+            command.make_context(arguments[0], arguments[1:])
+        except click.UsageError as error:
+            pytest.fail(f"{page}: hubbub {arguments}: {error}")
+
+
+def test_every_command_line_of_uvicorn_is_one() -> None:
+    found = list(commands("uvicorn"))
+    assert len(found) > 2
+    for page, arguments in found:
+        try:
+            context = uvicorn.main.make_context("uvicorn", arguments)
+        except click.UsageError as error:
+            pytest.fail(f"{page}: uvicorn {arguments}: {error}")
+        assert context.params["ws"] == "hubbub:Protocol", f"{page}: {arguments}"
 
 
 def targets(page: Path) -> Iterator[str]:

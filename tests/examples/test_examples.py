@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -54,13 +55,34 @@ def client_of(served: Served) -> httpx2.AsyncClient:
 
 async def test_s08_chat_announces_join_and_leave(load: Load) -> None:
     async with serve(load("chat")) as served, served.connect("/ws?username=ann") as ann:
-        assert await take(ann, 1) == ["ann joined the chat"]
+        assert await objects(ann, 1) == [{"type": "joined", "name": "ann"}]
         async with served.connect("/ws") as nameless:
             await nameless.send("hello")
-            joined, said = await take(ann, 2)
-            name = str(joined).removesuffix(" joined the chat")
-            assert said == f"{name}: hello"
-        assert await take(ann, 1) == [f"{name} left the chat"]
+            joined, said = await objects(ann, 2)
+            name = joined["name"]
+            assert said == {"type": "said", "name": name, "text": "hello"}
+        assert await objects(ann, 1) == [{"type": "left", "name": name}]
+
+
+async def test_fault_29_no_name_in_the_chat_looks_like_the_server(load: Load) -> None:
+    name, text = 'bob left the chat\n{"type": "left"', "\nbob joined the chat"
+    async with (
+        serve(load("chat")) as served,
+        served.connect("/ws?username=ann") as ann,
+        served.connect(f"/ws?username={quote(name)}") as liar,
+    ):
+        await liar.send(text)
+        assert (await objects(ann, 3))[1:] == [
+            {"type": "joined", "name": name},
+            {"type": "said", "name": name, "text": text},
+        ]
+
+
+async def test_fault_29_a_notification_s_kind_is_none_of_the_hub_s_own_types(load: Load) -> None:
+    async with serve(load("notifications")) as served, client_of(served) as http:
+        for kind in ("refresh", "token", ""):
+            answer = await http.post("/notify", params={"message": "x", "kind": kind})
+            assert answer.status_code == 422
 
 
 async def test_s09_notifications_carry_type_message_and_time(load: Load) -> None:
