@@ -56,7 +56,7 @@ INTERNAL = {
         "members_of pass_on publish_frame publish_logged publish_nowait publish_to register renew "
         "schedule send serve_http shut_down spawn stalled static_names tell_missed"
     ),
-    "Client": "offer pump",
+    "Client": "is_held offer pump",
     "Frame": "deflated has_text text_seen wire",
     "MemoryTransport": ("abort bind close pause_reading ping progress resume_reading write"),
 }

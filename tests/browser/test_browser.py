@@ -504,9 +504,7 @@ def test_fault_30_a_restart_of_the_server_wipes_no_page(
     assert [text for text in complaints if "ERR_CONNECTION_REFUSED" not in text] == []
 
 
-def test_a_return_to_the_same_server_shows_no_line_twice(
-    demo: ServerProcess, visit: Open
-) -> None:
+def test_a_return_to_the_same_server_shows_no_line_twice(demo: ServerProcess, visit: Open) -> None:
     ann = connected(visit(f"{demo.url}/chat?username=ann"))
     bob = connected(visit(f"{demo.url}/chat?username=bob"))
     say(ann, "heard by both")
