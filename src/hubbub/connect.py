@@ -1,44 +1,57 @@
 """The Python client: `hubbub.connect(url)`, a connection that comes back by itself.
 
 What must not live here: anything of the server's side, WebSocket frames (they belong to the
-`websockets` library), and the rules of when to come back, which are in `connect_rules`. Programs
-call it, and so does `hubbub connect`. Not thread-safe: a connection belongs to one event loop.
+`websockets` library), what the keywords may be (`connect_options`), and the rules of when to come
+back (`connect_rules`). Programs call it, and so does `hubbub connect`. Not thread-safe: a
+connection belongs to one event loop.
 
-The states, and what moves between them:
+The states, and what moves between them; what an ending means is decided in `connect_rules.ending_of`:
 
     connecting --handshake done--> open
-    connecting --failed, or 429, 503--> waiting --delay over--> connecting
-    connecting --401, 403--> closed
-    open --closed, should_come_back(code)--> waiting
+    connecting --failed or refused, may come back--> waiting --delay over--> connecting
+    connecting --failed or refused for good--> closed
+    open --closed, may come back--> waiting
     open --closed for good--> closed
     any --close()--> closed
+
+One task goes from attempt to attempt; while a connection is open a second one sends what is queued.
+A message leaves the queue when the operating system has taken all its bytes: one
+that a broken connection took half of cannot have arrived, so it waits for the next connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import ssl as ssl_module
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
+from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, cast, overload
 
 import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.datastructures import Headers as SocketHeaders
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+)
+from websockets.http11 import Response
 from websockets.protocol import State as SocketState
 from websockets.typing import Origin, Subprotocol
 
+from . import connect_options as asked
 from . import connect_rules as rules
-from .connect_rules import Backoff, Ending, OfflineQueue
-from .errors import NORMAL, Disconnected, is_sendable
-from .frame import encode
-from .limits import printable
+from .connect_options import Headers, Options, Proxy, Url
+from .connect_rules import Backoff, Ending, OfflineQueue, Patience, Target
+from .errors import MAX_REASON_BYTES, NORMAL, Disconnected, is_sendable
+from .frame import Frame, encode
 from .model import Close
 
 __all__ = ["Backoff", "Connection", "State", "connect"]
@@ -47,29 +60,10 @@ logger: logging.Logger = logging.getLogger("hubbub.connect")
 
 State = Literal["connecting", "open", "waiting", "closed"]
 T = TypeVar("T")
-Url = str | Callable[[], str | Awaitable[str]]
-Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 
 MAX_INBOX_MESSAGES = 16
 """How many messages are read ahead of the program. Beyond it the socket is left unread, and the
 server's rules for slow clients apply."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    """What `connect` was told; the names are those of its keywords."""
-
-    headers: Headers | None
-    subprotocols: Sequence[str] | None
-    origin: str | None
-    max_message_bytes: int | None
-    open_timeout_s: float | None
-    close_timeout_s: float
-    ping_interval_s: float | None
-    ping_timeout_s: float | None
-    reconnect: bool
-    proxy: str | Literal[True] | None
-    ssl: ssl_module.SSLContext | None
 
 
 def connect(
@@ -89,7 +83,7 @@ def connect(
     ping_interval_s: float | None = 20.0,
     ping_timeout_s: float | None = 20.0,
     reconnect: bool = True,
-    proxy: str | Literal[True] | None = True,
+    proxy: Proxy = True,
     ssl: ssl_module.SSLContext | None = None,
     on_state: Callable[[State], object] | None = None,
 ) -> Connection:
@@ -103,43 +97,109 @@ def connect(
     `url` begins with ws:// or wss:// (http:// and https:// are taken for them), or is a function,
     plain or async, that returns it: it is called before every attempt, which is the place to
     refresh a token. If it raises `Disconnected` the connection ends with that; another exception
-    counts as a failed attempt. `headers` are added to the handshake; a function here is called
-    before every attempt too. `subprotocols` are offered in this order. `origin` is the Origin
-    header (None: none, which servers take for "no browser").
+    counts as a failed attempt; what is no address ends it. `headers` are added to the handshake; a
+    function here is called before every attempt too. Redirects are followed, but another origin
+    gets no `headers`. `subprotocols` are offered in this order. `origin` is the Origin header
+    (None: none, which servers take for "no browser").
 
     `min_delay_s`, `max_delay_s`, `fixed_delay_s`: see `Backoff`; all in seconds. `reconnect=False`
     makes one attempt and never comes back. `max_queue` messages of together `max_queue_bytes` are
-    kept while offline (0: none); one more drops the oldest, which `connection.dropped` counts. `max_message_bytes` bounds an
-    incoming message (None: no limit). `open_timeout_s` bounds an attempt (None: no limit),
-    `close_timeout_s` a close. A ping is sent every `ping_interval_s` (None: never); a server that
+    kept while offline (0: none); one more drops the oldest, which `connection.dropped` counts.
+    `max_message_bytes` bounds an incoming message (None: no limit). `open_timeout_s` bounds an
+    attempt (None: no limit), `close_timeout_s` a close. A ping is sent every `ping_interval_s` (None: never); a server that
     does not answer it within `ping_timeout_s` (None: for ever) is given up. `proxy`: True takes
-    the system's, None none, a string is its address. `ssl` replaces the default TLS context.
-    `on_state` is called with each new state.
+    the system's, None none, a string is its address. `ssl` replaces the default TLS context of
+    wss:. `on_state` is called with each new state.
 
-    Raises `ValueError` for an address or a number that cannot be right. The network begins with
-    `async with`, which waits for the first attempt, whether it succeeds or not; a refusal or an
-    end for good is raised by the iteration, as `Disconnected`.
+    Raises `TypeError` or `ValueError` for an argument that cannot be right; nothing else here does.
+    The network begins with `async with`, which waits for the first attempt, whether it succeeds or
+    not; a refusal or an end for good is raised by the iteration, as `Disconnected`, whatever it was
+    that failed.
     """
-    options = _Options(
-        headers=headers,
-        subprotocols=subprotocols,
-        origin=origin,
+    asked.state_option(on_state)
+    options = Options(
+        url=asked.url_option(url),
+        headers=asked.headers_option(headers, origin),
+        subprotocols=asked.subprotocols_option(subprotocols),
+        origin=asked.origin_option(origin),
         max_message_bytes=max_message_bytes,
         open_timeout_s=open_timeout_s,
         close_timeout_s=close_timeout_s,
         ping_interval_s=ping_interval_s,
         ping_timeout_s=ping_timeout_s,
         reconnect=reconnect,
-        proxy=proxy,
+        proxy=asked.proxy_option(proxy),
         ssl=ssl,
     )
     return Connection(
-        rules.websocket_url(url) if isinstance(url, str) else url,
         options,
         Backoff(min_delay_s, max_delay_s, fixed_delay_s),
         OfflineQueue(max_queue, max_queue_bytes),
         on_state,
     )
+
+
+class _Socket(ClientConnection):
+    """A socket that knows whether all that was written to it left this process.
+
+    `send` does not wait, so that nobody can be cancelled in it. Whoever sent waits in `drained`
+    while the socket is `paused`, which it is as long as the operating system has not taken all:
+    the buffer never holds more than one message.
+    """
+
+    has_lost_bytes = False
+    _first_bytes = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # asyncio's TLS pauses at the mark, its plain sockets above it.
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        self.transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.has_lost_bytes |= self.paused
+        super().connection_lost(exc)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self.has_lost_bytes or self.state is not SocketState.OPEN
+
+    async def drain(self) -> None:
+        # Called after every write; a transport that is closing throws away what is written to it.
+        self.has_lost_bytes |= self.transport.is_closing()
+
+    async def drained(self) -> None:
+        """Wait until all is taken, or lost."""
+        with contextlib.suppress(Exception):  # why it was lost is for `recv` to say
+            await super().drain()
+
+    def data_received(self, data: bytes) -> None:
+        if self.response is None and len(self._first_bytes) < rules.MAX_STATUS_LINE_BYTES:
+            self._first_bytes += data[: rules.MAX_STATUS_LINE_BYTES]
+        super().data_received(data)
+
+    async def handshake(self, *arguments: Any, **keywords: Any) -> None:
+        """Shake hands; an answer whose status can be read counts as one, whatever follows it."""
+        try:
+            await super().handshake(*arguments, **keywords)
+        except InvalidStatus:
+            raise
+        except InvalidHandshake as error:
+            status, phrase = rules.read_status(self._first_bytes)
+            if not rules.may_be_http(self._first_bytes):
+                begin = ascii(self._first_bytes[:20].decode("latin-1"))
+                raise InvalidMessage from ValueError(f"it begins with {begin}")
+            if status < 200:
+                raise
+            raise InvalidStatus(Response(status, phrase, SocketHeaders())) from error
+
+
+class _open_websocket(open_websocket):  # noqa: N801 (a class that is called like a function)
+    """One request: redirects are for `connect_rules.redirected`."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
 
 
 class Connection:
@@ -153,8 +213,7 @@ class Connection:
 
     def __init__(
         self,
-        url: Url,
-        options: _Options,
+        options: Options,
         backoff: Backoff,
         queue: OfflineQueue,
         on_state: Callable[[State], object] | None = None,
@@ -164,7 +223,6 @@ class Connection:
         self.last_close: Close | None = None
         self.retry_in_s: float | None = None
         self.subprotocol: str | None = None
-        self._url = url
         self._options = options
         self._backoff = backoff
         self._state: State = "connecting"
@@ -172,10 +230,13 @@ class Connection:
         self._queue = queue
         self._send_order = asyncio.Lock()
         self._change = asyncio.Event()
-        self._socket: ClientConnection | None = None
+        self._patience = Patience()
+        self._socket: _Socket | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._error: Exception | None = None
+        self._error: Disconnected | None = None
         self._is_closing = False
+        self._is_first_written = False
+        self._last_sent: Frame | None = None
 
     @property
     def state(self) -> State:
@@ -221,24 +282,31 @@ class Connection:
             raise self._closed_error()
 
     async def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until no message is queued; False after `timeout_s` seconds (None: no limit)."""
+        """Wait until no message is queued, `timeout_s` seconds at most (None: no limit).
+
+        Returns whether the operating system has taken all of them: False when the time is over, and
+        when messages were dropped meanwhile.
+        """
         self._require_entered()
+        before = self.dropped
         try:
             async with asyncio.timeout(timeout_s):
                 await self._until(lambda: not self._queue or self._state == "closed")
         except TimeoutError:
             return False
-        return not self._queue
+        return not self._queue and self.dropped == before
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close for good; the iteration then ends without an error. A second call does nothing.
 
         What still waits in the queue is dropped and counted: `flush` first if it matters, as the
-        end of `async with` does by itself. Raises `ValueError` for a code that no close frame may
-        carry.
+        end of `async with` does by itself. Raises `ValueError` for a code or a reason (over 123
+        bytes) that no close frame may carry; nothing has changed then.
         """
         if not is_sendable(code):
             raise ValueError(f"code={code}: no close frame may carry it; 1000 or 3000-4999 may")
+        if len(reason.encode()) > MAX_REASON_BYTES:
+            raise ValueError(f"reason: a close frame holds {MAX_REASON_BYTES} bytes of it")
         runner, socket = self._runner, self._socket
         self._is_closing = True
         try:
@@ -262,10 +330,16 @@ class Connection:
     async def send(self, data: Any) -> bool:
         """Send `str` as text, `bytes` as binary, anything else as JSON text.
 
-        Returns True when the message went into the open socket, False when it was queued for the
-        next connection. Waits while the socket takes nothing. Raises `Disconnected` when the
-        connection is closed for good. What was in flight when a connection broke may be lost: the
-        promise is at most once, in order.
+        Returns True when the operating system has taken the message, False when it is queued for
+        the next connection; a message that the queue has no room for is dropped, which `dropped`
+        counts. Waits while the socket takes nothing. Raises `Disconnected` when the connection is
+        closed for good before the message was sent, `TypeError` or `ValueError` for what cannot be
+        encoded. A `send` that is cancelled while it waits for others has sent nothing; after that
+        the message goes out all the same.
+
+        The promise is at most once, in order. A message that the operating system had not taken
+        when a connection broke waits for the next one. What it had taken, and what the server had
+        not read yet, may be lost.
         """
         self._require_entered()
         frame = encode(data)
@@ -273,27 +347,44 @@ class Connection:
             if self._state == "closed" or self._is_closing:
                 raise self._closed_error()
             self._queue.append(frame)
-            await self._send_queued()
-            is_sent = not self._queue
+            if self._socket is not None:
+                await self._send_queued(self._socket)
+            if self._last_sent is frame:
+                return True
+            if self.state == "closed":
+                raise self._closed_error()
             self._count_dropped(self._queue.trim(), "the offline queue is full")
-        return is_sent
+        return False
 
-    async def _send_queued(self) -> None:
+    async def _send_queued(self, socket: _Socket) -> None:
         """Send what is queued as long as the socket is open. The caller holds `_send_order`."""
-        while self._queue and (socket := self._socket) and socket.state is SocketState.OPEN:
-            # Taken out first: from here on the bytes are written, whatever happens to the wait for
-            # room behind them, and a message must not go out twice.
-            frame = self._queue.take()
-            try:
-                await socket.send(frame.payload, text=frame.is_text)
-            except ConnectionClosed:
-                logger.debug("the connection closed while a message was on its way")
-        if not self._queue:
+        try:
+            while self._queue:
+                if not self._is_first_written:
+                    if socket.is_over:
+                        return
+                    frame = self._queue.first
+                    await socket.send(frame.payload, text=frame.is_text)  # does not wait
+                    self._is_first_written = True
+                if socket.paused:  # whoever is cancelled here leaves the rest to `_send_beside`
+                    await socket.drained()
+                self._is_first_written = False
+                if socket.has_lost_bytes:
+                    return
+                self._last_sent = self._queue.take()
+        except ConnectionClosed:
+            logger.debug("the connection closed while a message was on its way")
+        finally:
             self._wake()
 
-    async def _flush_queue(self) -> None:
-        async with self._send_order:
-            await self._send_queued()
+    async def _send_beside(self, socket: _Socket) -> None:
+        """Send what no caller of `send` waits for: what was queued before the connection was open,
+        and what a cancelled `send` left.
+        """
+        while not socket.is_over:
+            await self._until(lambda: self._queue or socket.is_over)
+            async with self._send_order:
+                await self._send_queued(socket)
 
     def _count_dropped(self, count: int, why: str) -> None:
         # A warning for the first and then for every power of two: never silent, never a flood.
@@ -337,59 +428,61 @@ class Connection:
     # The task behind it: one attempt after the other.
 
     async def _run(self) -> None:
+        error: Disconnected | None = None
         try:
-            while True:
-                self._become("connecting")
-                ending = await self._attempt()
-                self.last_close = ending.close
-                if self._is_closing or not (ending.comes_back and self._options.reconnect):
-                    break
-                await self._wait(ending)
-        except asyncio.CancelledError:
-            self._finish(None)
-            raise
-        except Disconnected as error:  # what the function for the address may say
-            self.last_close = Close(error.code, error.reason)
+            ending = await self._come_and_go()
+            if not (self._is_closing or ending.is_normal):
+                error = ending.as_error()
+        finally:
             self._finish(error)
-            return
-        except Exception as error:
-            text = printable(str(error))
-            logger.error("the connection ended: %s: %s", type(error).__name__, text)
-            self._finish(error)
-            return
-        code, reason, _ = ending.close
-        is_over = self._is_closing or code == NORMAL
-        self._finish(None if is_over else Disconnected(code, reason))
+
+    async def _come_and_go(self) -> Ending:
+        """Make one attempt after the other; return how the last one ended."""
+        while True:
+            self._become("connecting")
+            ending = await self._attempt()
+            self.last_close = ending.close
+            goes_on = self._patience.goes_on(ending) and self._options.reconnect
+            if self._is_closing or not goes_on:
+                return ending
+            await self._wait(ending)
 
     async def _attempt(self) -> Ending:
+        """Connect, and stay as long as it lasts. Whatever goes wrong becomes an ending here."""
         try:
-            async with asyncio.timeout(self._options.open_timeout_s):
+            async with asyncio.timeout(self._options.open_timeout_s) as limit:
                 socket = await self._open()
-        except InvalidStatus as error:
-            return rules.refused(error.response)
-        except TimeoutError:
-            return rules.failed("no answer in time")
-        except (OSError, InvalidHandshake) as error:
-            return rules.failed(str(error))
-        return await self._stay(socket)
-
-    async def _open(self) -> ClientConnection:
-        options = self._options
-        url, headers = self._url, options.headers
-        try:
-            url = url if isinstance(url, str) else await _result(url)
-            headers = await _result(headers) if callable(headers) else headers
-        except (Disconnected, OSError):
-            raise
+            await self._stay(socket)
         except Exception as error:
-            raise OSError(f"the function for the address failed, {error!r}") from error
-        url = rules.websocket_url(url)
+            if isinstance(error, TimeoutError) and limit.expired():
+                error = TimeoutError("no answer in time")
+            return rules.ending_of(error)
+
+    async def _open(self) -> _Socket:
+        options = self._options
+        url = await self._told("url", options.url, asked.check_address)
+        headers = await self._told("headers", options.headers, asked.check_headers)
+        target = Target(url, headers)
+        for _ in range(1 + rules.MAX_REDIRECTS):
+            try:
+                return await self._request(target)
+            except InvalidStatus as error:
+                refusal = error
+                next_target = rules.redirected(target, error.response)
+                if next_target is None:
+                    raise
+                target = next_target
+        raise rules.BadRedirect(refusal.response, f"more than {rules.MAX_REDIRECTS} redirects")
+
+    async def _request(self, target: Target) -> _Socket:
+        options = self._options
         # An address without TLS takes no context, and one with TLS makes its own of True.
-        tls: dict[str, Any] = {"ssl": options.ssl or True} if url.startswith("wss:") else {}
-        return await open_websocket(
-            url,
-            additional_headers=headers,
-            subprotocols=cast("Sequence[Subprotocol] | None", options.subprotocols),
+        is_tls = target.url.startswith("wss:")
+        tls: dict[str, Any] = {"ssl": options.ssl or True} if is_tls else {}
+        socket = await _open_websocket(
+            target.url,
+            additional_headers=target.headers,
+            subprotocols=cast("Sequence[Subprotocol]", options.subprotocols) or None,
             origin=cast("Origin | None", options.origin),
             max_size=options.max_message_bytes,
             open_timeout=None,
@@ -397,16 +490,41 @@ class Connection:
             ping_interval=options.ping_interval_s,
             ping_timeout=options.ping_timeout_s,
             proxy=options.proxy,
+            create_connection=_Socket,
             **tls,
         )
+        return cast("_Socket", socket)
 
-    async def _stay(self, socket: ClientConnection) -> Ending:
-        """Receive until the connection ends, and say how it did."""
+    async def _told(
+        self, name: str, source: T | Callable[[], T | Awaitable[T]], check: Callable[[object], T]
+    ) -> T:
+        """Return what `source` is, or returns, when it is a function of the program's."""
+        if not callable(source):
+            return source
+        try:
+            value = source()
+            value = await value if inspect.isawaitable(value) else value
+        except Disconnected:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise  # it is this attempt that is cancelled
+            text = f"the {name} function failed: {type(error).__name__}: {error}"
+            raise rules.FunctionFailed(text) from error
+        try:
+            return check(value)
+        except (TypeError, ValueError) as error:
+            raise rules.FunctionWrong(f"the {name} function returned nonsense: {error}") from error
+
+    async def _stay(self, socket: _Socket) -> NoReturn:
+        """Receive until the connection ends, which raises `ConnectionClosed`."""
         opened = time.monotonic()
         self._socket = socket
         self.subprotocol = socket.subprotocol
+        self._patience.opened()
         # Beside the reading and not before it: two sides that both only write stop each other.
-        flusher = asyncio.create_task(self._flush_queue(), name="hubbub.connect.flush")
+        sender = asyncio.create_task(self._send_beside(socket), name="hubbub.connect.send")
         try:
             self._become("open")
             while True:
@@ -414,15 +532,14 @@ class Connection:
                 await self._until(self._has_room)
                 self._inbox.append(message)
                 self._wake()
-        except ConnectionClosed as error:
-            return rules.closed(error)
         finally:
-            self._socket = None
             self._backoff.stood(time.monotonic() - opened)
-            flusher.cancel()
             socket.transport.abort()
-            await asyncio.wait([flusher])
             await socket.wait_closed()
+            self._wake()
+            # Not cancelled: it ends by itself now, and knows whether its last message went out.
+            await asyncio.wait([sender])
+            self._socket = None
 
     def _has_room(self) -> bool:
         return len(self._inbox) < MAX_INBOX_MESSAGES or self._is_closing
@@ -437,7 +554,7 @@ class Connection:
         await asyncio.sleep(delay)
         self.retry_in_s = None
 
-    def _finish(self, error: Exception | None) -> None:
+    def _finish(self, error: Disconnected | None) -> None:
         if self._state == "closed":
             return
         self._error = error
@@ -457,7 +574,7 @@ class Connection:
 
     # Waiting for one another.
 
-    async def _until(self, is_so: Callable[[], bool]) -> None:
+    async def _until(self, is_so: Callable[[], object]) -> None:
         while not is_so():
             await self._change.wait()
 
@@ -470,7 +587,7 @@ class Connection:
         if self._runner is None and self._state != "closed":
             raise RuntimeError("use it as  async with connect(url) as connection:")
 
-    def _closed_error(self) -> Exception:
+    def _closed_error(self) -> Disconnected:
         return self._error or Disconnected(*(self.last_close or Close(NORMAL, "closed"))[:2])
 
 
@@ -486,10 +603,3 @@ class _JsonMessages(Generic[T]):
 
     async def __anext__(self) -> T:
         return self._decoder.decode(await self._connection.__anext__())
-
-
-async def _result(function: Callable[[], T | Awaitable[T]]) -> T:
-    result = function()
-    if inspect.isawaitable(result):
-        return cast("T", await result)
-    return result

@@ -78,6 +78,7 @@ MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
+TLS_FAILURE = 1015
 TOKEN_EXPIRED = 3005
 SLOW_CONSUMER = 3008
 NO_PONG = 3012
@@ -278,8 +279,9 @@ class CommandError(HubbubError):
 class Disconnected(HubbubError):
     """A handler raises it to close its client with `code` and `reason`.
 
-    `hubbub.connect` raises it when the server closed for good: `code` is then the close code, or
-    the HTTP status when the handshake was refused.
+    `hubbub.connect` raises it when a connection ended for good: `code` is then the close code, or
+    the HTTP status when the handshake was refused. Without either it is 1002 for an answer that is
+    no WebSocket's, 1015 for TLS, 1006 for the rest; `__cause__` is the exception that showed it.
     """
 
     def __init__(self, code: int = DISCONNECTED, reason: str = "") -> None:
