@@ -27,16 +27,20 @@ SILENCE = b"(silence)"
 
 
 def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in an event loop of its own, and demand that it leaves no task behind."""
+    """Run a test in an event loop of its own, and demand that it leaves no task behind.
+
+    `loop=` is what makes the event loop; None: asyncio's own.
+    """
 
     @functools.wraps(test)
-    def run(*args: Any, **keywords: Any) -> None:
+    def run(*args: Any, loop: Any = None, **keywords: Any) -> None:
         async def alone() -> None:
             await test(*args, **keywords)
             left = asyncio.all_tasks() - {asyncio.current_task()}
             assert not [task for task in left if task.get_name().startswith("hubbub")]
 
-        asyncio.run(alone())
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(alone())
 
     return run
 

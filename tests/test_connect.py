@@ -15,8 +15,10 @@ from typing import Any
 
 import msgspec
 import pytest
+import uvloop
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -450,6 +452,194 @@ async def test_a_message_that_cannot_be_encoded_is_an_error_at_once() -> None:
             await connection.send(object())
         await connection.send("fine")
         assert await received(connection, 1) == ["fine"]
+
+
+# What was accepted to be sent is sent or reported.
+
+
+class Inlet:
+    """A server's side that may stop reading, and that notes what came on which connection."""
+
+    def __init__(self) -> None:
+        self.came: list[list[str]] = []
+        self.sockets: list[ServerConnection] = []
+        self.is_first_deaf = True
+
+    async def serve(self, socket: ServerConnection) -> None:
+        self.sockets.append(socket)
+        self.came.append(came := [])
+        if self.is_first_deaf and len(self.sockets) == 1:
+            socket.transport.pause_reading()
+        with contextlib.suppress(ConnectionClosed):
+            async for message in socket:
+                came.append(str(message).rstrip("x"))
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_fault_12_a_message_that_was_cut_goes_with_the_next_connection(
+    loop: str, is_tls: bool, tmp_path: Path
+) -> None:
+    """The messages are larger than all buffers, so the one that is cut cannot have arrived."""
+
+    @asynchronous
+    async def scenario() -> None:
+        inlet = Inlet()
+        options: dict[str, Any] = {"max_size": None, "compression": None, "ping_interval": None}
+        if is_tls:
+            options["ssl"] = certificate(tmp_path)
+        trusting = ssl.create_default_context(cafile=tmp_path / "cert.pem") if is_tls else None
+        async with server(inlet.serve, **options) as url:
+            url = url.replace("ws:", "wss:") if is_tls else url
+            async with connect(url, ssl=trusting, max_queue_bytes=2**26, **QUICK) as connection:
+                await connection.wait_open()
+
+                async def send_all() -> list[bool]:
+                    return [await connection.send(f"{n}" + "x" * 2**23) for n in range(4)]
+
+                sending = asyncio.create_task(send_all())
+                await until(lambda: inlet.sockets)
+                await asyncio.sleep(0.3)
+                assert connection.queued == 1  # it waits for the server, which does not read
+                inlet.sockets[0].transport.abort()
+                results = await sending
+                assert await connection.flush(10)
+            await until(lambda: inlet.came[-1][-1:] == ["3"])
+            taken = results.index(False)
+            assert inlet.came[0] == []
+            assert inlet.came[1] == [str(number) for number in range(taken, 4)]
+            assert taken < 4
+            assert connection.dropped == 0
+
+    scenario(loop=LOOPS[loop])
+
+
+@asynchronous
+async def test_fault_12_a_message_to_a_socket_that_is_closing_goes_with_the_next() -> None:
+    """A transport throws away without a word what is written to it after its end."""
+    inlet = Inlet()
+    inlet.is_first_deaf = False
+    async with server(inlet.serve) as url, connect(url, **QUICK) as connection:
+        await connection.wait_open()
+        assert connection._socket is not None
+        assert await connection.send("before") is True
+        await until(lambda: inlet.came == [["before"]])
+        connection._socket.transport.abort()
+        assert connection.state == "open"
+        assert await connection.send("after") is False
+        await until(lambda: len(inlet.came) > 1 and inlet.came[1])
+        assert inlet.came == [["before"], ["after"]]
+        assert connection.dropped == 0
+
+
+@asynchronous
+async def test_fault_12_a_send_that_is_cancelled_loses_and_repeats_nothing() -> None:
+    inlet = Inlet()
+    async with (
+        server(inlet.serve, max_size=None, compression=None) as url,
+        connect(url, **QUICK) as connection,
+    ):
+        await connection.wait_open()
+        await until(lambda: inlet.sockets)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await connection.send("0" + "x" * 2**24)
+        with pytest.raises(TimeoutError):  # it waits behind the first: nothing of it was taken
+            async with asyncio.timeout(0.1):
+                await connection.send("never")
+        inlet.sockets[0].transport.resume_reading()
+        assert await connection.flush(10)
+        assert await connection.send("2") is True
+        await until(lambda: len(inlet.came[0]) >= 2)
+        assert "".join(inlet.came[0]) in ("0never2", "02")
+        assert inlet.came[0].count("0") == 1
+        assert connection.dropped == 0
+
+
+@asynchronous
+async def test_fault_12_what_a_close_cuts_off_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inlet = Inlet()
+    deaf: dict[str, Any] = {"max_size": None, "compression": None, "close_timeout": 0.1}
+    async with server(inlet.serve, **deaf) as url:
+        connection = connect(url, close_timeout_s=0.1, **QUICK)
+        await connection.__aenter__()
+        await until(lambda: inlet.sockets)
+        senders = [asyncio.create_task(connection.send("x" * 2**24)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        flushing = asyncio.create_task(connection.flush())
+        await connection.close()
+        results = await asyncio.gather(*senders, return_exceptions=True)
+        assert all(isinstance(result, Disconnected) for result in results)
+        assert connection.dropped == 1  # the others were never accepted
+        assert await flushing is False
+        assert "closed with messages in the queue: 1 messages dropped" in caplog.text
+
+
+@asynchronous
+async def test_fault_12_a_flush_does_not_call_sent_what_was_dropped() -> None:
+    def address() -> str:
+        if connection.queued:
+            raise Disconnected(401, "signed out")
+        raise OSError("not yet")
+
+    connection = connect(address, **QUICK)
+    async with connection:
+        assert await connection.send("lost") is False
+        assert await connection.flush() is False
+        assert connection.dropped == 1
+        with pytest.raises(Disconnected, match="401 signed out"):
+            await connection.send("late")
+
+
+@asynchronous
+async def test_fault_12_a_send_on_a_dead_connection_that_nobody_reads_does_not_hang() -> None:
+    async def flood(socket: ServerConnection) -> None:
+        for number in range(MAX_INBOX_MESSAGES + 40):
+            await socket.send(str(number))
+        socket.transport.abort()
+
+    async with server(flood) as url, connect(url, close_timeout_s=0.1, **QUICK) as connection:
+        await until(lambda: len(connection._inbox) == MAX_INBOX_MESSAGES)
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            results = [await connection.send("x") for _ in range(3)]
+        assert results[-1] is False
+
+
+@asynchronous
+async def test_a_ping_proves_what_was_sent_before() -> None:
+    inlet = Inlet()
+    inlet.is_first_deaf = False
+    async with server(inlet.serve) as url:
+        connection = connect(url, **QUICK)
+        async with connection:
+            await connection.send("one")
+            assert await connection.ping() is True
+            assert inlet.came == [["one"]]
+            inlet.sockets[0].transport.pause_reading()
+            pinging = asyncio.create_task(connection.ping())
+            await asyncio.sleep(0.02)
+            inlet.sockets[0].transport.abort()
+            assert await pinging is False
+        assert await connection.ping() is False
+
+
+@asynchronous
+async def test_a_close_reason_that_no_frame_can_hold() -> None:
+    async with server(hold) as url, connect(url, **QUICK) as connection:
+        with pytest.raises(ValueError, match="123 bytes"):
+            await connection.close(1000, "\N{EURO SIGN}" * 42)
+        assert connection.state == "open"
+        await connection.close(1000, "\N{EURO SIGN}" * 41)
+        assert connection.last_close == (1000, "\N{EURO SIGN}" * 41, False)
 
 
 # Functions for the address and the headers.

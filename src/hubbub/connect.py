@@ -344,15 +344,13 @@ class Connection:
         self._require_entered()
         frame = encode(data)
         async with self._send_order:
-            if self._state == "closed" or self._is_closing:
-                raise self._closed_error()
+            self._require_not_ended()
             self._queue.append(frame)
             if self._socket is not None:
                 await self._send_queued(self._socket)
             if self._last_sent is frame:
                 return True
-            if self.state == "closed":
-                raise self._closed_error()
+            self._require_not_ended()
             self._count_dropped(self._queue.trim(), "the offline queue is full")
         return False
 
@@ -391,6 +389,20 @@ class Connection:
         before, self.dropped = self.dropped, self.dropped + count
         if before.bit_length() != self.dropped.bit_length():
             logger.warning("%s: %d messages dropped so far", why, self.dropped)
+
+    async def ping(self) -> bool:
+        """Send a ping and wait for its pong: all that was sent before has arrived then.
+
+        Returns False when no connection is open, or when it ends before the pong comes.
+        """
+        self._require_entered()
+        try:
+            if (socket := self._socket) is None:
+                return False
+            await (await socket.ping())
+        except ConnectionClosed:
+            return False
+        return True
 
     # Receiving.
 
@@ -587,8 +599,13 @@ class Connection:
         if self._runner is None and self._state != "closed":
             raise RuntimeError("use it as  async with connect(url) as connection:")
 
+    def _require_not_ended(self) -> None:
+        if self._state == "closed" or self._is_closing:
+            raise self._closed_error()
+
     def _closed_error(self) -> Disconnected:
-        return self._error or Disconnected(*(self.last_close or Close(NORMAL, "closed"))[:2])
+        close = None if self._is_closing else self.last_close
+        return self._error or Disconnected(*(close or Close(NORMAL, "closed"))[:2])
 
 
 class _JsonMessages(Generic[T]):
