@@ -1,7 +1,7 @@
 """Every refusal, failure and close that a client may meet, as `refusals.json` says what follows.
 
 The same file is the expectation of hubbub.js, in Node and in Chromium, and of the table in
-docs/guides/coming-back.md. Here the Python client meets each row on 127.0.0.1.
+docs/coming-back.md. Here the Python client meets each row on 127.0.0.1.
 """
 
 from __future__ import annotations

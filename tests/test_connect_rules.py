@@ -322,7 +322,7 @@ class TestEndings:
         ending = refused(response(status, b'{"error": "No such token", "code": "x"}'))
         assert ending[:2] == (Close(status, "No such token", by_server=True), Follows.NONE)
 
-    @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503])
+    @pytest.mark.parametrize("status", [408, 409, 421, 423, 425, 429, 500, 503])
     def test_what_is_temporary_is_repeated(self, status: int) -> None:
         assert refused(response(status)).follows is Follows.ANOTHER
 

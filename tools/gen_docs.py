@@ -1,18 +1,21 @@
-"""Write from the code what is said in it once: three pages of docs/, and the keywords of `Hub(...)`.
+"""Write from the code what is said in it once: four pages of docs/, and the keywords of `Hub(...)`.
 
 `docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`,
-`docs/close-codes.md` from the table of errors, `docs/api.md` from all docstrings (`gen_api.py`).
-python tools/gen_docs.py writes them (`make docs`); with --check it fails when one of them is stale
-(`make lint`).
+`docs/close-codes.md` from the table of errors, `docs/coming-back.md` from what the tests of all clients
+expect, `docs/api.md` from all docstrings (`gen_api.py`). python tools/gen_docs.py writes them (`make
+docs`); with --check it fails when one of them is stale (`make lint`).
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
-from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES
+from hubbub.connect_rules import CAUSES
+from hubbub.errors import CLOSE_CODES, NORMAL, RECONNECT_RANGES
 from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
 from hubbub.settings import Row, rows, shown
 
@@ -98,7 +101,8 @@ that the clients of a restarted server do not return in one wave.
 A handshake that is refused has no close code, since no WebSocket was ever open. Its HTTP status
 says why: 400, 401, 403, 404, 409, 426, 429, 431 or 503, with a JSON body
 `{"error": "a sentence", "code": "a_word"}`. A browser cannot read the status of a failed handshake;
-it asks the same URL by GET and gets the same answer.
+it asks the same URL by GET and gets the same answer. [Coming back](coming-back.md) says for every
+status, failure and code what each client does.
 """
 
 CODES_RAISED = """
@@ -131,6 +135,129 @@ round:
 CODES_BACK = """
 All others from 400 to 499 close with 1008, all others from 500 to 599 with 1011.
 """
+
+COMING_BACK_HEAD = f"""{GENERATED}
+
+# Coming back
+
+`hubbub.js`, the [Python client](python-client.md) and [`hubbub connect`](cli.md) keep one promise:
+what cannot succeed stops with a reason, what can succeed comes back, what was accepted to be sent is
+sent or reported. This page says what follows each refusal, each failure and each close. Its tables
+are the expectations of the tests, which drive every row against `hubbub.js` in Node and in Chromium
+and against the Python client.
+
+*Comes back* is another attempt, after the delay that the client draws. *Stays away* is the end, at
+once. *A few times* is for what a deployment mends or nobody does: the client comes back, and gives
+up when {{never_open}} attempts in a row ended so, or {{was_open}} once it had a connection. Any
+other ending in between begins the count anew.
+
+The address, and a token in it, may come from a function in both libraries; it is called before every
+attempt, so whoever comes back comes back with a new token. The command has none to ask.
+
+`hubbub connect` is the Python client with one difference: its first attempt decides. If that fails
+for any reason, the command says which and ends with exit code 1.
+
+## A handshake that is refused
+
+The reason is `error` of the JSON body. Without one, the Python client shows a text/plain body or the
+phrase of the status line, and `hubbub.js` "HTTP" and the status. A browser hides the answer to a
+handshake: `hubbub.js` asks the same URL by GET, and where it may not read that answer either it comes
+back. A redirect is followed by the Python client and not by browsers; the row is for one that leads
+nowhere.
+
+| status | | hubbub.js | Python | `hubbub connect`, later | why |
+|---|---|---|---|---|---|
+"""
+
+COMING_BACK_REST = """
+Other numbers: from 500 on comes back, other 4xx stays away (421 and 423 come back), under 400 a few
+times. With 429 and 503 a `Retry-After` is added to the delay, seconds or a date, an hour at most; one
+that makes no sense counts as none.
+
+## A connection that is closed
+
+The reason is the close frame's. What each code means is in [Close codes](close-codes.md); these are
+its rows and the ends of its ranges.
+
+| code | hubbub.js | Python | `hubbub connect` |
+|---|---|---|---|
+"""
+
+COMING_BACK_FAILURES = """
+## An attempt that fails without an answer
+
+| what happened | hubbub.js | Python | `hubbub connect`, later |
+|---|---|---|---|
+"""
+
+COMING_BACK_PYTHON = """
+A browser does not tell a page more than that. The Python client sees what it was, and what the
+iteration raises when it ends is `Disconnected` with this code, the reason in words and the exception
+of the library below as `__cause__`:
+
+| what happened | code | Python |
+|---|---|---|
+"""
+
+COMING_BACK_TAIL = """
+A proxy that answers with a status counts as a server that does: 407 and 403 stay away, 502 comes
+back, and the reason begins with "the proxy answered". A function that raises `Disconnected` ends the
+connection with just that. What a program sets up wrongly and what can be seen at once is no ending at
+all: it is a `TypeError` or a `ValueError` of `connect(...)`, a `TypeError` of `new Hubbub(...)`.
+
+Why does a certificate that nobody trusts come back at all? Because networks with a sign-in page and
+proxies that have just started show one, for a while. The connection is never made with it.
+"""
+
+
+def coming_back_page() -> str:
+    rows = json.loads((ROOT / "tests" / "refusals.json").read_text(encoding="utf-8"))
+    return "".join(
+        [
+            COMING_BACK_HEAD.format(**rows["gives_up_after"]),
+            *map(_refusal_line, rows["refusals"]),
+            COMING_BACK_REST,
+            *map(_close_line, rows["closes"]),
+            COMING_BACK_FAILURES,
+            *map(_failure_line, rows["failures"]),
+            COMING_BACK_PYTHON,
+            *(f"| {row.meaning} | {row.code} | {_few(row.follows.value)} |\n" for row in CAUSES),
+            COMING_BACK_TAIL,
+        ]
+    )
+
+
+def _refusal_line(row: dict[str, Any]) -> str:
+    follows = _follows(row)
+    python = f"follows it; {follows}" if row.get("redirect") else follows
+    name = "" if row["name"].startswith("(") else row["name"]
+    delay = " Names the delay." if row.get("retry_after") else ""
+    why = _escaped(row["why"]) + delay
+    return f"| {row['status']} | {name} | {follows} | {python} | {python} | {why} |\n"
+
+
+def _close_line(row: dict[str, Any]) -> str:
+    follows = _follows(row)
+    client = f"{follows}, with a new token" if row.get("new_token") else follows
+    ends = "ends, exit code 0" if row["code"] == NORMAL else "ends, exit code 1"
+    command = follows if row["comes_back"] else ends
+    return f"| {row['code']} | {client} | {client} | {command} |\n"
+
+
+def _failure_line(row: dict[str, Any]) -> str:
+    follows = _follows(row)
+    python = f"{follows}; what is not HTTP, a few times" if row["cause"] == "not_http" else follows
+    return f"| {row['why']} | {follows} | {python} | {python} |\n"
+
+
+def _follows(row: dict[str, Any]) -> str:
+    if row.get("gives_up"):
+        return "a few times"
+    return "comes back" if row["comes_back"] else "stays away"
+
+
+def _few(follows: str) -> str:
+    return follows.removeprefix("comes back ") if follows.endswith("a few times") else follows
 
 
 def settings_page() -> str:
@@ -206,6 +333,7 @@ WRITTEN = {
     "docs/close-codes.md": codes_page,
     "src/hubbub/settings_keywords.py": keywords_module,
     "docs/api.md": api_page,
+    "docs/coming-back.md": coming_back_page,
 }
 
 

@@ -15,8 +15,8 @@ The states, and what moves between them; what an ending means is decided in `con
     any --close()--> closed
 
 One task goes from attempt to attempt; while a connection is open a second one sends what is queued.
-A message leaves the queue when the operating system has taken all its bytes: one
-that a broken connection took half of cannot have arrived, so it waits for the next connection.
+A message leaves the queue when the operating system has taken all its bytes (with TLS: all but 64
+KiB): one that a broken connection took half of cannot have arrived, so it waits for the next one.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ def connect(
     makes one attempt and never comes back. `max_queue` messages of together `max_queue_bytes` are
     kept while offline (0: none); one more drops the oldest, which `connection.dropped` counts.
     `max_message_bytes` bounds an incoming message (None: no limit). `open_timeout_s` bounds an
-    attempt (None: no limit), `close_timeout_s` a close. A ping is sent every `ping_interval_s` (None: never); a server that
-    does not answer it within `ping_timeout_s` (None: for ever) is given up. `proxy`: True takes
+    attempt (None: no limit), `close_timeout_s` a close. A ping is sent every `ping_interval_s`
+    (None: never); a server that does not answer it within `ping_timeout_s` (None: for ever) is
+    given up. `proxy`: True takes
     the system's, None none, a string is its address. `ssl` replaces the default TLS context of
     wss:. `on_state` is called with each new state.
 
@@ -367,7 +368,7 @@ class Connection:
                 if socket.paused:  # whoever is cancelled here leaves the rest to `_send_beside`
                     await socket.drained()
                 self._is_first_written = False
-                if socket.has_lost_bytes:
+                if socket.has_lost_bytes or not self._queue:  # empty: closed for good meanwhile
                     return
                 self._last_sent = self._queue.take()
         except ConnectionClosed:

@@ -65,6 +65,8 @@ hour with the default delays."""
 _TEMPORARY = (
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.CONFLICT,
+    HTTPStatus.MISDIRECTED_REQUEST,
+    HTTPStatus.LOCKED,
     HTTPStatus.TOO_EARLY,
     HTTPStatus.TOO_MANY_REQUESTS,
 )
@@ -528,7 +530,7 @@ CAUSES: tuple[Cause, ...] = (
         PROTOCOL_ERROR,
         A_FEW,
         "the answer is not HTTP",
-        "The answer is not HTTP/1.1, or its body is over 1 MiB and its status unknown.",
+        "The answer is not HTTP: the port of another service, or `ws:` where TLS is spoken.",
     ),
     Cause(
         "no handshake",
