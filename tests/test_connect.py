@@ -539,7 +539,7 @@ async def test_fault_12_a_message_to_a_socket_that_is_closing_goes_with_the_next
 
 
 @asynchronous
-async def test_fault_12_a_send_that_is_cancelled_loses_and_repeats_nothing() -> None:
+async def test_a_send_that_is_cancelled_loses_and_repeats_nothing() -> None:
     inlet = Inlet()
     async with (
         server(inlet.serve, max_size=None, compression=None) as url,
@@ -600,7 +600,7 @@ async def test_fault_12_a_flush_does_not_call_sent_what_was_dropped() -> None:
 
 
 @asynchronous
-async def test_fault_12_a_send_on_a_dead_connection_that_nobody_reads_does_not_hang() -> None:
+async def test_a_send_on_a_dead_connection_that_nobody_reads_does_not_hang() -> None:
     async def flood(socket: ServerConnection) -> None:
         for number in range(MAX_INBOX_MESSAGES + 40):
             await socket.send(str(number))
@@ -932,7 +932,7 @@ async def test_fault_12_what_nobody_foresaw_is_the_cause_of_the_documented_error
 
 
 @asynchronous
-async def test_fault_12_a_name_that_is_not_found_may_be_found_later(
+async def test_a_name_that_is_not_found_may_be_found_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lookups = 0
@@ -1082,7 +1082,7 @@ async def test_fault_12_tls_where_there_is_none_ends_it() -> None:
 
 
 @asynchronous
-async def test_fault_12_tls_that_is_cut_off_is_tried_again() -> None:
+async def test_tls_that_is_cut_off_is_tried_again() -> None:
     attempts = 0
 
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -1131,7 +1131,7 @@ def test_fault_12_a_proxy_that_refuses_ends_it(what: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [status(502), b"", RESET, SILENCE], ids=repr)
-def test_fault_12_a_proxy_that_fails_is_tried_again(answer: bytes) -> None:
+def test_a_proxy_that_fails_is_tried_again(answer: bytes) -> None:
     @asynchronous
     async def scenario() -> None:
         async with (
