@@ -20,6 +20,7 @@ from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
 from hubbub.settings import Row, rows, shown
 
 ROOT = Path(__file__).resolve().parent.parent
+EXPECTED = ROOT / "tests" / "refusals.json"
 GENERATED = "<!-- Written by tools/gen_docs.py (`make docs`). Do not edit. -->"
 
 SETTINGS_HEAD = f"""{GENERATED}
@@ -211,7 +212,7 @@ proxies that have just started show one, for a while. The connection is never ma
 
 
 def coming_back_page() -> str:
-    rows = json.loads((ROOT / "tests" / "refusals.json").read_text(encoding="utf-8"))
+    rows = json.loads(EXPECTED.read_text(encoding="utf-8"))
     return "".join(
         [
             COMING_BACK_HEAD.format(**rows["gives_up_after"]),

@@ -148,8 +148,8 @@ class _Socket(ClientConnection):
     the buffer never holds more than one message.
     """
 
-    has_lost_bytes = False
-    _first_bytes = b""
+    has_lost_bytes: bool = False
+    _first_bytes: bytes = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

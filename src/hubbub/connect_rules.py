@@ -227,7 +227,7 @@ class Patience:
     """
 
     def __init__(self) -> None:
-        self.was_open = False
+        self.was_open: bool = False
         self._in_a_row = 0
 
     def opened(self) -> None:
