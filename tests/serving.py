@@ -51,9 +51,8 @@ async def serve(app: Any, *, native: bool = True, **config: Any) -> AsyncIterato
     """Serve `app` with uvicorn on a free port: with Hubbub's protocol class or uvicorn's own."""
     config.setdefault("log_level", "warning")
     config.setdefault("lifespan", "on")
-    settings = uvicorn.Config(
-        app, host="127.0.0.1", port=0, ws=Protocol if native else "websockets-sansio", **config
-    )
+    config.setdefault("ws", Protocol if native else "websockets-sansio")
+    settings = uvicorn.Config(app, host="127.0.0.1", port=0, **config)
     server = uvicorn.Server(settings)
     # The test's own signal handling and the server's must not meet.
     task = asyncio.create_task(server._serve())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +14,8 @@ from typing import Any
 import pytest
 
 from hubbub import HttpProtocol, Hub, http_uvicorn
-from hubbub.http_uvicorn import MAX_HEAD_BYTES, head_timeout_s
+from hubbub.http_uvicorn import environment, head_timeout_s
+from hubbub.limits import MAX_HEAD_BYTES
 from hubbub.quietlog import QuietLog
 from serving import PATIENCE_S, Served, serve, until
 
@@ -163,7 +167,7 @@ async def test_a_body_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None
         assert b" 204 " in await answer_of(reader)
 
 
-async def test_a_head_without_end_is_a_400(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_without_end_is_a_431(monkeypatch: pytest.MonkeyPatch) -> None:
     have_timeout(monkeypatch, PATIENCE_S * 10)
     async with served() as server, opened(server) as (reader, writer):
         head = HEAD + b"X-Long: "
@@ -172,7 +176,7 @@ async def test_a_head_without_end_is_a_400(monkeypatch: pytest.MonkeyPatch) -> N
         protocol = only_connection(server)
         await until(lambda: protocol._head_bytes == MAX_HEAD_BYTES)
         writer.write(b"x")
-        assert (await rest_of(reader)).startswith(b"HTTP/1.1 400 ")
+        assert (await rest_of(reader)).startswith(b"HTTP/1.1 431 ")
 
 
 async def test_a_socket_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +195,69 @@ async def test_a_socket_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_environment_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    head_timeout_s.cache_clear()
+    environment.cache_clear()
     monkeypatch.setenv("HUBBUB_HANDSHAKE_TIMEOUT_S", "3.5")
     try:
         assert head_timeout_s() == 3.5
     finally:
-        head_timeout_s.cache_clear()
+        environment.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Make a certificate of 127.0.0.1; return uvicorn's options for it."""
+    folder = tmp_path_factory.mktemp("tls")
+    files = {
+        "ssl_certfile": str(folder / "cert.pem"),
+        "ssl_keyfile": str(folder / "key.pem"),
+    }
+    request = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1"
+    names = ("-keyout", files["ssl_keyfile"], "-out", files["ssl_certfile"])
+    subprocess.run([*request.split(), *names], check=True, capture_output=True)
+    return files
+
+
+async def test_fault_05_who_completes_tls_and_sends_nothing_is_closed(
+    certificate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_timeout(monkeypatch, SHORT_S)
+    before = Hub().stats()["slow_handshakes"]
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with served(**certificate) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+        await until(lambda: count_connections(server) == 1)
+        assert await rest_of(reader) == b""
+        await until(lambda: count_connections(server) == 0)
+        writer.transport.abort()
+        await asyncio.sleep(0)
+    assert Hub().stats()["slow_handshakes"] == before + 1
+
+
+async def test_fault_05_a_head_that_is_too_large_is_counted_and_its_socket_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have_timeout(monkeypatch, PATIENCE_S * 10)
+    before = Hub().stats()["refused_handshakes"]
+    async with served() as server, opened(server) as (reader, writer):
+        writer.write(HEAD + b"X-Long: " + b"x" * MAX_HEAD_BYTES)
+        answer = await rest_of(reader)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b"connection: close\r\n" in answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "head_too_large"
+        await until(lambda: count_connections(server) == 0)
+    assert Hub().stats()["refused_handshakes"] == before + 1
+
+
+async def test_fault_05_a_handshake_whose_body_never_comes_is_answered() -> None:
+    """Not waited for: the answer is the same whether the body comes, in part or not at all."""
+    handshake = (
+        HEAD + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nContent-Length: 5\r\n\r\n"
+    )
+    async with served() as server:
+        for body in (b"", b"he", b"hello"):
+            async with opened(server) as (reader, writer):
+                writer.write(handshake + body)
+                assert (await rest_of(reader)).startswith(b"HTTP/1.1 400 ")
+        await until(lambda: count_connections(server) == 0)

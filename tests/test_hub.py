@@ -7,14 +7,14 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import anyio
 import httpx2
 import pytest
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -27,14 +27,19 @@ from websockets.typing import Subprotocol
 from hubbub import (
     Client,
     CommandError,
+    Disconnected,
     Handshake,
+    HttpProtocol,
     Hub,
     Identity,
     MemoryBroker,
     MissingExtra,
     Refused,
 )
+from hubbub import hub as hub_module
 from hubbub.broker import Deliver
+from hubbub.hub import read_handshake
+from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
 from serving import PATIENCE_S, Served, serve, take, until
 
 pytestmark = pytest.mark.anyio
@@ -1266,6 +1271,8 @@ async def test_a_socket_that_is_gone_already_gets_nothing() -> None:
 
 async def test_a_native_socket_that_broke_while_it_was_accepted_is_nobody() -> None:
     class Broken:
+        def stop_deadline(self) -> None: ...
+
         def claim(self, *, deflate: bool) -> None: ...
 
         def detach(self, hub: Hub) -> None: ...
@@ -1391,3 +1398,280 @@ def test_without_a_context_a_second_socket_in_another_loop_is_a_503() -> None:
     with web.websocket_connect("/ws") as later:
         later.send_text("a loop that ended binds nobody")
         assert later.receive_text() == "a loop that ended binds nobody"
+
+
+# Whatever fails between the handshake and the first message
+
+
+class Unchecked(Identity):
+    """An identity that says nothing about a wrong field when it is made."""
+
+    def __post_init__(self) -> None: ...
+
+
+def raise_it(error: BaseException) -> Callable[[Client], None]:
+    def joined(client: Client) -> None:
+        raise error
+
+    return joined
+
+
+class Giving(Mapping[str, Any]):
+    """A mapping that fails when it is read."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise LookupError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        raise LookupError("the session is gone")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def fail_in_books(hub: Hub) -> None:
+    def came(client: Client) -> None:
+        raise LookupError("no place in the books")
+
+    hub.admission.came = came  # type: ignore[method-assign]
+
+
+def fail_at_connect(hub: Hub) -> None:
+    hub.on_connect(raise_it(LookupError("no such room")))
+
+
+FAILURES: dict[str, Callable[[Hub], object]] = {
+    "a user that is no str": lambda hub: hub.authenticate(lambda _: Unchecked(user=42)),  # type: ignore[arg-type]
+    "a time that is no number": lambda hub: hub.authenticate(
+        lambda _: Unchecked(expires_at=Giving())  # type: ignore[arg-type]
+    ),
+    "meta that cannot be read": lambda hub: hub.authenticate(lambda _: Identity(meta=Giving())),
+    "the books": fail_in_books,
+    "a connect handler": fail_at_connect,
+}
+
+
+async def end_of_joining(server: Served) -> int:
+    """Join and be sent away; return the close code, or the status of the refusal."""
+    try:
+        async with server.connect() as socket:
+            end = await closed(socket)
+    except InvalidStatus as refused:
+        return refused.response.status_code
+    return 0 if end.rcvd is None else end.rcvd.code
+
+
+@pytest.mark.parametrize("name", FAILURES)
+async def test_fault_07_what_fails_before_a_client_is_connected_closes_it_and_frees_its_place(
+    native: bool, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub(max_clients=1, max_clients_per_address=1)
+    FAILURES[name](hub)
+    async with serve(hub, native=native) as server:
+        for _ in range(20):
+            assert await end_of_joining(server) == (
+                500 if name == "a time that is no number" else 1011
+            )
+            await until(lambda: len(hub) == 0 and not hub._connections)
+        stats = hub.stats()
+        refused: int = stats["refused"].get("internal_error", 0)
+        assert stats["handler_errors"] + refused == 20
+        assert (stats["register"], hub.rooms, len(hub.admission._addresses)) == (0, {}, 0)
+        assert hub._watch._wheel._where == {}
+        assert server.server is not None
+        assert not server.server.server_state.tasks
+    lines = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert 0 < len(lines) < 10
+    assert {line.name for line in lines} == {"hubbub"}
+    assert all(line.exc_info for line in lines)
+
+
+@pytest.mark.parametrize("identity", [42, {"user": "ann"}, True, b"ann"])
+async def test_fault_07_attach_says_at_once_what_is_no_identity(
+    native: bool, identity: Any
+) -> None:
+    hub = Hub()
+    heard: list[str] = []
+
+    async def own(websocket: WebSocket) -> None:
+        try:
+            await hub.attach(websocket, identity=identity)
+        except TypeError as error:
+            heard.append(str(error))
+            await websocket.close()
+
+    app = Starlette(routes=[WebSocketRoute("/ws", own)], lifespan=hub.lifespan)
+    async with serve(app, native=native) as server:
+        with pytest.raises(InvalidStatus, match="403"):
+            await server.connect()
+    assert f"not {type(identity).__name__}" in heard[0]
+    assert hub.stats()["register"] == 0
+
+
+# Heads
+
+
+def big_heads() -> dict[str, list[tuple[bytes, bytes]]]:
+    return {
+        "many": [(b"a", b"")] * (MAX_HEADERS + 1),
+        "long": [(b"cookie", b"x" * MAX_HEAD_BYTES)],
+        "the most": [(b"a", b"")] * MAX_HEADERS,
+    }
+
+
+@pytest.mark.parametrize("name", ["many", "long"])
+def test_fault_08_a_head_that_is_too_large_is_refused_before_it_is_read(name: str) -> None:
+    class Unread(list[tuple[bytes, bytes]]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+            type(self).looks += 1
+            return super().__iter__()
+
+    headers = Unread(big_heads()[name] * 1000)
+    with pytest.raises(Refused) as caught:
+        read_handshake({"path": "/ws", "headers": headers})
+    assert (caught.value.status, caught.value.code) == (431, "head_too_large")
+    assert Unread.looks == 0, "their number alone is enough"
+
+
+def test_repeated_headers_are_joined() -> None:
+    pairs = [(b"x", b"1"), (b"cookie", b"a=1"), (b"X", b"2"), (b"cookie", b"b=2"), (b"y", b"")]
+    handshake = read_handshake({"path": "/ws", "headers": pairs})
+    assert handshake.headers == {"x": "1, 2", "cookie": "a=1; b=2", "y": ""}
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools", HttpProtocol], ids=str)
+async def test_fault_08_a_request_is_read_once_and_a_huge_one_not_at_all(
+    native: bool, http: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+
+    def reading(scope: Any) -> Handshake:
+        reads.append(len(scope["headers"]))
+        return read_handshake(scope)
+
+    monkeypatch.setattr(hub_module, "read_handshake", reading)
+    hub = Hub()
+    hub.authenticate(lambda handshake: None)
+    config: dict[str, Any] = {"http": http, "h11_max_incomplete_event_size": 2**22}
+    async with serve(hub, native=native, **config) as server:
+        await get(server)
+        await get(server, "/ws/hubbub.js")
+        with pytest.raises(InvalidStatus):
+            await server.connect()
+        assert len(reads) == 3
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=2**20)
+        writer.write(b"GET /ws HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 10_000 + b"\r\n")
+        assert b" 431 " in await asyncio.wait_for(reader.readline(), PATIENCE_S)
+        writer.transport.abort()
+        await asyncio.sleep(0)
+    assert hub.stats()["refused_gets"] == {"unauthorized": 1, "head_too_large": 1}
+
+
+# Plain requests and their places
+
+
+async def test_fault_09_gets_that_ask_why_go_through_the_same_door_as_handshakes(
+    native: bool,
+) -> None:
+    hub = Hub(max_clients_per_address=5)
+    go_on = asyncio.Event()
+    asked = most = 0
+
+    @hub.authenticate
+    async def who(handshake: Handshake) -> None:
+        nonlocal asked, most
+        asked += 1
+        most = max(most, asked)
+        await go_on.wait()
+        asked -= 1
+
+    async with serve(hub, native=native) as server:
+        handshakes = [asyncio.create_task(connect(server)) for _ in range(2)]
+        await until(lambda: hub.stats()["register"] == 2)
+        gets = [asyncio.create_task(get_raw(server)) for _ in range(300)]
+        refused = hub.counters.refused_gets
+        await until(lambda: refused == {"too_many_from_address": 297})
+        assert hub.stats()["register"] == 5
+        go_on.set()
+        statuses = [await each for each in gets]
+        assert (statuses.count(503), statuses.count(401)) == (297, 3)
+        await asyncio.gather(*handshakes, return_exceptions=True)
+        assert most == 5
+        assert hub.stats()["refused_gets"] == {"too_many_from_address": 297, "unauthorized": 3}
+        assert hub.stats()["refused"] == {"unauthorized": 2}
+        await until(lambda: hub.stats()["register"] == 0)
+        assert len(hub.admission._addresses) == 0
+
+
+async def get_raw(server: Served) -> int:
+    """Ask why by a plain GET; return the status."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n")
+        return int((await asyncio.wait_for(reader.readline(), PATIENCE_S)).split()[1])
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+# What an authenticate handler may raise
+
+
+RAISED: list[tuple[Exception, int, dict[str, Any]]] = [
+    (WebSocketException(1008), 403, {"error": "Forbidden", "code": "forbidden"}),
+    (WebSocketException(1008, "not you"), 403, {"error": "not you", "code": "forbidden"}),
+    (WebSocketException(1013, "full"), 503, {"error": "full", "code": "unavailable"}),
+    (HTTPException(403), 403, {"error": "Forbidden", "code": "forbidden"}),
+    (HTTPException(401, "log in"), 401, {"error": "log in", "code": "unauthorized"}),
+    (Disconnected(4404, "no room"), 404, {"error": "no room", "code": "not_found"}),
+    (CommandError("banned", "Not you"), 403, {"error": "Not you", "code": "banned"}),
+]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+async def test_fault_19_what_frameworks_raise_is_the_documented_refusal(
+    native: bool, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+
+    def who(handshake: Handshake) -> None:
+        raise RAISED[int(handshake.query["case"])][0]
+
+    async def who_later(handshake: Handshake) -> None:
+        await asyncio.sleep(0)
+        who(handshake)
+
+    hub.authenticate(who_later if is_async else who)
+    async with serve(hub, native=native) as server:
+        for case, (error, status, body) in enumerate(RAISED):
+            answer = await refusal(server, f"/ws?case={case}")
+            assert (answer.status, answer.body) == (status, body), error
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_fault_19_what_cannot_be_answered_is_a_500_with_one_line_in_the_log(
+    native: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[Exception] = [
+        HTTPException(403, headers={"X-Line": "a\r\nb: c"}),
+        HTTPException(204),
+        WebSocketException(999),
+        TimeoutError("the database"),
+        StopIteration(),
+    ]
+    hub = Hub()
+
+    @hub.authenticate
+    async def who(handshake: Handshake) -> None:
+        raise errors[int(handshake.query["case"])]
+
+    async with serve(hub, native=native) as server:
+        for case in range(len(errors)):
+            with pytest.raises(InvalidStatus, match="500"):
+                await server.connect(f"/ws?case={case}")
+    lines = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(lines) == len(errors)
+    assert {line.getMessage() for line in lines} == {"the authenticate handler failed"}
+    assert hub.stats()["refused"] == {"internal_error": len(errors)}

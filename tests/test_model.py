@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import timeit
+from datetime import datetime
 from http.cookies import SimpleCookie
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -75,6 +79,50 @@ def test_a_time_in_milliseconds_is_no_unix_time(expires_at: float) -> None:
         Identity(expires_at=expires_at)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        (
+            {"user": 42},
+            "Identity.user must be a str or None; of another key, write str(key), not int: 42",
+        ),
+        ({"user": b"ann"}, "Identity.user must be a str or None; of another key"),
+        ({"client_id": 5}, "Identity.client_id must be a str or None"),
+        ({"subprotocol": ["chat"]}, "Identity.subprotocol must be a str or None"),
+        ({"meta": 5}, 'Identity.meta must be a mapping, as in meta={"role": "admin"}, not int: 5'),
+        ({"meta": None}, "Identity.meta must be a mapping"),
+        ({"meta": [("role", "admin")]}, "Identity.meta must be a mapping"),
+        ({"expires_at": "1795000000"}, "expires_at must be a Unix time in seconds, or None"),
+        ({"expires_at": True}, "not bool: True"),
+        ({"expires_at": datetime(2026, 1, 1)}, "of a datetime, write when.timestamp()"),
+    ],
+)
+def test_fault_07_an_identity_of_the_wrong_types_is_an_error_at_once(
+    keywords: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(text)):
+        Identity(**keywords)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"path": b"/ws"}, "Handshake.path must be a str, not bytes: b'/ws'"),
+        ({"headers": [("host", "x")]}, "Handshake.headers must be a mapping"),
+        ({"query_string": b"a=1"}, "Handshake.query_string must be a str, not bytes: b'a=1'"),
+        ({"subprotocols": "chat"}, """Handshake.subprotocols must be a tuple, as in ("chat",)"""),
+        ({"address": ("127.0.0.1", 80)}, "Handshake.address must be a str or None, not tuple"),
+        ({"scheme": None}, "Handshake.scheme must be a str, not NoneType: None"),
+        ({"scope": None}, "Handshake.scope must be a mapping"),
+    ],
+)
+def test_fault_07_a_handshake_of_the_wrong_types_is_an_error_at_once(
+    keywords: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(text)):
+        Handshake(**{"path": "/ws", "headers": {}, **keywords})
+
+
 words = st.text(st.characters(codec="utf-8"), max_size=10)
 
 
@@ -105,6 +153,33 @@ def test_cookies_written_by_python_are_read_back(cookies: dict[str, str]) -> Non
 def test_one_malformed_cookie_does_not_hide_the_others() -> None:
     line = 'prefs={"theme": "dark"}; session=abc; broken; =nameless'
     assert handshake(cookie=line).cookies["session"] == "abc"
+
+
+@pytest.mark.parametrize("part", ["\\", "\\1", "\\101", '"', "a=b; "], ids=repr)
+def test_fault_08_reading_cookies_takes_time_that_grows_with_their_length(part: str) -> None:
+    """Sixteen times as much takes about 16 times as long; where time grew squared, 256 times."""
+
+    def seconds(size: int) -> float:
+        line = 'a="' + part * (size // len(part)) + '"'
+        return min(timeit.repeat(lambda: handshake(cookie=line).cookies, number=1, repeat=3))
+
+    assert seconds(64_000) < 80 * seconds(4_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ('"a b"', "a b"),
+        (r'"\"a\\"', '"a\\'),
+        (r'"\101\377\1"', "A\xff1"),
+        ('"', '"'),
+        ('""', ""),
+        ('"half', '"half'),
+        (r"a\101", r"a\101"),
+    ],
+)
+def test_the_quotes_and_escapes_of_a_cookie_are_taken_away(value: str, read: str) -> None:
+    assert handshake(cookie=f"a={value}").cookies == {"a": read}
 
 
 def test_no_cookie_header_no_cookies() -> None:

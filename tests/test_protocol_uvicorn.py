@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.utils import accept_key
 
-from hubbub import Handshake, Hub, Protocol
-from hubbub.protocol_uvicorn import MAX_EARLY_BYTES, MAX_HEAD_BYTES, read_head
+from hubbub import Handshake, HttpProtocol, Hub, Protocol, Refused, Settings, protocol_uvicorn
+from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
+from hubbub.protocol_uvicorn import MAX_EARLY_BYTES, is_ordinary, read_head
+from hubbub.quietlog import QuietLog
 from rawsocket import TEXT, frame
 from serving import PATIENCE_S, Served, nothing, serve, take, until
 
@@ -79,38 +84,62 @@ async def answer_to(
 
 
 def test_an_ordinary_request_is_read_by_itself() -> None:
-    url, headers = read_head(head(*LINES)) or (b"", [])
-    assert url == b"/ws?a=1"
-    assert headers[0] == (b"host", b"localhost")
-    assert len(headers) == len(LINES)
+    request = read_head(head(*LINES))
+    assert request.url == b"/ws?a=1"
+    assert request.headers[0] == (b"host", b"localhost")
+    assert len(request.headers) == len(LINES)
+    assert is_ordinary(request)
 
 
 @pytest.mark.parametrize(
-    "data",
+    "lines",
     [
-        head(*LINES, start="POST /ws HTTP/1.1"),
-        head(*LINES, start="GET /ws HTTP/1.0"),
-        head(*LINES, start="GET /w\xe4 HTTP/1.1"),
-        head(*LINES)[:-2],
-        head(*LINES) + b"more",
-        head(*LINES, "X: " + "x" * MAX_HEAD_BYTES),
-        head(*without("Host")),
-        head(*without("Upgrade")),
-        head(*without("Connection")),
-        head(*without("Sec-WebSocket-Key")),
-        head(*without("Sec-WebSocket-Version")),
-        head(*LINES, f"Sec-WebSocket-Key: {KEY}"),
-        head(*LINES, "Host: elsewhere"),
-        head(*without("Sec-WebSocket-Version"), "Sec-WebSocket-Version: 8"),
-        head(*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: c2hvcnQ="),
-        head(*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: not base 64"),
-        head(*without("Upgrade"), "Upgrade: websocket, h2c"),
-        head(*without("Connection"), "Connection: close"),
-        b"\x16\x03\x01\x02\x00",
+        without("Host"),
+        without("Sec-WebSocket-Key"),
+        without("Sec-WebSocket-Version"),
+        [*LINES, f"Sec-WebSocket-Key: {KEY}"],
+        [*LINES, "Host: elsewhere"],
+        [*without("Sec-WebSocket-Version"), "Sec-WebSocket-Version: 8"],
+        [*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: c2hvcnQ="],
+        [*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: not base 64"],
+        [*without("Upgrade"), "Upgrade: websocket, h2c"],
     ],
 )
-def test_anything_unusual_is_left_to_uvicorns_class(data: bytes) -> None:
-    assert read_head(data) is None
+def test_anything_unusual_is_left_to_the_core(lines: list[str]) -> None:
+    assert not is_ordinary(read_head(head(*lines)))
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (head(*LINES, start="POST /ws HTTP/1.1"), 405),
+        (head(*LINES, start="GET /ws HTTP/1.0"), 400),
+        (head(*LINES, start="GET /w\xe4 HTTP/1.1"), 400),
+        (head(*LINES)[:-2], 400),
+        (head(*LINES) + b"more", 400),
+        (head(*LINES, "Content-Length: 5"), 400),
+        (head(*LINES, "Transfer-Encoding: chunked"), 400),
+        (head(*without("Upgrade")), 400),
+        (head(*without("Connection")), 400),
+        (head(*without("Connection"), "Connection: close"), 400),
+        (b"\x16\x03\x01\x02\x00", 400),
+        (head(*LINES, "X: " + "x" * MAX_HEAD_BYTES), 431),
+        (head(*LINES, *["X: x"] * (MAX_HEADERS - len(LINES) + 1)), 431),
+    ],
+)
+def test_what_is_no_request_for_a_socket_is_refused(data: bytes, status: int) -> None:
+    with pytest.raises(Refused) as caught:
+        read_head(data)
+    assert caught.value.status == status
+
+
+def test_the_largest_head_is_read() -> None:
+    filled = head(*LINES, "X: ")
+    longest = head(*LINES, "X: " + "x" * (MAX_HEAD_BYTES - len(filled)))
+    assert len(longest) == MAX_HEAD_BYTES
+    assert is_ordinary(read_head(longest))
+    most = head(*LINES, *["X: x"] * (MAX_HEADERS - len(LINES)))
+    assert len(read_head(most).headers) == MAX_HEADERS
 
 
 def test_the_protocol_class_needs_no_framework() -> None:
@@ -403,3 +432,203 @@ async def test_a_fault_that_only_uvicorns_class_sees_is_answered_once(
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert answer.count(b"HTTP/1.1") == 1
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+# Heads that nobody would answer
+
+HTTP_CLASSES = {"h11": "h11", "httptools": "httptools", "hubbub": HttpProtocol}
+LONG = "x" * 9000
+
+ODD_HEADS = {
+    # what the request has besides, the status where a hub accepts, and where the application refuses
+    "a line of 9 KB": ([f"Cookie: session={LONG}"], 101, 403),
+    "200 headers": (["X: x"] * 195, 101, 403),
+    "20 KB": ([f"X-{number}: {'x' * 4000}" for number in range(5)], 101, 403),
+    "a body": (["Content-Length: 5"], 400, 400),
+    "chunks": (["Transfer-Encoding: chunked"], 400, 400),
+    "300 headers": (["X: x"] * 295, 431, 431),
+    "100 KB": ([f"X-{number}: {LONG}" for number in range(11)], 431, 431),
+}
+
+
+async def refusing(scope: Any, receive: Any, send: Any) -> None:
+    """Be the application beside the hub, and refuse every socket with a 403."""
+    assert scope["type"] == "websocket"
+    await receive()
+    await send({"type": "websocket.close"})
+
+
+async def whole_answer(served: Served, request: bytes) -> bytes:
+    """Send a request; return all that comes until the server ends the connection."""
+    async with asking(served, request) as reader:
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("http", HTTP_CLASSES)
+@pytest.mark.parametrize("name", ODD_HEADS)
+async def test_fault_05_every_head_is_answered_with_a_status(
+    name: str, http: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines, accepted, refused = ODD_HEADS[name]
+    hub = Hub()
+    hub.authenticate(lambda handshake: None if "refuse" in handshake.query else "ann")
+    config: dict[str, Any] = {"http": HTTP_CLASSES[http], "log_config": None}
+    # h11 has a bound of its own for a head that does not come in one piece.
+    config["h11_max_incomplete_event_size"] = 2**20
+    async with serve(hub.mount(refusing), **config) as served:
+        assert served.server is not None
+        state = served.server.server_state
+        line, _, _ = await answer_to(served, head(*LINES, *lines))
+        assert int(line.split()[1]) == accepted
+        for path, status in (("/own", refused), ("/ws?refuse", 401 if refused == 403 else refused)):
+            answer = await whole_answer(served, head(*LINES, *lines, start=f"GET {path} HTTP/1.1"))
+            assert int(answer.split()[1]) == status
+            assert answer.count(b"HTTP/1.1 ") == 1
+        await until(lambda: not state.connections and not state.tasks)
+    assert errors_in(caplog) == []
+
+
+@pytest.mark.parametrize("http", HTTP_CLASSES)
+async def test_fault_05_300_refused_heads_are_counted_and_keep_no_memory(
+    http: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: weakref.WeakSet[Protocol] = weakref.WeakSet()
+    monkeypatch.setattr(protocol_uvicorn, "_log", QuietLog(lambda: 0.0))
+    caplog.set_level(logging.INFO, "hubbub")
+
+    class Noted(Protocol):
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(*arguments, **keywords)
+            made.add(self)
+
+    hub = Hub()
+    before = hub.stats()["refused_handshakes"]
+    config: dict[str, Any] = {"http": HTTP_CLASSES[http], "log_config": None, "ws": Noted}
+    async with serve(hub.mount(refusing), h11_max_incomplete_event_size=2**20, **config) as served:
+        assert served.server is not None
+        state = served.server.server_state
+        requests = [
+            head(*LINES, *ODD_HEADS["300 headers"][0]),
+            head(*LINES, "Transfer-Encoding: chunked", start="GET /own HTTP/1.1"),
+            head(*without("Sec-WebSocket-Key")),
+        ]
+        for _ in range(100):
+            answers = [await whole_answer(served, request) for request in requests]
+            assert [int(answer.split()[1]) for answer in answers] == [431, 400, 400]
+        assert json.loads(answers[0].partition(b"\r\n\r\n")[2]) == {
+            "error": "The request's head is larger than 256 headers and 64 KiB",
+            "code": "head_too_large",
+        }
+        await until(lambda: not state.connections)
+        gc.collect()
+        assert len(made) == 0
+        assert hub.stats()["refused_handshakes"] == before + 300
+    lines = [line for line in caplog.messages if "was refused" in line]
+    assert lines[0] == "a handshake from 127.0.0.1 was refused: 431 head_too_large"
+    assert len(lines) < 10
+    assert errors_in(caplog) == []
+
+
+async def test_fault_05_a_handshake_that_the_application_does_not_answer_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a middleware or a dependency before the hub, in a route of its own, in half an answer."""
+    monkeypatch.setattr(protocol_uvicorn, "head_timeout_s", lambda: 0.2)
+    events: dict[str, str] = {}
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        if path == "/waits":
+            assert (await receive())["type"] == "websocket.connect"
+            events[path] = (await receive())["type"]
+        elif path == "/half":
+            start = {"type": "websocket.http.response.start", "status": 403, "headers": []}
+            await send(start)
+            events[path] = (await receive())["type"]
+            events[path] = (await receive())["type"]
+        else:
+            await until(lambda: len(events) == 2)
+            await receive()
+            try:
+                await send({"type": "websocket.accept"})
+            except OSError:
+                events[path] = "nobody is there to be accepted"
+
+    hub = Hub()
+    before = hub.stats()["slow_handshakes"]
+    async with serve(hub.mount(sockets_only(slow)), log_config=None) as served:
+        paths = ("/sleeps", "/half", "/waits")
+        requests = [head(*LINES, start=f"GET {path} HTTP/1.1") for path in paths]
+        answers = await asyncio.gather(*(whole_answer(served, each) for each in requests))
+        assert [int(answer.split()[1]) for answer in answers] == [503] * 3
+        assert all(b'"code": "handshake_timeout"' in answer for answer in answers)
+        await until(lambda: len(events) == 3)
+    assert events == {
+        "/waits": "websocket.disconnect",
+        "/half": "websocket.disconnect",
+        "/sleeps": "nobody is there to be accepted",
+    }
+    assert hub.stats()["slow_handshakes"] == before + 3
+    assert errors_in(caplog) == []
+
+
+async def test_fault_05_a_hub_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol_uvicorn, "head_timeout_s", lambda: 0.05)
+    hub = Hub(handshake_timeout_s=PATIENCE_S)
+
+    @hub.authenticate
+    async def slowly(handshake: Handshake) -> str:
+        await asyncio.sleep(0.2)
+        return "ann"
+
+    async with serve(hub.mount(nothing)) as served, served.connect():
+        await until(lambda: len(hub) == 1)
+
+
+async def test_fault_05_who_does_not_read_its_refusal_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol_uvicorn, "head_timeout_s", lambda: 0.2)
+
+    async def talkative(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        start = {"type": "websocket.http.response.start", "status": 403, "headers": []}
+        await send(start)
+        await send({"type": "websocket.http.response.body", "body": bytes(2**25)})
+
+    hub = Hub()
+    async with serve(hub.mount(sockets_only(talkative))) as served:
+        assert served.server is not None
+        connections = served.server.server_state.connections
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(head(*LINES, start="GET /own HTTP/1.1"))
+        await until(lambda: any(isinstance(each, Protocol) for each in connections))
+        await until(lambda: not connections)
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("path", ["/ws", "/own"])
+async def test_fault_05_a_shutdown_ends_a_handshake_that_nobody_answers(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol_uvicorn, "environment", lambda: Settings(shutdown_timeout_s=0.2))
+    was_asked = asyncio.Event()
+
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        was_asked.set()
+        await asyncio.Event().wait()
+
+    hub = Hub(handshake_timeout_s=600)
+    hub.authenticate(lambda handshake: never(None, None, None))
+    async with serve(hub.mount(sockets_only(never)), log_level="critical") as served:
+        assert served.server is not None
+        async with asking(served, head(*LINES, start=f"GET {path} HTTP/1.1")) as reader:
+            await was_asked.wait()
+            served.server.should_exit = True
+            assert b" 500 " in await asyncio.wait_for(reader.readline(), PATIENCE_S)
+    assert not served.server.server_state.tasks

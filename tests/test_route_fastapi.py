@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 
 import httpx2
@@ -16,12 +16,22 @@ from fastapi.requests import HTTPConnection
 from fastapi.testclient import TestClient
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
+from starlette.responses import Response as PlainResponse
 from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
 
-from hubbub import Client, Handshake, Hub, HubDep, HubNotRunning, Identity
+from hubbub import (
+    Client,
+    Handshake,
+    HttpProtocol,
+    Hub,
+    HubDep,
+    HubNotRunning,
+    Identity,
+    SocketTaken,
+)
 from serving import PATIENCE_S, Served, serve, take, until
 
 pytestmark = pytest.mark.anyio
@@ -618,3 +628,212 @@ def test_what_an_application_calls_its_hub_may_be_something_else() -> None:
     app.include_router(hub.router())
     with TestClient(app) as web:
         assert web.get("/it").json() is True
+
+
+# What the framework does to a socket that it no longer owns
+
+HTTP_CLASSES = {"h11": "h11", "httptools": "httptools", "hubbub": HttpProtocol}
+
+
+async def close_it(websocket: WebSocket) -> None:
+    await websocket.close()
+
+
+async def send_text(websocket: WebSocket) -> None:
+    await websocket.send_text("from the route")
+
+
+async def send_json(websocket: WebSocket) -> None:
+    await websocket.send_json({"from": "the route"})
+
+
+async def receive_text(websocket: WebSocket) -> None:
+    await websocket.receive_text()
+
+
+async def accept_again(websocket: WebSocket) -> None:
+    await websocket.accept()
+
+
+async def deny(websocket: WebSocket) -> None:
+    await websocket.send_denial_response(PlainResponse("no", 403))
+
+
+async def send_raw(websocket: WebSocket) -> None:
+    await websocket.send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+
+
+USES = [close_it, send_text, send_json, receive_text, accept_again, deny, send_raw]
+
+
+def using_app(hub: Hub, heard: list[BaseException]) -> FastAPI:
+    """Return an application whose route hands its socket over and then uses it nevertheless."""
+    app = FastAPI(lifespan=hub.lifespan)
+
+    @app.websocket("/{number}/ws")
+    async def use(websocket: WebSocket, number: int) -> None:
+        await hub.attach(websocket)
+        try:
+            await USES[number](websocket)
+        except RuntimeError as error:
+            heard.append(error)
+            raise
+
+    return app
+
+
+@pytest.mark.parametrize("http", HTTP_CLASSES)
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": use_uvloop}) for use_uvloop in (False, True)],
+    ids=["asyncio", "uvloop"],
+)
+async def test_fault_04_using_a_socket_that_the_hub_has_taken_is_an_error_for_the_user_alone(
+    http: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    hub.on_message(lambda client, message: client.send(message))
+    heard: list[BaseException] = []
+    app = using_app(hub, heard)
+    async with AsyncExitStack() as stack:
+        async with serve(app, http=HTTP_CLASSES[http], log_config=None) as server:
+            sockets = [
+                await stack.enter_async_context(server.connect(f"/{number}/ws"))
+                for number in range(len(USES))
+            ]
+            await until(lambda: len(heard) == len(USES))
+            assert {type(error) for error in heard} == {SocketTaken}
+            assert all("use the client" in str(error) for error in heard)
+            for socket in sockets:
+                await socket.send("still here")
+                assert await take(socket, 1) == ["still here"]
+            assert len(hub) == len(USES)
+            assert server.server is not None
+            state = server.server.server_state
+            await until(lambda: len(state.connections) == len(USES) and not state.tasks)
+        for socket in sockets:
+            await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (1012, "service restart")
+    assert not hub.is_running, "the lifespan was completed"
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert {record.name for record in failures} == {"hubbub"}
+    assert all("the client stays" in record.getMessage() for record in failures)
+
+
+RAISED = {
+    "http": HTTPException(403, "after the takeover"),
+    "websocket": WebSocketException(1008, "after the takeover"),
+    "other": LookupError("after the takeover"),
+}
+
+
+@pytest.mark.parametrize("kind", RAISED)
+@pytest.mark.parametrize("http", HTTP_CLASSES)
+async def test_fault_04_what_a_route_or_its_dependency_raises_after_the_takeover_hurts_no_client(
+    http: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    hub.on_message(lambda client, message: client.send(message))
+
+    async def raising() -> AsyncIterator[None]:
+        yield
+        raise RAISED[kind]
+
+    app = FastAPI()
+    app.include_router(hub.router("/ws", dependencies=[Depends(raising)]))
+
+    @app.websocket("/own")
+    async def own(websocket: WebSocket) -> None:
+        await hub.attach(websocket)
+        raise RAISED[kind]
+
+    async with AsyncExitStack() as stack:
+        async with serve(app, http=HTTP_CLASSES[http], log_config=None) as server:
+            sockets = [
+                await stack.enter_async_context(server.connect(path)) for path in ("/ws", "/own")
+            ]
+            assert server.server is not None
+            state = server.server.server_state
+            await until(lambda: len(hub) == 2 and not state.tasks)
+            for socket in sockets:
+                await socket.send("still here")
+                assert await take(socket, 1) == ["still here"]
+            assert len(state.connections) == 2
+        for socket in sockets:
+            await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (1012, "service restart")
+    assert not hub.is_running, "the lifespan was completed"
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(failures) == 2
+    assert all("the client stays" in record.getMessage() for record in failures)
+
+
+async def test_fault_04_the_portable_transport_guards_a_socket_too() -> None:
+    """While the hub serves it in one task, and after its end, the route's object is no door."""
+    hub = Hub()
+    hub.on_message(lambda client, message: client.send(message))
+    heard: list[str] = []
+    app = FastAPI(lifespan=hub.lifespan)
+
+    @app.websocket("/ws")
+    async def own(websocket: WebSocket) -> None:
+        async def use_meanwhile() -> None:
+            await until(lambda: len(hub) == 1)
+            for use in USES:
+                with pytest.raises(SocketTaken, match="use the client"):
+                    await use(websocket)
+                heard.append(use.__name__)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(use_meanwhile())
+            await hub.attach(websocket)
+        for use in USES:
+            with pytest.raises(SocketTaken, match="use the client"):
+                await use(websocket)
+        heard.append("after the end")
+
+    async with serve(app, native=False) as server:
+        async with server.connect("/ws") as socket:
+            await until(lambda: len(heard) == len(USES))
+            await socket.send("still here")
+            assert await take(socket, 1) == ["still here"]
+        await until(lambda: "after the end" in heard)
+
+
+async def test_fault_04_a_socket_is_attached_once(native: bool) -> None:
+    hub = Hub()
+    outcome: list[str] = []
+    app = FastAPI(lifespan=hub.lifespan)
+
+    @app.websocket("/ws")
+    async def twice(websocket: WebSocket) -> None:
+        await hub.attach(websocket)
+        try:
+            await hub.attach(websocket)
+        except SocketTaken as error:
+            outcome.append(error.what)
+
+    async with serve(app, native=native) as server:
+        async with server.connect("/ws"):
+            await until(lambda: len(hub) == 1)
+        await until(lambda: outcome == ["attach"])
+
+
+async def test_fault_04_a_teardown_that_never_ends_does_not_hold_up_the_shutdown() -> None:
+    hub = Hub(shutdown_timeout_s=0.2)
+
+    async def never() -> AsyncIterator[None]:
+        yield
+        await asyncio.Event().wait()
+
+    app = FastAPI()
+    app.include_router(hub.router("/ws", dependencies=[Depends(never)]))
+    async with serve(app) as server:
+        async with server.connect("/ws"):
+            await until(lambda: len(hub) == 1)
+        await until(lambda: len(hub) == 0)
+        assert server.server is not None
+        state = server.server.server_state
+        assert len(state.tasks) == 1
+    assert not state.tasks
+    assert not hub.is_running, "the lifespan was completed"

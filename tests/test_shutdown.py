@@ -58,7 +58,8 @@ class Process:
         self.process = process
         self.port = port
         self.folder = folder
-        self.ws = f"ws://127.0.0.1:{port}/ws/"
+        self.origin = f"ws://127.0.0.1:{port}"
+        self.ws = f"{self.origin}/ws/"
 
     async def wait_until_up(self) -> None:
         """Wait until the server takes connections."""
@@ -211,3 +212,66 @@ async def test_reload_never_hangs_with_open_sockets(tmp_path: Path) -> None:
             assert time.monotonic() - start < 8
         _, output = await server.end(signal.SIGINT)
     assert "Traceback" not in output
+
+
+RUDE_APP = """
+from fastapi import FastAPI, WebSocket
+from hubbub import Hub
+
+hub = Hub(origins="*", shutdown_timeout_s=2)
+app = FastAPI()
+app.include_router(hub.router("/ws"))
+app.include_router(hub.router("/ws/"))
+
+@app.websocket("/rude")
+async def rude(websocket: WebSocket):
+    await hub.attach(websocket)
+    await websocket.close()
+
+@hub.on_disconnect
+def left(client, close):
+    print("left", close.code, flush=True)
+"""
+
+ODD_HEADS = (
+    "Transfer-Encoding: chunked\r\n",
+    "X: x\r\n" * 300,
+    f"Cookie: {'x' * 9000}\r\n",
+)
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    await asyncio.sleep(0)  # the transport's end is told one turn later
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools", "hubbub:HttpProtocol"])
+async def test_fault_04_and_05_the_process_ends_whole_whatever_was_done_to_its_sockets(
+    tmp_path: Path, http: str
+) -> None:
+    flags = ("--ws", "hubbub:Protocol", "--http", http)
+    async with uvicorn_process(tmp_path, *flags, app=RUDE_APP) as server, AsyncExitStack() as stack:
+        await server.wait_until_up()
+        sockets = [
+            await stack.enter_async_context(connect(f"{server.origin}{path}", proxy=None))
+            for path in ("/ws", "/rude", "/rude")
+        ]
+        for path in ("/foreign", "/ws"):
+            for odd in ODD_HEADS:
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                stack.push_async_callback(hang_up, writer)
+                lines = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                writer.write(f"GET {path} HTTP/1.1\r\n{lines}{odd}\r\n".encode())
+                answer = await asyncio.wait_for(reader.readline(), PATIENCE_S)
+                assert answer.split()[1] in (b"400", b"431")
+        seconds, output = await server.end(signal.SIGTERM)
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert socket.close_code == 1012
+    # uvicorn ends itself by the signal that it got, when all is done.
+    assert server.process.returncode in (0, -signal.SIGTERM)
+    assert seconds < 5
+    assert output.count("left 1012") == 3
+    assert "Application shutdown complete." in output
+    assert "AssertionError" not in output

@@ -9,8 +9,8 @@ from hubbub.stats import MAX_WORDS, OTHER, Stats
 
 def test_the_snapshot_has_every_counter_and_starts_at_nothing() -> None:
     snapshot = Stats().snapshot()
-    assert snapshot.pop("refused") == {}
-    assert set(snapshot) == set(Stats.__slots__) - {"refused"}
+    assert set(snapshot) == set(Stats.__slots__)
+    assert (snapshot.pop("refused"), snapshot.pop("refused_gets")) == ({}, {})
     assert set(snapshot.values()) == {0}
 
 
@@ -18,7 +18,9 @@ def test_refusals_are_counted_by_their_word() -> None:
     stats = Stats()
     for code in ("unauthorized", "origin_refused", "unauthorized"):
         stats.refuse(code)
+    stats.refuse("unauthorized", is_get=True)
     assert stats.refused == {"unauthorized": 2, "origin_refused": 1}
+    assert stats.refused_gets == {"unauthorized": 1}
 
 
 def test_words_that_clients_can_invent_do_not_fill_the_memory() -> None:

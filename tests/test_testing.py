@@ -296,3 +296,31 @@ async def test_settle_gives_up_on_a_hub_that_never_rests(monkeypatch: pytest.Mon
 async def test_it_is_a_transport() -> None:
     transport: Transport = MemoryTransport(await started())
     assert transport.progress() == 0
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_fault_07_who_cannot_be_taken_in_is_closed_and_holds_no_place(fast: bool) -> None:
+    hub = Hub(max_clients=1)
+    await hub.start()
+
+    def fail(client: Client) -> None:
+        raise LookupError("no place in the books")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub._watch, "add", fail)
+        for _ in range(3):
+            assert connect(hub, user="ann", fast=fast).closed == (1011, "internal error", True)
+    assert (len(hub), hub.rooms, hub.stats()["handler_errors"]) == (0, {}, 3)
+    assert connect(hub, user="ann", fast=fast).closed is None
+    await hub.stop()
+
+
+async def test_fault_07_a_user_or_a_meta_of_the_wrong_type_is_an_error() -> None:
+    hub = Hub()
+    await hub.start()
+    with pytest.raises(TypeError, match=r"Identity\.user must be a str or None"):
+        connect(hub, user=42)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Identity\.meta must be a mapping"):
+        connect(hub, meta=5)  # type: ignore[arg-type]
+    assert len(hub) == 0
+    await hub.stop()

@@ -107,11 +107,11 @@ status, failure and code what each client does.
 """
 
 CODES_RAISED = """
-## What is raised becomes
+## What an exception becomes
 
 The exceptions of the web frameworks mean in a handler of the hub what they mean in a route. Before there
 is a socket (in `authenticate`) they become an HTTP status, afterwards (in a message handler) a close
-code. They are known by what they carry; the hub imports no framework for it.
+code. The hub knows them by what they carry, and imports no framework for it.
 
 | raised | in `authenticate` | in a handler |
 |---|---|---|

@@ -18,6 +18,7 @@ from .errors import (
     ProtocolError,
     Refused,
     SettingsError,
+    SocketTaken,
 )
 from .frame import Frame
 from .hub import Hub
@@ -60,6 +61,7 @@ __all__ = [
     "Room",
     "Settings",
     "SettingsError",
+    "SocketTaken",
     "User",
     "connect",
 ]

@@ -73,7 +73,8 @@ def to_identity(answer: object) -> Identity:
     if isinstance(answer, str):
         return Identity(user=answer)
     raise TypeError(
-        f"an authenticate handler returns an Identity, a user name or None, not {type(answer).__name__}"
+        f"an authenticate handler returns an Identity, a user's name (a str; of another key, write "
+        f"str(key)) or None, not {type(answer).__name__}; an anonymous client is Identity()"
     )
 
 

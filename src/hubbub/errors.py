@@ -11,6 +11,7 @@ nothing of ours.
     ├── Disconnected         a handler raises it to close its client
     ├── MissingExtra         an optional dependency is not installed
     ├── HubNotRunning        a verb needs the hub's event loop and there is none
+    ├── SocketTaken          the application uses a socket that the hub has taken
     └── BrokerError
         └── BrokerUnavailable
 """
@@ -302,6 +303,20 @@ class MissingExtra(HubbubError, ImportError):
 
 class HubNotRunning(HubbubError, RuntimeError):
     """A verb needs the hub's event loop, and the hub is not running in one."""
+
+
+class SocketTaken(HubbubError, RuntimeError):
+    """The application, or its framework, uses a socket that the hub has taken; `what` it tried.
+
+    Whoever tries gets this error, and nobody else notices: the client stays connected.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what}: the hub owns this socket; use the client instead (client.send, client.close, "
+            "the handlers of the hub)"
+        )
 
 
 class BrokerError(HubbubError):

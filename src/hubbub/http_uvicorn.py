@@ -8,27 +8,50 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
 import time
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .limits import printable
+from .errors import Refused
+from .limits import MAX_HEAD_BYTES, head_too_large, printable
 from .quietlog import QuietLog
 from .settings import Settings
 from .stats import process_stats
-
-MAX_HEAD_BYTES = 64 * 1024
-"""How large a request's head may become; httptools itself has no limit."""
 
 _log = QuietLog(time.monotonic)
 
 
 @functools.cache
+def environment() -> Settings:
+    """Return the settings of the environment: all that is known before a hub has the request."""
+    return Settings.load()
+
+
 def head_timeout_s() -> float:
     """Return how long a head may take, in seconds: `handshake_timeout_s` of the environment."""
-    return Settings.load().handshake_timeout_s
+    return environment().handshake_timeout_s
+
+
+def answer_of(refusal: Refused, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the whole HTTP response to a request that no application is to answer.
+
+    Its body is JSON, as where a hub refuses; the connection ends with it.
+    """
+    body = json.dumps(refusal.body()).encode()
+    ours = {
+        **refusal.headers,
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    headers = [*default_headers, *((key.lower().encode(), ours[key].encode()) for key in ours)]
+    start = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}".encode()
+    return b"\r\n".join((start, *(b"%b: %b" % header for header in headers), b"", body))
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -37,7 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
     Give it to uvicorn: `uvicorn app:app --http hubbub:HttpProtocol`. uvicorn waits for ever for a
     client that connects and sends nothing, or a byte now and then. Here such a connection ends
     after `handshake_timeout_s`, as the environment has it (`HUBBUB_HANDSHAKE_TIMEOUT_S`; a keyword
-    of a hub does not reach as far), and with a 400 after `MAX_HEAD_BYTES`. What comes after the
+    of a hub does not reach as far), and with a 431 after `limits.MAX_HEAD_BYTES`. What comes after the
     head, and a connection kept alive between two requests, are uvicorn's business.
     """
 
@@ -61,14 +84,16 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket, and see whether a head is still awaited after them."""
         super().data_received(data)
-        if self._is_socket or self.transport.is_closing() or not self._is_awaiting_head():
+        if self.transport.is_closing() and not self._is_socket:
+            self._abort_later()
+            return
+        if self._is_socket or not self._is_awaiting_head():
             self._stop_waiting()
             return
         self._wait_for_head()
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._stop_waiting()
-            self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
+            self._refuse(head_too_large())
 
     def on_message_begin(self) -> None:
         """Note that a head has begun (httptools calls this)."""
@@ -101,6 +126,17 @@ class HttpProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _refuse(self, refusal: Refused) -> None:
+        process_stats.refused_handshakes += 1
+        self.transport.write(answer_of(refusal, self.server_state.default_headers))
+        self.transport.close()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """See that a connection that is being closed is soon gone, whether or not its peer reads."""
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(head_timeout_s(), self.transport.abort)
 
     def _give_up(self) -> None:
         self._deadline = None

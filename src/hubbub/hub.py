@@ -12,7 +12,14 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -36,18 +43,21 @@ from .decorator_types import (
     TypedLambda,
     ValidateLambda,
 )
-from .errors import BrokerError, HubNotRunning, MissingExtra, Refused
+from .errors import BrokerError, HubNotRunning, MissingExtra, Refused, SocketTaken
 from .handlers import check_kind
-from .limits import printable, scrub_query
+from .limits import check_head, printable, scrub_query
 from .model import Handshake, Identity
 from .mount import Mounted, state_of
+from .raised import refusal_of
 from .registry import Registry
-from .ticker import check_period
+from .ticker import check_period, is_being_cancelled
 from .transport_asgi import PortableTransport
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.routing import BaseRoute
+
+    from .transport import Transport
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -189,18 +199,31 @@ class Hub(Registry):
         """Take the socket of a Starlette or FastAPI route; the route must not accept it itself.
 
         With `identity` the authenticate handler is not asked. Under the native transport this
-        returns at once, and the socket lives on; otherwise when the connection has ended.
-        Raises `RuntimeError` for a socket that was accepted already.
+        returns at once, and the socket lives on; otherwise when the connection has ended. From then
+        on the hub owns the socket: who uses `websocket` gets `SocketTaken`, and the client
+        notices nothing. Raises `RuntimeError` for a socket that was accepted already, `SocketTaken`
+        for one that a hub has taken, `TypeError` for an identity that is none.
         """
+        if websocket.send is _send_to_taken:
+            raise SocketTaken("attach")
         if websocket.client_state.name != "CONNECTING":
             raise RuntimeError("attach() accepts the socket itself; do not call accept() before it")
-        await self._serve_socket(websocket.scope, websocket.receive, websocket.send, identity)
+        if identity is not None:
+            identity = to_identity(identity)
+        scope, receive, send = websocket.scope, websocket.receive, websocket.send
+        transport = await self._take_socket(scope, receive, send, identity)
+        if transport is not None:
+            websocket.send, websocket.receive = _send_to_taken, _receive_from_taken
+        if isinstance(transport, PortableTransport):
+            await transport.run()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
         kind = scope["type"]
         if kind == "websocket":
-            await self._serve_socket(scope, receive, send, None)
+            transport = await self._take_socket(scope, receive, send, None)
+            if isinstance(transport, PortableTransport):
+                await transport.run()
         elif kind == "http":
             await self.serve_http(scope, receive, send)
         elif kind == "lifespan":
@@ -208,91 +231,46 @@ class Hub(Registry):
         else:
             raise RuntimeError(f"the hub does not serve ASGI scopes of the type {kind!r}")
 
-    async def _serve_socket(
+    async def _take_socket(
         self, scope: Scope, receive: Receive, send: Send, identity: Identity | None
-    ) -> None:
+    ) -> Transport | None:
+        """Shake hands, and make a client; return its transport, None for one that did not come in."""
         if (await receive())["type"] != "websocket.connect":
-            return
-        handshake = read_handshake(scope)
+            return None
+        socket = scope.get("extensions", {}).get(_NATIVE, {}).get("socket")
+        if socket is not None:
+            socket.stop_deadline()  # what follows has its own
         try:
+            handshake = read_handshake(scope)
             await self._receive_visitor(handshake)
             with self.admission.handshake(handshake.address):
                 identity, client_id = await self._admit(handshake, identity)
-                portable = await self._accept(scope, receive, send, handshake, identity, client_id)
+                await self._accept(scope, send, socket, handshake, identity, client_id)
+                transport: Transport | None
+                if socket is None:
+                    transport = PortableTransport(self, receive, send)
+                else:
+                    transport = socket.detach(self)
+                if transport is not None:
+                    self.register(transport, client_id, identity, handshake)
         except Refused as refusal:
-            self._count_refusal(refusal, handshake)
+            self._count_refusal("handshake", refusal, scope)
             await _deny(scope, send, refusal)
-            return
-        if portable is not None:
-            await portable.run()
-
-    async def _receive_visitor(self, handshake: Handshake) -> None:
-        """See that the hub runs and has room, whoever it is that comes."""
-        try:
-            await self.start()
-        except HubNotRunning as error:
-            raise Refused(503, "not_running", str(error)) from error
-        except BrokerError as error:
-            raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
-        self.admission.check_visitor(handshake.address, self._watch.recent_lag_s)
-
-    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
-        """Learn who comes, and whether they may; return the identity and an id, or raise."""
-        check_origin(self.settings.origins, handshake)
-        if identity is None:
-            identity = await self._authenticate(handshake)
-        check_expiry(identity, time.time())
-        client_id = self.admission.choose_id(handshake, identity)
-        self.admission.check_capacity()
-        return identity, client_id
-
-    async def _authenticate(self, handshake: Handshake) -> Identity:
-        function = self.handlers.authenticate
-        if function is None:
-            return Identity()
-        timeout_s = self.settings.handshake_timeout_s
-        timeout = asyncio.timeout(timeout_s)
-        try:
-            answer = function(handshake)
-            if hasattr(answer, "__await__"):
-                async with timeout:
-                    answer = await answer
-        except Refused:
-            raise
-        except Exception as error:
-            if isinstance(error, TimeoutError) and timeout.expired():  # not the application's own
-                message = f"Authentication took longer than {timeout_s:g} seconds"
-                raise Refused(503, "handshake_timeout", message) from None
-            raise self._as_refusal(error) from error
-        if answer is None or answer is False:
-            raise Refused(401)
-        try:
-            return to_identity(answer)
-        except TypeError as error:
-            raise self._as_refusal(error) from error
-
-    def _as_refusal(self, error: Exception) -> Refused:
-        """Turn what an authenticate handler raised into a refusal; HTTP errors keep their status."""
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int) and 400 <= status <= 599:
-            detail = getattr(error, "detail", None)
-            headers = getattr(error, "headers", None)
-            return Refused(status, message=None if detail is None else str(detail), headers=headers)
-        text = "the authenticate handler failed"
-        self.log.log(logging.ERROR, "authenticate", text, error=error)
-        return Refused(500, "internal_error", "Internal Server Error")
+            return None
+        if socket is not None and transport is not None:
+            socket.read_early()
+        return transport
 
     async def _accept(
         self,
         scope: Scope,
-        receive: Receive,
         send: Send,
+        socket: Any,
         handshake: Handshake,
         identity: Identity,
         client_id: str,
-    ) -> PortableTransport | None:
-        """Accept and register; return what is still to be served within this ASGI call."""
-        socket = scope.get("extensions", {}).get(_NATIVE, {}).get("socket")
+    ) -> None:
+        """Answer yes; the id and the place are held while the answer is on its way."""
         self.admission.hold(client_id)
         try:
             if socket is not None:
@@ -303,15 +281,75 @@ class Hub(Registry):
             await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": chosen})
         finally:
             self.admission.release(client_id)
-        if socket is None:
-            portable = PortableTransport(self, receive, send)
-            self.register(portable, client_id, identity, handshake)
-            return portable
-        native = socket.detach(self)
-        if native is not None:
-            self.register(native, client_id, identity, handshake)
-            socket.read_early()
-        return None
+
+    async def _receive_visitor(self, handshake: Handshake) -> None:
+        """See that the hub runs and has room, whoever it is that comes."""
+        starting = self._starting
+        if starting is None or not starting.done() or self._loop is not asyncio.get_running_loop():
+            await self._start_for_visitor()
+        self.admission.check_visitor(handshake.address, self._watch.recent_lag_s)
+
+    async def _start_for_visitor(self) -> None:
+        timeout_s = self.settings.handshake_timeout_s
+        timeout = asyncio.timeout(timeout_s)
+        try:
+            async with timeout:
+                await self.start()
+        except HubNotRunning as error:
+            raise Refused(503, "not_running", str(error)) from error
+        except BrokerError as error:
+            raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
+        except Exception as error:
+            if timeout.expired():
+                message = f"The hub took longer than {timeout_s:g} seconds to start"
+                raise Refused(503, "handshake_timeout", message) from None
+            raise self._as_refusal(error, "the hub could not start") from error
+
+    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
+        """Learn who comes, and whether they may; return the identity and an id, or raise."""
+        check_origin(self.settings.origins, handshake)
+        try:
+            if identity is None:
+                identity = await self._authenticate(handshake)
+            check_expiry(identity, time.time())
+            client_id = self.admission.choose_id(handshake, identity)
+        except Refused:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            # Nobody cancels this: the error is that of a future which the function has asked.
+            raise self._as_refusal(error, "the authenticate handler failed") from error
+        self.admission.check_capacity()
+        return identity, client_id
+
+    async def _authenticate(self, handshake: Handshake) -> Identity:
+        function = self.handlers.authenticate
+        if function is None:
+            return Identity()
+        answer = function(handshake)
+        if hasattr(answer, "__await__"):
+            timeout_s = self.settings.handshake_timeout_s
+            timeout = asyncio.timeout(timeout_s)
+            try:
+                async with timeout:
+                    answer = await answer
+            except TimeoutError:
+                if not timeout.expired():  # it is the application's own
+                    raise
+                message = f"Authentication took longer than {timeout_s:g} seconds"
+                raise Refused(503, "handshake_timeout", message) from None
+        if answer is None or answer is False:
+            raise Refused(401)
+        return to_identity(answer)
+
+    def _as_refusal(self, error: BaseException, text: str) -> Refused:
+        """Return the refusal that an error asks for; 500, and `text` in the log, if for none."""
+        refusal = refusal_of(error)
+        if refusal is None:
+            self.log.log(logging.ERROR, "authenticate", text, error=error)
+            return Refused(500)
+        return refusal
 
     async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a plain request: the JavaScript client, or what a handshake would be answered.
@@ -322,36 +360,49 @@ class Hub(Registry):
         # Litestar ends the paths of what is mounted in it with a slash.
         name = scope["path"].rstrip("/").rpartition("/")[2]
         if scope["method"] not in ("GET", "HEAD"):
-            refusal = Refused(405, "method_not_allowed", "Only GET", headers={"Allow": "GET, HEAD"})
+            refusal = Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
             await _respond(send, scope, refusal.status, _body(refusal), refusal.headers)
-        elif name in _STATIC_TYPES:
+            return
+        try:
+            handshake = read_handshake(scope)
+        except Refused as refusal:
+            self._count_refusal("GET", refusal, scope)
+            await self._answer(scope, send, refusal, None)
+            return
+        if name in _STATIC_TYPES:
             headers = {"Content-Type": _STATIC_TYPES[name], "Cache-Control": "no-cache"}
-            headers |= self._cors(read_handshake(scope))
+            headers |= self._cors(handshake)
             await _respond(send, scope, 200, static_file(name), headers)
         else:
-            await self._explain(scope, send)
+            answer = await self._explanation(handshake, scope)
+            await self._answer(scope, send, answer, handshake)
 
-    async def _explain(self, scope: Scope, send: Send) -> None:
-        handshake = read_handshake(scope)
+    async def _explanation(self, handshake: Handshake, scope: Scope) -> Refused:
+        """Return what a handshake would be refused with, counted like one; 426 for none."""
         try:
             await self._receive_visitor(handshake)
-            await self._admit(handshake, None)
+            with self.admission.handshake(handshake.address):
+                await self._admit(handshake, None)
         except Refused as refusal:
-            answer = refusal
-        else:
-            answer = Refused(
-                426,
-                message="This is a WebSocket: connect with ws:// or wss://",
-                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
-            )
-        await self.answer_refusal(scope, send, answer)
+            self._count_refusal("GET", refusal, scope)
+            return refusal
+        return Refused(
+            426,
+            message="This is a WebSocket: connect with ws:// or wss://",
+            headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+        )
 
     async def answer_refusal(self, scope: Scope, send: Send, refusal: Refused) -> None:
         """Answer a plain request with a refusal that no cache keeps."""
+        await self._answer(scope, send, refusal, _read_if_small(scope))
+
+    async def _answer(
+        self, scope: Scope, send: Send, refusal: Refused, handshake: Handshake | None
+    ) -> None:
         # A page that may not connect is told so, or it would try for ever; the answer has no secret.
         to_anyone = refusal.code == "origin_refused"
-        cors = self._cors(read_handshake(scope), to_anyone=to_anyone)
-        headers = {**refusal.headers, "Cache-Control": "no-store", **cors}
+        cors = self._cors(handshake, to_anyone=to_anyone)
+        headers = {**_allowed(refusal.headers), "Cache-Control": "no-store", **cors}
         await _respond(send, scope, refusal.status, _body(refusal), headers)
 
     async def pass_on(self, scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
@@ -359,12 +410,14 @@ class Hub(Registry):
         if event["type"] != "http.response.start":
             await send(event)
             return
-        ours = _raw({"Cache-Control": "no-store", **self._cors(read_handshake(scope))})
+        ours = _raw({"Cache-Control": "no-store", **self._cors(_read_if_small(scope))})
         event["headers"] = [*event.get("headers", ()), *ours]
         await _send_first(scope, send, event)
 
-    def _cors(self, handshake: Handshake, *, to_anyone: bool = False) -> dict[str, str]:
+    def _cors(self, handshake: Handshake | None, *, to_anyone: bool = False) -> dict[str, str]:
         """Let a page of an allowed foreign origin read the answer, or of any."""
+        if handshake is None:  # its head was too large to be read
+            return {}
         origin = handshake.origin
         if origin is None or is_same_origin(origin, handshake.host):
             return {}
@@ -380,10 +433,10 @@ class Hub(Registry):
             "Vary": "Origin",
         }
 
-    def _count_refusal(self, refusal: Refused, handshake: Handshake) -> None:
-        self.counters.refuse(refusal.code)
-        who = printable(handshake.address or "an unknown address")
-        text = "a handshake from %s was refused: %d %s"
+    def _count_refusal(self, what: str, refusal: Refused, scope: Scope) -> None:
+        self.counters.refuse(refusal.code, is_get=what == "GET")
+        who = printable(_address(scope) or "an unknown address")
+        text = f"a {what} from %s was refused: %d %s"
         self.log.log(logging.INFO, "refused", text, who, refusal.status, printable(refusal.code))
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -402,24 +455,37 @@ class Hub(Registry):
 
 
 def read_handshake(scope: Mapping[str, Any]) -> Handshake:
-    """Return the handshake in an ASGI scope. Repeated headers are joined with a comma."""
-    headers: dict[str, str] = {}
+    """Return the handshake in an ASGI scope. Repeated headers are joined with a comma.
+
+    Raises `Refused(431)` for a head over `MAX_HEAD_BYTES` or `MAX_HEADERS`.
+    """
+    query: bytes = scope.get("query_string", b"")
+    check_head(len(scope.get("raw_path") or scope["path"]) + len(query), scope["headers"])
+    values: dict[str, list[str]] = {}
     for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        separator = "; " if name == "cookie" else ", "
-        headers[name] = f"{headers[name]}{separator}{value}" if name in headers else value
+        name = raw_name.decode("latin-1").lower()
+        values.setdefault(name, []).append(raw_value.decode("latin-1"))
+    headers = {
+        name: ("; " if name == "cookie" else ", ").join(found) for name, found in values.items()
+    }
     if scope.get("type") == "http":
         _name_the_page(headers)
-    peer = scope.get("client")
     return Handshake(
         path=scope["path"],
         headers=headers,
-        query_string=scope.get("query_string", b"").decode("latin-1"),
+        query_string=query.decode("latin-1"),
         subprotocols=tuple(scope.get("subprotocols", ())),
-        address=None if not peer else str(peer[0]),
+        address=_address(scope),
         scheme=scope.get("scheme", "ws"),
         scope=scope,
     )
+
+
+def _read_if_small(scope: Mapping[str, Any]) -> Handshake | None:
+    try:
+        return read_handshake(scope)
+    except Refused:
+        return None
 
 
 def _name_the_page(headers: dict[str, str]) -> None:
@@ -434,6 +500,21 @@ def _name_the_page(headers: dict[str, str]) -> None:
         headers.setdefault("origin", page[0])
 
 
+def _address(scope: Mapping[str, Any]) -> str | None:
+    peer = scope.get("client")
+    return None if not peer else str(peer[0])
+
+
+async def _send_to_taken(event: MutableMapping[str, Any]) -> None:
+    """Be `send` of a Starlette socket that a hub has taken."""
+    raise SocketTaken(str(event["type"]))
+
+
+async def _receive_from_taken() -> MutableMapping[str, Any]:
+    """Be `receive` of a Starlette socket that a hub has taken."""
+    raise SocketTaken("receive")
+
+
 @functools.cache
 def static_file(name: str) -> bytes:
     """Return a file of the JavaScript client."""
@@ -442,6 +523,12 @@ def static_file(name: str) -> bytes:
 
 def _body(refusal: Refused) -> bytes:
     return json.dumps(refusal.body()).encode()
+
+
+def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a refusal without those that say how long the body is: it is ours."""
+    framing = ("content-length", "transfer-encoding")
+    return {name: value for name, value in headers.items() if name.lower() not in framing}
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -457,7 +544,7 @@ async def _deny(scope: Scope, send: Send, refusal: Refused) -> None:
         await _send_first(scope, send, close)
         return
     body = _body(refusal)
-    headers = {"Content-Type": "application/json", **refusal.headers}
+    headers = {"Content-Type": "application/json", **_allowed(refusal.headers)}
     raw = [*_raw(headers), (b"content-length", str(len(body)).encode())]
     start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": raw}
     await _send_first(scope, send, start)

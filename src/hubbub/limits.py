@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
-from .errors import CommandError
+from .errors import CommandError, Refused
 from .model import USER_PREFIX
 
 MAX_ROOM_NAME_BYTES = 256
 MAX_CLIENT_ID_LENGTH = 64
+MAX_HEAD_BYTES = 64 * 1024
+"""How long the head of a request to a hub may be: its first line and all its headers."""
+MAX_HEADERS = 256
+"""How many headers a request to a hub may have."""
 BURST_S = 2.0
 """How many seconds' worth of messages a client may send at once under `messages_per_second`."""
 TURN_INFLATED_BYTES = 2 * 2**20
@@ -116,6 +121,27 @@ class LogLimiter:
             self._held[kind] = self._held.get(kind, 0) + 1
             return None
         return self._held.pop(kind, 0)
+
+
+def check_head(target_bytes: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raise `Refused(431)` for a request's head over `MAX_HEAD_BYTES` or `MAX_HEADERS`.
+
+    `target_bytes` is the length of its path and query. To be asked before anything is read from
+    the headers, so that what a request costs is bounded.
+    """
+    if len(headers) > MAX_HEADERS:
+        raise head_too_large()
+    total = target_bytes + 4 * len(headers)
+    for name, value in headers:
+        total += len(name) + len(value)
+    if total > MAX_HEAD_BYTES:
+        raise head_too_large()
+
+
+def head_too_large() -> Refused:
+    """Return the refusal of a head that is too large (RFC 6585 section 5)."""
+    limit = f"{MAX_HEADERS} headers and {MAX_HEAD_BYTES // 1024} KiB"
+    return Refused(431, message=f"The request's head is larger than {limit}")
 
 
 def check_room_name(name: object) -> str:

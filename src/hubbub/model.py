@@ -7,10 +7,10 @@ module; it imports nothing of ours but `frame`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.cookies import SimpleCookie
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -96,7 +96,8 @@ class Identity:
     the application wants to find again as `client.meta`, `client_id` a wish for `client.id`
     (None: generated), `subprotocol` the one to agree on, of those that the client offered (None:
     none), `expires_at` when the token ends that proved it (Unix time in seconds; None: never). See
-    the setting `on_expiry` for what happens then. Raises `ValueError` for a time that is none.
+    the setting `on_expiry` for what happens then. Raises `TypeError` for a field of another type
+    (a number as `user`: write `str(number)`), and `ValueError` for a time that is none.
     """
 
     user: str | None = None
@@ -106,14 +107,43 @@ class Identity:
     expires_at: float | None = None
 
     def __post_init__(self) -> None:
-        check_unix_time(self.expires_at)
+        if not (
+            isinstance(self.user, _TEXT)
+            and isinstance(self.client_id, _TEXT)
+            and isinstance(self.subprotocol, _TEXT)
+            and isinstance(self.meta, _MAPPING)
+        ):
+            hint = "a str or None; of another key, write str(key)"
+            for name in ("user", "client_id", "subprotocol"):
+                _check_type(self, name, _TEXT, hint)
+            _check_type(self, "meta", _MAPPING, 'a mapping, as in meta={"role": "admin"}')
+        if self.expires_at is not None:
+            check_unix_time(self.expires_at)
+
+
+_TEXT = (str, type(None))
+_MAPPING = (dict, MappingProxyType, Mapping)  # the usual ones first: an abstract class is slow
+
+
+def _check_type(owner: object, name: str, kinds: tuple[type, ...], wanted: str) -> None:
+    """Raise `TypeError` when a field is not what it must be: name it, what was found, what to write."""
+    value = getattr(owner, name)
+    if not isinstance(value, kinds):
+        found = f"{type(value).__name__}: {value!r:.100}"
+        raise TypeError(f"{type(owner).__name__}.{name} must be {wanted}, not {found}")
 
 
 def check_unix_time(value: float | None) -> float | None:
-    """Return `value` if it is None or a Unix time in seconds; raise `ValueError` otherwise.
+    """Return `value` if it is None or a Unix time in seconds; raise otherwise.
 
-    Milliseconds, which would lie far in the future and never come, are refused.
+    Milliseconds, which would lie far in the future and never come, are a `ValueError`; what is no
+    number is a `TypeError`.
     """
+    if not isinstance(value, int | float | None) or isinstance(value, bool):
+        raise TypeError(
+            "expires_at must be a Unix time in seconds, or None (of a datetime, write "
+            f"when.timestamp()), not {type(value).__name__}: {value!r:.100}"
+        )
     if value is not None and not (math.isfinite(value) and abs(value) < _FAR_FUTURE):
         raise ValueError(f"expires_at={value!r}: must be a Unix time in seconds, or None")
     return value
@@ -125,7 +155,8 @@ class Handshake:
 
     `headers` has lower-case names (a repeated header is joined with ", "), `query` the last value
     of each parameter, `address` the peer as the ASGI server reports it (None: unknown), `scope`
-    the ASGI scope, for what frameworks keep there (`session`, `user`, `state`).
+    the ASGI scope, for what frameworks keep there (`session`, `user`, `state`). The hub makes it;
+    tests of applications may too. Raises `TypeError` for a field of another type.
     """
 
     path: str
@@ -136,6 +167,23 @@ class Handshake:
     scheme: str = "ws"
     scope: Mapping[str, Any] = field(default_factory=_no_meta, repr=False)
 
+    def __post_init__(self) -> None:
+        if not (
+            isinstance(self.path, str)
+            and isinstance(self.query_string, str)
+            and isinstance(self.scheme, str)
+            and isinstance(self.address, _TEXT)
+            and isinstance(self.subprotocols, tuple)
+            and isinstance(self.headers, _MAPPING)
+            and isinstance(self.scope, _MAPPING)
+        ):
+            for name in ("path", "query_string", "scheme"):
+                _check_type(self, name, (str,), "a str")
+            _check_type(self, "address", _TEXT, "a str or None")
+            _check_type(self, "subprotocols", (tuple,), 'a tuple, as in ("chat",)')
+            _check_type(self, "headers", _MAPPING, 'a mapping, as in {"cookie": "session=1"}')
+            _check_type(self, "scope", _MAPPING, "a mapping")
+
     @cached_property
     def query(self) -> Mapping[str, str]:
         """The query parameters; of a repeated one the last value."""
@@ -144,9 +192,8 @@ class Handshake:
     @cached_property
     def cookies(self) -> Mapping[str, str]:
         """The cookies; one that is malformed does not hide the others."""
-        decode = SimpleCookie().value_decode
         pairs = (part.partition("=") for part in self.headers.get("cookie", "").split(";"))
-        return {name.strip(): decode(value.strip())[0] for name, _, value in pairs if name.strip()}
+        return {name.strip(): _unquote(value.strip()) for name, _, value in pairs if name.strip()}
 
     @property
     def path_params(self) -> Mapping[str, Any]:
@@ -179,3 +226,16 @@ class Handshake:
         if kind.lower() == "bearer" and value.strip():
             return value.strip()
         return self.query.get("token") or None
+
+
+def _unquote(value: str) -> str:
+    """Return a cookie's value without the quotes and escapes that Python's `http.cookies` writes.
+
+    Not read with `http.cookies`, which takes quadratic time in some versions of Python 3.11 and 3.12.
+    """
+    if len(value) < 2 or not (value[0] == value[-1] == '"'):
+        return value
+    return _ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 8)), value[1:-1])
+
+
+_ESCAPE = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))", re.ASCII | re.DOTALL)

@@ -7,17 +7,22 @@ finds it in the ASGI scope.
 A handshake that a hub accepts needs little: the head of the request, the scope, the key's answer.
 So that is done here first, and uvicorn's class comes to be only when it is needed: when the
 application answers by itself (a denial, a WebSocket route of its own), waits for more than the
-connect event, or when there is anything unusual about the request. From then on everything is as
-under uvicorn's own class.
+connect event, or when there is anything unusual about the request.
+
+One owner at a time has the socket, and the state says who: this class, until the handshake is
+answered; uvicorn's class; a hub; or nobody, after a refusal of our own. This class alone reads the
+head, whoever answers it, so that one set of limits holds, and it keeps the deadline of a handshake
+that nobody answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote
 
 import httptools
@@ -31,10 +36,15 @@ from uvicorn.protocols.utils import (
 )
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
+from websockets.http11 import Request
 from websockets.utils import accept_key
 
 from .deflate import negotiate
-from .limits import scrub_query
+from .errors import Refused, SocketTaken
+from .http_uvicorn import answer_of, environment, head_timeout_s
+from .limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
+from .quietlog import QuietLog
+from .stats import process_stats
 from .transport_deflate import DeflatingTransport
 from .transport_uvicorn import CORE_LOGGER, NativeTransport
 
@@ -47,21 +57,33 @@ if TYPE_CHECKING:
 EXTENSION = "hubbub"
 """The key in `scope["extensions"]` under which a socket offers itself."""
 
-MAX_HEAD_BYTES = 16 * 1024
-"""An ordinary request's head is no longer; of a longer one uvicorn's class is the judge."""
 MAX_EARLY_BYTES = 64 * 1024
 """How much a client may send before its handshake is answered; it should send nothing."""
 
 _logger = logging.getLogger("uvicorn.error")
+_log = QuietLog(time.monotonic)
+
+_OURS, _UVICORN, _HUB, _OVER = range(4)
+# Who owns the socket. _OURS: this class, the handshake has no answer yet; _UVICORN: uvicorn's class;
+# _HUB: a hub's transport; _OVER: it was refused here, and is on its way out.
 
 _ACCEPTED = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: "
 )
+_SHORTEST_HEAD = b"GET / HTTP/1.1\r\n\r\n"
+"""What the core of `websockets` is given to read: its own limits are not ours."""
 
 
-class _Head:
-    """The head of a request as httptools reads it."""
+class Head(NamedTuple):
+    """The head of a request for a WebSocket; header names are in lower case."""
+
+    url: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+class _HeadReader:
+    """What httptools calls while it reads a head."""
 
     def __init__(self) -> None:
         self.url = b""
@@ -74,28 +96,42 @@ class _Head:
         self.headers.append((name.lower(), value))
 
 
-def read_head(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:
-    """Return the URL and the headers of an ordinary request for a WebSocket, else None.
+def read_head(data: bytes) -> Head:
+    """Read the whole head of a request for a WebSocket, as uvicorn's HTTP classes pass it on.
 
-    What is ordinary stands in RFC 6455 section 4.2.1; all else is for uvicorn's class to answer.
+    Raises `Refused`: 431 for a head over `MAX_HEAD_BYTES` or `MAX_HEADERS`, 405 for another method
+    than GET, 400 for one that is not HTTP/1.1, promises a body, or asks for no upgrade (RFC 6455
+    section 4.2.1).
     """
-    if len(data) > MAX_HEAD_BYTES:
-        return None
-    head = _Head()
-    parser = httptools.HttpRequestParser(head)
+    if len(data) > MAX_HEAD_BYTES or data.count(b"\n") > MAX_HEADERS + 2:
+        raise head_too_large()
+    reader = _HeadReader()
+    parser = httptools.HttpRequestParser(reader)
+    is_whole = False
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade as upgrade:
         is_whole = upgrade.args[0] == len(data)
     except httptools.HttpParserError:
-        return None
-    else:
-        return None
-    is_get = parser.get_method() == b"GET" and parser.get_http_version() == "1.1"
-    return (head.url, head.headers) if is_whole and is_get and _is_ordinary(head) else None
+        pass
+    if is_whole and parser.get_method() != b"GET":
+        raise Refused(405, headers={"Allow": "GET"})
+    is_right = is_whole and parser.get_http_version() == "1.1" and reader.url.isascii()
+    if not is_right or any(_promises_body(*header) for header in reader.headers):
+        raise Refused(400, message="This is no request for a WebSocket")
+    return Head(reader.url, reader.headers)
 
 
-def _is_ordinary(head: _Head) -> bool:
+def _promises_body(name: bytes, value: bytes) -> bool:
+    """Tell whether a header announces bytes that would be taken for frames (RFC 9112 section 6)."""
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+
+
+def is_ordinary(head: Head) -> bool:
+    """Tell whether a request has all that RFC 6455 section 4.2.1 asks for, each once and plainly.
+
+    Of any other the core of `websockets` is the judge.
+    """
     once: dict[bytes, bytes] = {}
     for name, value in head.headers:
         if name in _HANDSHAKE_HEADERS:
@@ -113,7 +149,6 @@ def _is_ordinary(head: _Head) -> bool:
         and once.get(b"upgrade", b"").lower() == b"websocket"
         and b"upgrade" in [token.strip() for token in connection.split(b",")]
         and b"host" in once
-        and head.url.isascii()
     )
 
 
@@ -126,7 +161,8 @@ class Protocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, with a door through which a hub takes the socket over.
 
     Give it to uvicorn: `uvicorn app:app --ws hubbub:Protocol`. Sockets of routes that are not a
-    hub's behave as under uvicorn's own class.
+    hub's behave as under uvicorn's own class, except that an application has to answer a handshake
+    within `handshake_timeout_s` of the environment, and that heads are bounded as for a hub's.
     """
 
     # What uvicorn's class and this one ask of a socket whose fate is open.
@@ -158,13 +194,16 @@ class Protocol(WebSocketsSansIOProtocol):
         self.app = config.loaded_app
         self.connections = server_state.connections
         self.tasks = server_state.tasks
-        self._head = b""
+        self._owner = _OURS
+        self._head: Head | None = None
         self._early = b""
-        self._is_stock = False
         self._is_claimed = False
         self._is_connect_told = False
         self._extensions: str | None = None
+        self._hub: Registry | None = None
         self._taken: NativeTransport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     # asyncio's side
 
@@ -177,9 +216,11 @@ class Protocol(WebSocketsSansIOProtocol):
         """Take bytes from the socket; what comes during the handshake is kept until its end."""
         if self._taken is not None:
             self._taken.data_received(data)
-        elif not self._head and not self._is_stock:
+        elif self._owner == _OVER:
+            pass  # nobody reads what a refused client still sends
+        elif self._head is None:
             self._begin(data)
-        elif self.handshake_initiated and not self.handshake_complete:
+        elif not self.handshake_complete:
             self._early += data
             if len(self._early) > MAX_EARLY_BYTES:
                 self.transport.abort()
@@ -188,7 +229,8 @@ class Protocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone before anybody took it."""
-        if self._is_stock:
+        self._stop_timer()
+        if self._owner == _UVICORN:
             super().connection_lost(exc)
         else:
             self.connections.discard(self)
@@ -196,36 +238,45 @@ class Protocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         """The socket's buffer is full; before the handshake's answer it is empty."""
-        if self._is_stock:
+        if self._owner == _UVICORN:
             super().pause_writing()
 
     def resume_writing(self) -> None:
         """The socket's buffer has drained."""
-        if self._is_stock:
+        if self._owner == _UVICORN:
             super().resume_writing()
 
     def shutdown(self) -> None:
-        """The server shuts down while the handshake goes on."""
-        if self._head:
+        """The server shuts down: while the handshake goes on, or the application's call does."""
+        if self._owner == _OURS and self._head is not None:
             self._become_stock()
-        if self._is_stock:
+        is_accepted = self._owner == _UVICORN and self.handshake_complete and not self.close_sent
+        if not is_accepted:
+            self._end_call_later()
+        if self._owner == _UVICORN:
             super().shutdown()
-        else:
+        if not is_accepted and self._owner != _HUB:
             self.transport.close()
+            self._abort_later()
 
     # The handshake
 
     def _begin(self, data: bytes) -> None:
-        request = read_head(data)
-        if request is None:
-            self._become_stock()
-            super().data_received(data)
+        try:
+            head = self._head = read_head(data)
+        except Refused as refusal:
+            process_stats.refused_handshakes += 1
+            self._refuse(refusal)
             return
-        self._head = data
+        self._make_scope(*head)
         self.handshake_initiated = True
-        self._make_scope(*request)
-        loop = self._arguments[3] or asyncio.get_running_loop()
-        task = loop.create_task(self.run_asgi())
+        if not is_ordinary(head):
+            self._become_stock()
+            if self._owner == _OVER:
+                return
+        loop = self._get_loop()
+        self._timer = loop.call_later(head_timeout_s(), self._give_up)
+        task = self._task = loop.create_task(self.run_asgi())
         task.add_done_callback(self.on_task_complete)
         self.tasks.add(task)
 
@@ -257,11 +308,72 @@ class Protocol(WebSocketsSansIOProtocol):
             "extensions": {"websocket.http.response": {}},
         }
 
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """The application's call is over."""
+        super().on_task_complete(task)
+        self._task = None
+        if self._owner == _HUB:
+            self.connections.discard(self)
+
+    def stop_deadline(self) -> None:
+        """Let the handshake take its time: a hub sees to its end."""
+        if self._owner != _OVER:
+            self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        """Refuse a handshake that the application has not answered in time."""
+        self._timer = None
+        process_stats.slow_handshakes += 1
+        message = f"The handshake was not answered within {head_timeout_s():g} seconds"
+        self._refuse(Refused(503, "handshake_timeout", message))
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Answer a request that no application is to answer."""
+        self._end_with(answer_of(refusal, self._arguments[1].default_headers))
+        self._log_refusal(refusal.status, refusal.code)
+
+    def _log_refusal(self, status: int, code: str) -> None:
+        peer = get_remote_addr(self.transport) if self._head is None else self.scope["client"]
+        who = printable(peer[0]) if peer else "an unknown address"
+        text = "a handshake from %s was refused: %d %s"
+        _log.log(logging.INFO, "refused", text, who, status, code)
+
+    def _end_with(self, answer: bytes) -> None:
+        """Write an answer of our own, and let go of the socket."""
+        if self._owner == _UVICORN:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self._owner = _OVER
+        self.handshake_complete = self.close_sent = True
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
+            self._abort_later()
+
+    def _abort_later(self) -> None:
+        """See that a socket that is being closed is soon gone, whether or not its peer reads."""
+        self._stop_timer()
+        if not self.disconnected:
+            self._timer = self._get_loop().call_later(head_timeout_s(), self.transport.abort)
+
+    def _end_call_later(self) -> None:
+        """Cancel the application's call if it is not over in time: a shutdown waits for it."""
+        if self._task is not None:
+            settings = environment() if self._hub is None else self._hub.settings
+            self._get_loop().call_later(settings.shutdown_timeout_s, self._task.cancel)
+
+    def _get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._arguments[3] or asyncio.get_running_loop()
+
     def _become_stock(self) -> None:
         """Be uvicorn's class from now on, as if it had read the request itself."""
-        if self._is_stock:
-            return
-        self._is_stock = True
+        assert self._owner == _OURS
+        assert self._head is not None
+        self._owner = _UVICORN
         transport, is_lost = self.transport, self.disconnected
         super().__init__(*self._arguments)
         # Its DEBUG lines show the handshake's headers, cookies and tokens among them.
@@ -271,69 +383,98 @@ class Protocol(WebSocketsSansIOProtocol):
             self.connections.add(self)
         else:
             super().connection_made(transport)
-        if self._head:
-            self.conn.receive_data(self._head)
-            [event] = self.conn.events_received()
-            self.request = cast(Any, event)
-            self.response = self.conn.accept(self.request)
-            self.handshake_initiated = True
-            if self._is_claimed:
-                self._claim_stock()
-            if not self._is_connect_told:
-                self.queue.put_nowait({"type": "websocket.connect"})
-            if self.response.status_code != 101:
-                self._answer_faulty()
+        self._let_core_judge(self._head)
         if is_lost:
             super().connection_lost(None)
 
-    def _answer_faulty(self) -> None:
-        """Answer a request in which uvicorn's class finds a fault, and end what runs for it."""
-        self.handshake_complete = self.close_sent = True
-        self.conn.send_response(self.response)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.transport.close()
+    def _let_core_judge(self, head: Head) -> None:
+        """Have the core rule on the request; answer one in which it finds a fault."""
+        self.conn.receive_data(_SHORTEST_HEAD)
+        self.conn.events_received()
+        headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in head.headers]
+        self.request = Request(head.url.decode("ascii"), Headers(headers))
+        self.response = self.conn.accept(self.request)
+        self.handshake_initiated = True
+        if self._is_claimed:
+            self._claim_stock()
+        if not self._is_connect_told:
+            self.queue.put_nowait({"type": "websocket.connect"})
+        if self.response.status_code != 101:
+            process_stats.refused_handshakes += 1
+            self.conn.send_response(self.response)
+            self._end_with(b"".join(self.conn.data_to_send()))
+            self._log_refusal(self.response.status_code, "bad_handshake")
 
     async def run_asgi(self) -> None:
         """Run the application, with the socket on offer in the scope's extensions."""
         cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = {"socket": self}
-        await super().run_asgi()
+        self.app = self._run_app
+        try:
+            await super().run_asgi()
+        finally:
+            self.app = self._arguments[0].loaded_app
+
+    async def _run_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Call the application; what it raises when a hub has its socket is no answer to anybody."""
+        try:
+            await self._arguments[0].loaded_app(scope, receive, send)
+        except (Exception, asyncio.CancelledError) as error:
+            if self._hub is None:
+                raise
+            text = "the application failed after the hub had taken its socket; the client stays"
+            self._hub.log.log(logging.ERROR, "taken", text, error=error)
 
     async def receive(self) -> Any:
         """Give the application its connect event; all others are uvicorn's class's to give."""
-        if not self._is_connect_told and not self._is_stock:
+        if self._owner == _HUB:
+            raise SocketTaken("receive")
+        if not self._is_connect_told and self._owner != _UVICORN:
             self._is_connect_told = True
             return {"type": "websocket.connect"}
-        self._become_stock()
+        if self._owner == _OURS:
+            self._become_stock()
+        if self._owner == _OVER:
+            return {"type": "websocket.disconnect", "code": 1006}
         return await super().receive()
 
     async def send(self, message: Any) -> None:
         """Take an ASGI event from the application."""
-        if not self._is_stock:
-            if self._is_claimed and message["type"] == "websocket.accept":
-                if self.disconnected:
-                    raise ClientDisconnected
-                if self._accept(message):
-                    return
+        if self._owner == _HUB:
+            raise SocketTaken(str(message["type"]))
+        if self._owner == _OURS:
+            if self._is_claimed and message["type"] == "websocket.accept" and self._accept(message):
+                return
             self._become_stock()
-            if self.close_sent:  # a fault was found in the request, and answered
-                raise ClientDisconnected
-        if not self.handshake_complete:
-            # uvicorn logs the query string from here; the application has its own scope already.
-            query = scrub_query(self.scope["query_string"])
-            self.scope = cast(Any, {**self.scope, "query_string": query})
+        if self._owner == _OVER:  # refused here, or a fault was found in the request and answered
+            raise ClientDisconnected
+        if self.handshake_complete:
+            await super().send(message)
+        else:
+            await self._send_answer(message)
+
+    async def _send_answer(self, message: Any) -> None:
+        """Let uvicorn's class answer the handshake, wholly or in part."""
+        # It logs the query string from here; the application has its own scope already.
+        query = scrub_query(self.scope["query_string"])
+        self.scope = cast(Any, {**self.scope, "query_string": query})
         await super().send(message)
-        if self.initial_response is not None and self.close_sent:
+        if self.close_sent:
             # uvicorn would log a denial as an application that forgot to answer.
             self.handshake_complete = True
-        if self._early and self.handshake_complete and not (self._is_claimed or self.close_sent):
-            early, self._early = self._early, b""
-            super().data_received(early)
+            self._abort_later()
+        elif self.handshake_complete:
+            self._stop_timer()
+            if self._early and not self._is_claimed:
+                early, self._early = self._early, b""
+                super().data_received(early)
 
     def send_500_response(self) -> None:
         """Answer for an application that failed or gave no answer."""
-        if not self.handshake_complete:
+        if self._owner == _OURS and not self.handshake_complete:
             self._become_stock()
+        if self._owner == _UVICORN and not self.handshake_complete:
             super().send_500_response()
+            self._abort_later()
 
     # The hub's side
 
@@ -346,7 +487,7 @@ class Protocol(WebSocketsSansIOProtocol):
         """
         self._extensions = negotiate(self._offers()) if deflate else None
         self._is_claimed = True
-        if self._is_stock:
+        if self._owner == _UVICORN:
             self._claim_stock()
 
     def _offers(self) -> Headers:
@@ -363,6 +504,8 @@ class Protocol(WebSocketsSansIOProtocol):
 
     def _accept(self, message: Any) -> bool:
         """Write the answer of RFC 6455 section 4.2.2; False for one that cannot be written so."""
+        if self.disconnected or self.transport.is_closing():
+            raise ClientDisconnected
         key = next(value for name, value in self.scope["headers"] if name == b"sec-websocket-key")
         headers = [*self._arguments[1].default_headers, *message.get("headers", ())]
         subprotocol = message.get("subprotocol")
@@ -378,11 +521,10 @@ class Protocol(WebSocketsSansIOProtocol):
             scope = cast(Any, {**self.scope, "query_string": query})
             address, path = get_client_addr(scope), get_path_with_query_string(scope)
             _logger.info('%s - "WebSocket %s" [accepted]', address, path)
-        if not self.transport.is_closing():
-            self.handshake_complete = True
-            accept = accept_key(key.decode("ascii")).encode("ascii")
-            answer = b"\r\n".join((_ACCEPTED + accept, *lines, b"", b""))
-            self.transport.write(answer)
+        self._stop_timer()
+        self.handshake_complete = True
+        accept = accept_key(key.decode("ascii")).encode("ascii")
+        self.transport.write(b"\r\n".join((_ACCEPTED + accept, *lines, b"", b"")))
         return True
 
     def detach(self, hub: Registry) -> NativeTransport | None:
@@ -393,9 +535,11 @@ class Protocol(WebSocketsSansIOProtocol):
         socket = self.transport
         if self.disconnected or not self.handshake_complete or socket.is_closing():
             return None
-        if self._is_stock:
+        if self._owner == _UVICORN:
             self.stop_keepalive()
-        self.connections.discard(self)
+        if self._task is None or self._task.done():
+            self.connections.discard(self)
+        self._owner, self._hub = _HUB, hub
         make = NativeTransport if self._extensions is None else DeflatingTransport
         taken = self._taken = make(hub, socket, self.connections)
         self.transport = cast(asyncio.Transport, _TakenSocket())

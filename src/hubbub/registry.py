@@ -20,6 +20,7 @@ from .client import Client
 from .dialect_plain import PlainDialect
 from .errors import (
     DISCONNECTED,
+    INTERNAL_ERROR,
     REPLACED,
     SERVICE_RESTART,
     BrokerError,
@@ -255,7 +256,10 @@ class Registry:
         identity: Identity,
         handshake: Handshake,
     ) -> Client:
-        """Take a client into the books and run the connect handlers."""
+        """Take a client into the books and run the connect handlers.
+
+        Whatever fails in this closes the client with 1011 and frees its place.
+        """
         holder = self._clients.get(client_id)
         if holder is not None:
             self.counters.replaced += 1
@@ -267,17 +271,30 @@ class Registry:
             client_id,
             transport,
             user=identity.user,
-            meta=identity.meta,
             address=handshake.address,
             connected_at=time.time(),
         )
         transport.bind(client)
+        self._connections.add(transport)
+        try:
+            self._take_in(client, identity, handshake)
+        except BaseException as error:
+            self.counters.handler_errors += 1
+            text = "client %s could not be taken in; closed"
+            self.log.log(logging.ERROR, "register", text, client.id, error=error)
+            self.disconnect_client(client, INTERNAL_ERROR, "internal error")
+            if not isinstance(error, Exception):
+                raise
+        return client
+
+    def _take_in(self, client: Client, identity: Identity, handshake: Handshake) -> None:
+        if identity.meta:
+            client.meta.update(identity.meta)
         rate = self.settings.messages_per_second
         if rate is not None:
             client.bucket = TokenBucket(rate, rate * BURST_S, self.clock())
-        self._clients[client_id] = client
+        self._clients[client.id] = client
         self.admission.came(client)
-        self._connections.add(transport)
         self._enter(client, EVERYBODY)
         if client.user is not None:
             self._enter(client, USER_PREFIX + client.user)
@@ -290,7 +307,6 @@ class Registry:
         if self.admission.is_closed:
             # Its handshake was under way when the shutdown began.
             self.disconnect_client(client, SERVICE_RESTART, "service restart")
-        return client
 
     def renew(self, client: Client, expires_at: float | None) -> None:
         """See `Client.renew`."""
@@ -519,8 +535,8 @@ class Registry:
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
         empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late
-        the event loop was when it was last looked at. `slow_handshakes` is the process's, whichever
-        hub they were for. See `hubbub.stats.Stats` for the other counters; `uptime_s` is in seconds.
+        the event loop was when it was last looked at. `slow_handshakes` and `refused_handshakes`
+        are the process's, whichever hub they were for. See `hubbub.stats.Stats` for the other counters; `uptime_s` is in seconds.
         """
         return {
             "clients": len(self._clients),
@@ -532,6 +548,7 @@ class Registry:
             "loop_lag_s": round(self._watch.lag_s, 4),
             **self.counters.snapshot(),
             "slow_handshakes": process_stats.slow_handshakes,
+            "refused_handshakes": process_stats.refused_handshakes,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
         }
 

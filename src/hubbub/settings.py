@@ -160,9 +160,9 @@ class Settings:
     handshake_timeout_s: float = _setting(
         10.0,
         "seconds",
-        "How long an authenticate handler may take before the handshake is refused with 503; and "
-        "how long, under `hubbub serve`, the head of a request may take to arrive before its "
-        "connection is closed.",
+        "How long an authenticate handler may take before the handshake is refused with 503; how "
+        "long, under the native transport, any handshake may stay unanswered; and how long, under "
+        "`hubbub serve`, the head of a request may take to arrive before its connection is closed.",
         least=0.01,
     )
     messages_per_second: float | None = _setting(

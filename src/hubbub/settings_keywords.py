@@ -76,8 +76,9 @@ class SettingsKeywords(TypedDict, total=False):
 
     handshake_timeout_s: float
     """In seconds. How long an authenticate handler may take before the handshake is refused with
-    503; and how long, under `hubbub serve`, the head of a request may take to arrive before its
-    connection is closed. Default: 10."""
+    503; how long, under the native transport, any handshake may stay unanswered; and how long,
+    under `hubbub serve`, the head of a request may take to arrive before its connection is
+    closed. Default: 10."""
 
     messages_per_second: float | None
     """In messages per second. How fast one client may send, with a burst of two seconds' worth.

@@ -47,21 +47,25 @@ class Stats:
     loop_stalls: int = 0
     sends_to_gone: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    """Refused handshakes, by the word that says why."""
+    refused_gets: dict[str, int] = field(default_factory=dict)
+    """Plain GETs that asked why, as a browser does after a refusal, by the same words."""
 
-    def refuse(self, code: str) -> None:
-        """Count a refused handshake under the word that says why.
+    def refuse(self, code: str, *, is_get: bool = False) -> None:
+        """Count a refused handshake, or a GET, under the word that says why.
 
         An application may make words of what clients send; from `MAX_WORDS` on, new ones count as
         `OTHER`.
         """
-        if code not in self.refused and len(self.refused) >= MAX_WORDS:
+        counts = self.refused_gets if is_get else self.refused
+        if code not in counts and len(counts) >= MAX_WORDS:
             code = OTHER
-        self.refused[code] = self.refused.get(code, 0) + 1
+        counts[code] = counts.get(code, 0) + 1
 
     def snapshot(self) -> dict[str, object]:
         """Return the counters as a dictionary that JSON can carry."""
-        names = [name for name in self.__slots__ if name != "refused"]
-        return {**{name: getattr(self, name) for name in names}, "refused": dict(self.refused)}
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: dict(v) if isinstance(v, dict) else v for name, v in values.items()}
 
 
 @dataclass(slots=True)
@@ -69,7 +73,11 @@ class ProcessStats:
     """Counters of what comes before any hub: the same in the stats of every hub of a process."""
 
     slow_handshakes: int = 0
-    """Connections that `hubbub.HttpProtocol` cut, since they sent no whole request in time."""
+    """Connections that `hubbub.HttpProtocol` cut, since they sent no whole request in time; and
+    handshakes that `hubbub.Protocol` refused, since the application did not answer in time."""
+    refused_handshakes: int = 0
+    """Requests that `hubbub.Protocol` and `hubbub.HttpProtocol` refused before any application saw
+    them: the head was too large, or broke RFC 9112 or RFC 6455; or gave up waiting for it."""
 
 
 process_stats: ProcessStats = ProcessStats()

@@ -285,7 +285,7 @@ def connect(
         query_string=urlencode(query or {}),
         address=address,
     )
-    identity = Identity(user, dict(meta or {}), client_id, expires_at=expires_at)
+    identity = Identity(user, {} if meta is None else meta, client_id, expires_at=expires_at)
     hub.admission.check_visitor(address, hub._watch.recent_lag_s)
     chosen = hub.admission.choose_id(handshake, identity)
     transport = MemoryTransport(hub, fast=fast)
