@@ -51,7 +51,10 @@ lint: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/gen_docs.py --check
-	PATH="$(abspath $(BIN)):$$PATH" node $(PYRIGHT_JS) --verifytypes hubbub --ignoreexternal
+	@mkdir -p artifacts
+	@PATH="$(abspath $(BIN)):$$PATH" node $(PYRIGHT_JS) --verifytypes hubbub --ignoreexternal \
+		>artifacts/pyright.txt || { cat artifacts/pyright.txt; exit 1; }
+	@grep completeness artifacts/pyright.txt
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
