@@ -485,6 +485,20 @@ def test_deployment_stats(load: Any) -> None:
         assert client.get("/healthz").json() == {"ok": True, "clients": 1}
 
 
+def test_deployment_notify(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    notify = load("docs/guides/deployment.md", "notify_app.py")
+    monkeypatch.setenv("NOTIFY_SECRET", "open sesame")
+    url = "/internal/notify?text=hello"
+    with TestClient(notify.app) as client, client.websocket_connect("/ws") as socket:
+        assert client.post(url).status_code == 401
+        assert client.post(url, headers={"Authorization": "Bearer wrong"}).status_code == 401
+        right = client.post(url, headers={"Authorization": "Bearer open sesame"})
+        assert right.status_code == 200
+        assert socket.receive_json() == {"type": "notice", "text": "hello"}
+    with pytest.raises(HubNotRunning):
+        notify.hub.broadcast("from a shell")
+
+
 @pytest.mark.parametrize("page", [page for page in IDS if any("test_" in f for f in named(page))])
 def test_the_tests_of_a_page_pass(page: str, tmp_path: Path) -> None:
     for name, text in named(page).items():

@@ -26,7 +26,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from websockets.exceptions import InvalidStatus
 
-from hubbub import Hub, MemoryBroker
+from hubbub import BrokerUnavailable, Hub, MemoryBroker
 from hubbub.broker import Deliver
 from serving import PATIENCE_S, Served, serve, take, until
 
@@ -416,3 +416,51 @@ def test_the_test_client_runs_a_mounted_application() -> None:
         assert web.get("/page").json() == {"clients": 1}
         assert socket.receive_json() == {"page": "seen"}
     assert not hub.is_running
+
+
+# Servers without a lifespan
+
+
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+async def test_fault_13_a_page_may_publish_before_the_first_socket_came(
+    native: bool, lifespan: str
+) -> None:
+    """Without a lifespan the first request of any kind starts the hub."""
+    hub = Hub()
+
+    async def publish(request: Request) -> JSONResponse:
+        hub.broadcast("to whoever is there")
+        return JSONResponse({"clients": len(hub)})
+
+    app = hub.mount(Starlette(routes=[Route("/publish", publish)]))
+    async with serve(app, native=native, lifespan=lifespan) as server:
+        answer = await get(server, "/publish")
+        assert (answer.status_code, answer.json()) == (200, {"clients": 0})
+        async with server.connect() as socket:
+            await until(lambda: len(hub) == 1)
+            await get(server, "/publish")
+            assert await take(socket, 1) == ["to whoever is there"]
+    await hub.stop()
+
+
+async def test_fault_13_a_page_without_lifespan_says_why_the_hub_does_not_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Late(MemoryBroker):
+        """A broker that is reached at the second try."""
+
+        tries = 0
+
+        async def start(self, deliver: Deliver) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                raise BrokerUnavailable("no connection yet")
+            await super().start(deliver)
+
+    hub = Hub(broker=Late())
+    app = hub.mount(Starlette(routes=[Route("/", lambda request: JSONResponse(hub.is_running))]))
+    async with serve(app, lifespan="off") as server:
+        assert (await get(server, "/")).json() is False
+        assert (await get(server, "/")).json() is True
+    assert "the hub could not start, and is tried again: no connection yet" in caplog.text
+    await hub.stop()

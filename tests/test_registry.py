@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 import tracemalloc
+import warnings
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -71,16 +74,172 @@ def test_settings_come_as_an_object_or_as_keywords() -> None:
         Registry(max_clients=0)
 
 
-def test_before_it_runs_nobody_is_there_and_nothing_happens() -> None:
+def test_before_it_runs_nobody_is_there() -> None:
     hub = Hub()
-    hub.broadcast("x")
-    hub.room("red").broadcast("x")
-    hub.to_user("ann").send("x")
-    assert hub.disconnect("ann") == 0
     assert (len(hub), bool(hub), list(hub), hub.is_running) == (0, True, [], False)
     assert hub.stats()["clients"] == 0
+    assert (hub.rooms, hub.clients_of("ann"), hub.client("tab")) == ({}, [], None)
     with pytest.raises(TypeError, match="no JSON form"):
         hub.broadcast(object())
+
+
+VERBS: dict[str, Callable[[Hub], object]] = {
+    "broadcast": lambda hub: hub.broadcast("x"),
+    "room.broadcast": lambda hub: hub.room("red").broadcast("x"),
+    "everybody.broadcast": lambda hub: hub.everybody.broadcast("x"),
+    "to_user.send": lambda hub: hub.to_user("ann").send("x"),
+    "disconnect": lambda hub: hub.disconnect("ann"),
+    "publish": lambda hub: run_to_end(hub.publish("red", "x")),
+    "room.publish": lambda hub: run_to_end(hub.room("red").publish("x")),
+    "to_user.publish": lambda hub: run_to_end(hub.to_user("ann").publish("x")),
+}
+"""Every verb that would find nobody in a hub that does not run."""
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, Receipt]) -> Receipt:
+    """Run a coroutine that waits for nothing, in no event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        receipt: Receipt = done.value
+        return receipt
+    finally:
+        coroutine.close()
+    raise AssertionError("it waits for something")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_fault_13_publishing_on_a_hub_that_nobody_started_is_an_error(verb: str) -> None:
+    with pytest.raises(HubNotRunning, match=r"no event loop of this process.*hub\.start\(\)"):
+        VERBS[verb](Hub())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_fault_13_publishing_within_another_loop_is_no_exception(verb: str) -> None:
+    """As a worker of a task queue does that is asyncio's too."""
+    with pytest.raises(HubNotRunning, match="runs in no event loop of this process"):
+        VERBS[verb](Hub())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_fault_13_publishing_after_the_stop_is_an_error(verb: str) -> None:
+    hub = await started()
+    peer = connect(hub, user="ann")
+    peer.client.join("red")
+    await hub.stop()
+    with pytest.raises(HubNotRunning, match="this hub has stopped"):
+        VERBS[verb](hub)
+    with pytest.raises(HubNotRunning, match="this hub has stopped"):
+        await asyncio.to_thread(VERBS[verb], hub)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("has_client", [True, False])
+def test_fault_13_publishing_after_the_end_of_the_loop_is_an_error(
+    verb: str, has_client: bool
+) -> None:
+    """The loop ended, and nobody stopped the hub."""
+    hub = Hub()
+
+    async def dies() -> None:
+        await hub.start()
+        if has_client:
+            connect(hub, user="ann").client.join("red")
+
+    asyncio.run(dies())
+    with pytest.raises(HubNotRunning, match="this hub has stopped"):
+        VERBS[verb](hub)
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if name != "disconnect"])
+def test_fault_13_a_thread_that_publishes_after_the_end_of_the_loop_is_told(verb: str) -> None:
+    hub = Hub()
+    asyncio.run(hub.start())
+
+    def work() -> None:
+        with pytest.raises(HubNotRunning):
+            VERBS[verb](hub)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+async def test_fault_13_publishing_in_a_forked_process_is_an_error() -> None:
+    """Its loop, its clients and their sockets are the parent's; nothing would ever be sent."""
+    hub = await started()
+    peer = connect(hub, user="ann")
+    peer.client.join("red")
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+        child = os.fork()
+    if not child:
+        answers = [_error_of(verb, hub) for verb in VERBS.values()]
+        answers.append(f"client.send: {peer.client.send('x')}")
+        os.write(writing, "\n".join(answers).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        *errors, sent = (await asyncio.to_thread(pipe.read)).splitlines()
+    await asyncio.to_thread(os.waitpid, child, 0)
+    assert len(errors) == len(VERBS)
+    assert all("runs in no event loop of this process" in error for error in errors), errors
+    assert sent == "client.send: False"
+    hub.broadcast("the parent's goes on")
+    await settle(hub)
+    assert peer.received == ["the parent's goes on"]
+    await hub.stop()
+
+
+def _error_of(verb: Callable[[Hub], object], hub: Hub) -> str:
+    try:
+        return f"no error: {verb(hub)}"
+    except HubNotRunning as error:
+        return str(error)
+
+
+async def test_fault_13_a_start_that_failed_leaves_no_hub_to_publish_on() -> None:
+    hub = Hub(broker=Unreachable())
+    with pytest.raises(BrokerUnavailable):
+        await hub.start()
+    with pytest.raises(HubNotRunning, match="runs in no event loop of this process"):
+        hub.broadcast("x")
+
+
+class Unreachable(MemoryBroker):
+    """A broker that cannot be reached."""
+
+    async def start(self, deliver: Deliver) -> None:
+        raise BrokerUnavailable("no connection")
+
+
+async def test_fault_13_handlers_may_publish_until_the_stop_has_ended() -> None:
+    hub = await started()
+    said: list[str] = []
+
+    @hub.on_disconnect
+    async def gone(client: Client) -> None:
+        hub.broadcast(f"{client.id} left")
+        said.append(client.id)
+
+    connect(hub, client_id="ann")
+    await hub.stop()
+    assert said == ["ann"]
+
+
+def test_what_a_client_is_sent_after_the_end_of_the_loop_counts_as_sent_to_one_who_is_gone() -> (
+    None
+):
+    hub = Hub()
+
+    async def dies() -> MemoryClient:
+        await hub.start()
+        return connect(hub)
+
+    client = asyncio.run(dies()).client
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(client.send, "x").result() is False
+    assert hub.stats()["sends_to_gone"] == 1
 
 
 async def test_start_and_stop_and_start_again() -> None:
@@ -929,20 +1088,8 @@ async def test_publish_is_for_the_hubs_own_loop() -> None:
             asyncio.run(hub.publish("red", "x"))
 
     await asyncio.to_thread(work)
-    await hub.stop()
     assert await hub.publish("red", "x") == Receipt(0)
-
-
-def test_a_thread_that_comes_after_the_end_of_the_loop_is_no_error() -> None:
-    hub = Hub()
-    asyncio.run(hub.start())
-
-    def work() -> None:
-        hub.broadcast("x")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    await hub.stop()
 
 
 async def test_who_connects_while_the_hub_shuts_down_is_sent_away() -> None:

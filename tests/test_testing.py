@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hubbub import Client, Close, Disconnected, Handshake, Hub, Refused
+from hubbub import Client, Close, Disconnected, Handshake, Hub, HubNotRunning, Refused
 from hubbub.frame import encode
 from hubbub.testing import (
     FakeClock,
@@ -36,6 +36,16 @@ async def test_the_example_of_the_module_works() -> None:
     await settle(hub)
     assert ann.received == ["hello"]
     await hub.stop()
+
+
+async def test_nobody_connects_to_a_hub_that_does_not_run() -> None:
+    hub = Hub()
+    with pytest.raises(HubNotRunning, match=r"await hub\.start\(\)"):
+        connect(hub)
+    await hub.start()
+    await hub.stop()
+    with pytest.raises(HubNotRunning, match=r"await hub\.start\(\)"):
+        connect(hub)
 
 
 async def test_a_handler_sees_the_handshake_and_the_identity() -> None:

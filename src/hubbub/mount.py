@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from .errors import HubbubError
+
 if TYPE_CHECKING:
     from .hub import ASGIApp, Hub, Receive, Scope, Send
 
@@ -51,14 +53,18 @@ class Mounted:
         self.hub = hub
         self.app = app
         self.path: str = path.rstrip("/")
+        self._has_lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
         if scope["type"] == "lifespan":
+            self._has_lifespan = True
             await self._serve_lifespan(scope, receive, send)
         elif self._is_ours(scope):
             await self.hub(scope, receive, send)
         else:
+            if not self._has_lifespan:
+                await self._start_late()
             scope.setdefault("state", {}).update(state_of(self.hub))
             await self.app(scope, receive, send)
 
@@ -70,6 +76,16 @@ class Mounted:
         if path.rstrip("/") == self.path:
             return True
         return path.startswith(f"{self.path}/hubbub.")
+
+    async def _start_late(self) -> None:
+        """Start the hub at the first request, where the server (daphne, say) has no lifespan.
+
+        Otherwise the application could not publish before the first socket has come.
+        """
+        try:
+            await self.hub.start()
+        except HubbubError as error:
+            logger.warning("the hub could not start, and is tried again: %s", error)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from itertools import islice
 from threading import get_ident as _thread_id
@@ -99,6 +101,7 @@ class Registry:
         self._started_at = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id = 0
+        self._has_stopped = False
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._shut_down_at = 0.0
@@ -146,7 +149,7 @@ class Registry:
                 await self.broker.start(self.deliver)
             except BaseException as error:
                 self._starting = None
-                self._loop = None
+                self._unbind()
                 is_plain = isinstance(error, Exception)
                 starting.set_exception(
                     error if is_plain else HubNotRunning("the start was cancelled")
@@ -173,7 +176,9 @@ class Registry:
         await self._tasks.end(self._shut_down_at - asyncio.get_running_loop().time())
         self._watch.stop()
         await self.broker.stop()
-        self._loop = self._starting = self._stopping = None
+        self._unbind()
+        self._has_stopped = True
+        self._starting = self._stopping = None
         self.admission.is_closed = False
 
     def shut_down(self) -> asyncio.Task[None]:
@@ -209,6 +214,7 @@ class Registry:
         """Take a loop for one's own, and forget what a dead loop left behind."""
         self._loop = loop
         self._thread_id = _thread_id()
+        _bound.add(self)
         self._starting = self._stopping = None
         self.admission.forget()
         self._clients.clear()
@@ -219,6 +225,12 @@ class Registry:
         self.fanout = self._new_fanout()
         self.inflating = TurnBudget(TURN_INFLATED_BYTES)
         self._watch = Watch(self.settings, self.warden, self._now)
+
+    def _unbind(self) -> None:
+        """Belong to no loop. The clients are gone, or another process's (after a fork)."""
+        self._loop = None
+        self._thread_id = 0  # no thread has this id
+        _bound.discard(self)
 
     def _new_fanout(self) -> Fanout:
         settings = self.settings
@@ -393,15 +405,16 @@ class Registry:
 
         `str` is a text frame, `bytes` a binary frame, anything else JSON text (see
         `hubbub.frame.encode`, also for what it raises). Never blocks; may be called from any
-        thread, sync or async. Before the hub runs there is nobody, and nothing happens.
+        thread, sync or async. Raises `HubNotRunning` before the hub's start, after its stop, and in
+        a process that does not serve it: there is nobody, and nobody would ever get it.
         """
         self.publish_nowait(EVERYBODY, data, exclude)
 
     async def publish(self, room: str, data: Any, *, exclude: Client | None = None) -> Receipt:
         """Send `data` to the members of `room` and wait for the broker's receipt.
 
-        Raises `CommandError` for a name that no room may have, and `BrokerError` when the broker
-        did not take it. Event loop only.
+        Raises `CommandError` for a name that no room may have, `BrokerError` when the broker did
+        not take it, and `HubNotRunning` as `broadcast` does. Event loop only.
         """
         return await self.publish_to(check_room_name(room), data, exclude)
 
@@ -410,7 +423,9 @@ class Registry:
         if exclude is not None:
             _check_excluded(exclude)
         frame = encode(data)
-        if self._is_elsewhere():
+        if _thread_id() != self._thread_id:
+            if self._loop is None:
+                raise self._not_running()
             raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
         result = self.publish_frame(key, frame, exclude)
         return result if isinstance(result, Receipt) else await result
@@ -420,10 +435,10 @@ class Registry:
         if exclude is not None:
             _check_excluded(exclude)
         frame = encode(data)
-        if _thread_id() == self._thread_id or self._loop is None:
+        if _thread_id() == self._thread_id:
             self.publish_logged(key, frame, exclude)
-        else:
-            self._post(self.publish_logged, key, frame, exclude)
+        elif not self._post(self.publish_logged, key, frame, exclude):
+            raise self._not_running()
 
     def publish_logged(self, key: str, frame: Frame, exclude: Client | None) -> None:
         """Publish for somebody who does not wait for the receipt: what fails is logged."""
@@ -454,6 +469,7 @@ class Registry:
         """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
         members = self._rooms.get(publication.room)
         if members is None:
+            self._require_loop()
             return 0
         if publication.exclude is None:
             self.fanout.publish(members, publication.frame)
@@ -464,9 +480,11 @@ class Registry:
 
     def send(self, client: Client, frame: Frame) -> bool:
         """See `Client.send`."""
-        if _thread_id() != self._thread_id and self._loop is not None:
-            self._post(self.send, client, frame)
-            return client.close_info is None
+        if _thread_id() != self._thread_id:
+            if self._post(self.send, client, frame):
+                return client.close_info is None
+            self.counters.sends_to_gone += 1
+            return False
         if client.close_info is not None:
             self.counters.sends_to_gone += 1
             return False
@@ -503,9 +521,14 @@ class Registry:
         return self._clients.get(client_id)
 
     def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
-        """Close a client, or all clients of a user; return how many there were. Event loop only."""
+        """Close a client, or all clients of a user; return how many there were. Event loop only.
+
+        Raises `HubNotRunning` for a user while the hub does not run: it would find nobody.
+        """
         check_close(code, reason)
         clients = [who] if isinstance(who, Client) else self.clients_of(who)
+        if clients != [who]:
+            self._require_loop()
         for client in clients:
             self.disconnect_client(client, code, reason)
         return len(clients)
@@ -569,26 +592,63 @@ class Registry:
     def schedule(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
         """Call `function` in the loop's next turn, or after `delay_s` seconds."""
         assert self._loop is not None
-        if delay_s:
-            self._loop.call_later(delay_s, function)
-        else:
-            self._loop.call_soon(function)
+        try:
+            if delay_s:
+                self._loop.call_later(delay_s, function)
+            else:
+                self._loop.call_soon(function)
+        except RuntimeError as error:
+            if self._loop.is_closed():
+                raise self._not_running() from error
+            raise
 
     # Threads
 
     def _is_elsewhere(self) -> bool:
         return _thread_id() != self._thread_id and self._loop is not None
 
-    def _post(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call `function` on the hub's thread: the one door for other threads."""
+    def _post(self, function: Callable[..., Any], *arguments: Any) -> bool:
+        """Call `function` on the hub's thread: the one door for other threads. False: there is none."""
         loop = self._loop
         if loop is None:
-            return
+            return False
         try:
             loop.call_soon_threadsafe(lambda: function(*arguments))
-        except RuntimeError:
-            # The loop was closed between the check and the call; then nobody is connected.
-            logger.debug("a call from another thread came after the end of the event loop")
+        except RuntimeError:  # the loop was closed, in that moment or without a stop of the hub
+            return False
+        return True
+
+    def _require_loop(self) -> None:
+        """Raise where the hub has no event loop, or one that will never turn again."""
+        if self._loop is None or self._loop.is_closed():
+            raise self._not_running()
+
+    def _not_running(self) -> HubNotRunning:
+        if self._has_stopped or self._loop is not None:
+            return HubNotRunning(
+                "this hub has stopped: nobody is connected, and nobody would get this; end what "
+                "publishes before the hub's stop()"
+            )
+        return HubNotRunning(
+            "this hub runs in no event loop of this process: nobody would get this. Publish in the "
+            "process that serves the hub (a worker of a task queue or a shell calls a route of it); "
+            "code that runs while the application starts writes  await hub.start()  first"
+        )
+
+
+_bound: weakref.WeakSet[Registry] = weakref.WeakSet()
+"""The hubs that belong to an event loop of this process."""
+
+
+def _after_fork() -> None:
+    """Let no hub run in a forked process: its loop, clients and sockets are the parent's."""
+    for hub in list(_bound):
+        hub._unbind()
+        hub._has_stopped = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _room_count(client: Client) -> int:

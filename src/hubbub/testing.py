@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from .client import Client
-from .errors import ABNORMAL, MESSAGE_TOO_BIG, NORMAL, Disconnected
+from .errors import ABNORMAL, MESSAGE_TOO_BIG, NORMAL, Disconnected, HubNotRunning
 from .frame import TEXT, Batch, Frame, encode
 from .limits import too_big
 from .model import Close, Handshake, Identity
@@ -277,8 +277,11 @@ def connect(
     handler and the origin check are not asked), `query` and `headers` what the handshake carries,
     `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client
     takes, see `MemoryTransport`. Raises `Refused` where a handshake would be refused: 409 for an id
-    in use, 503 for a hub that is full, late or closing, or an address that has its clients already.
+    in use, 503 for a hub that is full, late or closing, or an address that has its clients already;
+    `HubNotRunning` for a hub that does not run.
     """
+    if not hub.is_running:
+        raise HubNotRunning("await hub.start() before clients connect to the hub")
     handshake = Handshake(
         path="/ws",
         headers={name.lower(): value for name, value in (headers or {}).items()},
