@@ -89,6 +89,63 @@ def test_what_the_environment_weakens(machine: Machine, about: set[str]) -> None
     assert warned(machine) == about
 
 
+@pytest.mark.parametrize(
+    ("count", "keywords", "about"),
+    [
+        (None, {}, set()),
+        ("1", {}, set()),
+        ("all", {}, set()),
+        ("2", {}, {"--workers"}),
+        ("2", {"workers_ok": True}, set()),
+    ],
+)
+def test_fault_13_the_workers_that_servers_would_start_are_a_warning(
+    count: str | None, keywords: dict[str, Any], about: set[str]
+) -> None:
+    assert warned(Machine(web_concurrency=count), **keywords) == about
+
+
+def test_a_compiled_part_that_is_missing_is_a_warning() -> None:
+    assert warned(Machine(uncompiled=("websockets",))) == {"websockets"}
+    assert warned(Machine(has_uvloop=False, uncompiled=("uvloop",))) == {"uvloop"}
+
+
+def test_fault_31_it_says_what_a_hub_would_run_on(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_BROKER)
+    code, out, _ = run("check", "own", "--json", cwd=tmp_path, env={"WEB_CONCURRENCY": "3"})
+    [report] = json.loads(out)["hubs"]
+    assert (code, report["runtime"]) == (
+        0,
+        {
+            "transport": {
+                "hubbub serve": "native",
+                "uvicorn --ws hubbub:Protocol": "native",
+                "any other server": "portable",
+            },
+            "loop": "uvloop",
+            "compiled": ["httptools", "msgspec", "uvloop", "websockets"],
+            "broker": "Postal",
+            "workers": 3,
+        },
+    )
+    code, out, _ = run("check", env={"WEB_CONCURRENCY": "3"})
+    assert "  compiled    parts of httptools, msgspec, uvloop, websockets\n" in out
+    assert "  broker      memory\n  workers     3, if the server is not told otherwise\n" in out
+    assert "warning: --workers: WEB_CONCURRENCY=3: most servers start so many workers" in out
+
+
+OWN_BROKER = """
+import hubbub
+
+
+class Postal(hubbub.MemoryBroker):
+    pass
+
+
+app = hub = hubbub.Hub(broker=Postal())
+"""
+
+
 def by_header(handshake: Handshake) -> str | None:
     return handshake.headers.get("x-user")
 

@@ -38,6 +38,7 @@ VALUES = {
     "on_handler_error": "stay",
     "on_rate_limit": "reply",
     "on_expiry": "ask",
+    "workers_ok": "yes",
     "ping_interval_s": "11",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""
@@ -299,11 +300,11 @@ def test_what_a_server_is_warned_of(
     assert words is None or words in lines
 
 
-def test_workers_get_the_flags_and_a_warning_is_given(tmp_path: Path) -> None:
+def test_fault_13_workers_get_the_flags_and_each_warns(tmp_path: Path) -> None:
     (tmp_path / "reporting.py").write_text(REPORTING_APP)
     arguments = ("serve", "reporting", "--workers", "2", "--max-clients", "4")
     with serving(*arguments, cwd=tmp_path) as (server, address):
-        server.wait_for("Warning: 2 workers: without a broker", "err")
+        server.wait_for(r"(?s)(WARNING: +this is one of 2 workers, .*){2}", "err")
         assert json.loads(get(address))["max_clients"] == 4
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0

@@ -28,7 +28,17 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import hubbub
-from hubbub import Client, Close, CommandError, Disconnected, Frame, Handshake, Hub, Identity
+from hubbub import (
+    Client,
+    Close,
+    CommandError,
+    Disconnected,
+    Frame,
+    Handshake,
+    Hub,
+    HubNotRunning,
+    Identity,
+)
 from rawsocket import TEXT, frame, raw_connect
 from serving import (
     DEFLATED,
@@ -123,12 +133,16 @@ async def test_s02_broadcast_may_be_called_from_any_thread(way: str) -> None:
             thread.join(PATIENCE_S)
 
 
-async def test_s02_broadcast_without_clients_and_before_the_start_is_no_error(way: str) -> None:
+async def test_s02_broadcast_without_clients_is_no_error_and_without_a_running_hub_is_one(
+    way: str,
+) -> None:
     hub = Hub()
-    hub.broadcast("nobody")
+    with pytest.raises(HubNotRunning, match="runs in no event loop of this process"):
+        hub.broadcast("nobody")
     async with venue(hub, way):
         hub.broadcast("nobody")
-    hub.broadcast("nobody")
+    with pytest.raises(HubNotRunning, match="has stopped"):
+        hub.broadcast("nobody")
 
 
 async def test_s03_clients_are_counted_listed_and_found_by_user(way: str) -> None:

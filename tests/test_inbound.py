@@ -699,11 +699,11 @@ async def test_no_log_line_quotes_a_message(way: str, caplog: pytest.LogCaptureF
 
 
 async def test_log_lines_of_invalid_messages_are_limited(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "hubbub")
     hub, clock = Hub(), FakeClock()
     hub.clock = clock
     hub.validate(lambda client, message: False)
     await started(hub)
+    caplog.set_level(logging.INFO, "hubbub")
     peer = connect(hub)
     for _ in range(100):
         peer.send("x")

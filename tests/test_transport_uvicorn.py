@@ -138,8 +138,8 @@ async def test_pings_are_answered_with_their_payload() -> None:
 async def test_what_breaks_the_protocol_is_closed_with_the_right_code(
     data: bytes, code: int, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "hubbub")
     async with served_echo() as (hub, served, socket), served.connect() as other:
+        caplog.set_level(logging.INFO, "hubbub")
         await socket.send(frame(TEXT, b"before") + data)
         assert await socket.recv() == (TEXT, b"before")
         await assert_it_fails_alone(hub, socket, other, code, reason)

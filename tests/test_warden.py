@@ -22,13 +22,20 @@ def _hear(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hubbub")
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was said after the line of the start."""
+    first, *rest = caplog.messages
+    assert first.startswith("the hub has started")
+    return rest
+
+
 async def test_the_dead(caplog: pytest.LogCaptureFixture) -> None:
     hub = Hub()
     peer = await one(hub)
     hub.warden.found_dead(peer.client)
     assert peer.closed == Close(3012, "no pong", by_server=True)
     assert hub.stats()["dead"] == 1
-    assert caplog.messages == [f"client {peer.client.id} showed no sign of life; closed"]
+    assert said(caplog) == [f"client {peer.client.id} showed no sign of life; closed"]
     await hub.stop()
 
 
@@ -45,7 +52,7 @@ async def test_the_stuck_and_what_waited_for_them(caplog: pytest.LogCaptureFixtu
     assert (stats["slow_disconnects"], stats["dropped"], peer.client.dropped) == (1, 3, 3)
     assert peer.client.close_info == Close(3008, "slow consumer", by_server=True)
     line = f"client {peer.client.id} is too slow: took nothing for 10 seconds; closed"
-    assert caplog.messages == [line]
+    assert said(caplog) == [line]
     await hub.stop()
 
 
@@ -90,7 +97,7 @@ async def test_who_breaks_the_protocol_is_taken_out_without_its_words_in_the_log
     hub.warden.broke_protocol(peer.client, 1002, "bad\nline\x1b[31m" + "x" * 300)
     assert len(hub) == 0
     assert hub.stats()["protocol_errors"] == 1
-    (line,) = caplog.messages
+    (line,) = said(caplog)
     assert "closed with 1002: bad" in line
     assert "\n" not in line
     assert "\x1b" not in line

@@ -17,8 +17,10 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
+from .broker import Broker, MemoryBroker
 from .cli_app import load, read_target, use_folder
 from .hub import Hub
+from .runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
 from .settings import Settings, rows, shown
 
 HUGE_MESSAGE_BYTES = 16 * 1024**2
@@ -44,10 +46,19 @@ class Machine:
     open_files: int | None = None
     memory_bytes: int | None = None
     has_uvloop: bool = True
+    uncompiled: tuple[str, ...] = ()
+    """Packages whose compiled parts cannot be loaded."""
+    web_concurrency: str | None = None
     limit_concurrency: str | None = None
     forwarded_allow_ips: str | None = None
     log_level: str | None = None
     is_debugging: bool = False
+
+    @property
+    def workers(self) -> int:
+        """How many workers most servers start here."""
+        text = (self.web_concurrency or "").strip()
+        return int(text) if text.isdecimal() else 1
 
     @classmethod
     def here(cls) -> Machine:
@@ -57,6 +68,8 @@ class Machine:
             open_files=_open_files(),
             memory_bytes=_memory_bytes(),
             has_uvloop=not wants_uvloop or importlib.util.find_spec("uvloop") is not None,
+            uncompiled=tuple(sorted(PARTS.keys() - set(compiled_parts(load=True)))),
+            web_concurrency=os.environ.get("WEB_CONCURRENCY"),
             limit_concurrency=os.environ.get("UVICORN_LIMIT_CONCURRENCY"),
             forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS"),
             log_level=os.environ.get("UVICORN_LOG_LEVEL"),
@@ -115,7 +128,7 @@ def find_dangers(
     `asking` is how the hub asks who a client is (None: no hub is known).
     """
     found = [*_of_input(settings), *_of_size(settings, machine), *_of_time(settings)]
-    found += [*_of(machine), *_of_environment(machine)]
+    found += [*_of(machine), *_of_environment(machine), *_of_workers(settings, machine)]
     if asking is not None:
         found += _of_asking(asking)
     yield from sorted(found, key=lambda danger: danger.level != "warning")
@@ -206,6 +219,9 @@ def _of(machine: Machine) -> Iterator[Danger]:
     if not machine.has_uvloop:
         text = "it is not installed; asyncio's own loop is slower: pip install uvloop"
         yield Danger("warning", "uvloop", text)
+    for package in set(machine.uncompiled) - {"uvloop"}:
+        text = "its compiled part is missing and all that it does is slower: install a wheel of it"
+        yield Danger("warning", package, text)
     trap = (
         "uvicorn counts open sockets too: with as many of them, every HTTP request, health checks "
         "included, is answered 503. Use max_clients instead"
@@ -216,6 +232,16 @@ def _of(machine: Machine) -> Iterator[Danger]:
     else:
         text = f"if uvicorn is started with it, which cannot be seen from here: {trap}"
         yield Danger("note", "--limit-concurrency", text)
+
+
+def _of_workers(settings: Settings, machine: Machine) -> Iterator[Danger]:
+    if machine.workers > 1 and not settings.workers_ok:
+        text = (
+            f"WEB_CONCURRENCY={machine.workers}: most servers start so many workers, and each has "
+            "clients and rooms of its own: a broadcast reaches those of one worker only. Start "
+            "them with  --workers 1"
+        )
+        yield Danger("warning", "--workers", text)
 
 
 def _of_environment(machine: Machine) -> Iterator[Danger]:
@@ -247,10 +273,10 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
     """
     machine = Machine.here()
     if app is None:
-        reports = [_report("environment", Settings.load(), machine, None)]
+        reports = [_report("environment", Settings.load(), machine, None, MemoryBroker())]
     else:
         reports = [
-            _report(name, hub.settings, machine, Asking.of(hub.handlers.authenticate))
+            _report(name, hub.settings, machine, Asking.of(hub.handlers.authenticate), hub.broker)
             for name, hub in _hubs_of(app, app_dir, factory).items()
         ]
     if as_json:
@@ -271,7 +297,7 @@ def _hubs_of(app: str, folder: str, is_factory: bool) -> dict[str, Hub]:
 
 
 def _report(
-    name: str, settings: Settings, machine: Machine, asking: Asking | None
+    name: str, settings: Settings, machine: Machine, asking: Asking | None, broker: Broker
 ) -> dict[str, Any]:
     values = [
         {
@@ -283,7 +309,27 @@ def _report(
         for row in rows()
     ]
     dangers = [danger._asdict() for danger in find_dangers(settings, machine, asking)]
-    return {"hub": name, "settings": values, "dangers": dangers}
+    return {
+        "hub": name,
+        "settings": values,
+        "runtime": _runtime(machine, broker),
+        "dangers": dangers,
+    }
+
+
+def _runtime(machine: Machine, broker: Broker) -> dict[str, Any]:
+    """Return what a server that is started here would say in its first line, as far as it is known."""
+    return {
+        "transport": {
+            "hubbub serve": NATIVE,
+            "uvicorn --ws hubbub:Protocol": NATIVE,
+            "any other server": PORTABLE,
+        },
+        "loop": "uvloop" if machine.has_uvloop else "asyncio",
+        "compiled": [name for name in PARTS if name not in machine.uncompiled],
+        "broker": broker_name(broker),
+        "workers": machine.workers,
+    }
 
 
 def _text(report: Mapping[str, Any]) -> str:
@@ -297,6 +343,15 @@ def _text(report: Mapping[str, Any]) -> str:
         lines.append(
             f"  {name:<{widths[0]}}  {value:>{widths[1]}}  {unit:<{widths[2]}}  {source}".rstrip()
         )
-    lines.append("")
+    lines += ["", *_runtime_lines(report["runtime"]), ""]
     lines += [f"{one['level']}: {one['about']}: {one['text']}" for one in report["dangers"]]
     return "\n".join(lines)
+
+
+def _runtime_lines(runtime: Mapping[str, Any]) -> Iterator[str]:
+    ways = ", ".join(f"{transport} under {way}" for way, transport in runtime["transport"].items())
+    yield f"  transport   {ways}"
+    yield f"  event loop  {runtime['loop']}, if the server is not told otherwise"
+    yield f"  compiled    parts of {', '.join(runtime['compiled']) or 'nothing'}"
+    yield f"  broker      {runtime['broker']}"
+    yield f"  workers     {runtime['workers']}, if the server is not told otherwise"

@@ -233,11 +233,6 @@ def warn_about(serving: Serving) -> None:
         )
     if serving.log_level == "trace":
         warn("--log-level trace: uvicorn writes queries into the log, and tokens that are in them")
-    if serving.process_count > 1 and not serving.reload:
-        warn(
-            f"{serving.process_count} workers: without a broker between them, each has clients and "
-            "rooms of its own, and a broadcast reaches those of one worker"
-        )
 
 
 def warn(sentence: str) -> None:

@@ -50,6 +50,7 @@ from .model import Handshake, Identity
 from .mount import Mounted, state_of
 from .raised import refusal_of
 from .registry import Registry
+from .runtime import NATIVE, NOTHING_KNOWN, PORTABLE, Runtime, broker_name, changed_settings
 from .ticker import check_period, is_being_cancelled
 from .transport_asgi import PortableTransport
 
@@ -156,6 +157,65 @@ class Hub(Registry):
 
         return register
 
+    # Life
+
+    _runtime: Runtime | None = None
+    """What the hub runs on; None while it does not run."""
+
+    async def start(self) -> None:
+        """Bind the hub to the running event loop and start its broker, heartbeat and tickers.
+
+        Starting twice is no error. The first handshake starts a hub that nobody has started, so
+        that a route alone is enough; a lifespan is better, because tickers begin with it, and
+        nothing can be published before. The log gets a line that says what the hub runs on.
+        Raises `HubNotRunning` when the hub already runs in another loop.
+        """
+        await super().start()
+        loop = asyncio.get_running_loop()
+        if self._runtime is None or self._runtime.loop is not loop:
+            self._runtime = Runtime(self.settings, self.broker, loop)
+            self._runtime.begin()
+
+    async def stop(self) -> None:
+        """Close every client with 1012, paced, within `shutdown_timeout_s`; then stop the rest.
+
+        Stopping twice, or a hub that never ran, is no error. The hub can be started again.
+        """
+        await super().stop()
+        if self._runtime is not None:
+            self._runtime.end()
+            self._runtime = None
+
+    def shut_down(self) -> asyncio.Task[None]:
+        """Begin to close every client; see `Registry.shut_down`. Other workers count this one no more."""
+        if self._runtime is not None:
+            self._runtime.end()
+        return super().shut_down()
+
+    def stats(self) -> dict[str, Any]:
+        """Return what this process knows of itself: what it runs on, counters, gauges taken now.
+
+        `transport` is "native" or "portable" (None: not known before the first client), `server` and
+        `http` name the server and its HTTP class (None: not known), `loop` the event loop,
+        `compiled` the packages whose compiled parts are in use, `broker` where publications go;
+        `workers` is how many processes listen where this one does, itself included, as far as that
+        can be seen; `settings` are those that differ from the defaults.
+
+        `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
+        handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
+        empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late
+        the event loop was when it was last looked at. `slow_handshakes` and `refused_handshakes`
+        are the process's, whichever hub they were for. See `hubbub.stats.Stats` for the other
+        counters; `uptime_s` is in seconds.
+        """
+        facts = NOTHING_KNOWN if self._runtime is None else self._runtime.facts()
+        return {
+            **super().stats(),
+            **facts,
+            "broker": broker_name(self.broker),
+            "settings": changed_settings(self.settings),
+        }
+
     # Doors
 
     static_names = STATIC_FILES
@@ -246,6 +306,8 @@ class Hub(Registry):
             with self.admission.handshake(handshake.address):
                 identity, client_id = await self._admit(handshake, identity)
                 await self._accept(scope, send, socket, handshake, identity, client_id)
+                if self._runtime is not None:
+                    self._runtime.note_transport(PORTABLE if socket is None else NATIVE)
                 transport: Transport | None
                 if socket is None:
                     transport = PortableTransport(self, receive, send)

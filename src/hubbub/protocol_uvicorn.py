@@ -191,6 +191,7 @@ class Protocol(WebSocketsSansIOProtocol):
         if not config.loaded:
             config.load()  # pragma: no cover
         self._arguments = (config, server_state, app_state, _loop)
+        self.config = config
         self.app = config.loaded_app
         self.connections = server_state.connections
         self.tasks = server_state.tasks

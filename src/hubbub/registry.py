@@ -447,6 +447,8 @@ class Registry:
                 result = self.broker.publish(Publication(key, frame))
             else:
                 result = self.publish_frame(key, frame, exclude)
+        except HubNotRunning:
+            raise
         except BrokerError as error:
             logger.error("a broadcast failed: %s", printable(str(error)))
             return
@@ -488,7 +490,11 @@ class Registry:
         if client.close_info is not None:
             self.counters.sends_to_gone += 1
             return False
-        self.fanout.direct(client, frame)
+        try:
+            self.fanout.direct(client, frame)
+        except HubNotRunning:  # its loop was closed without a stop of the hub
+            self.counters.sends_to_gone += 1
+            return False
         return True
 
     def room(self, name: str) -> Room:
@@ -527,7 +533,7 @@ class Registry:
         """
         check_close(code, reason)
         clients = [who] if isinstance(who, Client) else self.clients_of(who)
-        if clients != [who]:
+        if not isinstance(who, Client):
             self._require_loop()
         for client in clients:
             self.disconnect_client(client, code, reason)
@@ -553,14 +559,7 @@ class Registry:
         return iter(list(self._clients.values()))
 
     def stats(self) -> dict[str, Any]:
-        """Return what this process knows of itself: counters, and gauges taken now.
-
-        `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
-        handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
-        empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late
-        the event loop was when it was last looked at. `slow_handshakes` and `refused_handshakes`
-        are the process's, whichever hub they were for. See `hubbub.stats.Stats` for the other counters; `uptime_s` is in seconds.
-        """
+        """Return counters, and gauges taken now; see `Hub.stats`."""
         return {
             "clients": len(self._clients),
             "broadcast": len(self.fanout),

@@ -232,6 +232,13 @@ class Settings:
         least=0.0,
     )
 
+    workers_ok: bool = _setting(
+        False,
+        "yes or no",
+        "Whether it is meant that several worker processes serve one address, each with clients and "
+        "rooms of its own. If it is not, each of them warns.",
+    )
+
     def __post_init__(self) -> None:
         for spec in fields(self):
             value = _checked(spec, getattr(self, spec.name), _source_of(self, spec.name))

@@ -124,3 +124,7 @@ class SettingsKeywords(TypedDict, total=False):
     cancelled, once. What the client had sent before it left is handled too, unless a handler had
     to be cancelled or the server closed the connection. None: until it ends by itself, or the hub
     does. Default: 1."""
+
+    workers_ok: bool
+    """Whether it is meant that several worker processes serve one address, each with clients and
+    rooms of its own. If it is not, each of them warns. Default: no."""
