@@ -72,11 +72,12 @@ class Rooms:
     def sizes(self) -> dict[str, int]:
         """Return the number of members by room, without everybody's and the users' rooms.
 
-        Any thread: the list is taken in one step, so that no join and no leave falls into it.
+        Any thread: a copy of a dictionary is made in one step. A list of its items is not: their
+        tuples may set off the garbage collector, and that may let another thread run.
         """
         return {
             name: len(members.clients)
-            for name, members in list(self._members.items())
+            for name, members in self._members.copy().items()
             if name != EVERYBODY and not name.startswith(USER_PREFIX)
         }
 
