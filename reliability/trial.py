@@ -27,9 +27,9 @@ from websockets.exceptions import ConnectionClosed
 HERE = Path(__file__).resolve().parent
 START_S = 30.0
 PATIENCE_S = 30.0
+"""How long a condition may take to come true before a trial has failed."""
 ENDING_S = 5.0
 """How long what is just ending may take, before it counts as left behind."""
-"""How long a condition may take to come true before a trial has failed."""
 LONG_PATIENCE_S = 90.0
 """How long a server may take to have worked off what a trial has left in the kernel's buffers."""
 KEPT_KIB = 20 * 1024
