@@ -23,7 +23,6 @@ from rich.console import Console
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-import test_cli_serve
 from commands import PATIENCE_S, clean_environment, command, run, serving
 from hubbub.bench import Snapshot
 from hubbub.bench_books import Tally
@@ -33,8 +32,6 @@ from hubbub.cli_bench import BOUNDS, JsonScreen, PlainScreen, RichScreen, choose
 from hubbub.errors import MissingExtra
 from serving import free_port
 from test_bench_rows import result
-
-certificate = test_cli_serve.certificate
 
 SHORT = ("--clients", "4", "--seconds", "0.3", "--warm", "0.1")
 

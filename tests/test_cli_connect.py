@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import select
+import signal
+import socket as sockets
+import ssl
 import subprocess
 import sys
 import termios
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,13 +28,21 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.headers import build_authorization_basic
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
+from websockets.utils import accept_key
 
-from commands import PATIENCE_S, clean_environment, command, run
+from commands import PATIENCE_S, Command, clean_environment, command, run
+from hubbub import Client, Frame, Hub
 from hubbub.cli import main
-from hubbub.cli_connect import as_line, file_reader
+from hubbub.cli_connect import MAX_WINDOW_LINES, Books
+from serving import WAYS, echo_hub, venue
+
+BRIEFLY = ("--linger", "0.2")
+"""For an answer that comes at once."""
 
 Handler = Callable[[ServerConnection], None]
 
@@ -165,6 +180,8 @@ def test_nobody_there_is_exit_code_1() -> None:
     ("arguments", "code", "expected"),
     [
         (["ftp://localhost"], 1, "is no WebSocket address"),
+        (["ws:/localhost"], 1, "is no WebSocket address"),
+        ([""], 1, "is no WebSocket address"),
         (["ws://localhost", "--header", "nonsense"], 2, "'nonsense' is not  Name: value"),
     ],
 )
@@ -255,29 +272,615 @@ def test_ctrl_c_before_it_was_connected() -> None:
         over.set()
 
 
-def test_how_messages_look() -> None:
-    assert as_line(b"\x00\xff", is_terminal=True) == "(2 bytes) 00 ff"
-    assert as_line(b"x" * 65, is_terminal=True).endswith(" …")
-    assert as_line("\x1b[2Jgrüße\n\t\x07", is_terminal=True) == "\\x1b[2Jgrüße\n\t\\x07"
-    assert as_line("\x1b[2J", is_terminal=False) == "\x1b[2J"
-
-
-def test_lines_are_read_whole_whatever_the_pieces() -> None:
-    read_end, write_end = os.pipe()
-    try:
-        read = file_reader(read_end)
-        os.write(write_end, b"one\ntw")
-        assert read() == "one"
-        os.write(write_end, b"o\r\n\xff")
-        assert read() == "two"
-        os.close(write_end)
-        assert [read(), read(), read()] == ["\ufffd", None, None]
-    finally:
-        os.close(read_end)
-
-
 def test_the_command_explains_its_exit_codes() -> None:
     assert "Exit codes: 0 closed normally" in CliRunner().invoke(main, ["connect", "--help"]).output
+
+
+# Every line is sent or reported.
+
+
+def lines_of(count: int) -> str:
+    return "".join(f"line {number}\n" for number in range(count))
+
+
+def unsent_in(err: str) -> int:
+    """Return how many lines the last line of stderr says were not sent."""
+    found = re.search(r"^Error: .*?(\d+) lines? (?:was|were) not sent", err, re.MULTILINE)
+    assert found, err
+    return int(found[1])
+
+
+def cut(socket: ServerConnection) -> None:
+    """Break the wire, as a power cut would."""
+    socket.socket.shutdown(sockets.SHUT_RDWR)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_thousand_lines_arrive_on_every_transport(way: str) -> None:
+    async with venue(echo_hub(), way) as room:
+        arguments = ("connect", room.served.ws(), "--linger", "0.2")
+        code, out, err = await asyncio.to_thread(run, *arguments, stdin=lines_of(1000))
+    assert (code, err) == (0, "")
+    assert out == lines_of(1000)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", WAYS)
+async def test_fault_10_what_a_hub_that_closes_did_not_read_is_told(way: str) -> None:
+    hub = Hub()
+    seen: list[str] = []
+
+    @hub.on_message
+    def take(client: Client, message: Frame) -> None:
+        seen.append(message.payload.decode())
+        if len(seen) == 300:
+            hub.disconnect(client, 1012, "restart")
+
+    async with venue(hub, way) as room:
+        arguments = ("connect", room.served.ws(), "--linger", "0")
+        code, out, err = await asyncio.to_thread(run, *arguments, stdin=lines_of(1000))
+    assert (code, out) == (1, "")
+    assert len(seen) == len(set(seen)), "nothing is sent twice"
+    assert seen[-1] == "line 999"
+    assert 1000 - len(seen) <= unsent_in(err) <= 2 * MAX_WINDOW_LINES
+
+
+def test_fault_10_lines_wait_for_a_lost_connection_however_many_they_are() -> None:
+    handlers = iter([closing(1012, "restart"), echo])
+
+    def handle(socket: ServerConnection) -> None:
+        next(handlers)(socket)
+
+    with server(handle) as url, command("connect", url) as running:
+        running.wait_for("connection lost", "err")
+        running.send(lines_of(1000))
+        running.wait_for("^line 999$")
+        running.end_input()
+        assert running.wait() == 0
+        assert running.out == lines_of(1000)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_fault_10_a_wire_cut_in_the_middle_is_told(as_json: bool) -> None:
+    seen: list[str] = []
+
+    def handle(socket: ServerConnection) -> None:
+        for message in socket:
+            seen.append(str(message))
+            if len(seen) == 300:
+                cut(socket)
+
+    options = ["--no-reconnect", *(["--json"] if as_json else [])]
+    with server(handle) as url:
+        code, out, err = run("connect", url, *options, stdin=lines_of(1000))
+    assert code == 1
+    assert seen[:300] == lines_of(300).splitlines()
+    unsent = unsent_in(err)
+    # What was on its way may have arrived: the number is never too small.
+    assert 1000 - len(seen) <= unsent <= 1000 - 300 + 2 * MAX_WINDOW_LINES
+    assert re.search(r"^Error: closed: 1006 .*; \d+ lines were not sent", err, re.MULTILINE)
+    events = [json.loads(line) for line in out.splitlines()] if as_json else []
+    assert [event["event"] for event in events] == (
+        ["open", "close", "not_sent"] if as_json else []
+    )
+    if as_json:
+        assert events[-1]["lines"] == unsent
+        assert 0 <= events[-1]["uncertain"] <= min(unsent, 2 * MAX_WINDOW_LINES)
+
+
+def test_fault_10_a_wire_cut_that_comes_back_loses_what_was_on_its_way_and_says_so() -> None:
+    seen: list[str] = []
+    has_cut = threading.Event()
+
+    def handle(socket: ServerConnection) -> None:
+        for message in socket:
+            seen.append(str(message))
+            if len(seen) == 300 and not has_cut.is_set():
+                has_cut.set()
+                cut(socket)
+
+    with server(handle) as url:
+        code, _, err = run("connect", url, stdin=lines_of(1000))
+    assert code == 1
+    assert len(seen) == len(set(seen)), "nothing is sent twice"
+    assert seen[-1] == "line 999"
+    unsent = unsent_in(err)
+    assert 1000 - len(seen) <= unsent <= 2 * MAX_WINDOW_LINES
+    assert unsent > 0
+    assert f"* {unsent} line" in err
+    assert "* connected again" in err
+
+
+@contextmanager
+def orphan(*options: str) -> Iterator[Command]:
+    """Run the command until its server has closed the connection and is gone for good."""
+    with contextlib.ExitStack() as stack:
+        with server(closing(1012, "restart")) as url:
+            running = stack.enter_context(command("connect", url, *options))
+            running.wait_for("connection lost", "err")
+        yield running
+
+
+def test_fault_10_the_input_is_not_read_faster_than_it_can_be_sent() -> None:
+    with orphan() as running:
+        assert running.process.stdin is not None
+        descriptor = running.process.stdin.fileno()
+        os.set_blocking(descriptor, False)
+        taken = 0
+        while taken < 2**22 and select.select([], [descriptor], [], 2)[1]:
+            taken += os.write(descriptor, b"a line of thirty-two characters\n" * 128)
+    assert taken < 2**20
+
+
+def test_fault_10_lines_for_a_server_that_stays_away_are_given_up_and_told() -> None:
+    with orphan("--retry-for", "0.2") as running:
+        running.send(lines_of(5))
+        running.wait_for(r"^Error: no connection for 0.2 s; 5 lines were not sent", "err")
+        assert running.wait() == 1
+
+
+def test_a_server_that_takes_its_time_gets_all_lines() -> None:
+    seen: list[str] = []
+
+    def slowly(socket: ServerConnection) -> None:
+        for message in socket:
+            time.sleep(0.03)
+            seen.append(str(message))
+
+    with server(slowly) as url:
+        code, _, err = run("connect", url, "--linger", "0", stdin=lines_of(60))
+    assert (code, err) == (0, "")
+    assert seen == lines_of(60).splitlines()
+
+
+def test_a_server_that_ends_it_well_after_the_last_line_has_had_them_all() -> None:
+    with server(echo_times(1)) as url:
+        assert run("connect", url, stdin="quit\n") == (0, "quit\n", "")
+
+
+def test_fault_10_a_server_that_ends_it_well_before_the_last_line_has_not() -> None:
+    with server(echo_times(3)) as url:
+        code, _, err = run("connect", url, stdin=lines_of(1000))
+    assert code == 1
+    # Its WebSocket may have read, and answered for, a few lines more than its handler took.
+    assert 500 <= unsent_in(err) <= 1000
+
+
+def test_fault_10_a_server_that_sends_the_client_away_has_not() -> None:
+    def handle(socket: ServerConnection) -> None:
+        socket.recv()
+        socket.close(3503, "not you")
+
+    with server(handle) as url:
+        code, _, err = run("connect", url, "--json", stdin=lines_of(1000))
+    assert code == 1
+    assert err.startswith("Error: closed: 3503 not you; ")
+    assert 500 <= unsent_in(err) <= 1000
+
+
+@contextmanager
+def deaf_server() -> Iterator[tuple[str, threading.Event]]:
+    """Run a server that shakes hands and then reads nothing; the event says that something came."""
+    has_come = threading.Event()
+    with sockets.create_server(("127.0.0.1", 0)) as listening:
+        accepted: list[sockets.socket] = []
+
+        def shake_hands() -> None:
+            connection, _ = listening.accept()
+            accepted.append(connection)
+            head = connection.recv(65_536).decode()
+            found = re.search(r"Sec-WebSocket-Key: (\S+)", head)
+            assert found is not None
+            answer = (
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Accept: {accept_key(found[1])}\r\n\r\n"
+            )
+            connection.sendall(answer.encode())
+            if connection.recv(1, sockets.MSG_PEEK):
+                has_come.set()
+
+        thread = threading.Thread(target=shake_hands)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{listening.getsockname()[1]}/ws", has_come
+        finally:
+            for connection in accepted:
+                connection.close()
+            thread.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_fault_10_a_line_without_a_sign_that_it_arrived_counts_as_not_sent(
+    signal_name: str,
+) -> None:
+    with deaf_server() as (url, has_come), command("connect", url, "--json") as running:
+        running.send("one\ntwo\n")
+        assert has_come.wait(PATIENCE_S)
+        running.process.send_signal(getattr(signal, signal_name))
+        assert running.wait() == 1
+    assert '"event": "not_sent"' in running.out
+    assert running.err.startswith(
+        "Error: 2 lines were not sent (1 of them was on its way, and may have arrived)"
+    )
+
+
+def test_a_second_ctrl_c_does_not_wait_and_tells_all_the_same() -> None:
+    with deaf_server() as (url, has_come), command("connect", url, "--linger", "inf") as running:
+        running.send("one\n")
+        assert has_come.wait(PATIENCE_S)
+        for _ in range(2):
+            running.interrupt()
+            time.sleep(0.2)
+        assert running.wait() == 1
+    assert running.err.startswith("Error: 1 line was not sent (it was on its way")
+
+
+def test_a_signal_after_the_lines_have_arrived_is_a_good_end() -> None:
+    with server(echo) as url, command("connect", url) as running:
+        running.send("one\n")
+        running.wait_for("^one$")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert running.err == ""
+
+
+def test_a_line_has_arrived_when_two_pings_behind_it_were_answered() -> None:
+    books = Books()
+    books.written = 1
+    assert (books.on_their_way, books.has_room) == (1, False)
+    books.note_pong(1, 0.1)
+    assert (books.on_their_way, books.arrived, books.has_room) == (1, 0, True)
+    books.written = 3
+    books.note_pong(2, 0.1)
+    assert (books.on_their_way, books.arrived) == (2, 1)
+    books.note_pong(3, 0.1)
+    assert (books.on_their_way, books.arrived) == (1, 2)
+    books.note_pong(3, 0.1)
+    assert (books.on_their_way, books.arrived) == (0, 3)
+
+
+def test_what_is_given_up_never_arrives() -> None:
+    books = Books()
+    books.written = 3
+    books.note_pong(1, 0.1)
+    books.note_pong(1, 0.1)
+    assert (books.give_up(), books.given_up, books.arrived) == (2, 2, 1)
+    assert (books.on_their_way, books.has_room, books.give_up()) == (0, True, 0)
+    books.written = 4
+    books.note_pong(4, 0.1)
+    books.note_pong(4, 0.1)
+    assert (books.on_their_way, books.given_up, books.arrived) == (0, 2, 2)
+    books.written = 6
+    books.trust()
+    assert (books.on_their_way, books.given_up, books.arrived) == (0, 2, 4)
+
+
+def test_the_window_follows_the_pongs() -> None:
+    books = Books()
+    books.note_pong(0, 0.1)
+    books.note_pong(0, 0.1)
+    assert books.window == 4
+    books.note_pong(0, 5.0)
+    assert books.window == 2
+    for _ in range(20):
+        books.note_pong(0, 0.1)
+    assert books.window == MAX_WINDOW_LINES
+    for _ in range(20):
+        books.note_pong(0, 5.0)
+    assert books.window == 1
+
+
+# Input and output of all kinds.
+
+
+def run_in_a_shell(line: str, **environment: str) -> tuple[int, bytes, bytes]:
+    """Run a line of shell, in which $HUBBUB is the command; return exit code, stdout, stderr."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", line],
+        capture_output=True,
+        env=clean_environment({"HUBBUB": f"{sys.executable} -W default -m hubbub", **environment}),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def greet(socket: ServerConnection) -> None:
+    socket.send("hello")
+    for message in socket:
+        socket.send(message)
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_fault_25_a_closed_input_is_like_dev_null(options: str) -> None:
+    line = f"exec $HUBBUB connect {options} --linger 0.3"
+    with server(greet) as url:
+        for stdin in ("<&-", "</dev/null"):
+            code, out, err = run_in_a_shell(f"{line} {url} {stdin}")
+            assert (code, err) == (0, b"")
+            assert b"hello" in out
+
+
+def test_a_closed_output_is_like_dev_null() -> None:
+    with server(echo) as url:
+        assert run_in_a_shell(f"echo x | $HUBBUB connect --linger 0.2 {url} >&-") == (0, b"", b"")
+        assert run_in_a_shell(f"echo x | $HUBBUB connect --linger 0.2 {url} 2>&-") == (
+            0,
+            b"x\n",
+            b"",
+        )
+
+
+def test_an_output_that_fails_is_an_error_with_a_reason(tmp_path: Path) -> None:
+    with server(greet) as url:
+        line = f"ulimit -f 0; $HUBBUB connect {url} </dev/null >{tmp_path}/out"
+        code, _, err = run_in_a_shell(line)
+    assert (code, err) == (1, b"Error: cannot write the output: File too large\n")
+
+
+def test_fault_25_a_reader_that_has_gone_ends_it_even_when_nothing_more_comes() -> None:
+    with server(greet) as url:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hubbub", "connect", url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        assert process.stdout
+        assert process.stderr
+        with process:
+            assert process.stdout.readline() == b"hello\n"
+            process.stdout.close()
+            assert process.wait(PATIENCE_S) == 1
+            assert process.stderr.read() == b""
+
+
+def test_fault_25_ctrl_c_ends_it_while_nobody_reads_the_output() -> None:
+    def flood(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(1000):
+                socket.send("x" * 10_000)
+
+    with server(flood) as url:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hubbub", "connect", url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        with process:
+            assert process.stdout
+            wait_until_full(process.stdout.fileno())
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 1
+
+
+def wait_until_full(pipe: int) -> None:
+    """Wait until there is something in the pipe that does not become more."""
+    end = time.monotonic() + PATIENCE_S
+    before = 0
+    while True:
+        assert time.monotonic() < end
+        time.sleep(0.3)
+        now = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
+        if now == before and now > 0:
+            return
+        before = now
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("cp1252", "gr\xfc\xdfe \\u65e5 \x80".encode("latin-1")),
+        ("ascii", b"gr\\xfc\\xdfe \\u65e5 \\u20ac"),
+    ],
+)
+def test_fault_25_an_output_that_lacks_a_character(encoding: str, expected: bytes) -> None:
+    line = "printf 'grüße 日 €\\n' | $HUBBUB connect --linger 0.2"
+    with server(echo) as url:
+        code, out, err = run_in_a_shell(f"{line} {url}", PYTHONIOENCODING=encoding)
+        assert (code, out, err) == (0, expected + b"\n", b"")
+        code, out, err = run_in_a_shell(f"{line} --json {url}", PYTHONIOENCODING=encoding)
+    assert (code, err) == (0, b"")
+    assert json.loads(out.decode(encoding).splitlines()[1])["data"] == "grüße 日 €"
+
+
+def test_input_that_is_not_utf_8_is_told() -> None:
+    with server(echo) as url:
+        code, out, err = run_in_a_shell(
+            f"printf 'a\\n\\377b\\nc\\377\\n' | $HUBBUB connect --linger 0.2 {url}"
+        )
+    assert (code, out.decode()) == (0, "a\n\ufffdb\nc\ufffd\n")
+    assert err == b"* line 2 is not UTF-8; it goes out with U+FFFD in it\n"
+
+
+# What a server can say.
+
+OBEYED = "".join(
+    char
+    for char in map(chr, range(0x10000))
+    if unicodedata.category(char) in ("Cc", "Zl", "Zp")
+    or unicodedata.bidirectional(char)
+    in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+)
+
+
+def liar(socket: ServerConnection) -> None:
+    socket.send(f"a{OBEYED}b")
+    socket.send("hello\n* connected again")
+    socket.close(1000, "bye\x9b31m\n* connected")
+
+
+def test_fault_25_nothing_that_a_terminal_obeys_is_printed() -> None:
+    with server(liar) as url, command("connect", url) as running:
+        assert running.wait() == 0
+    first, second = running.out.removesuffix("\n").split("\n")
+    assert not set(OBEYED) & set(first + second)
+    assert first == f"a{''.join(ascii(char)[1:-1] for char in OBEYED)}b"
+    assert second == "hello\\n* connected again"
+    assert running.err == ""
+
+
+def test_fault_25_nor_is_it_in_json() -> None:
+    with server(liar) as url, command("connect", url, "--json") as running:
+        assert running.wait() == 0
+    assert not set(OBEYED) & set(running.out.replace("\n", ""))
+    events = [json.loads(line) for line in running.out.removesuffix("\n").split("\n")]
+    assert [event.get("data", event.get("reason")) for event in events] == [
+        *(None, f"a{OBEYED}b", "hello\n* connected again", "bye\x9b31m\n* connected"),
+    ]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_fault_25_nor_is_the_reason_of_a_refusal(options: list[str]) -> None:
+    body = {"error": f"no{OBEYED}\nError: yes"}
+    with server(echo, process_request=refusing(403, body)) as url:
+        code, out, err = run("connect", url, *options)
+    assert (code, out) == (1, "")
+    assert not set(OBEYED) & set(err.removesuffix("\n"))
+
+
+# TLS and proxies.
+
+
+def secure(certificate: tuple[str, str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+def test_fault_25_a_certificate_of_ones_own(certificate: tuple[str, str]) -> None:
+    with server(echo, ssl=secure(certificate)) as url:
+        url = url.replace("ws://", "wss://")
+        assert run("connect", url, "--ca", certificate[0], *BRIEFLY, stdin="x\n") == (0, "x\n", "")
+        assert run("connect", url, "--insecure", *BRIEFLY, stdin="x\n") == (0, "x\n", "")
+        code, out, err = run("connect", url, stdin="x\n")
+    assert (code, out) == (1, "")
+    assert "CERTIFICATE_VERIFY_FAILED" in err
+    assert "--ca FILE says whom to trust" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["ws://localhost", "--insecure"], "only wss:// has a certificate"),
+        (["wss://localhost", "--ca", "/nowhere.pem"], "does not exist"),
+        (["wss://localhost", "--proxy", "ftp://x"], "scheme ftp isn't supported"),
+        (["wss://localhost", "--proxy", "http://x", "--no-proxy"], "exclude one another"),
+        (["ws://localhost", "--header", "A: b\nC: d"], "has characters that no header can have"),
+        (["ws://localhost", "--linger", "nan"], "is not a number of seconds"),
+    ],
+)
+def test_fault_25_options_that_cannot_be_meant(arguments: list[str], expected: str) -> None:
+    code, out, err = run("connect", *arguments)
+    assert (code, out) == (2, "")
+    assert expected in err
+
+
+class Proxy:
+    """An HTTP proxy that knows CONNECT, and takes every name for 127.0.0.1."""
+
+    def __init__(self, listening: sockets.socket, status: str) -> None:
+        self.heads: list[str] = []
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self._listening = listening
+        self._status = status
+
+    def serve(self) -> None:
+        """Take one client after the other, until the listening socket is shut."""
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                with client:
+                    self._tunnel(client)
+
+    def _tunnel(self, client: sockets.socket) -> None:
+        head = client.recv(65_536).decode()
+        self.heads.append(head)
+        client.sendall(f"HTTP/1.1 {self._status}\r\n\r\n".encode())
+        if not self._status.startswith("200"):
+            return
+        port = int(head.split()[1].rpartition(":")[2])
+        with sockets.create_connection(("127.0.0.1", port)) as server_side:
+            back = threading.Thread(target=_pass_on, args=(server_side, client))
+            back.start()
+            _pass_on(client, server_side)
+            back.join(PATIENCE_S)
+
+
+def _pass_on(source: sockets.socket, target: sockets.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(sockets.SHUT_WR)
+
+
+@contextmanager
+def http_proxy(status: str = "200 OK") -> Iterator[Proxy]:
+    with sockets.create_server(("127.0.0.1", 0)) as listening:
+        proxy = Proxy(listening, status)
+        thread = threading.Thread(target=proxy.serve)
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            listening.shutdown(sockets.SHUT_RDWR)
+            thread.join(PATIENCE_S)
+
+
+def test_fault_25_through_a_proxy() -> None:
+    with server(echo) as url, http_proxy() as proxy:
+        with_password = proxy.url.replace("://", "://me:secret@")
+        assert run("connect", url, "--proxy", with_password, *BRIEFLY, stdin="x\n") == (
+            0,
+            "x\n",
+            "",
+        )
+    (head,) = proxy.heads
+    assert head.startswith(f"CONNECT {url.split('/')[2]} HTTP/1.1\r\n")
+    assert f"Proxy-Authorization: {build_authorization_basic('me', 'secret')}\r\n" in head
+
+
+def test_fault_25_through_a_proxy_with_tls(certificate: tuple[str, str]) -> None:
+    with server(echo, ssl=secure(certificate)) as url, http_proxy() as proxy:
+        url = url.replace("ws://127.0.0.1", "wss://localhost")
+        arguments = ("connect", url, "--proxy", proxy.url, "--ca", certificate[0], *BRIEFLY)
+        assert run(*arguments, stdin="x\n") == (0, "x\n", "")
+    assert len(proxy.heads) == 1
+
+
+def test_a_proxy_that_the_environment_names() -> None:
+    with server(echo) as url, http_proxy() as proxy:
+        url = url.replace("127.0.0.1", "hub.test")
+        code, out, err = run("connect", url, stdin="x\n", env={"http_proxy": proxy.url})
+        assert (code, out, err) == (0, "x\n", "")
+    assert len(proxy.heads) == 1
+
+
+def test_fault_25_a_proxy_that_refuses() -> None:
+    with server(echo) as url, http_proxy("407 No") as proxy:
+        with_password = proxy.url.replace("://", "://me:secret@")
+        code, out, err = run("connect", url, "--proxy", with_password, *BRIEFLY, stdin="x\n")
+    assert (code, out) == (1, "")
+    assert "407" in err
+    assert "secret" not in err
+    assert err.count("\n") == 1
+
+
+def test_fault_25_a_header_may_come_twice() -> None:
+    seen: list[str] = []
+
+    def look(socket: ServerConnection) -> None:
+        assert socket.request is not None
+        seen.append(socket.request.headers["X-Room"])
+
+    with server(look) as url:
+        assert run("connect", url, "--header", "X-Room: a", "--header", "X-Room: b")[0] == 0
+    assert seen == ["a, b"]
 
 
 # On a terminal.
@@ -290,10 +893,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Makes the terminal on stdin the one whose Ctrl-C reaches the program that follows."""
 
 
+def bold(text: str) -> str:
+    """Return a line of the program's own as a terminal gets it."""
+    return f"\x1b[1m{text}\x1b[0m"
+
+
 class Terminal:
     """`hubbub connect` on a pseudo-terminal, as a person sees it."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **environment: str) -> None:
         command = ("-W", "default", "-m", "hubbub", "connect")
         self.screen = ""
         self.master, self._slave = pty.openpty()
@@ -303,7 +911,7 @@ class Terminal:
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
-            env=clean_environment({"TERM": "xterm"}),
+            env=clean_environment({"TERM": "xterm", **environment}),
             start_new_session=True,
         )
 
@@ -334,8 +942,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str) -> Iterator[Terminal]:
-    running = Terminal(*arguments)
+def terminal(*arguments: str, **environment: str) -> Iterator[Terminal]:
+    running = Terminal(*arguments, **environment)
     try:
         yield running
     finally:
@@ -348,11 +956,12 @@ def test_a_person_types_and_reads() -> None:
             socket.send(f"you said {message!s}\x1b[2J")
 
     with server(greet) as url, terminal(url) as person:
-        person.wait_for("* connected; Ctrl-D ends it\r\n> ")
+        person.wait_for(f"{bold('* connected; Ctrl-D ends it')}\r\n> ")
         person.type("hello\r")
         person.wait_for("< you said hello\\x1b[2J")
         person.type("again\r")
-        person.wait_for("< you said again")
+        # Not before the prompt is there again: a Ctrl-D between two prompts means nothing.
+        person.wait_for("< you said again\\x1b[2J\r\n> ")
         person.type("\x04")
         assert person.process.wait(PATIENCE_S) == 0
         assert person.after == person.before
@@ -368,7 +977,7 @@ def test_a_half_typed_line_survives_a_message() -> None:
         socket.recv()
 
     with server(interrupt) as url, terminal(url) as person:
-        person.wait_for("* connected; Ctrl-D ends it\r\n> ")
+        person.wait_for(f"{bold('* connected; Ctrl-D ends it')}\r\n> ")
         person.type("half")
         person.wait_for("half")
         go_on.set()
@@ -400,3 +1009,38 @@ def test_a_terminal_is_told_of_a_lost_connection_and_of_the_end() -> None:
         assert person.process.wait(PATIENCE_S) == 1
         assert person.after == person.before
         assert len(re.findall(r"\* connected", person.screen)) == 2
+
+
+def test_fault_25_no_message_looks_like_a_line_of_the_program() -> None:
+    def lie(socket: ServerConnection) -> None:
+        socket.send("hello\r\n* connection lost (1006); again in 0.5 s\x1b[2J")
+        socket.recv()
+
+    with server(lie) as url, terminal(url) as person:
+        person.wait_for("< hello\\r\\n* connection lost (1006); again in 0.5 s\\x1b[2J\r\n")
+    assert "\n* " not in person.screen
+
+
+def test_fault_25_messages_on_a_terminal_are_marked_though_the_input_is_a_pipe() -> None:
+    master, slave = pty.openpty()
+    with server(echo) as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "hubbub", "connect", url],
+            input=b"* connected again\n",
+            stdout=slave,
+            stderr=slave,
+            env=clean_environment(),
+            timeout=PATIENCE_S,
+            check=True,
+        )
+    os.close(slave)
+    assert done.returncode == 0
+    with open(master, "rb", buffering=0) as screen:
+        assert screen.read(65_536) == b"< * connected again\r\n"
+
+
+def test_lines_without_bold_for_those_who_want_no_colours() -> None:
+    with server(echo) as url, terminal(url, NO_COLOR="1") as person:
+        person.wait_for("* connected; Ctrl-D ends it\r\n> ")
+        person.type("\x04")
+        assert person.process.wait(PATIENCE_S) == 0

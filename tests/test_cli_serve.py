@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -337,20 +336,6 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         server.interrupt()
         assert server.wait() == 0
     assert not Path(path).exists()
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    """Make a certificate of localhost, signed by itself."""
-    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    request = (
-        f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext {names}"
-    )
-    subprocess.run(
-        [*request.split(), "-keyout", key, "-out", cert], check=True, capture_output=True
-    )
-    return cert, key
 
 
 def test_tls(certificate: tuple[str, str]) -> None:

@@ -1408,3 +1408,24 @@ async def test_closed_before_it_was_entered() -> None:
     await connection.close()
     assert [message async for message in connection] == []
     assert repr(connection) == "<Connection closed, 0 queued, 0 dropped>"
+
+
+@asynchronous
+async def test_a_ping_tells_whether_all_that_was_sent_has_arrived() -> None:
+    seen: list[str | bytes] = []
+
+    async def take_two(socket: ServerConnection) -> None:
+        seen.append(await socket.recv())
+        seen.append(await socket.recv())
+        socket.transport.pause_reading()
+        await asyncio.sleep(0.05)
+        socket.transport.abort()
+
+    async with server(take_two) as url, connect(url, reconnect=False, **QUICK) as connection:
+        await connection.send("one")
+        assert await connection.ping()
+        await connection.send("two")
+        await until(lambda: seen == ["one", "two"])
+        assert not await connection.ping(), "it ended first"
+        await until(lambda: connection.state == "closed")
+        assert not await connection.ping(), "there is none"

@@ -20,7 +20,7 @@ from .bench_books import MIN_SIZE_BYTES
 from .bench_result import Result
 from .bench_rows import live_rows, rows
 from .bench_wire import Plan
-from .cli_connect import read_headers
+from .cli_handshake import read_headers
 from .connect_rules import websocket_url, without_secrets
 from .errors import MissingExtra
 

@@ -1,322 +1,343 @@
 """`hubbub connect`: talk to a WebSocket server from a terminal or a pipe.
 
-What must not live here: reconnecting and the rules for it (`connect`). Three `Screen`s show what
-happens: a terminal with a prompt, plain lines, JSON lines. Input is read in a thread, because
-neither terminals nor files can be awaited.
+What must not live here: reconnecting and the rules for it (`connect`), what is shown
+(`cli_screen`), how input is read (`cli_input`). It keeps the books of what was sent: a line counts
+as sent when the server has answered pings behind it, and every other line is reported.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import ipaddress
-import json
+import errno
 import logging
-import os
+import math
+import re
+import signal
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
-from types import ModuleType
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import Any
 
 import click
 
+from .cli_handshake import Seconds, choose_proxy, read_headers, tls_context
+from .cli_input import Source, lines_of, standard_input, terminal_kept
+from .cli_screen import (
+    JsonScreen,
+    Output,
+    PlainScreen,
+    PromptScreen,
+    Screen,
+    accept_any_bytes,
+    as_reason,
+    not_sent_line,
+    standard_output,
+)
 from .connect import Connection, State
 from .connect import connect as make_connection
-from .errors import NORMAL, Disconnected
+from .connect_rules import websocket_url, without_secrets
+from .errors import ABNORMAL, NORMAL, Disconnected
 from .model import Close
 
-PROMPT = "> "
 MAX_MESSAGE_BYTES = 64 * 1024**2
-_READ_BYTES = 65_536
+RETRY_FOR_S = 60.0
+MAX_WINDOW_LINES = 1024
+_QUICK_PONG_S = 1.0
+_CLOSE_TIMEOUT_S = 2.0
+"""How long the server may take to answer a close; the pongs to all lines have come before it."""
+_SECOND_PING_S = 1.0
+"""How long the second ping behind a line waits for more lines, which it can be for too."""
+_FAREWELL_S = 1.0
+"""How long a conversation that is cut short waits for the pong to what is on its way."""
 _NORMAL_ENDS = (1000, 1001, 1005)
 """Codes with which a connection that does not come back has ended well."""
-
-Read = Callable[[], str | None]
-"""Return the next line, or None at the end of the input."""
-
-
-class Screen(Protocol):
-    """Shows what happens on the connection."""
-
-    def opened(self, subprotocol: str | None) -> None:
-        """The connection is open."""
-
-    def received(self, message: str | bytes) -> None:
-        """A message came."""
-
-    def closed(self, close: Close, retry_in_s: float | None) -> None:
-        """The connection ended; `retry_in_s` is None when it does not come back."""
-
-
-class PlainScreen:
-    """One line for each message on stdout; what else happens, on stderr."""
-
-    def __init__(self) -> None:
-        self._was_lost = False
-
-    def opened(self, subprotocol: str | None) -> None:
-        """Say so when the connection is back."""
-        if self._was_lost:
-            click.echo("connected again", err=True)
-
-    def received(self, message: str | bytes) -> None:
-        """Print a message."""
-        click.echo(as_line(message, is_terminal=sys.stdout.isatty()))
-
-    def closed(self, close: Close, retry_in_s: float | None) -> None:
-        """Say so when the connection is lost."""
-        self._was_lost = True
-        if retry_in_s is not None:
-            click.echo(lost_line(close, retry_in_s), err=True)
-
-
-class JsonScreen:
-    """One JSON object for each event on stdout, with its time."""
-
-    def opened(self, subprotocol: str | None) -> None:
-        """Print an open event."""
-        self._print("open", subprotocol=subprotocol)
-
-    def received(self, message: str | bytes) -> None:
-        """Print a message event; binary data is Base64."""
-        if isinstance(message, str):
-            self._print("message", kind="text", data=message)
-        else:
-            self._print("message", kind="binary", data=base64.b64encode(message).decode())
-
-    def closed(self, close: Close, retry_in_s: float | None) -> None:
-        """Print a close event."""
-        reason, by_server = close.reason, close.by_server
-        retry = None if retry_in_s is None else round(retry_in_s, 3)
-        self._print("close", code=close.code, reason=reason, by_server=by_server, retry_in_s=retry)
-
-    def _print(self, event: str, **fields: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        click.echo(json.dumps({"event": event, "time": now, **fields}, ensure_ascii=False))
-
-
-class PromptScreen:
-    """Lines above a prompt: the line being typed is drawn again after each of them."""
-
-    def __init__(self) -> None:
-        self._is_prompting = False
-        self._readline: ModuleType | None = None
-        with contextlib.suppress(ImportError):
-            import readline
-
-            self._readline = readline
-            readline.set_auto_history(True)
-
-    def opened(self, subprotocol: str | None) -> None:
-        """Say that one can type."""
-        chosen = f", subprotocol {subprotocol}" if subprotocol else ""
-        self._print(f"* connected{chosen}; Ctrl-D ends it")
-
-    def received(self, message: str | bytes) -> None:
-        """Print a message above the prompt."""
-        self._print(f"< {as_line(message, is_terminal=True)}")
-
-    def closed(self, close: Close, retry_in_s: float | None) -> None:
-        """Say why the connection ended."""
-        if retry_in_s is not None:
-            self._print(f"* {lost_line(close, retry_in_s)}")
-
-    def read(self) -> str | None:
-        """Return the next line that is typed; empty ones are skipped. Runs in its own thread."""
-        hook = getattr(self._readline, "set_pre_input_hook", None)
-        while True:
-            if hook is not None:
-                hook(self._begin)  # called when the prompt is on the screen
-            else:
-                self._begin()
-            try:
-                line = input(PROMPT)
-            except EOFError:
-                return None
-            finally:
-                self._is_prompting = False
-            if line:
-                return line
-
-    def _begin(self) -> None:
-        self._is_prompting = True
-
-    def _print(self, line: str) -> None:
-        if not self._is_prompting:
-            click.echo(line)
-            return
-        typed = self._readline.get_line_buffer() if self._readline else ""
-        click.echo(f"\r\x1b[K{line}\n{PROMPT}{typed}", nl=False)
-
-
-def as_line(message: str | bytes, *, is_terminal: bool) -> str:
-    """Return a message as text; a terminal gets no control characters from the other side."""
-    if isinstance(message, bytes):
-        return f"({len(message)} bytes) {message[:64].hex(' ')}{' …' if len(message) > 64 else ''}"
-    if not is_terminal:
-        return message
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in message
-    )
-
-
-def lost_line(close: Close, retry_in_s: float) -> str:
-    """Say in one line that the connection is lost and when it is tried again."""
-    reason = as_line(close.reason, is_terminal=True)
-    return f"connection lost ({f'{close.code} {reason}'.strip()}); again in {retry_in_s:.1f} s"
-
-
-# Input.
-
-
-async def lines_of(read: Read) -> AsyncIterator[str]:
-    """Yield the lines that `read` returns in a thread of its own, one ahead at most."""
-    loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str | None] = asyncio.Queue()
-    room = threading.Semaphore(1)
-
-    def run() -> None:
-        line: str | None = ""
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens
-            while line is not None:
-                room.acquire()
-                line = read()
-                loop.call_soon_threadsafe(lines.put_nowait, line)
-
-    # A daemon, since nothing can end a read of a terminal that nobody types at.
-    threading.Thread(target=run, name="hubbub.input", daemon=True).start()
-    while (line := await lines.get()) is not None:
-        room.release()
-        yield line
-
-
-def file_reader(descriptor: int) -> Read:
-    """Read lines straight from a file descriptor.
-
-    Not through `sys.stdin`: a thread that waits inside its buffer holds a lock that the
-    interpreter wants at its end.
-    """
-    lines = _split(descriptor)
-    return lambda: next(lines, None)
-
-
-def _split(descriptor: int) -> Iterator[str]:
-    rest = b""
-    while data := os.read(descriptor, _READ_BYTES):
-        *whole, rest = (rest + data).split(b"\n")
-        yield from (_text(line) for line in whole)
-    if rest:
-        yield _text(rest)
-
-
-def _text(line: bytes) -> str:
-    return line.removesuffix(b"\r").decode("utf-8", "replace")
-
-
-@contextlib.contextmanager
-def terminal_kept() -> Iterator[None]:
-    """Give the terminal back as it was: a thread may be left in the middle of reading it."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        click.echo()
+_HTTP_STATUSES = range(100, 600)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_FULFILLED = (1000, 1005)
+"""Codes by which a server says that it has all that it wanted (RFC 6455 section 7.4.1)."""
 
 
 # The conversation.
 
 
-class Conversation:
-    """One run of the command: a connection, a screen, and lines to send."""
+class Books:
+    """What became of the lines: how many were written into a socket, and how many arrived.
 
-    def __init__(self, screen: Screen, read: Read, linger_s: float) -> None:
+    A line has arrived when two pings behind it were answered, the second of which went out after
+    the first answer. One is not enough: a server may answer a ping in the moment in which it reads
+    the lines, before anybody has taken them from it. That it reads on shows that somebody has.
+
+    `window` is how many lines may be without an answer: it begins at one, doubles while answers are
+    quick and halves when they are not, so that a server that takes a second for a line is not
+    overrun, and a wire that breaks takes few lines with it.
+    """
+
+    def __init__(self) -> None:
+        self.written: int = 0
+        self.answered: int = 0
+        self.given_up: int = 0
+        self.window: int = 1
+        self._certain = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more line may be written."""
+        return self.written - self.answered < self.window
+
+    @property
+    def on_their_way(self) -> int:
+        """How many lines were written and have not arrived, as far as is known."""
+        return self.written - self._certain
+
+    @property
+    def arrived(self) -> int:
+        """How many lines have arrived."""
+        return self._certain - self.given_up
+
+    def note_pong(self, written: int, took_s: float) -> None:
+        """A pong came after `took_s`, to a ping behind the first `written` lines."""
+        self._certain, self.answered = self.answered, written
+        if took_s < _QUICK_PONG_S:
+            self.window = min(self.window * 2, MAX_WINDOW_LINES)
+        else:
+            self.window = max(self.window // 2, 1)
+
+    def trust(self) -> None:
+        """All that was written has arrived."""
+        self._certain = self.answered = self.written
+
+    def give_up(self) -> int:
+        """The connection ended; return how many lines were on their way."""
+        lines = self.on_their_way
+        self.given_up += lines
+        self.window = 1
+        self.trust()
+        return lines
+
+
+class Conversation:
+    """One run of the command: a connection, a screen, and lines to send.
+
+    `linger_s`: how long to wait for answers after the last line. `retry_for_s`: how long a line
+    waits for a connection that is lost. What went wrong is in `failures`, one clause each.
+    """
+
+    def __init__(
+        self, screen: Screen, source: Source, output: Output, linger_s: float, retry_for_s: float
+    ) -> None:
         self.was_open: bool = False
+        self.failures: list[str] = []
+        self.output: Output = output
         self._screen = screen
-        self._read = read
+        self._source = source
         self._linger_s = linger_s
+        self._retry_for_s = retry_for_s
         self._is_open = False
+        self._is_finishing = False
+        self._openings = 0
+        self._is_repair_noted = False
+        self._books = Books()
+        self._change = asyncio.Event()
         self._connection: Connection
 
     async def run(self, url: str, **options: Any) -> None:
         """Talk until either side ends it. Raises `ClickException` when it never began."""
-        self._connection = make_connection(url, on_state=self._show, **options)
+        task = asyncio.current_task()
+        assert task is not None
+        self.output.is_stopping = lambda: task.cancelling() > 0
+        if sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        # No queue: a line that finds no open socket stays here, where it is counted.
+        self._connection = make_connection(url, on_state=self._show, max_queue=0, **options)
         async with self._connection as connection:
             if not self.was_open:
-                close = connection.last_close or Close(NORMAL)
-                raise click.ClickException(_why_not(url, close))
-            receiving = asyncio.create_task(self._receive())
-            sending = asyncio.create_task(self._send())
-            try:
-                await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    await connection.flush(self._linger_s)
-                    await asyncio.wait({receiving}, timeout=self._linger_s)
-                    await connection.close()
-                await receiving
-            finally:
-                for task in (receiving, sending):
-                    task.cancel()
-                await asyncio.gather(receiving, sending, return_exceptions=True)
+                raise click.ClickException(_why_not(url, await _failure(connection)))
+            await self._talk(connection)
+
+    async def _talk(self, connection: Connection) -> None:
+        receiving = asyncio.create_task(self._receive())
+        sending = asyncio.create_task(self._send())
+        others = [self._confirm(), self.output.until_it_fails()]
+        tasks = [receiving, sending, *map(asyncio.create_task, others)]
+        with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C, SIGTERM
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        sending.cancel()
+        self._finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._until(lambda: not self._books.on_their_way or not self._is_open)
+        await connection.close()
+        await asyncio.wait([receiving])
+        await self._collect(tasks)
+
+    async def _collect(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, _Failure):
+                self.failures.append(str(result))
+            elif isinstance(result, Exception) and not isinstance(result, Disconnected):
+                raise result
+
+    # What comes in, and what happens.
 
     async def _receive(self) -> None:
-        async for message in self._connection:
-            self._screen.received(message)
-
-    async def _send(self) -> None:
-        async for line in lines_of(self._read):
-            await self._connection.send(line)
+        try:
+            async for message in self._connection:
+                self._screen.received(message)
+        except Disconnected as error:
+            if error.code not in _NORMAL_ENDS:
+                how = "refused" if error.code in _HTTP_STATUSES else "closed"
+                what = f"{how}: {error.code} {as_reason(error.reason)}".rstrip()
+                raise _Failure(what) from error
 
     def _show(self, state: State) -> None:
         close = self._connection.last_close or Close(NORMAL)
         if state == "open":
             self.was_open = self._is_open = True
+            self._openings += 1
             self._screen.opened(self._connection.subprotocol)
         elif state in ("waiting", "closed") and self._is_open:
             self._is_open = False
             self._screen.closed(close, self._connection.retry_in_s)
+            self._settle(close)
+        self._wake()
+
+    def _settle(self, close: Close) -> None:
+        """Decide on the lines that were on their way when the connection ended.
+
+        A server that ends it well, and knows all that there was to say, has had what it wanted.
+        """
+        books = self._books
+        if close.by_server and close.code in _FULFILLED and books.written == self._source.accepted:
+            books.trust()
+        elif self._connection.state != "closed" and (lines := books.give_up()):
+            self._screen.not_sent(lines, lines, is_over=False)
+
+    # What goes out.
+
+    async def _send(self) -> None:
+        try:
+            async for line in lines_of(self._source):
+                await self._put(line)
+        except (OSError, ValueError) as error:
+            raise _Failure(f"cannot read the input: {_words(error)}") from error
+        self._finish()
+        await self._until(lambda: not self._books.on_their_way)
+        await asyncio.sleep(self._linger_s)
+
+    def _finish(self) -> None:
+        """No more lines come: ping at once behind those that are on their way."""
+        self._is_finishing = True
+        self._wake()
+
+    async def _put(self, line: str) -> None:
+        self._note_repair()
+        books = self._books
+        while True:
+            await self._until(lambda: books.has_room)
+            if not self._is_open:
+                await self._wait_open()
+            opening = self._openings
+            if await self._connection.send(line):
+                break
+            await self._until_over(opening)
+        books.written += 1
+        if not self._is_open_since(opening):  # it ended while the line was on its way
+            self._settle(self._connection.last_close or Close(NORMAL))
+        self._wake()
+
+    def _is_open_since(self, opening: int) -> bool:
+        return self._is_open and self._openings == opening
+
+    async def _wait_open(self) -> None:
+        try:
+            async with asyncio.timeout(self._retry_for_s):
+                await self._connection.wait_open()
+        except TimeoutError:
+            raise _Failure(f"no connection for {self._retry_for_s:g} s") from None
+
+    def _note_repair(self) -> None:
+        number = self._source.first_repaired
+        if number is not None and not self._is_repair_noted:
+            self._is_repair_noted = True
+            self._screen.noted(f"line {number} is not UTF-8; it goes out with U+FFFD in it")
+
+    async def _confirm(self) -> None:
+        """Ping behind the lines, one ping at a time, and note what the pongs prove."""
+        books, clock = self._books, asyncio.get_running_loop().time
+        while True:
+            await self._until(lambda: self._is_open and books.on_their_way > 0)
+            opening, written, began = self._openings, books.written, clock()
+            if not await self._connection.ping():
+                await self._until_over(opening)
+                continue
+            books.note_pong(written, clock() - began)
+            self._wake()
+            # The next line's ping does for this one too: there are hardly more pings than lines.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SECOND_PING_S):
+                    await self._until(lambda: books.written > books.answered or self._is_finishing)
+
+    def close_the_books(self) -> None:
+        """Add to `failures` what could not be written, and how many lines were not sent, if any."""
+        books, source = self._books, self._source
+        error = self.output.error
+        if error is not None and error.errno != errno.EPIPE:
+            self.failures.append(f"cannot write the output: {_words(error)}")
+        rest = source.accepted - books.arrived - books.given_up
+        if rest > 0:
+            self._screen.not_sent(rest, books.on_their_way, is_over=True)
+        if rest or books.given_up:
+            text = not_sent_line(books.given_up + rest, books.given_up + books.on_their_way)
+            more = "" if source.is_ended else ", and the input was not read further"
+            self.failures.append(text + more)
+
+    # Waiting for one another.
+
+    async def _until_over(self, opening: int) -> None:
+        await self._until(lambda: not self._is_open_since(opening))
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            await self._change.wait()
+
+    def _wake(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+
+class _Failure(Exception):
+    """The conversation ended for a reason, which is the text."""
+
+
+def _words(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+async def _failure(connection: Connection) -> Close:
+    """Return why the first attempt failed."""
+    if connection.state == "closed":
+        try:
+            await connection.wait_open()
+        except Disconnected:
+            pass
+        except Exception as error:
+            return Close(ABNORMAL, f"cannot connect: {error}")
+    return connection.last_close or Close(NORMAL)
 
 
 def _why_not(url: str, close: Close) -> str:
-    reason = as_line(close.reason, is_terminal=True)
-    if 400 <= close.code <= 599:
-        return f"{_bare(url)} refused the connection: {close.code} {reason}"
-    return f"{_bare(url)}: {reason}"
+    reason = as_reason(close.reason)
+    if close.code in _HTTP_STATUSES:
+        return f"{without_secrets(url)} refused the connection: {close.code} {reason}"
+    hint = ""
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        hint = " (--ca FILE says whom to trust, --insecure trusts anybody)"
+    return f"{without_secrets(url)}: {reason}{hint}"
 
 
-def _bare(url: str) -> str:
-    return url.partition("?")[0]
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def read_headers(lines: tuple[str, ...], token: str | None) -> dict[str, str]:
-    """Read headers as a person writes them, `Name: value`; `token` becomes Authorization."""
-    headers = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise click.BadParameter(f"{line!r} is not  Name: value", param_hint="--header")
-        headers[name.strip()] = value.strip()
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    return headers
+# The command.
 
 
 @click.command(short_help="Talk to a WebSocket server.")
@@ -325,15 +346,30 @@ def read_headers(lines: tuple[str, ...], token: str | None) -> dict[str, str]:
 @click.option("--token", help="Send it as  Authorization: Bearer TOKEN.")
 @click.option("--origin", help="The Origin header, as a browser would send it.")
 @click.option("--subprotocol", multiple=True, help="Offer it; may be repeated.")
+@click.option(
+    "--ca",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Trust the certificates in this file (PEM), and no others.",
+)
+@click.option("--insecure", is_flag=True, help="Accept any certificate: for tests only.")
+@click.option("--proxy", metavar="URL", help="Go through this HTTP or SOCKS proxy.")
+@click.option("--no-proxy", is_flag=True, help="Ignore the proxies that the environment names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event.")
 @click.option("--no-reconnect", is_flag=True, help="End when the connection ends.")
+@click.option(
+    "--retry-for",
+    type=Seconds(0),
+    metavar="SECONDS",
+    help="How long a line waits for a lost connection; default 60, at a prompt for ever.",
+)
 @click.option(
     "--linger",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=Seconds(0),
     metavar="SECONDS",
-    help="How long to wait for answers after the end of the input.",
+    help="How long to wait for answers after the end of the input; inf: for ever.",
 )
 def connect(
     url: str,
@@ -341,8 +377,13 @@ def connect(
     token: str | None,
     origin: str | None,
     subprotocol: tuple[str, ...],
+    ca: str | None,
+    insecure: bool,
+    proxy: str | None,
+    no_proxy: bool,
     as_json: bool,
     no_reconnect: bool,
+    retry_for: float | None,
     linger: float,
 ) -> None:
     """Connect to a WebSocket server: each line of input is sent, each message printed.
@@ -350,38 +391,48 @@ def connect(
     On a terminal there is a prompt; in a pipe, lines go in and lines come out. The first attempt
     decides; after that a connection that is lost comes back by itself.
 
-    Exit codes: 0 closed normally, 1 refused, never connected, or closed for a reason.
+    Exit codes: 0 closed normally and all lines sent, 1 refused, never connected, closed for a
+    reason, a line not sent, or nobody who reads the output, 2 a wrong option.
     """
-    url = url if "://" in url else f"ws://{url}"
+    try:
+        url = websocket_url(url if _SCHEME.match(url) else f"ws://{url}")
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     options: dict[str, Any] = {
-        "headers": read_headers(header, token),
+        "headers": read_headers(header, token, origin, url),
         "origin": origin,
         "subprotocols": list(subprotocol) or None,
         "reconnect": not no_reconnect,
         "max_message_bytes": MAX_MESSAGE_BYTES,
-        "proxy": None if _is_loopback(url) else True,
+        "close_timeout_s": _CLOSE_TIMEOUT_S,
+        "ssl": tls_context(url, insecure, ca),
+        "proxy": choose_proxy(url, proxy, no_proxy),
     }
     logging.getLogger("hubbub.connect").setLevel(logging.CRITICAL)  # the screen says it all
-    with_prompt = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
-    if with_prompt:
-        prompt = PromptScreen()
+    out, err = standard_output()
+    if not as_json and sys.stdin is not None and sys.stdin.isatty() and out.is_terminal:
+        accept_any_bytes(sys.stdin)
+        prompt = PromptScreen(out)
+        patience_s = math.inf if retry_for is None else retry_for
         with terminal_kept():
-            _talk(Conversation(prompt, prompt.read, 0.0), url, options)
+            hold(Conversation(prompt, prompt, out, 0.0, patience_s), url, options)
     else:
-        screen: Screen = JsonScreen() if as_json else PlainScreen()
-        read = file_reader(sys.stdin.fileno())
-        _talk(Conversation(screen, read, linger), url, options)
+        screen: Screen = JsonScreen(out, err) if as_json else PlainScreen(out, err)
+        patience_s = RETRY_FOR_S if retry_for is None else retry_for
+        hold(Conversation(screen, standard_input(), out, linger, patience_s), url, options)
 
 
-def _talk(conversation: Conversation, url: str, options: dict[str, Any]) -> None:
+def hold(conversation: Conversation, url: str, options: dict[str, Any]) -> None:
+    """Hold the conversation, and raise `ClickException` for an end that is not good."""
     try:
         asyncio.run(conversation.run(url, **options))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    except Disconnected as error:
-        if error.code not in _NORMAL_ENDS:
-            reason = as_line(error.reason, is_terminal=True)
-            raise click.ClickException(f"closed: {error.code} {reason}".rstrip()) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         if not conversation.was_open:
             raise click.ClickException("interrupted before it was connected") from None
+    conversation.close_the_books()
+    if conversation.failures:
+        raise click.ClickException("; ".join(conversation.failures))
+    if conversation.output.error is not None:
+        sys.exit(1)  # as quietly as others end whose reader has gone: it has had what it wanted
