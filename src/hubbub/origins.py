@@ -23,6 +23,9 @@ WEB_SCHEMES = frozenset(_DEFAULT_PORTS)
 _ANY_SUBDOMAIN = "*."
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_SEVERAL = re.compile(r",|[;\s]+\S+://")
+_FOREIGN_HOST = re.compile(r"[a-z0-9._~-]+")
+"""A host of a scheme that is not the web's, which need not be a name: Electron has `app://.`."""
 _PORT = re.compile(r"[0-9]{1,5}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
@@ -117,8 +120,8 @@ def _guess(text: str) -> str:
 
 
 def _read_place(scheme: str, rest: str) -> Origin:
-    if "," in rest:
-        raise ValueError("is several origins: write a list of them")
+    if _SEVERAL.search(rest):
+        raise ValueError("is several origins: write a list of them, as text with commas between")
     if "@" in rest:
         raise ValueError("must not hold a user's name")
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -126,7 +129,8 @@ def _read_place(scheme: str, rest: str) -> Origin:
         raise ValueError(f"must not have a path or a query: write {scheme}://{place}")
     name, port_text = _split_port(place)
     port = _read_port(port_text)
-    host = _read_host(name)
+    is_foreign = scheme not in WEB_SCHEMES and _FOREIGN_HOST.fullmatch(name.lower())
+    host = name.lower() if is_foreign else _read_host(name)
     return Origin(scheme, host, None if port == _DEFAULT_PORTS.get(scheme) else port)
 
 
