@@ -41,6 +41,35 @@ class Order(pydantic.BaseModel):
     amount: int
 
 
+@pydantic.dataclasses.dataclass
+class Bought:
+    amount: Annotated[int, pydantic.Field(gt=0)]
+    type: Literal["buy"] = "buy"
+
+
+class Upper(pydantic.BaseModel):
+    type: Annotated[Literal["SAY"], pydantic.BeforeValidator(str.upper)]
+
+
+class Stripped(pydantic.BaseModel, extra="forbid"):
+    text: str
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def strip(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in found.items() if name != "type"}
+
+
+class Checked(pydantic.BaseModel):
+    kind: Literal["talk"] = pydantic.Field(alias="type")
+    text: Annotated[str, pydantic.BeforeValidator(str.strip)]
+
+    @pydantic.field_validator("kind")
+    @classmethod
+    def check(cls, kind: str) -> str:
+        return kind
+
+
 def made() -> Handlers:
     return Handlers(PlainDialect())
 
@@ -400,6 +429,8 @@ def taking(annotation: Any) -> Callable[..., None]:
         (list[int], r"no JSON object with the type 'say' fits list\[int\]"),
         (int | None, r"no JSON object with the type 'say' fits int \| None"),
         (dict[str, int], r"no JSON object with the type 'say' fits dict\[str, int\]"),
+        (Bought, "Bought is for messages of the type 'buy', not 'say'"),
+        (Checked, "Checked is for messages of the type 'talk', not 'say'"),
     ],
 )
 def test_fault_14_a_type_that_no_such_message_fits_is_refused(annotation: Any, words: str) -> None:
@@ -426,6 +457,31 @@ def test_a_type_that_such_a_message_fits_gets_it(annotation: Any, message: Any) 
     assert handlers.route(text('{"type": "say", "text": "hi"}'))[1] == message
 
 
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        (Upper, Upper(type="SAY")),
+        (Stripped, Stripped(text="hi")),
+        (pydantic.RootModel[Upper | Checked], pydantic.RootModel(Upper(type="SAY"))),
+    ],
+)
+def test_fault_14_what_a_validator_makes_fit_is_no_mistake(annotation: Any, message: Any) -> None:
+    handlers = made()
+    handlers.add_typed("say", taking(annotation))
+    assert handlers.route(text('{"type": "say", "text": "hi"}'))[1].model_dump() == (
+        message.model_dump()
+    )
+
+
+@pytest.mark.parametrize("annotation", [Bought, Annotated[Bought, "what"]])
+def test_fault_14_a_dataclass_of_pydantic_keeps_its_rules(annotation: Any) -> None:
+    handlers = made()
+    handlers.add_typed("buy", taking(annotation))
+    assert handlers.route(text('{"type": "buy", "amount": 2}'))[1] == Bought(2)
+    with pytest.raises(CommandError, match=r"invalid_message: amount: .* greater than 0"):
+        handlers.route(text('{"type": "buy", "amount": -2}'))
+
+
 def test_a_struct_may_be_one_shape_of_a_message_with_another_type() -> None:
     handlers = made()
     handlers.add_typed("draw", taking(Drawn | Square))
@@ -448,6 +504,12 @@ def test_a_struct_may_be_one_shape_of_a_message_with_another_type() -> None:
         (list[Order], "the pydantic model Order stands inside another type; .* RootModel"),
         (Order | Say, "the pydantic model Order stands inside another type"),
         (Order | None, "the pydantic model Order stands inside another type"),
+        (
+            Annotated[Upper | Checked, pydantic.Field(discriminator="type")],
+            "the pydantic model Upper stands inside another type",
+        ),
+        (list[Bought], "the pydantic model Bought stands inside another type"),
+        (dict[str, Annotated[Bought, "what"]] | None, "the pydantic model Bought stands inside"),
         (Annotated[str, msgspec.Meta(max_length=5)], r"Meta\(max_length=5\) is a constraint of JS"),
         ("Nowhere", r"the annotation 'Nowhere' cannot be resolved .* define the type at the mod"),
     ],

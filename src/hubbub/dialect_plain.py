@@ -13,7 +13,7 @@ from .dialect import Decoder
 from .errors import CommandError
 from .frame import Frame, encode
 from .limits import explain
-from .message_types import check_readable, check_type
+from .message_types import check_readable, check_type, is_pydantic, unmarked
 
 
 class _Typed(msgspec.Struct):
@@ -30,7 +30,7 @@ class PlainDialect:
         """Return a decoder by annotation.
 
         `str`: text messages. `bytes`: binary messages. `str | bytes`: either. `Frame`: the frame
-        itself. A pydantic model: JSON, validated by pydantic. Anything else that msgspec reads
+        itself. A pydantic model or dataclass: JSON, validated by pydantic. Anything else that msgspec reads
         (dict, list, dataclass, Struct, unions of tagged Structs): JSON, validated by msgspec.
         """
         taken = _as_it_comes(annotation)
@@ -39,8 +39,8 @@ class PlainDialect:
         check_readable(annotation)
         if kind is not None:
             check_type(annotation, kind)
-        is_model = hasattr(annotation, "model_validate_json")
-        return _pydantic(annotation) if is_model else _json(annotation)
+        model = unmarked(annotation)
+        return _pydantic(model) if is_pydantic(model) else _json(annotation)
 
     def type_of(self, frame: Frame) -> str | None:
         """Return the `type` of a JSON object; None for every other message."""
@@ -105,10 +105,18 @@ def _json(annotation: Any) -> Decoder:
     return decode_json
 
 
-def _pydantic(annotation: Any) -> Decoder:
+def _pydantic(model: Any) -> Decoder:
+    is_dataclass = not hasattr(model, "model_validate_json")
+
     def decode_model(frame: Frame) -> Any:
+        # Its validator may be made later, once all types that it names are defined.
+        reader = (
+            model.__pydantic_validator__.validate_json
+            if is_dataclass
+            else model.model_validate_json
+        )
         try:
-            return annotation.model_validate_json(frame.payload)
+            return reader(frame.payload)
         except ValueError as error:
             raise CommandError("invalid_message", explain(error)) from None
 

@@ -19,6 +19,8 @@ Schema = Mapping[str, Any]
 _FOREIGN = "x-foreign"
 _CONSTRAINING = {"msgspec", "pydantic", "annotated_types"}
 """Packages whose `Annotated` marks are checked in JSON, and nowhere else."""
+_REWRITING = {"function-before", "function-plain", "function-wrap"}
+"""How pydantic calls what may change a value before anything else looks at it."""
 
 
 class NotAMessage(TypeError):
@@ -75,6 +77,23 @@ def behind(annotation: Any) -> Any:
             return annotation
 
 
+def unmarked(annotation: Any) -> Any:
+    """Return the type behind aliases and the marks of `Annotated`."""
+    annotation = behind(annotation)
+    is_marked = get_origin(annotation) is Annotated
+    return unmarked(get_args(annotation)[0]) if is_marked else annotation
+
+
+def is_pydantic(kind: Any) -> bool:
+    """Tell whether a class is a model or a dataclass of pydantic, which has rules of its own.
+
+    An ordinary dataclass that inherits from one of pydantic's is none.
+    """
+    if hasattr(kind, "model_validate_json"):
+        return True
+    return isinstance(kind, type) and "__pydantic_validator__" in vars(kind)
+
+
 def _check_unconstrained(inner: Any, marks: list[Any]) -> None:
     for mark in marks:
         if type(mark).__module__.partition(".")[0] in _CONSTRAINING:
@@ -86,13 +105,38 @@ def _check_unconstrained(inner: Any, marks: list[Any]) -> None:
 
 def schema_of(annotation: Any) -> Schema:
     """Return the JSON schema of an annotation; `{}`, which all fits, where nobody can tell it."""
+    kind = unmarked(annotation)
     try:
-        if hasattr(annotation, "model_json_schema"):
-            model: Schema = annotation.model_json_schema()
+        if is_pydantic(kind) and _may_rewrite(kind.__pydantic_core_schema__):
+            return {}
+        if hasattr(kind, "model_json_schema"):
+            model: Schema = kind.model_json_schema()
             return model
         return msgspec.json.schema(annotation, schema_hook=lambda kind: {_FOREIGN: kind})
     except Exception:  # a default that is not JSON, a model whose parts are defined further down
         return {}
+
+
+def _may_rewrite(core: Any) -> bool:
+    """Tell whether a validator sees a message, or its type, before pydantic's schema applies."""
+    if isinstance(core, (list, tuple)):
+        return any(map(_may_rewrite, core))
+    if not isinstance(core, Mapping):
+        return False
+    if core.get("type") in _REWRITING:
+        return True
+    choices = core.get("choices", ())  # of a union; with a discriminator by its values
+    choices = list(choices.values()) if isinstance(choices, Mapping) else choices
+    return _may_rewrite([core.get("schema"), choices, core.get("definitions"), _type_field(core)])
+
+
+def _type_field(core: Mapping[str, Any]) -> Any:
+    """Return the schema of the field that a message's type goes into; None where there is none."""
+    fields = core.get("fields", ())
+    if not isinstance(fields, Mapping):  # a dataclass has a list of them, and one of their names
+        fields = {field["name"]: field for field in fields if isinstance(field, Mapping)}
+    found = (f for name, f in fields.items() if f.get("validation_alias", name) == "type")
+    return next(found, None)
 
 
 def foreign_in(schema: Schema) -> Any:
@@ -197,19 +241,28 @@ def check_type(annotation: Any, kind: str) -> None:
 
 
 def check_readable(annotation: Any) -> None:
-    """Raise `TypeError` for an annotation that no message can ever fit."""
-    parts = get_args(annotation) if is_union(annotation) else ()
-    models = [part for part in parts if hasattr(part, "model_validate_json")]
-    foreign = models[0] if models else foreign_in(schema_of(annotation))
+    """Raise `TypeError` for an annotation that no message can ever fit, or not by its own rules."""
+    kind = unmarked(annotation)
+    if is_pydantic(kind):
+        return
+    foreign = next(filter(is_pydantic, _parts(kind)), None) or foreign_in(schema_of(annotation))
     if foreign is None:
         return
-    if hasattr(foreign, "model_validate_json"):
+    if is_pydantic(foreign):
         raise TypeError(
             f"the pydantic model {shown(foreign)} stands inside another type; for a union or a list "
             "of models take a pydantic RootModel of it"
         )
     within = "" if foreign is annotation else f" (within {shown(annotation)})"
     raise NotAMessage(shown(foreign) + within)
+
+
+def _parts(annotation: Any) -> typing.Iterator[Any]:
+    """Yield the types that an annotation is written with, those of its fields left out."""
+    annotation = unmarked(annotation)
+    yield get_origin(annotation) or annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
 
 
 def shown(annotation: Any) -> str:

@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from .client import Client
-from .message_types import behind, is_union, shown
+from .message_types import is_union, shown, unmarked
 
 Function = Callable[..., Any]
 
@@ -300,7 +300,7 @@ def _check_types(function: Function, parameters: list[Parameter], shape: Shape) 
 
 def _can_be(annotation: Any, kind: type) -> bool:
     """Tell whether a value of the type `kind` fits an annotation; True where nobody can know."""
-    annotation = _plain(annotation)
+    annotation = unmarked(annotation)
     if is_union(annotation):
         return any(_can_be(part, kind) for part in get_args(annotation))
     if annotation in (_UNKNOWN, Any):
@@ -332,7 +332,7 @@ def _check_return(function: Function, shape: Shape) -> None:
 
 def _may_return(annotation: Any, shape: Shape, *, is_async: bool) -> bool:
     """Tell whether what a function returns is read, or is nothing; True where nobody can know."""
-    annotation = _plain(annotation)
+    annotation = unmarked(annotation)
     if annotation in (None, Any, object, _UNKNOWN, types.NoneType):
         return True
     if is_union(annotation):
@@ -351,13 +351,6 @@ def _may_return(annotation: Any, shape: Shape, *, is_async: bool) -> bool:
 
 
 # Annotations
-
-
-def _plain(annotation: Any) -> Any:
-    """Return the type behind aliases, `NewType` and `Annotated`."""
-    annotation = behind(annotation)
-    is_annotated = get_origin(annotation) is Annotated
-    return _plain(get_args(annotation)[0]) if is_annotated else annotation
 
 
 def _known(function: Function, annotation: Any) -> Any:
