@@ -634,6 +634,9 @@ WRONG = {
     ),
     "mount(path)": Wrong(lambda h, c: h.mount(ID), TypeError, "an ASGI application and a path"),
     "mount(path=5)": Wrong(lambda h, c: h.mount(h, FIVE), ValueError, "begins with a slash"),
+    "router(5)": Wrong(lambda h, c: h.router(FIVE), ValueError, "begins with a slash"),
+    "router(ws)": Wrong(lambda h, c: h.router("ws"), ValueError, "begins with a slash"),
+    "routes(None)": Wrong(lambda h, c: h.routes(NONE), ValueError, "begins with a slash"),
     "broadcast(object)": Wrong(lambda h, c: h.broadcast(object()), TypeError, "cannot send a"),
     "broadcast(exclude=id)": Wrong(
         lambda h, c: h.broadcast("x", exclude=ID), TypeError, "exclude must be a Client or None"
