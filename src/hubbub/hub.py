@@ -47,7 +47,7 @@ from .errors import BrokerError, HubNotRunning, MissingExtra, Refused, SocketTak
 from .handlers import check_kind
 from .limits import check_head, printable, scrub_query
 from .model import Handshake, Identity
-from .mount import Mounted, state_of
+from .mount import Mounted, check_path, state_of
 from .raised import refusal_of
 from .registry import Registry
 from .runtime import NATIVE, NOTHING_KNOWN, PORTABLE, Runtime, broker_name, changed_settings
@@ -238,7 +238,7 @@ class Hub(Registry):
             from .route_fastapi import make_router
         except ImportError as error:
             raise MissingExtra(error.name or "fastapi", "fastapi") from error
-        return make_router(self, path, dependencies)
+        return make_router(self, check_path(path), dependencies)
 
     def routes(self, path: str = "/ws") -> list[BaseRoute]:
         """Return Starlette routes with the hub at `path`, and its JavaScript client beside it.
@@ -249,7 +249,7 @@ class Hub(Registry):
             from .route_starlette import make_routes
         except ImportError as error:
             raise MissingExtra(error.name or "starlette", "starlette") from error
-        return make_routes(self, path)
+        return make_routes(self, check_path(path))
 
     def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
         """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
@@ -498,8 +498,11 @@ class Hub(Registry):
     def _count_refusal(self, what: str, refusal: Refused, scope: Scope) -> None:
         self.counters.refuse(refusal.code, is_get=what == "GET")
         who = printable(_address(scope) or "an unknown address")
+        why = printable(refusal.code)
+        if "origin" in refusal.details:  # what belongs into the setting, if it is a friend's
+            why += f" ({printable(str(refusal.details['origin']))})"
         text = f"a {what} from %s was refused: %d %s"
-        self.log.log(logging.INFO, "refused", text, who, refusal.status, printable(refusal.code))
+        self.log.log(logging.INFO, "refused", text, who, refusal.status, why)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

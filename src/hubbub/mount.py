@@ -38,6 +38,13 @@ def hubs_of(state: Mapping[str, Any]) -> list[Hub]:
     return [hub for name, hub in state.items() if name.startswith(_OWN_NAME)]
 
 
+def check_path(path: str) -> str:
+    """Return `path`; raise `ValueError` if it is none that a hub can be at."""
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ValueError(f"a path begins with a slash, not {path!r}")
+    return path
+
+
 class Mounted:
     """An ASGI application that gives `path` to the hub and everything else to `app`.
 
@@ -48,11 +55,9 @@ class Mounted:
     def __init__(self, hub: Hub, app: ASGIApp, path: str) -> None:
         if not callable(app):
             raise TypeError(f"mount() takes an ASGI application and a path, not {app!r:.80}")
-        if not isinstance(path, str) or not path.startswith("/"):
-            raise ValueError(f"a path begins with a slash, not {path!r}")
         self.hub = hub
         self.app = app
-        self.path: str = path.rstrip("/")
+        self.path: str = check_path(path).rstrip("/")
         self._has_lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -117,8 +117,8 @@ def _guess(text: str) -> str:
 
 
 def _read_place(scheme: str, rest: str) -> Origin:
-    if "," in rest:
-        raise ValueError("is several origins: write a list of them")
+    if "," in rest or "://" in rest:
+        raise ValueError("is several origins: write a list of them (in a variable: with commas)")
     if "@" in rest:
         raise ValueError("must not hold a user's name")
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
