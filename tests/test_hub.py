@@ -196,7 +196,10 @@ async def test_fault_15_what_the_setting_names_may_connect(
             assert answer.headers["Access-Control-Allow-Origin"] == origin
 
 
-async def test_s15_the_refusal_names_the_origin(native: bool) -> None:
+async def test_s15_the_refusal_names_the_origin(
+    native: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
     hub = Hub()
     async with serve(hub, native=native) as server:
         answer = await refusal(server, Origin="https://evil.example")
@@ -208,6 +211,8 @@ async def test_s15_the_refusal_names_the_origin(native: bool) -> None:
             "origin": "https://evil.example",
         }
         assert nobody_came(hub, origin_refused=1)
+    line = "a handshake from 127.0.0.1 was refused: 403 origin_refused (https://evil.example)"
+    assert line in caplog.messages
 
 
 async def test_s15_a_foreign_page_is_refused_before_anybody_asks_who_it_is(native: bool) -> None:

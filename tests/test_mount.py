@@ -275,6 +275,9 @@ async def test_the_hub_may_have_the_root(native: bool) -> None:
 def test_a_path_begins_with_a_slash() -> None:
     with pytest.raises(ValueError, match=r"begins with a slash, .* not 'ws'"):
         Hub().mount(Plain(Hub()), "ws")
+    for routes in (Hub().router, Hub().routes):
+        with pytest.raises(ValueError, match="begins with a slash, as in "/ws", not 'ws'"):
+            routes("ws")
 
 
 # Frameworks

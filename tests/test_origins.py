@@ -64,6 +64,7 @@ def test_fault_15_an_origin_is_written_as_browsers_send_it(text: str, written: s
         ("https://example.com:https", "has no port from 1 to 65535"),
         ("https://example.com:-1", "has no port from 1 to 65535"),
         ("http://localhost:80*", "has no port from 1 to 65535"),
+        ("http://localhost:5173 https://a.example", "is several origins: write a list"),
         ("example.com", "has no scheme: write https://example.com"),
         ("localhost:3000", "has no scheme: write http://localhost:3000"),
         ("//example.com/x", "has no scheme: write https://example.com"),

@@ -173,6 +173,7 @@ def test_text_is_read_as_people_write_it(name: str, text: str, value: Any) -> No
         ("max_message_bytes", "big", "must be a whole number of bytes, or none (no limit)"),
         ("max_message_bytes", "infMiB", "must be a whole number of bytes, or none (no limit)"),
         ("max_message_bytes", "nanKiB", "must be a whole number of bytes, or none (no limit)"),
+        ("max_message_bytes", "4k", "(no limit), such as 4096 or 4KiB"),
         ("max_message_bytes", "0", "at least 1"),
         ("max_clients", "null pointer", "must be a whole number of clients, or none"),
         ("max_clients", "1.5", "must be a whole number of clients"),

@@ -498,8 +498,11 @@ class Hub(Registry):
     def _count_refusal(self, what: str, refusal: Refused, scope: Scope) -> None:
         self.counters.refuse(refusal.code, is_get=what == "GET")
         who = printable(_address(scope) or "an unknown address")
+        why = printable(refusal.code)
+        if "origin" in refusal.details:  # what belongs into the setting, if it is a friend's
+            why += f" ({printable(str(refusal.details['origin']))})"
         text = f"a {what} from %s was refused: %d %s"
-        self.log.log(logging.INFO, "refused", text, who, refusal.status, printable(refusal.code))
+        self.log.log(logging.INFO, "refused", text, who, refusal.status, why)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -185,7 +185,7 @@ class Settings:
         10.0,
         "seconds",
         "How long a shutdown may take: closes with 1012 are paced over half of it, what is still "
-        "open at its end is cut.",
+        "open after four fifths is cut, and disconnect handlers have almost all of it.",
         least=0.0,
     )
     compression: Literal["off", "shared"] = _setting(
@@ -346,7 +346,8 @@ def parse(name: str, text: str, *, source: str) -> Any:
     try:
         return _PARSERS[row.kind](text)
     except (ValueError, OverflowError):
-        raise SettingsError(name, text, _expected(row), source=source) from None
+        sizes = ", such as 4096 or 4KiB" if row.unit == "bytes" else ""
+        raise SettingsError(name, text, _expected(row) + sizes, source=source) from None
 
 
 def _parse_bool(text: str) -> bool:

@@ -92,7 +92,8 @@ class SettingsKeywords(TypedDict, total=False):
 
     shutdown_timeout_s: float
     """In seconds. How long a shutdown may take: closes with 1012 are paced over half of it, what
-    is still open at its end is cut. Default: 10."""
+    is still open after four fifths is cut, and disconnect handlers have almost all of it.
+    Default: 10."""
 
     compression: Literal["off", "shared"]
     """Whether the native transport takes up permessage-deflate, without context takeover: a

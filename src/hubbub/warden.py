@@ -111,7 +111,7 @@ class Warden:
         """Count and tell that something has blocked the event loop, for about so long."""
         self._stats.loop_stalls += 1
         text = "the event loop was blocked for about %.1f seconds; "
-        text += "a handler that does not await holds up every client"
+        text += "a handler that does not await, or a machine too busy, holds up every client"
         self._log.log(logging.WARNING, "lag", text, blocked_s)
 
     def _cut_slow(self, client: Client, why: str) -> None:

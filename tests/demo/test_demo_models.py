@@ -205,5 +205,7 @@ def test_memory_and_load_are_told_as_well_as_the_system_allows(
     monkeypatch.setattr(system, "psutil", None)
     monkeypatch.setattr("builtins.open", refuse)
     assert system.memory_mib() > 1
+    monkeypatch.setattr("os.getloadavg", lambda: (1e6, 0.0, 0.0))
+    assert system.machine_percent() == 100
     monkeypatch.setattr("os.getloadavg", refuse)
     assert system.machine_percent() is None

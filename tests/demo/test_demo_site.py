@@ -6,6 +6,8 @@ import asyncio
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -608,6 +610,14 @@ async def test_a_missing_package_is_one_sentence(
     monkeypatch.setattr("hubbub.demo.find_spec", find_spec)
     with pytest.raises(MissingExtra, match=rf"^{package} is not installed: .*hubbub\[demo\]'$"):
         create_app()
+
+
+def test_the_command_says_what_to_install_where_there_is_no_starlette() -> None:
+    hide = "import sys; sys.modules['starlette'] = None; from hubbub.cli import main; "
+    command = [sys.executable, "-c", hide + "main(['demo', '--port', '0'])"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: starlette is not installed: run  pip install")
 
 
 async def test_the_module_has_the_application() -> None:

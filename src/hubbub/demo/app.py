@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
+from typing import TYPE_CHECKING
 
 from . import create_app
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 app: Starlette = create_app()

@@ -42,7 +42,7 @@ def machine_percent() -> float | None:
 
 def _load_without_psutil() -> float | None:
     try:
-        return round(100 * os.getloadavg()[0] / (os.cpu_count() or 1), 1)
+        return round(100 * min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), 1)
     except OSError:
         return None
 
