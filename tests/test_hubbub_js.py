@@ -25,7 +25,7 @@ SOURCE = (STATIC / "hubbub.js").read_text("utf-8")
 TYPES = (STATIC / "hubbub.d.ts").read_text("utf-8")
 GUIDE = (ROOT / "docs" / "javascript.md").read_text("utf-8")
 SCRIPTS = {path.name.removesuffix(".test.mjs"): path for path in ROOT.glob("tests/js/*.test.mjs")}
-MAX_GZIPPED_BYTES = 4608
+MAX_GZIPPED_BYTES = 4500
 
 
 def run_node(*arguments: str, program: str = "") -> str:
@@ -172,7 +172,7 @@ def test_every_failure_over_the_wire() -> None:
 
 
 def test_size_gzipped() -> None:
-    assert len(gzip.compress(SOURCE.encode(), 9, mtime=0)) <= MAX_GZIPPED_BYTES
+    assert len(gzip.compress(SOURCE.encode(), 9, mtime=0)) < MAX_GZIPPED_BYTES
 
 
 TSC = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
