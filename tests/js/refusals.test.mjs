@@ -103,6 +103,17 @@ check("test_fault_11_what_was_open_once_is_given_many_more_attempts", async (wor
   assert.deepEqual(log.at(-1)[1], { code: 404, reason: "because 404", body: { error: "because 404" } });
 });
 
+check("connect() after the end forgets that a connection was open once", async (world) => {
+  const [hub] = refusing(world, 404);
+  world.socket.open();
+  hub.close();
+  hub.connect();
+  for (let n = 1; n < NEVER_OPEN; n++) await refuse(world, hub);
+  assert.equal(hub.state, "connecting");
+  await refuse(world, hub);
+  assert.equal(hub.state, "closed");
+});
+
 check("another ending begins the count anew, and so does connect()", async (world) => {
   const [hub] = refusing(world, 404);
   const others = [
