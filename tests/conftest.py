@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from certificates import certificate as make_certificate
 
 # No test asserts how long work takes: a busy machine would fail it.
 settings.register_profile("hubbub", deadline=None)
@@ -61,12 +62,5 @@ def _leave_logging_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[str, str]:
     """Make a certificate of localhost, signed by itself."""
-    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    request = (
-        f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext {names}"
-    )
-    subprocess.run(
-        [*request.split(), "-keyout", key, "-out", cert], check=True, capture_output=True
-    )
-    return cert, key
+    make_certificate(tmp_path, "localhost", "127.0.0.1")
+    return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")

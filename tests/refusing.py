@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -32,15 +33,10 @@ _CUT = (1006, 1015)
 _MAX_HEAD_BYTES = 65536
 
 
-class RefusingServer:
-    """One port of 127.0.0.1, one thread for each connection.
-
-    `handshakes` counts the handshakes of each path (without its query), `gets` the other requests.
-    """
+class ThreadServer:
+    """One port of 127.0.0.1, one thread for each connection, which `serve` does what it likes with."""
 
     def __init__(self) -> None:
-        self.handshakes: Counter[str] = Counter()
-        self.gets: Counter[str] = Counter()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
 
@@ -67,17 +63,33 @@ class RefusingServer:
                 peer, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+            threading.Thread(target=self._keep, args=(peer,), daemon=True).start()
 
-    def _serve(self, peer: socket.socket) -> None:
-        with peer:
+    def _keep(self, peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
             peer.settimeout(10)
-            try:
-                head = _read_head(peer)
-                if head:
-                    self._answer(peer, head)
-            except OSError:
-                pass
+            self.serve(peer)
+
+    def serve(self, peer: socket.socket) -> None:
+        """Serve one connection, which is closed afterwards. An `OSError` ends it."""
+        raise NotImplementedError
+
+
+class RefusingServer(ThreadServer):
+    """Does as its paths say.
+
+    `handshakes` counts the handshakes of each path (without its query), `gets` the other requests.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handshakes: Counter[str] = Counter()
+        self.gets: Counter[str] = Counter()
+
+    def serve(self, peer: socket.socket) -> None:
+        head = _read_head(peer)
+        if head:
+            self._answer(peer, head)
 
     def _answer(self, peer: socket.socket, head: str) -> None:
         path = head.split(" ")[1].partition("?")[0]

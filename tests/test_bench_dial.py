@@ -121,14 +121,17 @@ async def test_when_nobody_is_let_in_not_all_try() -> None:
 
 
 async def test_a_server_that_does_not_answer() -> None:
+    is_over = asyncio.Event()
+
     async def look(socket: ServerConnection, request: Request) -> None:
-        await asyncio.sleep(3600)
+        await is_over.wait()
 
     running = await serve(hold, "127.0.0.1", 0, process_request=look)
     plan = plan_for(running, 2, handshake_timeout_s=0.05)
     dialing, clients = await dial(plan)
     assert clients == []
     assert dialing.failed == {"no answer to the handshake in time": 2}
+    is_over.set()
     running.close()
     await running.wait_closed()
 

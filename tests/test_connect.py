@@ -27,11 +27,11 @@ from answering import (
     SILENCE,
     answering,
     asynchronous,
-    certificate,
     status,
     until,
     upgraded,
 )
+from certificates import certificate
 from hubbub.connect import MAX_INBOX_MESSAGES, Connection, connect
 from hubbub.errors import Disconnected
 
@@ -1050,7 +1050,7 @@ def test_fault_12_a_wrong_certificate_ends_it(
 ) -> None:
     @asynchronous
     async def scenario() -> None:
-        tls = certificate(tmp_path, name=name)
+        tls = certificate(tmp_path, name)
         cafile = tmp_path / "cert.pem" if is_trusted else None
         async with (
             answering(SILENCE, tls=tls) as served,

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from answering import SILENCE, answering, asynchronous, certificate, status, until
+from answering import SILENCE, answering, asynchronous, status, until
+from certificates import certificate
 from hubbub.connect import Connection, connect
 from hubbub.connect_rules import GIVES_UP_AFTER, GIVES_UP_AFTER_WAS_OPEN
 from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES, Disconnected

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import importlib.util
 import json
 import os
@@ -898,8 +899,13 @@ def test_s24_every_counter_of_troubleshooting_is_in_the_stats() -> None:
     assert set(words) - set(stats) - elsewhere == set()
 
 
-def texts() -> Iterator[str]:
-    """Yield all strings of the code; what is put in at run time stands as …."""
+@functools.cache
+def texts() -> frozenset[str]:
+    """Return all strings of the code; what is put in at run time stands as …."""
+    return frozenset(_texts())
+
+
+def _texts() -> Iterator[str]:
     for path in (ROOT / "src" / "hubbub").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
@@ -915,23 +921,24 @@ def says(text: str, line: str) -> bool:
     """Whether a string of the code and a line of the documentation may be the same log line."""
     if all(piece.strip(" ;:") in text for piece in line.split("…")):
         return True
+    if len(text) <= 12 or not all(piece in line for piece in text.split("…")):
+        return False
     pattern = ".*".join(re.escape(piece) for piece in text.split("…"))
-    return len(text) > 12 and re.fullmatch(pattern, line) is not None
+    return re.fullmatch(pattern, line) is not None
 
 
 def test_s24_every_log_line_of_troubleshooting_is_in_the_code() -> None:
-    known = list(texts())
     logged = [cell for cell in cells("log line") if not cell.startswith("none")]
     lines = [line for cell in logged for line in re.findall(r"`([^`]+)`", cell)]
     assert len(lines) > 6
     for line in lines:
-        assert any(says(text, line) for text in known), f"no code logs {line!r}"
+        assert any(says(text, line) for text in texts()), f"no code logs {line!r}"
 
 
 def test_s24_every_status_of_troubleshooting_is_a_refusal_of_the_code() -> None:
     codes = {code for cell in cells("`code`") for code in re.findall(r"`(\w+)`", cell)}
     assert len(codes) > 8
-    assert codes <= set(texts())
+    assert codes <= texts()
 
 
 SECURITY = ROOT / "docs" / "security.md"
@@ -944,15 +951,20 @@ def rows_of(page: Path) -> Iterator[list[str]]:
             yield [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
+@functools.cache
+def functions_of(path: str) -> frozenset[str]:
+    """Return the names of the functions in a file of this repository."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, functions))
+
+
 def test_every_threat_names_a_test_that_exists() -> None:
     threats = [cells for cells in rows_of(SECURITY) if len(cells) == 5][1:]
     assert len(threats) > 20
     for *what, test in threats:
         path, _, name = test.strip("`").partition("::")
-        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-        names = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
-        assert name in names, f"{what}: there is no {test}"
+        assert name in functions_of(path), f"{what}: there is no {test}"
 
 
 def test_every_default_that_the_security_page_names_is_the_default() -> None:

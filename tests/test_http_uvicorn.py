@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -203,28 +202,15 @@ def test_the_environment_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
         environment.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Make a certificate of 127.0.0.1; return uvicorn's options for it."""
-    folder = tmp_path_factory.mktemp("tls")
-    files = {
-        "ssl_certfile": str(folder / "cert.pem"),
-        "ssl_keyfile": str(folder / "key.pem"),
-    }
-    request = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1"
-    names = ("-keyout", files["ssl_keyfile"], "-out", files["ssl_certfile"])
-    subprocess.run([*request.split(), *names], check=True, capture_output=True)
-    return files
-
-
 async def test_fault_05_who_completes_tls_and_sends_nothing_is_closed(
-    certificate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     have_timeout(monkeypatch, SHORT_S)
     before = Hub().stats()["slow_handshakes"]
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    async with served(**certificate) as server:
+    cert, key = certificate
+    async with served(ssl_certfile=cert, ssl_keyfile=key) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
         await until(lambda: count_connections(server) == 1)
         assert await rest_of(reader) == b""

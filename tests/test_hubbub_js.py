@@ -25,7 +25,7 @@ SOURCE = (STATIC / "hubbub.js").read_text("utf-8")
 TYPES = (STATIC / "hubbub.d.ts").read_text("utf-8")
 GUIDE = (ROOT / "docs" / "javascript.md").read_text("utf-8")
 SCRIPTS = {path.name.removesuffix(".test.mjs"): path for path in ROOT.glob("tests/js/*.test.mjs")}
-MAX_GZIPPED_BYTES = 4608
+MAX_GZIPPED_BYTES = 4500
 
 
 def run_node(*arguments: str, program: str = "") -> str:
@@ -172,7 +172,7 @@ def test_every_failure_over_the_wire() -> None:
 
 
 def test_size_gzipped() -> None:
-    assert len(gzip.compress(SOURCE.encode(), 9, mtime=0)) <= MAX_GZIPPED_BYTES
+    assert len(gzip.compress(SOURCE.encode(), 9, mtime=0)) < MAX_GZIPPED_BYTES
 
 
 TSC = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
@@ -227,18 +227,24 @@ PROJECTS: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("project", PROJECTS)
-def test_fault_26_the_types_compile_in_every_kind_of_project(tmp_path: Path, project: str) -> None:
+def test_fault_26_the_types_compile_in_every_kind_of_project(tmp_path: Path) -> None:
+    """All in one run, in which tsc reads its own libraries once."""
     if not TSC.exists():
         pytest.fail("TypeScript is missing: run  make browser")
-    files, options = PROJECTS[project]
-    (tmp_path / "package.json").write_text('{"type": "module"}')
+    folders = [make_project(tmp_path / project, *PROJECTS[project]) for project in PROJECTS]
+    run_node(str(TSC), "--build", *map(str, folders))
+
+
+def make_project(folder: Path, files: list[str], options: dict[str, Any]) -> Path:
+    """Write a TypeScript project that uses hubbub.d.ts."""
+    folder.mkdir()
+    (folder / "package.json").write_text('{"type": "module"}')
     config = {"compilerOptions": EVERY_PROJECT | options, "files": files}
-    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
-    shutil.copy(STATIC / "hubbub.d.ts", tmp_path)
+    (folder / "tsconfig.json").write_text(json.dumps(config))
+    shutil.copy(STATIC / "hubbub.d.ts", folder)
     for name in files:
-        shutil.copy(ROOT / "tests" / "js" / "types" / name, tmp_path)
-    run_node(str(TSC), "--project", str(tmp_path))
+        shutil.copy(ROOT / "tests" / "js" / "types" / name, folder)
+    return folder
 
 
 def test_nothing_is_imported_or_printed() -> None:

@@ -1189,7 +1189,7 @@ async def test_what_this_turn_owed_a_lost_client_is_counted() -> None:
     hub.broadcast("3", exclude=ann.client)
     hub.broadcast("4")
     ann.client.send("5")
-    hub.lost(ann.client, 1006, "")
+    ann.transport.cut()
     await settle(hub)
     assert (ann.received, bob.received) == ([], ["3", "4"])
     assert (hub.stats()["undelivered"], hub.stats()["messages_out"]) == (4, 2)

@@ -173,6 +173,16 @@ def depends(client: Client, message: bytes, db: int = fastapi.Depends(int)) -> N
 def keyword_db(client: Client, message: bytes, *, db: int) -> None: ...
 
 
+@pytest.mark.parametrize("package", ["fastapi.params", "fast_depends.dependencies.model"])
+def test_fault_14_a_default_that_only_a_framework_fills_is_refused(package: str) -> None:
+    marker = type("Depends", (), {"__module__": package})()
+
+    def handler(client: Client, message: bytes, db: object = marker) -> None: ...
+
+    with pytest.raises(TypeError, match=r"leaves its parameter 'db' to Depends\(…\)"):
+        read(handler, BOTH)
+
+
 def test_a_wrapper_answers_for_its_own_parameters_and_for_what_the_wrapped_returns() -> None:
     @functools.wraps(three_and_reply)
     def with_db(client: Client, message: bytes) -> None:

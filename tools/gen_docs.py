@@ -171,8 +171,7 @@ nowhere.
 """
 
 COMING_BACK_REST = """
-Other numbers: from 500 on comes back, other 4xx stays away (421 and 423 come back), under 400 a few
-times. With 429 and 503 a `Retry-After` is added to the delay, seconds or a date, an hour at most; one
+Other numbers: from 500 on comes back, other 4xx stays away, under 400 a few times. With 429 and 503 a `Retry-After` is added to the delay, seconds or a date, an hour at most; one
 that makes no sense counts as none.
 
 ## A connection that is closed

@@ -76,7 +76,6 @@ _REDIRECTS = (300, 301, 302, 303, 307, 308)
 _MAX_DOUBLINGS = 32
 _LEAST_CEILING_S = 0.5
 _MAX_REASON_CHARACTERS = 200
-_MAX_SECONDS_DIGITS = 9
 _URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
 _NO_HOST = re.compile(r'[\x00-\x20\x7f\\"<>^`{|}]')
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r?\n")
@@ -410,8 +409,7 @@ def read_retry_after_s(value: str, now: Callable[[], float] = time.time) -> floa
     """Read a Retry-After header, seconds or a date (RFC 9110 section 10.2.3); 0 for nonsense."""
     value = value.strip()
     if value.isascii() and value.isdigit():
-        seconds = float(value[-_MAX_SECONDS_DIGITS:])
-        return MAX_RETRY_AFTER_S if len(value) > _MAX_SECONDS_DIGITS else _bounded(seconds)
+        return _bounded(float(value))
     try:
         date = email.utils.parsedate_to_datetime(value)
         # A date without a zone is in GMT, as all of HTTP's are.

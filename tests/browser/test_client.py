@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
 
-from refusing import RefusingServer
+from refusing import RefusingServer, ThreadServer
 
 from .processes import ServerProcess
 from .test_browser import browser  # noqa: F401 (a fixture)
@@ -95,46 +93,22 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield server
 
 
-class Proxy:
+class Proxy(ThreadServer):
     """A proxy in front of a server that changes the head of what comes, one request a connection."""
 
     def __init__(self, server: ServerProcess, change: Callable[[bytes], bytes]) -> None:
-        self._port = server.port
+        super().__init__()
+        self._server_port = server.port
         self._change = change
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                peer, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._pass_on, args=(peer,), daemon=True).start()
-
-    def _pass_on(self, peer: socket.socket) -> None:
-        with peer, socket.create_connection(("127.0.0.1", self._port)) as server:
+    def serve(self, peer: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._server_port)) as server:
             head = self._change(peer.recv(65536))
             server.sendall(
                 re.sub(rb"(?i)\r\nconnection: keep-alive", b"\r\nConnection: close", head)
             )
-            try:
-                while answer := server.recv(65536):
-                    peer.sendall(answer)
-            except OSError:
-                pass
+            while answer := server.recv(65536):
+                peer.sendall(answer)
 
 
 def rewrite_host(head: bytes) -> bytes:

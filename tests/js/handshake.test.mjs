@@ -182,7 +182,7 @@ check("test_fault_11_wrong_options_throw_at_construction", async (world) => {
     { minDelay: 5 }, { minDelayMs: -1 }, { minDelayMs: NaN }, { minDelayMs: "500" },
     { maxDelayMs: Infinity }, { fixedDelayMs: -1 }, { stableMs: null }, { connectTimeoutMs: Infinity },
     { connectTimeoutMs: 0 }, { connectTimeoutMs: null }, { maxQueue: NaN }, { maxQueueBytes: -1 },
-    { minDelayMs: 30_000 }, { maxDelayMs: 100 },
+    { minDelayMs: 30_000 }, { maxDelayMs: 100 }, { stableMs: 1e9 + 1 },
   ];
   for (const options of wrong)
     for (const autoConnect of [true, false])
@@ -192,7 +192,7 @@ check("test_fault_11_wrong_options_throw_at_construction", async (world) => {
         JSON.stringify(options),
       );
   assert.deepEqual([world.sockets, world.clock.pending], [[], 0]);
-  const right = { maxQueue: Infinity, maxQueueBytes: Infinity, fixedDelayMs: 0, stableMs: 0 };
+  const right = { maxQueue: Infinity, maxQueueBytes: Infinity, fixedDelayMs: 0, stableMs: 1e9 };
   new Hubbub(URL_, world.options({ ...right, protocols: ["a", "A", "chat.v1", "!#$%&'*+-.^_`|~"] }));
   assert.equal(world.sockets.length, 1);
 });

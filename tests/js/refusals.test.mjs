@@ -80,7 +80,7 @@ check("statuses that have no row follow their hundred", async (world) => {
     return stopped !== null;
   };
   for (const status of [417, 424, 428, 444, 499]) assert.equal(await stops(status), true, `${status}`);
-  for (const status of [206, 303, 421, 423, 505, 520, 598])
+  for (const status of [206, 303, 505, 520, 598])
     assert.equal(await stops(status), false, `${status}`);
 });
 
@@ -101,6 +101,17 @@ check("test_fault_11_what_was_open_once_is_given_many_more_attempts", async (wor
   await refuse(world, hub);
   assert.equal(hub.state, "closed");
   assert.deepEqual(log.at(-1)[1], { code: 404, reason: "because 404", body: { error: "because 404" } });
+});
+
+check("connect() after the end forgets that a connection was open once", async (world) => {
+  const [hub] = refusing(world, 404);
+  world.socket.open();
+  hub.close();
+  hub.connect();
+  for (let n = 1; n < NEVER_OPEN; n++) await refuse(world, hub);
+  assert.equal(hub.state, "connecting");
+  await refuse(world, hub);
+  assert.equal(hub.state, "closed");
 });
 
 check("another ending begins the count anew, and so does connect()", async (world) => {

@@ -1,9 +1,9 @@
 /**
  * Hubbub's JavaScript client: a WebSocket that comes back, in browsers, workers and Node.
- * Imports nothing. What is public: see hubbub.d.ts; guide: docs/javascript.md.
+ * Types: hubbub.d.ts; guide: docs/javascript.md.
  */
 
-/** Whether a client closed with `code` connects again; the rules are those of errors.py. */
+/** Whether a client closed with `code` comes back; the rules of errors.py. */
 export const shouldComeBack = (code) =>
   code < 3000 ? ![1000, 1002, 1003, 1007, 1008, 1010].includes(code) : code % 1000 < 500;
 
@@ -12,9 +12,9 @@ const WAKE_EVENTS = ["online", "pageshow", "visibilitychange"];
 const ABSOLUTE = /^(ws|http)s?:\/\/[^/\\]/i;
 const IN_BETWEEN = "a WebSocket would be accepted; does a proxy or a subprotocol prevent it?";
 
-// HTTP answers to a handshake; see tests/refusals.json.
+// HTTP answers; see tests/refusals.json.
 const TEMPORARY = [408, 409, 421, 423, 425, 429]; // and from 500 on
-const DOUBTFUL = [404, 405, 426]; // and under 400: #maxDoubtful in a row are for good
+const DOUBTFUL = [404, 405, 426]; // and under 400: so many in a row are for good
 
 const socketUrl = (url) => {
   const text = url?.href ?? url.trim();
@@ -31,7 +31,7 @@ const retryAfterMs = (value) => {
   return Math.min(Math.max(ms, 0) || 0, 3600e3);
 };
 
-/** What every send() takes: text, a Blob, a copy of the bytes; the rest as JSON. */
+/** What is sent: text, a Blob, a copy of the bytes; the rest as JSON. */
 const encode = (data) => {
   const kind = {}.toString.call(data).slice(8, -1);
   if (typeof data === "string" || kind === "Blob" || kind === "File") return data;
@@ -70,15 +70,14 @@ export class Hubbub {
   #state = "closed";
   #stopped = null;
   #socket = null;
-  #handed; // bytes given to the socket, and where in them messages end that it may still hold
+  #handed; // bytes given to the socket, and where its messages end
   #run = new AbortController(); // one for each attempt; aborted, its late events mean nothing
   #timer; // of the connect timeout, or of the delay
   #tries = 0;
-  #doubtful = 0; // such answers in a row
-  #maxDoubtful; // 5; once a connection was open, 100
+  #doubtful = 0;
   #delayMs = 0;
   #held = false; // the server named the delay (Retry-After)
-  #openedAt = 0;
+  #openedAt = 0; // 0: not since connect()
   #queue = [];
   #queuedBytes = 0;
   #listeners = new Map();
@@ -95,9 +94,9 @@ export class Hubbub {
     }
     const { autoConnect, connectTimeoutMs, maxDelayMs, minDelayMs, WebSocket } = this.#options;
     if (minDelayMs > maxDelayMs || connectTimeoutMs < 1)
-      throw new TypeError("minDelayMs is above maxDelayMs, or connectTimeoutMs is 0");
+      throw new TypeError("wrong: minDelayMs > maxDelayMs or connectTimeoutMs < 1");
     if (!WebSocket) throw new TypeError("pass a WebSocket in the options");
-    if (typeof url !== "function") socketUrl(url); // a wrong URL throws here, not later
+    if (typeof url !== "function") socketUrl(url); // throws if it is wrong
     this.#url = url;
     if (autoConnect) this.connect();
     if (this.#stopped) throw new TypeError(this.#stopped.reason); // from new WebSocket()
@@ -149,8 +148,7 @@ export class Hubbub {
   connect() {
     if (this.#state === "closed") {
       this.#stopped = null;
-      this.#tries = this.#doubtful = 0;
-      this.#maxDoubtful = 5;
+      this.#tries = this.#doubtful = this.#openedAt = 0;
       for (const name of WAKE_EVENTS) globalThis.addEventListener?.(name, this.#wake);
     } else if (this.#state !== "waiting") return;
     this.#attempt();
@@ -196,7 +194,7 @@ export class Hubbub {
       socket.onclose = ({ code, reason } = { code: 1006, reason: "" }) => {
         const gone = handed.bytes - socket.bufferedAmount;
         const lost = handed.ends.filter((end) => end > gone).length;
-        if (lost) this.#emit(["drop", lost]); // also after close() or cut()
+        if (lost) this.#emit(["drop", lost]); // after close() too
         if (signal.aborted) return;
         if (this.#state === "open") return this.#end(code, reason);
         socket.onclose = () => {}; // it has failed once
@@ -214,7 +212,6 @@ export class Hubbub {
   #opened() {
     clearTimeout(this.#timer);
     this.#openedAt = Date.now();
-    this.#maxDoubtful = 100;
     this.#emit(this.#become("open"), ["open"]); // what listeners send goes before the queue
     while (this.#queue.length && this.#socket?.readyState === 1) {
       this.#hand(this.#queue[0][0]);
@@ -260,12 +257,13 @@ export class Hubbub {
       const status = answer.status || 300; // a browser hides which redirect it was
       const body = await answer.json().catch(() => null);
       reason = status === 426 ? IN_BETWEEN : `${body?.error ?? `HTTP ${status}`}`;
+      const most = this.#openedAt ? 100 : 5;
       if (status < 400 || DOUBTFUL.includes(status)) doubtful = this.#doubtful + 1;
-      if (doubtful ? doubtful >= this.#maxDoubtful : status < 500 && !TEMPORARY.includes(status))
+      if (doubtful ? doubtful >= most : status < 500 && !TEMPORARY.includes(status))
         stop = { code: status, reason, body };
-      if (status === 429 || status === 503)
+      if ([429, 503].includes(status))
         waitMs = retryAfterMs(answer.headers.get("retry-after"));
-    } catch {} // no network, no CORS, or no fetch: nothing was learnt
+    } catch {} // no network, CORS or fetch: nothing was learnt
     if (!signal.aborted) this.#end(code, reason, stop, waitMs, doubtful);
   }
 
@@ -348,7 +346,7 @@ export class Hubbub {
           listener(...details);
         } catch (error) {
           queueMicrotask(() => {
-            throw error; // the page hears of it, the connection does not
+            throw error; // for the page to hear of
           });
         }
     }
