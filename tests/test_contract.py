@@ -874,6 +874,37 @@ async def test_fault_02_what_came_before_the_close_is_handled(way: str) -> None:
         assert (stats["handlers_cancelled"], stats["unhandled"]) == (0, 0)
 
 
+@pytest.mark.parametrize("is_quick", [True, False])
+async def test_fault_03_what_a_client_left_behind_has_ended_when_the_hub_has_stopped(
+    way: str, is_quick: bool
+) -> None:
+    hub = Hub(handler_grace_s=None, shutdown_timeout_s=2.0)
+    log = list[Any]()
+
+    @hub.on_message
+    async def save(client: Client, text: str) -> None:
+        await asyncio.sleep(0.05 if is_quick else 3600)
+        hub.broadcast(text)
+        log.append(text)
+
+    @hub.on_disconnect
+    async def left(client: Client, close: Close) -> None:
+        await asyncio.sleep(0.01)
+        log.append(close.code)
+
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        for text in "1234":
+            await socket.send(text)
+        await socket.close()
+        await until(lambda: len(hub) == 0)
+        assert hub.stats()["handlers"] == 1
+    assert log == ([*"1234", 1000] if is_quick else [1000])
+    stats = hub.stats()
+    assert (stats["handlers"], stats["handler_errors"]) == (0, 0)
+    assert stats["unhandled"] == (0 if is_quick else 3)
+
+
 async def test_fault_02_who_is_sent_away_while_its_handler_runs_has_its_code(way: str) -> None:
     hub, log = Hub(handler_grace_s=0.05), list[Any]()
 

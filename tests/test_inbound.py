@@ -304,6 +304,30 @@ async def test_who_closes_in_a_handler_is_left_only_when_the_handler_has_ended()
     await hub.stop()
 
 
+async def test_fault_02_who_closes_in_a_plain_handler_is_left_when_the_handler_has_ended() -> None:
+    hub = Hub()
+    log: list[str] = []
+
+    @hub.on_connect
+    def comes(client: Client) -> None:
+        if client.user == "unwanted":
+            closes(client, "")
+
+    @hub.on_message
+    def closes(client: Client, message: str) -> None:
+        client.close()
+        log.append("end")
+
+    hub.on_disconnect(lambda client: log.append("left"))
+    await started(hub)
+    connect(hub, user="unwanted")
+    assert log == ["end", "left"]
+    log.clear()
+    connect(hub).send("bye")
+    assert log == ["end", "left"]
+    await hub.stop()
+
+
 # Validation
 
 

@@ -71,6 +71,24 @@ async def test_the_end_waits_for_who_is_nearly_done_and_cancels_the_rest() -> No
     await until_ended(tasks)
 
 
+async def test_the_end_waits_for_what_follows_a_task_too() -> None:
+    tasks = Tasks()
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(0.01)
+        done.append(number)
+
+    def follow(before: asyncio.Task[None]) -> None:
+        if len(done) < 3:
+            tasks.spawn(work(len(done)), "next").add_done_callback(follow)
+
+    tasks.spawn(work(0), "first").add_done_callback(follow)
+    await tasks.end(10)
+    assert done == [0, 1, 2]
+    assert len(tasks) == 0
+
+
 async def test_the_end_stops_the_tickers() -> None:
     tasks = Tasks()
     ticks: list[int] = []

@@ -21,7 +21,7 @@ from hubbub import (
     MemoryBroker,
 )
 from hubbub.broker import Deliver
-from serving import until
+from serving import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,13 +42,19 @@ class Server:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._events: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
         self.put({"type": "websocket.connect"})
-        self.call = asyncio.ensure_future(hub(dict(scope), self._events.get, self._send))
+        self.call = asyncio.ensure_future(hub(dict(scope), self._receive, self._send))
 
-    def put(self, event: dict[str, Any]) -> None:
-        """Let the application receive an event."""
+    def put(self, event: dict[str, Any] | BaseException) -> None:
+        """Let the application receive an event, or an exception."""
         self._events.put_nowait(event)
+
+    async def _receive(self) -> dict[str, Any]:
+        event = await self._events.get()
+        if isinstance(event, BaseException):
+            raise event
+        return event
 
     def text(self, text: str) -> None:
         """Let the application receive a text message."""
@@ -94,6 +100,35 @@ async def test_messages_pass_in_both_directions() -> None:
     server.put({"type": "websocket.disconnect", "code": 1001, "reason": "gone"})
     await server.call
     assert len(hub) == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        OSError("the server's own"),
+        asyncio.CancelledError(),
+        {"type": "websocket.receive", "text": "no UTF-8: \ud800"},
+    ],
+    ids=["raises", "cancelled", "surrogate"],
+)
+async def test_fault_06_a_client_that_cannot_be_read_any_more_is_closed(
+    event: dict[str, Any] | BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    closes = heard_closes(hub)
+    server, client = await connected(hub)
+    server.put(event)
+    await asyncio.wait_for(server.call, PATIENCE_S)
+    assert server.sent[-1] == {
+        "type": "websocket.close",
+        "code": 1011,
+        "reason": "internal error",
+    }
+    assert closes == [Close(1011, "internal error", by_server=True)]
+    assert len(hub) == 0
+    lines = [record.getMessage() for record in caplog.records if record.name == "hubbub"]
+    assert lines == [f"client {client.id} cannot be read any more; closed"]
     await hub.stop()
 
 
@@ -299,3 +334,16 @@ async def test_a_broker_that_cannot_start_is_a_503() -> None:
     assert server.sent[0]["status"] == 503
     assert json.loads(server.sent[1]["body"])["code"] == "broker_unavailable"
     assert hub.stats()["register"] == 0
+
+
+async def test_fault_03_who_gives_up_waiting_for_the_stop_does_not_keep_others_from_it() -> None:
+    hub = Hub(shutdown_timeout_s=0.5)
+    server, _ = await connected(hub)
+    server.gate.clear()  # its goodbye hangs
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await hub.stop()
+    assert hub.is_running
+    await hub.stop()
+    assert not hub.is_running
+    await asyncio.wait_for(server.call, PATIENCE_S)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -321,6 +322,29 @@ async def test_a_close_waits_for_what_is_queued() -> None:
         assert (opcode, len(payload)) == (BINARY, 8 * 2**20)
         assert await socket.recv() == (TEXT, b"queued")
         assert await socket.recv_close() == (4000, "bye")
+
+
+async def test_fault_02_a_close_behind_the_message_that_closes_is_found_after_what_is_queued(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub(outbox_max_bytes=100_000_000)
+    large = b"x" * 16_000_000  # more than the sockets' buffers hold
+
+    @hub.on_message
+    def leave(client: Client, text: str) -> None:
+        client.send(large)
+        client.close(4002, "bye")
+
+    async with serve(hub.mount(nothing)) as served, raw_connect(served) as socket:
+        await until(lambda: len(hub) == 1)
+        await socket.send(frame(TEXT, b"leave") + frame(CLOSE, b"\x03\xe8"))
+        await until(lambda: len(hub) == 0)
+        assert await socket.recv() == (BINARY, large)
+        begin = time.monotonic()
+        assert await socket.recv_close() == (4002, "bye")
+        assert await socket.at_end()
+        assert time.monotonic() - begin < 2  # and not write_timeout_s, which is 10
+    assert caplog.records == []
 
 
 async def test_other_sockets_behave_as_under_uvicorns_own_class() -> None:

@@ -68,6 +68,14 @@ class Inbound:
 
         One that closes the client is the last: the others would meet a client that is gone.
         """
+        client.busy = True
+        try:
+            self._connect_first(client, handshake)
+        finally:
+            if client.task is None:
+                self._go_on(client)
+
+    def _connect_first(self, client: Client, handshake: Handshake) -> None:
         for position, (function, arity) in enumerate(self._handlers.connect):
             if client.close_info is not None:
                 return
@@ -104,7 +112,12 @@ class Inbound:
         elif client.busy:
             self._keep(client, frame)
         else:
-            self._take(client, frame)
+            client.busy = True  # for plain handlers too: who closes the client in one ends it first
+            try:
+                self._take(client, frame)
+            finally:
+                if client.task is None:
+                    self._go_on(client)
 
     def _keep(self, client: Client, frame: Frame) -> None:
         """Let a message wait for the running handler; stop the socket when too many do."""
@@ -197,7 +210,7 @@ class Inbound:
         elif not client.busy:
             # In the context of the handshake, not in that of whoever ended the connection.
             client.context.copy().run(self._say_disconnected, client, client.close_info)
-        # Else a handler takes its first step; `_go_on` comes after it.
+        # Else a handler takes its first step, or its only one; `_go_on` comes after it.
 
     def _limit(self, client: Client, task: asyncio.Task[None]) -> None:
         """Give the handler of a client that has gone a bounded time to end."""
@@ -210,7 +223,6 @@ class Inbound:
     def _cancel(self, client: Client, task: asyncio.Task[None]) -> None:
         if not task.done():
             self._stats.handlers_cancelled += 1
-            self._drop_waiting(client)
             text = "client %s has gone; its handler still ran after %g s and was cancelled"
             grace_s = self._settings.handler_grace_s
             self._log.log(logging.INFO, "cancelled", text, client.id, grace_s)
@@ -345,19 +357,17 @@ class Inbound:
 
     def _wait(self, client: Client, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the client's one task; its messages wait meanwhile."""
-        # Before the first step, which Python may take at once: a goodbye in it waits for the rest.
-        was_busy, client.busy = client.busy, True
         task = self._desk.spawn(work, f"handler {client.id}")
         if not task.done():
             client.task = task
-            task.add_done_callback(lambda _: self._ended(client), context=client.context)
+            task.add_done_callback(lambda _: self._ended(client, task), context=client.context)
             if client.close_info is not None:
                 self._limit(client, task)
-        elif not was_busy:
-            self._go_on(client)
 
-    def _ended(self, client: Client) -> None:
+    def _ended(self, client: Client, task: asyncio.Task[None]) -> None:
         client.task = None
+        if client.close_info is not None and task.cancelling():
+            self._drop_waiting(client)
         if client.is_held:  # its socket was not read: its silence says nothing about it
             client.seen = max(client.seen, self._clock())
         self._go_on(client)

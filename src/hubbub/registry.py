@@ -172,7 +172,7 @@ class Registry:
         """
         if self._loop is None:
             return
-        await self.shut_down()
+        await asyncio.shield(self.shut_down())  # who gives up waiting does not keep others from it
         await self._tasks.end(self._shut_down_at - asyncio.get_running_loop().time())
         self._watch.stop()
         await self.broker.stop()

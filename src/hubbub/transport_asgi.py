@@ -11,10 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import ABNORMAL, MESSAGE_TOO_BIG, NO_STATUS, SERVICE_RESTART, should_come_back
+from .errors import (
+    ABNORMAL,
+    INTERNAL_ERROR,
+    MESSAGE_TOO_BIG,
+    NO_STATUS,
+    SERVICE_RESTART,
+    should_come_back,
+)
 from .frame import Batch, Frame
 from .limits import too_big
 
@@ -68,6 +76,7 @@ class PortableTransport:
         self._reading = asyncio.get_running_loop().create_task(
             self._read(), name=f"hubbub read {client.id}"
         )
+        self._reading.add_done_callback(self._reading_ended)
         code = ABNORMAL
         try:
             await self._write_until_over()
@@ -198,6 +207,14 @@ class PortableTransport:
         return True
 
     # Reading
+
+    def _reading_ended(self, reading: asyncio.Task[None]) -> None:
+        """Close a client that nobody reads any more: a middleware's `receive` may raise what it likes."""
+        if reading is self._reading and not self._is_over:
+            error = None if reading.cancelled() else reading.exception()
+            text = "client %s cannot be read any more; closed"
+            self._hub.log.log(logging.ERROR, "reading", text, self._client.id, error=error)
+            self._hub.disconnect_client(self._client, INTERNAL_ERROR, "internal error")
 
     async def _read(self) -> None:
         client = self._client

@@ -148,8 +148,7 @@ class NativeTransport(asyncio.Protocol):
         client = self._client
         client.seen = self._hub.clock()
         if self._state != _OPEN:
-            if self._state == _CLOSING:
-                self._keep_tail(data)
+            self._keep_tail(data)
             return
         buffer = self._buffer
         if buffer is None and not self._paused:
@@ -338,10 +337,11 @@ class NativeTransport(asyncio.Protocol):
             self._keep_tail(data[position:])
 
     def _keep_tail(self, tail: bytes | bytearray) -> None:
-        if self._state == _OPEN or self._buffer is not None:
-            self._keep(tail)
-        elif self._state == _CLOSING:
+        """Keep what is not taken yet; in it may be the close frame of a client that we close."""
+        if self._state == _CLOSING and self._buffer is None:
             self._await_close(tail)
+        elif self._state in (_OPEN, _LEAVING, _CLOSING):
+            self._keep(tail)
 
     def _rest_a_turn(self) -> None:
         """Let the others have their turn before more is taken from this socket."""
@@ -512,9 +512,9 @@ class NativeTransport(asyncio.Protocol):
         self._write_last(b"".join(core.data_to_send()))
         self._paused = self._is_stopped = False
         self._start_reading()
-        buffer, self._buffer = self._buffer, None
-        if buffer:
-            self._await_close(buffer)
+        if self._buffer is not None:
+            # Later: asyncio's transport must not be closed within `resume_writing`.
+            asyncio.get_running_loop().call_soon(self._await_on)
 
     def _await_close(self, data: bytes | bytearray) -> None:
         """After our close frame: drop all but the peer's own (section 7.1.2)."""
