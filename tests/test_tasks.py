@@ -71,6 +71,24 @@ async def test_the_end_waits_for_who_is_nearly_done_and_cancels_the_rest() -> No
     await until_ended(tasks)
 
 
+async def test_fault_03_what_begins_during_the_end_ends_within_it_too() -> None:
+    tasks = Tasks()
+    events: list[str] = []
+
+    async def link(number: int) -> None:
+        try:
+            await asyncio.sleep(0.02)
+        finally:
+            events.append(f"end {number}")
+        if number < 3:
+            tasks.spawn(link(number + 1), f"link {number + 1}")
+
+    tasks.spawn(link(1), "link 1")
+    await tasks.end(10.0)
+    assert events == ["end 1", "end 2", "end 3"]
+    assert len(tasks) == 0
+
+
 async def test_the_end_stops_the_tickers() -> None:
     tasks = Tasks()
     ticks: list[int] = []

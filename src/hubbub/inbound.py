@@ -210,7 +210,6 @@ class Inbound:
     def _cancel(self, client: Client, task: asyncio.Task[None]) -> None:
         if not task.done():
             self._stats.handlers_cancelled += 1
-            self._drop_waiting(client)
             text = "client %s has gone; its handler still ran after %g s and was cancelled"
             grace_s = self._settings.handler_grace_s
             self._log.log(logging.INFO, "cancelled", text, client.id, grace_s)
@@ -350,14 +349,16 @@ class Inbound:
         task = self._desk.spawn(work, f"handler {client.id}")
         if not task.done():
             client.task = task
-            task.add_done_callback(lambda _: self._ended(client), context=client.context)
+            task.add_done_callback(lambda _: self._ended(client, task), context=client.context)
             if client.close_info is not None:
                 self._limit(client, task)
         elif not was_busy:
             self._go_on(client)
 
-    def _ended(self, client: Client) -> None:
+    def _ended(self, client: Client, task: asyncio.Task[None]) -> None:
         client.task = None
+        if client.close_info is not None and task.cancelling():
+            self._drop_waiting(client)
         if client.is_held:  # its socket was not read: its silence says nothing about it
             client.seen = max(client.seen, self._clock())
         self._go_on(client)

@@ -79,16 +79,22 @@ class Tasks:
 
 
 async def _end(running: set[asyncio.Task[None]], deadline: float, round_s: float) -> None:
-    """Let tasks finish until `deadline`, by the loop's clock; cancel those that do not."""
-    waiting = running - {asyncio.current_task()}
-    if waiting:
-        left_s = deadline - asyncio.get_running_loop().time()
-        _, late = await asyncio.wait(waiting, timeout=max(0.0, left_s))
-        if late:
-            names = ", ".join(sorted(task.get_name() for task in late)[:_MOST_NAMES])
-            text = "the hub stops: %d tasks did not end in time and are cancelled: %s"
-            logger.warning(text, len(late), printable(names))
-        await _cancel(late, round_s)
+    """Let tasks, and those that follow them, finish until `deadline`, by the loop's clock.
+
+    Those that do not are cancelled.
+    """
+    me = {asyncio.current_task()}
+    while waiting := running - me:
+        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.wait(waiting, timeout=left_s)
+        if not left_s:
+            break
+    late = running - me
+    if late:
+        names = ", ".join(sorted(task.get_name() for task in late)[:_MOST_NAMES])
+        text = "the hub stops: %d tasks did not end in time and are cancelled: %s"
+        logger.warning(text, len(late), printable(names))
+    await _cancel(late, round_s)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]], round_s: float) -> None:
