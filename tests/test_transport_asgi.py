@@ -21,7 +21,7 @@ from hubbub import (
     MemoryBroker,
 )
 from hubbub.broker import Deliver
-from serving import until
+from serving import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,13 +42,23 @@ class Server:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._events: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
         self.put({"type": "websocket.connect"})
-        self.call = asyncio.ensure_future(hub(dict(scope), self._events.get, self._send))
+        self.call = asyncio.ensure_future(hub(dict(scope), self._receive, self._send))
 
     def put(self, event: dict[str, Any]) -> None:
         """Let the application receive an event."""
         self._events.put_nowait(event)
+
+    def refuse_to_receive(self) -> None:
+        """Fail at the application's next `receive`, as a middleware may."""
+        self._events.put_nowait(RuntimeError("a middleware that fails"))
+
+    async def _receive(self) -> dict[str, Any]:
+        event = await self._events.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
 
     def text(self, text: str) -> None:
         """Let the application receive a text message."""
@@ -59,6 +69,11 @@ class Server:
         if self.failure is not None:
             raise self.failure
         self.sent.append(event)
+
+    async def until_over(self) -> None:
+        """Wait for the end of the call, and do not bring it about: `wait_for` would cancel it."""
+        await asyncio.wait({self.call}, timeout=PATIENCE_S)
+        assert self.call.done()
 
     @property
     def texts(self) -> list[str]:
@@ -153,8 +168,38 @@ async def test_a_goodbye_that_cannot_be_sent_ends_within_the_write_timeout() -> 
     server.gate.clear()
     client.send("stuck")
     client.close(4000, "bye")
-    await asyncio.wait_for(server.call, 5)
+    await server.until_over()
     assert server.texts == []
+    await hub.stop()
+
+
+async def test_fault_03_a_goodbye_that_waits_alone_ends_within_the_write_timeout_too() -> None:
+    hub = Hub(write_timeout_s=0.1)
+    server, client = await connected(hub)
+    server.gate.clear()
+    client.close(4000, "bye")
+    await server.until_over()
+    assert [event["type"] for event in server.sent] == ["websocket.accept"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("failure", ["the server's", "an event's"])
+async def test_fault_06_a_receive_that_fails_closes_its_client(
+    failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    closes = heard_closes(hub)
+    server, client = await connected(hub)
+    if failure == "the server's":
+        server.refuse_to_receive()
+    else:
+        server.put({"type": "websocket.receive", "text": "half a pair \ud800"})
+    await server.until_over()
+    assert closes == [Close(1011, "internal error", by_server=True)]
+    assert server.sent[-1]["code"] == 1011
+    assert len(hub) == 0
+    lines = [line for line in caplog.messages if client.id in line]
+    assert lines == [f"client {client.id}: nothing more can be received from it; closed"]
     await hub.stop()
 
 

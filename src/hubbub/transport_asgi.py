@@ -11,10 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import ABNORMAL, MESSAGE_TOO_BIG, NO_STATUS, SERVICE_RESTART, should_come_back
+from .errors import (
+    ABNORMAL,
+    INTERNAL_ERROR,
+    MESSAGE_TOO_BIG,
+    NO_STATUS,
+    SERVICE_RESTART,
+    should_come_back,
+)
 from .frame import Batch, Frame
 from .limits import too_big
 
@@ -110,7 +118,7 @@ class PortableTransport:
         if not self._is_over:
             self._is_over = True
             self._wake_up()
-            if self._batch is not None and self._writing is not None:
+            if self._wake is None and self._writing is not None:  # it waits for the server's `send`
                 self._writing.cancel()
 
     def ping(self) -> bool:
@@ -200,6 +208,17 @@ class PortableTransport:
     # Reading
 
     async def _read(self) -> None:
+        """Take what comes until the end. What fails in it is the end: nobody would read on."""
+        client = self._client
+        try:
+            await self._read_until_over()
+        except Exception as error:
+            if client.close_info is None:
+                text = "client %s: nothing more can be received from it; closed"
+                self._hub.log.log(logging.ERROR, "receive", text, client.id, error=error)
+                self._hub.disconnect_client(client, INTERNAL_ERROR, "internal error")
+
+    async def _read_until_over(self) -> None:
         client = self._client
         while not self._is_over:
             if self._resumed is not None and self._ahead <= 0:
