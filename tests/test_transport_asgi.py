@@ -19,6 +19,7 @@ from hubbub import (
     Hub,
     Identity,
     MemoryBroker,
+    transport_asgi,
 )
 from hubbub.broker import Deliver
 from serving import PATIENCE_S, until
@@ -228,7 +229,7 @@ async def test_cancelling_the_call_is_a_restart_to_the_handlers() -> None:
     await hub.stop()
 
 
-async def test_a_busy_client_is_not_read_from() -> None:
+async def test_the_messages_of_a_busy_client_wait_for_its_handler() -> None:
     hub = Hub()
     gate = asyncio.Event()
     heard: list[str] = []
@@ -249,6 +250,56 @@ async def test_a_busy_client_is_not_read_from() -> None:
     await until(lambda: heard == ["one", "two", "three"])
     server.put({"type": "websocket.disconnect"})
     await server.call
+    await hub.stop()
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1, 5), (60, 3)])
+async def test_fault_01_a_full_inbox_stops_the_reading(
+    size: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_asgi, "_LOOK_S", 3600)
+    hub = Hub(inbox_max_messages=4, inbox_max_bytes=100)
+    gate, heard = asyncio.Event(), list[str]()
+
+    @hub.on_message
+    async def slow(client: Client, text: str) -> None:
+        await gate.wait()
+        heard.append(text)
+
+    server, _ = await connected(hub)
+    texts = [str(number % 10) * size for number in range(30)]
+    for text in texts:
+        server.text(text)
+    await until(lambda: hub.stats()["messages_in"] == taken)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert hub.stats()["messages_in"] == taken, "one is handled, the others wait"
+    gate.set()
+    await until(lambda: heard == texts)
+    server.put({"type": "websocket.disconnect"})
+    await server.until_over()
+    await hub.stop()
+
+
+async def test_fault_02_a_close_behind_more_messages_than_may_wait_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_asgi, "_LOOK_S", 0.01)
+    hub = Hub(inbox_max_messages=4, handler_grace_s=0)
+    closes = heard_closes(hub)
+
+    @hub.on_message
+    async def endless(client: Client, text: str) -> None:
+        await asyncio.Event().wait()
+
+    server, _ = await connected(hub)
+    for number in range(30):
+        server.text(str(number))
+    server.put({"type": "websocket.disconnect", "code": 1001})
+    await server.until_over()
+    await until(lambda: closes == [Close(1001)])
+    stats = hub.stats()
+    assert (stats["messages_in"], stats["unhandled"], stats["handlers_cancelled"]) == (30, 29, 1)
     await hub.stop()
 
 
