@@ -110,6 +110,18 @@ def test_a_compiled_part_that_is_missing_is_a_warning() -> None:
     assert warned(Machine(has_uvloop=False, uncompiled=("uvloop",))) == {"uvloop"}
 
 
+def test_fault_31_without_uvloop_it_names_the_loop_that_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where nobody misses it too: on Windows there is none."""
+    machine = Machine(has_uvloop=True, uncompiled=("uvloop",))
+    monkeypatch.setattr(Machine, "here", classmethod(lambda kind: machine))
+    result = CliRunner().invoke(main, ["check", "--json"])
+    [report] = json.loads(result.output)["hubs"]
+    assert report["runtime"]["loop"] == "asyncio"
+    assert "uvloop" not in report["runtime"]["compiled"]
+
+
 def test_fault_31_it_says_what_a_hub_would_run_on(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN_BROKER)
     code, out, _ = run("check", "own", "--json", cwd=tmp_path, env={"WEB_CONCURRENCY": "3"})

@@ -1174,6 +1174,51 @@ async def test_disconnect_handlers_run_after_a_handler_that_had_to_be_cancelled(
     assert said == ["cancelled", "left"]
 
 
+async def test_fault_03_what_a_client_sent_before_it_left_does_not_outlive_the_hub() -> None:
+    hub = Hub(shutdown_timeout_s=0.4)
+    said: list[str] = []
+
+    @hub.on_message
+    async def slow(client: Client, text: str) -> None:
+        await asyncio.sleep(0.01 if text == "quick" else 60)
+        said.append(text)
+
+    hub.on_disconnect(lambda client: said.append("left"))
+    await hub.start()
+    peer = connect(hub)
+    for text in ("quick", "quick", "slow", "quick"):
+        peer.send(text)
+    peer.close()
+    await hub.stop()
+    assert said == ["quick", "quick", "left"]
+    assert hub.stats()["unhandled"] == 1
+    assert hub.stats()["handlers"] == 0
+
+
+class StuckBroker(MemoryBroker):
+    """A broker whose connection breaks at the end."""
+
+    async def stop(self) -> None:
+        raise OSError("gone")
+
+
+async def test_a_broker_that_cannot_stop_leaves_a_hub_that_can_start_again() -> None:
+    hub = Hub(broker=StuckBroker())
+    await hub.start()
+    with pytest.raises(OSError, match="gone"):
+        await hub.stop()
+    assert not hub.is_running
+    with pytest.raises(HubNotRunning):
+        hub.broadcast("nobody is there")
+    await hub.start()
+    peer = connect(hub)
+    hub.broadcast("again")
+    await settle(hub)
+    assert peer.received == ["again"]
+    with pytest.raises(OSError, match="gone"):
+        await hub.stop()
+
+
 # What a client was owed when its connection ended
 
 

@@ -19,6 +19,7 @@ from hubbub import (
     Hub,
     Identity,
     MemoryBroker,
+    transport_asgi,
 )
 from hubbub.broker import Deliver
 from serving import PATIENCE_S, until
@@ -50,6 +51,10 @@ class Server:
         """Let the application receive an event, or an exception."""
         self._events.put_nowait(event)
 
+    def refuse_to_receive(self) -> None:
+        """Fail at the application's next `receive`, as a middleware may."""
+        self.put(RuntimeError("a middleware that fails"))
+
     async def _receive(self) -> dict[str, Any]:
         event = await self._events.get()
         if isinstance(event, BaseException):
@@ -65,6 +70,11 @@ class Server:
         if self.failure is not None:
             raise self.failure
         self.sent.append(event)
+
+    async def until_over(self) -> None:
+        """Wait for the end of the call, and do not bring it about: `wait_for` would cancel it."""
+        await asyncio.wait({self.call}, timeout=PATIENCE_S)
+        assert self.call.done()
 
     @property
     def texts(self) -> list[str]:
@@ -188,8 +198,38 @@ async def test_a_goodbye_that_cannot_be_sent_ends_within_the_write_timeout() -> 
     server.gate.clear()
     client.send("stuck")
     client.close(4000, "bye")
-    await asyncio.wait_for(server.call, 5)
+    await server.until_over()
     assert server.texts == []
+    await hub.stop()
+
+
+async def test_fault_03_a_goodbye_that_waits_alone_ends_within_the_write_timeout_too() -> None:
+    hub = Hub(write_timeout_s=0.1)
+    server, client = await connected(hub)
+    server.gate.clear()
+    client.close(4000, "bye")
+    await server.until_over()
+    assert [event["type"] for event in server.sent] == ["websocket.accept"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("failure", ["the server's", "an event's"])
+async def test_fault_06_a_receive_that_fails_closes_its_client(
+    failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    closes = heard_closes(hub)
+    server, client = await connected(hub)
+    if failure == "the server's":
+        server.refuse_to_receive()
+    else:
+        server.put({"type": "websocket.receive", "text": "half a pair \ud800"})
+    await server.until_over()
+    assert closes == [Close(1011, "internal error", by_server=True)]
+    assert server.sent[-1]["code"] == 1011
+    assert len(hub) == 0
+    lines = [line for line in caplog.messages if client.id in line]
+    assert lines == [f"client {client.id} cannot be read any more; closed"]
     await hub.stop()
 
 
@@ -206,6 +246,21 @@ async def test_a_client_that_was_closed_is_not_kept_for_the_write_timeout() -> N
     await hub.stop()
 
 
+async def test_fault_02_a_write_that_fails_waits_for_the_code_of_the_close() -> None:
+    hub = Hub()
+    closes = heard_closes(hub)
+    server, client = await connected(hub)
+    server.failure = OSError("the peer is gone")
+    client.send("more")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert closes == []
+    server.put({"type": "websocket.disconnect", "code": 4007, "reason": "bye"})
+    await server.until_over()
+    assert closes == [Close(4007, "bye")]
+    await hub.stop()
+
+
 async def test_cancelling_the_call_is_a_restart_to_the_handlers() -> None:
     hub = Hub()
     closes = heard_closes(hub)
@@ -218,7 +273,7 @@ async def test_cancelling_the_call_is_a_restart_to_the_handlers() -> None:
     await hub.stop()
 
 
-async def test_a_busy_client_is_not_read_from() -> None:
+async def test_the_messages_of_a_busy_client_wait_for_its_handler() -> None:
     hub = Hub()
     gate = asyncio.Event()
     heard: list[str] = []
@@ -239,6 +294,56 @@ async def test_a_busy_client_is_not_read_from() -> None:
     await until(lambda: heard == ["one", "two", "three"])
     server.put({"type": "websocket.disconnect"})
     await server.call
+    await hub.stop()
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1, 5), (60, 3)])
+async def test_fault_01_a_full_inbox_stops_the_reading(
+    size: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_asgi, "_LOOK_S", 3600)
+    hub = Hub(inbox_max_messages=4, inbox_max_bytes=100)
+    gate, heard = asyncio.Event(), list[str]()
+
+    @hub.on_message
+    async def slow(client: Client, text: str) -> None:
+        await gate.wait()
+        heard.append(text)
+
+    server, _ = await connected(hub)
+    texts = [str(number % 10) * size for number in range(30)]
+    for text in texts:
+        server.text(text)
+    await until(lambda: hub.stats()["messages_in"] == taken)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert hub.stats()["messages_in"] == taken, "one is handled, the others wait"
+    gate.set()
+    await until(lambda: heard == texts)
+    server.put({"type": "websocket.disconnect"})
+    await server.until_over()
+    await hub.stop()
+
+
+async def test_fault_02_a_close_behind_more_messages_than_may_wait_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_asgi, "_LOOK_S", 0.01)
+    hub = Hub(inbox_max_messages=4, handler_grace_s=0)
+    closes = heard_closes(hub)
+
+    @hub.on_message
+    async def endless(client: Client, text: str) -> None:
+        await asyncio.Event().wait()
+
+    server, _ = await connected(hub)
+    for number in range(30):
+        server.text(str(number))
+    server.put({"type": "websocket.disconnect", "code": 1001})
+    await server.until_over()
+    await until(lambda: closes == [Close(1001)])
+    stats = hub.stats()
+    assert (stats["messages_in"], stats["unhandled"], stats["handlers_cancelled"]) == (30, 29, 1)
     await hub.stop()
 
 

@@ -514,6 +514,25 @@ async def test_a_flood_of_messages_is_taken_in_turns() -> None:
         assert turns.end() <= 2 * TURN_FRAMES
 
 
+async def test_who_was_stopped_and_let_go_on_has_no_second_share_of_a_turn() -> None:
+    hub = Hub()
+    got = 0
+
+    @hub.on_message
+    def count(client: Client, message: str) -> None:
+        nonlocal got
+        got += 1
+        if got % TURN_FRAMES == 0:  # the turn is over: its rest is for others
+            client.transport.pause_reading()
+            client.transport.resume_reading()
+
+    async with serve(hub.mount(nothing)) as served, raw_connect(served) as socket:
+        turns = Turns(lambda: got)
+        await socket.send(frame(TEXT, b"x") * 30_000)
+        await until(lambda: got == 30_000, "all of them, though in turns")
+        assert turns.end() <= 2 * TURN_FRAMES
+
+
 @pytest.mark.parametrize(
     "flood", [frame(PING, b""), frame(0, b"", fin=False)], ids=["pings", "fragments"]
 )

@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, cast
 
 import httpx2
 import pytest
 
 from commands import clean_environment
-from hubbub.workers import Roll, WorkerWatch, listeners
+from hubbub.workers import Roll, WorkerWatch, _is_held, listeners
 
 HERE = Path(__file__).parent
 PATIENCE_S = 40.0
@@ -375,6 +376,43 @@ def test_a_forked_process_removes_nothing_of_its_parent(
     assert path.exists()
     assert two.look() == 2
     os.close(copy)
+
+
+FORKING = """
+import os, pathlib, socket, sys
+from hubbub.workers import Roll, roll
+
+listening = socket.create_server(("127.0.0.1", 0))
+folder = roll._folder = pathlib.Path(sys.argv[1])
+roll.enter("parent")
+assert roll.look() == 1
+child = os.fork()
+if not child:
+    if int(sys.argv[2]):
+        roll.enter("child")
+        assert roll.look() == 2, "its parent and itself"
+    print("ready", flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize("serves", [0, 1])
+def test_fault_13_a_forked_process_is_a_worker_if_it_serves_and_none_otherwise(
+    serves: int, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", FORKING, str(tmp_path), str(serves)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()  # the parent alone; what it held must not be its child's
+        process.wait()
+        held = [path for path in tmp_path.iterdir() if _is_held(path)]
+        assert len(held) == serves
+        process.stdin.write("\n")
+        process.stdin.flush()
 
 
 # The watch

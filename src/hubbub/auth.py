@@ -48,7 +48,7 @@ def _is_allowed(origins: Sequence[str], text: str, host: str | None) -> bool:
         return False
     patterns = map(read_pattern, origins)
     return any(isinstance(pattern, Origin) and pattern.covers(origin) for pattern in patterns) or (
-        SAME_ORIGIN in origins and is_same_origin(text, host)
+        SAME_ORIGIN in origins and _is_at(origin, host)
     )
 
 
@@ -59,9 +59,13 @@ def is_same_origin(origin: str, host: str | None) -> bool:
     says https. A port that is the default of the origin's scheme may be absent on either side.
     """
     theirs = read_origin(origin)
-    if theirs is None or host is None or theirs.scheme not in WEB_SCHEMES:
+    return theirs is not None and _is_at(theirs, host)
+
+
+def _is_at(origin: Origin, host: str | None) -> bool:
+    if host is None or origin.scheme not in WEB_SCHEMES:
         return False
-    return read_host(host, theirs.scheme) == theirs
+    return read_host(host, origin.scheme) == origin
 
 
 def to_identity(answer: object) -> Identity:

@@ -219,7 +219,7 @@ def _of(machine: Machine) -> Iterator[Danger]:
     if not machine.has_uvloop:
         text = "it is not installed; asyncio's own loop is slower: pip install uvloop"
         yield Danger("warning", "uvloop", text)
-    for package in set(machine.uncompiled) - {"uvloop"}:
+    for package in sorted({*machine.uncompiled} - {"uvloop"}):
         text = "its compiled part is missing and all that it does is slower: install a wheel of it"
         yield Danger("warning", package, text)
     trap = (
@@ -325,7 +325,7 @@ def _runtime(machine: Machine, broker: Broker) -> dict[str, Any]:
             "uvicorn --ws hubbub:Protocol": NATIVE,
             "any other server": PORTABLE,
         },
-        "loop": "uvloop" if machine.has_uvloop else "asyncio",
+        "loop": "asyncio" if "uvloop" in machine.uncompiled else "uvloop",
         "compiled": [name for name in PARTS if name not in machine.uncompiled],
         "broker": broker_name(broker),
         "workers": machine.workers,

@@ -181,10 +181,12 @@ class Hub(Registry):
 
         Stopping twice, or a hub that never ran, is no error. The hub can be started again.
         """
-        await super().stop()
-        if self._runtime is not None:
-            self._runtime.end()
-            self._runtime = None
+        try:
+            await super().stop()
+        finally:
+            if self._runtime is not None:
+                self._runtime.end()
+                self._runtime = None
 
     def shut_down(self) -> asyncio.Task[None]:
         """Begin to close every client; see `Registry.shut_down`. Other workers count this one no more."""

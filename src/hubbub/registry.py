@@ -175,11 +175,13 @@ class Registry:
         await asyncio.shield(self.shut_down())  # who gives up waiting does not keep others from it
         await self._tasks.end(self._shut_down_at - asyncio.get_running_loop().time())
         self._watch.stop()
-        await self.broker.stop()
-        self._unbind()
-        self._has_stopped = True
-        self._starting = self._stopping = None
-        self.admission.is_closed = False
+        try:
+            await self.broker.stop()
+        finally:
+            self._unbind()
+            self._has_stopped = True
+            self._starting = self._stopping = None
+            self.admission.is_closed = False
 
     def shut_down(self) -> asyncio.Task[None]:
         """Begin to close every client, once; return the task that does it.
@@ -191,9 +193,7 @@ class Registry:
             self.admission.is_closed = True
             loop = asyncio.get_running_loop()
             self._shut_down_at = loop.time() + self.settings.shutdown_timeout_s
-            self._stopping = asyncio.get_running_loop().create_task(
-                self._close_everybody(), name="hubbub shutdown"
-            )
+            self._stopping = loop.create_task(self._close_everybody(), name="hubbub shutdown")
         return self._stopping
 
     async def _close_everybody(self) -> None:

@@ -77,7 +77,7 @@ class ProcessStats:
     handshakes that `hubbub.Protocol` refused, since the application did not answer in time."""
     refused_handshakes: int = 0
     """Requests that `hubbub.Protocol` and `hubbub.HttpProtocol` refused before any application saw
-    them: the head was too large, or broke RFC 9112 or RFC 6455; or gave up waiting for it."""
+    them: the head was too large, or broke RFC 9112 or RFC 6455."""
 
 
 process_stats: ProcessStats = ProcessStats()

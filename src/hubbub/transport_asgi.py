@@ -119,7 +119,7 @@ class PortableTransport:
         if not self._is_over:
             self._is_over = True
             self._wake_up()
-            if self._batch is not None and self._writing is not None:
+            if self._wake is None and self._writing is not None:  # it waits for the server's `send`
                 self._writing.cancel()
 
     def ping(self) -> bool:
@@ -152,6 +152,7 @@ class PortableTransport:
         while not self._is_over:
             if self._batch is not None:
                 if not await self._write_batch(self._batch):
+                    await self._hear_the_end()
                     return
                 self._batch = None
                 self.writable = True
@@ -163,6 +164,11 @@ class PortableTransport:
                 self._wake = loop.create_future()
                 await self._wake
                 self._wake = None
+
+    async def _hear_the_end(self) -> None:
+        """The peer takes no more. How it ended, the reader learns, perhaps later than the writer."""
+        if self._reading is not None:
+            await asyncio.wait((self._reading,), timeout=_LAST_WORD_S)
 
     async def _say_goodbye(self, code: int, reason: str) -> None:
         # granian sends no close frame while the application waits in `receive`.

@@ -105,6 +105,7 @@ class NativeTransport(asyncio.Protocol):
         "_socket",
         "_state",
         "_timer",
+        "_will_read_on",
         "raw_write",
         "writable",
     )
@@ -130,6 +131,7 @@ class NativeTransport(asyncio.Protocol):
         self._is_text = False
         self._paused = False
         self._is_stopped = False
+        self._will_read_on = False
         self._rest: memoryview | None = None
         self._after = b""
         self._goodbye: tuple[int, str] | None = None
@@ -271,9 +273,12 @@ class NativeTransport(asyncio.Protocol):
         self._stop_reading()
 
     def _read_on_soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self._read_on, context=self._client.context)
+        if not self._will_read_on:  # a second call would take a second share of each turn
+            self._will_read_on = True
+            asyncio.get_running_loop().call_soon(self._read_on, context=self._client.context)
 
     def _read_on(self) -> None:
+        self._will_read_on = False
         if not self._paused or self._is_stopped:
             return
         self._paused = False

@@ -124,10 +124,15 @@ class Roll:
         """Be off the roll, if no other owner wants it. Twice is no error."""
         self._owners.discard(id(owner))
         if not self._owners:
-            for file in self._files.values():
-                file.close()
-            self._files.clear()
-            self.has_warned = False
+            self.forget()
+
+    def forget(self) -> None:
+        """Be off the roll; in a forked process, be not on it by what the parent holds."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._owners.clear()
+        self.has_warned = False
 
     def look(self) -> int:
         """Return how many processes listen where this one does, itself included."""
@@ -290,3 +295,6 @@ class WorkerWatch:
 
 roll: Roll = Roll()
 """The roll of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=roll.forget)
