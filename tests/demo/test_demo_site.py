@@ -358,7 +358,6 @@ WRONG_BODIES = [
     (b'{"type": "\\ud800", "message": "x"}', 400),
     (b"[" * 8000, 422),
     (b'{"type": "info", "message": ' + b"[" * 8000, 422),
-    (b'{"more": ' + b"[" * 4000 + b"]" * 4000 + b"}", 400),
     (b"null", 422),
     (b"NaN", 400),
     (b"", 400),
@@ -378,6 +377,10 @@ async def test_fault_29_a_body_that_is_no_notification_poisons_nothing(
             answer = await http.post("/notifications", content=content, headers=JSON)
             assert answer.status_code == status, content
             assert answer.json()["error"]
+        deep = b'{"more": ' + b"[" * 4000 + b"]" * 4000 + b"}"
+        answer = await http.post("/notifications", content=deep, headers=JSON)
+        # Too deep for Python 3.11 and 3.12; newer ones read it, and miss the type.
+        assert answer.status_code == (400 if sys.version_info < (3, 13) else 422)
         await expect_the_board(served)
 
 
