@@ -116,7 +116,9 @@ class Inbound:
             try:
                 self._take(client, frame)
             finally:
-                if client.task is None:
+                if client.task is None and client.inbox is None and client.close_info is None:
+                    client.busy = False  # `_go_on` would do no more
+                elif client.task is None:
                     self._go_on(client)
 
     def _keep(self, client: Client, frame: Frame) -> None:
