@@ -344,3 +344,18 @@ async def test_a_hub_that_shuts_down_is_no_worker_to_others_any_more() -> None:
     assert len(owners) == before - 1
     await closing
     await hub.stop()
+
+
+def test_a_hub_whose_loop_ended_without_a_stop_is_one_worker_and_not_two() -> None:
+    hub = Hub()
+    asyncio.run(hub.start())
+    assert hub._runtime is not None
+    first, owners = hub._runtime._watch, hub._runtime._watch._roll._owners
+    assert id(first) in owners
+
+    async def again() -> None:
+        await hub.start()
+        assert id(first) not in owners
+        await hub.stop()
+
+    asyncio.run(again())

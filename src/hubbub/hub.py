@@ -173,6 +173,8 @@ class Hub(Registry):
         await super().start()
         loop = asyncio.get_running_loop()
         if self._runtime is None or self._runtime.loop is not loop:
+            if self._runtime is not None:  # of a loop that ended without a stop
+                self._runtime.end()
             self._runtime = Runtime(self.settings, self.broker, loop)
             self._runtime.begin()
 
