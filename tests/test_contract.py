@@ -1049,7 +1049,8 @@ async def test_fault_06_what_user_code_raises_while_decoding_is_a_failed_handler
         assert len(hub) == 0
         assert {close.code for close in closes} == {1011}
         assert hub.stats()["handler_errors"] == 40
-    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    records = [record for record in caplog.records if record.name == "hubbub"]
+    errors = [record for record in records if record.levelname == "ERROR"]
     assert 1 <= len(errors) <= 10, "of one kind only so many"
     assert all("a handler failed" in record.getMessage() for record in errors)
     assert "\x1b" not in caplog.text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -274,8 +275,10 @@ def test_fault_26_all_that_was_accepted_arrives(
     page = context.new_page()
     page.goto(f"{served.url}/page")
     assert page.evaluate(SEND_ALL, ["/ws/hubbub.js"]) == [[True] * 7, 7, 0, False]
-    page.wait_for_function("async () => (await (await fetch('/got')).json()).length >= 11")
-    came = page.evaluate("fetch('/got').then((answer) => answer.json())")
+    deadline = time.monotonic() + 20
+    while len(came := page.evaluate("fetch('/got').then((answer) => answer.json())")) < 11:
+        assert time.monotonic() < deadline, came
+        page.wait_for_timeout(50)
     context.close()
     wanted = [
         ("str", "before connect()"),
