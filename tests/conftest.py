@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,6 @@ settings.load_profile("hubbub")
 # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Some tests share with the programs of `reliability/` what they measure against.
-sys.path.append(str(Path(__file__).resolve().parent.parent / "reliability"))
-
-# What writes the generated pages is tested as the module that it is.
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
-"""What the benchmark's tests share: its modules can be imported, and its programs are compiled."""
+"""What the benchmark's tests share: its programs are compiled."""
 
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
 
 @pytest.fixture(scope="session")
