@@ -20,6 +20,8 @@ from websockets.server import ServerProtocol
 from hubbub import Frame, Settings
 from hubbub.deflate import Inflater, slack_bytes
 from hubbub.limits import TurnBudget
+from hubbub.model import Close
+from hubbub.transport import TransportLimits
 from hubbub.transport_deflate import DeflatingTransport
 from hubbub.transport_uvicorn import LONGEST_CONTROL_BYTES, NativeTransport
 
@@ -138,37 +140,32 @@ def idle_loop() -> Iterator[None]:
         asyncio._set_running_loop(before)
 
 
-class _Clientele:
-    """The client of a lane."""
-
-    def __init__(self, transport: NativeTransport) -> None:
-        self.transport = transport
-        self.outbox = None
-        self.busy = self.fast = False
-        self.seen = 0.0
-        self.context = copy_context()
-
-    def pump(self) -> None:
-        pass
-
-
 class NativeLane:
-    """The native transport with a hub that keeps what it is told. Use it under `idle_loop`."""
+    """The native transport with a session that keeps what it is told. Use it under `idle_loop`."""
+
+    has_waiting = False
 
     def __init__(
         self, settings: Settings | None = None, kind: type[NativeTransport] = NativeTransport
     ) -> None:
-        self.settings = settings or _SETTINGS
-        self.max_message_bytes = self.settings.max_message_bytes
+        settings = settings or _SETTINGS
+        self.limits = TransportLimits(
+            settings.max_message_bytes,
+            settings.write_timeout_s,
+            settings.inbox_max_messages,
+            settings.inbox_max_bytes,
+            TurnBudget(LIMIT_BYTES),
+            lambda: 0.0,
+        )
         self.messages: list[tuple[bool, bytes]] = []
         self.errors: list[int] = []
         self.losses: list[int] = []
-        self.fanout = self.inbound = self.warden = self
-        self.inflating = TurnBudget(LIMIT_BYTES)
+        self.last_seen = 0.0
+        self.context = copy_context()
+        self.is_held = False
         self.socket = MemorySocket()
-        self.transport = kind(cast(Any, self), self.socket, set())
-        self.client = _Clientele(self.transport)
-        self.transport.bind(cast(Any, self.client))
+        self.transport = kind(cast(Any, self.socket), set())
+        self.transport.bind(self)
 
     def feed(self, piece: bytes) -> None:
         """Receive bytes, unless the socket is closed."""
@@ -177,12 +174,12 @@ class NativeLane:
 
     def hold(self) -> None:
         """Have too many messages: nothing more is to be delivered."""
-        self.client.busy = True
+        self.is_held = True
         self.transport.pause_reading()
 
     def release(self) -> None:
         """Have room for messages again."""
-        self.client.busy = False
+        self.is_held = False
         self.transport.resume_reading()
 
     def outcome(self) -> Outcome:
@@ -196,39 +193,43 @@ class NativeLane:
                 pongs.append(payload)
         return Outcome(self.messages, code, pongs)
 
-    # What the transport asks of a hub
+    # What the transport calls: see `hubbub.transport.Session`
 
-    def clock(self) -> float:
-        """Tell the time: it stands still."""
-        return 0.0
-
-    def receive(self, client: Any, frame: Frame) -> None:
+    def receive(self, frame: Frame) -> None:
         """Keep a message."""
-        if client.busy:
+        if self.is_held:
             raise AssertionError("a message was delivered to a client that is not read from")
         self.messages.append((frame.is_text, bytes(frame.payload)))
 
-    def admits_frame(self, client: Any, *, is_droppable: bool) -> bool:
+    def charge_frame(self, *, droppable: bool) -> bool:
         """Have no limit."""
         return True
 
     def flush(self) -> None:
         """Have nothing to flush."""
 
-    def broke_protocol(self, client: Any, code: int, reason: str) -> None:
-        """Keep the code of a violation, and do what the warden does."""
+    def violated(self, code: int, reason: str) -> None:
+        """Keep the code of a violation."""
         self.errors.append(code)
-        client.transport.close(code, reason)
 
-    def lost(self, client: Any, code: int, reason: str, *, by_server: bool = False) -> None:
+    def closed(self, close: Close) -> None:
         """Keep the code of an end."""
-        self.losses.append(code)
+        self.losses.append(close.code)
 
-    def gone(self, transport: Any, client: Any = None) -> None:
+    def write_blocked(self) -> None:
+        """Watch nothing."""
+
+    def write_resumed(self) -> None:
+        """Have nothing that waits."""
+
+    def failed(self, error: BaseException | None) -> None:
+        """Have no part that fails."""
+
+    def connection_lost(self) -> None:
         """Forget nothing."""
 
-    def stalled(self, client: Any) -> None:
-        """Watch nothing."""
+    def server_stopping(self) -> None:
+        """Have no server."""
 
 
 def native(pieces: list[bytes], deflates: bool = False) -> Outcome:

@@ -76,7 +76,7 @@ class Accounts:
     def publish(self, room: str, data: Any) -> None:
         """Publish, and note how many are to get it."""
         self.published += 1
-        self.owed += len(self.hub.members_of(room))
+        self.owed += len(self.hub.room(room))
         self.hub.room(room).broadcast(data)
 
     def send(self, client: Client, data: Any) -> None:

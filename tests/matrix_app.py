@@ -15,6 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from hubbub import Client, Close, Handshake, Hub, Refused
+from hubbub.client import session_of
 
 hub = Hub(shutdown_timeout_s=1)
 goodbyes: list[int] = []
@@ -65,7 +66,7 @@ def gone(client: Client, close: Close) -> None:
 
 async def stats(request: Request) -> JSONResponse:
     hub: Hub = request.state.hub
-    transports = [type(client.transport).__name__ for client in hub]
+    transports = [type(session_of(client).transport).__name__ for client in hub]
     ours = {"pid": os.getpid(), "goodbyes": goodbyes, "transports": transports}
     return JSONResponse({**hub.stats(), **ours})
 

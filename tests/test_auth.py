@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubbub import Handshake, Identity, Refused, Settings
-from hubbub.auth import check_expiry, check_origin, is_same_origin, to_identity, wished_id
+from hubbub.auth import check_expiry, check_origin, is_same_origin, requested_client_id, to_identity
 
 
 def handshake(
@@ -103,15 +103,15 @@ def test_what_an_authenticate_handler_may_answer() -> None:
         to_identity({"user": "ann"})
 
 
-def test_the_wished_id() -> None:
+def test_the_requested_client_id() -> None:
     asks = handshake(query="id=tab-1")
-    assert wished_id(asks, Identity(), from_query=False) is None
-    assert wished_id(asks, Identity(), from_query=True) == "tab-1"
-    assert wished_id(handshake(), Identity(), from_query=True) is None
-    assert wished_id(asks, Identity(client_id="mine"), from_query=True) == "mine"
+    assert requested_client_id(asks, Identity(), from_query=False) is None
+    assert requested_client_id(asks, Identity(), from_query=True) == "tab-1"
+    assert requested_client_id(handshake(), Identity(), from_query=True) is None
+    assert requested_client_id(asks, Identity(client_id="mine"), from_query=True) == "mine"
     for wish in ("", "a%20b", "%3Cb%3E", "x" * 65):
         with pytest.raises(Refused) as error:
-            wished_id(handshake(query=f"id={wish}"), Identity(), from_query=True)
+            requested_client_id(handshake(query=f"id={wish}"), Identity(), from_query=True)
         assert (error.value.status, error.value.code) == (400, "bad_id")
 
 

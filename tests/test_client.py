@@ -1,24 +1,17 @@
-"""Client: the record of a connection, and a batch's way into the transport or the outbox."""
+"""Client: what an application sees of a connection."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from hubbub import Client, Close, CommandError, Frame, Hub
-from hubbub.frame import Batch
-from hubbub.outbox import Entry
-from hubbub.settings import SlowPolicy
-from hubbub.testing import FakeClock, connect, let_pass, settle
+from hubbub import Client, Close, CommandError, Hub
+from hubbub.testing import FakeClock, advance_time, connect, set_clock, settle
 
 pytestmark = pytest.mark.anyio
-
-
-def entry(*texts: str, policy: SlowPolicy = "disconnect", room: str = "") -> Entry:
-    return Entry(Batch([Frame(text.encode(), True) for text in texts]), policy, room)
 
 
 async def started(**settings: Any) -> Hub:
@@ -47,20 +40,20 @@ async def test_what_a_client_knows_of_itself() -> None:
 async def test_a_client_may_be_renewed_or_ended(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hubbub")
     hub, clock, now = Hub(), FakeClock(), time.time()
-    hub.clock = clock
+    set_clock(hub, clock)
     await hub.start()
     peers = {name: connect(hub, client_id=name, expires_at=now + 100) for name in ("a", "b", "c")}
     forever = connect(hub)
-    let_pass(hub, 90)
+    advance_time(hub, 90)
     assert len(hub) == 4
     peers["b"].client.renew(time.time() + 100)
     peers["c"].client.renew(None)
-    let_pass(hub, 15)
+    advance_time(hub, 15)
     assert peers["a"].closed == Close(3005, "token expired", by_server=True)
     assert "client a has a token that expired; closed" in caplog.text
-    let_pass(hub, 80)
+    advance_time(hub, 80)
     assert peers["b"].closed is None
-    let_pass(hub, 20)
+    advance_time(hub, 20)
     assert peers["b"].closed is not None
     for peer in (forever, peers["c"]):
         assert peer.closed is None
@@ -68,7 +61,7 @@ async def test_a_client_may_be_renewed_or_ended(caplog: pytest.LogCaptureFixture
     assert hub.stats()["expired"] == 2
     peers["a"].client.renew(None)  # gone already: no error, and nothing comes back
     peers["c"].client.renew(time.time() - 1)
-    let_pass(hub, 2)
+    advance_time(hub, 2)
     assert peers["c"].closed is not None
     with pytest.raises(ValueError, match="expires_at=nan"):
         forever.client.renew(float("nan"))
@@ -77,7 +70,7 @@ async def test_a_client_may_be_renewed_or_ended(caplog: pytest.LogCaptureFixture
 
 async def test_a_client_may_be_asked_for_a_new_token_first() -> None:
     hub, clock = Hub(on_expiry="ask"), FakeClock()
-    hub.clock = clock
+    set_clock(hub, clock)
 
     @hub.on("token")
     def renew(client: Client, message: dict[str, Any]) -> None:
@@ -85,15 +78,15 @@ async def test_a_client_may_be_asked_for_a_new_token_first() -> None:
 
     await hub.start()
     good, bad = [connect(hub, expires_at=time.time() + 100) for _ in range(2)]
-    let_pass(hub, 65)
+    advance_time(hub, 65)
     await settle(hub)
     assert good.received == []
-    let_pass(hub, 10)
+    advance_time(hub, 10)
     await settle(hub)
     (question,) = good.json()
     assert question == {"type": "refresh", "expires_in_s": pytest.approx(29, abs=2)}
     good.send({"type": "token", "seconds": 3600})
-    let_pass(hub, 30)
+    advance_time(hub, 30)
     assert good.closed is None
     assert bad.closed is not None
     assert bad.closed.code == 3005
@@ -164,109 +157,11 @@ async def test_what_was_sent_before_a_close_goes_first() -> None:
     await hub.stop()
 
 
-async def test_offer_writes_while_writable_and_queues_otherwise() -> None:
-    hub = await started()
-    peer = connect(hub, fast=False)
-    client = peer.client
-    client.offer([entry("1"), entry("2", "3")])
-    assert peer.received == ["1", "2", "3"]
-    assert client.outbox is None
-    peer.transport.block()
-    client.offer([entry("4"), entry("5")])
-    assert client.outbox is not None
-    assert len(client.outbox) == 2
-    assert hub.stats()["slow"] == 1
-    peer.transport.unblock(writes=1)
-    assert peer.received[3:] == ["4"]
-    client.offer([entry("6")])
-    peer.transport.unblock()
-    assert peer.received[3:] == ["4", "5", "6"]
-    assert client.outbox is None
-    stats = hub.stats()
-    assert (stats["messages_out"], stats["dropped"]) == (6, 0)
-    assert stats["bytes_out"] == sum(map(len, peer.transport.writes))
-    await hub.stop()
+PUBLIC = {
+    *("id", "user", "address", "connected_at", "dropped", "meta", "rooms", "is_connected"),
+    *("send", "join", "leave", "renew", "close"),
+}
 
 
-async def test_nothing_overtakes_what_waits() -> None:
-    hub = await started()
-    peer = connect(hub, fast=False)
-    peer.transport.block()
-    peer.client.offer([entry("1")])
-    peer.transport.writable = True
-    peer.client.offer([entry("2")])
-    assert peer.received == []
-    peer.transport.unblock()
-    assert peer.received == ["1", "2"]
-    await hub.stop()
-
-
-async def test_drops_are_counted_and_announced_once_it_is_writable() -> None:
-    hub = await started(outbox_max_entries=1)
-    missed: list[tuple[Client, int]] = []
-    hub.on_drop(lambda client, count: missed.append((client, count)))
-    peer = connect(hub)
-    peer.transport.block()
-    peer.client.offer([entry(str(n), policy="drop_oldest") for n in range(5)])
-    assert peer.client.dropped == 4
-    await settle(hub)
-    assert missed == []
-    peer.transport.unblock()
-    await settle(hub)
-    assert missed == [(peer.client, 4)]
-    assert peer.received == ["4"]
-    peer.transport.block()
-    peer.transport.unblock()
-    await settle(hub)
-    assert len(missed) == 1, "announced once"
-    assert hub.stats()["dropped"] == 4
-    await hub.stop()
-
-
-async def test_who_has_gone_hears_of_no_drops() -> None:
-    hub = await started(outbox_max_entries=1)
-    calls: list[str] = []
-    hub.on_drop(lambda client, count: calls.append("drop"))
-    hub.on_disconnect(lambda client: calls.append("gone"))
-    peer = connect(hub)
-    peer.transport.block()
-    peer.client.offer([entry(str(n), policy="drop_oldest") for n in range(3)])
-    peer.transport.unblock()
-    peer.transport.cut()
-    await settle(hub)
-    assert calls == ["gone"]
-    await hub.stop()
-
-
-async def test_an_overflow_ends_the_offer_and_then_the_client() -> None:
-    hub = await started(outbox_max_entries=2)
-    peer = connect(hub)
-    client = peer.client
-    peer.transport.block()
-    client.offer([entry("1"), entry("2"), entry("3", "4")])
-    assert client.is_connected, "not in the middle of a fan-out"
-    await settle(hub)
-    assert cast(Close, client.close_info).code == 3008
-    client.offer([entry("5")])
-    peer.transport.unblock()
-    assert peer.received == []
-    assert peer.closed == Close(3008, "slow consumer", by_server=True)
-    stats = hub.stats()
-    assert (stats["dropped"], stats["slow_disconnects"]) == (4, 1)
-    assert client.dropped == 4
-    await hub.stop()
-
-
-async def test_after_an_overflow_nothing_more_is_delivered() -> None:
-    """A client that missed messages under the policy `disconnect` must not see later ones."""
-    hub = await started(outbox_max_entries=1)
-    peer = connect(hub)
-    peer.transport.block()
-    peer.client.offer([entry("1"), entry("2"), entry("3")])
-    peer.transport.unblock()
-    await settle(hub)
-    assert peer.received == []
-    assert peer.closed is not None
-    assert peer.closed.code == 3008
-    assert peer.client.dropped == hub.stats()["dropped"] == 3
-    await hub.stop()
+def test_a_client_shows_applications_what_they_need_and_nothing_else() -> None:
+    assert {name for name in dir(Client) if not name.startswith("_")} == PUBLIC

@@ -39,6 +39,7 @@ from hubbub import (
     HubNotRunning,
     Identity,
 )
+from hubbub.client import session_of
 from rawsocket import TEXT, frame, raw_connect
 from serving import (
     DEFLATED,
@@ -793,7 +794,7 @@ async def test_fault_01_messages_wait_in_a_bounded_queue_and_none_is_lost(way: s
     async def slow(client: Client, text: str) -> None:
         nonlocal most
         await asyncio.sleep(0)
-        most = max(most, len(client.inbox or ()))
+        most = max(most, len(session_of(client).inbox or ()))
         heard.append(text)
 
     async with venue(hub, way) as here:
@@ -1209,5 +1210,7 @@ async def test_fault_21_a_disconnect_handler_that_is_cut_off_is_named_in_the_log
         [client] = hub
     assert log == ["cut off"]
     [line] = [record.getMessage() for record in caplog.records if "cancelled" in record.message]
-    expected = f"the hub stops: 1 tasks did not end in time and are cancelled: goodbye {client.id}"
+    expected = (
+        f"the hub stops: 1 tasks did not end in time and are cancelled: disconnect {client.id}"
+    )
     assert line == expected

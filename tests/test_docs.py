@@ -36,8 +36,9 @@ from starlette.websockets import WebSocketDisconnect
 import gen_api
 import hubbub
 from hubbub import Close, Hub, HubNotRunning, cli
+from hubbub.core import core_of
 from hubbub.settings import rows, shown
-from hubbub.testing import FakeClock, connect, let_pass, settle
+from hubbub.testing import FakeClock, advance_time, connect, set_clock, settle
 from matrix_worker import HubWorker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -324,7 +325,7 @@ def test_authentication_a_token_is_renewed(load: Any) -> None:
         jwt.encode({"sub": sub, "exp": until_s(seconds)}, app.KEY, "HS256")
         for sub, seconds in (("ann", 100), ("ann", 600), ("bob", 600))
     ]
-    app.hub.clock = FakeClock()
+    set_clock(app.hub, FakeClock())
     with TestClient(app.app) as client:
         assert client.portal is not None
         assert refusal(client, "/ws?token=nonsense")[1]["code"] == "bad_token"
@@ -332,7 +333,7 @@ def test_authentication_a_token_is_renewed(load: Any) -> None:
             client.websocket_connect(f"/ws?token={short}") as ann,
             client.websocket_connect(f"/ws?token={short}") as idle,
         ):
-            client.portal.call(let_pass, app.hub, 75)
+            client.portal.call(advance_time, app.hub, 75)
             for socket in (ann, idle):
                 assert socket.receive_json()["type"] == "refresh"
             for wrong, code in ((foreign, "forbidden"), ("x", "bad_token"), (None, "bad_token")):
@@ -341,7 +342,7 @@ def test_authentication_a_token_is_renewed(load: Any) -> None:
             ann.send_json({"type": "token", "token": long})
             ann.send_json({"type": "what"})
             assert ann.receive_json()["type"] == "error", "so that the renewal has been read"
-            client.portal.call(let_pass, app.hub, 75)
+            client.portal.call(advance_time, app.hub, 75)
             with pytest.raises(WebSocketDisconnect) as caught:
                 idle.receive_json()
             assert caught.value.code == 3005
@@ -365,7 +366,7 @@ def test_authentication_a_ticket_is_good_for_one_time(load: Any) -> None:
         assert app.tickets == {}
         # Two that came at once: the second finds that it has been spent meanwhile.
         app.tickets["late"] = ("ann", time.monotonic() + 60)
-        app.hub.handlers.connect.insert(0, (lambda: app.tickets.clear(), 0))
+        core_of(app.hub).handlers.connect.insert(0, (lambda: app.tickets.clear(), 0))
         with (
             client.websocket_connect("/ws?token=late") as socket,
             pytest.raises(WebSocketDisconnect) as caught,

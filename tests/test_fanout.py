@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub import Client, Frame, Hub
+from hubbub import Frame, Hub
 from hubbub import fanout as fanout_module
-from hubbub.client import Books
+from hubbub.client import session_of
+from hubbub.core import core_of
 from hubbub.fanout import MANY_WRITES, MAX_REST_S, MAX_SHARED_WRITE_BYTES, Fanout
 from hubbub.frame import encode
-from hubbub.room import Rooms
+from hubbub.room import RoomTable
+from hubbub.session import ClientSession
 from hubbub.stats import Stats
 from hubbub.testing import MemoryClient, connect, settle
 from hubbub.transport import Transport
@@ -79,7 +81,7 @@ async def replay(
         text = f"{count} {'x' * (count * 7 % 200)}"
         if what == "publish":
             exclude = None if b is None else peers[b].client
-            receipt = await hub.publish_to(a, text, exclude)
+            receipt = await core_of(hub).publishing.publish(a, text, exclude)
             assert receipt.delivered_to == model.publish(a, text, b)
         elif what == "send":
             if peers[a].client.send(text):
@@ -91,7 +93,7 @@ async def replay(
             peers[a].client.leave(b)
             model.rooms[b].discard(a)
         elif what == "flush":
-            hub.fanout.flush()
+            core_of(hub).fanout.flush()
         elif what == "turn":
             await asyncio.sleep(0)
         elif what == "block":
@@ -163,12 +165,12 @@ async def test_what_one_turn_publishes_is_one_shared_write_per_client() -> None:
     hub, peers = await started(3)
     for number in range(40):
         hub.broadcast(str(number))
-    assert len(hub.fanout) == hub.stats()["broadcast"] == 40
+    assert len(core_of(hub).fanout) == hub.stats()["broadcast"] == 40
     await settle(hub)
     for peer in peers:
         assert peer.received == [str(number) for number in range(40)]
-        assert len(peer.transport.raw_writes) == 1
-        assert peer.transport.raw_writes[0] is peers[0].transport.raw_writes[0]
+        assert len(peer.transport.wire_writes) == 1
+        assert peer.transport.wire_writes[0] is peers[0].transport.wire_writes[0]
     await hub.stop()
 
 
@@ -188,8 +190,8 @@ async def test_rooms_are_merged_into_one_write_that_equal_members_share() -> Non
         ["0", "1", "2", "3", "4", "5", "all"],
         ["all"],
     ]
-    assert all(len(peer.transport.raw_writes) == 1 for peer in peers)
-    assert peers[1].transport.raw_writes[0] is peers[2].transport.raw_writes[0]
+    assert all(len(peer.transport.wire_writes) == 1 for peer in peers)
+    assert peers[1].transport.wire_writes[0] is peers[2].transport.wire_writes[0]
     await hub.stop()
 
 
@@ -202,7 +204,7 @@ async def test_direct_sends_and_exclusions_are_one_write_too_and_in_their_place(
     await settle(hub)
     assert ann.received == ["1", "2", "4"]
     assert bob.received == ["1", "3", "4"]
-    assert len(ann.transport.raw_writes) == len(bob.transport.raw_writes) == 1
+    assert len(ann.transport.wire_writes) == len(bob.transport.wire_writes) == 1
     await hub.stop()
 
 
@@ -218,9 +220,10 @@ async def test_the_slow_lane_gets_one_entry_for_each_policy(policy: Any) -> None
         hub.room(room).broadcast(room)
     peer.client.send("direct")
     await settle(hub)
-    assert peer.client.outbox is not None
+    outbox = session_of(peer.client).outbox
+    assert outbox is not None
     # latest: an entry for each room, drop_newest: the two rooms of one policy share one.
-    assert len(peer.client.outbox) == (4 if policy == "latest" else 3)
+    assert len(outbox) == (4 if policy == "latest" else 3)
     peer.transport.unblock()
     cursors = ["cursor:1"] * (1 if policy == "latest" else 2) + ["cursor:2"]
     assert peer.received == ["red", "red", *cursors, "red", "direct"]
@@ -235,17 +238,17 @@ async def test_large_writes_take_the_way_that_can_cut_them_in_pieces() -> None:
             hub.broadcast(piece)
         await settle(hub)
     assert [len(wire) > MAX_SHARED_WRITE_BYTES for wire in peer.transport.writes] == [False, True]
-    assert len(peer.transport.raw_writes) == len(peer.transport.batches) == 1
+    assert len(peer.transport.wire_writes) == len(peer.transport.batches) == 1
     assert peer.received == [piece] * 7
     await hub.stop()
 
 
 async def test_a_flush_with_nothing_to_do_is_harmless() -> None:
     hub, (peer,) = await started(1)
-    hub.fanout.flush()
+    core_of(hub).fanout.flush()
     hub.broadcast("1")
-    hub.fanout.flush()
-    hub.fanout.flush()
+    core_of(hub).fanout.flush()
+    core_of(hub).fanout.flush()
     await settle(hub)
     assert peer.received == ["1"]
     await hub.stop()
@@ -259,7 +262,10 @@ class Sink:
     def __init__(self) -> None:
         self.count = 0
 
-    def raw_write(self, wire: bytes) -> None:
+    def bind(self, session: object) -> None:
+        """Be a transport."""
+
+    def write_wire(self, wire: bytes) -> None:
         self.count += 1
 
 
@@ -267,17 +273,17 @@ class Sink:
 def test_a_message_for_each_of_thousands_costs_no_thousands_squared(kind: str) -> None:
     """One of its own for each of 30,000 clients in one turn; squared, it would take minutes."""
     fanout = Fanout(Stats(), "disconnect", lambda flush, delay_s=0.0: None)
-    rooms = Rooms("disconnect", {})
-    sinks = [Sink() for _ in range(30_000)]
+    rooms = RoomTable("disconnect", {})
+    sinks, core = [Sink() for _ in range(30_000)], core_of(Hub())
     frame: Frame = encode("hello")
     for number, sink in enumerate(sinks):
-        client = Client(cast(Books, None), str(number), cast(Transport, sink))
+        session = ClientSession(core, cast(Transport, sink))
         for room in ("", f"@{number}"):
-            client.memberships[room] = rooms.add(client, room)
+            session.memberships[room] = rooms.add(session, room)
         if kind == "direct":
-            fanout.direct(client, frame)
+            fanout.send(session, frame)
         else:
-            fanout.publish(client.memberships[f"@{number}"], frame)
+            fanout.publish(session.memberships[f"@{number}"], frame)
     fanout.flush()
     assert {sink.count for sink in sinks} == {1}
 
@@ -304,16 +310,19 @@ class Crowd:
         self.delays_s: list[float] = []
         self.written = 0
         self.writable = True
-        rooms = Rooms("disconnect", {})
-        for number in range(count):
-            client = Client(cast(Books, None), str(number), cast(Transport, self))
-            self._members = rooms.add(client, "room")
+        rooms, core = RoomTable("disconnect", {}), core_of(Hub())
+        for _ in range(count):
+            session = ClientSession(core, cast(Transport, self))
+            self._members = rooms.add(session, "room")
         self._fanout = Fanout(Stats(), "disconnect", self._schedule)
 
     def _schedule(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
         self.delays_s.append(delay_s)
 
-    def raw_write(self, wire: bytes) -> None:
+    def bind(self, session: object) -> None:
+        """Be a transport."""
+
+    def write_wire(self, wire: bytes) -> None:
         self.written += 1
         self._clock.now += self._seconds / self._count
 

@@ -11,11 +11,13 @@ import pytest
 
 import hubbub.frame
 from hubbub import Handshake, Hub, Identity
+from hubbub.client import session_of
+from hubbub.core import core_of
 from hubbub.fanout import Fanout
 from hubbub.fanout_deflate import SharedDeflateFanout
 from hubbub.frame import Batch, DeflatedBatch, encode
 from hubbub.settings import SlowPolicy
-from hubbub.testing import MemoryClient, MemoryTransport, connect, messages, settle
+from hubbub.testing import MemoryClient, MemoryTransport, connect, messages, open_client, settle
 from rawsocket import inflate
 from test_fanout import PEERS, random_step, replay
 
@@ -64,8 +66,8 @@ _numbers = count()
 
 
 def connect_deflating(hub: Hub, *, fast: bool = True) -> MemoryClient:
-    transport = DeflatingTransport(hub, fast=fast)
-    client = hub.register(transport, f"d{next(_numbers)}", Identity(), Handshake("/ws", {}))
+    transport = DeflatingTransport(fast=fast)
+    client = open_client(hub, transport, Identity(), Handshake("/ws", {}))
     return DeflatingClient(client, transport)
 
 
@@ -110,8 +112,8 @@ async def test_a_message_is_deflated_once_for_fifty_clients(deflated: list[bytes
     assert deflated == [LONG.encode()] * 3
     for peer in peers:
         assert peer.received == [LONG] * 3 + ["short"]
-        assert len(peer.transport.raw_writes) == 1
-        assert peer.transport.raw_writes[0] is peers[0].transport.raw_writes[0]
+        assert len(peer.transport.wire_writes) == 1
+        assert peer.transport.wire_writes[0] is peers[0].transport.wire_writes[0]
     assert other.received == [LONG] * 3 + ["short"]
     assert len(other.transport.writes[0]) > 5 * len(peers[0].transport.writes[0])
     await hub.stop()
@@ -138,7 +140,7 @@ async def test_direct_sends_go_the_same_way(deflated: list[bytes]) -> None:
         peer.client.send(shared)
     await settle(hub)
     assert [peer.received for peer in (one, two)] == [[LONG], [LONG]]
-    assert one.transport.raw_writes == [shared.deflated(0)]
+    assert one.transport.wire_writes == [shared.deflated(0)]
     assert two.transport.writes == [shared.deflated(0)]
     assert deflated == [LONG.encode()]
     await hub.stop()
@@ -152,9 +154,10 @@ async def test_an_outbox_holds_what_will_be_written(deflated: list[bytes]) -> No
         peer.transport.block()
     for _ in range(5):
         hub.broadcast(LONG)
-        hub.fanout.flush()
-    assert slow.client.outbox is not None
-    assert slow.client.outbox.nbytes == 5 * len(encode(LONG).deflated(0)) < 500
+        core_of(hub).fanout.flush()
+    outbox = session_of(slow.client).outbox
+    assert outbox is not None
+    assert outbox.nbytes == 5 * len(encode(LONG).deflated(0)) < 500
     await settle(hub)
     assert plain_one.closed is not None, "five plain ones are more than 2,000 bytes"
     assert plain_one.closed.code == 3008
@@ -173,7 +176,7 @@ async def test_policies_judge_the_deflated_form(policy: SlowPolicy) -> None:
     texts = [letter + LONG for letter in "abc"]
     for text in texts:
         hub.broadcast(text)
-        hub.fanout.flush()
+        core_of(hub).fanout.flush()
     peer.transport.unblock()
     assert (
         peer.received
@@ -189,4 +192,4 @@ async def test_policies_judge_the_deflated_form(policy: SlowPolicy) -> None:
 
 @pytest.mark.parametrize(("setting", "kind"), [("off", Fanout), ("shared", SharedDeflateFanout)])
 def test_without_the_setting_none_of_it_runs(setting: Literal["off", "shared"], kind: type) -> None:
-    assert type(Hub(compression=setting).fanout) is kind
+    assert type(core_of(Hub(compression=setting)).fanout) is kind

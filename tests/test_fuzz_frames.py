@@ -18,6 +18,7 @@ from websockets.protocol import OPEN
 
 from hubbub import Frame, Handshake, Hub, Identity
 from hubbub.deflate import slack_bytes
+from hubbub.testing import open_client
 from hubbub.transport_deflate import DeflatingTransport
 from hubbub.transport_uvicorn import NativeTransport
 from rawsocket import deflate, frame
@@ -76,8 +77,8 @@ async def ours(pieces: list[bytes], kind: type[NativeTransport] = NativeTranspor
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context))
     socket = FakeSocket()
-    transport = kind(hub, socket, set())
-    hub.register(transport, "fuzz", Identity(), Handshake("/", {}))
+    transport = kind(socket, set())
+    open_client(hub, transport, Identity(), Handshake("/", {}))
     for piece in pieces:
         if socket.is_over:
             break

@@ -334,7 +334,7 @@ async def test_fault_32_each_row_has_the_transport_that_the_docs_say(server: Run
     async with server.connect() as client:
         await client.send("hello")
         await take(client, 1)
-        expected = "NativeTransport" if is_native else "PortableTransport"
+        expected = "NativeTransport" if is_native else "ASGITransport"
         assert server.stats()["transports"] == [expected]
 
 

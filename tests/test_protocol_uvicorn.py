@@ -259,7 +259,7 @@ async def test_what_is_sent_before_the_answer_is_kept_for_the_route() -> None:
         assert served.server is not None
         [connection] = served.server.server_state.connections
         assert isinstance(connection, Protocol)
-        await until(lambda: bool(connection._early))
+        await until(lambda: bool(connection._buffered))
         go_on.set()
         await until(lambda: got == ["early"])
         await asyncio.wait_for(reader.read(), PATIENCE_S)

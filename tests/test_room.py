@@ -8,19 +8,20 @@ from typing import Any, cast
 
 import pytest
 
-from hubbub import Client, CommandError, Hub, Receipt, SettingsError
-from hubbub.room import Rooms
+from hubbub import CommandError, Hub, Receipt, SettingsError
+from hubbub.room import RoomTable
+from hubbub.session import ClientSession
 from hubbub.testing import connect, settle
 
 pytestmark = pytest.mark.anyio
 
 
-def clients(count: int) -> list[Client]:
-    return [cast(Client, object()) for _ in range(count)]
+def clients(count: int) -> list[ClientSession]:
+    return [cast(ClientSession, object()) for _ in range(count)]
 
 
 def test_an_empty_room_has_no_entry() -> None:
-    rooms = Rooms("disconnect", {})
+    rooms = RoomTable("disconnect", {})
     first, second = clients(2)
     red = rooms.add(first, "red")
     assert rooms.add(second, "red") is red
@@ -35,7 +36,7 @@ def test_an_empty_room_has_no_entry() -> None:
 
 def test_fault_32_rooms_may_be_counted_in_any_thread_while_they_come_and_go() -> None:
     """The guides read `hub.rooms` and `hub.stats()` in plain routes, which run in threads."""
-    rooms = Rooms("disconnect", {})
+    rooms = RoomTable("disconnect", {})
     (client,) = clients(1)
     for number in range(3000):
         rooms.add(client, f"old {number}")
@@ -64,20 +65,20 @@ def test_fault_32_rooms_may_be_counted_in_any_thread_while_they_come_and_go() ->
 
 
 def test_an_old_record_of_a_room_does_not_strike_out_the_new_one() -> None:
-    rooms = Rooms("disconnect", {})
+    rooms = RoomTable("disconnect", {})
     first, second = clients(2)
     old = rooms.add(first, "red")
     rooms.remove(first, old)
     new = rooms.add(second, "red")
     rooms.remove(first, old)
     assert rooms.get("red") is new
-    assert repr(new) == "<Members 'red': 1>"
+    assert repr(new) == "<Membership 'red': 1>"
     rooms.clear()
     assert len(rooms) == 0
 
 
 def test_the_rooms_of_everybody_and_of_users_are_not_shown() -> None:
-    rooms = Rooms("disconnect", {})
+    rooms = RoomTable("disconnect", {})
     (client,) = clients(1)
     everybody = rooms.add(client, "")
     rooms.add(client, "@ann")
@@ -88,7 +89,7 @@ def test_the_rooms_of_everybody_and_of_users_are_not_shown() -> None:
 
 
 def test_the_longest_match_decides_a_policy() -> None:
-    rooms = Rooms(
+    rooms = RoomTable(
         "disconnect",
         {"*": "drop_newest", "cursor:*": "latest", "cursor:log": "disconnect", "a": "drop_oldest"},
     )
@@ -108,7 +109,7 @@ def test_the_longest_match_decides_a_policy() -> None:
 @pytest.mark.parametrize("pattern", ["a*b", "**", "*x*", ""])
 def test_a_pattern_is_a_name_or_a_prefix(pattern: str) -> None:
     with pytest.raises(SettingsError, match="prefix"):
-        Rooms("disconnect", {pattern: "latest"})
+        RoomTable("disconnect", {pattern: "latest"})
 
 
 def test_an_unknown_policy_is_refused_with_its_room() -> None:

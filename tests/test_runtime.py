@@ -24,6 +24,7 @@ from hubbub import (
     Receipt,
 )
 from hubbub.broker import Deliver
+from hubbub.core import core_of
 from hubbub.runtime import (
     PARTS,
     Runtime,
@@ -337,10 +338,11 @@ async def test_workers_are_a_warning_for_a_broker_that_does_not_connect_them(
 async def test_a_hub_that_shuts_down_is_no_worker_to_others_any_more() -> None:
     hub = Hub()
     await hub.start()
-    assert hub._runtime is not None
-    owners = hub._runtime._watch._roll._owners
+    runtime = core_of(hub).lifecycle.runtime
+    assert runtime is not None
+    owners = runtime._watch._roll._owners
     before = len(owners)
-    closing = hub.shut_down()
+    closing = core_of(hub).lifecycle.shut_down()
     assert len(owners) == before - 1
     await closing
     await hub.stop()
@@ -349,8 +351,12 @@ async def test_a_hub_that_shuts_down_is_no_worker_to_others_any_more() -> None:
 def test_a_hub_whose_loop_ended_without_a_stop_is_one_worker_and_not_two() -> None:
     hub = Hub()
     asyncio.run(hub.start())
-    assert hub._runtime is not None
-    first, owners = hub._runtime._watch, hub._runtime._watch._roll._owners
+    runtime = core_of(hub).lifecycle.runtime
+    assert runtime is not None
+    first, owners = (
+        runtime._watch,
+        runtime._watch._roll._owners,
+    )
     assert id(first) in owners
 
     async def again() -> None:

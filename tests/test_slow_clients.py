@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import Client, Close, Hub
+from hubbub.client import session_of
 from hubbub.settings import SlowPolicy
 from rawsocket import BINARY, PING, PONG, TEXT, frame, raw_connect
 from serving import PATIENCE_S, WAYS, take, until, venue
@@ -100,8 +101,9 @@ async def test_s23_one_that_never_reads_costs_only_itself(
             return
         assert gone == []
         assert victim.dropped == stats["dropped"] > 0
-        assert victim.outbox is not None
-        assert victim.outbox.nbytes <= MIB
+        outbox = session_of(victim).outbox
+        assert outbox is not None
+        assert outbox.nbytes <= MIB
         got = await _wake_up(stuck, until_last=count - 1 if policy != "drop_newest" else None)
         assert got == sorted(set(got))
         assert len(got) + victim.dropped == count
@@ -138,7 +140,7 @@ async def test_a_hub_may_mix_policies_and_keeps_the_order(way: str) -> None:
         (victim,) = hub
         victim.join("cursor:1")
         victim.join("talk")
-        while victim.transport.writable or victim.outbox is None:
+        while session_of(victim).transport.writable or session_of(victim).outbox is None:
             victim.send(bytes(64 * 1024))
             await asyncio.sleep(0)
         for number in range(50):
@@ -182,7 +184,7 @@ async def test_a_slow_reader_that_takes_something_now_and_then_is_not_cut(way: s
         for number in range(150):
             victim.send(number.to_bytes(4) + bytes(size - 4))
             await asyncio.sleep(0)
-        assert victim.outbox is not None
+        assert session_of(victim).outbox is not None
         loop = asyncio.get_running_loop()
         end = loop.time() + 2.0
         got = 0

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from hubbub import Client, Close, Disconnected, Handshake, Hub, HubNotRunning, Refused
+from hubbub.client import session_of
+from hubbub.core import core_of
 from hubbub.frame import encode
 from hubbub.testing import (
     FakeClock,
     MemoryClient,
     MemoryTransport,
+    advance_time,
     connect,
-    let_pass,
     messages,
+    set_clock,
     settle,
 )
 from hubbub.transport import Transport
@@ -93,10 +96,10 @@ async def test_both_lanes_receive_the_same() -> None:
         hub.broadcast(data)
         await settle(hub)
     assert fast.received == slow.received == ["text", b"binary", "x" * 300, b"y" * 70_000, ""]
-    assert fast.transport.writes == slow.transport.writes == fast.transport.raw_writes
+    assert fast.transport.writes == slow.transport.writes == fast.transport.wire_writes
     assert len(slow.transport.batches) == 5
-    assert slow.transport.raw_write is None
-    assert slow.transport.raw_writes == []
+    assert slow.transport.write_wire is None
+    assert slow.transport.wire_writes == []
     assert fast.transport.batches == []
     await hub.stop()
 
@@ -123,14 +126,14 @@ async def test_a_blocked_client_takes_what_waits_when_it_is_unblocked(fast: bool
     assert not peer.transport.writable
     peer.transport.unblock(writes=2)
     assert peer.received == ["0", "1", "2", "3"]
-    assert peer.client.fast is fast
+    assert session_of(peer.client).writes_directly is fast
     for number in range(4, 6):
         hub.broadcast(str(number))
         await settle(hub)
     assert peer.received[4:] == ["4"], "the second write of the two blocked it again"
     peer.transport.unblock()
     assert peer.received == [str(number) for number in range(6)]
-    assert peer.client.fast is fast
+    assert session_of(peer.client).writes_directly is fast
     await hub.stop()
 
 
@@ -167,7 +170,7 @@ async def test_a_peer_that_has_gone_sends_nothing_more() -> None:
     peer = connect(hub)
     peer.close(4000, "bye")
     peer.close()
-    peer.transport.cut()
+    peer.transport.drop_connection()
     peer.transport.abort()
     peer.transport.close(1000, "")
     assert peer.closed == Close(4000, "bye")
@@ -182,7 +185,7 @@ async def test_a_connection_may_be_cut_from_both_sides() -> None:
     closes: list[Close] = []
     hub.on_disconnect(lambda client, close: closes.append(close))
     await started(hub)
-    connect(hub).transport.cut()
+    connect(hub).transport.drop_connection()
     connect(hub).transport.abort()
     assert closes == [Close(1006), Close(1006, by_server=True)]
     await hub.stop()
@@ -271,14 +274,14 @@ async def test_the_fake_clock_and_the_time_that_passes() -> None:
         clock.advance(-1)
     hub = Hub()
     with pytest.raises(TypeError, match="FakeClock"):
-        let_pass(hub, 1.0)
-    hub.clock = clock
+        advance_time(hub, 1.0)
+    set_clock(hub, clock)
     await started(hub)
     peer = connect(hub)
-    let_pass(hub, 61.5)
+    advance_time(hub, 61.5)
     assert clock.now == 68.0
     assert peer.transport.pings == 1
-    assert peer.client.seen == pytest.approx(60.0, abs=1.0)
+    assert session_of(peer.client).last_seen == pytest.approx(60.0, abs=1.0)
     await hub.stop()
 
 
@@ -304,7 +307,7 @@ async def test_settle_gives_up_on_a_hub_that_never_rests(monkeypatch: pytest.Mon
 
 
 async def test_it_is_a_transport() -> None:
-    transport: Transport = MemoryTransport(await started())
+    transport: Transport = MemoryTransport()
     assert transport.progress() == 0
 
 
@@ -313,11 +316,11 @@ async def test_fault_07_who_cannot_be_taken_in_is_closed_and_holds_no_place(fast
     hub = Hub(max_clients=1)
     await hub.start()
 
-    def fail(client: Client) -> None:
+    def fail(session: object) -> None:
         raise LookupError("no place in the books")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hub._watch, "add", fail)
+        patch.setattr(core_of(hub).liveness, "add", fail)
         for _ in range(3):
             assert connect(hub, user="ann", fast=fast).closed == (1011, "internal error", True)
     assert (len(hub), hub.rooms, hub.stats()["handler_errors"]) == (0, {}, 3)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
+from hubbub.session import ClientSession
 from hubbub.testing import MemoryTransport
-from hubbub.transport import Transport
-from hubbub.transport_asgi import PortableTransport
+from hubbub.transport import Session, Transport
+from hubbub.transport_asgi import ASGITransport
 from hubbub.transport_uvicorn import NativeTransport
 
 METHODS = [name for name, _ in inspect.getmembers(Transport, inspect.isfunction) if name[0] != "_"]
 MOST_METHODS = 8
+MOST_SESSION_METHODS = 11
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "hubbub"
+KNOWN_TO_TRANSPORTS = {
+    *("deflate", "errors", "frame", "http_uvicorn", "limits", "model", "quietlog", "stats"),
+    *("transport", "transport_deflate", "transport_uvicorn"),
+}
 
 
 def test_the_contract_is_small_and_says_what_is_owed() -> None:
     assert len(METHODS) <= MOST_METHODS
     for name in METHODS:
         assert inspect.getdoc(getattr(Transport, name)), name
-    assert set(inspect.get_annotations(Transport)) == {"writable", "raw_write", "deflates"}
+    assert set(inspect.get_annotations(Transport)) == {"writable", "write_wire", "deflates"}
 
 
-@pytest.mark.parametrize("implementation", [PortableTransport, NativeTransport, MemoryTransport])
+@pytest.mark.parametrize("implementation", [ASGITransport, NativeTransport, MemoryTransport])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_implementation_has_every_method_with_the_same_arguments(
     implementation: type, name: str
@@ -30,3 +39,27 @@ def test_every_implementation_has_every_method_with_the_same_arguments(
     owed = inspect.signature(getattr(Transport, name))
     given = inspect.signature(getattr(implementation, name))
     assert list(given.parameters) == list(owed.parameters)
+
+
+OWED_TO = [name for name, _ in inspect.getmembers(Session) if name[0] != "_"]
+
+
+def test_the_sessions_half_of_the_contract_is_small_too_and_its_one_implementation_has_it() -> None:
+    attributes = set(inspect.get_annotations(Session))
+    assert attributes == {"last_seen", "limits", "context"}
+    assert len(OWED_TO) <= MOST_SESSION_METHODS
+    for name in OWED_TO:
+        assert inspect.getdoc(getattr(Session, name)), name
+    for name in (*OWED_TO, *attributes):
+        assert hasattr(ClientSession, name), name
+
+
+@pytest.mark.parametrize(
+    "module", ["transport_asgi", "transport_uvicorn", "transport_deflate", "protocol_uvicorn"]
+)
+def test_transports_name_nothing_of_the_hub_but_the_session(module: str) -> None:
+    source = (SOURCE / f"{module}.py").read_text(encoding="utf-8")
+    imported = set(re.findall(r"^\s*from \.(\w+) import", source, re.MULTILINE))
+    assert imported <= KNOWN_TO_TRANSPORTS
+    assert "_hub." not in source
+    assert "_core." not in source.replace("self._core.", "")  # theirs is that of `websockets`

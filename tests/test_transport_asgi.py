@@ -22,6 +22,7 @@ from hubbub import (
     transport_asgi,
 )
 from hubbub.broker import Deliver
+from hubbub.client import session_of
 from serving import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
@@ -105,8 +106,8 @@ async def test_messages_pass_in_both_directions() -> None:
         {"type": "websocket.send", "text": "text"},
         {"type": "websocket.send", "bytes": b"binary"},
     ]
-    assert client.transport.raw_write is None
-    assert not client.transport.ping()
+    assert session_of(client).transport.write_wire is None
+    assert not session_of(client).transport.ping()
     server.put({"type": "websocket.disconnect", "code": 1001, "reason": "gone"})
     await server.call
     assert len(hub) == 0

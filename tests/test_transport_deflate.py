@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 import hubbub
 from hubbub import Client, Hub
+from hubbub.client import session_of
 from hubbub.limits import TURN_INFLATED_BYTES
 from rawsocket import (
     BINARY,
@@ -213,7 +214,7 @@ async def test_an_idle_deflated_client_holds_no_more_than_another() -> None:
     async with deflating_echo() as (hub, _, socket):
         await socket.send(frame(TEXT, deflate(LONG.encode()), rsv=4))
         assert (await socket.recv_deflated())[2]
-        transport: Any = next(iter(hub)).transport
+        transport: Any = session_of(next(iter(hub))).transport
         assert transport.deflates
         assert not hasattr(transport, "__dict__")
         assert transport._core is None, "what inflates is gone with the message"
@@ -255,7 +256,7 @@ async def test_the_python_client_negotiates_it_by_itself() -> None:
         for text in (LONG * 50, "short"):
             await connection.send(text)
             assert await asyncio.wait_for(anext(connection), PATIENCE_S) == text
-        assert next(iter(hub)).transport.deflates
+        assert session_of(next(iter(hub))).transport.deflates
         assert hub.stats()["bytes_out"] < 1000
 
 

@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.server import ServerProtocol
 
 from hubbub import Client, Hub
+from hubbub.client import session_of
 from hubbub.transport_uvicorn import (
     CLOSING_BYTES,
     CORE_FRAME_COST,
@@ -298,14 +299,14 @@ async def test_a_message_larger_than_any_buffer_is_fed_in_pieces() -> None:
         big = random.Random(1).randbytes(8 * 2**20)
         socket.stop_reading()
         client.send(big)
-        await until(lambda: not client.transport.writable)
+        await until(lambda: not session_of(client).transport.writable)
         client.send("after")
         await socket.send(frame(PING, b"between"))
         socket.read_on()
         assert await socket.recv() == (BINARY, big)
         got = [await socket.recv(), await socket.recv()]
         assert sorted(got) == [(TEXT, b"after"), (PONG, b"between")]
-        await until(lambda: client.fast)
+        await until(lambda: session_of(client).writes_directly)
 
 
 async def test_a_close_waits_for_what_is_queued() -> None:
@@ -313,7 +314,7 @@ async def test_a_close_waits_for_what_is_queued() -> None:
         client = next(iter(hub))
         socket.stop_reading()
         client.send(bytes(8 * 2**20))
-        await until(lambda: not client.transport.writable)
+        await until(lambda: not session_of(client).transport.writable)
         client.send("queued")
         client.close(4000, "bye")
         assert len(hub) == 0
@@ -411,13 +412,15 @@ async def test_who_floods_pings_and_never_reads_fills_no_memory() -> None:
         pings = frame(PING, payload) * 500
         for _ in range(150):
             await socket.send(pings)
-        await until(lambda: not client.transport.writable)
+        await until(lambda: not session_of(client).transport.writable)
         for _ in range(50):
             await socket.send(pings)
         await socket.send(frame(PING, b"last"))
-        await until(lambda: hub.stats()["messages_in"] == 0 and client.transport.progress() > 0)
+        await until(
+            lambda: hub.stats()["messages_in"] == 0 and session_of(client).transport.progress() > 0
+        )
         # The socket's own buffer at its high-water mark, and one pong beside it.
-        assert client.transport.progress() < 300_000
+        assert session_of(client).transport.progress() < 300_000
         socket.read_on()
         while (await socket.recv()) != (PONG, b"last"):
             pass
@@ -457,7 +460,7 @@ async def test_a_socket_that_takes_nothing_of_one_large_message_is_cut() -> None
         client.send(bytes(16 * 2**20))
         await until(lambda: len(hub) == 0)
         assert hub.stats()["slow_disconnects"] == 1
-        assert client.outbox is None
+        assert session_of(client).outbox is None
 
 
 async def test_a_large_message_that_moves_on_is_a_sign_of_life() -> None:
@@ -523,8 +526,8 @@ async def test_who_was_stopped_and_let_go_on_has_no_second_share_of_a_turn() -> 
         nonlocal got
         got += 1
         if got % TURN_FRAMES == 0:  # the turn is over: its rest is for others
-            client.transport.pause_reading()
-            client.transport.resume_reading()
+            session_of(client).transport.pause_reading()
+            session_of(client).transport.resume_reading()
 
     async with serve(hub.mount(nothing)) as served, raw_connect(served) as socket:
         turns = Turns(lambda: got)
@@ -540,14 +543,14 @@ async def test_a_flood_of_rarer_frames_is_taken_in_turns(
     flood: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fed = 0
-    take_other = NativeTransport._take_other
+    take_other = NativeTransport._read_control_or_slow
 
     def counted(self: NativeTransport, data: bytes | bytearray, position: int, end: int) -> int:
         nonlocal fed
         fed += 1
         return take_other(self, data, position, end)
 
-    monkeypatch.setattr(NativeTransport, "_take_other", counted)
+    monkeypatch.setattr(NativeTransport, "_read_control_or_slow", counted)
     async with served_echo() as (_, _, socket):
         turns = Turns(lambda: fed)
         await socket.send(frame(TEXT, b"begin", fin=False) + flood * 20_000)
@@ -608,7 +611,7 @@ async def test_empty_fragments_fill_no_memory() -> None:
         await socket.send(frame(TEXT, b"", fin=False) + frame(0, b"", fin=False) * 5000)
         await socket.send(frame(PING, b"here"))
         assert await socket.recv() == (PONG, b"here")
-        held: Any = client.transport
+        held: Any = session_of(client).transport
         assert sys.getsizeof(held._message) < 1000
         await socket.send(frame(0, b"end"))
         assert await socket.recv() == (TEXT, b"end")

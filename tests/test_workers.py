@@ -92,7 +92,7 @@ class Running:
     def __init__(self, folder: Path, port: str) -> None:
         self.folder = folder
         self.address = f"http://127.0.0.1:{port}/stats"
-        self.log = folder / "hub.log"
+        self.log = folder / "core_of(hub).log"
         self.output = folder / "output.log"
 
     def stats(self) -> dict[str, Any]:
@@ -434,7 +434,7 @@ class Timers:
     def cancel(self) -> None:
         self.is_cancelled = True
 
-    def let_pass(self) -> None:
+    def advance_time(self) -> None:
         self._call()
 
 
@@ -455,7 +455,7 @@ def watched(*counts: int) -> tuple[WorkerWatch, Timers, list[int]]:
     watch, timers = WorkerWatch(Told(*counts), told.append), Timers()
     watch.start(cast(asyncio.AbstractEventLoop, timers))
     for _ in counts[1:]:
-        timers.let_pass()
+        timers.advance_time()
     assert watch.seen == counts[-1]
     return watch, timers, told
 
@@ -493,5 +493,5 @@ def test_two_hubs_of_a_process_tell_once() -> None:
     for _ in range(2):
         timers = Timers()
         WorkerWatch(roll, told.append).start(cast(asyncio.AbstractEventLoop, timers))
-        timers.let_pass()
+        timers.advance_time()
     assert told == [2]

@@ -39,7 +39,9 @@ GROUPS = {
     "Tests": [
         "testing.connect",
         "testing.settle",
-        "testing.let_pass",
+        "testing.set_clock",
+        "testing.advance_time",
+        "testing.open_client",
         "testing.FakeClock",
         "testing.MemoryClient",
         "testing.MemoryTransport",
@@ -51,12 +53,6 @@ What the package exports and no heading names stands under the last one."""
 OTHERS = "Others"
 
 INTERNAL = {
-    "Hub": (
-        "add_ticker answer_refusal ask_for_token deliver disconnect_client gone join leave lost "
-        "members_of pass_on publish_frame publish_logged publish_nowait publish_to register renew "
-        "schedule send serve_http shut_down spawn stalled static_names tell_missed"
-    ),
-    "Client": "is_held offer pump",
     "Frame": "deflated has_text text_seen wire",
     "MemoryTransport": ("abort bind close pause_reading ping progress resume_reading write"),
 }

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .hub import ASGIApp, Hub
+from .endpoint import ASGIApp
+from .hub import Hub
 
 __all__ = ["app", "hub"]
 

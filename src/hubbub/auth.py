@@ -88,7 +88,7 @@ def check_expiry(identity: Identity, now: float) -> None:
         raise Refused(401, "token_expired", "The token has expired")
 
 
-def wished_id(handshake: Handshake, identity: Identity, from_query: bool) -> str | None:
+def requested_client_id(handshake: Handshake, identity: Identity, from_query: bool) -> str | None:
     """Return the id that the client should have, None for a generated one.
 
     Raises `Refused(400)` for an id that is not well-formed.

@@ -1,6 +1,6 @@
 """The contract of a broker, and the one that needs no server: MemoryBroker.
 
-What must not live here: clients, sockets, fan-out. The registry publishes through a broker and
+What must not live here: clients, sockets, fan-out. `publishing` publishes through a broker and
 hands it `deliver` at start.
 """
 

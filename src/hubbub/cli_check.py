@@ -19,6 +19,7 @@ import click
 
 from .broker import Broker, MemoryBroker
 from .cli_app import load, read_target, use_folder
+from .core import core_of
 from .hub import Hub
 from .runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
 from .settings import Settings, rows, shown
@@ -276,7 +277,13 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
         reports = [_report("environment", Settings.load(), machine, None, MemoryBroker())]
     else:
         reports = [
-            _report(name, hub.settings, machine, Asking.of(hub.handlers.authenticate), hub.broker)
+            _report(
+                name,
+                hub.settings,
+                machine,
+                Asking.of(core_of(hub).handlers.authenticate),
+                core_of(hub).broker,
+            )
             for name, hub in _hubs_of(app, app_dir, factory).items()
         ]
     if as_json:

@@ -1,7 +1,7 @@
 """The contract of a dialect: what the bytes mean to a client.
 
 What must not live here: an implementation. `handlers` asks a dialect for decoders when a handler
-is registered, `inbound` uses them for each message.
+is registered, `dispatcher` uses them for each message.
 """
 
 from __future__ import annotations

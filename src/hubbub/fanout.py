@@ -1,12 +1,12 @@
 """Fan-out: the step from what was published in one turn of the event loop to many sockets.
 
 No await, no task, no encoding per receiver. What must not live here: the registry's books, and
-what a full outbox does. The registry feeds it; it writes to clients.
+what a full outbox does. The registry feeds it; it writes to sessions.
 
 How order is kept. All that a turn publishes stands in one list, in the order of publication. At
 the turn's end the members of exactly one room that was published to share that room's joined
 bytes; a member of several gets them merged by their places in the list, cached by the set of
-rooms. A client with messages of its own (a direct send, an exclusion, a room joined or left in
+rooms. A session with messages of its own (a direct send, an exclusion, a room joined or left in
 mid-turn) gets a merge of its own.
 """
 
@@ -17,11 +17,11 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, cast
 
-from .client import Client
 from .frame import Batch, Frame
 from .model import EVERYBODY
 from .outbox import Entry
-from .room import Members
+from .room import Membership
+from .session import ClientSession
 from .settings import SlowPolicy
 from .stats import Stats
 
@@ -35,8 +35,8 @@ REST_SHARE = 0.25
 MAX_REST_S = 0.025
 """The longest rest: a process that was suspended in a fan-out does not sleep on."""
 
-_Interval = tuple[Members, int, int]
-_Pending = list[tuple[Members | Client, Frame, Client | None]]
+_Interval = tuple[Membership, int, int]
+_Pending = list[tuple[Membership | ClientSession, Frame, ClientSession | None]]
 
 
 class Schedule(Protocol):
@@ -68,59 +68,61 @@ class Fanout:
         self._rests_until = 0.0
         self._writes = 0
         self._pending: _Pending = []
-        self._personal: dict[Client, list[_Interval]] = {}
-        self._joined_at: dict[tuple[Client, Members], int] = {}
+        self._personal: dict[ClientSession, list[_Interval]] = {}
+        self._joined_at: dict[tuple[ClientSession, Membership], int] = {}
         self._direct_count = 0
 
     def __len__(self) -> int:
         """How many publications wait for the end of this turn."""
         return len(self._pending)
 
-    def publish(self, members: Members, frame: Frame, exclude: Client | None = None) -> None:
+    def publish(
+        self, members: Membership, frame: Frame, exclude: ClientSession | None = None
+    ) -> None:
         """Send `frame` to all that are members now, except `exclude`."""
         pending = self._pending
         if not pending:
-            self._arrange()
+            self._schedule_flush()
         pending.append((members, frame, exclude))
-        members.waiting += 1
+        members.pending += 1
         if exclude is not None:
             self._personal.setdefault(exclude, [])
 
-    def direct(self, client: Client, frame: Frame) -> None:
-        """Send `frame` to one client, in its place among what is published."""
+    def send(self, session: ClientSession, frame: Frame) -> None:
+        """Send `frame` to one session, in its place among what is published."""
         pending = self._pending
         if not pending:
-            self._arrange()
-        pending.append((client, frame, None))
+            self._schedule_flush()
+        pending.append((session, frame, None))
         self._direct_count += 1
 
-    def joined(self, client: Client, members: Members) -> None:
-        """Note that `client` does not get what was published to `members` before this moment."""
-        if members.waiting:
-            self._personal.setdefault(client, [])
-            self._joined_at[client, members] = len(self._pending)
+    def joined(self, session: ClientSession, members: Membership) -> None:
+        """Note that `session` does not get what was published to `members` before this moment."""
+        if members.pending:
+            self._personal.setdefault(session, [])
+            self._joined_at[session, members] = len(self._pending)
 
-    def left(self, client: Client, members: Members) -> None:
-        """Note that `client` still gets what was published to `members` before this moment."""
-        if members.waiting:
-            start = self._joined_at.pop((client, members), 0)
-            intervals = self._personal.setdefault(client, [])
+    def left(self, session: ClientSession, members: Membership) -> None:
+        """Note that `session` still gets what was published to `members` before this moment."""
+        if members.pending:
+            start = self._joined_at.pop((session, members), 0)
+            intervals = self._personal.setdefault(session, [])
             intervals.append((members, start, len(self._pending)))
 
-    def count_owed(self, client: Client) -> int:
-        """Count what this turn has gathered for `client`, who must still be in its rooms."""
+    def pending_for(self, session: ClientSession) -> int:
+        """Count what this turn has gathered for `session`, who must still be in its rooms."""
         pending = self._pending
         if not pending:
             return 0
-        if not self._direct_count and client not in self._personal:
+        if not self._direct_count and session not in self._personal:
             # As when many go in one turn, and something is published for each that goes.
-            return sum(members.waiting for members in client.memberships.values())
-        by_room, directs = _places(pending)
-        left = self._personal.get(client, [])
-        chosen = self._chosen(client, left, pending, by_room, self._joined_at)
-        return len(chosen) + len(directs.get(client, ()))
+            return sum(members.pending for members in session.memberships.values())
+        by_room, directs = _indices_by_target(pending)
+        left = self._personal.get(session, [])
+        chosen = self._indices_for(session, left, pending, by_room, self._joined_at)
+        return len(chosen) + len(directs.get(session, ()))
 
-    def _arrange(self) -> None:
+    def _schedule_flush(self) -> None:
         """Have what is gathered from here on delivered: at the turn's end, or after the rest."""
         self._schedule(self.flush, max(0.0, self._rests_until - perf_counter()))
 
@@ -142,126 +144,130 @@ class Fanout:
         self._pending = []
         direct_count, self._direct_count = self._direct_count, 0
         if direct_count == len(pending):
-            self._deliver_directs(pending)
+            self._deliver_sends(pending)
             return
         if len(pending) == 1 and not self._personal:
             self._deliver_one(pending)
             return
         personal, self._personal = self._personal, {}
         joined_at, self._joined_at = self._joined_at, {}
-        by_room, directs = _places(pending)
+        by_room, directs = _indices_by_target(pending)
         for members in by_room:
-            members.waiting = 0
-        for client in directs:
-            personal.setdefault(client, [])
+            members.pending = 0
+        for session in directs:
+            personal.setdefault(session, [])
         if len(by_room) == 1 and not personal:
             self._deliver_room(next(iter(by_room)), pending)
             return
         self._deliver_rooms(by_room, pending, personal)
-        for client, intervals in personal.items():
-            chosen = self._chosen(client, intervals, pending, by_room, joined_at)
-            self._deliver_personal(client, chosen + directs.get(client, []), pending)
+        for session, intervals in personal.items():
+            chosen = self._indices_for(session, intervals, pending, by_room, joined_at)
+            self._deliver_personal(session, chosen + directs.get(session, []), pending)
 
     def _deliver_one(self, pending: _Pending) -> None:
         """Deliver what was published alone in its turn, as in every hub that is not busy."""
-        members = cast(Members, pending[0][0])
-        members.waiting = 0
+        members = cast(Membership, pending[0][0])
+        members.pending = 0
         self._deliver_room(members, pending)
 
-    def _deliver_directs(self, pending: _Pending) -> None:
+    def _deliver_sends(self, pending: _Pending) -> None:
         """Deliver a turn of direct sends alone, as in every echo: nobody to share with."""
-        lone = {cast(Client, client): frame for client, frame, _ in pending}
+        lone = {cast(ClientSession, session): frame for session, frame, _ in pending}
         if len(lone) < len(pending):
-            for client, indices in _places(pending)[1].items():
-                self._deliver_personal(client, indices, pending)
+            for session, indices in _indices_by_target(pending)[1].items():
+                self._deliver_personal(session, indices, pending)
             return
         count = size = 0
-        for client, frame in lone.items():
-            wire = self._wire_of(client, frame)
-            if client.fast and len(wire) <= MAX_SHARED_WRITE_BYTES:
-                client.raw_write(wire)  # type: ignore[misc]
+        for session, frame in lone.items():
+            wire = self._wire_of(session, frame)
+            if session.writes_directly and len(wire) <= MAX_SHARED_WRITE_BYTES:
+                session.write_wire(wire)  # type: ignore[misc]
                 count += 1
                 size += len(wire)
-            elif client.close_info is None:
-                self._deliver_merge([client], [0], [(client, frame, None)])
+            elif session.close is None:
+                self._deliver_merge([session], [0], [(session, frame, None)])
         self._stats.messages_out += count
         self._stats.bytes_out += size
 
-    def _wire_of(self, client: Client, frame: Frame) -> bytes:
-        """Return a lone frame in the form that `client` takes."""
+    def _wire_of(self, session: ClientSession, frame: Frame) -> bytes:
+        """Return a lone frame in the form that `session` takes."""
         return frame.wire
 
-    def _deliver_room(self, members: Members, pending: _Pending) -> None:
+    def _deliver_room(self, members: Membership, pending: _Pending) -> None:
         batch = Batch([frame for _, frame, _ in pending])
         entries = [Entry(batch, members.policy, members.name)]
-        self._deliver(list(members.clients), batch, lambda: entries)
+        self._deliver(list(members.sessions), batch, lambda: entries)
 
     def _deliver_rooms(
         self,
-        by_room: dict[Members, list[int]],
+        by_room: dict[Membership, list[int]],
         pending: _Pending,
-        personal: dict[Client, list[_Interval]],
+        personal: dict[ClientSession, list[_Interval]],
     ) -> None:
         """Deliver to everybody who gets the same as all others in the same set of rooms."""
         if _are_disjoint(by_room):
             for members, indices in by_room.items():
-                clients = list(members.clients)
+                sessions = list(members.sessions)
                 if personal:
-                    clients = [client for client in clients if client not in personal]
-                self._deliver_merge(clients, indices, pending)
+                    sessions = [session for session in sessions if session not in personal]
+                self._deliver_merge(sessions, indices, pending)
             return
-        rooms_of: dict[Client, tuple[Members, ...]] = {}
+        rooms_of: dict[ClientSession, tuple[Membership, ...]] = {}
         for members in by_room:
-            for client in members.clients:
-                rooms_of[client] = (*rooms_of.get(client, ()), members)
-        groups: dict[tuple[Members, ...], list[Client]] = {}
-        for client, rooms in rooms_of.items():
-            if client not in personal:
-                groups.setdefault(rooms, []).append(client)
-        for rooms, clients in groups.items():
-            self._deliver_merge(clients, _merge(by_room, rooms), pending)
+            for session in members.sessions:
+                rooms_of[session] = (*rooms_of.get(session, ()), members)
+        groups: dict[tuple[Membership, ...], list[ClientSession]] = {}
+        for session, rooms in rooms_of.items():
+            if session not in personal:
+                groups.setdefault(rooms, []).append(session)
+        for rooms, sessions in groups.items():
+            self._deliver_merge(sessions, _merge(by_room, rooms), pending)
 
-    def _deliver_merge(self, clients: list[Client], indices: list[int], pending: _Pending) -> None:
+    def _deliver_merge(
+        self, sessions: list[ClientSession], indices: list[int], pending: _Pending
+    ) -> None:
         batch = Batch([pending[index][1] for index in indices])
-        self._deliver(clients, batch, partial(self._entries, indices, pending))
+        self._deliver(sessions, batch, partial(self._entries, indices, pending))
 
-    def _chosen(
+    def _indices_for(
         self,
-        client: Client,
+        session: ClientSession,
         left: list[_Interval],
         pending: _Pending,
-        by_room: dict[Members, list[int]],
-        joined_at: dict[tuple[Client, Members], int],
+        by_room: dict[Membership, list[int]],
+        joined_at: dict[tuple[ClientSession, Membership], int],
     ) -> list[int]:
-        """Return the places of what one client gets from its rooms, those it left included."""
+        """Return the places of what one session gets from its rooms, those it left included."""
         intervals = list(left)
-        for members in client.memberships.values():
+        for members in session.memberships.values():
             if members in by_room:
-                intervals.append((members, joined_at.get((client, members), 0), len(pending)))
+                intervals.append((members, joined_at.get((session, members), 0), len(pending)))
         return [
             index
             for members, start, stop in intervals
             for index in by_room.get(members, ())
-            if start <= index < stop and pending[index][2] is not client
+            if start <= index < stop and pending[index][2] is not session
         ]
 
-    def _deliver_personal(self, client: Client, chosen: list[int], pending: _Pending) -> None:
-        """Deliver to one client what is its own: the merge of its rooms and its direct sends."""
-        if chosen and client.close_info is None:
+    def _deliver_personal(
+        self, session: ClientSession, chosen: list[int], pending: _Pending
+    ) -> None:
+        """Deliver to one session what is its own: the merge of its rooms and its direct sends."""
+        if chosen and session.close is None:
             chosen.sort()
-            self._deliver_merge([client], chosen, pending)
+            self._deliver_merge([session], chosen, pending)
 
     def _entries(
         self,
         indices: list[int],
         pending: _Pending,
     ) -> Iterable[Entry]:
-        """Split a merge into entries by policy, for a client whose outbox has to judge them."""
+        """Split a merge into entries by policy, for a session whose outbox has to judge them."""
         runs: list[tuple[SlowPolicy, str, list[Frame]]] = []
         for index in indices:
             target, frame, _ = pending[index]
             policy, room = self._policy, EVERYBODY
-            if isinstance(target, Members):
+            if isinstance(target, Membership):
                 policy, room = target.policy, target.name
             is_same = runs and runs[-1][0] == policy and (policy != "latest" or runs[-1][1] == room)
             if is_same:
@@ -271,35 +277,37 @@ class Fanout:
         return [Entry(Batch(frames), policy, room) for policy, room, frames in runs]
 
     def _deliver(
-        self, clients: list[Client], batch: Batch, entries: Callable[[], Iterable[Entry]]
+        self, sessions: list[ClientSession], batch: Batch, entries: Callable[[], Iterable[Entry]]
     ) -> None:
         """Write the shared bytes to who can take them; `entries` is asked for the others."""
         wire = batch.wire
-        self._writes += len(clients)
-        slow: list[Client] = []
+        self._writes += len(sessions)
+        slow: list[ClientSession] = []
         if len(wire) <= MAX_SHARED_WRITE_BYTES:
-            for client in clients:
-                if client.fast:
-                    client.raw_write(wire)  # type: ignore[misc]
+            for session in sessions:
+                if session.writes_directly:
+                    session.write_wire(wire)  # type: ignore[misc]
                 else:
-                    slow.append(client)
+                    slow.append(session)
         else:
-            slow = clients
-        written = len(clients) - len(slow)
+            slow = sessions
+        written = len(sessions) - len(slow)
         self._stats.messages_out += written * len(batch.frames)
         self._stats.bytes_out += written * len(wire)
         if slow:
             parts = entries()
-            for client in slow:
-                client.offer(parts)
+            for session in slow:
+                session.enqueue(parts)
 
 
-def _places(pending: _Pending) -> tuple[dict[Members, list[int]], dict[Client, list[int]]]:
-    """Return the places of what was published to each room, and of what was sent to each client."""
-    by_room: dict[Members, list[int]] = {}
-    directs: dict[Client, list[int]] = {}
+def _indices_by_target(
+    pending: _Pending,
+) -> tuple[dict[Membership, list[int]], dict[ClientSession, list[int]]]:
+    """Return the places of what was published to each room, and of what was sent to each session."""
+    by_room: dict[Membership, list[int]] = {}
+    directs: dict[ClientSession, list[int]] = {}
     for index, (target, _, _) in enumerate(pending):
-        by_target: dict[Any, list[int]] = by_room if type(target) is Members else directs
+        by_target: dict[Any, list[int]] = by_room if type(target) is Membership else directs
         places = by_target.get(target)
         if places is None:
             by_target[target] = [index]
@@ -308,21 +316,21 @@ def _places(pending: _Pending) -> tuple[dict[Members, list[int]], dict[Client, l
     return by_room, directs
 
 
-def _are_disjoint(by_room: dict[Members, list[int]]) -> bool:
-    """Tell whether no client is in two of the rooms."""
+def _are_disjoint(by_room: dict[Membership, list[int]]) -> bool:
+    """Tell whether no session is in two of the rooms."""
     if len(by_room) == 1:
         return True
-    seen: set[Client] = set()
+    seen: set[ClientSession] = set()
     count = 0
     for members in by_room:
-        seen.update(members.clients)
-        count += len(members.clients)
+        seen.update(members.sessions)
+        count += len(members.sessions)
         if len(seen) != count:
             return False
     return True
 
 
-def _merge(by_room: dict[Members, list[int]], rooms: tuple[Members, ...]) -> list[int]:
+def _merge(by_room: dict[Membership, list[int]], rooms: tuple[Membership, ...]) -> list[int]:
     """Return the places of what was published to any of `rooms`, in order."""
     if len(rooms) == 1:
         return by_room[rooms[0]]

@@ -1,6 +1,6 @@
 """Handlers: what an application registered, and how each of its functions wants to be called.
 
-What must not live here: calling order and errors (`inbound`) and the decorators' home (`registry`).
+What must not live here: calling order and errors (`dispatcher`) and the decorators' home (`hub`).
 """
 
 from __future__ import annotations

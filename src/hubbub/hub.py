@@ -1,30 +1,19 @@
-"""Hub: the registry with its doors: an ASGI endpoint, decorators, a lifespan, framework routes.
+"""Hub: what an application holds in its hand: decorators, verbs, and doors to servers and frameworks.
 
-What must not live here: books and verbs (`registry`), transports, handlers' calling. Applications
-make one of these; servers and frameworks call it.
+What must not live here: anything that does the work. A hub is a front for the parts in `core`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import json
-import logging
-import re
-import time
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Mapping,
-    MutableMapping,
-    Sequence,
-)
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib import resources
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from .auth import check_expiry, check_origin, is_same_origin, to_identity
+from .broker import Broker, MemoryBroker, as_broker
+from .client import Client, session_of
+from .core import Core
 from .decorator_types import (
     AnyFunction,
     AuthenticateF,
@@ -43,40 +32,23 @@ from .decorator_types import (
     TypedLambda,
     ValidateLambda,
 )
-from .errors import BrokerError, HubNotRunning, MissingExtra, Refused, SocketTaken
+from .errors import DISCONNECTED, MissingExtra, check_close
 from .handlers import check_kind
-from .limits import check_head, printable, scrub_query
-from .model import Handshake, Identity
-from .mount import Mounted, checked_path, state_of
-from .raised import refusal_of
-from .registry import Registry
-from .runtime import NATIVE, NOTHING_KNOWN, PORTABLE, Runtime, broker_name, changed_settings
-from .ticker import check_period, is_being_cancelled
-from .transport_asgi import PortableTransport
+from .limits import check_room_name, checked_user
+from .model import EVERYBODY, USER_PREFIX, Identity, Receipt
+from .room import Room, User
+from .settings import Settings, SlowPolicy, as_settings
+from .settings_keywords import SettingsKeywords
+from .ticker import check_period
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.routing import BaseRoute
 
-    from .transport import Transport
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
-
-_STATIC_TYPES = {
-    "hubbub.js": "text/javascript; charset=utf-8",
-    "hubbub.d.ts": "text/plain; charset=utf-8",
-}
-STATIC_FILES: tuple[str, ...] = tuple(_STATIC_TYPES)
-"""Files that the hub serves beside its route."""
-
-_NATIVE = "hubbub"
-_ORIGIN = re.compile(r"https?://[^/?#]+")
+    from .endpoint import ASGIApp, Endpoint, Receive, Scope, Send
 
 
-class Hub(Registry):
+class Hub:
     """One object, one route: a hub that an application makes at its module's level.
 
     Keywords are the fields of `Settings`; `slow_policies` gives rooms a policy of their own, by
@@ -85,8 +57,27 @@ class Hub(Registry):
 
     The hub is an ASGI application: mount it where sockets should connect. It belongs to the event
     loop in which it starts; `broadcast`, `Room.broadcast`, `User.send`, `Client.send` and
-    `Client.close` may be called from any thread.
+    `Client.close` may be called from any thread. `len(hub)` counts the clients of this process,
+    and a loop over the hub gives them.
     """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        broker: Broker | None = None,
+        slow_policies: Mapping[str, SlowPolicy] | None = None,
+        **keywords: Unpack[SettingsKeywords],
+    ) -> None:
+        if settings is not None and keywords:
+            raise TypeError("pass a Settings object or keywords, not both")
+        self._core = Core(
+            Settings.load(**keywords) if settings is None else as_settings(settings),
+            MemoryBroker() if broker is None else as_broker(broker),
+            slow_policies or {},
+        )
+        self._asgi: Endpoint | None = None
+        _hubs.add(self)
 
     # Decorators. Each raises `TypeError` for a function that cannot work, and `ValueError` for a
     # second one where there can be one only.
@@ -97,7 +88,7 @@ class Hub(Registry):
     def on_connect(self, function: ConnectF | ConnectLambda) -> ConnectF: ...
     def on_connect(self, function: AnyFunction) -> AnyFunction:
         """Call `f(client)` or `f(client, handshake)` when a client has connected."""
-        self.handlers.add_connect(function)
+        self._core.handlers.add_connect(function)
         return function
 
     def on_message(self, function: MessageF | MessageLambda) -> MessageF:
@@ -106,7 +97,7 @@ class Hub(Registry):
         `str` (the default) takes text, `bytes` binary; anything else is JSON, validated: dict,
         dataclass, msgspec Struct, a union of tagged Structs, a pydantic model.
         """
-        self.handlers.set_message(function)
+        self._core.handlers.set_message(function)
         return cast("MessageF", function)
 
     def on(self, kind: str) -> Callable[[MessageF | TypedLambda], MessageF]:
@@ -114,7 +105,7 @@ class Hub(Registry):
         check_kind(kind)
 
         def register(function: MessageF | TypedLambda) -> MessageF:
-            self.handlers.add_typed(kind, function)
+            self._core.handlers.add_typed(kind, function)
             return cast("MessageF", function)
 
         return register
@@ -125,12 +116,12 @@ class Hub(Registry):
     def on_disconnect(self, function: DisconnectF | DisconnectLambda) -> DisconnectF: ...
     def on_disconnect(self, function: AnyFunction) -> AnyFunction:
         """Call `f(client)` or `f(client, close)` when a client has gone, however it went."""
-        self.handlers.add_disconnect(function)
+        self._core.handlers.add_disconnect(function)
         return function
 
     def on_drop(self, function: DropF | DropLambda) -> DropF:
         """Call `f(client, count)` when a slow client has caught up, having missed `count` messages."""
-        self.handlers.add_drop(function)
+        self._core.handlers.add_drop(function)
         return cast("DropF", function)
 
     def authenticate(self, function: AuthenticateF | AuthenticateLambda) -> AuthenticateF:
@@ -139,12 +130,12 @@ class Hub(Registry):
         It returns an `Identity` or a user's name; None or `Refused` refuses with 401 (or the
         status in `Refused`) before the upgrade. For anonymous clients return `Identity()`.
         """
-        self.handlers.set_authenticate(function)
+        self._core.handlers.set_authenticate(function)
         return cast("AuthenticateF", function)
 
     def validate(self, function: MessageF | ValidateLambda) -> MessageF:
         """Call `f(client, message)` before the handler; False, ValueError or CommandError refuse."""
-        self.handlers.set_validate(function)
+        self._core.handlers.set_validate(function)
         return cast("MessageF", function)
 
     def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[TickF], TickF]:
@@ -152,15 +143,12 @@ class Hub(Registry):
         check_period(seconds)
 
         def register(function: TickF) -> TickF:
-            self.add_ticker(function, seconds, while_connected)
+            self._core.lifecycle.add_ticker(function, seconds, while_connected)
             return function
 
         return register
 
     # Life
-
-    _runtime: Runtime | None = None
-    """What the hub runs on; None while it does not run."""
 
     async def start(self) -> None:
         """Bind the hub to the running event loop and start its broker, heartbeat and tickers.
@@ -170,31 +158,26 @@ class Hub(Registry):
         nothing can be published before. The log gets a line that says what the hub runs on.
         Raises `HubNotRunning` when the hub already runs in another loop.
         """
-        await super().start()
-        loop = asyncio.get_running_loop()
-        if self._runtime is None or self._runtime.loop is not loop:
-            if self._runtime is not None:  # of a loop that ended without a stop
-                self._runtime.end()
-            self._runtime = Runtime(self.settings, self.broker, loop)
-            self._runtime.begin()
+        await self._core.lifecycle.start()
 
     async def stop(self) -> None:
-        """Close every client with 1012, paced, within `shutdown_timeout_s`; then stop the rest.
+        """Close every client with 1012, paced; then stop the rest, all within `shutdown_timeout_s`.
 
-        Stopping twice, or a hub that never ran, is no error. The hub can be started again.
+        Handlers that still run at the end of that time, disconnect handlers among them, are
+        cancelled, with a line in the log. Stopping twice, or a hub that never ran, is no error. The
+        hub can be started again.
         """
-        try:
-            await super().stop()
-        finally:
-            if self._runtime is not None:
-                self._runtime.end()
-                self._runtime = None
+        await self._core.lifecycle.stop()
 
-    def shut_down(self) -> asyncio.Task[None]:
-        """Begin to close every client; see `Registry.shut_down`. Other workers count this one no more."""
-        if self._runtime is not None:
-            self._runtime.end()
-        return super().shut_down()
+    @property
+    def is_running(self) -> bool:
+        """Whether the hub is bound to an event loop that runs."""
+        return self._core.lifecycle.is_running
+
+    @property
+    def settings(self) -> Settings:
+        """The settings; they do not change."""
+        return self._core.settings
 
     def stats(self) -> dict[str, Any]:
         """Return what this process knows of itself: what it runs on, counters, gauges taken now.
@@ -212,17 +195,88 @@ class Hub(Registry):
         are the process's, whichever hub they were for. See `hubbub.stats.Stats` for the other
         counters; `uptime_s` is in seconds.
         """
-        facts = NOTHING_KNOWN if self._runtime is None else self._runtime.facts()
-        return {
-            **super().stats(),
-            **facts,
-            "broker": broker_name(self.broker),
-            "settings": changed_settings(self.settings),
-        }
+        return self._core.snapshot()
 
-    # Doors
+    # Verbs
 
-    static_names = STATIC_FILES
+    def broadcast(self, data: Any, *, exclude: Client | None = None) -> None:
+        """Send `data` to every client but `exclude`.
+
+        `str` is a text frame, `bytes` a binary frame, anything else JSON text (see
+        `hubbub.frame.encode`, also for what it raises). Never blocks; may be called from any
+        thread, sync or async. Raises `HubNotRunning` before the hub's start, after its stop, and in
+        a process that does not serve it: there is nobody, and nobody would ever get it.
+        """
+        self._core.publishing.broadcast(EVERYBODY, data, exclude)
+
+    async def publish(self, room: str, data: Any, *, exclude: Client | None = None) -> Receipt:
+        """Send `data` to the members of `room` and wait for the broker's receipt.
+
+        Raises `CommandError` for a name that no room may have, `BrokerError` when the broker did
+        not take it, and `HubNotRunning` as `broadcast` does. Event loop only.
+        """
+        return await self._core.publishing.publish(check_room_name(room), data, exclude)
+
+    def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
+        """Close a client, or all clients of a user; return how many there were. Event loop only.
+
+        Raises `HubNotRunning` for a user while the hub does not run: it would find nobody.
+        """
+        check_close(code, reason)
+        clients = [who] if isinstance(who, Client) else self.clients_of(who)
+        if not isinstance(who, Client):
+            self._core.lifecycle.require_loop()
+        for client in clients:
+            self._core.registry.disconnect(session_of(client), code, reason)
+        return len(clients)
+
+    # Who is where
+
+    def room(self, name: str) -> Room:
+        """Return the room of that name; it need not have members. Raises `CommandError` (name)."""
+        return self._core.registry.room(name)
+
+    @property
+    def everybody(self) -> Room:
+        """The room of all clients: `await hub.everybody.publish(data)` is a broadcast with a receipt."""
+        return Room(self._core, EVERYBODY)
+
+    def to_user(self, user: str) -> User:
+        """Return the clients of `user` as something to send to. Nobody connected is no error."""
+        return User(self._core, USER_PREFIX + checked_user(user))
+
+    def clients_of(self, user: str) -> list[Client]:
+        """Return the clients of `user` in this process, in the order of connection."""
+        return self._core.registry.clients_of(USER_PREFIX + checked_user(user))
+
+    def client(self, client_id: str) -> Client | None:
+        """Return the client of that id in this process, or None."""
+        if not isinstance(client_id, str):
+            raise TypeError(f"a client's id is a str, not {type(client_id).__name__}")
+        session = self._core.registry.sessions.get(client_id)
+        return None if session is None else session.client
+
+    @property
+    def client_count(self) -> int:
+        """How many clients this process has."""
+        return len(self._core.registry.sessions)
+
+    @property
+    def rooms(self) -> dict[str, int]:
+        """The rooms that have members in this process, and how many."""
+        return self._core.registry.room_sizes()
+
+    def __len__(self) -> int:
+        return len(self._core.registry.sessions)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Client]:
+        sessions = list(self._core.registry.sessions.values())
+        return iter([session.client for session in sessions])
+
+    # Doors. What they need is imported when they are used: it is above the hub.
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[dict[str, Any]]:
@@ -230,6 +284,8 @@ class Hub(Registry):
 
         For `Starlette(lifespan=hub.lifespan)`, or inside a lifespan of the application's own.
         """
+        from .endpoint import state_of
+
         await self.start()
         try:
             yield state_of(self)
@@ -242,7 +298,7 @@ class Hub(Registry):
             from .route_fastapi import make_router
         except ImportError as error:
             raise MissingExtra(error.name or "fastapi", "fastapi") from error
-        return make_router(self, checked_path(path), dependencies)
+        return make_router(self, path, dependencies)
 
     def routes(self, path: str = "/ws") -> list[BaseRoute]:
         """Return Starlette routes with the hub at `path`, and its JavaScript client beside it.
@@ -253,11 +309,13 @@ class Hub(Registry):
             from .route_starlette import make_routes
         except ImportError as error:
             raise MissingExtra(error.name or "starlette", "starlette") from error
-        return make_routes(self, checked_path(path))
+        return make_routes(self, path)
 
     def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
         """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
-        return Mounted(self, app, path)
+        from .mount import HubMount
+
+        return HubMount(self, app, path)
 
     async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
         """Take the socket of a Starlette or FastAPI route; the route must not accept it itself.
@@ -268,377 +326,42 @@ class Hub(Registry):
         notices nothing. Raises `RuntimeError` for a socket that was accepted already, `SocketTaken`
         for one that a hub has taken, `TypeError` for an identity that is none.
         """
-        if websocket.send is _send_to_taken:
-            raise SocketTaken("attach")
-        if websocket.client_state.name != "CONNECTING":
-            raise RuntimeError("attach() accepts the socket itself; do not call accept() before it")
-        if identity is not None:
-            identity = to_identity(identity)
-        scope, receive, send = websocket.scope, websocket.receive, websocket.send
-        transport = await self._take_socket(scope, receive, send, identity)
-        if transport is not None:
-            websocket.send, websocket.receive = _send_to_taken, _receive_from_taken
-        if isinstance(transport, PortableTransport):
-            await transport.run()
+        await self._endpoint().attach(websocket, identity=identity)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
-        kind = scope["type"]
-        if kind == "websocket":
-            transport = await self._take_socket(scope, receive, send, None)
-            if isinstance(transport, PortableTransport):
-                await transport.run()
-        elif kind == "http":
-            await self.serve_http(scope, receive, send)
-        elif kind == "lifespan":
-            await self._serve_lifespan(scope, receive, send)
+        await self._endpoint()(scope, receive, send)
+
+    def _endpoint(self) -> Endpoint:
+        if self._asgi is None:
+            from .endpoint import Endpoint
+
+            self._asgi = Endpoint(self)
+        return self._asgi
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what has moved, with a warning, until the next minor version."""
+        if name == "clock":
+            _warn_of_clock()
+            return self._core.clock
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "clock":
+            _warn_of_clock()
+            self._core.clock = value
         else:
-            raise RuntimeError(f"the hub does not serve ASGI scopes of the type {kind!r}")
-
-    async def _take_socket(
-        self, scope: Scope, receive: Receive, send: Send, identity: Identity | None
-    ) -> Transport | None:
-        """Shake hands, and make a client; return its transport, None for one that did not come in."""
-        if (await receive())["type"] != "websocket.connect":
-            return None
-        socket = scope.get("extensions", {}).get(_NATIVE, {}).get("socket")
-        if socket is not None:
-            socket.stop_deadline()  # what follows has its own
-        try:
-            handshake = read_handshake(scope)
-            await self._receive_visitor(handshake)
-            with self.admission.handshake(handshake.address):
-                identity, client_id = await self._admit(handshake, identity)
-                await self._accept(scope, send, socket, handshake, identity, client_id)
-                if self._runtime is not None:
-                    self._runtime.note_transport(PORTABLE if socket is None else NATIVE)
-                transport: Transport | None
-                if socket is None:
-                    transport = PortableTransport(self, receive, send)
-                else:
-                    transport = socket.detach(self)
-                if transport is not None:
-                    self.register(transport, client_id, identity, handshake)
-        except Refused as refusal:
-            self._count_refusal("handshake", refusal, scope)
-            await _deny(scope, send, refusal)
-            return None
-        if socket is not None and transport is not None:
-            socket.read_early()
-        return transport
-
-    async def _accept(
-        self,
-        scope: Scope,
-        send: Send,
-        socket: Any,
-        handshake: Handshake,
-        identity: Identity,
-        client_id: str,
-    ) -> None:
-        """Answer yes; the id and the place are held while the answer is on its way."""
-        self.admission.hold(client_id)
-        try:
-            if socket is not None:
-                socket.claim(deflate=self.settings.compression == "shared")
-            # RFC 6455 section 4.2.2: none that the client did not offer; browsers would give up.
-            offered = identity.subprotocol in handshake.subprotocols
-            chosen = identity.subprotocol if offered else None
-            await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": chosen})
-        finally:
-            self.admission.release(client_id)
-
-    async def _receive_visitor(self, handshake: Handshake) -> None:
-        """See that the hub runs and has room, whoever it is that comes."""
-        starting = self._starting
-        if starting is None or not starting.done() or self._loop is not asyncio.get_running_loop():
-            await self._start_for_visitor()
-        self.admission.check_visitor(handshake.address, self._watch.recent_lag_s)
-
-    async def _start_for_visitor(self) -> None:
-        timeout_s = self.settings.handshake_timeout_s
-        timeout = asyncio.timeout(timeout_s)
-        try:
-            async with timeout:
-                await self.start()
-        except HubNotRunning as error:
-            raise Refused(503, "not_running", str(error)) from error
-        except BrokerError as error:
-            raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
-        except Exception as error:
-            if timeout.expired():
-                message = f"The hub took longer than {timeout_s:g} seconds to start"
-                raise Refused(503, "handshake_timeout", message) from None
-            raise self._as_refusal(error, "the hub could not start") from error
-
-    async def _admit(self, handshake: Handshake, identity: Identity | None) -> tuple[Identity, str]:
-        """Learn who comes, and whether they may; return the identity and an id, or raise."""
-        check_origin(self.settings.origins, handshake)
-        try:
-            if identity is None:
-                identity = await self._authenticate(handshake)
-            check_expiry(identity, time.time())
-            client_id = self.admission.choose_id(handshake, identity)
-        except Refused:
-            raise
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
-                raise
-            # Nobody cancels this: the error is that of a future which the function has asked.
-            raise self._as_refusal(error, "the authenticate handler failed") from error
-        self.admission.check_capacity()
-        return identity, client_id
-
-    async def _authenticate(self, handshake: Handshake) -> Identity:
-        function = self.handlers.authenticate
-        if function is None:
-            return Identity()
-        answer = function(handshake)
-        if hasattr(answer, "__await__"):
-            timeout_s = self.settings.handshake_timeout_s
-            timeout = asyncio.timeout(timeout_s)
-            try:
-                async with timeout:
-                    answer = await answer
-            except TimeoutError:
-                if not timeout.expired():  # it is the application's own
-                    raise
-                message = f"Authentication took longer than {timeout_s:g} seconds"
-                raise Refused(503, "handshake_timeout", message) from None
-        if answer is None or answer is False:
-            raise Refused(401)
-        return to_identity(answer)
-
-    def _as_refusal(self, error: BaseException, text: str) -> Refused:
-        """Return the refusal that an error asks for; 500, and `text` in the log, if for none."""
-        refusal = refusal_of(error)
-        if refusal is None:
-            self.log.log(logging.ERROR, "authenticate", text, error=error)
-            return Refused(500)
-        return refusal
-
-    async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a plain request: the JavaScript client, or what a handshake would be answered.
-
-        A browser cannot see why a handshake failed. The same URL by GET gives the same status and
-        JSON body, and 426 where a socket would have been accepted.
-        """
-        # Litestar ends the paths of what is mounted in it with a slash.
-        name = scope["path"].rstrip("/").rpartition("/")[2]
-        if scope["method"] not in ("GET", "HEAD"):
-            refusal = Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
-            await _respond(send, scope, refusal.status, _body(refusal), refusal.headers)
-            return
-        try:
-            handshake = read_handshake(scope)
-        except Refused as refusal:
-            self._count_refusal("GET", refusal, scope)
-            await self._answer(scope, send, refusal, None)
-            return
-        if name in _STATIC_TYPES:
-            headers = {"Content-Type": _STATIC_TYPES[name], "Cache-Control": "no-cache"}
-            headers |= self._cors(handshake)
-            await _respond(send, scope, 200, static_file(name), headers)
-        else:
-            answer = await self._explanation(handshake, scope)
-            await self._answer(scope, send, answer, handshake)
-
-    async def _explanation(self, handshake: Handshake, scope: Scope) -> Refused:
-        """Return what a handshake would be refused with, counted like one; 426 for none."""
-        try:
-            await self._receive_visitor(handshake)
-            with self.admission.handshake(handshake.address):
-                await self._admit(handshake, None)
-        except Refused as refusal:
-            self._count_refusal("GET", refusal, scope)
-            return refusal
-        return Refused(
-            426,
-            message="This is a WebSocket: connect with ws:// or wss://",
-            headers={"Upgrade": "websocket", "Connection": "Upgrade"},
-        )
-
-    async def answer_refusal(self, scope: Scope, send: Send, refusal: Refused) -> None:
-        """Answer a plain request with a refusal that no cache keeps."""
-        await self._answer(scope, send, refusal, _read_if_small(scope))
-
-    async def _answer(
-        self, scope: Scope, send: Send, refusal: Refused, handshake: Handshake | None
-    ) -> None:
-        # A page that may not connect is told so, or it would try for ever; the answer has no secret.
-        to_anyone = refusal.code == "origin_refused"
-        cors = self._cors(handshake, to_anyone=to_anyone)
-        headers = {**_allowed(refusal.headers), "Cache-Control": "no-store", **cors}
-        await _respond(send, scope, refusal.status, _body(refusal), headers)
-
-    async def pass_on(self, scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
-        """Send an event of a refusal that an application made; no cache keeps that either."""
-        if event["type"] != "http.response.start":
-            await send(event)
-            return
-        ours = _raw({"Cache-Control": "no-store", **self._cors(_read_if_small(scope))})
-        event["headers"] = [*event.get("headers", ()), *ours]
-        await _send_first(scope, send, event)
-
-    def _cors(self, handshake: Handshake | None, *, to_anyone: bool = False) -> dict[str, str]:
-        """Let a page of an allowed foreign origin read the answer, or of any."""
-        if handshake is None:  # its head was too large to be read
-            return {}
-        origin = handshake.origin
-        if origin is None or is_same_origin(origin, handshake.host):
-            return {}
-        try:
-            check_origin(self.settings.origins, handshake)
-        except Refused:
-            if not to_anyone:
-                return {}
-        return {
-            "Access-Control-Allow-Origin": origin,
-            "Access-Control-Allow-Credentials": "true",
-            "Access-Control-Expose-Headers": "Retry-After",
-            "Vary": "Origin",
-        }
-
-    def _count_refusal(self, what: str, refusal: Refused, scope: Scope) -> None:
-        self.counters.refuse(refusal.code, is_get=what == "GET")
-        who = printable(_address(scope) or "an unknown address")
-        why = printable(refusal.code)
-        if "origin" in refusal.details:  # what belongs into the setting, if it is a friend's
-            why += f" ({printable(str(refusal.details['origin']))})"
-        text = f"a {what} from %s was refused: %d %s"
-        self.log.log(logging.INFO, "refused", text, who, refusal.status, why)
-
-    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            await self.start()
-        except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        if "state" in scope:
-            scope["state"].update(state_of(self))
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.stop()
-        await send({"type": "lifespan.shutdown.complete"})
+            super().__setattr__(name, value)
 
 
-def read_handshake(scope: Mapping[str, Any]) -> Handshake:
-    """Return the handshake in an ASGI scope. Repeated headers are joined with a comma.
-
-    Raises `Refused(431)` for a head over `MAX_HEAD_BYTES` or `MAX_HEADERS`.
-    """
-    query: bytes = scope.get("query_string", b"")
-    check_head(len(scope.get("raw_path") or scope["path"]) + len(query), scope["headers"])
-    values: dict[str, list[str]] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        values.setdefault(name, []).append(raw_value.decode("latin-1"))
-    headers = {
-        name: ("; " if name == "cookie" else ", ").join(found) for name, found in values.items()
-    }
-    if scope.get("type") == "http":
-        _name_the_page(headers)
-    return Handshake(
-        path=scope["path"],
-        headers=headers,
-        query_string=query.decode("latin-1"),
-        subprotocols=tuple(scope.get("subprotocols", ())),
-        address=_address(scope),
-        scheme=scope.get("scheme", "ws"),
-        scope=scope,
-    )
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 
 
-def _read_if_small(scope: Mapping[str, Any]) -> Handshake | None:
-    try:
-        return read_handshake(scope)
-    except Refused:
-        return None
+def all_hubs() -> list[Hub]:
+    """Return all hubs of this process, in no order."""
+    return list(_hubs)
 
 
-def _name_the_page(headers: dict[str, str]) -> None:
-    """Give a GET of a page the Origin header that the page's handshake has.
-
-    A browser sends it with every handshake, and with a GET to other origins only. Behind a proxy
-    that rewrites Host the two would be answered differently. hubbub.js has the page's origin sent as
-    the Referer. What a person follows is no page's question.
-    """
-    page = _ORIGIN.match(headers.get("referer", ""))
-    if page and headers.get("sec-fetch-mode") != "navigate":
-        headers.setdefault("origin", page[0])
-
-
-def _address(scope: Mapping[str, Any]) -> str | None:
-    peer = scope.get("client")
-    return None if not peer else str(peer[0])
-
-
-async def _send_to_taken(event: MutableMapping[str, Any]) -> None:
-    """Be `send` of a Starlette socket that a hub has taken."""
-    raise SocketTaken(str(event["type"]))
-
-
-async def _receive_from_taken() -> MutableMapping[str, Any]:
-    """Be `receive` of a Starlette socket that a hub has taken."""
-    raise SocketTaken("receive")
-
-
-@functools.cache
-def static_file(name: str) -> bytes:
-    """Return a file of the JavaScript client."""
-    return resources.files("hubbub").joinpath("static", name).read_bytes()
-
-
-def _body(refusal: Refused) -> bytes:
-    return json.dumps(refusal.body()).encode()
-
-
-def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a refusal without those that say how long the body is: it is ours."""
-    framing = ("content-length", "transfer-encoding")
-    return {name: value for name, value in headers.items() if name.lower() not in framing}
-
-
-def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [
-        (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()
-    ]
-
-
-async def _deny(scope: Scope, send: Send, refusal: Refused) -> None:
-    """Refuse with status and body where the server can (ASGI's denial response), else with 403."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        close = {"type": "websocket.close", "code": 1008, "reason": refusal.code}
-        await _send_first(scope, send, close)
-        return
-    body = _body(refusal)
-    headers = {"Content-Type": "application/json", **_allowed(refusal.headers)}
-    raw = [*_raw(headers), (b"content-length", str(len(body)).encode())]
-    start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": raw}
-    await _send_first(scope, send, start)
-    await send({"type": "websocket.http.response.body", "body": body})
-
-
-async def _respond(
-    send: Send, scope: Scope, status: int, body: bytes, headers: Mapping[str, str]
-) -> None:
-    every = {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}
-    start = {"type": "http.response.start", "status": status, "headers": _raw(every)}
-    await _send_first(scope, send, start)
-    is_head = scope["method"] == "HEAD"
-    await send({"type": "http.response.body", "body": b"" if is_head else body})
-
-
-async def _send_first(scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
-    """Send the event that begins an answer.
-
-    uvicorn writes its access line then, with the query string as it finds it in the scope: no token
-    may stand in it.
-    """
-    query: bytes = scope.get("query_string", b"")
-    scope["query_string"] = scrub_query(query)
-    try:
-        await send(event)
-    finally:
-        scope["query_string"] = query
+def _warn_of_clock() -> None:
+    text = "hub.clock has moved: write hubbub.testing.set_clock(hub, clock), before the start"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)

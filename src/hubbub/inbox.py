@@ -1,7 +1,7 @@
 """Inbox: the bounded queue of whole messages that wait for one client's handler.
 
-What must not live here: who stops the socket (`inbound`, which asks the transport to), and what a
-message means. `inbound` fills it while a handler of the client waits, and empties it afterwards.
+What must not live here: who stops the socket (`dispatcher`, which asks the transport to), and what a
+message means. `dispatcher` fills it while a handler of the client waits, and empties it afterwards.
 """
 
 from __future__ import annotations

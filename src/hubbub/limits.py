@@ -1,6 +1,6 @@
 """Limits: how fast, how long, how named. Pure checks; the clock is an argument.
 
-What must not live here: what happens to who breaks one. Called by `inbound`, `client`, `registry`.
+What must not live here: what happens to who breaks one. Called by `dispatcher` and `registry`.
 """
 
 from __future__ import annotations

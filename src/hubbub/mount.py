@@ -1,4 +1,4 @@
-"""Mounted: the hub and any other ASGI application as one.
+"""HubMount: the hub and any other ASGI application as one.
 
 What must not live here: anything about clients. `Hub.mount` makes it; for Django, Quart, Litestar
 and plain ASGI applications.
@@ -8,44 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from .endpoint import checked_path, state_of
 from .errors import HubbubError
 
 if TYPE_CHECKING:
-    from .hub import ASGIApp, Hub, Receive, Scope, Send
+    from .endpoint import ASGIApp, Receive, Scope, Send
+    from .hub import Hub
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
 _LAST_STEP_S = 1.0
 """How long an application may still run after it said that its lifespan is over."""
 
-_OWN_NAME = "hubbub "
 
-
-def state_of(hub: Hub) -> dict[str, Any]:
-    """Return what a hub puts into the state of the requests of its application.
-
-    `hub` is what an application asks for. The other name is this hub's alone: where two hubs share
-    an application only one of them can be `hub`, and frameworks do not say which.
-    """
-    return {"hub": hub, f"{_OWN_NAME}{id(hub):x}": hub}
-
-
-def hubs_of(state: Mapping[str, Any]) -> list[Hub]:
-    """Return all hubs that have put themselves into the state of a request."""
-    return [hub for name, hub in state.items() if name.startswith(_OWN_NAME)]
-
-
-def checked_path(path: object) -> str:
-    """Return a path for a hub's socket; raise `ValueError` for what is none."""
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise ValueError(f'a path begins with a slash, as in "/ws", not {path!r:.80}')
-    return path
-
-
-class Mounted:
+class HubMount:
     """An ASGI application that gives `path` to the hub and everything else to `app`.
 
     It runs the hub's lifespan around the application's own, if that has one. Applications see the

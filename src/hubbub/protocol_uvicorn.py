@@ -22,6 +22,7 @@ import logging
 import time
 from binascii import Error as Base64Error
 from binascii import a2b_base64
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote
 
@@ -45,17 +46,13 @@ from .http_uvicorn import answer_of, environment, head_timeout_s
 from .limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
 from .quietlog import QuietLog
 from .stats import process_stats
+from .transport import EXTENSION
 from .transport_deflate import DeflatingTransport
 from .transport_uvicorn import CORE_LOGGER, NativeTransport
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
-
-    from .registry import Registry
-
-EXTENSION = "hubbub"
-"""The key in `scope["extensions"]` under which a socket offers itself."""
 
 MAX_EARLY_BYTES = 64 * 1024
 """How much a client may send before its handshake is answered; it should send nothing."""
@@ -197,11 +194,12 @@ class Protocol(WebSocketsSansIOProtocol):
         self.tasks = server_state.tasks
         self._owner = _OURS
         self._head: Head | None = None
-        self._early = b""
+        self._buffered = b""
         self._is_claimed = False
         self._is_connect_told = False
         self._extensions: str | None = None
-        self._hub: Registry | None = None
+        self._shutdown_timeout_s: float | None = None
+        self._report: Callable[[BaseException], None]
         self._taken: NativeTransport | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -222,8 +220,8 @@ class Protocol(WebSocketsSansIOProtocol):
         elif self._head is None:
             self._begin(data)
         elif not self.handshake_complete:
-            self._early += data
-            if len(self._early) > MAX_EARLY_BYTES:
+            self._buffered += data
+            if len(self._buffered) > MAX_EARLY_BYTES:
                 self.transport.abort()
         else:
             super().data_received(data)
@@ -250,7 +248,7 @@ class Protocol(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         """The server shuts down: while the handshake goes on, or the application's call does."""
         if self._owner == _OURS and self._head is not None:
-            self._become_stock()
+            self._fall_back()
         is_accepted = self._owner == _UVICORN and self.handshake_complete and not self.close_sent
         if not is_accepted:
             self._end_call_later()
@@ -272,7 +270,7 @@ class Protocol(WebSocketsSansIOProtocol):
         self._make_scope(*head)
         self.handshake_initiated = True
         if not is_ordinary(head):
-            self._become_stock()
+            self._fall_back()
             if self._owner == _OVER:
                 return
         loop = self._get_loop()
@@ -316,8 +314,9 @@ class Protocol(WebSocketsSansIOProtocol):
         if self._owner == _HUB:
             self.connections.discard(self)
 
-    def stop_deadline(self) -> None:
-        """Let the handshake take its time: a hub sees to its end."""
+    def stop_deadline(self, shutdown_timeout_s: float) -> None:
+        """Let the handshake take its time: a hub sees to its end, and has so long at a shutdown."""
+        self._shutdown_timeout_s = shutdown_timeout_s
         if self._owner != _OVER:
             self._stop_timer()
 
@@ -364,13 +363,15 @@ class Protocol(WebSocketsSansIOProtocol):
     def _end_call_later(self) -> None:
         """Cancel the application's call if it is not over in time: a shutdown waits for it."""
         if self._task is not None:
-            settings = environment() if self._hub is None else self._hub.settings
-            self._get_loop().call_later(settings.shutdown_timeout_s, self._task.cancel)
+            timeout_s = self._shutdown_timeout_s
+            if timeout_s is None:  # no hub has spoken
+                timeout_s = environment().shutdown_timeout_s
+            self._get_loop().call_later(timeout_s, self._task.cancel)
 
     def _get_loop(self) -> asyncio.AbstractEventLoop:
         return self._arguments[3] or asyncio.get_running_loop()
 
-    def _become_stock(self) -> None:
+    def _fall_back(self) -> None:
         """Be uvicorn's class from now on, as if it had read the request itself."""
         assert self._owner == _OURS
         assert self._head is not None
@@ -397,7 +398,7 @@ class Protocol(WebSocketsSansIOProtocol):
         self.response = self.conn.accept(self.request)
         self.handshake_initiated = True
         if self._is_claimed:
-            self._claim_stock()
+            self._claim_fallback()
         if not self._is_connect_told:
             self.queue.put_nowait({"type": "websocket.connect"})
         if self.response.status_code != 101:
@@ -420,10 +421,9 @@ class Protocol(WebSocketsSansIOProtocol):
         try:
             await self._arguments[0].loaded_app(scope, receive, send)
         except (Exception, asyncio.CancelledError) as error:
-            if self._hub is None:
+            if self._owner != _HUB:
                 raise
-            text = "the application failed after the hub had taken its socket; the client stays"
-            self._hub.log.log(logging.ERROR, "taken", text, error=error)
+            self._report(error)
 
     async def receive(self) -> Any:
         """Give the application its connect event; all others are uvicorn's class's to give."""
@@ -433,7 +433,7 @@ class Protocol(WebSocketsSansIOProtocol):
             self._is_connect_told = True
             return {"type": "websocket.connect"}
         if self._owner == _OURS:
-            self._become_stock()
+            self._fall_back()
         if self._owner == _OVER:
             return {"type": "websocket.disconnect", "code": 1006}
         return await super().receive()
@@ -445,7 +445,7 @@ class Protocol(WebSocketsSansIOProtocol):
         if self._owner == _OURS:
             if self._is_claimed and message["type"] == "websocket.accept" and self._accept(message):
                 return
-            self._become_stock()
+            self._fall_back()
         if self._owner == _OVER:  # refused here, or a fault was found in the request and answered
             raise ClientDisconnected
         if self.handshake_complete:
@@ -465,14 +465,14 @@ class Protocol(WebSocketsSansIOProtocol):
             self._abort_later()
         elif self.handshake_complete:
             self._stop_timer()
-            if self._early and not self._is_claimed:
-                early, self._early = self._early, b""
+            if self._buffered and not self._is_claimed:
+                early, self._buffered = self._buffered, b""
                 super().data_received(early)
 
     def send_500_response(self) -> None:
         """Answer for an application that failed or gave no answer."""
         if self._owner == _OURS and not self.handshake_complete:
-            self._become_stock()
+            self._fall_back()
         if self._owner == _UVICORN and not self.handshake_complete:
             super().send_500_response()
             self._abort_later()
@@ -489,14 +489,14 @@ class Protocol(WebSocketsSansIOProtocol):
         self._extensions = negotiate(self._offers()) if deflate else None
         self._is_claimed = True
         if self._owner == _UVICORN:
-            self._claim_stock()
+            self._claim_fallback()
 
     def _offers(self) -> Headers:
         name = "Sec-WebSocket-Extensions"
         raw = [value for key, value in self.scope["headers"] if key == name.lower().encode()]
         return Headers([(name, value.decode("latin-1")) for value in raw])
 
-    def _claim_stock(self) -> None:
+    def _claim_fallback(self) -> None:
         """Let uvicorn's class answer with our extensions instead of its own."""
         self.conn.extensions = []
         self.response.headers.pop("Sec-WebSocket-Extensions", None)
@@ -528,10 +528,10 @@ class Protocol(WebSocketsSansIOProtocol):
         self.transport.write(b"\r\n".join((_ACCEPTED + accept, *lines, b"", b"")))
         return True
 
-    def detach(self, hub: Registry) -> NativeTransport | None:
+    def detach(self, report: Callable[[BaseException], None]) -> NativeTransport | None:
         """Hand the socket over, after the handshake was accepted; None if it is gone already.
 
-        To be followed by `read_early` in the same turn, when the client is registered.
+        To be followed by `read_early` in the same turn, when the session is open.
         """
         socket = self.transport
         if self.disconnected or not self.handshake_complete or socket.is_closing():
@@ -540,10 +540,10 @@ class Protocol(WebSocketsSansIOProtocol):
             self.stop_keepalive()
         if self._task is None or self._task.done():
             self.connections.discard(self)
-        self._owner, self._hub = _HUB, hub
+        self._owner, self._report = _HUB, report
         make = NativeTransport if self._extensions is None else DeflatingTransport
-        taken = self._taken = make(hub, socket, self.connections)
-        self.transport = cast(asyncio.Transport, _TakenSocket())
+        taken = self._taken = make(socket, self.connections)
+        self.transport = cast(asyncio.Transport, _DetachedTransport())
         socket.set_protocol(taken)
         # uvicorn sets this object as the protocol after its first call of data_received, which
         # comes later than this when the application's task starts eagerly.
@@ -552,12 +552,12 @@ class Protocol(WebSocketsSansIOProtocol):
 
     def read_early(self) -> None:
         """Deliver what the client sent before its handshake was answered."""
-        if self._taken is not None and self._early:
-            early, self._early = self._early, b""
+        if self._taken is not None and self._buffered:
+            early, self._buffered = self._buffered, b""
             self._taken.data_received(early)
 
 
-class _TakenSocket:
+class _DetachedTransport:
     """What uvicorn's class holds after the hub took its socket: nothing to close."""
 
     def close(self) -> None:

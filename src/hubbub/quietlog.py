@@ -1,6 +1,6 @@
 """QuietLog: log lines that a hostile client could cause at will, a few of each kind and no more.
 
-What must not live here: what is said. One object serves a hub; `inbound`, `warden` and `hub` use it.
+What must not live here: what is said. One object serves a hub; its parts use it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Raised: what an exception of user code asks for, as a refused handshake and as a close code.
 
-What must not live here: logging, counting, sockets. `hub` asks it for handshakes, `inbound` for
+What must not live here: logging, counting, sockets. `endpoint` asks it for handshakes, `dispatcher` for
 handlers. Frameworks' exceptions are known by what they carry, or by their name: none is imported.
 """
 

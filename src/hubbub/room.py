@@ -1,41 +1,43 @@
-"""Rooms: the book of who is where, and Room, what an application holds in its hand.
+"""Rooms: the table of who is where, and Room, what an application holds in its hand.
 
-What must not live here: delivery. The registry keeps one `Rooms`; `Members` exist from the first
-join to the last leave. A `Room` is a name and the hub, and is valid forever.
+What must not live here: delivery. The registry keeps one `RoomTable`; a `Membership` exists from the
+first join to the last leave. A `Room` is a name and the hub, and is valid forever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from .client import Client, session_of
 from .errors import SettingsError
 from .model import EVERYBODY, USER_PREFIX, Receipt
 from .settings import SLOW_POLICIES, SlowPolicy
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .core import Core
+    from .session import ClientSession
 
 
-class Members:
-    """Who is in one room now. `waiting` counts what was published to it in this turn."""
+class Membership:
+    """Who is in one room now. `pending` counts what was published to it in this turn."""
 
-    __slots__ = ("clients", "name", "policy", "room", "waiting")
+    __slots__ = ("name", "pending", "policy", "room", "sessions")
 
     def __init__(self, name: str, policy: SlowPolicy) -> None:
         self.name: str = name
         self.policy = policy
-        self.clients: dict[Client, None] = {}
-        self.waiting: int = 0
+        self.sessions: dict[ClientSession, None] = {}
+        self.pending: int = 0
         self.room: Room | None = None
         """What an application was given for this name last; its name need not be checked again."""
 
     def __repr__(self) -> str:
-        return f"<Members {self.name or 'everybody'!r}: {len(self.clients)}>"
+        return f"<Membership {self.name or 'everybody'!r}: {len(self.sessions)}>"
 
 
-class Rooms:
-    """The book of the rooms that have members. An empty room has no entry.
+class RoomTable:
+    """The rooms that have members. An empty room has no entry.
 
     `policies` gives rooms a slow-consumer policy of their own, by name or by a prefix with `*` at
     its end; the longest match counts. Raises `SettingsError` for a policy that does not exist.
@@ -44,29 +46,29 @@ class Rooms:
     def __init__(self, default: SlowPolicy, policies: Mapping[str, SlowPolicy]) -> None:
         self._default = default
         self._policies = _checked_policies(policies)
-        self._members: dict[str, Members] = {}
-        self.get: Callable[[str], Members | None] = self._members.get
+        self._members: dict[str, Membership] = {}
+        self.get: Callable[[str], Membership | None] = self._members.get
         """Return the members of a room, None when it is empty. Every publication asks."""
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, client: Client, room: str) -> Members:
-        """Write `client` down as a member of `room`."""
+    def add(self, session: ClientSession, room: str) -> Membership:
+        """Make `session` a member of `room`."""
         members = self._members.get(room)
         if members is None:
-            members = self._members[room] = Members(room, self.policy_of(room))
-        members.clients[client] = None
+            members = self._members[room] = Membership(room, self.policy_of(room))
+        members.sessions[session] = None
         return members
 
-    def remove(self, client: Client, members: Members) -> None:
-        """Strike `client` out; strike the room out with its last member."""
-        members.clients.pop(client, None)
-        if not members.clients and self._members.get(members.name) is members:
+    def remove(self, session: ClientSession, members: Membership) -> None:
+        """Take `session` out of a room; a room ends with its last member."""
+        members.sessions.pop(session, None)
+        if not members.sessions and self._members.get(members.name) is members:
             del self._members[members.name]
 
     def clear(self) -> None:
-        """Strike everything out."""
+        """Forget all rooms."""
         self._members.clear()
 
     def sizes(self) -> dict[str, int]:
@@ -76,7 +78,7 @@ class Rooms:
         tuples may set off the garbage collector, and that may let another thread run.
         """
         return {
-            name: len(members.clients)
+            name: len(members.sessions)
             for name, members in self._members.copy().items()
             if name != EVERYBODY and not name.startswith(USER_PREFIX)
         }
@@ -107,14 +109,6 @@ def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolic
     return dict(policies)
 
 
-class Publisher(Protocol):
-    """What a room asks of the registry."""
-
-    def publish_nowait(self, key: str, data: Any, exclude: Client | None) -> None: ...
-    async def publish_to(self, key: str, data: Any, exclude: Client | None) -> Receipt: ...
-    def members_of(self, key: str) -> Mapping[Client, None]: ...
-
-
 class Room:
     """A named set of clients. It costs nothing while it is empty.
 
@@ -122,10 +116,10 @@ class Room:
     `client in room` speak of this process only.
     """
 
-    __slots__ = ("_hub", "_key")
+    __slots__ = ("_core", "_key")
 
-    def __init__(self, hub: Publisher, key: str) -> None:
-        self._hub = hub
+    def __init__(self, core: Core, key: str) -> None:
+        self._core = core
         self._key = key
 
     @property
@@ -135,20 +129,23 @@ class Room:
 
     def broadcast(self, data: Any, *, exclude: Client | None = None) -> None:
         """Send `data` to every member but `exclude`. Never blocks; any thread."""
-        self._hub.publish_nowait(self._key, data, exclude)
+        self._core.publishing.broadcast(self._key, data, exclude)
 
     async def publish(self, data: Any, *, exclude: Client | None = None) -> Receipt:
         """Send `data` to every member but `exclude`, and wait for the broker's receipt."""
-        return await self._hub.publish_to(self._key, data, exclude)
+        return await self._core.publishing.publish(self._key, data, exclude)
 
     def __len__(self) -> int:
-        return len(self._hub.members_of(self._key))
+        return len(self._core.registry.members_of(self._key))
 
     def __iter__(self) -> Iterator[Client]:
-        return iter(tuple(self._hub.members_of(self._key)))
+        members = self._core.registry.members_of(self._key)
+        return iter([session.client for session in members])
 
     def __contains__(self, client: object) -> bool:
-        return client in self._hub.members_of(self._key)
+        if not isinstance(client, Client):
+            return False
+        return session_of(client) in self._core.registry.members_of(self._key)
 
     def __bool__(self) -> bool:
         return True

@@ -14,12 +14,12 @@ from fastapi import APIRouter, Depends, WebSocket
 from fastapi.requests import HTTPConnection
 from starlette.routing import Route
 
+from .endpoint import STATIC_FILES, Endpoint, checked_path, hubs_of
 from .errors import HubNotRunning, Refused
-from .mount import hubs_of
-from .registry import Registry
+from .hub import Hub
 
 if TYPE_CHECKING:
-    from .hub import Hub, Receive, Scope, Send
+    from .endpoint import Receive, Scope, Send
 
 _ANSWER = "hubbub.answer"
 """The key in the scope of a plain request on the socket's way: what to call at its end."""
@@ -27,19 +27,21 @@ _ANSWER = "hubbub.answer"
 
 def make_router(hub: Hub, path: str, dependencies: Sequence[Any]) -> APIRouter:
     """Return a router with the hub's socket at `path`, what it answers to GET, and its files."""
+    checked_path(path)
+    endpoint = Endpoint(hub)
     router = APIRouter(lifespan=hub.lifespan)
 
     async def socket(websocket: WebSocket) -> None:
         answer = websocket.scope.get(_ANSWER)
         if answer is None:
-            await hub.attach(websocket)
+            await endpoint.attach(websocket)
         else:
             await answer()
 
     router.add_api_websocket_route(path, socket, dependencies=list(dependencies))
-    router.routes.append(Route(path, _Explanation(hub), include_in_schema=False))
-    files = _Files(hub)
-    for name in hub.static_names:
+    router.routes.append(Route(path, _HandshakeProbe(endpoint), include_in_schema=False))
+    files = _Files(endpoint)
+    for name in STATIC_FILES:
         router.routes.append(Route(f"{path.rstrip('/')}/{name}", files, include_in_schema=False))
     return router
 
@@ -47,25 +49,25 @@ def make_router(hub: Hub, path: str, dependencies: Sequence[Any]) -> APIRouter:
 class _Files:
     """The JavaScript client, as an ASGI application."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._hub.serve_http(scope, receive, send)
+        await self._endpoint.serve_http(scope, receive, send)
 
 
-class _Explanation:
+class _HandshakeProbe:
     """The hub's answer to a plain request, as an ASGI application.
 
     The request takes the socket's way through the application, so that a dependency (of the hub's
     router, of the router around it, of the application) refuses it as it would the handshake.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = functools.partial(self._hub.serve_http, scope, receive, send)
+        answer = functools.partial(self._endpoint.serve_http, scope, receive, send)
         if scope["method"] not in ("GET", "HEAD"):
             await answer()
             return
@@ -84,15 +86,15 @@ class _Explanation:
 
         async def send_http(event: MutableMapping[str, Any]) -> None:
             if event["type"] == "websocket.close":
-                await self._hub.answer_refusal(scope, send, Refused(403))
+                await self._endpoint.answer_refusal(scope, send, Refused(403))
             else:
                 kind = event["type"].removeprefix("websocket.")
-                await self._hub.pass_on(scope, send, {**event, "type": kind})
+                await self._endpoint.relay_refusal(scope, send, {**event, "type": kind})
 
         return send_http
 
 
-def get_hub(connection: HTTPConnection) -> Registry:
+def get_hub(connection: HTTPConnection) -> Hub:
     """Return the hub that the application's lifespan put into the request's state.
 
     Raises `HubNotRunning` where there is none, and `RuntimeError` where there are several: a type
@@ -107,7 +109,7 @@ def get_hub(connection: HTTPConnection) -> Registry:
             "ChatDep = Annotated[Hub, Depends(lambda: chat)]"
         )
     hub = hubs[0] if hubs else state.get("hub")
-    if isinstance(hub, Registry):
+    if isinstance(hub, Hub):
         return hub
     found = "" if hub is None else f" (request.state.hub is of the type {type(hub).__name__})"
     raise HubNotRunning(
@@ -116,9 +118,6 @@ def get_hub(connection: HTTPConnection) -> Registry:
     )
 
 
-if TYPE_CHECKING:
-    HubDep = Annotated[Hub, Depends(get_hub)]
-else:
-    HubDep = Annotated[Registry, Depends(get_hub)]
+HubDep = Annotated[Hub, Depends(get_hub)]
 """A parameter of this type gets the application's hub in any FastAPI route: `def f(hub: HubDep)`.
 See `get_hub` for an application that has several."""

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from .endpoint import STATIC_FILES, checked_path
+
 if TYPE_CHECKING:
     from .hub import Hub
 
 
 def make_routes(hub: Hub, path: str) -> list[BaseRoute]:
     """Return the hub's socket at `path`, what it answers to GET there, and its files."""
-    files = [f"{path.rstrip('/')}/{name}" for name in hub.static_names]
+    checked_path(path)
+    files = [f"{path.rstrip('/')}/{name}" for name in STATIC_FILES]
     return [WebSocketRoute(path, hub), *(Route(place, hub) for place in (path, *files))]

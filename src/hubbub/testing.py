@@ -15,6 +15,7 @@ outbox and handlers; only its transport has no socket. Applications' tests call 
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,11 +24,20 @@ from urllib.parse import urlencode
 import msgspec
 
 from .client import Client
-from .errors import ABNORMAL, MESSAGE_TOO_BIG, NORMAL, Disconnected, HubNotRunning
+from .core import core_of
+from .errors import (
+    ABNORMAL,
+    MESSAGE_TOO_BIG,
+    NORMAL,
+    SERVICE_RESTART,
+    Disconnected,
+    HubNotRunning,
+)
 from .frame import TEXT, Batch, Frame, encode
+from .hub import Hub
 from .limits import too_big
 from .model import Close, Handshake, Identity
-from .registry import Registry
+from .transport import Session, Transport
 
 QUIET_TURNS = 10
 """How many turns of the event loop without a publication `settle` takes for silence."""
@@ -36,7 +46,7 @@ MOST_TURNS = 10_000
 
 
 class FakeClock:
-    """A clock of seconds that moves only when told. Give it to a hub as `hub.clock`, before start."""
+    """A clock of seconds that moves only when told. Give it to a hub with `set_clock`, before its start."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now: float = now
@@ -46,7 +56,7 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Move forward at once, as after a sleep of the machine. See `let_pass` for time that passes."""
+        """Move forward at once, as after a sleep of the machine. See `advance_time` for time that passes."""
         if seconds < 0:
             raise ValueError(f"this clock never goes back, not even {-seconds:g} seconds")
         self.now += seconds
@@ -55,51 +65,52 @@ class FakeClock:
 class MemoryTransport:
     """A transport without a socket; see `hubbub.transport.Transport` for what a transport owes.
 
-    With `fast` it has a `raw_write`, as the native transport does; without, all goes through
+    With `fast` it has a `write_wire`, as the native transport does; without, all goes through
     `write`, as under the portable one. `writes` are the bytes of every write, in order;
-    `raw_writes` those that came by `raw_write`, `batches` what came by `write`; `pings` counts the
+    `wire_writes` those that came by `write_wire`, `batches` what came by `write`; `pings` counts the
     pings, which the peer answers while `answers_pings`.
     """
 
+    _session: Session
     deflates = False
 
-    def __init__(self, hub: Registry, *, fast: bool = True) -> None:
+    def __init__(self, *, fast: bool = True) -> None:
         self.writable: bool = True
-        self.raw_write: Callable[[bytes], object] | None = self._raw_write if fast else None
+        self.write_wire: Callable[[bytes], object] | None = self._write_wire if fast else None
         self.writes: list[bytes] = []
-        self.raw_writes: list[bytes] = []
+        self.wire_writes: list[bytes] = []
         self.batches: list[Batch] = []
         self.pings: int = 0
         self.answers_pings = True
         self.is_reading: bool = True
         self.closed: Close | None = None
-        self._hub = hub
-        self._client: Client = None  # type: ignore[assignment]
         self._allowance: int | None = None
         self._progress = 0
-        self._goodbye: Close | None = None
+        self._close_frame: Close | None = None
         self._held: deque[Frame | Close] = deque()
         self._is_delivering = False
 
     # What a test does to it
 
     def block(self) -> None:
-        """Stop taking bytes, as a socket whose peer does not read."""
-        self.writable = False
-        self._client.fast = False
+        """Stop taking bytes, as a socket whose buffer is full, since its peer does not read.
+
+        After `write_timeout_s` of this the hub closes the client, whether or not it sends more.
+        """
+        if self.writable:
+            self.writable = False
+            self._session.write_blocked()
 
     def unblock(self, writes: int | None = None) -> None:
         """Take bytes again, what waits first; block again after so many `writes` (None: never)."""
         if self.closed is not None:
             return
-        client = self._client
         self._allowance = writes
         self.writable = writes is None or writes > 0
-        client.pump()
-        client.fast = self.raw_write is not None and self.writable and self._is_idle()
-        self._say_goodbye()
+        self._session.write_resumed()
+        self._close_if_drained()
 
-    def trickle(self) -> None:
+    def accept_some(self) -> None:
         """Let the peer take a little of what is buffered, too little to become writable."""
         self._progress += 1
 
@@ -107,19 +118,23 @@ class MemoryTransport:
         """Be sent one message by the peer. What comes while reading has stopped is held back."""
         self._arrive(frame)
 
-    def hang_up(self, code: int = NORMAL, reason: str = "") -> None:
+    def send_close(self, code: int = NORMAL, reason: str = "") -> None:
         """Be sent a close frame by the peer, behind the messages that are held back."""
         self._arrive(Close(code, reason))
 
-    def cut(self) -> None:
-        """Lose the connection without a goodbye (1006); what is held back is lost too."""
+    def drop_connection(self) -> None:
+        """Lose the connection without a close frame (1006); what is held back is lost too."""
         self._end(Close(ABNORMAL))
+
+    def stop_server(self) -> None:
+        """Be told that the server shuts down, as the native transport is."""
+        self._session.server_stopping()
 
     # What the hub calls
 
-    def bind(self, client: Client) -> None:
+    def bind(self, session: Session) -> None:
         """See `Transport.bind`."""
-        self._client = client
+        self._session = session
 
     def write(self, batch: Batch) -> None:
         """See `Transport.write`."""
@@ -128,13 +143,13 @@ class MemoryTransport:
 
     def close(self, code: int, reason: str) -> None:
         """See `Transport.close`. Behind an outbox it waits for `unblock`, or for the hub's end."""
-        if self._goodbye is None and self.closed is None:
-            self._goodbye = Close(code, reason, by_server=True)
+        if self._close_frame is None and self.closed is None:
+            self._close_frame = Close(code, reason, by_server=True)
             self._held.clear()
-            if self._hub.admission.is_closed:
-                self._end(self._goodbye)
+            if code == SERVICE_RESTART:  # the hub's end waits for nobody
+                self._end(self._close_frame)
             else:
-                self._say_goodbye()
+                self._close_if_drained()
 
     def abort(self) -> None:
         """See `Transport.abort`."""
@@ -144,7 +159,7 @@ class MemoryTransport:
         """See `Transport.ping`."""
         self.pings += 1
         if self.answers_pings:
-            self._client.seen = self._hub.clock()
+            self._note_life()
         return True
 
     def pause_reading(self) -> None:
@@ -160,11 +175,11 @@ class MemoryTransport:
         """See `Transport.progress`."""
         return self._progress
 
-    def _is_idle(self) -> bool:
-        return self._client.outbox is None and self._goodbye is None
+    def _note_life(self) -> None:
+        self._session.last_seen = self._session.limits.clock()
 
-    def _raw_write(self, wire: bytes) -> None:
-        self.raw_writes.append(wire)
+    def _write_wire(self, wire: bytes) -> None:
+        self.wire_writes.append(wire)
         self._take(wire)
 
     def _take(self, wire: bytes) -> None:
@@ -175,21 +190,21 @@ class MemoryTransport:
             if self._allowance <= 0:
                 self.block()
 
-    def _say_goodbye(self) -> None:
-        if self._goodbye is not None and not self._client.outbox:
-            self._end(self._goodbye)
+    def _close_if_drained(self) -> None:
+        if self._close_frame is not None and not self._session.has_waiting:
+            self._end(self._close_frame)
 
     def _end(self, close: Close) -> None:
         if self.closed is not None:
             return
         self.closed = close
-        self.writable = self._client.fast = False
+        self.writable = False
         self._held.clear()
-        self._hub.gone(self, self._client)
-        self._hub.lost(self._client, close.code, close.reason, by_server=close.by_server)
+        self._session.closed(close)
+        self._session.connection_lost()
 
     def _arrive(self, item: Frame | Close) -> None:
-        if self.closed is not None or self._goodbye is not None:
+        if self.closed is not None or self._close_frame is not None:
             return
         self._held.append(item)
         if len(self._held) == 1 and not self._is_delivering:
@@ -204,20 +219,21 @@ class MemoryTransport:
             self._is_delivering = False
 
     def _deliver(self, item: Frame | Close) -> None:
-        self._client.seen = self._hub.clock()
+        self._note_life()
         if isinstance(item, Close):
-            self._hub.fanout.flush()
+            self._session.flush()
             self._end(item)
         else:
             self._receive(item)
 
     def _receive(self, frame: Frame) -> None:
-        limit = self._hub.settings.max_message_bytes
+        session, limit = self._session, self._session.limits.max_message_bytes
         if limit is not None and len(frame.payload) > limit:
-            self._hub.fanout.flush()
-            self._hub.warden.broke_protocol(self._client, MESSAGE_TOO_BIG, too_big(limit))
+            session.flush()
+            self.close(MESSAGE_TOO_BIG, too_big(limit))
+            session.violated(MESSAGE_TOO_BIG, too_big(limit))
         else:
-            self._client.context.copy().run(self._hub.inbound.receive, self._client, frame)
+            session.context.copy().run(session.receive, frame)
 
 
 class MemoryClient:
@@ -255,12 +271,12 @@ class MemoryClient:
         self.transport.feed(encode(data))
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Say goodbye to the hub. Closing twice is no error."""
-        self.transport.hang_up(code, reason)
+        """Send the hub a close frame. Closing twice is no error."""
+        self.transport.send_close(code, reason)
 
 
 def connect(
-    hub: Registry,
+    hub: Hub,
     *,
     user: str | None = None,
     query: Mapping[str, str] | None = None,
@@ -289,42 +305,69 @@ def connect(
         address=address,
     )
     identity = Identity(user, {} if meta is None else meta, client_id, expires_at=expires_at)
-    hub.admission.check_visitor(address, hub._watch.recent_lag_s)
-    chosen = hub.admission.choose_id(handshake, identity)
-    transport = MemoryTransport(hub, fast=fast)
-    return MemoryClient(hub.register(transport, chosen, identity, handshake), transport)
+    transport = MemoryTransport(fast=fast)
+    return MemoryClient(open_client(hub, transport, identity, handshake), transport)
 
 
-async def settle(hub: Registry) -> None:
+def open_client(hub: Hub, transport: Transport, identity: Identity, handshake: Handshake) -> Client:
+    """Bring a connection into a hub by any transport, as `connect` does: for transports' own tests.
+
+    Raises what `connect` raises.
+    """
+    core = core_of(hub)
+    with core.admission.reserve(handshake.address, core.liveness.recent_lag_s) as place:
+        chosen = place.hold_id(handshake, identity)
+        session = core.registry.open(transport)
+        return core.registry.connect(session, place, identity, handshake, chosen)
+
+
+async def settle(hub: Hub) -> None:
     """Let the event loop turn until what was published has been delivered and nothing follows.
 
     Raises `TimeoutError` when the hub goes on publishing for `MOST_TURNS` turns. A handler that
     waits for a timer or a socket is not waited for.
     """
     quiet = 0
+    core = core_of(hub)
     for _ in range(MOST_TURNS):
         await asyncio.sleep(0)
-        quiet = 0 if len(hub.fanout) else quiet + 1
-        hub.fanout.flush()  # a fan-out to many is followed by a rest
+        quiet = 0 if len(core.fanout) else quiet + 1
+        core.fanout.flush()  # a fan-out to many is followed by a rest
         if quiet == QUIET_TURNS:
             return
     raise TimeoutError(f"the hub still publishes after {MOST_TURNS} turns of the event loop")
 
 
-def let_pass(hub: Registry, seconds: float) -> None:
-    """Let `seconds` pass on the hub's `FakeClock`, with every look at its clients that falls due.
+def set_clock(hub: Hub, clock: Callable[[], float]) -> None:
+    """Give a hub another clock, before its start. Raises `RuntimeError` for a hub that runs.
+
+    `clock` gives seconds and never goes back. It tells who is silent, stuck, expired or too fast.
+    """
+    if hub.is_running:
+        raise RuntimeError("set_clock comes before the hub's start")
+    core_of(hub).clock = clock
+
+
+def advance_time(hub: Hub, seconds: float) -> None:
+    """Let `seconds` pass on the hub's `FakeClock`, with every check of its clients that falls due.
 
     The hub pings, and finds silent and stuck clients, as it would in that time. Raises `TypeError`
     when the hub has another clock.
     """
-    clock = hub.clock
+    clock = core_of(hub).clock
     if not isinstance(clock, FakeClock):
-        raise TypeError("let_pass needs a hub whose clock is a FakeClock")
-    watch = hub._watch
+        raise TypeError("advance_time needs a hub whose clock is a FakeClock: see set_clock")
+    liveness = core_of(hub).liveness
     end = clock.now + seconds
     while clock.now < end:
-        clock.advance(min(watch.period_s, end - clock.now))
-        watch.look()
+        clock.advance(min(liveness.period_s, end - clock.now))
+        liveness.check()
+
+
+def let_pass(hub: Hub, seconds: float) -> None:
+    """Do what `advance_time` does: the old name, until the next minor version."""
+    warnings.warn("let_pass is now advance_time", DeprecationWarning, stacklevel=2)
+    advance_time(hub, seconds)
 
 
 def messages(wire: bytes) -> list[str | bytes]:

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ABNORMAL,
-    INTERNAL_ERROR,
     MESSAGE_TOO_BIG,
     NO_STATUS,
     SERVICE_RESTART,
@@ -25,10 +23,10 @@ from .errors import (
 )
 from .frame import Batch, Frame
 from .limits import too_big
+from .model import Close
 
 if TYPE_CHECKING:
-    from .client import Client
-    from .registry import Registry
+    from .transport import Session
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -37,25 +35,23 @@ Send = Callable[[Message], Awaitable[None]]
 _LOOK_S = 1.0
 """While too many messages wait for a handler, as many again are taken this often. ASGI tells of the
 end of a connection, and so of the server's own, only behind the messages that came before."""
-_LAST_WORD_S = 1.0
-"""How long a goodbye may take when the server has cancelled the ASGI call."""
+_CLOSE_S = 1.0
+"""How long a close may take when the server has cancelled the ASGI call."""
 
 
-class PortableTransport:
+class ASGITransport:
     """One client's connection through an ASGI server. See `transport.Transport`."""
 
     deflates = False
     """Compression is the server's own business: it gets whole messages."""
 
-    def __init__(self, hub: Registry, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         self.writable: bool = True
-        self.raw_write: Callable[[bytes], object] | None = None
-        self._hub = hub
+        self.write_wire: Callable[[bytes], object] | None = None
         self._receive = receive
         self._send = send
-        self._client: Client = None  # type: ignore[assignment]
         self._batch: Batch | None = None
-        self._goodbye: tuple[int, str] | None = None
+        self._close_frame: tuple[int, str] | None = None
         self._is_over = False
         self._sent = 0
         self._wake: asyncio.Future[None] | None = None
@@ -65,17 +61,14 @@ class PortableTransport:
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def bind(self, client: Client) -> None:
+    def bind(self, session: Session) -> None:
         """See `Transport.bind`."""
-        self._client = client
+        self._session = session
 
     async def run(self) -> None:
         """Serve the client until its connection ends. The ASGI call is this."""
-        client = self._client
         self._writing = asyncio.current_task()
-        self._reading = asyncio.get_running_loop().create_task(
-            self._read(), name=f"hubbub read {client.id}"
-        )
+        self._reading = asyncio.get_running_loop().create_task(self._read(), name="hubbub read")
         self._reading.add_done_callback(self._reading_ended)
         code = ABNORMAL
         try:
@@ -83,7 +76,7 @@ class PortableTransport:
         except asyncio.CancelledError:
             code = SERVICE_RESTART
             if not self._is_over:
-                await self._say_goodbye_quickly()
+                await self._send_close_quickly()
                 raise
         finally:
             self.writable = False
@@ -91,8 +84,8 @@ class PortableTransport:
             if self._timer is not None:
                 self._timer.cancel()
             # Before the next await: a cancelled scope of anyio's cancels that one as well.
-            self._hub.gone(self, client)
-            self._hub.lost(client, code, "")
+            self._session.closed(Close(code))
+            self._session.connection_lost()
             await self._stop_reading()
 
     # The hub's side
@@ -101,14 +94,14 @@ class PortableTransport:
         """See `Transport.write`."""
         self._batch = batch
         self.writable = False
-        self._hub.stalled(self._client)
+        self._session.write_blocked()
         self._wake_up()
 
     def close(self, code: int, reason: str) -> None:
         """See `Transport.close`."""
-        if self._goodbye is None:
-            self._goodbye = (code, reason)
-            timeout_s = self._hub.settings.write_timeout_s
+        if self._close_frame is None:
+            self._close_frame = (code, reason)
+            timeout_s = self._session.limits.write_timeout_s
             if timeout_s is not None:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(timeout_s, self.abort)
@@ -152,25 +145,25 @@ class PortableTransport:
         while not self._is_over:
             if self._batch is not None:
                 if not await self._write_batch(self._batch):
-                    await self._hear_the_end()
+                    await self._await_the_end()
                     return
                 self._batch = None
                 self.writable = True
-                self._client.pump()
-            elif self._goodbye is not None:
-                await self._say_goodbye(*self._goodbye)
+                self._session.write_resumed()
+            elif self._close_frame is not None:
+                await self._send_close(*self._close_frame)
                 return
             else:
                 self._wake = loop.create_future()
                 await self._wake
                 self._wake = None
 
-    async def _hear_the_end(self) -> None:
+    async def _await_the_end(self) -> None:
         """The peer takes no more. How it ended, the reader learns, perhaps later than the writer."""
         if self._reading is not None:
-            await asyncio.wait((self._reading,), timeout=_LAST_WORD_S)
+            await asyncio.wait((self._reading,), timeout=_CLOSE_S)
 
-    async def _say_goodbye(self, code: int, reason: str) -> None:
+    async def _send_close(self, code: int, reason: str) -> None:
         # granian sends no close frame while the application waits in `receive`.
         await self._stop_reading()
         if await self._try({"type": "websocket.close", "code": code, "reason": reason}):
@@ -179,12 +172,12 @@ class PortableTransport:
         base = 4000 if should_come_back(code) else 4500
         await self._try({"type": "websocket.close", "code": base + code % 500, "reason": reason})
 
-    async def _say_goodbye_quickly(self) -> None:
+    async def _send_close_quickly(self) -> None:
         """The server ends this call: hypercorn, at its own end."""
         if self._batch is None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORD_S):
-                    await self._say_goodbye(SERVICE_RESTART, "service restart")
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._send_close(SERVICE_RESTART, "service restart")
 
     async def _stop_reading(self) -> None:
         reading, self._reading = self._reading, None
@@ -217,32 +210,29 @@ class PortableTransport:
     def _reading_ended(self, reading: asyncio.Task[None]) -> None:
         """Close a client that nobody reads any more: a middleware's `receive` may raise what it likes."""
         if reading is self._reading and not self._is_over:
-            error = None if reading.cancelled() else reading.exception()
-            text = "client %s cannot be read any more; closed"
-            self._hub.log.log(logging.ERROR, "reading", text, self._client.id, error=error)
-            self._hub.disconnect_client(self._client, INTERNAL_ERROR, "internal error")
+            self._session.failed(None if reading.cancelled() else reading.exception())
 
     async def _read(self) -> None:
-        client = self._client
+        session = self._session
         while not self._is_over:
             if self._resumed is not None and self._ahead <= 0:
                 await asyncio.wait((self._resumed,), timeout=_LOOK_S)
                 self._ahead = 1.0
             event = await self._receive()
             if self._resumed is None:  # else it is old news, and says nothing about the peer
-                client.seen = self._hub.clock()
+                session.last_seen = session.limits.clock()
             if event["type"] == "websocket.disconnect":
                 self._is_over = True
                 code = event.get("code") or NO_STATUS
-                self._hub.lost(client, code, event.get("reason") or "")
+                session.closed(Close(code, event.get("reason") or ""))
                 self._wake_up()
-            elif event["type"] == "websocket.receive" and client.close_info is None:
+            elif event["type"] == "websocket.receive" and self._close_frame is None:
                 self._take(event)
 
     def _look_ahead(self, size: int) -> None:
         """Charge what is taken while reading has stopped: a part of what an inbox holds."""
-        settings = self._hub.settings
-        self._ahead -= max(1 / settings.inbox_max_messages, size / settings.inbox_max_bytes)
+        limits = self._session.limits
+        self._ahead -= max(1 / limits.read_ahead_messages, size / limits.read_ahead_bytes)
 
     def _take(self, event: Message) -> None:
         text: str | None = event.get("text")
@@ -252,9 +242,10 @@ class PortableTransport:
             frame = Frame(bytes(event.get("bytes") or b""), False)
         if self._resumed is not None:
             self._look_ahead(len(frame.payload))
-        limit = self._hub.settings.max_message_bytes
+        limit = self._session.limits.max_message_bytes
         if limit is not None and len(frame.payload) > limit:
-            self._hub.fanout.flush()
-            self._hub.warden.broke_protocol(self._client, MESSAGE_TOO_BIG, too_big(limit))
+            self._session.flush()
+            self.close(MESSAGE_TOO_BIG, too_big(limit))
+            self._session.violated(MESSAGE_TOO_BIG, too_big(limit))
         else:
-            self._hub.inbound.receive(self._client, frame)
+            self._session.receive(frame)

@@ -30,22 +30,22 @@ class DeflatingTransport(NativeTransport):
         is_new = self._core is None
         core = super()._use_core()
         if is_new:
-            limit = self._hub.settings.max_message_bytes
+            limit = self._session.limits.max_message_bytes
             core.extensions = [Inflater(0 if limit is None else slack_bytes(limit))]
         return core
 
     def _frame_limit(self) -> int | None:
-        limit = self._hub.settings.max_message_bytes
+        limit = self._session.limits.max_message_bytes
         return None if limit is None else limit + slack_bytes(limit)
 
-    def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
+    def _read_control_or_slow(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Inflate the common frame here: a whole message, right and under 64 KiB.
 
         Browsers send nothing else, and the core takes seven times as long. What is faulty, too
         large, or not whole yet is left to it.
         """
         first, second = data[position], data[position + 1]
-        if self._hub.inflating.is_spent and not first & CONTROL_BIT:
+        if self._session.limits.inflating.is_spent and not first & CONTROL_BIT:
             self._rest_a_turn()
             return 0
         if (first == 0xC1 or first == 0xC2) and 0x80 <= second < 0xFF and self._message is None:
@@ -60,7 +60,7 @@ class DeflatingTransport(NativeTransport):
                 payload = apply_mask(data[start:stop], data[start - 4 : start])
                 if self._take_deflated(payload, first == 0xC1):
                     return stop - position
-        return super()._take_other(data, position, end)
+        return super()._read_control_or_slow(data, position, end)
 
     def _take_event(self, event: WireFrame) -> None:
         """Take what the core has inflated."""
@@ -68,12 +68,12 @@ class DeflatingTransport(NativeTransport):
         super()._take_event(event)
 
     def _charge(self, size: int) -> None:
-        budget = self._hub.inflating
+        budget = self._session.limits.inflating
         if budget.charge(size):
             asyncio.get_running_loop().call_soon(budget.renew)
 
     def _take_deflated(self, payload: bytes, is_text: bool) -> bool:
-        inflated = inflate(payload, self._hub.settings.max_message_bytes)
+        inflated = inflate(payload, self._session.limits.max_message_bytes)
         if inflated is None:
             return False
         self._charge(len(inflated))
@@ -82,5 +82,5 @@ class DeflatingTransport(NativeTransport):
         if is_text and not frame.has_text():
             self._fail_utf8()
         else:
-            self._hub.inbound.receive(self._client, frame)
+            self._session.receive(frame)
         return True

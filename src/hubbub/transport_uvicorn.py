@@ -24,6 +24,7 @@ from websockets.server import ServerProtocol
 from .errors import ABNORMAL, INVALID_DATA, MESSAGE_TOO_BIG, NO_STATUS, is_sendable
 from .frame import Batch, Frame, header
 from .limits import too_big
+from .model import Close
 
 try:
     from websockets.speedups import apply_mask as apply_mask
@@ -31,14 +32,13 @@ except ImportError:  # pragma: no cover - the C extension is part of every wheel
     from websockets.utils import apply_mask as apply_mask
 
 if TYPE_CHECKING:
-    from .client import Client
-    from .registry import Registry
+    from .transport import Session
 
 PIECE_BYTES = 64 * 1024
 """A write larger than `LARGE_WRITE_BYTES` is fed to the socket in pieces of this size."""
 LARGE_WRITE_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 10.0
-"""How long a goodbye may take when `write_timeout_s` is None."""
+"""How long a close may take when `write_timeout_s` is None."""
 LINGER_S = 2.0
 """How long a peer that broke the protocol may take to read why."""
 TURN_FRAMES = 256
@@ -68,9 +68,9 @@ _TINY_BYTES = 126
 CORE_LOGGER = logging.Logger("hubbub.websockets", logging.WARNING)
 CORE_LOGGER.parent = logging.getLogger("hubbub")
 
-_OPEN, _LEAVING, _CLOSING, _LINGERING, _LOST = range(5)
-# _LEAVING: a close is owed after what still waits; _CLOSING: it is sent, the peer's is awaited;
-# _LINGERING: the connection has failed, the peer may still read why.
+_OPEN, _CLOSE_PENDING, _CLOSING, _FAILED, _LOST = range(5)
+# _CLOSE_PENDING: a close frame is owed after what still waits; _CLOSING: it is sent, the peer's is
+# awaited; _FAILED: the connection has failed, the peer may still read why.
 
 
 class _Core(ServerProtocol):
@@ -90,11 +90,9 @@ class NativeTransport(asyncio.Protocol):
         "_after",
         "_blocked",
         "_buffer",
-        "_client",
+        "_close_frame",
         "_core",
         "_extra_cost",
-        "_goodbye",
-        "_hub",
         "_is_stopped",
         "_is_text",
         "_message",
@@ -102,24 +100,22 @@ class NativeTransport(asyncio.Protocol):
         "_paused",
         "_rest",
         "_server_connections",
+        "_session",
         "_socket",
         "_state",
         "_timer",
         "_will_read_on",
-        "raw_write",
         "writable",
+        "write_wire",
     )
 
+    _session: Session
     deflates = False
 
-    def __init__(
-        self, hub: Registry, socket: asyncio.Transport, server_connections: set[Any]
-    ) -> None:
-        self._hub = hub
+    def __init__(self, socket: asyncio.Transport, server_connections: set[Any]) -> None:
         self._socket = socket
         self._server_connections = server_connections
-        self._client: Client = None  # type: ignore[assignment]
-        self.raw_write: Callable[[bytes], object] | None = socket.write
+        self.write_wire: Callable[[bytes], object] | None = socket.write
         self.writable: bool = True
         self._blocked = False
         self._state = _OPEN
@@ -134,32 +130,32 @@ class NativeTransport(asyncio.Protocol):
         self._will_read_on = False
         self._rest: memoryview | None = None
         self._after = b""
-        self._goodbye: tuple[int, str] | None = None
+        self._close_frame: tuple[int, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         server_connections.add(self)
 
-    def bind(self, client: Client) -> None:
+    def bind(self, session: Session) -> None:
         """See `Transport.bind`."""
-        self._client = client
-        client.fast = self.writable = not self._socket.is_closing()
+        self._session = session
+        self.writable = not self._socket.is_closing()
 
     # asyncio's side
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket."""
-        client = self._client
-        client.seen = self._hub.clock()
+        session = self._session
+        session.last_seen = session.limits.clock()
         if self._state != _OPEN:
             self._keep_tail(data)
             return
         buffer = self._buffer
         if buffer is None and not self._paused:
-            client.context.run(self._parse, data)
+            session.context.run(self._parse, data)
             return
         buffer = self._keep(data)
         if len(buffer) >= self._need and not self._paused:
             self._buffer = None
-            client.context.run(self._parse, buffer)
+            session.context.run(self._parse, buffer)
 
     def eof_received(self) -> bool:
         """The peer sends no more; without a close frame that is the end."""
@@ -174,29 +170,27 @@ class NativeTransport(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._server_connections.discard(self)
-        self._hub.gone(self, self._client)
-        if self._client is not None:
-            self._hub.lost(self._client, ABNORMAL, "")
+        if hasattr(self, "_session"):  # else it was lost before anybody had it
+            self._session.connection_lost()
 
     def pause_writing(self) -> None:
         """The socket's buffer is over its high-water mark."""
         self._blocked = True
-        self.writable = self._client.fast = False
-        self._hub.stalled(self._client)
+        self.writable = False
+        self._session.write_blocked()
 
     def resume_writing(self) -> None:
         """The socket's buffer has drained."""
         self._blocked = False
         self._write_rest()
-        client = self._client
-        client.pump()
-        client.fast = self.writable and self._state == _OPEN and client.outbox is None
-        if self._state == _LEAVING and self._rest is None and not client.outbox:
-            self._say_goodbye()
+        session = self._session
+        session.write_resumed()
+        if self._state == _CLOSE_PENDING and self._rest is None and not session.has_waiting:
+            self._send_close()
 
     def shutdown(self) -> None:
-        """The server begins to shut down: the hub says goodbye to everybody, paced."""
-        self._hub.shut_down()
+        """The server begins to shut down: the hub closes all its clients, paced."""
+        self._session.server_stopping()
 
     # The hub's side
 
@@ -210,18 +204,17 @@ class NativeTransport(asyncio.Protocol):
             self._rest = memoryview(wire)
             self._write_rest()
             if not self.writable:
-                self._hub.stalled(self._client)
-            self._client.fast = self.writable and not self._client.outbox
+                self._session.write_blocked()
 
     def close(self, code: int, reason: str) -> None:
         """See `Transport.close`."""
         if self._state != _OPEN:
             return
-        self._state = _LEAVING
-        self._goodbye = (code, reason)
-        self._end_within(self._hub.settings.write_timeout_s or CLOSE_TIMEOUT_S)
-        if self._rest is None and not self._client.outbox:
-            self._say_goodbye()
+        self._state = _CLOSE_PENDING
+        self._close_frame = (code, reason)
+        self._end_within(self._session.limits.write_timeout_s or CLOSE_TIMEOUT_S)
+        if self._rest is None and not self._session.has_waiting:
+            self._send_close()
         else:
             self._stop_reading()
 
@@ -275,7 +268,7 @@ class NativeTransport(asyncio.Protocol):
     def _read_on_soon(self) -> None:
         if not self._will_read_on:  # a second call would take a second share of each turn
             self._will_read_on = True
-            asyncio.get_running_loop().call_soon(self._read_on, context=self._client.context)
+            asyncio.get_running_loop().call_soon(self._read_on, context=self._session.context)
 
     def _read_on(self) -> None:
         self._will_read_on = False
@@ -294,10 +287,9 @@ class NativeTransport(asyncio.Protocol):
         position = self._need = 0
         left = TURN_FRAMES
         end = len(data)
-        client = self._client
-        hub = self._hub
-        receive = hub.receive
-        limit = hub.max_message_bytes
+        session = self._session
+        receive = session.receive
+        limit = session.limits.max_message_bytes
         while end - position >= 2 and self._state == _OPEN and not self._paused:
             first, second = data[position], data[position + 1]
             if (first == 0x81 or first == 0x82) and 0x80 <= second < 0xFF and self._message is None:
@@ -319,16 +311,16 @@ class NativeTransport(asyncio.Protocol):
                         self._rest_a_turn()
                     payload = apply_mask(data[start:stop], data[start - 4 : start])
                     if first == 0x82:
-                        receive(client, Frame(payload, False))
+                        receive(Frame(payload, False))
                         continue
                     try:
                         text = payload.decode()
                     except UnicodeDecodeError:
                         self._fail_utf8()
                     else:
-                        receive(client, Frame(payload, True, text))
+                        receive(Frame(payload, True, text))
                     continue
-            used = self._take_other(data, position, end)
+            used = self._read_control_or_slow(data, position, end)
             if used == 0:
                 break
             position += used
@@ -345,7 +337,7 @@ class NativeTransport(asyncio.Protocol):
         """Keep what is not taken yet; in it may be the close frame of a client that we close."""
         if self._state == _CLOSING and self._buffer is None:
             self._await_close(tail)
-        elif self._state in (_OPEN, _LEAVING, _CLOSING):
+        elif self._state in (_OPEN, _CLOSE_PENDING, _CLOSING):
             self._keep(tail)
 
     def _rest_a_turn(self) -> None:
@@ -354,25 +346,25 @@ class NativeTransport(asyncio.Protocol):
             self._pause()
             self._read_on_soon()
 
-    def _take_other(self, data: bytes | bytearray, position: int, end: int) -> int:
+    def _read_control_or_slow(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Take one frame of any other kind; return its size, 0 if it is not whole."""
         first, second = data[position], data[position + 1]
         if first not in _CONTROL or not 0x80 <= second < 0xFE:
-            return self._take_rare(data, position, end)
+            return self._read_slow(data, position, end)
         size = 6 + second - 0x80
         if end - position < size:
             self._need = size
             return 0
         start, stop = position + 6, position + size
         payload = apply_mask(data[start:stop], data[start - 4 : start])
-        if not self._take_control(first, payload):
+        if not self._handle_control(first, payload):
             self._feed(self._new_core(self._longest(first)), bytes(data[position:stop]))
         return size
 
-    def _take_control(self, first: int, payload: bytes) -> bool:
+    def _handle_control(self, first: int, payload: bytes) -> bool:
         """Take a whole control frame (RFC 6455 section 5.5); False leaves it to the core."""
         if first in (_PONG_FRAME, _PING_FRAME):
-            is_admitted = self._hub.inbound.admits_frame(self._client, is_droppable=True)
+            is_admitted = self._session.charge_frame(droppable=True)
             if first == _PING_FRAME and is_admitted:
                 self._write_control(header(_PONG, len(payload)) + payload)
             return True
@@ -387,7 +379,7 @@ class NativeTransport(asyncio.Protocol):
         self._answer_close(code, reason, header(_CLOSE, len(payload)) + payload)
         return True
 
-    def _take_rare(self, data: bytes | bytearray, position: int, end: int) -> int:
+    def _read_slow(self, data: bytes | bytearray, position: int, end: int) -> int:
         """Give one frame to the core; return its size, 0 if it is not whole.
 
         Of a frame that is wrong from its header on (unmasked, unknown opcode, too large) the core
@@ -414,7 +406,7 @@ class NativeTransport(asyncio.Protocol):
         # message. The core thinks otherwise, so such a frame gets one of its own.
         core = self._new_core(limit) if first & CONTROL_BIT else self._use_core()
         is_tiny = not first & (_FIN_BIT | CONTROL_BIT) and length < _TINY_BYTES
-        if not is_tiny or self._hub.inbound.admits_frame(self._client, is_droppable=False):
+        if not is_tiny or self._session.charge_frame(droppable=False):
             self._feed(core, bytes(data[position : position + size]))
         return size
 
@@ -426,11 +418,11 @@ class NativeTransport(asyncio.Protocol):
         return self._core
 
     def _frame_limit(self) -> int | None:
-        return self._hub.settings.max_message_bytes
+        return self._session.limits.max_message_bytes
 
     def _new_core(self, limit: int | None) -> ServerProtocol:
         core = _Core(state=OPEN, max_size=limit, logger=CORE_LOGGER)
-        core.max_message_bytes = self._hub.max_message_bytes
+        core.max_message_bytes = self._session.limits.max_message_bytes
         return core
 
     def _longest(self, first: int) -> int | None:
@@ -474,7 +466,7 @@ class NativeTransport(asyncio.Protocol):
             if self._is_text and not frame.has_text():
                 self._fail_utf8()
             else:
-                self._hub.inbound.receive(self._client, frame)
+                self._session.receive(frame)
 
     def _fail_utf8(self) -> None:
         """RFC 6455 section 8.1: a text message that is not UTF-8 fails the connection."""
@@ -484,32 +476,32 @@ class NativeTransport(asyncio.Protocol):
 
     def _fail(self, core: ServerProtocol, out: bytes) -> None:
         """Tell the peer what it did wrong, and give it a moment to read it (section 7.1.7)."""
-        self._hub.fanout.flush()
+        self._session.flush()
         code, reason = ABNORMAL, ""
         if core.close_sent is not None:
             code, reason = int(core.close_sent.code), core.close_sent.reason
-        self._state = _LINGERING
+        self._state = _FAILED
         self.writable = False
         self._write_last(out)
         self._end_within(LINGER_S)
         if self._socket.can_write_eof():
             self._socket.write_eof()
-        self._hub.warden.broke_protocol(self._client, code, reason)
+        self._session.violated(code, reason)
 
     def _answer_close(self, code: int, reason: str, echo: bytes) -> None:
-        """The peer says goodbye: echo its close frame and end (section 7.1.1)."""
-        self._hub.fanout.flush()
-        self._state = _LINGERING
+        """The peer sent a close frame: echo its close frame and end (section 7.1.1)."""
+        self._session.flush()
+        self._state = _FAILED
         self.writable = False
         self._write_last(echo)
         if self._socket.get_write_buffer_size():
             self._end_within(LINGER_S)
         self._socket.close()
-        self._hub.lost(self._client, code, reason)
+        self._session.closed(Close(code, reason))
 
-    def _say_goodbye(self) -> None:
-        assert self._goodbye is not None
-        code, reason = self._goodbye
+    def _send_close(self) -> None:
+        assert self._close_frame is not None
+        code, reason = self._close_frame
         self.writable = False
         self._state = _CLOSING
         core = self._use_core()
@@ -528,10 +520,10 @@ class NativeTransport(asyncio.Protocol):
         core.events_received()
         core.data_to_send()
         if core.close_rcvd is not None or core.parser_exc is not None:
-            self._state = _LINGERING
+            self._state = _FAILED
             self._socket.close()
         elif len(data) > CLOSING_BYTES:
-            # Who floods goes on flooding for as long as the goodbye may take.
+            # Who floods goes on flooding for as long as the close may take.
             self._buffer = bytearray(data[CLOSING_BYTES:])
             self._stop_reading()
             asyncio.get_running_loop().call_soon(self._await_on)
@@ -553,7 +545,9 @@ class NativeTransport(asyncio.Protocol):
         if rest is None and self._after and not self._blocked:
             self._socket.write(self._after)
             self._after = b""
-        self.writable = rest is None and not self._blocked and self._state in (_OPEN, _LEAVING)
+        self.writable = (
+            rest is None and not self._blocked and self._state in (_OPEN, _CLOSE_PENDING)
+        )
 
     def _write_control(self, out: bytes) -> None:
         """Write a pong, but never into the middle of a frame, and not to a peer that takes nothing.

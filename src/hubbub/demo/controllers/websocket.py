@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from ... import Client, CommandError, Handshake
+from ...endpoint import STATIC_FILES
 from ..models.clock import iso_now
 from ..models.names import clean_name, roster
 from ..views import Views
@@ -47,7 +48,7 @@ class WebSocketPage(Page):
 
     def routes(self) -> list[BaseRoute]:
         """Serve hubbub.js beside this hub; the other pages import it from here."""
-        files = [Route(f"{self.socket_path}/{name}", self.hub) for name in self.hub.static_names]
+        files = [Route(f"{self.socket_path}/{name}", self.hub) for name in STATIC_FILES]
         return [*super().routes(), *files]
 
     def context(self, request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Inbound: all that a connection, a message or a goodbye may cause, through clients in memory."""
+"""Dispatcher: all that a connection, a message or a disconnect may cause, through clients in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pydantic
 import pytest
 
 from hubbub import Client, Close, CommandError, Disconnected, Handshake, Hub
-from hubbub.testing import FakeClock, MemoryClient, connect, settle
+from hubbub.client import session_of
+from hubbub.core import core_of
+from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +62,7 @@ async def test_s04_a_plain_handler_runs_in_place() -> None:
     peer.send("1")
     assert seen == [("ann", "1")]
     assert peer.transport.is_reading
-    assert not peer.client.busy
+    assert not session_of(peer.client).is_handling
     await hub.stop()
 
 
@@ -84,17 +86,17 @@ async def test_s04_async_handlers_of_one_client_run_one_at_a_time_those_of_other
     bob.send("4")
     await settle(hub)
     assert log == ["ann begins 1", "bob begins 4"]
-    assert ann.client.busy
+    assert session_of(ann.client).is_handling
     assert ann.transport.is_reading, "its pings and its end are taken meanwhile"
     assert hub.stats()["messages_in"] == 4
     gates["ann"].set()
     await settle(hub)
     assert log[2:] == [f"ann {verb} {n}" for n in "123" for verb in ("begins", "ends")][1:]
-    assert bob.client.busy
+    assert session_of(bob.client).is_handling
     assert ann.transport.is_reading
     gates["bob"].set()
     await settle(hub)
-    assert not bob.client.busy
+    assert not session_of(bob.client).is_handling
     await hub.stop()
 
 
@@ -271,7 +273,7 @@ async def test_disconnect_handlers_run_after_what_the_clients_handlers_still_do(
     peer.send("1")
     peer.send("2")
     await settle(hub)
-    peer.transport.cut()
+    peer.transport.drop_connection()
     await settle(hub)
     assert log == []
     assert len(hub) == 0
@@ -599,7 +601,7 @@ async def test_drop_handlers_are_told_plain_and_async() -> None:
 
 async def test_who_sends_too_fast_is_closed() -> None:
     hub, clock = Hub(messages_per_second=5), FakeClock()
-    hub.clock = clock
+    set_clock(hub, clock)
     await started(hub)
     peer = connect(hub)
     for _ in range(10):
@@ -622,14 +624,17 @@ async def test_frames_that_are_no_messages_have_a_limit_of_their_own(
 ) -> None:
     """Never under ten a second: a slow talker's pings, and the pongs for ours, are no flood."""
     hub, clock = Hub(messages_per_second=rate), FakeClock()
-    hub.clock = clock
+    set_clock(hub, clock)
     await started(hub)
     peer = connect(hub)
     client = peer.client
-    admitted = [hub.inbound.admits_frame(client, is_droppable=True) for _ in range(allowed)]
+    admitted = [
+        core_of(hub).dispatcher.charge_frame(session_of(client), droppable=True)
+        for _ in range(allowed)
+    ]
     assert all(admitted)
     peer.send("a message is counted apart")
-    assert not hub.inbound.admits_frame(client, is_droppable=True)
+    assert not core_of(hub).dispatcher.charge_frame(session_of(client), droppable=True)
     assert code_of(peer) == 3013
     assert hub.stats()["rate_limited"] == 1
     await hub.stop()
@@ -637,13 +642,16 @@ async def test_frames_that_are_no_messages_have_a_limit_of_their_own(
 
 async def test_frames_are_dropped_instead_where_messages_are_but_a_fragment_cannot_be() -> None:
     hub, clock = Hub(messages_per_second=10, on_rate_limit="reply"), FakeClock()
-    hub.clock = clock
+    set_clock(hub, clock)
     await started(hub)
     peer = connect(hub)
-    admitted = [hub.inbound.admits_frame(peer.client, is_droppable=True) for _ in range(30)]
+    admitted = [
+        core_of(hub).dispatcher.charge_frame(session_of(peer.client), droppable=True)
+        for _ in range(30)
+    ]
     assert admitted == [True] * 20 + [False] * 10
     assert peer.closed is None
-    assert not hub.inbound.admits_frame(peer.client, is_droppable=False)
+    assert not core_of(hub).dispatcher.charge_frame(session_of(peer.client), droppable=False)
     assert code_of(peer) == 3013
     await hub.stop()
 
@@ -652,14 +660,17 @@ async def test_without_a_rate_no_frame_is_counted() -> None:
     hub = Hub()
     await started(hub)
     client = connect(hub).client
-    assert all(hub.inbound.admits_frame(client, is_droppable=False) for _ in range(1000))
-    assert client.frame_bucket is None
+    assert all(
+        core_of(hub).dispatcher.charge_frame(session_of(client), droppable=False)
+        for _ in range(1000)
+    )
+    assert session_of(client).frame_bucket is None
     await hub.stop()
 
 
 async def test_who_sends_too_fast_may_be_told_instead_now_and_then() -> None:
     hub, clock = Hub(messages_per_second=5, on_rate_limit="reply"), FakeClock()
-    hub.clock = clock
+    set_clock(hub, clock)
     seen: list[str] = []
     hub.on_message(lambda client, message: seen.append(message))
     await started(hub)
@@ -724,7 +735,7 @@ async def test_no_log_line_quotes_a_message(way: str, caplog: pytest.LogCaptureF
 
 async def test_log_lines_of_invalid_messages_are_limited(caplog: pytest.LogCaptureFixture) -> None:
     hub, clock = Hub(), FakeClock()
-    hub.clock = clock
+    set_clock(hub, clock)
     hub.validate(lambda client, message: False)
     await started(hub)
     caplog.set_level(logging.INFO, "hubbub")
@@ -842,7 +853,7 @@ async def test_fault_14_a_returned_value_that_nobody_reads_is_logged_in_bounds(
     assert peer.received == []
     assert peer.closed is None
     lines = [record.getMessage() for record in caplog.records]
-    name = f"{function.__name__} (test_inbound.py:{function.__code__.co_firstlineno})"
+    name = f"{function.__name__} (test_dispatcher.py:{function.__code__.co_firstlineno})"
     said = f"{name} returned a value of the type dict, which nobody reads; to answer, call "
     assert lines[0] == said + "client.send(…)"
     assert len(lines) == (1 if kind == "connect" else 5)

@@ -1,4 +1,4 @@
-"""Heartbeat: who is due a ping and who is overdue, on a clock that the test moves."""
+"""TimingWheel: who is due a ping and who is overdue, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub.heartbeat import Heartbeat
+from hubbub.timing_wheel import TimingWheel
 
 PING_S, PONG_S = 54.0, 60.0
 
@@ -16,7 +16,7 @@ class Member:
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.seen = 0.0
+        self.last_seen = 0.0
         self.pinged_at: list[float] = []
         self.dead_at: float | None = None
 
@@ -29,7 +29,7 @@ class Wheel:
         self.now = self.start
         self.ticks = 0
         self.lag = lag
-        self.heartbeat: Heartbeat[Member] = Heartbeat(ping_s, pong_s, self.start)
+        self.heartbeat: TimingWheel[Member] = TimingWheel(ping_s, pong_s, self.start)
 
     @property
     def tick_s(self) -> float:
@@ -44,7 +44,7 @@ class Wheel:
         self.turn()
 
     def turn(self) -> None:
-        self.heartbeat.turn(self.now, self.ping, self.overdue)
+        self.heartbeat.advance(self.now, self.ping, self.overdue)
 
     def ping(self, member: Member) -> None:
         member.pinged_at.append(self.now)
@@ -67,9 +67,9 @@ def test_a_silent_member_gets_one_ping_and_is_dead_in_time() -> None:
     assert member.pinged_at == []
     wheel.pass_time(PONG_S - PING_S + wheel.tick_s + 0.1)
     assert len(member.pinged_at) == 1
-    assert PING_S - wheel.tick_s < member.pinged_at[0] - member.seen <= PING_S
+    assert PING_S - wheel.tick_s < member.pinged_at[0] - member.last_seen <= PING_S
     assert member.dead_at is not None
-    assert PONG_S - wheel.tick_s < member.dead_at - member.seen <= PONG_S
+    assert PONG_S - wheel.tick_s < member.dead_at - member.last_seen <= PONG_S
     assert len(wheel.heartbeat) == 0, "who is dead is watched no more"
 
 
@@ -78,8 +78,8 @@ def test_who_answers_its_pings_lives() -> None:
     wheel.add(member)
     for _ in range(600):
         wheel.pass_time(1.0)
-        if member.pinged_at and member.pinged_at[-1] > member.seen:
-            member.seen = wheel.now
+        if member.pinged_at and member.pinged_at[-1] > member.last_seen:
+            member.last_seen = wheel.now
     assert member.dead_at is None
     assert len(member.pinged_at) == pytest.approx(600 / PING_S, abs=1)
 
@@ -89,7 +89,7 @@ def test_who_talks_gets_no_pings() -> None:
     wheel.add(member)
     for _ in range(60):
         wheel.pass_time(10.0)
-        member.seen = wheel.now
+        member.last_seen = wheel.now
     assert member.pinged_at == []
     assert member.dead_at is None
 
@@ -110,22 +110,22 @@ def test_a_machine_that_slept_finds_nobody_dead() -> None:
     members = [Member() for _ in range(500)]
     for number, member in enumerate(members):
         wheel.add(member)
-        member.seen -= number % 50
+        member.last_seen -= number % 50
     wheel.pass_time(5.0)
-    silent = {member: wheel.now - member.seen for member in members}
+    silent = {member: wheel.now - member.last_seen for member in members}
     wheel.ticks += round(70 / wheel.tick_s)
     wheel.now += 70.0
     wheel.turn()
     assert not any(member.dead_at for member in members)
     for member in members:
-        assert wheel.now - member.seen <= silent[member] + wheel.tick_s
+        assert wheel.now - member.last_seen <= silent[member] + wheel.tick_s
     wheel.pass_time(PONG_S + wheel.tick_s)
     assert all(member.dead_at for member in members), "and afterwards time counts again"
 
 
 def test_a_short_stall_is_forgiven_where_the_timeouts_are_short() -> None:
     """A stall of 40 ms eats the whole margin of these timeouts; nobody could read a pong in it."""
-    heartbeat: Heartbeat[Member] = Heartbeat(0.02, 0.05, 0.0)
+    heartbeat: TimingWheel[Member] = TimingWheel(0.02, 0.05, 0.0)
     member = Member()
     heartbeat.add(member, 0.0)
     dead: list[Member] = []
@@ -133,12 +133,12 @@ def test_a_short_stall_is_forgiven_where_the_timeouts_are_short() -> None:
     now = 0.0
     while not pings:
         now += heartbeat.tick_s
-        heartbeat.turn(now, pings.append, dead.append)
+        heartbeat.advance(now, pings.append, dead.append)
     now += 0.04
-    heartbeat.turn(now, pings.append, dead.append)
+    heartbeat.advance(now, pings.append, dead.append)
     assert dead == []
-    member.seen = now
-    heartbeat.turn(now + heartbeat.tick_s, pings.append, dead.append)
+    member.last_seen = now
+    heartbeat.advance(now + heartbeat.tick_s, pings.append, dead.append)
     assert dead == []
 
 
@@ -147,15 +147,15 @@ def test_who_spoke_just_after_the_sleep_is_given_no_time_for_it() -> None:
     wheel.add(member)
     wheel.ticks += 3600
     wheel.now += 3600.0
-    member.seen = wheel.now
+    member.last_seen = wheel.now
     wheel.turn()
-    assert member.seen == wheel.now
+    assert member.last_seen == wheel.now
     wheel.pass_time(PONG_S)
     assert member.dead_at is not None
 
 
 def test_who_is_removed_because_of_another_is_neither_judged_nor_kept() -> None:
-    heartbeat: Heartbeat[Member] = Heartbeat(PING_S, PONG_S, 0.0)
+    heartbeat: TimingWheel[Member] = TimingWheel(PING_S, PONG_S, 0.0)
     pair = [Member("first"), Member("second")]
     dead: list[str] = []
 
@@ -167,7 +167,7 @@ def test_who_is_removed_because_of_another_is_neither_judged_nor_kept() -> None:
     for member in pair:
         heartbeat.add(member, 0.0)
     for now in range(1, 100):
-        heartbeat.turn(float(now), lambda member: None, overdue)
+        heartbeat.advance(float(now), lambda member: None, overdue)
     assert dead == ["first"]
     assert len(heartbeat) == 0
 
@@ -176,13 +176,13 @@ def test_a_turn_before_its_time_does_nothing_and_costs_nothing() -> None:
     wheel, member = Wheel(), Member()
     wheel.add(member)
     for step in range(1, 601):
-        wheel.heartbeat.turn(wheel.start + step * 0.1, wheel.ping, wheel.overdue)
+        wheel.heartbeat.advance(wheel.start + step * 0.1, wheel.ping, wheel.overdue)
     assert len(member.pinged_at) == 1
 
 
 def test_floating_point_ticks_add_up() -> None:
     """Turns at 0.1, 0.2, 0.30000000000000004 ... are one tick each."""
-    heartbeat: Heartbeat[Member] = Heartbeat(0.4, 0.8, 0.0)
+    heartbeat: TimingWheel[Member] = TimingWheel(0.4, 0.8, 0.0)
     assert heartbeat.tick_s == 0.1
     member = Member()
     heartbeat.add(member, 0.0)
@@ -190,7 +190,7 @@ def test_floating_point_ticks_add_up() -> None:
     now = 0.0
     for _ in range(20):
         now += 0.1
-        heartbeat.turn(now, lambda _: None, lambda _, at=now: dead.append(at))  # type: ignore[misc]
+        heartbeat.advance(now, lambda _: None, lambda _, at=now: dead.append(at))  # type: ignore[misc]
     assert len(dead) == 1
     assert dead[0] == pytest.approx(0.8, abs=0.1 + 1e-6)
     assert dead[0] <= 0.8 + 1e-6
@@ -222,12 +222,12 @@ def test_any_schedule_finds_the_dead_in_time_and_nobody_else(
 
     def check() -> None:
         for member in list(watched):
-            silent = wheel.now - member.seen
+            silent = wheel.now - member.last_seen
             if member.dead_at is None:
                 # Between two turns a member may be silent for a tick less than the turn allows.
                 assert silent <= pong_s + late
                 continue
-            assert pong_s - wheel.tick_s - late < member.dead_at - member.seen <= pong_s + late
+            assert pong_s - wheel.tick_s - late < member.dead_at - member.last_seen <= pong_s + late
             watched.discard(member)
 
     for seconds, what, number in events:
@@ -240,7 +240,7 @@ def test_any_schedule_finds_the_dead_in_time_and_nobody_else(
             wheel.add(member)
             watched.add(member)
         elif what == "speak" and member in watched:
-            member.seen = wheel.now
+            member.last_seen = wheel.now
         elif what == "remove":
             wheel.heartbeat.remove(member)
             watched.discard(member)

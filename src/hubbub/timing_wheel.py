@@ -1,6 +1,6 @@
-"""Heartbeat: one wheel for all clients, which says who is due a ping and who is overdue.
+"""TimingWheel: one wheel for all clients, which says who is due a ping and who is overdue.
 
-What must not live here: sockets, timers, the clock (the time is an argument). The registry turns
+What must not live here: sockets, timers, the clock (the time is an argument). `liveness` advances
 the wheel once per `tick_s`.
 """
 
@@ -17,17 +17,17 @@ _LATE_TICKS = 2
 and the end of the wait would be gone before their pongs could be read."""
 
 
-class Living(Protocol):
+class HasLastSeen(Protocol):
     """What the wheel needs of its members."""
 
-    seen: float
+    last_seen: float
     """When the peer last gave a sign of life, in seconds of the caller's clock."""
 
 
-T = TypeVar("T", bound=Living)
+T = TypeVar("T", bound=HasLastSeen)
 
 
-class Heartbeat(Generic[T]):
+class TimingWheel(Generic[T]):
     """A timing wheel over `pong_timeout_s`.
 
     A member is looked at when it has been silent for `ping_interval_s` (it gets a ping) and again
@@ -56,7 +56,7 @@ class Heartbeat(Generic[T]):
 
     def add(self, member: T, now: float) -> None:
         """Watch `member` from now on; it counts as seen now."""
-        member.seen = now
+        member.last_seen = now
         self._place(member, now + self.ping_interval_s)
 
     def remove(self, member: T) -> None:
@@ -65,7 +65,7 @@ class Heartbeat(Generic[T]):
         if slot is not None:
             self._slots[slot].pop(member, None)
 
-    def turn(self, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]) -> None:
+    def advance(self, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]) -> None:
         """Move the wheel to `now`; call `ping` and `overdue` for the members that are due."""
         late = now - self._last - self.tick_s
         if late > _LATE_TICKS * self.tick_s:
@@ -81,21 +81,21 @@ class Heartbeat(Generic[T]):
                 # What is done about one member may remove another.
                 if self._where.get(member) == self._turn:
                     del self._where[member]
-                    self._look_at(member, now, ping, overdue)
+                    self._check(member, now, ping, overdue)
 
-    def _look_at(
+    def _check(
         self, member: T, now: float, ping: Callable[[T], None], overdue: Callable[[T], None]
     ) -> None:
-        silent_s = now - member.seen
+        silent_s = now - member.last_seen
         # A deadline less than a tick ahead would be found late at the next look.
         if silent_s > self.pong_timeout_s - self.tick_s:
             overdue(member)
             return
         if silent_s > self.ping_interval_s - self.tick_s:
-            self._place(member, member.seen + self.pong_timeout_s)
+            self._place(member, member.last_seen + self.pong_timeout_s)
             ping(member)
         else:
-            self._place(member, member.seen + self.ping_interval_s)
+            self._place(member, member.last_seen + self.ping_interval_s)
 
     def _place(self, member: T, deadline: float) -> None:
         steps = int((deadline - self._last) / self.tick_s)
@@ -107,4 +107,4 @@ class Heartbeat(Generic[T]):
     def _give_back(self, late_s: float, now: float) -> None:
         for member in self._where:
             # Who spoke after the sleep, before this turn, owes nothing and is given nothing.
-            member.seen = min(member.seen + late_s, now)
+            member.last_seen = min(member.last_seen + late_s, now)

@@ -1,7 +1,7 @@
-"""Expiry: whose token ends when, and who is to be asked for a new one before that.
+"""DeadlineQueue: whose token ends when, and who is to be asked for a new one before that.
 
-What must not live here: what becomes of them, timers, the clock (the time is an argument). `watch`
-turns it.
+What must not live here: what becomes of them, timers, the clock (the time is an argument).
+`liveness` advances it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _SPARE_ENTRIES = 16
 T = TypeVar("T")
 
 
-class Expiry(Generic[T]):
+class DeadlineQueue(Generic[T]):
     """A heap of deadlines. A member without one is unknown here and costs nothing.
 
-    With `asks`, a member is to be asked once before its deadline. What was renewed or removed
+    With `warn_before`, a member is to be asked once before its deadline. What was renewed or removed
     stays in the heap as a number until it is due, but never longer than the heap is half full.
     """
 
-    def __init__(self, *, asks: bool = False) -> None:
-        self._asks = asks
+    def __init__(self, *, warn_before: bool = False) -> None:
+        self._warn_before = warn_before
         self._heap: list[tuple[float, int]] = []
         self._numbers: dict[T, int] = {}
         self._members: dict[int, tuple[T, float]] = {}
@@ -43,7 +43,7 @@ class Expiry(Generic[T]):
         self._next_number += 1
         self._numbers[member] = number
         self._members[number] = (member, deadline)
-        ahead = min(ASK_AHEAD_S, max(0.0, deadline - now) / 2) if self._asks else 0.0
+        ahead = min(ASK_AHEAD_S, max(0.0, deadline - now) / 2) if self._warn_before else 0.0
         heapq.heappush(self._heap, (deadline - ahead, number))
 
     def remove(self, member: T) -> None:
@@ -56,7 +56,7 @@ class Expiry(Generic[T]):
             self._heap = [entry for entry in self._heap if entry[1] in self._members]
             heapq.heapify(self._heap)
 
-    def turn(
+    def advance(
         self,
         now: float,
         ask: Callable[[T, float], None],

@@ -1,4 +1,4 @@
-"""Warden: each way to be slow, dead or in the wrong has its counter, its line and its code."""
+"""Disconnects: each reason has its counter, its line in the log and its code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import logging
 
 import pytest
 
-from hubbub import Close, Hub
+from hubbub import Close, Hub, disconnects
+from hubbub.client import session_of
+from hubbub.core import core_of
+from hubbub.disconnects import PING_TIMEOUT, SLOW_CONSUMER, Cause
+from hubbub.errors import CLOSE_CODES
+from hubbub.stats import Stats
 from hubbub.testing import MemoryClient, connect, settle
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +37,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_the_dead(caplog: pytest.LogCaptureFixture) -> None:
     hub = Hub()
     peer = await one(hub)
-    hub.warden.found_dead(peer.client)
+    core_of(hub).registry.end(session_of(peer.client), PING_TIMEOUT)
     assert peer.closed == Close(3012, "no pong", by_server=True)
     assert hub.stats()["dead"] == 1
     assert said(caplog) == [f"client {peer.client.id} showed no sign of life; closed"]
@@ -46,12 +51,12 @@ async def test_the_stuck_and_what_waited_for_them(caplog: pytest.LogCaptureFixtu
     for _ in range(3):
         peer.client.send("waits")
         await settle(hub)
-    hub.warden.found_stuck(peer.client, 10.0)
-    hub.warden.found_stuck(peer.client, 10.0)
+    for _ in range(2):
+        core_of(hub).registry.end(session_of(peer.client), SLOW_CONSUMER, "took nothing")
     stats = hub.stats()
     assert (stats["slow_disconnects"], stats["dropped"], peer.client.dropped) == (1, 3, 3)
-    assert peer.client.close_info == Close(3008, "slow consumer", by_server=True)
-    line = f"client {peer.client.id} is too slow: took nothing for 10 seconds; closed"
+    assert session_of(peer.client).close == Close(3008, "slow consumer", by_server=True)
+    line = f"client {peer.client.id} is too slow: took nothing; closed"
     assert said(caplog) == [line]
     await hub.stop()
 
@@ -63,7 +68,7 @@ async def test_a_full_outbox_is_closed_after_the_fan_out(caplog: pytest.LogCaptu
     for _ in range(2):
         peer.client.send("waits")
         await settle(hub)
-    assert peer.client.close_info == Close(3008, "slow consumer", by_server=True)
+    assert session_of(peer.client).close == Close(3008, "slow consumer", by_server=True)
     assert hub.stats()["dropped"] == peer.client.dropped == 2
     assert "its outbox is full" in caplog.text
     await hub.stop()
@@ -94,7 +99,7 @@ async def test_who_breaks_the_protocol_is_taken_out_without_its_words_in_the_log
 ) -> None:
     hub = Hub()
     peer = await one(hub)
-    hub.warden.broke_protocol(peer.client, 1002, "bad\nline\x1b[31m" + "x" * 300)
+    core_of(hub).registry.violated(session_of(peer.client), 1002, "bad\nline\x1b[31m" + "x" * 300)
     assert len(hub) == 0
     assert hub.stats()["protocol_errors"] == 1
     (line,) = said(caplog)
@@ -105,10 +110,15 @@ async def test_who_breaks_the_protocol_is_taken_out_without_its_words_in_the_log
     await hub.stop()
 
 
-async def test_a_blocked_loop_is_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    hub = Hub()
-    await hub.start()
-    hub.warden.found_lag(1.5)
-    assert hub.stats()["loop_stalls"] == 1
-    assert "blocked for about 1.5 seconds" in caplog.text
-    await hub.stop()
+CAUSES = {name: value for name, value in vars(disconnects).items() if isinstance(value, Cause)}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_each_cause_has_a_code_of_the_table_a_counter_that_exists_and_one_detail_at_most(
+    name: str,
+) -> None:
+    cause = CAUSES[name]
+    assert cause.code in {row.code for row in CLOSE_CODES}
+    assert cause.counter is None or cause.counter in Stats.__slots__
+    assert (cause.text is None) == (not cause.kind)
+    assert cause.text is None or cause.text.count("%") <= 1

@@ -1,4 +1,4 @@
-"""Watch: the silent and the stuck, on a clock that the test moves."""
+"""Liveness: the silent and the stuck, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ from typing import Any
 
 import pytest
 
-from hubbub import Client, Close, Hub, Settings
+from hubbub import Client, Close, Hub
+from hubbub.client import session_of
+from hubbub.core import core_of
 from hubbub.frame import Batch, encode
+from hubbub.liveness import TURN_TOKENS, LivenessMonitor
 from hubbub.outbox import Entry
-from hubbub.testing import FakeClock, MemoryClient, connect, let_pass, settle
-from hubbub.watch import TURN_TOKENS, Watch
+from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 
 pytestmark = pytest.mark.anyio
 
 
 async def started(**settings: Any) -> tuple[Hub, FakeClock]:
     hub, clock = Hub(**settings), FakeClock()
-    hub.clock = clock
+    set_clock(hub, clock)
     await hub.start()
     return hub, clock
 
 
 def queue(peer: MemoryClient, text: str = "x") -> None:
     """Give a blocked client something that waits in its outbox."""
-    peer.client.offer([Entry(Batch([encode(text)]), "disconnect", "")])
+    session_of(peer.client).enqueue([Entry(Batch([encode(text)]), "disconnect", "")])
 
 
 async def test_s14_a_silent_client_is_closed_in_time_though_nothing_is_sent_to_it() -> None:
     hub, _ = await started()
     dead, alive = connect(hub), connect(hub)
     dead.transport.answers_pings = False
-    let_pass(hub, 50.0)
+    advance_time(hub, 50.0)
     assert dead.transport.pings == alive.transport.pings == 0
-    let_pass(hub, 10.0)
+    advance_time(hub, 10.0)
     assert dead.transport.pings == alive.transport.pings == 1
     assert dead.closed is not None
     assert (dead.closed.code, dead.closed.reason) == (3012, "no pong")
     assert hub.stats()["dead"] == 1
-    let_pass(hub, 600.0)
+    advance_time(hub, 600.0)
     assert alive.closed is None
     await hub.stop()
 
@@ -51,7 +53,7 @@ async def test_s14_any_message_is_a_sign_of_life() -> None:
     peer = connect(hub)
     peer.transport.answers_pings = False
     for _ in range(20):
-        let_pass(hub, 50.0)
+        advance_time(hub, 50.0)
         peer.send("still here")
     assert peer.transport.pings == 0
     assert peer.closed is None
@@ -64,7 +66,7 @@ async def test_a_transport_without_pings_is_left_to_its_server(
     hub, _ = await started()
     peer = connect(hub)
     monkeypatch.setattr(peer.transport, "ping", lambda: False)
-    let_pass(hub, 600.0)
+    advance_time(hub, 600.0)
     assert peer.closed is None
     await hub.stop()
 
@@ -82,7 +84,7 @@ async def test_fault_02_a_client_whose_handler_runs_is_dead_when_it_is_silent() 
     for peer in (silent, alive):
         peer.send("work")
     await settle(hub)
-    let_pass(hub, 70.0)
+    advance_time(hub, 70.0)
     assert silent.closed == Close(3012, "no pong", by_server=True)
     assert alive.closed is None
     gate.set()
@@ -105,12 +107,12 @@ async def test_fault_02_who_is_not_read_from_is_closed_when_no_handler_of_it_end
     await settle(hub)
     assert not peer.transport.is_reading
     peer.transport.answers_pings = False  # nobody reads its pongs
-    let_pass(hub, 50.0)
+    advance_time(hub, 50.0)
     gates[0].set()
     await settle(hub)
-    let_pass(hub, 50.0)
+    advance_time(hub, 50.0)
     assert peer.closed is None, "a handler has ended meanwhile"
-    let_pass(hub, 20.0)
+    advance_time(hub, 20.0)
     assert peer.closed == Close(1013, "the handler takes too long", by_server=True)
     assert heard == [0, 1]
     stats = hub.stats()
@@ -126,14 +128,14 @@ async def test_a_machine_that_slept_cuts_nobody() -> None:
     silent.transport.answers_pings = stuck.transport.answers_pings = False
     stuck.transport.block()
     queue(stuck)
-    let_pass(hub, 5.0)
+    advance_time(hub, 5.0)
     clock.advance(3600.0)
-    let_pass(hub, 1.0)
+    advance_time(hub, 1.0)
     assert silent.closed is None
     assert stuck.client.is_connected
-    let_pass(hub, 10.0)
+    advance_time(hub, 10.0)
     assert not stuck.client.is_connected
-    let_pass(hub, 60.0)
+    advance_time(hub, 60.0)
     assert silent.closed is not None
     await hub.stop()
 
@@ -142,16 +144,27 @@ async def test_a_socket_that_takes_nothing_is_closed_after_the_write_timeout() -
     hub, _ = await started(write_timeout_s=3.0)
     peer = connect(hub)
     peer.transport.block()
-    let_pass(hub, 20.0)
-    assert peer.client.is_connected, "nothing waits for it"
     queue(peer)
-    let_pass(hub, 2.0)
+    advance_time(hub, 2.0)
     assert peer.client.is_connected
-    let_pass(hub, 1.5)
-    assert peer.client.close_info is not None
-    assert peer.client.close_info.code == 3008
+    advance_time(hub, 1.5)
+    close = session_of(peer.client).close
+    assert close is not None
+    assert close.code == 3008
     stats = hub.stats()
     assert (stats["slow_disconnects"], stats["dropped"], stats["slow"]) == (1, 1, 0)
+    await hub.stop()
+
+
+async def test_a_socket_that_was_full_before_the_last_message_is_closed_all_the_same() -> None:
+    hub, _ = await started(write_timeout_s=3.0)
+    peer = connect(hub)
+    peer.transport.block()
+    advance_time(hub, 2.0)
+    assert peer.client.is_connected
+    advance_time(hub, 1.5)
+    assert not peer.client.is_connected
+    assert peer.closed == Close(3008, "slow consumer", by_server=True)
     await hub.stop()
 
 
@@ -163,12 +176,12 @@ async def test_a_socket_that_takes_a_little_is_slow_but_not_stuck_and_not_dead()
     peer.transport.block()
     queue(peer)
     for _ in range(100):
-        let_pass(hub, 2.0)
-        peer.transport.trickle()
+        advance_time(hub, 2.0)
+        peer.transport.accept_some()
     assert peer.client.is_connected
     assert hub.stats()["slow"] == 1
     peer.transport.unblock()
-    let_pass(hub, 4.0)
+    advance_time(hub, 4.0)
     assert hub.stats()["slow"] == 0
     assert peer.received == ["x"]
     await hub.stop()
@@ -180,11 +193,12 @@ async def test_without_a_write_timeout_only_the_heartbeat_judges() -> None:
     peer.transport.answers_pings = False
     peer.transport.block()
     queue(peer)
-    let_pass(hub, 50.0)
+    advance_time(hub, 50.0)
     assert peer.client.is_connected
-    let_pass(hub, 10.0)
-    assert peer.client.close_info is not None
-    assert peer.client.close_info.code == 3012
+    advance_time(hub, 10.0)
+    close = session_of(peer.client).close
+    assert close is not None
+    assert close.code == 3012
     peer.transport.unblock()
     assert peer.received == ["x"]
     assert peer.closed is not None
@@ -199,34 +213,18 @@ async def test_who_is_closed_because_another_was_stuck_is_looked_at_no_more() ->
     def all_go(client: Client) -> None:
         for peer in peers:
             peer.client.close()
-        peers[1].client.outbox = None
-        peers[2].transport.trickle()
+        session_of(peers[1].client).outbox = None
+        peers[2].transport.accept_some()
 
     for peer in peers:
         peer.transport.block()
         queue(peer)
-    let_pass(hub, 10.0)
+    advance_time(hub, 10.0)
     stats = hub.stats()
     assert (stats["clients"], stats["slow_disconnects"], stats["slow"]) == (0, 1, 0)
     for peer in peers:
         peer.transport.unblock()
     await hub.stop()
-
-
-class Judge:
-    """Writes down what the watch has found."""
-
-    def __init__(self) -> None:
-        self.dead: list[Client] = []
-
-    def found_dead(self, client: Client) -> None:
-        self.dead.append(client)
-
-    def found_held(self, client: Client, limit_s: float) -> None: ...
-    def found_stuck(self, client: Client, limit_s: float) -> None: ...
-    def found_lag(self, blocked_s: float) -> None: ...
-    def found_expired(self, client: Client) -> None: ...
-    def found_expiring(self, client: Client, left_s: float) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -235,14 +233,16 @@ class Judge:
 def test_a_look_is_made_every_tick_or_even_part_of_one(
     write_timeout_s: float | None, period_s: float
 ) -> None:
-    watch = Watch(Settings(write_timeout_s=write_timeout_s), Judge(), FakeClock())
+    watch = core_of(Hub(write_timeout_s=write_timeout_s)).liveness
     assert watch.period_s == pytest.approx(period_s)
 
 
 async def test_looks_do_not_drift_against_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timers fire late by a little; hundreds of looks later the silent are still found in time."""
     clock = FakeClock()
-    watch = Watch(Settings(), Judge(), clock)
+    hub = Hub()
+    set_clock(hub, clock)
+    watch = LivenessMonitor(core_of(hub))
     loop = asyncio.get_running_loop()
     delays: list[float] = []
     real = loop.call_later
@@ -268,8 +268,8 @@ async def test_looks_do_not_drift_against_the_wheel(monkeypatch: pytest.MonkeyPa
 async def test_s24_a_loop_that_something_blocks_is_told_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("hubbub.watch.STALL_S", 0.02)
-    monkeypatch.setattr("hubbub.watch.PULSE_S", 0.02)
+    monkeypatch.setattr("hubbub.liveness.STALL_S", 0.02)
+    monkeypatch.setattr("hubbub.liveness.PULSE_S", 0.02)
     hub = Hub()
     await hub.start()
     await asyncio.sleep(0.01)
@@ -316,12 +316,12 @@ async def test_it_looks_by_itself_until_it_is_stopped() -> None:
 
 async def test_the_tokens_of_a_crowd_end_in_parts_and_others_have_their_turn_between() -> None:
     hub, clock = await started()
-    watch = hub._watch
+    watch = core_of(hub).liveness
     peers = [connect(hub) for _ in range(2 * TURN_TOKENS + 20)]
     for peer in peers:
-        watch.expire_in(peer.client, 10.0)
+        watch.expire_in(session_of(peer.client), 10.0)
     clock.advance(10.0)
-    watch._look_and_go_on()
+    watch._check_and_go_on()
     counts = []
     for _ in range(4):
         counts.append(hub.stats()["expired"])
@@ -333,11 +333,11 @@ async def test_the_tokens_of_a_crowd_end_in_parts_and_others_have_their_turn_bet
 
 async def test_a_hub_that_stops_amid_a_crowd_looks_no_more() -> None:
     hub, clock = await started()
-    watch = hub._watch
+    watch = core_of(hub).liveness
     for peer in [connect(hub) for _ in range(TURN_TOKENS + 1)]:
-        watch.expire_in(peer.client, 10.0)
+        watch.expire_in(session_of(peer.client), 10.0)
     clock.advance(10.0)
-    watch._look_and_go_on()
+    watch._check_and_go_on()
     watch.stop()
     await asyncio.sleep(0)
     assert hub.stats()["expired"] == TURN_TOKENS
@@ -346,11 +346,11 @@ async def test_a_hub_that_stops_amid_a_crowd_looks_no_more() -> None:
 
 async def test_the_recent_lag_is_the_worst_of_three_looks_and_passes() -> None:
     hub, _ = await started()
-    watch = hub._watch
+    watch = core_of(hub).liveness
     assert watch.recent_lag_s == 0.0
     seen = []
     for lag_s in (2.0, 0.0, 0.1, 0.0, 0.0, 0.0):
-        watch.was_late(lag_s)
+        watch.note_lag(lag_s)
         seen.append((watch.lag_s, watch.recent_lag_s))
     assert seen == [(2.0, 2.0), (0.0, 2.0), (0.1, 2.0), (0.0, 0.1), (0.0, 0.1), (0.0, 0.0)]
     await hub.stop()

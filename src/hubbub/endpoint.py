@@ -1,0 +1,464 @@
+"""Endpoint: the hub as an ASGI application: handshakes, refusals, the lifespan, its files.
+
+What must not live here: the tables and verbs (`hub`), sockets (the transports). `Hub` makes one when a
+server or a framework first calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from .admission import Place
+from .auth import check_expiry, check_origin, is_same_origin, to_identity
+from .core import Core, core_of
+from .errors import BrokerError, HubNotRunning, Refused, SocketTaken
+from .limits import check_head, printable, scrub_query
+from .model import Handshake, Identity
+from .raised import refusal_of
+from .runtime import NATIVE, PORTABLE
+from .ticker import is_being_cancelled
+from .transport import EXTENSION
+from .transport_asgi import ASGITransport
+
+if TYPE_CHECKING:
+    from .hub import Hub
+    from .transport import HandshakeSocket, Transport
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+_STATIC_TYPES = {
+    "hubbub.js": "text/javascript; charset=utf-8",
+    "hubbub.d.ts": "text/plain; charset=utf-8",
+}
+STATIC_FILES: tuple[str, ...] = tuple(_STATIC_TYPES)
+"""Files that the hub serves beside its route."""
+
+_ORIGIN = re.compile(r"https?://[^/?#]+")
+
+
+class Endpoint:
+    """One hub's ASGI application."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._core: Core = core_of(hub)
+
+    async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
+        """See `Hub.attach`."""
+        if websocket.send is _send_to_taken:
+            raise SocketTaken("attach")
+        if websocket.client_state.name != "CONNECTING":
+            raise RuntimeError("attach() accepts the socket itself; do not call accept() before it")
+        if identity is not None:
+            identity = to_identity(identity)
+        scope, receive, send = websocket.scope, websocket.receive, websocket.send
+        transport = await self._take_socket(scope, receive, send, identity)
+        if transport is not None:
+            websocket.send, websocket.receive = _send_to_taken, _receive_from_taken
+        if isinstance(transport, ASGITransport):
+            await transport.run()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
+        kind = scope["type"]
+        if kind == "websocket":
+            transport = await self._take_socket(scope, receive, send, None)
+            if isinstance(transport, ASGITransport):
+                await transport.run()
+        elif kind == "http":
+            await self.serve_http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._serve_lifespan(scope, receive, send)
+        else:
+            raise RuntimeError(f"the hub does not serve ASGI scopes of the type {kind!r}")
+
+    async def _take_socket(
+        self, scope: Scope, receive: Receive, send: Send, identity: Identity | None
+    ) -> Transport | None:
+        """Shake hands, and make a client; return its transport, None for one that did not come in."""
+        if (await receive())["type"] != "websocket.connect":
+            return None
+        core = self._core
+        socket: HandshakeSocket | None = (
+            scope.get("extensions", {}).get(EXTENSION, {}).get("socket")
+        )
+        if socket is not None:
+            socket.stop_deadline(core.settings.shutdown_timeout_s)  # what follows has its own
+        transport: Transport | None
+        try:
+            handshake = read_handshake(scope)
+            await self._check_open()
+            with self._reserve(handshake) as place:
+                identity, client_id = await self._admit(place, handshake, identity)
+                await self._accept(scope, send, socket, handshake, identity)
+                if core.lifecycle.runtime is not None:
+                    core.lifecycle.runtime.note_transport(PORTABLE if socket is None else NATIVE)
+                transport = (
+                    ASGITransport(receive, send) if socket is None else socket.detach(self._report)
+                )
+                if transport is not None:
+                    session = core.registry.open(transport)
+                    core.registry.connect(session, place, identity, handshake, client_id)
+        except Refused as refusal:
+            self._count_refusal("handshake", refusal, scope)
+            await _deny(scope, send, refusal)
+            return None
+        if socket is not None and transport is not None:
+            socket.read_early()
+        return transport
+
+    def _report(self, error: BaseException) -> None:
+        """Log what an application raised after the hub had taken its socket."""
+        text = "the application failed after the hub had taken its socket; the client stays"
+        self._core.log.log(logging.ERROR, "taken", text, error=error)
+
+    async def _accept(
+        self,
+        scope: Scope,
+        send: Send,
+        socket: HandshakeSocket | None,
+        handshake: Handshake,
+        identity: Identity,
+    ) -> None:
+        """Answer yes."""
+        if socket is not None:
+            socket.claim(deflate=self._core.settings.compression == "shared")
+        # RFC 6455 section 4.2.2: none that the client did not offer; browsers would give up.
+        offered = identity.subprotocol in handshake.subprotocols
+        chosen = identity.subprotocol if offered else None
+        await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": chosen})
+
+    async def _check_open(self) -> None:
+        """See that the hub runs in this event loop; start it if nobody has."""
+        if not self._core.lifecycle.is_ready():
+            await self._start_hub()
+
+    def _reserve(self, handshake: Handshake) -> Place:
+        """Take a place for a handshake, whoever it is that comes; raise `Refused(503)` for none."""
+        core = self._core
+        return core.admission.reserve(handshake.address, core.liveness.recent_lag_s)
+
+    async def _start_hub(self) -> None:
+        timeout_s = self._core.settings.handshake_timeout_s
+        timeout = asyncio.timeout(timeout_s)
+        try:
+            async with timeout:
+                await self._core.lifecycle.start()
+        except HubNotRunning as error:
+            raise Refused(503, "not_running", str(error)) from error
+        except BrokerError as error:
+            raise Refused(503, "broker_unavailable", "The broker cannot be reached") from error
+        except Exception as error:
+            if timeout.expired():
+                message = f"The hub took longer than {timeout_s:g} seconds to start"
+                raise Refused(503, "handshake_timeout", message) from None
+            raise self._as_refusal(error, "the hub could not start") from error
+
+    async def _admit(
+        self, place: Place, handshake: Handshake, identity: Identity | None
+    ) -> tuple[Identity, str]:
+        """Learn who comes, and whether they may; return the identity and an id, or raise."""
+        check_origin(self._core.settings.origins, handshake)
+        try:
+            if identity is None:
+                identity = await self._authenticate(handshake)
+            check_expiry(identity, time.time())
+            return identity, place.hold_id(handshake, identity)
+        except Refused:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            # Nobody cancels this: the error is that of a future which the function has asked.
+            raise self._as_refusal(error, "the authenticate handler failed") from error
+
+    async def _authenticate(self, handshake: Handshake) -> Identity:
+        function = self._core.handlers.authenticate
+        if function is None:
+            return Identity()
+        answer = function(handshake)
+        if hasattr(answer, "__await__"):
+            timeout_s = self._core.settings.handshake_timeout_s
+            timeout = asyncio.timeout(timeout_s)
+            try:
+                async with timeout:
+                    answer = await answer
+            except TimeoutError:
+                if not timeout.expired():  # it is the application's own
+                    raise
+                message = f"Authentication took longer than {timeout_s:g} seconds"
+                raise Refused(503, "handshake_timeout", message) from None
+        if answer is None or answer is False:
+            raise Refused(401)
+        return to_identity(answer)
+
+    def _as_refusal(self, error: BaseException, text: str) -> Refused:
+        """Return the refusal that an error asks for; 500, and `text` in the log, if for none."""
+        refusal = refusal_of(error)
+        if refusal is None:
+            self._core.log.log(logging.ERROR, "authenticate", text, error=error)
+            return Refused(500)
+        return refusal
+
+    async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a plain request: the JavaScript client, or what a handshake would be answered.
+
+        A browser cannot see why a handshake failed. The same URL by GET gives the same status and
+        JSON body, and 426 where a socket would have been accepted.
+        """
+        # Litestar ends the paths of what is mounted in it with a slash.
+        name = scope["path"].rstrip("/").rpartition("/")[2]
+        if scope["method"] not in ("GET", "HEAD"):
+            refusal = Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
+            await _respond(send, scope, refusal.status, _body(refusal), refusal.headers)
+            return
+        try:
+            handshake = read_handshake(scope)
+        except Refused as refusal:
+            self._count_refusal("GET", refusal, scope)
+            await self._answer(scope, send, refusal, None)
+            return
+        if name in _STATIC_TYPES:
+            headers = {"Content-Type": _STATIC_TYPES[name], "Cache-Control": "no-cache"}
+            headers |= self._cors(handshake)
+            await _respond(send, scope, 200, static_file(name), headers)
+        else:
+            answer = await self._probe(handshake, scope)
+            await self._answer(scope, send, answer, handshake)
+
+    async def _probe(self, handshake: Handshake, scope: Scope) -> Refused:
+        """Return what a handshake would be refused with, counted like one; 426 for none."""
+        try:
+            await self._check_open()
+            with self._reserve(handshake) as place:
+                await self._admit(place, handshake, None)
+        except Refused as refusal:
+            self._count_refusal("GET", refusal, scope)
+            return refusal
+        return Refused(
+            426,
+            message="This is a WebSocket: connect with ws:// or wss://",
+            headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+        )
+
+    async def answer_refusal(self, scope: Scope, send: Send, refusal: Refused) -> None:
+        """Answer a plain request with a refusal that no cache keeps."""
+        await self._answer(scope, send, refusal, _read_if_small(scope))
+
+    async def _answer(
+        self, scope: Scope, send: Send, refusal: Refused, handshake: Handshake | None
+    ) -> None:
+        # A page that may not connect is told so, or it would try for ever; the answer has no secret.
+        to_anyone = refusal.code == "origin_refused"
+        cors = self._cors(handshake, to_anyone=to_anyone)
+        headers = {**_allowed(refusal.headers), "Cache-Control": "no-store", **cors}
+        await _respond(send, scope, refusal.status, _body(refusal), headers)
+
+    async def relay_refusal(
+        self, scope: Scope, send: Send, event: MutableMapping[str, Any]
+    ) -> None:
+        """Send an event of a refusal that an application made; no cache keeps that either."""
+        if event["type"] != "http.response.start":
+            await send(event)
+            return
+        ours = _raw({"Cache-Control": "no-store", **self._cors(_read_if_small(scope))})
+        event["headers"] = [*event.get("headers", ()), *ours]
+        await _send_first(scope, send, event)
+
+    def _cors(self, handshake: Handshake | None, *, to_anyone: bool = False) -> dict[str, str]:
+        """Let a page of an allowed foreign origin read the answer, or of any."""
+        if handshake is None:  # its head was too large to be read
+            return {}
+        origin = handshake.origin
+        if origin is None or is_same_origin(origin, handshake.host):
+            return {}
+        try:
+            check_origin(self._core.settings.origins, handshake)
+        except Refused:
+            if not to_anyone:
+                return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
+            "Access-Control-Expose-Headers": "Retry-After",
+            "Vary": "Origin",
+        }
+
+    def _count_refusal(self, what: str, refusal: Refused, scope: Scope) -> None:
+        self._core.stats.refuse(refusal.code, is_get=what == "GET")
+        who = printable(_address(scope) or "an unknown address")
+        why = printable(refusal.code)
+        if "origin" in refusal.details:  # what belongs into the setting, if it is a friend's
+            why += f" ({printable(str(refusal.details['origin']))})"
+        text = f"a {what} from %s was refused: %d %s"
+        self._core.log.log(logging.INFO, "refused", text, who, refusal.status, why)
+
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._core.lifecycle.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        if "state" in scope:
+            scope["state"].update(state_of(self._hub))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._core.lifecycle.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+_OWN_NAME = "hubbub "
+
+
+def state_of(hub: Hub) -> dict[str, Any]:
+    """Return what a hub puts into the state of the requests of its application.
+
+    `hub` is what an application asks for. The other name is this hub's alone: where two hubs share
+    an application only one of them can be `hub`, and frameworks do not say which.
+    """
+    return {"hub": hub, f"{_OWN_NAME}{id(hub):x}": hub}
+
+
+def hubs_of(state: Mapping[str, Any]) -> list[Hub]:
+    """Return all hubs that have put themselves into the state of a request."""
+    return [hub for name, hub in state.items() if name.startswith(_OWN_NAME)]
+
+
+def checked_path(path: object) -> str:
+    """Return a path for a hub's socket; raise `ValueError` for what is none."""
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ValueError(f'a path begins with a slash, as in "/ws", not {path!r:.80}')
+    return path
+
+
+def read_handshake(scope: Mapping[str, Any]) -> Handshake:
+    """Return the handshake in an ASGI scope. Repeated headers are joined with a comma.
+
+    Raises `Refused(431)` for a head over `MAX_HEAD_BYTES` or `MAX_HEADERS`.
+    """
+    query: bytes = scope.get("query_string", b"")
+    check_head(len(scope.get("raw_path") or scope["path"]) + len(query), scope["headers"])
+    values: dict[str, list[str]] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1").lower()
+        values.setdefault(name, []).append(raw_value.decode("latin-1"))
+    headers = {
+        name: ("; " if name == "cookie" else ", ").join(found) for name, found in values.items()
+    }
+    if scope.get("type") == "http":
+        _name_the_page(headers)
+    return Handshake(
+        path=scope["path"],
+        headers=headers,
+        query_string=query.decode("latin-1"),
+        subprotocols=tuple(scope.get("subprotocols", ())),
+        address=_address(scope),
+        scheme=scope.get("scheme", "ws"),
+        scope=scope,
+    )
+
+
+def _read_if_small(scope: Mapping[str, Any]) -> Handshake | None:
+    try:
+        return read_handshake(scope)
+    except Refused:
+        return None
+
+
+def _name_the_page(headers: dict[str, str]) -> None:
+    """Give a GET of a page the Origin header that the page's handshake has.
+
+    A browser sends it with every handshake, and with a GET to other origins only. Behind a proxy
+    that rewrites Host the two would be answered differently. hubbub.js has the page's origin sent as
+    the Referer. What a person follows is no page's question.
+    """
+    page = _ORIGIN.match(headers.get("referer", ""))
+    if page and headers.get("sec-fetch-mode") != "navigate":
+        headers.setdefault("origin", page[0])
+
+
+def _address(scope: Mapping[str, Any]) -> str | None:
+    peer = scope.get("client")
+    return None if not peer else str(peer[0])
+
+
+async def _send_to_taken(event: MutableMapping[str, Any]) -> None:
+    """Be `send` of a Starlette socket that a hub has taken."""
+    raise SocketTaken(str(event["type"]))
+
+
+async def _receive_from_taken() -> MutableMapping[str, Any]:
+    """Be `receive` of a Starlette socket that a hub has taken."""
+    raise SocketTaken("receive")
+
+
+@functools.cache
+def static_file(name: str) -> bytes:
+    """Return a file of the JavaScript client."""
+    return resources.files("hubbub").joinpath("static", name).read_bytes()
+
+
+def _body(refusal: Refused) -> bytes:
+    return json.dumps(refusal.body()).encode()
+
+
+def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a refusal without those that say how long the body is: it is ours."""
+    framing = ("content-length", "transfer-encoding")
+    return {name: value for name, value in headers.items() if name.lower() not in framing}
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [
+        (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()
+    ]
+
+
+async def _deny(scope: Scope, send: Send, refusal: Refused) -> None:
+    """Refuse with status and body where the server can (ASGI's denial response), else with 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        close = {"type": "websocket.close", "code": 1008, "reason": refusal.code}
+        await _send_first(scope, send, close)
+        return
+    body = _body(refusal)
+    headers = {"Content-Type": "application/json", **_allowed(refusal.headers)}
+    raw = [*_raw(headers), (b"content-length", str(len(body)).encode())]
+    start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": raw}
+    await _send_first(scope, send, start)
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+async def _respond(
+    send: Send, scope: Scope, status: int, body: bytes, headers: Mapping[str, str]
+) -> None:
+    every = {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}
+    start = {"type": "http.response.start", "status": status, "headers": _raw(every)}
+    await _send_first(scope, send, start)
+    is_head = scope["method"] == "HEAD"
+    await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+async def _send_first(scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
+    """Send the event that begins an answer.
+
+    uvicorn writes its access line then, with the query string as it finds it in the scope: no token
+    may stand in it.
+    """
+    query: bytes = scope.get("query_string", b"")
+    scope["query_string"] = scrub_query(query)
+    try:
+        await send(event)
+    finally:
+        scope["query_string"] = query
