@@ -73,14 +73,15 @@ bench:
 
 conformance: $(VENV)/.dev .venv-wstest/.made
 	@sh tools/bring.sh firefox-esr firefox-esr
-	$(BIN)/python reliability/firefox_check.py
-	$(BIN)/python reliability/fuzz_frames.py --blind --runs 20000
-	$(BIN)/python reliability/autobahn_suite.py $(ARGS)
+	$(BIN)/python -m stress.firefox_check
+	$(BIN)/python -m stress.fuzz_frames --blind --runs 20000
+	$(BIN)/python -m stress.autobahn_suite $(ARGS)
 
 fuzz: $(VENV)/.fuzz
-	$(BIN)/python reliability/fuzz_frames.py $(ARGS)
+	$(BIN)/python -m stress.fuzz_frames $(ARGS)
+
 soak: $(VENV)/.dev browser
-	$(BIN)/python reliability/ordeal.py $(ARGS)
+	$(BIN)/python -m stress.ordeal $(ARGS)
 
 screenshot: $(VENV)/.dev browser
 	$(BIN)/python tools/screenshot.py
@@ -143,6 +144,6 @@ $(NODE_MODULES):
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-* node_modules artifacts bench/.venv bench/node_modules bench/build reliability/build build dist .coverage* .hypothesis \
+	rm -rf $(VENV) .venv-* node_modules artifacts bench/.venv bench/node_modules bench/build stress/build build dist .coverage* .hypothesis \
 		.mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

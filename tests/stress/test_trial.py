@@ -1,0 +1,62 @@
+"""A trial notices what does not hold: judged with a victim that is told to do wrong."""
+
+from __future__ import annotations
+
+import pytest
+import uvloop
+from stress.fault_handlers import command
+from stress.strangers import meet
+from stress.trial import SHORT, Outcome, arena, leaks
+
+from stress import findings
+
+
+async def a_bad_trial() -> Outcome:
+    async with arena("bad", "nothing", moves=["dead"], healthy_count=3) as stage:
+        stage.secrets = ["uvicorn"]
+        stage.healthy[0].arrived -= 1
+        stage.healthy[0].disorder += 1
+        await stage.healthy[1].socket.close()
+        stranger = await meet(stage.port)
+        stranger.writer.write(command("forever"))
+        stranger.vanish()
+        return stage.outcome
+
+
+@pytest.mark.timeout(120)
+def test_a_trial_that_goes_wrong_says_what() -> None:
+    outcome = uvloop.run(a_bad_trial())
+    said = " ".join(outcome.faults)
+    for words in (
+        "1 healthy clients were closed",
+        "deliveries to healthy clients are missing",
+        "1 deliveries were lost or out of order",
+        "stats() has not moved: dead",
+        "the log shows a secret: 'uvicorn'",
+    ):
+        assert words in said, outcome.faults
+    assert SHORT.pick("short", "full") == "short"
+
+
+def test_leaks_are_named() -> None:
+    def facts(tasks: int, clients: int) -> dict[str, object]:
+        stats = {"clients": clients, "rooms": 1}
+        return {"tasks": tasks, "descriptors": 9, "census": {"Client": clients}, "stats": stats}
+
+    assert leaks(facts(3, 5), facts(3, 5)) == []
+    assert leaks(facts(3, 5), facts(4, 6)) == [
+        "tasks: 3 before, 4 after",
+        "Client: 5 before, 6 after",
+        "clients: 5 before, 6 after",
+    ]
+
+
+def test_an_outcome_becomes_a_row_and_what_failed_is_said() -> None:
+    outcome = Outcome("floods", "portable", "2 clients", 10, 9, 1024, 4096, 2048, 12.0, 3.0)
+    outcome.moved, outcome.faults = {"dead": 2}, ["one is missing"]
+    row = {**outcome.as_dict(), "on": "2026-01-01", "commit": "abc"}
+    text = findings.part("hostile", {"floods": row})
+    assert "| floods, portable transport | 2 clients | 9 of 10 | 1.0 / 4.0 / 2.0 | 12 (3) |" in text
+    assert "`dead` +2" in text
+    assert "**floods: did not hold:** one is missing" in text
+    assert "0 of 1 held" in text
