@@ -81,7 +81,7 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m stress.fuzz_frames $(ARGS)
 
 soak: $(VENV)/.dev browser
-	$(BIN)/python -m stress.ordeal $(ARGS)
+	$(BIN)/python -m stress.run $(ARGS)
 
 screenshot: $(VENV)/.dev browser
 	$(BIN)/python tools/screenshot.py

@@ -1,5 +1,5 @@
 """What is tried to break Hubbub: hostile clients, faults, a soak, fuzzing, conformance.
 
 What must not live here: code that users run, and tests of single modules (`tests/`). The programs are
-run from the root of the repository, `python -m stress.ordeal` and so on; the Makefile has them all.
+run from the root of the repository, `python -m stress.run` and so on; the Makefile has them all.
 """

@@ -1,6 +1,6 @@
 """Trials: the server's process ends under load, by SIGTERM and by SIGKILL, and all clients come back.
 
-What must not live here: how a server is run (`trial.py`). `ordeal.py` and the tests run them.
+What must not live here: how a server is run (`scenario.py`). `run.py` and the tests run them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 import hubbub
 from hubbub.connect_rules import Backoff
 
-from .strangers import Denied, meet
-from .trial import Outcome, Scale, Victim, in_waves
+from .raw_client import Denied, meet
+from .scenario import Outcome, Scale, Victim, in_waves
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKETS = 8
@@ -96,7 +96,7 @@ async def javascript_clients(port: int, count: int, book: Book) -> AsyncIterator
     if node is None or not socket_module.exists():
         raise RuntimeError("hubbub.js needs Node.js and the package ws: run  make browser")
     script = ROOT / "src" / "hubbub" / "static" / "hubbub.js"
-    module = Path(__file__).with_name("comeback.mjs")
+    module = Path(__file__).with_name("reconnect.mjs")
     url = f"ws://127.0.0.1:{port}/ws?room=load"
     process = await asyncio.create_subprocess_exec(
         *(node, str(module), str(script), str(socket_module), url, str(count)),

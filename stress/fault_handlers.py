@@ -1,6 +1,6 @@
 """Trials: handlers that block, raise, are cancelled, or never return.
 
-What must not live here: how a trial is run and judged (`trial.py`). `ordeal.py` and the tests run them.
+What must not live here: how a trial is run and judged (`scenario.py`). `run.py` and the tests run them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from collections import Counter
 from typing import Any
 
-from .strangers import TEXT, Denied, Stranger, all_vanish, frame, meet
-from .trial import Outcome, Scale, arena
+from .raw_client import TEXT, Denied, Stranger, all_vanish, frame, meet
+from .scenario import Outcome, Scale, arena
 
 
 def command(kind: str, **details: Any) -> bytes:

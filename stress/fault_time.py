@@ -1,6 +1,6 @@
 """Trials: the process is suspended, and the wall clock jumps.
 
-What must not live here: how a trial is run and judged (`trial.py`). `ordeal.py` and the tests run them.
+What must not live here: how a trial is run and judged (`scenario.py`). `run.py` and the tests run them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from .trial import Outcome, Scale, arena
+from .scenario import Outcome, Scale, arena
 
 
 async def suspended(scale: Scale, *, portable: bool = False) -> Outcome:

@@ -1,6 +1,6 @@
 """The coverage-guided fuzzer of the inbound lane: arbitrary bytes, cut at arbitrary places.
 
-What must not live here: what right is (`lanes`), the page (`fuzz_report`). `make fuzz` runs it:
+What must not live here: what right is (`differential`), the page (`fuzz_report`). `make fuzz` runs it:
 
     python -m stress.fuzz_frames --runs 100000      so many inputs more, from the kept corpus
     python -m stress.fuzz_frames --blind            change kept inputs at random, several times faster
@@ -194,16 +194,16 @@ def mutated(chance: random.Random, inputs: list[bytes]) -> bytes:
 
 def fuzz_blind(options: argparse.Namespace) -> None:
     """Compare the lanes on changed inputs; stop at the first difference."""
-    from . import lanes
+    from . import differential
 
     counter = Counter(options.record)
     chance = random.Random(options.random)
     folders = (CORPUS, options.work)
     inputs = [path.read_bytes() for folder in folders for path in sorted(folder.glob("*"))]
     deadline = time.time() + (options.seconds or 1e9)
-    with lanes.idle_loop():
+    with differential.idle_loop():
         while counter.runs < options.runs and time.time() < deadline:
-            counter.run(lambda: lanes.compare(*told(mutated(chance, inputs))))
+            counter.run(lambda: differential.compare(*told(mutated(chance, inputs))))
     counter.keep()
 
 
@@ -212,19 +212,19 @@ def fuzz(options: argparse.Namespace) -> None:
     import atheris
 
     with atheris.instrument_imports(include=INSTRUMENTED):
-        from . import lanes
+        from . import differential
 
     counter = Counter(options.record)
 
     def one(data: bytes) -> None:
-        counter.run(lambda: lanes.compare(*told(data)))
+        counter.run(lambda: differential.compare(*told(data)))
 
     options.work.mkdir(parents=True, exist_ok=True)
     flags = [f"-max_len={LONGEST_INPUT_BYTES}", "-timeout=20", f"-artifact_prefix={options.work}/"]
     flags += [f"-max_total_time={options.seconds}"] if options.seconds else []
     flags += [f"-runs={options.runs}", str(options.work), str(CORPUS)]
     atheris.Setup([sys.argv[0], *flags], one)
-    with lanes.idle_loop():
+    with differential.idle_loop():
         atheris.Fuzz()
 
 

@@ -21,7 +21,7 @@ to the core with what inflates for it. `make fuzz` goes on, guided by
 coverage (atheris); `make fuzz ARGS="--blind --runs 1000000"` changes the kept inputs at random, several
 times faster; `--record` adds to the figure above. The inputs that add coverage are kept, {count} of
 them; every test run plays them again, with 3,000 changed ones and a state machine that holds the lane
-back and releases it between the pieces (`tests/stress/test_lanes.py`).
+back and releases it between the pieces (`tests/stress/test_differential.py`).
 
 The one rule in which the native lane differs from the core, on purpose: a control frame is no part of
 the message between whose fragments it stands (RFC 6455 section 5.4), so neither a close frame nor a

@@ -1,6 +1,6 @@
 """The soak: many clients that join, leave, talk and die for a long time, and what is left after it.
 
-What must not live here: how the server is run (`trial.py`). `ordeal.py` and the tests call `soak`.
+What must not live here: how the server is run (`scenario.py`). `run.py` and the tests call `soak`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .strangers import CLOSE, PING, PONG, TEXT, Stranger, frame, meet
-from .trial import Victim, leaks
+from .raw_client import CLOSE, PING, PONG, TEXT, Stranger, frame, meet
+from .scenario import Victim, leaks
 
 ROOMS_PER_CLIENTS = 50
 """One room for so many clients."""

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stress.lanes import Referee
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
@@ -22,6 +21,7 @@ from hubbub.testing import open_client
 from hubbub.transport_deflate import DeflatingTransport
 from hubbub.transport_uvicorn import NativeTransport
 from rawsocket import deflate, frame
+from stress.differential import Referee
 
 LIMIT = 300
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from stress.autobahn_suite import DEFLATE_SHORT, PLAIN, TESTEES, free_port, main, served
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import uvloop
-from stress.fault_end import BUCKETS, busiest
-from stress.trial import SHORT, Outcome
 
-from stress import ordeal
+from stress import run
+from stress.fault_end import BUCKETS, busiest
+from stress.scenario import SHORT, Outcome
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", ordeal.FAULTS)
+@pytest.mark.parametrize("name", run.FAULTS)
 def test_faults_are_survived(name: str) -> None:
-    outcome: Outcome = uvloop.run(ordeal.FAULTS[name](SHORT))
+    outcome: Outcome = uvloop.run(run.FAULTS[name](SHORT))
     assert outcome.faults == []
     assert outcome.arrived == outcome.expected > 0
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from stress.firefox_check import main
 
 STAND_IN = """#!{python}

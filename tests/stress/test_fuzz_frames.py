@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
+
+from stress.differential import compare, core, idle_loop, native
 from stress.fuzz_frames import (
     CORPUS,
     RESULTS,
@@ -20,7 +22,6 @@ from stress.fuzz_frames import (
     seeds,
     told,
 )
-from stress.lanes import compare, core, idle_loop, native
 
 LARGEST_CORPUS_BYTES = 300 * 1024
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stress.fuzz_report import HANDSHAKES
 
 from hubbub import Hub
 from serving import PATIENCE_S, Served, nothing, serve, take
+from stress.fuzz_report import HANDSHAKES
 
 KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 VERSION = b"Sec-WebSocket-Version: 13\r\n"

@@ -6,21 +6,21 @@ import sys
 
 import pytest
 import uvloop
-from stress.trial import SHORT, Outcome
 
-from stress import ordeal
+from stress import run
+from stress.scenario import SHORT, Outcome
 
 LONGEST_BLOCK_MS = 1000.0
 """By this thread's own time, so that a busy machine fails nothing; a flood once took seconds."""
 
 # Only Linux has network namespaces.
-TRIALS = [name for name in ordeal.HOSTILE if sys.platform == "linux" or name != "vanishes"]
+TRIALS = [name for name in run.HOSTILE if sys.platform == "linux" or name != "vanishes"]
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", TRIALS)
 def test_hostile_clients_cost_only_themselves(name: str) -> None:
-    outcome: Outcome = uvloop.run(ordeal.HOSTILE[name](SHORT))
+    outcome: Outcome = uvloop.run(run.HOSTILE[name](SHORT))
     assert outcome.faults == []
     assert outcome.arrived == outcome.expected > 0
     assert outcome.block_cpu_ms < LONGEST_BLOCK_MS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stress.page import PAGE, marks, replaced
 
 BEGIN, END = marks("soak")

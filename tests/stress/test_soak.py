@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import uvloop
-from stress.soak import slope, soak
 
-from stress import findings
+from stress import report
+from stress.soak import slope, soak
 
 
 @pytest.mark.timeout(150)
@@ -17,7 +17,7 @@ def test_a_short_soak_leaves_nothing_and_loses_nothing() -> None:
     assert soaked.owed == soaked.handed_on + soaked.dropped + soaked.undelivered > 0
     assert soaked.missing == 0
     assert soaked.ends["goodbye"] > 0
-    text = findings.soak_text({**soaked.as_dict(), "on": "2026-01-01", "commit": "abc"})
+    text = report.soak_text({**soaked.as_dict(), "on": "2026-01-01", "commit": "abc"})
     assert "0 are unaccounted for" in text
     assert "no client, room, task, timer or descriptor" in text
 

@@ -1,7 +1,7 @@
 """A trial: a real server, healthy clients that check every delivery, and what came out.
 
-What must not live here: what is done to the server; that is the business of the `hostile_` and
-`fault_` modules. `ordeal.py` and the tests run trials; `soak.py` uses the victim alone.
+What must not live here: what is done to the server; that is the business of the modules of attacks
+and faults. `run.py` and the tests run trials; `soak.py` uses the victim alone.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Victim:
         with self.log_path.open("ab") as output:
             begin = output.tell()
             self._process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "stress.victim", json.dumps(self.told)],
+                [*self._prefix, sys.executable, "-m", "stress.server", json.dumps(self.told)],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

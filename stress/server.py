@@ -1,6 +1,6 @@
 """The server under trial: an application with a hub, which tells by HTTP what it knows of itself.
 
-What must not live here: anything hostile. `trial.Victim` starts it in a process of its own, with one
+What must not live here: anything hostile. `scenario.Victim` starts it in a process of its own, with one
 JSON argument; it prints the port it listens on.
 """
 

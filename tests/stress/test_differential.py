@@ -8,9 +8,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from stress.lanes import CoreLane, NativeLane, compare, idle_loop
 
 from rawsocket import BINARY, CLOSE, PING, TEXT, frame
+from stress.differential import CoreLane, NativeLane, compare, idle_loop
 
 payloads = st.one_of(
     st.binary(max_size=20), st.text(max_size=10).map(str.encode), st.integers(100, 320).map(bytes)

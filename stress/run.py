@@ -20,53 +20,53 @@ from typing import Any
 import uvloop
 
 from . import (
+    connection_flood,
     fault_end,
     fault_handlers,
     fault_time,
-    findings,
-    hostile_crowd,
-    hostile_flood,
-    hostile_lies,
-    hostile_slow,
-    hostile_vanish,
+    half_open,
+    message_flood,
     page,
+    report,
+    slow_peer,
     soak,
+    spoofing,
 )
-from .trial import FULL, SHORT, Outcome, Scale
+from .scenario import FULL, SHORT, Outcome, Scale
 
 Trial = Callable[[Scale], Coroutine[Any, Any, Outcome]]
 RESULTS = Path(__file__).resolve().parent / "results"
 
 HOSTILE: dict[str, Trial] = {
-    "never_reads": hostile_slow.never_reads,
-    "never_reads_portable": partial(hostile_slow.never_reads, portable=True),
-    "reads_one_byte_a_second": hostile_slow.reads_one_byte_a_second,
-    "sends_handshake_slowly": hostile_slow.sends_handshake_slowly,
-    "sends_frame_slowly": hostile_slow.sends_frame_slowly,
-    "half_open": hostile_crowd.half_open,
-    "connects_and_disconnects": hostile_crowd.connects_and_disconnects,
-    "floods_pings": hostile_flood.pings,
-    "floods_pings_over_the_rate": hostile_flood.limited_pings,
-    "floods_fragments_over_the_rate": hostile_flood.limited_fragments,
-    "floods_empty_fragments": hostile_flood.empty_fragments,
-    "floods_tiny_fragments": hostile_flood.tiny_fragments,
-    "floods_past_the_limit": hostile_flood.oversized_fragments,
-    "floods_messages": hostile_flood.messages,
-    "floods_messages_and_is_told": hostile_flood.told_messages,
-    "floods_messages_unlimited": hostile_flood.unlimited_messages,
-    "compression_bombs": hostile_flood.compression_bombs,
-    "allowed_bombs": hostile_flood.allowed_bombs,
-    "over_max_clients": hostile_crowd.over_max_clients,
-    "over_clients_per_address": hostile_crowd.over_clients_per_address,
-    "out_of_descriptors": hostile_crowd.out_of_descriptors,
-    "vanishes": hostile_vanish.vanishes,
-    "lies_about_origin": hostile_lies.origin,
-    "lies_about_host": hostile_lies.host,
-    "lies_about_address": hostile_lies.forwarded_address,
-    "replays_token": hostile_lies.replayed_token,
-    "token_expires": hostile_lies.expiring_token,
-    "token_renewed": hostile_lies.renewed_token,
-    "injects_into_logs": hostile_lies.log_injection,
+    "never_reads": slow_peer.never_reads,
+    "never_reads_portable": partial(slow_peer.never_reads, portable=True),
+    "reads_one_byte_a_second": slow_peer.reads_one_byte_a_second,
+    "sends_handshake_slowly": slow_peer.sends_handshake_slowly,
+    "sends_frame_slowly": slow_peer.sends_frame_slowly,
+    "half_open": connection_flood.half_open,
+    "connects_and_disconnects": connection_flood.connects_and_disconnects,
+    "floods_pings": message_flood.pings,
+    "floods_pings_over_the_rate": message_flood.limited_pings,
+    "floods_fragments_over_the_rate": message_flood.limited_fragments,
+    "floods_empty_fragments": message_flood.empty_fragments,
+    "floods_tiny_fragments": message_flood.tiny_fragments,
+    "floods_past_the_limit": message_flood.oversized_fragments,
+    "floods_messages": message_flood.messages,
+    "floods_messages_and_is_told": message_flood.told_messages,
+    "floods_messages_unlimited": message_flood.unlimited_messages,
+    "compression_bombs": message_flood.compression_bombs,
+    "allowed_bombs": message_flood.allowed_bombs,
+    "over_max_clients": connection_flood.over_max_clients,
+    "over_clients_per_address": connection_flood.over_clients_per_address,
+    "out_of_descriptors": connection_flood.out_of_descriptors,
+    "vanishes": half_open.vanishes,
+    "lies_about_origin": spoofing.origin,
+    "lies_about_host": spoofing.host,
+    "lies_about_address": spoofing.forwarded_address,
+    "replays_token": spoofing.replayed_token,
+    "token_expires": spoofing.expiring_token,
+    "token_renewed": spoofing.renewed_token,
+    "injects_into_logs": spoofing.log_injection,
 }
 FAULTS: dict[str, Trial] = {
     "blocks": fault_handlers.blocks,
@@ -117,9 +117,9 @@ def keep(part: str, outcomes: dict[str, Any]) -> None:
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     stamp = {
         "on": datetime.date.today().isoformat(),
-        "commit": findings.commit(),
+        "commit": report.commit(),
         "scale": "full",
-        "machine": findings.machine(),
+        "machine": report.machine(),
     }
     for name, outcome in outcomes.items():
         kept[name] = {**outcome, **stamp}
@@ -127,7 +127,7 @@ def keep(part: str, outcomes: dict[str, Any]) -> None:
     kept = {name: kept[name] for name in order if name in kept}
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")
-    page.write(part, findings.part(part, kept))
+    page.write(part, report.part(part, kept))
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Trials: clients that lie about where they come from and who they are, or mean to write the log.
 
-What must not live here: how a trial is run and judged (`trial.py`). `ordeal.py` and the tests run them.
+What must not live here: how a trial is run and judged (`scenario.py`). `run.py` and the tests run them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import Counter
 from contextlib import suppress
 from urllib.parse import quote
 
-from .strangers import BINARY, CLOSE, TEXT, Denied, Stranger, all_vanish, dial, frame, meet
-from .trial import Arena, Outcome, Scale, arena
+from .raw_client import BINARY, CLOSE, TEXT, Denied, Stranger, all_vanish, dial, frame, meet
+from .scenario import Arena, Outcome, Scale, arena
 
 TOKEN = "s3cr3t-t0ken"
 PAYLOAD = "p4yl0ad-of-a-client"

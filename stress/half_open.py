@@ -1,6 +1,6 @@
 """Trial: clients that vanish without a FIN, behind a network that drops their packets.
 
-What must not live here: how a trial is run and judged (`trial.py`). Needs Linux, root and `ip` of
+What must not live here: how a trial is run and judged (`scenario.py`). Needs Linux, root and `ip` of
 iproute2: the clients live in a network namespace whose end of the cable is pulled.
 """
 
@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .strangers import OPEN_S, request
-from .trial import Outcome, Scale, arena
+from .raw_client import OPEN_S, request
+from .scenario import Outcome, Scale, arena
 
 _CLONE_NEWNET = 0x40000000
 

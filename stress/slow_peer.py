@@ -1,6 +1,6 @@
 """Trials: clients that do not read, or read or send one byte a second.
 
-What must not live here: how a trial is run and judged (`trial.py`). `ordeal.py` and the tests run them.
+What must not live here: how a trial is run and judged (`scenario.py`). `run.py` and the tests run them.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from .strangers import TEXT, Stranger, all_vanish, dial, frame, meet, request
-from .trial import Outcome, Scale, arena, in_waves
+from .raw_client import TEXT, Stranger, all_vanish, dial, frame, meet, request
+from .scenario import Outcome, Scale, arena, in_waves
 
 SMALL_BYTES = 4096
 """A receive buffer that fills soon."""

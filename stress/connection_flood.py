@@ -1,6 +1,6 @@
 """Trials: more sockets than there should be.
 
-What must not live here: how a trial is run and judged (`trial.py`). `ordeal.py` and the tests run them.
+What must not live here: how a trial is run and judged (`scenario.py`). `run.py` and the tests run them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from contextlib import suppress
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from .strangers import Denied, Stranger, all_vanish, dial, meet
-from .trial import Arena, Outcome, Scale, arena, be_healthy, in_waves
+from .raw_client import Denied, Stranger, all_vanish, dial, meet
+from .scenario import Arena, Outcome, Scale, arena, be_healthy, in_waves
 
 
 async def connects_and_disconnects(scale: Scale) -> Outcome:

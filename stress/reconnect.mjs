@@ -1,5 +1,5 @@
 // Clients of hubbub.js that come back: prints a JSON line for each time one opens or is closed.
-// Started by fault_end.py: node comeback.mjs HUBBUB_JS WS_MODULE URL COUNT
+// Started by fault_end.py: node reconnect.mjs HUBBUB_JS WS_MODULE URL COUNT
 import { pathToFileURL } from "node:url";
 
 const [script, socketModule, url, count] = process.argv.slice(2);

@@ -1,6 +1,6 @@
 """Findings: outcomes as the tables of `docs/reliability.md`, and what they depend on.
 
-What must not live here: measuring. Called by `ordeal.py`.
+What must not live here: measuring. Called by `run.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trials: clients that send as much as they can: pings, tiny fragments, messages.
 
-What must not live here: how a trial is run and judged (`trial.py`). `ordeal.py` and the tests run them.
+What must not live here: how a trial is run and judged (`scenario.py`). `run.py` and the tests run them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from .strangers import BINARY, CONTINUATION, PING, TEXT, Stranger, all_vanish, frame, meet
-from .trial import Arena, Outcome, Scale, arena
+from .raw_client import BINARY, CONTINUATION, PING, TEXT, Stranger, all_vanish, frame, meet
+from .scenario import Arena, Outcome, Scale, arena
 
 CHUNK_FRAMES = 8192
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
