@@ -243,7 +243,7 @@ def native(pieces: list[bytes], deflates: bool = False) -> Outcome:
 # The core's lane
 
 
-class Referee(ServerProtocol):
+class Oracle(ServerProtocol):
     """The core, and the one rule in which Hubbub differs from it.
 
     A control frame may stand between fragments and is no part of their message (RFC 6455 section
@@ -274,27 +274,27 @@ class CoreLane:
     """The core alone: joins fragments, and checks text, as its callers have to."""
 
     def __init__(self, limit: int = LIMIT_BYTES) -> None:
-        self.core = Referee(state=OPEN, max_size=limit)
+        self.core = Oracle(state=OPEN, max_size=limit)
         self.messages: list[tuple[bool, bytes]] = []
         self.code: int | None = None
         self._parts: list[bytes] = []
         self._is_text = False
-        self._is_leaving = False
+        self._is_closing = False
 
     @property
-    def has_heard_goodbye(self) -> bool:
+    def has_received_close(self) -> bool:
         """Tell whether the peer's close frame came, or something that is as good as one."""
         return self.core.close_rcvd is not None or self.core.parser_exc is not None
 
     def close(self, code: int) -> None:
-        """Say goodbye; from here on only the peer's goodbye counts (RFC 6455 section 7.1.2)."""
+        """Send a close frame; from here on only the peer's counts (RFC 6455 section 7.1.2)."""
         self.core.send_close(code)
         self.code = code
-        self._is_leaving = True
+        self._is_closing = True
 
     def feed(self, piece: bytes) -> None:
         """Receive bytes, unless the connection has ended."""
-        if self._is_leaving:
+        if self._is_closing:
             self.core.receive_data(piece)
             self.core.events_received()
         elif self.code is None:

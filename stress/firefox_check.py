@@ -57,9 +57,9 @@ def firefox() -> str | None:
 
 
 def echo_hub() -> tuple[Hub, asyncio.Future[Close]]:
-    """Return a hub that echoes, and the first goodbye that it will hear."""
+    """Return a hub that echoes, and how its first client will close."""
     hub = Hub(max_message_bytes=100_000)
-    goodbye: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+    closed: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
 
     @hub.on_message
     def echo(client: Client, message: str | bytes) -> None:
@@ -67,10 +67,10 @@ def echo_hub() -> tuple[Hub, asyncio.Future[Close]]:
 
     @hub.on_disconnect
     def gone(client: Client, close: Close) -> None:
-        if not goodbye.done():
-            goodbye.set_result(close)
+        if not closed.done():
+            closed.set_result(close)
 
-    return hub, goodbye
+    return hub, closed
 
 
 async def site(scope: Any, receive: Any, send: Any) -> None:
@@ -99,8 +99,8 @@ async def served(app: Any) -> AsyncIterator[int]:
 
 
 async def check(command: str) -> Close:
-    """Let Firefox open the page; return its goodbye. Raises `TimeoutError` when there is none."""
-    hub, goodbye = echo_hub()
+    """Let Firefox open the page; return how it closed. Raises `TimeoutError` when it does not."""
+    hub, closed = echo_hub()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         (Path(profile) / "user.js").write_text(PREFERENCES)
         async with served(hub.mount(site)) as port:
@@ -111,7 +111,7 @@ async def check(command: str) -> Close:
                 stderr=asyncio.subprocess.DEVNULL,
             )
             try:
-                return await asyncio.wait_for(goodbye, PATIENCE_S)
+                return await asyncio.wait_for(closed, PATIENCE_S)
             finally:
                 process.kill()
                 await process.wait()

@@ -1,7 +1,7 @@
-"""Trial: clients that vanish without a FIN, behind a network that drops their packets.
+"""Scenario: half-open connections, whose clients are gone without a FIN.
 
-What must not live here: how a trial is run and judged (`scenario.py`). Needs Linux, root and `ip` of
-iproute2: the clients live in a network namespace whose end of the cable is pulled.
+What must not live here: how a scenario is run and checked (`scenario.py`). Needs Linux, root and
+`ip` of iproute2: the clients live in a network namespace whose end of the cable is pulled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .raw_client import OPEN_S, request
-from .scenario import Outcome, Scale, arena
+from .scenario import Outcome, Scale, scenario
 
 _CLONE_NEWNET = 0x40000000
 
@@ -36,7 +36,7 @@ class Cable:
         """Make the namespace and the cable. Raises `RuntimeError` saying what is needed."""
         if shutil.which("ip") is None or os.geteuid() != 0:
             raise RuntimeError(
-                "vanishing without a FIN needs root, and `ip`: install iproute2, run as root"
+                "half-open connections need root, and `ip`: install iproute2, run as root"
             )
         for command in (
             f"netns add {self.namespace}",
@@ -89,7 +89,7 @@ def _sockets(namespace: str, count: int) -> list[socket.socket]:
         return [socket.socket() for _ in range(count)]
 
 
-async def vanishes(scale: Scale) -> Outcome:
+async def gone_without_fin(scale: Scale) -> Outcome:
     """Clients are there, and then every packet from and to them is lost."""
     count = scale.pick(50, 1000)
     ping_s, pong_s = scale.pick(1.0, 5.0), scale.pick(3.0, 10.0)
@@ -97,27 +97,27 @@ async def vanishes(scale: Scale) -> Outcome:
     sockets: list[socket.socket] = []
     try:
         cable.lay()
-        async with arena(
-            "vanishes without a FIN",
-            f"{count} clients, half of them in the room of the healthy; pong timeout {pong_s:g} s",
+        async with scenario(
+            "half-open: the peer is gone without a FIN",
+            f"{count} clients, half of them in the control room; pong timeout {pong_s:g} s",
             moves=["dead"],
             host=cable.host,
             settings={"ping_interval_s": ping_s, "pong_timeout_s": pong_s},
-        ) as stage:
+        ) as harness:
             sockets += await asyncio.to_thread(_sockets, cable.namespace, count)
             for number, sock in enumerate(sockets):
-                path = "/ws?room=healthy" if number % 2 else "/ws"
-                await _shake(sock, cable.host, stage.port, path)
+                path = "/ws?room=control" if number % 2 else "/ws"
+                await _shake(sock, cable.host, harness.port, path)
             cable.pull()
             pulled = time.monotonic()
-            healthy = len(stage.healthy)
-            await stage.victim.until(
-                lambda facts: facts["stats"]["clients"] == healthy, "the dead to be found"
+            controls = len(harness.control_clients)
+            await harness.server.until(
+                lambda facts: facts["stats"]["clients"] == controls, "the dead to be found"
             )
-            stage.outcome.found["s until all were found"] = round(time.monotonic() - pulled, 1)
-            stats = await stage.victim.stats()
-            stage.outcome.expect(stats["dead"] == count, f"{stats['dead']} were found dead")
-            return stage.outcome
+            harness.outcome.found["s until all were found"] = round(time.monotonic() - pulled, 1)
+            stats = await harness.server.stats()
+            harness.outcome.expect(stats["dead"] == count, f"{stats['dead']} were found dead")
+            return harness.outcome
     finally:
         for sock in sockets:
             sock.close()

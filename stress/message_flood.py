@@ -1,6 +1,7 @@
-"""Trials: clients that send as much as they can: pings, tiny fragments, messages.
+"""Scenarios: clients that send as much as they can: pings, tiny fragments, messages.
 
-What must not live here: how a trial is run and judged (`scenario.py`). `run.py` and the tests run them.
+What must not live here: how a scenario is run and checked (`scenario.py`). `run.py` and the tests run
+them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from .raw_client import BINARY, CONTINUATION, PING, TEXT, Stranger, all_vanish, frame, meet
-from .scenario import Arena, Outcome, Scale, arena
+from .raw_client import BINARY, CONTINUATION, PING, TEXT, RawClient, abort_all, connect, frame
+from .scenario import Harness, Outcome, Scale, scenario
 
 CHUNK_FRAMES = 8192
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
@@ -166,30 +167,30 @@ async def _flood(
     # What the kernels have taken is worked off after the flood: these are many tiny frames.
     most_bytes = scale.pick(300_000, 500_000)
     tried = f"{count} clients for {seconds:g} s, at most {most_bytes / 1e6:g} MB each"
-    async with arena(title, tried, moves=moves, **told) as stage:
-        strangers: list[Stranger] = []
-        with all_vanish(strangers):
+    async with scenario(title, tried, moves=moves, **told) as harness:
+        clients: list[RawClient] = []
+        with abort_all(clients):
             for _ in range(count):
-                one = await meet(stage.port, headers=headers)
+                one = await connect(harness.port, headers=headers)
                 one.writer.write(opening)
                 if not codes:
                     one.stop_reading()
-                strangers.append(one)
-            ends = [asyncio.create_task(one.close_code()) for one in strangers] if codes else []
+                clients.append(one)
+            ends = [asyncio.create_task(one.close_code()) for one in clients] if codes else []
             sent = sum(
-                await asyncio.gather(*(one.flood(chunk, seconds, most_bytes) for one in strangers))
+                await asyncio.gather(*(one.flood(chunk, seconds, most_bytes) for one in clients))
             )
-            await _note_codes(stage, ends, codes)
-        stage.outcome.found["MB sent"] = round(sent / 1e6, 1)
-        stage.outcome.expect(sent >= len(chunk), "the flood did not flow")
-        return stage.outcome
+            await _note_codes(harness, ends, codes)
+        harness.outcome.found["MB sent"] = round(sent / 1e6, 1)
+        harness.outcome.expect(sent >= len(chunk), "the flood did not flow")
+        return harness.outcome
 
 
 async def _note_codes(
-    stage: Arena, ends: Sequence[asyncio.Task[int]], codes: Sequence[int]
+    harness: Harness, ends: Sequence[asyncio.Task[int]], codes: Sequence[int]
 ) -> None:
     if not ends:
         return
     got = await asyncio.wait_for(asyncio.gather(*ends), 30)
-    stage.outcome.found["close codes"] = sorted(set(got))
-    stage.outcome.expect(set(got) <= set(codes), f"closed with {sorted(set(got))}")
+    harness.outcome.found["close codes"] = sorted(set(got))
+    harness.outcome.expect(set(got) <= set(codes), f"closed with {sorted(set(got))}")

@@ -1,6 +1,6 @@
-"""Clients made of bare sockets, which send and leave unread what no library would.
+"""Raw clients: bare sockets, which send and leave unread what no library would.
 
-What must not live here: what they are up to. The trials use them.
+What must not live here: what is done with them; that is the business of the scenarios.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Denied(Exception):
         super().__init__(f"{status}")
 
 
-class Stranger:
+class RawClient:
     """One connection after its handshake."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,19 +103,19 @@ class Stranger:
                     await asyncio.wait_for(self.writer.drain(), max(0.01, end - loop.time()))
         return sent
 
-    def vanish(self) -> None:
+    def abort(self) -> None:
         """End with a reset."""
         self.transport.abort()
 
-    async def leave(self) -> None:
-        """Say goodbye, read to the end, and close."""
+    async def close(self) -> None:
+        """Send a close frame, read to the end, and close."""
         with suppress(ConnectionError, TimeoutError):
             self.writer.write(frame(CLOSE, (1000).to_bytes(2)))
             await asyncio.wait_for(self.close_code(), OPEN_S)
-        self.vanish()
+        self.abort()
 
 
-async def dial(
+async def open_connection(
     host: str, port: int, *, receive_bytes: int | None = None, source: str | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Open a TCP connection, with a small receive buffer or from an address if told."""
@@ -134,7 +134,7 @@ async def dial(
     return await asyncio.open_connection(sock=sock, limit=2**16)
 
 
-async def meet(
+async def connect(
     port: int,
     path: str = "/ws",
     *,
@@ -142,9 +142,9 @@ async def meet(
     host: str = "127.0.0.1",
     receive_bytes: int | None = None,
     source: str | None = None,
-) -> Stranger:
+) -> RawClient:
     """Shake hands; raise `Denied` when the answer is not 101."""
-    reader, writer = await dial(host, port, receive_bytes=receive_bytes, source=source)
+    reader, writer = await open_connection(host, port, receive_bytes=receive_bytes, source=source)
     try:
         async with asyncio.timeout(OPEN_S):
             writer.write(request(host, port, path, headers))
@@ -156,14 +156,14 @@ async def meet(
     except BaseException:
         writer.transport.abort()
         raise
-    return Stranger(reader, writer)
+    return RawClient(reader, writer)
 
 
 @contextmanager
-def all_vanish(strangers: list[Stranger]) -> Iterator[None]:
+def abort_all(clients: list[RawClient]) -> Iterator[None]:
     """Reset what is left of them at the end."""
     try:
         yield
     finally:
-        for stranger in strangers:
-            stranger.vanish()
+        for client in clients:
+            client.abort()

@@ -1,4 +1,4 @@
-// Clients of hubbub.js that come back: prints a JSON line for each time one opens or is closed.
+// Clients of hubbub.js that reconnect: prints a JSON line for each time one opens or is closed.
 // Started by fault_end.py: node reconnect.mjs HUBBUB_JS WS_MODULE URL COUNT
 import { pathToFileURL } from "node:url";
 

@@ -1,4 +1,4 @@
-"""Findings: outcomes as the tables of `docs/reliability.md`, and what they depend on.
+"""The report: outcomes as the tables of `docs/reliability.md`, and what they depend on.
 
 What must not live here: measuring. Called by `run.py`.
 """
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("uvicorn", "websockets", "uvloop")
 
 _READ_TABLE = """\
-"Deliveries" are those to healthy clients in the same room, which check every one: arrived of expected.
+"Deliveries" are those to well-behaved control clients, which check every one: arrived of expected.
 Memory is the server's resident set before, at its highest and after. "Block" is the longest time that the
 event loop was held up, by the wall's clock; in brackets the part of it in which the server itself was
 running (the machine had other work). "Log" counts the hub's own lines."""

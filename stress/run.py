@@ -1,6 +1,6 @@
-"""All trials and the soak, one after another: `make soak`, and `make soak ARGS=--full` for the report.
+"""All scenarios and the soak, one after another: `make soak`; with `ARGS=--full`, for the report.
 
-What must not live here: trials. The short form says what did not hold; the full form also writes
+What must not live here: scenarios. The short form says what did not hold; the full form also writes
 `results/` and its parts of `docs/reliability.md`.
 """
 
@@ -34,16 +34,16 @@ from . import (
 )
 from .scenario import FULL, SHORT, Outcome, Scale
 
-Trial = Callable[[Scale], Coroutine[Any, Any, Outcome]]
+Scenario = Callable[[Scale], Coroutine[Any, Any, Outcome]]
 RESULTS = Path(__file__).resolve().parent / "results"
 
-HOSTILE: dict[str, Trial] = {
+HOSTILE: dict[str, Scenario] = {
     "never_reads": slow_peer.never_reads,
     "never_reads_portable": partial(slow_peer.never_reads, portable=True),
     "reads_one_byte_a_second": slow_peer.reads_one_byte_a_second,
     "sends_handshake_slowly": slow_peer.sends_handshake_slowly,
     "sends_frame_slowly": slow_peer.sends_frame_slowly,
-    "half_open": connection_flood.half_open,
+    "sends_nothing": connection_flood.sends_nothing,
     "connects_and_disconnects": connection_flood.connects_and_disconnects,
     "floods_pings": message_flood.pings,
     "floods_pings_over_the_rate": message_flood.limited_pings,
@@ -59,16 +59,16 @@ HOSTILE: dict[str, Trial] = {
     "over_max_clients": connection_flood.over_max_clients,
     "over_clients_per_address": connection_flood.over_clients_per_address,
     "out_of_descriptors": connection_flood.out_of_descriptors,
-    "vanishes": half_open.vanishes,
-    "lies_about_origin": spoofing.origin,
-    "lies_about_host": spoofing.host,
-    "lies_about_address": spoofing.forwarded_address,
+    "half_open": half_open.gone_without_fin,
+    "spoofs_origin": spoofing.origin,
+    "spoofs_host": spoofing.host,
+    "spoofs_address": spoofing.forwarded_address,
     "replays_token": spoofing.replayed_token,
     "token_expires": spoofing.expiring_token,
     "token_renewed": spoofing.renewed_token,
     "injects_into_logs": spoofing.log_injection,
 }
-FAULTS: dict[str, Trial] = {
+FAULTS: dict[str, Scenario] = {
     "blocks": fault_handlers.blocks,
     "raises": fault_handlers.raises,
     "is_cancelled": fault_handlers.is_cancelled,
@@ -82,13 +82,13 @@ PARTS = {"hostile": HOSTILE, "faults": FAULTS}
 SOAK_CLIENTS = 2000
 
 
-async def run_one(name: str, trial: Trial, scale: Scale) -> dict[str, Any]:
-    """Run one trial; one that breaks off is a result too."""
+async def run_one(name: str, scenario: Scenario, scale: Scale) -> dict[str, Any]:
+    """Run one scenario; one that breaks off is a result too."""
     began = time.monotonic()
     try:
-        outcome = (await trial(scale)).as_dict()
+        outcome = (await scenario(scale)).as_dict()
     except Exception as error:
-        outcome = Outcome(name, "-", "-", faults=[f"the trial broke off: {error!r}"]).as_dict()
+        outcome = Outcome(name, "-", "-", faults=[f"the scenario broke off: {error!r}"]).as_dict()
     outcome["seconds"] = round(time.monotonic() - began, 1)
     verdict = "; ".join(outcome["faults"]) or "held"
     print(f"{name:32} {outcome['seconds']:7.1f} s  {verdict}", flush=True)
@@ -96,10 +96,10 @@ async def run_one(name: str, trial: Trial, scale: Scale) -> dict[str, Any]:
 
 
 async def run_part(part: str, scale: Scale, only: Sequence[str]) -> dict[str, Any]:
-    """Run the trials of a part (all, or those named); return their outcomes by name."""
+    """Run the scenarios of a part (all, or those named); return their outcomes by name."""
     return {
-        name: await run_one(name, trial, scale)
-        for name, trial in PARTS[part].items()
+        name: await run_one(name, scenario, scale)
+        for name, scenario in PARTS[part].items()
         if not only or name in only
     }
 
@@ -112,7 +112,7 @@ async def run_soak(clients: int, seconds: float) -> dict[str, Any]:
 
 
 def keep(part: str, outcomes: dict[str, Any]) -> None:
-    """Add outcomes to those kept, in the order of the trials, and write the page's part."""
+    """Add outcomes to those kept, in the order of the scenarios, and write the page's part."""
     path = RESULTS / f"{part}.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     stamp = {
@@ -134,7 +134,7 @@ def main() -> int:
     """Run what the command line asks for; return 1 if something did not hold."""
     parser = argparse.ArgumentParser(description="hostile clients, faults, soak")
     parser.add_argument("--full", action="store_true", help="at full scale, and keep the results")
-    parser.add_argument("--only", nargs="*", default=[], help="trials by name, or `soak`")
+    parser.add_argument("--only", nargs="*", default=[], help="scenarios by name, or `soak`")
     parser.add_argument("--soak-minutes", type=float, help="default: 1, with --full 10")
     told = parser.parse_args()
     logging.getLogger("hubbub").setLevel(logging.CRITICAL)  # that of the clients, in this process

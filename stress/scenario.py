@@ -1,7 +1,7 @@
-"""A trial: a real server, healthy clients that check every delivery, and what came out.
+"""A scenario: a real server, control clients that check every delivery, and what came out.
 
-What must not live here: what is done to the server; that is the business of the modules of attacks
-and faults. `run.py` and the tests run trials; `soak.py` uses the victim alone.
+What must not live here: what is done to the server; that is the business of the scenarios'
+modules. `run.py` and the tests run scenarios; `soak.py` uses the server alone.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from websockets.exceptions import ConnectionClosed
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 30.0
 PATIENCE_S = 30.0
-"""How long a condition may take to come true before a trial has failed."""
+"""How long a condition may take to come true before a scenario has failed."""
 ENDING_S = 5.0
 """How long what is just ending may take, before it counts as left behind."""
 LONG_PATIENCE_S = 90.0
-"""How long a server may take to have worked off what a trial has left in the kernel's buffers."""
+"""How long a server may take to have worked off what a scenario has left in the kernel's buffers."""
 KEPT_KIB = 20 * 1024
-"""How much more memory a server may hold after a trial than before it. The allocator keeps some of
-what a crowd of sockets needed; what grows with the crowd would be more than this."""
+"""How much more memory a server may hold after a scenario than before it. The allocator keeps some of
+what many sockets needed; what grows with their number would be more than this."""
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ SHORT, FULL = Scale("short"), Scale("full")
 
 @dataclass
 class Outcome:
-    """What one trial has measured. Memory in KiB, times in milliseconds."""
+    """What one scenario has measured. Memory in KiB, times in milliseconds."""
 
     title: str
     transport: str
@@ -68,12 +68,12 @@ class Outcome:
     block_ms: float = 0.0
     block_cpu_ms: float = 0.0
     moved: dict[str, int] = field(default_factory=dict)
-    """Counters of `stats()` that the trial was to move, and by how much they did."""
+    """Counters of `stats()` that the scenario was to move, and by how much they did."""
     log_lines: int = 0
     """Lines of the logger `hubbub`."""
     leaks: list[str] = field(default_factory=list)
     found: dict[str, Any] = field(default_factory=dict)
-    """Whatever else the trial has to say."""
+    """Whatever else the scenario has to say."""
     faults: list[str] = field(default_factory=list)
     """What did not hold; empty when all did."""
 
@@ -87,13 +87,13 @@ class Outcome:
         return asdict(self)
 
 
-class Victim:
-    """A server under trial, in a process of its own."""
+class ServerProcess:
+    """A server under test, in a process of its own."""
 
     def __init__(self, told: Mapping[str, Any], prefix: Sequence[str] = ()) -> None:
         self.told = dict(told)
         self._prefix = list(prefix)
-        self._folder = tempfile.TemporaryDirectory(prefix="hubbub-trial-")
+        self._folder = tempfile.TemporaryDirectory(prefix="hubbub-stress-")
         self.log_path = Path(self._folder.name) / "log"
         self.port = 0
         self.host = str(self.told.get("host", "127.0.0.1"))
@@ -146,7 +146,7 @@ class Victim:
                 self.port = int(line.split()[1])
 
     async def ask(self, path: str) -> dict[str, Any]:
-        """GET a route of the victim's, over the one connection that is kept for this."""
+        """GET a route of the server, over the one connection that is kept for this."""
         async with self._one_question:
             return await asyncio.to_thread(self._ask, path)
 
@@ -218,8 +218,8 @@ class Victim:
         self._folder.cleanup()
 
 
-class Healthy:
-    """A client as clients should be. It checks that the victim's numbers come without a gap."""
+class ControlClient:
+    """A well-behaved client in the control room. It checks that the server's numbers come without a gap."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -262,26 +262,28 @@ class Healthy:
         await self.socket.close()
 
 
-class Arena:
-    """A victim with its healthy clients, and the outcome to be."""
+class Harness:
+    """A server with its control clients, and the outcome to be."""
 
-    def __init__(self, victim: Victim, healthy: list[Healthy], outcome: Outcome) -> None:
-        self.victim = victim
-        self.healthy = healthy
+    def __init__(
+        self, server: ServerProcess, control_clients: list[ControlClient], outcome: Outcome
+    ) -> None:
+        self.server = server
+        self.control_clients = control_clients
         self.outcome = outcome
         self.secrets: list[str] = []
         """What must not stand in any line of the log."""
 
     @property
     def port(self) -> int:
-        """Where the victim listens."""
-        return self.victim.port
+        """Where the server listens."""
+        return self.server.port
 
 
-async def be_healthy(host: str, port: int, **options: Any) -> Healthy:
-    """Connect one healthy client."""
+async def connect_control_client(host: str, port: int, **options: Any) -> ControlClient:
+    """Connect one control client."""
     socket = await connect(
-        f"ws://{host}:{port}/ws?room=healthy",
+        f"ws://{host}:{port}/ws?room=control",
         proxy=None,
         compression=None,
         ping_interval=None,
@@ -289,73 +291,73 @@ async def be_healthy(host: str, port: int, **options: Any) -> Healthy:
         max_size=None,
         **options,
     )
-    return Healthy(socket)
+    return ControlClient(socket)
 
 
 @asynccontextmanager
-async def arena(
+async def scenario(
     title: str,
     tried: str,
     *,
     moves: Sequence[str] = (),
-    healthy_count: int = 20,
+    control_count: int = 20,
     prefix: Sequence[str] = (),
     **told: Any,
-) -> AsyncIterator[Arena]:
-    """Run a server and its healthy clients around the body; then fill in the outcome.
+) -> AsyncIterator[Harness]:
+    """Run a server and its control clients around the body; then fill in the outcome.
 
     `moves` are the counters of `stats()` that the body must move ("refused.CODE" for one of the
     refusals). What does not hold is noted in the outcome's `faults`; nothing is raised for it.
     """
-    victim = Victim(told, prefix)
-    healthy: list[Healthy] = []
+    server = ServerProcess(told, prefix)
+    control_clients: list[ControlClient] = []
     try:
-        await victim.start()
-        for _ in range(healthy_count):
-            healthy.append(await be_healthy(victim.host, victim.port))
+        await server.start()
+        for _ in range(control_count):
+            control_clients.append(await connect_control_client(server.host, server.port))
         transport = "portable" if told.get("portable") else "native"
         outcome = Outcome(title, transport, tried)
-        stage = Arena(victim, healthy, outcome)
-        await victim.until(lambda facts: facts["number"] >= 10, "the first numbers")
-        before = await victim.ask("/facts?settle")
-        await victim.ask("/facts?reset")  # not with the other, which takes its time
-        victim.forget_peak()
-        yield stage
-        await _conclude(stage, before, moves)
+        harness = Harness(server, control_clients, outcome)
+        await server.until(lambda facts: facts["number"] >= 10, "the first numbers")
+        before = await server.ask("/facts?settle")
+        await server.ask("/facts?reset")  # not with the other, which takes its time
+        server.forget_peak()
+        yield harness
+        await _conclude(harness, before, moves)
     finally:
-        await asyncio.gather(*(one.end() for one in healthy), return_exceptions=True)
-        victim.end()
+        await asyncio.gather(*(one.end() for one in control_clients), return_exceptions=True)
+        server.end()
 
 
-async def _conclude(stage: Arena, before: dict[str, Any], moves: Sequence[str]) -> None:
-    victim, outcome = stage.victim, stage.outcome
-    count = len(stage.healthy)
+async def _conclude(harness: Harness, before: dict[str, Any], moves: Sequence[str]) -> None:
+    server, outcome = harness.server, harness.outcome
+    count = len(harness.control_clients)
     with suppress(TimeoutError):
-        await victim.until(
+        await server.until(
             lambda facts: (
                 facts["stats"]["clients"] <= count and facts["descriptors"] <= before["descriptors"]
             ),
             "the others to be gone",
             LONG_PATIENCE_S,
         )
-    outcome.rss_peak_kib = victim.peak_kib()
-    last = int((await victim.ask("/silence?on=1"))["number"])
-    await _until(lambda: all(one.last >= last or one.closed for one in stage.healthy))
-    after = await victim.ask("/facts?settle")
+    outcome.rss_peak_kib = server.peak_kib()
+    last = int((await server.ask("/silence?on=1"))["number"])
+    await _until(lambda: all(one.last >= last or one.closed for one in harness.control_clients))
+    after = await server.ask("/facts?settle")
     # A connection or a timer that is just ending is no leak.
     deadline = time.monotonic() + ENDING_S
     while (found := leaks(before, after)) and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
-        after = await victim.ask("/facts?settle")
+        after = await server.ask("/facts?settle")
     outcome.leaks = found
     outcome.rss_before_kib, outcome.rss_after_kib = before["rss_kib"], after["rss_kib"]
     outcome.block_ms, outcome.block_cpu_ms = after["block_ms"], after["block_cpu_ms"]
-    outcome.expected = sum(one.expected(last) for one in stage.healthy)
-    outcome.arrived = sum(one.arrived for one in stage.healthy)
+    outcome.expected = sum(one.expected(last) for one in harness.control_clients)
+    outcome.arrived = sum(one.arrived for one in harness.control_clients)
     outcome.moved = {
         name: _counter(after["stats"], name) - _counter(before["stats"], name) for name in moves
     }
-    judge(stage)
+    check(harness)
 
 
 def leaks(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -378,17 +380,17 @@ def leaks(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return found
 
 
-def judge(stage: Arena) -> None:
-    """Hold the outcome against what every trial has to show."""
-    outcome, lines = stage.outcome, stage.victim.log()
-    closed = [one.closed for one in stage.healthy if one.closed]
-    outcome.expect(not closed, f"{len(closed)} healthy clients were closed: {closed[:3]}")
+def check(harness: Harness) -> None:
+    """Check what every scenario has to show; note what does not hold."""
+    outcome, lines = harness.outcome, harness.server.log()
+    closed = [one.closed for one in harness.control_clients if one.closed]
+    outcome.expect(not closed, f"{len(closed)} control clients were closed: {closed[:3]}")
     outcome.expect(outcome.expected > 0, "nothing was published")
     outcome.expect(
         outcome.arrived == outcome.expected,
-        f"{outcome.expected - outcome.arrived} deliveries to healthy clients are missing",
+        f"{outcome.expected - outcome.arrived} deliveries to control clients are missing",
     )
-    disorder = sum(one.disorder for one in stage.healthy)
+    disorder = sum(one.disorder for one in harness.control_clients)
     outcome.expect(disorder == 0, f"{disorder} deliveries were lost or out of order")
     grown = outcome.rss_after_kib - outcome.rss_before_kib
     outcome.expect(grown <= KEPT_KIB, f"memory grew by {grown} KiB")
@@ -397,14 +399,14 @@ def judge(stage: Arena) -> None:
         outcome.expect(count > 0, f"stats() has not moved: {name}")
     ours = [line for line in lines if line.startswith("LOG hubbub ")]
     outcome.log_lines = len(ours)
-    for secret in stage.secrets:
+    for secret in harness.secrets:
         outcome.expect(
             not any(secret in line for line in lines), f"the log shows a secret: {secret!r}"
         )
     noise = [line for line in lines if line.startswith("Traceback")]
     outcome.found.setdefault("tracebacks", len(noise))
-    # Five at once and one a second of each kind; a trial causes few kinds.
-    limit = 60 + 3 * max(one.longest_gap_s for one in stage.healthy)
+    # Five at once and one a second of each kind; a scenario causes few kinds.
+    limit = 60 + 3 * max(one.longest_gap_s for one in harness.control_clients)
     outcome.expect(len(ours) <= limit, f"the hub has written {len(ours)} lines")
 
 

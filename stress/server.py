@@ -1,7 +1,7 @@
-"""The server under trial: an application with a hub, which tells by HTTP what it knows of itself.
+"""The server under test: an application with a hub, which tells by HTTP what it knows of itself.
 
-What must not live here: anything hostile. `scenario.Victim` starts it in a process of its own, with one
-JSON argument; it prints the port it listens on.
+What must not live here: anything hostile. `scenario.ServerProcess` starts it in a process of its
+own, with one JSON argument; it prints the port it listens on.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from starlette.routing import BaseRoute, Route
 from hubbub import Client, Handshake, Hub, Identity, Refused
 
 TICK_S = 0.005
-HEALTHY = "healthy"
-"""The room whose members get every number that the victim publishes."""
+CONTROL_ROOM = "control"
+"""The room whose members get every number that the server publishes."""
 
 _COUNTED = ("Client", "NativeTransport", "PortableTransport", "TimerHandle", "Members")
 """Types whose instances a leak would leave behind."""
@@ -63,7 +63,7 @@ class Pulse:
 
 
 class Accounts:
-    """What the victim has published, and how many deliveries it owes for that."""
+    """What the server has published, and how many deliveries it owes for that."""
 
     def __init__(self, hub: Hub, pad_bytes: int) -> None:
         self.hub = hub
@@ -85,14 +85,14 @@ class Accounts:
             self.owed += 1
 
     def next_number(self) -> None:
-        """Publish the next number to the healthy."""
+        """Publish the next number to the control clients."""
         if not self.is_silent:
             self.number += 1
-            self.publish(HEALTHY, {"n": self.number, "pad": self.pad})
+            self.publish(CONTROL_ROOM, {"n": self.number, "pad": self.pad})
 
 
 def make_hub(told: dict[str, Any]) -> tuple[Hub, Accounts]:
-    """Return the hub under trial."""
+    """Return the hub under test."""
     hub = Hub(**told.get("settings", {}))
     accounts = Accounts(hub, told.get("pad_bytes", 0))
     hub.every(told.get("interval_s", 0.02))(accounts.next_number)
@@ -102,7 +102,7 @@ def make_hub(told: dict[str, Any]) -> tuple[Hub, Accounts]:
 
         @hub.authenticate
         def who(handshake: Handshake) -> Identity:
-            if handshake.query.get("room") == HEALTHY:
+            if handshake.query.get("room") == CONTROL_ROOM:
                 return Identity()
             if handshake.token not in tickets:
                 raise Refused(401)
@@ -250,7 +250,7 @@ def census() -> dict[str, int]:
 
 
 def routes(hub: Hub, accounts: Accounts, pulse: Pulse) -> list[BaseRoute]:
-    """Return the plain routes by which a trial asks and commands."""
+    """Return the plain routes by which a scenario asks and commands."""
 
     async def tell(request: Request) -> JSONResponse:
         query = request.query_params
@@ -288,7 +288,7 @@ def routes(hub: Hub, accounts: Accounts, pulse: Pulse) -> list[BaseRoute]:
 
 
 def make_app(told: dict[str, Any]) -> Starlette:
-    """Return the application: the hub at /ws, and the trial's own routes."""
+    """Return the application: the hub at /ws, and the scenario's own routes."""
     hub, accounts = make_hub(told)
     pulse = Pulse()
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .raw_client import CLOSE, PING, PONG, TEXT, Stranger, frame, meet
-from .scenario import Victim, leaks
+from .raw_client import CLOSE, PING, PONG, TEXT, RawClient, connect, frame
+from .scenario import ServerProcess, leaks
 
 ROOMS_PER_CLIENTS = 50
 """One room for so many clients."""
@@ -25,8 +25,8 @@ SAYS_PER_SECOND = 100.0
 SAMPLE_S = 1.0
 WRITE_TIMEOUT_S = 5.0
 SMALL_BYTES = 4096
-"""The receive buffer of who will be deaf."""
-ENDS = (("goodbye", "reset", "half a frame", "deaf"), (50, 30, 10, 10))
+"""The receive buffer of a client that will not read."""
+ENDS = (("close frame", "reset", "half a frame", "not reading"), (50, 30, 10, 10))
 """How clients end, and how many of a hundred."""
 _STEP_S = 0.5
 """What a client does next, it does after this long on the average."""
@@ -47,8 +47,8 @@ class Ledger:
 class Life:
     """One client, from its handshake to its end."""
 
-    def __init__(self, stranger: Stranger, way: str, rooms: Sequence[str], ledger: Ledger) -> None:
-        self._stranger = stranger
+    def __init__(self, client: RawClient, way: str, rooms: Sequence[str], ledger: Ledger) -> None:
+        self._client = client
         self._way = way
         self._all_rooms = rooms
         self._ledger = ledger
@@ -60,7 +60,7 @@ class Life:
     def ask(self, kind: str, **details: Any) -> None:
         """Send one message."""
         text = json.dumps({"type": kind, **details}).encode()
-        self._stranger.writer.write(frame(TEXT, text))
+        self._client.writer.write(frame(TEXT, text))
 
     async def live(self, seconds: float, rate: float) -> None:
         """Enter rooms, leave rooms and talk for `seconds`."""
@@ -81,41 +81,41 @@ class Life:
         """End in the way that was chosen at the beginning."""
         way = self._way
         if self._is_over.is_set():
-            way = "cut by the server"
-        elif way == "goodbye":
-            await self._say_goodbye()
+            way = "the server"
+        elif way == "close frame":
+            await self._close()
         elif way == "half a frame":
-            self._stranger.writer.write(frame(TEXT, b"." * 100)[:50])
+            self._client.writer.write(frame(TEXT, b"." * 100)[:50])
             await asyncio.sleep(0.1)
-        elif way == "deaf":
-            self._stranger.stop_reading()
+        elif way == "not reading":
+            self._client.stop_reading()
             await asyncio.sleep(random.uniform(0, 2 * WRITE_TIMEOUT_S))
         self._ledger.ends[way] += 1
         self._reader.cancel()
         with suppress(asyncio.CancelledError):
             await self._reader
-        self._stranger.vanish()
+        self._client.abort()
 
-    async def _say_goodbye(self) -> None:
-        """Ask for the numbers of all rooms, so that nothing can be missing unseen; then close."""
+    async def _close(self) -> None:
+        """Ask for the numbers of all rooms, so that nothing is missing unseen; then send a close frame."""
         self.ask("bye")
         try:
             await asyncio.wait_for(self._bye.wait(), 30)
             if self._is_over.is_set():
                 return
-            self._stranger.writer.write(frame(CLOSE, (1000).to_bytes(2)))
+            self._client.writer.write(frame(CLOSE, (1000).to_bytes(2)))
             await asyncio.wait_for(self._is_over.wait(), 30)
         except TimeoutError:
-            self._ledger.troubles["a goodbye was not answered within 30 s"] += 1
+            self._ledger.troubles["a close frame was not answered within 30 s"] += 1
 
     async def _read(self) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
-                opcode, payload = await self._stranger.recv()
+                opcode, payload = await self._client.recv()
                 if opcode == CLOSE:
                     break
                 if opcode == PING:
-                    self._stranger.writer.write(frame(PONG, payload))
+                    self._client.writer.write(frame(PONG, payload))
                 elif opcode == TEXT:
                     self._ledger.received += 1
                     self._take(json.loads(payload))
@@ -147,9 +147,9 @@ class Life:
 class Population:
     """Clients, always about the same number of them."""
 
-    def __init__(self, victim: Victim, count: int, life_s: float) -> None:
+    def __init__(self, server: ServerProcess, count: int, life_s: float) -> None:
         self.ledger = Ledger()
-        self._victim = victim
+        self._server = server
         self._count = count
         self._life_s = life_s
         self._rooms = [f"room-{number}" for number in range(max(1, count // ROOMS_PER_CLIENTS))]
@@ -160,9 +160,9 @@ class Population:
         tasks = [asyncio.create_task(self._succession(number)) for number in range(self._count)]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            # Much at once for one room, so that who is deaf becomes slow.
+            # Much at once for one room, so that a client that does not read becomes slow.
             room = random.choice(self._rooms)
-            await self._victim.ask(f"/bulk?room={room}&count=10&bytes=20000")
+            await self._server.ask(f"/bulk?room={room}&count=10&bytes=20000")
             await asyncio.sleep(0.5)
         self._is_ending = True
         await asyncio.gather(*tasks)
@@ -174,17 +174,17 @@ class Population:
         while not self._is_ending:
             way = random.choices(*ENDS)[0]
             try:
-                stranger = await meet(
-                    self._victim.port,
+                client = await connect(
+                    self._server.port,
                     source=f"127.0.0.{2 + number % 8}",
-                    receive_bytes=SMALL_BYTES if way == "deaf" else None,
+                    receive_bytes=SMALL_BYTES if way == "not reading" else None,
                 )
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.ledger.troubles[f"no socket: {error!r}"] += 1
                 await asyncio.sleep(1.0)
                 continue
             self.ledger.lives += 1
-            life = Life(stranger, way, self._rooms, self.ledger)
+            life = Life(client, way, self._rooms, self.ledger)
             await life.live(min(random.expovariate(1 / self._life_s), 4 * self._life_s), rate)
             await life.end()
 
@@ -230,37 +230,39 @@ async def soak(clients: int, seconds: float, *, life_s: float = 20.0) -> Soaked:
         "pong_timeout_s": 20.0,
         "outbox_max_bytes": 64 * 1024,
     }
-    victim = Victim({"settings": settings, "descriptors": clients * 2 + 1000, "interval_s": 3600})
+    server = ServerProcess(
+        {"settings": settings, "descriptors": clients * 2 + 1000, "interval_s": 3600}
+    )
     try:
-        await victim.start()
-        before = await victim.ask("/facts?settle")
-        await victim.ask("/facts?reset")
+        await server.start()
+        before = await server.ask("/facts?settle")
+        await server.ask("/facts?reset")
         soaked.rss_kib.append(before["rss_kib"])
-        population = Population(victim, clients, life_s)
-        samples = asyncio.create_task(_sample(victim, soaked))
+        population = Population(server, clients, life_s)
+        samples = asyncio.create_task(_sample(server, soaked))
         await population.run(seconds)
         samples.cancel()
         await asyncio.gather(samples, return_exceptions=True)
         with suppress(TimeoutError):
-            await victim.until(
+            await server.until(
                 lambda facts: (
                     facts["stats"]["clients"] == 0 and facts["descriptors"] <= before["descriptors"]
                 ),
                 "all to be gone",
             )
-        after = await victim.ask("/facts?settle")
+        after = await server.ask("/facts?settle")
         _conclude(soaked, population.ledger, before, after)
         return soaked
     finally:
-        victim.end()
+        server.end()
 
 
-async def _sample(victim: Victim, soaked: Soaked) -> None:
+async def _sample(server: ServerProcess, soaked: Soaked) -> None:
     moments: list[tuple[float, int]] = []
     began = time.monotonic()
     while True:
         await asyncio.sleep(max(SAMPLE_S, soaked.seconds / 100))
-        facts = await victim.ask("/facts")
+        facts = await server.ask("/facts")
         soaked.rss_kib.append(facts["rss_kib"])
         soaked.most_clients = max(soaked.most_clients, facts["stats"]["clients"])
         moments.append((time.monotonic() - began, facts["rss_kib"]))

@@ -21,7 +21,7 @@ from hubbub.testing import open_client
 from hubbub.transport_deflate import DeflatingTransport
 from hubbub.transport_uvicorn import NativeTransport
 from rawsocket import deflate, frame
-from stress.differential import Referee
+from stress.differential import Oracle
 
 LIMIT = 300
 
@@ -101,9 +101,9 @@ def theirs(pieces: list[bytes], *, deflates: bool = False) -> Outcome:
     The core's limit is one of frames as they come; with `deflates` it leaves them the room to have
     grown, and what they inflate to is counted here.
     """
-    core = Referee(state=OPEN, max_size=LIMIT)
+    core = Oracle(state=OPEN, max_size=LIMIT)
     if deflates:
-        core = Referee(state=OPEN, max_size=LIMIT + slack_bytes(LIMIT))
+        core = Oracle(state=OPEN, max_size=LIMIT + slack_bytes(LIMIT))
         core.extensions = [PerMessageDeflate(True, True, 15, 15)]
     messages: list[tuple[bool, bytes]] = []
     parts: list[bytes] = []

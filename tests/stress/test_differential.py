@@ -23,12 +23,12 @@ frames = st.builds(
     masked=st.sampled_from([True] * 9 + [False]),
     rsv=st.sampled_from([0] * 9 + [4]),
 )
-goodbyes = st.builds(
+close_frames = st.builds(
     lambda code, reason: frame(CLOSE, code.to_bytes(2) + reason.encode()),
     st.sampled_from([1000, 1001, 1005, 2999, 3000, 4999]),
     st.text(max_size=5),
 )
-pieces = st.one_of(frames, frames, goodbyes, st.binary(max_size=12))
+pieces = st.one_of(frames, frames, close_frames, st.binary(max_size=12))
 
 
 class TwoLanes(RuleBasedStateMachine):
@@ -82,8 +82,8 @@ class TwoLanes(RuleBasedStateMachine):
         self.core.close(1000)
 
     @invariant()
-    def the_peers_goodbye_ends_it(self) -> None:
-        if self.has_closed and self.core.has_heard_goodbye:
+    def the_peers_close_frame_ends_it(self) -> None:
+        if self.has_closed and self.core.has_received_close:
             assert self.native.socket.is_over
 
     @invariant()

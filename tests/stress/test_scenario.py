@@ -1,4 +1,4 @@
-"""A trial notices what does not hold: judged with a victim that is told to do wrong."""
+"""A scenario notices what does not hold: tried with a server that is told to do wrong."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import uvloop
 
 from stress import report
 from stress.fault_handlers import command
-from stress.raw_client import meet
-from stress.scenario import SHORT, Outcome, arena, leaks
+from stress.raw_client import connect
+from stress.scenario import SHORT, Outcome, leaks, scenario
 
 
-async def a_bad_trial() -> Outcome:
-    async with arena("bad", "nothing", moves=["dead"], healthy_count=3) as stage:
-        stage.secrets = ["uvicorn"]
-        stage.healthy[0].arrived -= 1
-        stage.healthy[0].disorder += 1
-        await stage.healthy[1].socket.close()
-        stranger = await meet(stage.port)
-        stranger.writer.write(command("forever"))
-        stranger.vanish()
-        return stage.outcome
+async def a_bad_scenario() -> Outcome:
+    async with scenario("bad", "nothing", moves=["dead"], control_count=3) as harness:
+        harness.secrets = ["uvicorn"]
+        harness.control_clients[0].arrived -= 1
+        harness.control_clients[0].disorder += 1
+        await harness.control_clients[1].socket.close()
+        client = await connect(harness.port)
+        client.writer.write(command("forever"))
+        client.abort()
+        return harness.outcome
 
 
 @pytest.mark.timeout(120)
-def test_a_trial_that_goes_wrong_says_what() -> None:
-    outcome = uvloop.run(a_bad_trial())
+def test_a_scenario_that_goes_wrong_says_what() -> None:
+    outcome = uvloop.run(a_bad_scenario())
     said = " ".join(outcome.faults)
     for words in (
-        "1 healthy clients were closed",
-        "deliveries to healthy clients are missing",
+        "1 control clients were closed",
+        "deliveries to control clients are missing",
         "1 deliveries were lost or out of order",
         "stats() has not moved: dead",
         "the log shows a secret: 'uvicorn'",

@@ -16,7 +16,7 @@ def test_a_short_soak_leaves_nothing_and_loses_nothing() -> None:
     assert soaked.leaks == []
     assert soaked.owed == soaked.handed_on + soaked.dropped + soaked.undelivered > 0
     assert soaked.missing == 0
-    assert soaked.ends["goodbye"] > 0
+    assert soaked.ends["close frame"] > 0
     text = report.soak_text({**soaked.as_dict(), "on": "2026-01-01", "commit": "abc"})
     assert "0 are unaccounted for" in text
     assert "no client, room, task, timer or descriptor" in text
