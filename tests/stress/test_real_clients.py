@@ -42,7 +42,7 @@ class Echo:
         self.closes: list[Close] = []
 
     async def saw_them_go(self) -> None:
-        """Wait for the one client's end; check its goodbye."""
+        """Wait for the one client's end; check its close frame."""
         await until(lambda: bool(self.closes) and len(self.hub) == 0)
         (close,) = self.closes
         assert (close.code, close.reason, close.by_server) == (4001, "done", False)
@@ -150,7 +150,7 @@ async def test_curl_shows_the_handshake(native: bool) -> None:
         assert process.stdout is not None
         async with asyncio.timeout(START_S):
             head = await process.stdout.readuntil(b"\r\n\r\n")
-            goodbye = await process.stdout.readexactly(8)
+            close_frame = await process.stdout.readexactly(8)
             if not native:  # there the server waits ten seconds for the answer to its close frame
                 process.terminate()
             # Nobody answers, so the hub cuts the connection, and curl ends by itself.
@@ -163,7 +163,7 @@ async def test_curl_shows_the_handshake(native: bool) -> None:
             f"sec-websocket-accept: {base64.b64encode(digest).decode()}".lower()
             in head.decode().lower()
         )
-        assert goodbye == b"\x88\x06\x0f\xa1done"
+        assert close_frame == b"\x88\x06\x0f\xa1done"
 
 
 async def test_bare_sockets(native: bool) -> None:
@@ -174,7 +174,7 @@ async def test_bare_sockets(native: bool) -> None:
 
 
 def _talk_bare(port: int) -> list[bytes]:
-    """Shake hands, say hello, say goodbye; return each answer, and what came after them."""
+    """Shake hands, say hello, send a close frame; return each answer, and what came after them."""
     request = (
         "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

@@ -1,0 +1,17 @@
+"""The report shows what an outcome says."""
+
+from __future__ import annotations
+
+from stress import report
+from stress.scenario import Outcome
+
+
+def test_an_outcome_becomes_a_row_and_what_failed_is_said() -> None:
+    outcome = Outcome("floods", "portable", "2 clients", 10, 9, 1024, 4096, 2048, 12.0, 3.0)
+    outcome.moved, outcome.faults = {"dead": 2}, ["one is missing"]
+    row = {**outcome.as_dict(), "on": "2026-01-01", "commit": "abc"}
+    text = report.part("hostile", {"floods": row})
+    assert "| floods, portable transport | 2 clients | 9 of 10 | 1.0 / 4.0 / 2.0 | 12 (3) |" in text
+    assert "`dead` +2" in text
+    assert "**floods: did not hold:** one is missing" in text
+    assert "0 of 1 held" in text
