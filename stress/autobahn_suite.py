@@ -27,7 +27,6 @@ from typing import Any
 
 from . import page
 from .autobahn_report import RESULTS, Case, Outcome, as_json, listed, part, read
-from .echo_app import HAS_COMPRESSION
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "artifacts" / "autobahn"
@@ -54,7 +53,6 @@ class Testee:
     name: str
     server: str
     options: tuple[str, ...]
-    deflates: bool = True
     known: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,7 +61,6 @@ TESTEES = (
         "native",
         "uvicorn with Hubbub's protocol class (`--ws hubbub:Protocol`) on uvloop",
         ("--ws", "hubbub:Protocol", "--loop", "uvloop"),
-        HAS_COMPRESSION,
     ),
     Testee(
         "portable",
@@ -162,7 +159,6 @@ def run(testees: list[Testee], *, full: bool) -> list[Outcome]:
             (testee, pool.submit(run_suite, testee, cases, limit_s))
             for cases in (PLAIN, *deflate)
             for testee in testees
-            if cases is PLAIN or testee.deflates
         ]
         outcomes = {t.name: Outcome(t.name, t.server, t.known) for t in testees}
         for testee, done in runs:

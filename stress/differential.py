@@ -23,8 +23,10 @@ from hubbub.limits import TurnBudget
 from hubbub.model import Close
 from hubbub.transport import TransportLimits
 from hubbub.transport_deflate import DeflatingTransport
-from hubbub.transport_uvicorn import LONGEST_CONTROL_BYTES, NativeTransport
+from hubbub.transport_uvicorn import NativeTransport
 
+LONGEST_CONTROL_BYTES = 125
+"""Of a control frame's payload (RFC 6455 section 5.5)."""
 LIMIT_BYTES = 300
 """The largest message that both lanes take: small, so that inputs cross it often."""
 

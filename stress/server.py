@@ -32,7 +32,7 @@ TICK_S = 0.005
 CONTROL_ROOM = "control"
 """The room whose members get every number that the server publishes."""
 
-_COUNTED = ("Client", "NativeTransport", "PortableTransport", "TimerHandle", "Members")
+COUNTED = ("Client", "ClientSession", "NativeTransport", "ASGITransport", "TimerHandle", "Membership")
 """Types whose instances a leak would leave behind."""
 
 
@@ -75,9 +75,10 @@ class Accounts:
 
     def publish(self, room: str, data: Any) -> None:
         """Publish, and note how many are to get it."""
+        members = self.hub.room(room)
         self.published += 1
-        self.owed += len(self.hub.room(room))
-        self.hub.room(room).broadcast(data)
+        self.owed += len(members)
+        members.broadcast(data)
 
     def send(self, client: Client, data: Any) -> None:
         """Send to one client, and note it."""
@@ -246,7 +247,7 @@ def facts(hub: Hub, accounts: Accounts, pulse: Pulse) -> dict[str, Any]:
 def census() -> dict[str, int]:
     """Count the objects that a leak would leave behind."""
     found = Counter(type(thing).__name__ for thing in gc.get_objects())
-    return {name: found[name] for name in _COUNTED}
+    return {name: found[name] for name in COUNTED}
 
 
 def routes(hub: Hub, accounts: Accounts, pulse: Pulse) -> list[BaseRoute]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from stress.differential import compare, core, idle_loop, native
 from stress.fuzz_frames import (
     CORPUS,
+    INSTRUMENTED,
     RESULTS,
     Counter,
     deflated,
@@ -111,6 +113,12 @@ def test_the_kept_figures_say_that_nothing_differed() -> None:
     told = json.loads(RESULTS.read_text())
     assert told["differences"] == 0
     assert told["inputs"] > 0
+
+
+@pytest.mark.parametrize("module", INSTRUMENTED)
+def test_what_is_instrumented_exists(module: str) -> None:
+    """A module of another name would be passed over in silence, and the fuzzer see no coverage."""
+    assert importlib.util.find_spec(module) is not None
 
 
 def test_what_a_guided_run_found_is_kept_once(tmp_path: Path) -> None:
