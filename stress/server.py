@@ -32,7 +32,14 @@ TICK_S = 0.005
 CONTROL_ROOM = "control"
 """The room whose members get every number that the server publishes."""
 
-COUNTED = ("Client", "ClientSession", "NativeTransport", "ASGITransport", "TimerHandle", "Membership")
+COUNTED = (
+    "Client",
+    "ClientSession",
+    "NativeTransport",
+    "ASGITransport",
+    "TimerHandle",
+    "Membership",
+)
 """Types whose instances a leak would leave behind."""
 
 
