@@ -69,7 +69,7 @@ coverage: $(VENV)/.dev browser
 		--include="$$($(BIN)/python tools/house.py words mechanics hub)"
 
 bench:
-	@python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" bench/run.py $(ARGS)
+	@python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" -m benchmarks.run $(ARGS)
 
 conformance: $(VENV)/.dev .venv-wstest/.made
 	@sh tools/bring.sh firefox-esr firefox-esr
@@ -144,6 +144,6 @@ $(NODE_MODULES):
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-* node_modules artifacts bench/.venv bench/node_modules bench/build stress/build build dist .coverage* .hypothesis \
+	rm -rf $(VENV) .venv-* node_modules artifacts benchmarks/.venv benchmarks/node_modules benchmarks/build stress/build build dist .coverage* .hypothesis \
 		.mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Build and install the contestants of the benchmark, and say which versions there are.
 
-Everything goes into folders of `bench/` that git ignores: `.venv`, `node_modules`, `build`. What
-cannot be had is returned with its reason; nothing here raises for one missing peer. Called by
+Everything goes into folders of `benchmarks/` that git ignores: `.venv`, `node_modules`, `build`.
+What cannot be had is returned with its reason; nothing here raises for one missing peer. Called by
 `run.py`; the tests call `build_c` too.
 """
 
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from contestants import BENCH, BUILD, OURS, PYTHON, ROOT, Contestant, Kind
+from .contestants import BENCH, BUILD, OURS, PYTHON, ROOT, Contestant, Kind
 
 C_FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 DEBIAN_GO = "/usr/share/gocode"

@@ -6,12 +6,11 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import contestants
-import install
-import measure
 import pytest
-from contestants import BY_NAME, OURS
-from measure import Cores
+from benchmarks.contestants import BY_NAME, OURS
+from benchmarks.measure import Cores
+
+from benchmarks import contestants, install, measure
 
 KERNEL = BY_NAME["kernel"]
 SHORT = ("--clients", "10", "--warm", "0.05", "--seconds", "0.3")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contestants import BENCH, BUILD, Contestant
+from .contestants import BENCH, BUILD, Contestant
 
 START_TIMEOUT_S = 30.0
 GENERATOR_TIMEOUT_S = 240.0

@@ -9,16 +9,11 @@ import time
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-import contestants
-import install
-import measure
-import parts
-import plot
 import pytest
-import report
-import rows
-from contestants import BENCH
-from rows import Run
+from benchmarks.contestants import BENCH
+from benchmarks.rows import Run
+
+from benchmarks import contestants, install, measure, parts, plot, report, rows
 
 
 def run_of(**changes: Any) -> Run:

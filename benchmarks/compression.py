@@ -1,8 +1,8 @@
 """What compression costs and saves: Hubbub's shared deflate, and uvicorn's for each client.
 
-python bench/compression.py measures, keeps `results/compression.json` and writes the tables of
-`docs/guides/compression.md`; --page writes the tables alone. It needs an environment with
-`hubbub[uvicorn]` in it, and Linux. Not here: starting and reading servers (`measure.py`).
+python -m benchmarks.compression measures, keeps `results/compression.json` and writes the tables
+of `docs/guides/compression.md`; --page writes the tables alone. It needs an environment with
+`hubbub` in it, and Linux. Not here: starting and reading servers (`measure.py`).
 
 The generator is this process: bare sockets that offer permessage-deflate and count frames by their
 headers. It inflates what one client gets, to know that it is right, and its work is not charged.
@@ -29,12 +29,11 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-import machine
-import parts
-from contestants import BENCH, BUILD, ROOT, Contestant
-from measure import Cores, Server, serving
-
 from hubbub.frame import deflate
+
+from . import machine, parts
+from .contestants import BENCH, BUILD, ROOT, Contestant
+from .measure import Cores, Server, serving
 
 RESULTS = BENCH / "results" / "compression.json"
 PAGE = ROOT / "docs" / "guides" / "compression.md"

@@ -12,5 +12,5 @@ import pytest
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile both programs, warnings being errors."""
     folder = tmp_path_factory.mktemp("bench")
-    importlib.import_module("install").build_c(folder)
+    importlib.import_module("benchmarks.install").build_c(folder)
     return folder

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from contestants import EVERYBODY, IN_FASTAPI, JOINED
+from .contestants import EVERYBODY, IN_FASTAPI, JOINED
 
 Run = dict[str, Any]
 

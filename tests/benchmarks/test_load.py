@@ -13,13 +13,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import install
 import pytest
-from contestants import BENCH
+from benchmarks.contestants import BENCH
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_sync
 
+from benchmarks import install
 from serving import serve
 
 Result = dict[str, Any]

@@ -25,8 +25,9 @@ SOCKETIO = ("--dialect", "socketio", "--path", "/socket.io/?EIO=4&transport=webs
 class Contestant:
     """One server.
 
-    `command` has `{python}`, `{build}` and `{port}` in it and runs in `bench/peers`; `packages` are
-    those whose versions the report names; `load` is what the generator must be told to talk to it.
+    `command` has `{python}`, `{build}` and `{port}` in it and runs in `benchmarks/peers`; `packages`
+    are those whose versions the report names; `load` is what the generator must be told to talk to
+    it.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Contestant:
         ]
 
     def shown(self) -> str:
-        """Return the command as a person would type it in `bench/peers`."""
+        """Return the command as a person would type it in `benchmarks/peers`."""
         return " ".join(self.command).format(python="python", build="../build", port=8000)
 
 

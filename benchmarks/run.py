@@ -1,12 +1,12 @@
-"""The benchmark: `make bench`, or `python bench/run.py`.
+"""The benchmark: `make bench`, or `python -m benchmarks.run`.
 
 Builds and installs what is needed, runs every pair in turn (ours, peer, ours, peer …), and writes
 `docs/benchmarks.md`, its pictures, and the raw results. `--quick` takes minutes instead of hours
 and says so in what it writes. Needs Linux, a C compiler, and two cores for figures worth having.
 
-    python bench/run.py --quick
-    python bench/run.py --only one,echo,kernel,gorilla     rows and peers; prints, writes no page
-    python bench/run.py --report                           writes the page from the kept results
+    python -m benchmarks.run --quick
+    python -m benchmarks.run --only one,echo,kernel,gorilla     rows and peers; prints only
+    python -m benchmarks.run --report                           the page from the kept results
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import install
-import machine
-import report
-from contestants import BENCH, BY_NAME, OURS, PEERS, ROOT, Contestant
-from measure import Cores, Run, measure, visit
-from rows import ROWS, SERIES, Row, Series
+from . import install, machine, report
+from .contestants import BENCH, BY_NAME, OURS, PEERS, ROOT, Contestant
+from .measure import Cores, Run, measure, visit
+from .rows import ROWS, SERIES, Row, Series
 
 RESULTS = BENCH / "results"
 KEPT = RESULTS / "benchmarks.json"

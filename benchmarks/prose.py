@@ -47,10 +47,10 @@ GROWTH = """\
 Both axes of the plots are logarithmic. Medians of the runs; each point is a server of its own."""
 
 SERVERS = """\
-Each server is one file in [`bench/peers`](../bench/peers), written as its own documentation says,
-with the same small protocol: what arrives goes to everybody, with `?room=N` to that room, with
-`?mode=echo` back. Compression is off everywhere, `TCP_NODELAY` on. Where a server has a way to
-prepare a message once for all clients, it is used or has a line of its own."""
+Each server is one file in [`benchmarks/peers`](../benchmarks/peers), written as its own
+documentation says, with the same small protocol: what arrives goes to everybody, with `?room=N` to
+that room, with `?mode=echo` back. Compression is off everywhere, `TCP_NODELAY` on. Where a server has
+a way to prepare a message once for all clients, it is used or has a line of its own."""
 
 METHOD = """\
 ## How it is measured
@@ -58,10 +58,10 @@ METHOD = """\
 - **Two cores.** The server, with all its processes and threads, is pinned to one core, the load
   generator to another. A server is started for each visit: for one run, or for the four rows of
   small messages and the row of whole lives, one after another.
-- **The generator** ([`bench/load.c`](../bench/load.c)) is one thread of C. It parses every frame,
-  checks every byte of the message, and counts messages, not bytes. A message names its talker, its
-  number and the microsecond of its sending, so what is lost, doubled, late or out of order is
-  known for each client. Where anything was lost, the row says so.
+- **The generator** ([`benchmarks/load.c`](../benchmarks/load.c)) is one thread of C. It parses every
+  frame, checks every byte of the message, and counts messages, not bytes. A message names its
+  talker, its number and the microsecond of its sending, so what is lost, doubled, late or out of
+  order is known for each client. Where anything was lost, the row says so.
 - **CPU time, not wall time.** A server is judged by the CPU time that it used for the counted
   messages: `CLOCK_PROCESS_CPUTIME_ID` of all its processes, which includes the kernel's work in its
   system calls. The generator lets everything in flight arrive, says "begin", and waits; the runner
@@ -99,15 +99,15 @@ METHOD = """\
 ## Repeat it
 
 ```sh
-make bench                                          # everything; two to three hours
-python bench/run.py --quick                         # everything, one short round; minutes
-python bench/run.py --only one,rooms,kernel,gorilla # some rows, some peers; prints, writes no page
-python bench/run.py --list                          # the names of rows, series and peers
+make bench                                       # everything; two to three hours
+python -m benchmarks.run --quick                 # everything, one short round; minutes
+python -m benchmarks.run --only one,rooms,kernel # some rows, some peers; prints, writes no page
+python -m benchmarks.run --list                  # the names of rows, series and peers
 ```
 
 It needs Linux, a C compiler and two cores. As root on Debian it installs Go and Node.js where they
 are missing; elsewhere it names what it could not have as missing. The raw results of this page are
-in [`bench/results/benchmarks.json`](../bench/results/benchmarks.json).
+in [`benchmarks/results/benchmarks.json`](../benchmarks/results/benchmarks.json).
 """
 
 

@@ -6,11 +6,10 @@ import json
 import zlib
 from pathlib import Path
 
-import compression
-import measure
 import pytest
-from measure import serving
+from benchmarks.measure import serving
 
+from benchmarks import compression, measure
 from hubbub.deflate import slack_bytes
 
 SERVERS = {server.name: server for server in compression.SERVERS}

@@ -7,12 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import parts
-import prose
-from contestants import BY_NAME, JOINED, OURS, PEERS
-from measure import FULL
-from plot import chart
-from rows import (
+from . import parts, prose
+from .contestants import BY_NAME, JOINED, OURS, PEERS
+from .measure import FULL
+from .plot import chart
+from .rows import (
     CORE,
     FOUR,
     GOALS,
@@ -391,7 +390,7 @@ def contestant_table(results: Results) -> list[str]:
         missing = results["missing"].get(contestant.name)
         state = contestant.note if missing is None else f"**missing** ({missing})"
         lines.append((contestant.title, state, shown, f"`{contestant.shown()}`"))
-    return table(("server", "how", "versions", "command in `bench/peers`"), lines)
+    return table(("server", "how", "versions", "command in `benchmarks/peers`"), lines)
 
 
 def page(results: Results) -> str:

@@ -7,8 +7,8 @@ import os
 import platform
 from pathlib import Path
 
-import install
-from contestants import ROOT
+from . import install
+from .contestants import ROOT
 
 
 def first_line(*command: str) -> str:
@@ -66,5 +66,5 @@ def describe() -> dict[str, str]:
 def commit() -> str:
     """Return the commit that was measured, with a plus when the tree had changes."""
     head = first_line("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
-    changed = first_line("git", "-C", str(ROOT), "status", "--porcelain", "--", "src", "bench")
+    changed = first_line("git", "-C", str(ROOT), "status", "--porcelain", "--", "src", "benchmarks")
     return head if changed == "none" else head + "+"
