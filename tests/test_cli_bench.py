@@ -23,15 +23,15 @@ from rich.console import Console
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
+from bench.results import result
 from commands import PATIENCE_S, clean_environment, command, run, serving
-from hubbub.bench import Snapshot
-from hubbub.bench_books import Tally
-from hubbub.bench_wire import Plan
+from hubbub.bench.accounting import Tally
+from hubbub.bench.ipc import Plan
+from hubbub.bench.run import Snapshot
 from hubbub.cli import main
 from hubbub.cli_bench import BOUNDS, JsonScreen, PlainScreen, RichScreen, choose_screen
 from hubbub.errors import MissingExtra
 from serving import free_port
-from test_bench_rows import result
 
 SHORT = ("--clients", "4", "--seconds", "0.3", "--warm", "0.1")
 

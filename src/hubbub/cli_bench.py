@@ -1,6 +1,6 @@
 """`hubbub bench`: put a load on a server of one's own, and show what comes of it.
 
-What must not live here: the load (`bench`), the figures (`bench_result`). Three `Screen`s show
+What must not live here: the load (`bench.run`), the figures (`bench.result`). Three `Screen`s show
 them: a progress bar and a live table on a terminal (rich draws them), plain lines, JSON.
 """
 
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import click
 import msgspec
 
-from .bench import Bench, BenchFailed, Snapshot, allow_files
-from .bench_books import MIN_SIZE_BYTES
-from .bench_result import Result
-from .bench_rows import live_rows, rows
-from .bench_wire import Plan
+from .bench.accounting import MIN_SIZE_BYTES
+from .bench.ipc import Plan
+from .bench.result import Result
+from .bench.run import Bench, BenchFailed, Snapshot, allow_files
+from .bench.table import live_rows, rows
 from .cli_handshake import read_headers
 from .connect_rules import websocket_url, without_secrets
 from .errors import MissingExtra

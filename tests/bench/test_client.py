@@ -12,9 +12,9 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from hubbub import bench_socket
-from hubbub.bench_books import Audience, Books, Ledger, Stamp, mark_of, write_message
-from hubbub.bench_socket import LoadSocket, Refusal, make_core
+from hubbub.bench import client as client_module
+from hubbub.bench.accounting import Audience, Books, Ledger, Stamp, mark_of, write_message
+from hubbub.bench.client import LoadSocket, Refusal, make_core
 
 pytestmark = pytest.mark.anyio
 
@@ -186,7 +186,7 @@ async def test_it_says_masked_text_of_the_right_size() -> None:
     assert (frame.opcode, bytes(frame.data)) == (Opcode.TEXT, message(3, 300))
     assert pair.server.parser_exc is None
     assert pair.client.can_say()
-    pair.wire.waiting = bench_socket.MAX_UNSENT_BYTES + 1
+    pair.wire.waiting = client_module.MAX_UNSENT_BYTES + 1
     assert not pair.client.can_say()
     pair.wire.close()
     pair.client.say(message(4))
@@ -274,7 +274,7 @@ async def test_a_refusal_that_ends_with_the_connection() -> None:
     "answer",
     [
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
-        b"x" * (bench_socket.MAX_ANSWER_BYTES + 1),
+        b"x" * (client_module.MAX_ANSWER_BYTES + 1),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: wrong\r\n\r\n"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hubbub.bench_books import Audience, Histogram, Tally
-from hubbub.bench_result import Measured, in_ms, judge, latencies_ms, make_result
-from hubbub.bench_wire import Plan
+from hubbub.bench.accounting import Audience, Histogram, Tally
+from hubbub.bench.ipc import Plan
+from hubbub.bench.result import Measured, in_ms, judge, latencies_ms, make_result
 
 
 def times(*values_us: int) -> Histogram:

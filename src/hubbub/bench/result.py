@@ -1,7 +1,7 @@
 """The result of `hubbub bench`: figures, and which side was the limit.
 
-What must not live here: how they were counted (`bench_books`), how they are shown (`cli_bench`).
-Pure: `bench` hands over what was measured and gets a `Result`.
+What must not live here: how they were counted (`accounting`), how they are shown (`cli_bench`).
+Pure: `run` hands over what was measured and gets a `Result`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from .bench_books import Audience, Expect, Histogram, Tally
-from .bench_wire import Plan
-from .connect_rules import without_secrets
+from ..connect_rules import without_secrets
+from .accounting import Audience, Expect, Histogram, Tally
+from .ipc import Plan
 
 FULL = 0.9
 """A share of a core from which on a generator process is called full."""
@@ -54,7 +54,7 @@ class ProcessShare(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, kw_only=True):
     """What came of a load. Units are in the names; None where nothing was measured.
 
-    The counts are those of `bench_books.Tally`. `fell_behind` are messages of an open loop that
+    The counts are those of `accounting.Tally`. `fell_behind` are messages of an open loop that
     were due and not sent. `messages_per_second`, `deliveries_per_second` and `bytes_per_second` are
     of the time in which the talkers talked, the bytes with frame headers. `limited_by` is the side
     that the figures are the limit of; "rate" when the chosen rate was held, so neither was.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hubbub.bench_books import Audience, Tally
-from hubbub.bench_wire import (
+from hubbub.bench.accounting import Audience, Tally
+from hubbub.bench.ipc import (
     Arm,
     Armed,
     Command,

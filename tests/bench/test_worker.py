@@ -12,10 +12,10 @@ from typing import TypeVar
 import pytest
 
 from commands import PATIENCE_S, clean_environment
-from hubbub import Client, Close, Hub, bench_socket
-from hubbub.bench_books import Audience
-from hubbub.bench_process import serve_commands
-from hubbub.bench_wire import (
+from hubbub import Client, Close, Hub
+from hubbub.bench import client as client_module
+from hubbub.bench.accounting import Audience
+from hubbub.bench.ipc import (
     Arm,
     Armed,
     Command,
@@ -35,6 +35,7 @@ from hubbub.bench_wire import (
     line_of,
     read_event,
 )
+from hubbub.bench.worker import serve_commands
 from serving import nothing, serve, until
 
 pytestmark = pytest.mark.anyio
@@ -163,7 +164,7 @@ async def test_a_talker_does_not_wait_for_ever() -> None:
 
 
 async def test_what_a_server_does_not_read_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_socket, "MAX_UNSENT_BYTES", -1)
+    monkeypatch.setattr(client_module, "MAX_UNSENT_BYTES", -1)
     hub, _ = make_hub()
     async with leading(hub, 1, rate=100.0) as leader:
         await leader.begin()
@@ -230,7 +231,7 @@ async def test_a_line_that_is_no_command_is_an_error() -> None:
 
 def test_the_process_ends_with_its_input() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "hubbub.bench_process"],
+        [sys.executable, "-m", "hubbub.bench.worker"],
         input=line_of(Leave()),
         capture_output=True,
         env=clean_environment(),

@@ -1,7 +1,7 @@
 """Connecting the clients of a load, and counting who is not let in.
 
-What must not live here: the handshake itself (`bench_socket`), what happens afterwards
-(`bench_process`, which calls it).
+What must not live here: the handshake itself (`client`), what happens afterwards
+(`worker`, which calls it).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections import Counter
 
 from websockets.uri import parse_uri
 
-from .bench_books import Ledger
-from .bench_socket import Listener, LoadSocket, Refusal, make_core
-from .bench_wire import Plan
+from .accounting import Ledger
+from .client import Listener, LoadSocket, Refusal, make_core
+from .ipc import Plan
 
 
 class Dialing:

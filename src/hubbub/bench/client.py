@@ -1,6 +1,6 @@
 """One client of a load: its handshake, and a cheap way to read what it gets.
 
-What must not live here: counting (`bench_books`), who talks when (`bench_process`, which makes the
+What must not live here: counting (`accounting`), who talks when (`worker`, which makes the
 sockets). RFC 6455 belongs to the client core of `websockets`; the common frame alone (final,
 unmasked, text or binary) is read here, as `transport_uvicorn` does on the server's side.
 """
@@ -19,8 +19,8 @@ from websockets.protocol import OPEN
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
-from .bench_books import Books, Ledger, Stamp
-from .errors import ABNORMAL, NORMAL
+from ..errors import ABNORMAL, NORMAL
+from .accounting import Books, Ledger, Stamp
 
 MAX_MESSAGE_BYTES = 64 * 1024**2
 MAX_ANSWER_BYTES = 64 * 1024

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hubbub.bench_pacer import Pacer
+from hubbub.bench.pacer import Pacer
 
 pytestmark = pytest.mark.anyio
 

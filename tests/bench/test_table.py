@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hubbub.bench import Snapshot, Stage
-from hubbub.bench_books import Tally
-from hubbub.bench_result import ProcessShare, Result
-from hubbub.bench_rows import (
+from bench.results import result
+from hubbub.bench.accounting import Tally
+from hubbub.bench.run import Snapshot, Stage
+from hubbub.bench.table import (
     assumption,
     by_key,
     figure,
@@ -19,40 +19,6 @@ from hubbub.bench_rows import (
     milliseconds,
     rows,
 )
-
-
-def result(**changes: Any) -> Result:
-    usual: dict[str, Any] = {
-        "url": "ws://h/ws",
-        "interrupted": False,
-        "limited_by": "rate",
-        "because": "Neither side was the limit.",
-        "clients": 1000,
-        "clients_asked": 1000,
-        "connects_per_second": 1234.5,
-        "refused": {},
-        "failed": {},
-        "disconnected": {},
-        "expect": "everybody",
-        "expect_from": "probe",
-        "talker_hears_itself": True,
-        "loop": "open",
-        "rate": 50.0,
-        "talkers": 1,
-        "rooms": 1,
-        "size_bytes": 128,
-        "seconds": 10.0,
-        **dict.fromkeys(("fell_behind", "held_back", "waited_in_vain", "lost", "cut_off"), 0),
-        **dict.fromkeys(("duplicated", "reordered", "damaged", "stray", "others"), 0),
-        "sent": 500,
-        "delivered": 500_000,
-        "messages_per_second": 50.0,
-        "deliveries_per_second": 50_000.0,
-        "bytes_per_second": 6_600_000.0,
-        "latency_ms": {"p50": 1.234, "p90": 2.0, "p99": 3.5, "p99_9": 12.25, "max": 250.4},
-        "processes": [ProcessShare(0.5, 0.25)],
-    }
-    return Result(**{**usual, **changes})
 
 
 def test_all_is_well() -> None:

@@ -1,13 +1,13 @@
 """The result of `hubbub bench` in words and figures, for people.
 
 What must not live here: drawing and printing (`cli_bench`, which calls it), the figures' making
-(`bench_result`).
+(`result`).
 """
 
 from __future__ import annotations
 
-from .bench import Snapshot
-from .bench_result import Result, latencies_ms
+from .result import Result, latencies_ms
+from .run import Snapshot
 
 
 def live_rows(snapshot: Snapshot) -> list[tuple[str, str]]:

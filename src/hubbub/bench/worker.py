@@ -1,7 +1,7 @@
 """One generator process of `hubbub bench`: its clients, its talkers, its clock.
 
-What must not live here: the command line, and what the numbers mean. `bench` starts it (`python -m
-hubbub.bench_process`), sends it commands on stdin and reads events from its stdout; when stdin ends,
+What must not live here: the command line, and what the numbers mean. `run` starts it (`python -m
+hubbub.bench.worker`), sends it commands on stdin and reads events from its stdout; when stdin ends,
 it leaves.
 """
 
@@ -16,11 +16,10 @@ from collections import Counter
 from collections.abc import Callable
 from functools import singledispatchmethod
 
-from .bench_books import Audience, Books, Ledger, Stamp, due_times, mark_of, write_message
-from .bench_dial import Dialing
-from .bench_pacer import Pacer
-from .bench_socket import LoadSocket
-from .bench_wire import (
+from .accounting import Audience, Books, Ledger, Stamp, due_times, mark_of, write_message
+from .client import LoadSocket
+from .connecting import Dialing
+from .ipc import (
     LINE_BYTES,
     Answer,
     Arm,
@@ -42,6 +41,7 @@ from .bench_wire import (
     line_of,
     read_command,
 )
+from .pacer import Pacer
 
 TICK_US = 10_000
 """How often the generator looks at its own lateness, and whether a talker waits in vain."""

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from hubbub import bench_books
-from hubbub.bench_books import (
+from hubbub.bench import accounting
+from hubbub.bench.accounting import (
     MIN_SIZE_BYTES,
     Audience,
     Books,
@@ -178,7 +178,7 @@ def test_twice_is_duplicated() -> None:
 
 
 def test_what_is_remembered_of_gaps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_books, "MAX_REMEMBERED", 3)
+    monkeypatch.setattr(accounting, "MAX_REMEMBERED", 3)
     into, ledger = books(), Ledger(3)
     hear(into, ledger, 10)
     assert (into.tally.lost, len(ledger.missing)) == (10, 3)

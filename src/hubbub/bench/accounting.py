@@ -1,7 +1,7 @@
 """The books of a load: marked messages, who should get them, what came, and how late.
 
-What must not live here: sockets, the event loop, processes. `bench_process` keeps one set of books
-for each phase, and `bench` adds up what the processes wrote into theirs.
+What must not live here: sockets, the event loop, processes. `worker` keeps one set of books
+for each phase, and `run` adds up what the processes wrote into theirs.
 """
 
 from __future__ import annotations

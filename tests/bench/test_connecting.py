@@ -11,10 +11,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from hubbub.bench_books import Audience, Books, mark_of
-from hubbub.bench_dial import Dialing, url_for
-from hubbub.bench_socket import LoadSocket
-from hubbub.bench_wire import Plan
+from hubbub.bench.accounting import Audience, Books, mark_of
+from hubbub.bench.client import LoadSocket
+from hubbub.bench.connecting import Dialing, url_for
+from hubbub.bench.ipc import Plan
 from serving import free_port
 
 pytestmark = pytest.mark.anyio

@@ -12,9 +12,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_plainly
 
 from hubbub import Client, Handshake, Hub, Refused
-from hubbub.bench import Bench, BenchFailed, Snapshot, allow_files
-from hubbub.bench_result import Result
-from hubbub.bench_wire import Plan
+from hubbub.bench.ipc import Plan
+from hubbub.bench.result import Result
+from hubbub.bench.run import Bench, BenchFailed, Snapshot, allow_files
 from serving import free_port, nothing, serve, until
 
 pytestmark = pytest.mark.anyio
@@ -309,7 +309,7 @@ async def test_what_there_is_when_it_is_cancelled() -> None:
 
 
 async def test_a_process_that_dies_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.bench._START", "import sys; sys.exit(3)")
+    monkeypatch.setattr("hubbub.bench.run._START", "import sys; sys.exit(3)")
     for processes in (1, 3):
         with pytest.raises(BenchFailed, match="a generator process ended"):
             await load("ws://127.0.0.1:1/ws", processes=processes)

@@ -1,6 +1,6 @@
 """What `hubbub bench` and its generator processes say to one another: JSON lines on two pipes.
 
-What must not live here: what anybody does with it. `bench` sends a command to `bench_process`, which
+What must not live here: what anybody does with it. `run` sends a command to `worker`, which
 answers each with one event; between them it reports its progress. Headers and tokens go this way,
 so that no list of processes shows them.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .bench_books import Audience, Expect, Tally
+from .accounting import Audience, Expect, Tally
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

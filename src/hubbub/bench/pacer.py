@@ -1,6 +1,6 @@
 """A clock for load generators: it calls at the microsecond, not at the event loop's millisecond.
 
-What must not live here: what is sent (`bench_process`, which asks for the times).
+What must not live here: what is sent (`worker`, which asks for the times).
 """
 
 from __future__ import annotations

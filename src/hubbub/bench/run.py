@@ -1,7 +1,7 @@
 """The load of `hubbub bench`: starts the generator processes, leads them, and judges what came of it.
 
 What must not live here: options and drawing (`cli_bench`, which calls it), sockets and talkers
-(`bench_process`). This process only leads: it takes no part in the load, so drawing costs nothing.
+(`worker`). This process only leads: it takes no part in the load, so drawing costs nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from .bench_books import Audience, Tally, guess_audience
-from .bench_result import Measured, Result, make_result
-from .bench_wire import (
+from ..connect_rules import without_secrets
+from ..errors import HubbubError
+from .accounting import Audience, Tally, guess_audience
+from .ipc import (
     LINE_BYTES,
     Answer,
     Arm,
@@ -40,8 +41,7 @@ from .bench_wire import (
     line_of,
     read_event,
 )
-from .connect_rules import without_secrets
-from .errors import HubbubError
+from .result import Measured, Result, make_result
 
 PROBES = 3
 PROBE_EVERY_S = 0.1
@@ -50,8 +50,8 @@ START_IN_US = 50_000
 SPARE_FILES = 32
 """Files that a generator process opens beside its sockets."""
 
-_START = "import sys; sys.path[:] = {path!r}; from hubbub.bench_process import main; main()"
-# Not  -m hubbub.bench_process: that would look for all modules in the current folder first.
+_START = "import sys; sys.path[:] = {path!r}; from hubbub.bench.worker import main; main()"
+# Not  -m hubbub.bench.worker: that would look for all modules in the current folder first.
 
 Stage = Literal["connecting", "probing", "warming up", "measuring", "waiting for the last", "done"]
 _A = TypeVar("_A", bound=Answer)
