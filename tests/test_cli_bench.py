@@ -25,7 +25,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from bench.results import result
 from commands import PATIENCE_S, clean_environment, command, run, serving
-from hubbub.bench.accounting import Tally
+from hubbub.bench.accounting import Counters
 from hubbub.bench.ipc import Plan
 from hubbub.bench.run import Snapshot
 from hubbub.cli import main
@@ -304,7 +304,7 @@ def test_the_picture_follows_the_load() -> None:
     console = recording()
     screen = RichScreen(console)
     with screen.drawing():
-        screen.show(Snapshot("measuring", 0.5, 1.0, 4, Tally(delivered=8000), [0.5], {}))
+        screen.show(Snapshot("measuring", 0.5, 1.0, 4, Counters(delivered=8000), [0.5], {}))
     drawn = console.export_text()
     assert re.search(r"measuring +━+[╺╸]━+ +1 s", drawn)
     assert re.search(r"delivered +8,000, 8,000 per second", drawn)

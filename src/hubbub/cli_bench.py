@@ -86,7 +86,7 @@ class PlainScreen:
         """Show nothing."""
 
     def finish(self, result: Result) -> None:
-        """Print the lines, and the judgement last."""
+        """Print the lines, and the verdict last."""
         for name, value in rows(result):
             click.echo(f"{name}: {value}")
         click.echo(result.because)
@@ -127,7 +127,7 @@ class RichScreen:
         self._live.update(Group(self._progress, table), refresh=True)
 
     def finish(self, result: Result) -> None:
-        """Print the table of the result, and the judgement."""
+        """Print the table of the result, and the verdict."""
         self._console.print(self._table(rows(result), f"hubbub bench {result.url}"))
         style = {"generator": "bold yellow", "rate": "green"}.get(result.limited_by or "", "")
         self._console.print(result.because, style=style, markup=False)
@@ -188,12 +188,12 @@ _positive = click.IntRange(1)
 @click.command(short_help="Put a load on a server of your own and measure it.")
 @click.argument("url")
 @click.option("--clients", default=100, show_default=True, type=_positive, help="How many connect.")
-@click.option("--talkers", type=_positive, help="How many of them send.  [default: see above]")
+@click.option("--publishers", type=_positive, help="How many of them send.  [default: see above]")
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
     metavar="MESSAGES_PER_SECOND",
-    help="Of all talkers together. Without it each waits until its last message is back.",
+    help="Of all publishers together. Without it each waits until its last message is back.",
 )
 @click.option(
     "--size",
@@ -246,8 +246,8 @@ def bench(
 ) -> None:
     """Put a load on a WebSocket server and measure it. Only aim at a server of your own.
 
-    Many clients connect; some of them, the talkers, send messages, and every client counts and times
-    what it gets. {room} and {client} in URL become numbers. Without --talkers there is one talker
+    Many clients connect; some of them, the publishers, send messages, and every client counts and times
+    what it gets. {room} and {client} in URL become numbers. Without --publishers there is one
     for each room, or every client is one where each hears only itself.
 
     Exit codes: 0 there is a result, 1 nobody could connect, or nothing could be measured.

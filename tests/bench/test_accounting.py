@@ -1,4 +1,4 @@
-"""The books of a load: markers, histograms, audiences, and everything that can happen to a message."""
+"""Accounting for messages: markers, histograms, recipients, and everything that can happen to a message."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ import pytest
 from hubbub.bench import accounting
 from hubbub.bench.accounting import (
     MIN_SIZE_BYTES,
-    Audience,
-    Books,
+    Counters,
+    DeliveryTracker,
     Expect,
     Histogram,
-    Ledger,
-    Stamp,
-    Tally,
+    Marker,
+    Receiver,
+    Recipients,
     due_times,
-    guess_audience,
-    mark_of,
-    read_stamp,
+    guess_recipients,
+    prefix_of,
+    read_marker,
     write_message,
 )
 
-MARK = mark_of(0xBEEF, 2)
-EVERYBODY = Audience("everybody", 1)
+PREFIX = prefix_of(0xBEEF, 2)
+EVERYBODY = Recipients("everybody", 1)
 
 
-def books(audience: Audience = EVERYBODY, now_us: int = 500) -> Books:
-    return Books(MARK, MIN_SIZE_BYTES, audience, lambda: now_us)
+def tracker(recipients: Recipients = EVERYBODY, now_us: int = 500) -> DeliveryTracker:
+    return DeliveryTracker(PREFIX, MIN_SIZE_BYTES, recipients, lambda: now_us)
 
 
-def hear(into: Books, ledger: Ledger, *numbers: int, talker: int = 0) -> None:
+def deliver(into: DeliveryTracker, receiver: Receiver, *numbers: int, publisher: int = 0) -> None:
     for number in numbers:
-        into.book(ledger, [Stamp(talker, number, 100)], 0, 40)
+        into.record(receiver, [Marker(publisher, number, 100)], 0, 40)
 
 
 # Messages.
 
 
 @pytest.mark.parametrize("size", [MIN_SIZE_BYTES, 33, 128, 70_000])
-@pytest.mark.parametrize("stamp", [Stamp(0, 0, 0), Stamp(0xFFFFF, 0xFFFF_FFFF, 0xFFF_FFFF_FFFF)])
-def test_a_message_has_its_size_and_carries_its_stamp(size: int, stamp: Stamp) -> None:
-    message = write_message(MARK, stamp, size)
+@pytest.mark.parametrize("marker", [Marker(0, 0, 0), Marker(0xFFFFF, 0xFFFF_FFFF, 0xFFF_FFFF_FFFF)])
+def test_a_message_has_its_size_and_carries_its_marker(size: int, marker: Marker) -> None:
+    message = write_message(PREFIX, marker, size)
     assert len(message) == size
-    assert read_stamp(message, MARK, 0, size) == stamp
+    assert read_marker(message, PREFIX, 0, size) == marker
 
 
 def test_a_marker_is_found_wherever_a_server_puts_it() -> None:
-    stamp = Stamp(7, 1234, 987_654)
-    message = write_message(MARK, stamp, 64).decode()
+    marker = Marker(7, 1234, 987_654)
+    message = write_message(PREFIX, marker, 64).decode()
     for text in (f"ann: {message}", json.dumps({"type": "said", "text": message, "by": "ä"})):
         data = text.encode()
-        assert read_stamp(data, MARK, 0, len(data)) == stamp
+        assert read_marker(data, PREFIX, 0, len(data)) == marker
 
 
 def test_what_is_no_marker_of_this_phase() -> None:
-    message = write_message(MARK, Stamp(1, 2, 3), 40)
-    assert read_stamp(message, mark_of(0xBEEF, 1), 0, 40) is None
-    assert read_stamp(message, mark_of(0xBEEE, 2), 0, 40) is None
-    assert read_stamp(message, MARK, 0, MIN_SIZE_BYTES - 1) is None
-    assert read_stamp(message, MARK, 1, 40) is None
-    assert read_stamp(MARK + b"z" * 30, MARK, 0, 38) is None
+    message = write_message(PREFIX, Marker(1, 2, 3), 40)
+    assert read_marker(message, prefix_of(0xBEEF, 1), 0, 40) is None
+    assert read_marker(message, prefix_of(0xBEEE, 2), 0, 40) is None
+    assert read_marker(message, PREFIX, 0, MIN_SIZE_BYTES - 1) is None
+    assert read_marker(message, PREFIX, 1, 40) is None
+    assert read_marker(PREFIX + b"z" * 30, PREFIX, 0, 38) is None
 
 
 # Histograms.
@@ -100,11 +100,11 @@ def test_merged_histograms_have_the_values_of_both() -> None:
     assert parts[0] == whole
 
 
-# Audiences.
+# Recipients.
 
 
 @pytest.mark.parametrize(
-    ("expect", "hears_itself", "listeners"),
+    ("expect", "includes_publisher", "listeners"),
     [
         ("everybody", True, [0, 1, 2, 3, 4]),
         ("everybody", False, [0, 1, 3, 4]),
@@ -114,125 +114,127 @@ def test_merged_histograms_have_the_values_of_both() -> None:
         ("echo", False, []),
     ],
 )
-def test_who_hears_and_how_much_is_due(
-    expect: Expect, hears_itself: bool, listeners: list[int]
+def test_who_gets_a_message_and_how_much_is_due(
+    expect: Expect, includes_publisher: bool, listeners: list[int]
 ) -> None:
-    audience = Audience(expect, 2, hears_itself)
-    assert [client for client in range(5) if audience.hears(client, 2)] == listeners
+    recipients = Recipients(expect, 2, includes_publisher)
+    assert [client for client in range(5) if recipients.includes(client, 2)] == listeners
     sent = {0: 5, 1: 70, 2: 900}
-    due = audience.due_to(sent)
+    due = recipients.due_to(sent)
     for client in range(5):
-        heard = sum(count for talker, count in sent.items() if audience.hears(client, talker))
+        heard = sum(
+            count for publisher, count in sent.items() if recipients.includes(client, publisher)
+        )
         assert due(client) == heard
 
 
 @pytest.mark.parametrize(
     ("heard", "rooms", "expected"),
     [
-        ({0, 1, 2, 3}, 1, Audience("everybody", 1)),
-        ({0, 1, 3}, 1, Audience("everybody", 1)),
-        ({1, 2, 3}, 1, Audience("everybody", 1, hears_itself=False)),
-        ({0}, 1, Audience("echo", 1)),
-        ({0}, 2, Audience("echo", 2)),
-        ({0, 2}, 2, Audience("room", 2)),
-        ({2}, 2, Audience("room", 2, hears_itself=False)),
-        ({0, 1}, 2, Audience("everybody", 2)),
+        ({0, 1, 2, 3}, 1, Recipients("everybody", 1)),
+        ({0, 1, 3}, 1, Recipients("everybody", 1)),
+        ({1, 2, 3}, 1, Recipients("everybody", 1, includes_publisher=False)),
+        ({0}, 1, Recipients("echo", 1)),
+        ({0}, 2, Recipients("echo", 2)),
+        ({0, 2}, 2, Recipients("room", 2)),
+        ({2}, 2, Recipients("room", 2, includes_publisher=False)),
+        ({0, 1}, 2, Recipients("everybody", 2)),
     ],
 )
-def test_the_audience_is_the_smallest_that_fits(
-    heard: set[int], rooms: int, expected: Audience
+def test_the_group_is_the_smallest_that_fits(
+    heard: set[int], rooms: int, expected: Recipients
 ) -> None:
-    assert guess_audience(0, heard, 4, rooms) == expected
+    assert guess_recipients(0, heard, 4, rooms) == expected
 
 
 def test_a_lone_client_is_an_echo() -> None:
-    assert guess_audience(0, {0}, 1, 1) == Audience("echo", 1)
+    assert guess_recipients(0, {0}, 1, 1) == Recipients("echo", 1)
 
 
 # What happens to messages.
 
 
 def test_in_order() -> None:
-    into, ledger = books(), Ledger(3)
-    hear(into, ledger, 0, 1, 2)
-    hear(into, ledger, 0, 1, talker=9)
-    assert (into.tally.delivered, ledger.got, into.tally.bytes_in) == (5, 5, 200)
-    assert into.tally.latency.at(0.5) == 400
-    assert into.tally.lost == into.tally.duplicated == into.tally.reordered == 0
+    into, receiver = tracker(), Receiver(3)
+    deliver(into, receiver, 0, 1, 2)
+    deliver(into, receiver, 0, 1, publisher=9)
+    assert (into.counters.delivered, receiver.received, into.counters.bytes_in) == (5, 5, 200)
+    assert into.counters.latency.at(0.5) == 400
+    assert into.counters.lost == into.counters.duplicated == into.counters.reordered == 0
 
 
 def test_a_gap_is_lost_until_it_comes_late() -> None:
-    into, ledger = books(), Ledger(3)
-    hear(into, ledger, 2, 5)
-    assert (into.tally.lost, into.tally.delivered) == (4, 2)
-    hear(into, ledger, 1)
-    assert (into.tally.lost, into.tally.delivered, into.tally.reordered) == (3, 3, 1)
-    hear(into, ledger, 1)
-    assert (into.tally.delivered, into.tally.duplicated) == (3, 1)
+    into, receiver = tracker(), Receiver(3)
+    deliver(into, receiver, 2, 5)
+    assert (into.counters.lost, into.counters.delivered) == (4, 2)
+    deliver(into, receiver, 1)
+    assert (into.counters.lost, into.counters.delivered, into.counters.reordered) == (3, 3, 1)
+    deliver(into, receiver, 1)
+    assert (into.counters.delivered, into.counters.duplicated) == (3, 1)
 
 
 def test_twice_is_duplicated() -> None:
-    into, ledger = books(), Ledger(3)
-    hear(into, ledger, 0, 0, 1, 1, 0)
-    assert (into.tally.delivered, into.tally.duplicated, into.tally.lost) == (2, 3, 0)
+    into, receiver = tracker(), Receiver(3)
+    deliver(into, receiver, 0, 0, 1, 1, 0)
+    assert (into.counters.delivered, into.counters.duplicated, into.counters.lost) == (2, 3, 0)
 
 
 def test_what_is_remembered_of_gaps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounting, "MAX_REMEMBERED", 3)
-    into, ledger = books(), Ledger(3)
-    hear(into, ledger, 10)
-    assert (into.tally.lost, len(ledger.missing)) == (10, 3)
-    hear(into, ledger, 0, 9)
-    assert (into.tally.reordered, into.tally.duplicated) == (1, 1)
+    into, receiver = tracker(), Receiver(3)
+    deliver(into, receiver, 10)
+    assert (into.counters.lost, len(receiver.missing)) == (10, 3)
+    deliver(into, receiver, 0, 9)
+    assert (into.counters.reordered, into.counters.duplicated) == (1, 1)
 
 
 def test_what_is_for_somebody_else_is_stray() -> None:
-    into, ledger = books(Audience("room", 2)), Ledger(3)
-    hear(into, ledger, 0, 1, talker=2)
-    assert (into.tally.stray, into.tally.delivered, ledger.got) == (2, 0, 0)
-    hear(into, ledger, 0, talker=1)
-    assert into.tally.delivered == 1
+    into, receiver = tracker(Recipients("room", 2)), Receiver(3)
+    deliver(into, receiver, 0, 1, publisher=2)
+    assert (into.counters.stray, into.counters.delivered, receiver.received) == (2, 0, 0)
+    deliver(into, receiver, 0, publisher=1)
+    assert into.counters.delivered == 1
 
 
 def test_a_message_that_was_cut_is_damaged() -> None:
-    into = Books(MARK, 64, EVERYBODY, lambda: 0)
-    message = write_message(MARK, Stamp(0, 0, 0), 64)
+    into = DeliveryTracker(PREFIX, 64, EVERYBODY, lambda: 0)
+    message = write_message(PREFIX, Marker(0, 0, 0), 64)
     assert into.read(message, 0, 64) is not None
-    assert into.tally.damaged == 0
+    assert into.counters.damaged == 0
     assert into.read(message, 0, 60) is not None
-    assert into.tally.damaged == 1
+    assert into.counters.damaged == 1
 
 
-def test_a_talker_is_told_of_its_own_new_messages() -> None:
-    into, ledger = books(), Ledger(3)
+def test_a_publisher_is_told_of_its_own_new_messages() -> None:
+    into, receiver = tracker(), Receiver(3)
     numbers: list[int] = []
-    ledger.on_own = numbers.append
-    hear(into, ledger, 0, 0, 1, talker=3)
-    hear(into, ledger, 0, talker=4)
+    receiver.on_own = numbers.append
+    deliver(into, receiver, 0, 0, 1, publisher=3)
+    deliver(into, receiver, 0, publisher=4)
     assert numbers == [0, 1]
 
 
 def test_at_the_end_what_has_not_come_is_lost_or_cut_off() -> None:
-    into = books()
-    stays, goes, whole = Ledger(0), Ledger(1), Ledger(2)
-    hear(into, whole, 0, 1, 2)
-    hear(into, stays, 0)
-    hear(into, goes, 0, 1)
+    into = tracker()
+    stays, goes, whole = Receiver(0), Receiver(1), Receiver(2)
+    deliver(into, whole, 0, 1, 2)
+    deliver(into, stays, 0)
+    deliver(into, goes, 0, 1)
     goes.is_open = False
     assert into.outstanding([stays, goes, whole], {0: 3}) == 2
     into.settle([stays, goes, whole], {0: 3})
-    assert (into.tally.lost, into.tally.cut_off) == (2, 1)
+    assert (into.counters.lost, into.counters.cut_off) == (2, 1)
 
 
 def test_a_new_phase_forgets_the_last() -> None:
-    ledger = Ledger(0)
-    hear(books(), ledger, 0, 5)
-    ledger.clear()
-    assert (ledger.got, ledger.next_numbers, ledger.missing) == (0, {}, set())
+    receiver = Receiver(0)
+    deliver(tracker(), receiver, 0, 5)
+    receiver.clear()
+    assert (receiver.received, receiver.next_numbers, receiver.missing) == (0, {}, set())
 
 
 def test_tallies_add_up() -> None:
-    first, second = Tally(sent=1, lost=2), Tally(sent=10, delivered=5)
+    first, second = Counters(sent=1, lost=2), Counters(sent=10, delivered=5)
     first.latency.add(7)
     second.latency.add(9)
     first.merge(second)

@@ -13,12 +13,19 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from hubbub.bench import client as client_module
-from hubbub.bench.accounting import Audience, Books, Ledger, Stamp, mark_of, write_message
+from hubbub.bench.accounting import (
+    DeliveryTracker,
+    Marker,
+    Receiver,
+    Recipients,
+    prefix_of,
+    write_message,
+)
 from hubbub.bench.client import LoadSocket, Refusal, make_core
 
 pytestmark = pytest.mark.anyio
 
-MARK = mark_of(1, 2)
+PREFIX = prefix_of(1, 2)
 
 
 class Wire(asyncio.Transport):
@@ -50,7 +57,7 @@ class Pair:
     """A client on a `Wire`, and the server core that talks with it."""
 
     def __init__(self, piece: int = 1 << 30, subprotocols: tuple[str, ...] = ()) -> None:
-        self.books = Books(MARK, 40, Audience("everybody", 1), lambda: 0)
+        self.tracker = DeliveryTracker(PREFIX, 40, Recipients("everybody", 1), lambda: 0)
         self.codes: list[int] = []
         self.wire = Wire()
         self.server = ServerProtocol(max_size=None)
@@ -59,12 +66,12 @@ class Pair:
         core = make_core("ws://127.0.0.1:1/ws", {"X-Name": "ann"}, "https://x.org", subprotocols)
         loop = asyncio.get_running_loop()
         self.result: asyncio.Future[None] = loop.create_future()
-        self.ledger = Ledger(5)
-        self.client = LoadSocket(self, self.ledger, core, self.result)
+        self.receiver = Receiver(5)
+        self.client = LoadSocket(self, self.receiver, core, self.result)
         self.client.connection_made(self.wire)
 
     def opened(self, socket: LoadSocket) -> None:
-        raise AssertionError("whoever dials says so, not the socket")
+        raise AssertionError("the connector says so, not the socket")
 
     def ended(self, socket: LoadSocket, code: int) -> None:
         assert socket is self.client
@@ -99,7 +106,7 @@ class Pair:
 
 
 def message(number: int, size: int = 40) -> bytes:
-    return write_message(MARK, Stamp(9, number, 0), size)
+    return write_message(PREFIX, Marker(9, number, 0), size)
 
 
 def text(number: int, size: int = 40) -> bytes:
@@ -146,50 +153,50 @@ async def test_all_kinds_of_frames_are_counted_whatever_the_pieces(piece: int) -
     ]
     pair = Pair(piece)
     pair.shake(more=b"".join(frames))
-    tally = pair.books.tally
-    assert (tally.delivered, tally.others, tally.damaged) == (7, 2, 0)
-    assert (tally.lost, tally.duplicated, tally.reordered) == (0, 0, 0)
-    assert tally.bytes_in == sum(map(len, frames))
+    counters = pair.tracker.counters
+    assert (counters.delivered, counters.others, counters.damaged) == (7, 2, 0)
+    assert (counters.lost, counters.duplicated, counters.reordered) == (0, 0, 0)
+    assert counters.bytes_in == sum(map(len, frames))
     assert [bytes(frame.data) for frame in pair.take()] == [b"?", b"!"]
 
 
 async def test_the_same_bytes_to_several_clients_are_read_once() -> None:
     first, second = Pair(), Pair()
-    second.books = first.books
+    second.tracker = first.tracker
     for pair in (first, second):
         pair.shake()
     data = text(0) + text(1) + Frame(Opcode.TEXT, b"x").serialize(mask=False)
     first.give(data)
-    assert first.books.chunk == data
+    assert first.tracker.chunk == data
     second.give(data)
-    assert (first.ledger.got, second.ledger.got) == (2, 2)
-    assert (first.books.tally.delivered, first.books.tally.others) == (4, 2)
-    assert first.books.tally.bytes_in == 2 * len(data)
+    assert (first.receiver.received, second.receiver.received) == (2, 2)
+    assert (first.tracker.counters.delivered, first.tracker.counters.others) == (4, 2)
+    assert first.tracker.counters.bytes_in == 2 * len(data)
     second.give(data)
-    assert first.books.tally.duplicated == 2
+    assert first.tracker.counters.duplicated == 2
 
 
 async def test_a_damaged_message_is_counted_each_time() -> None:
     first, second = Pair(), Pair()
-    second.books = first.books
+    second.tracker = first.tracker
     for pair in (first, second):
         pair.shake()
         pair.give(text(0, 36))
-    assert first.books.tally.damaged == 2
+    assert first.tracker.counters.damaged == 2
 
 
-async def test_it_says_masked_text_of_the_right_size() -> None:
+async def test_it_sends_masked_text_of_the_right_size() -> None:
     pair = Pair()
     pair.shake()
-    pair.client.say(message(3, 300))
+    pair.client.send(message(3, 300))
     (frame,) = pair.take()
     assert (frame.opcode, bytes(frame.data)) == (Opcode.TEXT, message(3, 300))
     assert pair.server.parser_exc is None
-    assert pair.client.can_say()
+    assert pair.client.can_send()
     pair.wire.waiting = client_module.MAX_UNSENT_BYTES + 1
-    assert not pair.client.can_say()
+    assert not pair.client.can_send()
     pair.wire.close()
-    pair.client.say(message(4))
+    pair.client.send(message(4))
     assert not pair.wire.written
 
 
@@ -203,7 +210,7 @@ async def test_the_server_closes() -> None:
     assert pair.wire.is_closed
     pair.client.connection_lost(None)
     assert pair.codes == [3008]
-    assert not pair.ledger.is_open
+    assert not pair.receiver.is_open
 
 
 async def test_the_connection_breaks() -> None:
@@ -224,7 +231,7 @@ async def test_leaving_is_no_disconnection() -> None:
     pair.give()
     pair.client.connection_lost(None)
     assert pair.codes == []
-    assert not pair.ledger.is_open
+    assert not pair.receiver.is_open
 
 
 @pytest.mark.parametrize(
@@ -244,7 +251,7 @@ async def test_a_server_that_breaks_the_protocol_is_told(data: bytes, code: int)
     assert pair.server.close_rcvd is not None
     assert pair.server.close_rcvd.code == code
     assert pair.wire.is_closed
-    assert pair.books.tally.delivered == 1
+    assert pair.tracker.counters.delivered == 1
 
 
 @pytest.mark.parametrize("piece", PIECES)
@@ -303,5 +310,5 @@ async def test_pieces_at_random() -> None:
         pair.give(data[start : start + size])
         start += size
     assert start >= len(data)
-    assert (pair.books.tally.delivered, pair.books.tally.lost) == (300, 0)
+    assert (pair.tracker.counters.delivered, pair.tracker.counters.lost) == (300, 0)
     assert pair.client._core.state is OPEN

@@ -11,9 +11,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from hubbub.bench.accounting import Audience, Books, mark_of
+from hubbub.bench.accounting import DeliveryTracker, Recipients, prefix_of
 from hubbub.bench.client import LoadSocket
-from hubbub.bench.connecting import Dialing, url_for
+from hubbub.bench.connecting import Connector, url_for
 from hubbub.bench.ipc import Plan
 from serving import free_port
 
@@ -24,7 +24,7 @@ class Crowd:
     """Keeps the sockets that were opened."""
 
     def __init__(self) -> None:
-        self.books = Books(mark_of(0, 0), 32, Audience("everybody", 1), lambda: 0)
+        self.tracker = DeliveryTracker(prefix_of(0, 0), 32, Recipients("everybody", 1), lambda: 0)
         self.sockets: list[LoadSocket] = []
 
     def opened(self, socket: LoadSocket) -> None:
@@ -39,13 +39,13 @@ class Crowd:
         await asyncio.sleep(0)
 
 
-async def dial(plan: Plan, index: int = 0) -> tuple[Dialing, list[int]]:
+async def connect_all(plan: Plan, index: int = 0) -> tuple[Connector, list[int]]:
     crowd = Crowd()
-    dialing = Dialing(plan, index, crowd)
-    await dialing.run()
-    clients = sorted(socket.ledger.client for socket in crowd.sockets)
+    connector = Connector(plan, index, crowd)
+    await connector.run()
+    clients = sorted(socket.receiver.client for socket in crowd.sockets)
     await crowd.leave()
-    return dialing, clients
+    return connector, clients
 
 
 async def hold(socket: ServerConnection) -> None:
@@ -70,16 +70,16 @@ async def test_each_process_connects_its_share_and_every_client_finds_its_room()
 
     async with server(look) as running:
         plan = plan_for(running, 7, processes=2, rooms=3, path="/ws?room={room}&id={client}")
-        first, clients = await dial(plan)
+        first, clients = await connect_all(plan)
         assert clients == [0, 2, 4, 6]
-        _, others = await dial(plan, 1)
+        _, others = await connect_all(plan, 1)
         assert others == [1, 3, 5]
     assert paths == {f"/ws?room={client % 3}&id={client}" for client in range(7)}
     assert not first.refused
     assert not first.failed
 
 
-async def test_no_more_than_so_many_dial_at_once() -> None:
+async def test_no_more_than_so_many_connect_at_once() -> None:
     now, most = 0, 0
 
     async def look(socket: ServerConnection, request: Request) -> None:
@@ -90,7 +90,7 @@ async def test_no_more_than_so_many_dial_at_once() -> None:
         now -= 1
 
     async with server(look) as running:
-        _, clients = await dial(plan_for(running, 30, dialing_at_once=4))
+        _, clients = await connect_all(plan_for(running, 30, connecting_at_once=4))
     assert len(clients) == 30
     assert 1 <= most <= 4
 
@@ -104,9 +104,9 @@ async def test_some_are_refused() -> None:
         return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "full\n") if count > 5 else None
 
     async with server(look) as running:
-        dialing, clients = await dial(plan_for(running, 12, dialing_at_once=1))
+        connector, clients = await connect_all(plan_for(running, 12, connecting_at_once=1))
     assert len(clients) == 5
-    assert dialing.refused == {503: 7}
+    assert connector.refused == {503: 7}
 
 
 async def test_when_nobody_is_let_in_not_all_try() -> None:
@@ -114,10 +114,10 @@ async def test_when_nobody_is_let_in_not_all_try() -> None:
         return socket.respond(HTTPStatus.UNAUTHORIZED, "who?\n")
 
     async with server(look) as running:
-        dialing, clients = await dial(plan_for(running, 500, dialing_at_once=4))
+        connector, clients = await connect_all(plan_for(running, 500, connecting_at_once=4))
     assert clients == []
-    assert set(dialing.refused) == {401}
-    assert 4 <= dialing.refused[401] <= 8
+    assert set(connector.refused) == {401}
+    assert 4 <= connector.refused[401] <= 8
 
 
 async def test_a_server_that_does_not_answer() -> None:
@@ -128,9 +128,9 @@ async def test_a_server_that_does_not_answer() -> None:
 
     running = await serve(hold, "127.0.0.1", 0, process_request=look)
     plan = plan_for(running, 2, handshake_timeout_s=0.05)
-    dialing, clients = await dial(plan)
+    connector, clients = await connect_all(plan)
     assert clients == []
-    assert dialing.failed == {"no answer to the handshake in time": 2}
+    assert connector.failed == {"no answer to the handshake in time": 2}
     is_over.set()
     running.close()
     await running.wait_closed()
@@ -145,8 +145,8 @@ async def test_the_server_s_own_words_are_made_harmless() -> None:
         await writer.wait_closed()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as running:
-        dialing, _ = await dial(plan_for(running, 1))
-    ((why, count),) = dialing.failed.items()
+        connector, _ = await connect_all(plan_for(running, 1))
+    ((why, count),) = connector.failed.items()
     assert count == 1
     assert "nonsense" in why
     assert why.isprintable()
@@ -154,9 +154,9 @@ async def test_the_server_s_own_words_are_made_harmless() -> None:
 
 async def test_nobody_there() -> None:
     plan = Plan(url=f"ws://127.0.0.1:{free_port()}/ws", clients=2)
-    dialing, clients = await dial(plan)
+    connector, clients = await connect_all(plan)
     assert clients == []
-    ((why, count),) = dialing.failed.items()
+    ((why, count),) = connector.failed.items()
     assert count == 2
     assert "refused" in why.lower()
 

@@ -1,11 +1,11 @@
-"""What the leader of a load and its processes say to one another survives the pipe."""
+"""The messages between a load and its worker processes survive the pipe."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from hubbub.bench.accounting import Audience, Tally
+from hubbub.bench.accounting import Counters, Recipients
 from hubbub.bench.ipc import (
     Arm,
     Armed,
@@ -13,16 +13,16 @@ from hubbub.bench.ipc import (
     Connect,
     Connected,
     Event,
-    Heard,
     Leave,
     Left,
     Plan,
     Probe,
     Progress,
+    Run,
+    RunDone,
+    Seen,
     Settle,
     Settled,
-    Speak,
-    Spoken,
     line_of,
     read_command,
     read_event,
@@ -31,8 +31,8 @@ from hubbub.bench.ipc import (
 PLAN = Plan(url="ws://127.0.0.1/ws", headers={"X-Name": "ä\nb"}, subprotocols=("a",), expect="echo")
 
 
-def tally() -> Tally:
-    counted = Tally(sent=3, delivered=2)
+def counters() -> Counters:
+    counted = Counters(sent=3, delivered=2)
     counted.latency.add(1_000_000)
     return counted
 
@@ -41,9 +41,9 @@ def tally() -> Tally:
     "command",
     [
         Connect(PLAN, 1, 2, 3),
-        Arm(1, Audience("room", 3, hears_itself=False)),
+        Arm(1, Recipients("room", 3, includes_publisher=False)),
         Probe(4, None),
-        Speak((1, 2), 5, 6),
+        Run((1, 2), 5, 6),
         Settle({1: 2}, 0.5),
         Leave(),
     ],
@@ -59,11 +59,11 @@ def test_commands(command: Command) -> None:
     [
         Connected([1, 2], {401: 3}, {"no": 1}, 0.5),
         Armed(),
-        Heard([1]),
-        Spoken({1: 5}, tally(), 1.0, 0.5),
-        Settled(tally(), {1006: 1}),
+        Seen([1]),
+        RunDone({1: 5}, counters(), 1.0, 0.5),
+        Settled(counters(), {1006: 1}),
         Left(),
-        Progress(5, tally(), 0.5, {}),
+        Progress(5, counters(), 0.5, {}),
     ],
 )
 def test_events(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""The figures of a load, and the judgement which side was the limit."""
+"""The figures of a load, and which side was the limit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hubbub.bench.accounting import Audience, Histogram, Tally
+from hubbub.bench.accounting import Counters, Histogram, Recipients
 from hubbub.bench.ipc import Plan
-from hubbub.bench.result import Measured, in_ms, judge, latencies_ms, make_result
+from hubbub.bench.result import Measured, bottleneck, in_ms, latencies_ms, make_result
 
 
 def times(*values_us: int) -> Histogram:
@@ -18,12 +18,12 @@ def times(*values_us: int) -> Histogram:
     return histogram
 
 
-def tally(**counts: Any) -> Tally:
-    return Tally(latency=times(*range(1000, 11_000, 100)), **counts)
+def counters(**counts: Any) -> Counters:
+    return Counters(latency=times(*range(1000, 11_000, 100)), **counts)
 
 
 def measured(**changes: Any) -> Measured:
-    whole = tally(sent=100, delivered=1000, bytes_in=50_000)
+    whole = counters(sent=100, delivered=1000, bytes_in=50_000)
     usual: dict[str, Any] = {
         "plan": Plan(url="ws://ann:secret@127.0.0.1/ws?token=x", clients=10, rate=50.0, seconds=2),
         "connected": list(range(10)),
@@ -31,9 +31,9 @@ def measured(**changes: Any) -> Measured:
         "failed": {},
         "disconnected": {},
         "connect_s": 0.5,
-        "audience": Audience("everybody", 1),
-        "talkers": (0,),
-        "tally": whole,
+        "recipients": Recipients("everybody", 1),
+        "publishers": (0,),
+        "counters": whole,
         "window": whole,
         "seconds": 2.0,
         "processes": [(0.25, times(100, 200)), (0.5, times(300))],
@@ -56,20 +56,27 @@ def test_figures() -> None:
     assert not result.interrupted
 
 
-def test_what_came_after_the_talkers_stopped_counts_but_not_per_second() -> None:
-    result = make_result(measured(window=tally(sent=100, delivered=600, bytes_in=10)))
+def test_what_came_after_the_publishers_stopped_counts_but_not_per_second() -> None:
+    result = make_result(measured(window=counters(sent=100, delivered=600, bytes_in=10)))
     assert (result.delivered, result.deliveries_per_second) == (1000, 300.0)
 
 
 def test_what_was_due_and_not_sent_fell_behind() -> None:
-    late = tally(sent=90, delivered=900, held_back=4)
-    assert make_result(measured(tally=late, window=late)).fell_behind == 6
+    late = counters(sent=90, delivered=900, held_back=4)
+    assert make_result(measured(counters=late, window=late)).fell_behind == 6
     assert make_result(measured(window=None)).fell_behind == 0
 
 
 def test_nothing_is_measured_yet() -> None:
     result = make_result(
-        measured(audience=None, tally=Tally(), window=None, seconds=0.0, processes=[], talkers=())
+        measured(
+            recipients=None,
+            counters=Counters(),
+            window=None,
+            seconds=0.0,
+            processes=[],
+            publishers=(),
+        )
     )
     assert result.deliveries_per_second is None
     assert set(result.latency_ms.values()) == {None}
@@ -85,10 +92,18 @@ def test_nothing_is_measured_yet() -> None:
         ({"processes": [(0.2, times(1)), (0.93, times(1))]}, "generator", "93% of a core"),
         ({"processes": [(0.2, times(*[9000] * 100))]}, "generator", "9.0 ms late itself"),
         ({"processes": [(0.2, times(*[4000] * 100))]}, "rate", "20% of a core"),
-        ({"window": tally(delivered=900)}, "server or network", "not all that was sent came"),
-        ({"tally": tally(sent=90, delivered=1000)}, "server or network", "not all that was sent"),
-        ({"tally": tally(sent=100, delivered=1000, lost=1)}, "server or network", "not all"),
-        ({"tally": tally(sent=99, held_back=1)}, "server or network", "1 messages were held back"),
+        ({"window": counters(delivered=900)}, "server or network", "not all that was sent came"),
+        (
+            {"counters": counters(sent=90, delivered=1000)},
+            "server or network",
+            "not all that was sent",
+        ),
+        ({"counters": counters(sent=100, delivered=1000, lost=1)}, "server or network", "not all"),
+        (
+            {"counters": counters(sent=99, held_back=1)},
+            "server or network",
+            "1 messages were held back",
+        ),
         ({"plan": Plan(url="ws://h/")}, "server or network", "when the last had come back"),
         ({"processes": []}, None, "interrupted"),
         ({"disconnected": {1006: 2}}, "server or network", "were disconnected: 2 of 10"),
@@ -99,4 +114,4 @@ def test_the_limit(changes: dict[str, Any], limited_by: str | None, because: str
     assert result.limited_by == limited_by
     assert because in result.because
     assert result.because.endswith(".")
-    assert judge(measured(**changes), result.fell_behind) == (limited_by, result.because)
+    assert bottleneck(measured(**changes), result.fell_behind) == (limited_by, result.because)

@@ -1,4 +1,4 @@
-"""Loads on real servers, with generator processes: what is assumed, counted, and said of failures."""
+"""Loads on real servers, with worker processes: what is assumed, counted, and said of failures."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_a_broadcast_in_a_closed_loop() -> None:
     seen: list[Snapshot] = []
     result = await load_on(chat(), watch=seen.append)
     assert (result.expect, result.expect_from) == ("everybody", "probe")
-    assert (result.clients, result.talkers, result.loop) == (4, 1, "closed")
+    assert (result.clients, result.publishers, result.loop) == (4, 1, "closed")
     assert result.sent > 0
     assert result.delivered == 4 * result.sent
     assert (result.lost, result.duplicated, result.reordered, result.stray) == (0, 0, 0, 0)
@@ -70,18 +70,18 @@ async def test_a_broadcast_in_a_closed_loop() -> None:
         *("measuring", "waiting for the last", "done"),
     ]
     assert all(0 <= snapshot.share <= 1 for snapshot in seen)
-    assert seen[-1].tally.delivered == result.delivered
+    assert seen[-1].counters.delivered == result.delivered
 
 
 async def test_an_open_loop_over_two_processes() -> None:
-    result = await load_on(chat(), rate=100.0, talkers=3, processes=2, clients=5)
-    assert (result.loop, result.talkers, result.sent) == ("open", 3, 40)
+    result = await load_on(chat(), rate=100.0, publishers=3, processes=2, clients=5)
+    assert (result.loop, result.publishers, result.sent) == ("open", 3, 40)
     assert (result.delivered, result.lost, result.fell_behind) == (200, 0, 0)
     assert len(result.processes) == 2
     assert result.limited_by in ("rate", "generator")  # the test's machine may be busy
 
 
-async def test_an_echo_makes_everybody_a_talker() -> None:
+async def test_an_echo_makes_everybody_a_publisher() -> None:
     hub = Hub()
 
     @hub.on_message
@@ -89,7 +89,7 @@ async def test_an_echo_makes_everybody_a_talker() -> None:
         client.send(text)
 
     result = await load_on(hub)
-    assert (result.expect, result.talkers) == ("echo", 4)
+    assert (result.expect, result.publishers) == ("echo", 4)
     assert result.delivered == result.sent > 0
     assert (result.lost, result.stray) == (0, 0)
 
@@ -111,7 +111,7 @@ def rooms() -> Hub:
 
 async def test_rooms() -> None:
     result = await load_on(rooms(), "/ws?room={room}", rooms=2, clients=6, rate=100.0, processes=2)
-    assert (result.expect, result.talkers, result.rooms) == ("room", 2, 2)
+    assert (result.expect, result.publishers, result.rooms) == ("room", 2, 2)
     assert (result.sent, result.delivered) == (40, 120)
     assert (result.lost, result.stray) == (0, 0)
 
@@ -123,7 +123,7 @@ async def test_a_message_for_the_wrong_room_is_stray() -> None:
     assert (result.sent, result.delivered, result.stray) == (20, 40, 40)
 
 
-async def test_a_talker_that_does_not_hear_itself() -> None:
+async def test_a_publisher_that_does_not_get_its_own() -> None:
     hub = Hub()
 
     @hub.on_message
@@ -132,7 +132,7 @@ async def test_a_talker_that_does_not_hear_itself() -> None:
 
     async with serve(hub.mount(nothing)) as served:
         result = await load(served.ws(), rate=50.0)
-        assert (result.expect, result.talker_hears_itself) == ("everybody", False)
+        assert (result.expect, result.publisher_hears_itself) == ("everybody", False)
         assert (result.sent, result.delivered, result.lost) == (20, 60, 0)
         with pytest.raises(BenchFailed, match="does not get its own messages here"):
             await load(served.ws())
@@ -275,7 +275,7 @@ async def test_nobody_hears_the_probe() -> None:
     async with serve(hub.mount(nothing)) as served:
         with pytest.raises(BenchFailed, match="nobody received"):
             await load(served.ws(), patience_s=0.3)
-        result = await load(served.ws(), patience_s=0.3, expect="echo", rate=50.0, talkers=1)
+        result = await load(served.ws(), patience_s=0.3, expect="echo", rate=50.0, publishers=1)
     assert (result.sent, result.lost, result.delivered) == (20, 20, 0)
     assert set(result.latency_ms.values()) == {None}
 
@@ -296,7 +296,7 @@ async def test_what_there_is_when_it_is_cancelled() -> None:
         assert bench.result() is None
         task = asyncio.create_task(bench.run())
         await until(lambda: bool(seen) and seen[-1].stage == "measuring")
-        await until(lambda: seen[-1].tally.delivered > 0)
+        await until(lambda: seen[-1].counters.delivered > 0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -311,7 +311,7 @@ async def test_what_there_is_when_it_is_cancelled() -> None:
 async def test_a_process_that_dies_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubbub.bench.run._START", "import sys; sys.exit(3)")
     for processes in (1, 3):
-        with pytest.raises(BenchFailed, match="a generator process ended"):
+        with pytest.raises(BenchFailed, match="a worker process ended"):
             await load("ws://127.0.0.1:1/ws", processes=processes)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.results import result
-from hubbub.bench.accounting import Tally
+from hubbub.bench.accounting import Counters
 from hubbub.bench.run import Snapshot, Stage
 from hubbub.bench.table import (
     assumption,
@@ -26,7 +26,7 @@ def test_all_is_well() -> None:
         ("clients", "1,000, 1,234 connects per second"),
         ("disconnected", "0"),
         ("assumed", "everybody gets every message (as a probe showed)"),
-        ("load", "1 talker, 50 messages per second, 128 bytes, 10.0 s"),
+        ("load", "1 publisher, 50 messages per second, 128 bytes, 10.0 s"),
         ("sent", "500, 50 per second"),
         ("delivered", "500,000, 50,000 per second"),
         ("received", "6,600,000 bytes per second"),
@@ -47,7 +47,7 @@ def test_all_is_not_well() -> None:
                 refused={503: 8},
                 failed={"Connection refused": 2},
                 disconnected={1006: 3, 3008: 1},
-                **dict.fromkeys(("fell_behind", "held_back", "waited_in_vain", "lost"), 1234),
+                **dict.fromkeys(("fell_behind", "held_back", "timeouts", "lost"), 1234),
                 **dict.fromkeys(("cut_off", "damaged", "stray", "others"), 5),
                 limited_by=None,
                 processes=[],
@@ -59,9 +59,7 @@ def test_all_is_not_well() -> None:
     assert shown["failed"] == "2: Connection refused"
     assert shown["disconnected"] == "3 with code 1006, 1 with code 3008"
     assert shown["lost"] == "1,234, and 5 that disconnected clients did not get"
-    assert [shown[name] for name in ("fell behind by", "held back", "waited in vain")] == (
-        ["1,234"] * 3
-    )
+    assert [shown[name] for name in ("fell behind by", "held back", "timeouts")] == (["1,234"] * 3)
     assert [shown[name] for name in ("damaged", "stray", "other messages")] == ["5"] * 3
     assert (shown["generator"], shown["limited by"]) == ("-", "not known")
 
@@ -70,10 +68,10 @@ def test_all_is_not_well() -> None:
     ("changes", "said"),
     [
         ({"expect": None}, "nothing yet"),
-        ({"expect": "echo"}, "only the talker gets its message back (as a probe showed)"),
+        ({"expect": "echo"}, "only the publisher gets its message back (as a probe showed)"),
         (
-            {"expect": "room", "expect_from": "option", "talker_hears_itself": False},
-            "a message is for the clients of its room, but not its talker (as told by --expect)",
+            {"expect": "room", "expect_from": "option", "publisher_hears_itself": False},
+            "a message is for the clients of its room, but not its publisher (as told by --expect)",
         ),
     ],
 )
@@ -82,8 +80,8 @@ def test_what_was_assumed(changes: dict[str, Any], said: str) -> None:
 
 
 def test_the_load() -> None:
-    assert load_line(result(rate=None, talkers=20, rooms=4, seconds=0.5)) == (
-        "20 talkers, 4 rooms, each waits for its last message to come back, 128 bytes, 0.5 s"
+    assert load_line(result(rate=None, publishers=20, rooms=4, seconds=0.5)) == (
+        "20 publishers, 4 rooms, each waits for its last message to come back, 128 bytes, 0.5 s"
     )
 
 
@@ -99,9 +97,9 @@ def test_figures() -> None:
 
 
 def snapshot(stage: Stage) -> Snapshot:
-    tally = Tally(sent=20, delivered=2000, lost=3)
-    tally.latency.add(1500)
-    return Snapshot(stage, 0.5, 2.0, 100, tally, [0.25, 0.5], {1006: 1})
+    counters = Counters(sent=20, delivered=2000, lost=3)
+    counters.latency.add(1500)
+    return Snapshot(stage, 0.5, 2.0, 100, counters, [0.25, 0.5], {1006: 1})
 
 
 def test_what_is_shown_meanwhile() -> None:

@@ -1,4 +1,4 @@
-"""One generator process, led over its pipes, against real servers."""
+"""One worker process, led over its pipes, against real servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from commands import PATIENCE_S, clean_environment
 from hubbub import Client, Close, Hub
 from hubbub.bench import client as client_module
-from hubbub.bench.accounting import Audience
+from hubbub.bench.accounting import Recipients
 from hubbub.bench.ipc import (
     Arm,
     Armed,
@@ -22,16 +22,16 @@ from hubbub.bench.ipc import (
     Connect,
     Connected,
     Event,
-    Heard,
     Leave,
     Left,
     Plan,
     Probe,
     Progress,
+    Run,
+    RunDone,
+    Seen,
     Settle,
     Settled,
-    Speak,
-    Spoken,
     line_of,
     read_event,
 )
@@ -41,7 +41,7 @@ from serving import nothing, serve, until
 pytestmark = pytest.mark.anyio
 
 E = TypeVar("E")
-EVERYBODY = Audience("everybody", 1)
+EVERYBODY = Recipients("everybody", 1)
 
 
 class Leader:
@@ -69,21 +69,21 @@ class Leader:
             self.task.result()
         return answers()[0]
 
-    async def begin(self, audience: Audience = EVERYBODY) -> Connected:
-        """Connect the clients and open the books."""
+    async def begin(self, recipients: Recipients = EVERYBODY) -> Connected:
+        """Connect the clients and begin a phase."""
         connected = await self.ask(Connected, Connect(self.plan, 0, 7, 0))
-        await self.ask(Armed, Arm(2, audience))
+        await self.ask(Armed, Arm(2, recipients))
         return connected
 
-    async def speak(self, *talkers: int, seconds: float = 0.2) -> Spoken:
-        """Let the talkers talk from now on."""
+    async def publish(self, *publishers: int, seconds: float = 0.2) -> RunDone:
+        """Let the publishers send from now on."""
         start_us = asyncio.get_running_loop().time() * 1_000_000
         end_us = start_us + seconds * 1_000_000
-        return await self.ask(Spoken, Speak(talkers, round(start_us), round(end_us)))
+        return await self.ask(RunDone, Run(publishers, round(start_us), round(end_us)))
 
-    async def settle(self, spoken: Spoken) -> Settled:
+    async def settle(self, done: RunDone) -> Settled:
         """Wait for what is under way."""
-        return await self.ask(Settled, Settle(spoken.sent, self.plan.patience_s))
+        return await self.ask(Settled, Settle(done.sent, self.plan.patience_s))
 
     async def end(self) -> None:
         """Close the pipe; the process ends."""
@@ -121,15 +121,20 @@ async def test_a_whole_run_in_an_open_loop() -> None:
         connected = await leader.begin()
         assert connected.clients == [0, 1, 2]
         assert (connected.refused, connected.failed) == ({}, {})
-        spoken = await leader.speak(0, 1)
-        assert spoken.sent == {0: 20, 1: 20}
-        settled = await leader.settle(spoken)
-        tally = settled.tally
-        assert (tally.sent, tally.delivered, tally.lost) == (40, 120, 0)
-        assert (tally.duplicated, tally.reordered, tally.stray, tally.others) == (0, 0, 0, 0)
-        assert sum(tally.latency.buckets.values()) == 120
-        assert tally.bytes_in == 120 * 66
-        assert tally.lateness.max_us >= 0
+        done = await leader.publish(0, 1)
+        assert done.sent == {0: 20, 1: 20}
+        settled = await leader.settle(done)
+        counters = settled.counters
+        assert (counters.sent, counters.delivered, counters.lost) == (40, 120, 0)
+        assert (counters.duplicated, counters.reordered, counters.stray, counters.others) == (
+            0,
+            0,
+            0,
+            0,
+        )
+        assert sum(counters.latency.buckets.values()) == 120
+        assert counters.bytes_in == 120 * 66
+        assert counters.lateness.max_us >= 0
         assert settled.disconnected == {}
         await leader.ask(Left, Leave())
         await until(lambda: codes == [1000] * 3)
@@ -139,15 +144,15 @@ async def test_in_a_closed_loop_the_next_leaves_when_the_last_is_back() -> None:
     hub, _ = make_hub()
     async with leading(hub, 2) as leader:
         await leader.begin()
-        spoken = await leader.speak(1, seconds=0.3)
-        tally = (await leader.settle(spoken)).tally
-        assert spoken.sent == {1: tally.sent}
-        assert tally.sent > 1
-        assert (tally.delivered, tally.lost) == (2 * tally.sent, 0)
-        assert tally.waited_in_vain == 0
+        done = await leader.publish(1, seconds=0.3)
+        counters = (await leader.settle(done)).counters
+        assert done.sent == {1: counters.sent}
+        assert counters.sent > 1
+        assert (counters.delivered, counters.lost) == (2 * counters.sent, 0)
+        assert counters.timeouts == 0
 
 
-async def test_a_talker_does_not_wait_for_ever() -> None:
+async def test_a_publisher_does_not_wait_for_ever() -> None:
     hub, _ = make_hub()
 
     @hub.on_message
@@ -156,11 +161,11 @@ async def test_a_talker_does_not_wait_for_ever() -> None:
 
     async with leading(hub, 2, patience_s=0.05) as leader:
         await leader.begin()
-        spoken = await leader.speak(0, seconds=0.3)
-        tally = (await leader.settle(spoken)).tally
-        assert tally.sent == tally.waited_in_vain + 1
-        assert tally.waited_in_vain >= 1
-        assert (tally.delivered, tally.lost) == (0, 2 * tally.sent)
+        done = await leader.publish(0, seconds=0.3)
+        counters = (await leader.settle(done)).counters
+        assert counters.sent == counters.timeouts + 1
+        assert counters.timeouts >= 1
+        assert (counters.delivered, counters.lost) == (0, 2 * counters.sent)
 
 
 async def test_what_a_server_does_not_read_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,34 +173,34 @@ async def test_what_a_server_does_not_read_is_held_back(monkeypatch: pytest.Monk
     hub, _ = make_hub()
     async with leading(hub, 1, rate=100.0) as leader:
         await leader.begin()
-        spoken = await leader.speak(0, seconds=0.1)
-        assert (spoken.sent, spoken.tally.held_back) == ({}, 10)
+        done = await leader.publish(0, seconds=0.1)
+        assert (done.sent, done.counters.held_back) == ({}, 10)
 
 
-async def test_who_is_disconnected_says_nothing_and_is_counted() -> None:
+async def test_who_is_disconnected_sends_nothing_and_is_counted() -> None:
     hub, _ = make_hub()
     async with leading(hub, 3, rate=100.0) as leader:
         await leader.begin()
         next(iter(hub)).close(4001, "go")
         await until(lambda: len(hub) == 2)
-        spoken = await leader.speak(0, 1, 2, seconds=0.3)
-        settled = await leader.settle(spoken)
+        done = await leader.publish(0, 1, 2, seconds=0.3)
+        settled = await leader.settle(done)
         assert settled.disconnected == {4001: 1}
-        assert len(spoken.sent) == 2
-        assert settled.tally.sent == 20
-        assert (settled.tally.lost, settled.tally.cut_off) == (0, 20)
-        assert settled.tally.delivered == 40
+        assert len(done.sent) == 2
+        assert settled.counters.sent == 20
+        assert (settled.counters.lost, settled.counters.cut_off) == (0, 20)
+        assert settled.counters.delivered == 40
 
 
 async def test_a_probe_tells_who_has_heard() -> None:
     hub, _ = make_hub()
     async with leading(hub, 2) as leader:
         await leader.begin()
-        assert (await leader.ask(Heard, Probe(0, None))).clients == []
-        await leader.ask(Heard, Probe(0, 0))
+        assert (await leader.ask(Seen, Probe(0, None))).clients == []
+        await leader.ask(Seen, Probe(0, 0))
         heard: list[int] = []
         while len(heard) < 2:  # bounded by the test's timeout
-            heard = (await leader.ask(Heard, Probe(0, None))).clients
+            heard = (await leader.ask(Seen, Probe(0, None))).clients
         assert heard == [0, 1]
 
 
@@ -203,10 +208,10 @@ async def test_it_says_how_far_it_is() -> None:
     hub, _ = make_hub()
     async with leading(hub, 2, rate=50.0) as leader:
         await leader.begin()
-        await leader.speak(0, seconds=0.8)
+        await leader.publish(0, seconds=0.8)
         progress = [event for event in leader.events if isinstance(event, Progress)]
         assert progress[-1].clients == 2
-        assert 0 < progress[-1].tally.delivered <= 80
+        assert 0 < progress[-1].counters.delivered <= 80
         assert progress[-1].cpu_share >= 0
 
 
@@ -215,7 +220,7 @@ async def test_the_end_of_its_input_ends_what_it_is_doing() -> None:
     async with leading(hub, 2, rate=10.0) as leader:
         await leader.begin()
         start_us = round(asyncio.get_running_loop().time() * 1_000_000)
-        leader.reader.feed_data(line_of(Speak((0,), start_us, start_us + 3_600_000_000)))
+        leader.reader.feed_data(line_of(Run((0,), start_us, start_us + 3_600_000_000)))
         await until(lambda: hub.stats()["messages_in"] > 0)
         await leader.end()
         await until(lambda: codes == [1000, 1000])

@@ -1,7 +1,7 @@
-"""The books of a load: marked messages, who should get them, what came, and how late.
+"""Accounting for every message of a load: its marker, who should get it, what came, and how late.
 
-What must not live here: sockets, the event loop, processes. `worker` keeps one set of books
-for each phase, and `run` adds up what the processes wrote into theirs.
+What must not live here: sockets, the event loop, processes. A `worker` has one `DeliveryTracker` for
+each phase, and `run` adds up the counters of them all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 Expect = Literal["everybody", "room", "echo"]
-"""Who should get a message: all clients, those of the talker's room, or the talker alone."""
+"""Who should get a message: all clients, those of the publisher's room, or the publisher alone."""
 
 MIN_SIZE_BYTES = 32
 """The marker's own size; a message cannot be smaller."""
@@ -20,41 +20,41 @@ MAX_REMEMBERED = 1_000_000
 """How many missing messages are remembered, to tell one that is late from one that comes twice."""
 
 _PREFIX_BYTES = 8
-_MARK_BYTES = 32
+_MARKER_BYTES = 32
 
 
-class Stamp(NamedTuple):
-    """What a marker says: who sent the message, as which of its own, and when it was due."""
+class Marker(NamedTuple):
+    """What a message carries: who sent it, as which of its own, and when it was due."""
 
-    talker: int
+    publisher: int
     number: int
     due_us: int
 
 
-def mark_of(run: int, phase: int) -> bytes:
-    """Return the beginning of all markers of one phase of one run."""
+def prefix_of(run: int, phase: int) -> bytes:
+    """Return the first bytes of all markers of one phase of one run."""
     return b"~hb%04x%x" % (run & 0xFFFF, phase & 0xF)
 
 
-def write_message(mark: bytes, stamp: Stamp, size: int) -> bytes:
+def write_message(prefix: bytes, marker: Marker, size: int) -> bytes:
     """Return a message of `size` bytes: the marker, then full stops.
 
     All of it is plain ASCII that JSON and HTML leave as it is, so a server may put the message
     anywhere into what it sends on.
     """
-    return b"%b%05x%08x%011x" % (mark, *stamp) + b"." * (size - _MARK_BYTES)
+    return b"%b%05x%08x%011x" % (prefix, *marker) + b"." * (size - _MARKER_BYTES)
 
 
-def read_stamp(data: bytes, mark: bytes, start: int, stop: int) -> Stamp | None:
-    """Return the stamp of the first marker between `start` and `stop`; None when there is none."""
-    place = data.find(mark, start, stop)
-    if place < 0 or place + _MARK_BYTES > stop:
+def read_marker(data: bytes, prefix: bytes, start: int, stop: int) -> Marker | None:
+    """Return the first marker between `start` and `stop`; None when there is none."""
+    place = data.find(prefix, start, stop)
+    if place < 0 or place + _MARKER_BYTES > stop:
         return None
     try:
-        value = int(data[place + _PREFIX_BYTES : place + _MARK_BYTES], 16)
+        value = int(data[place + _PREFIX_BYTES : place + _MARKER_BYTES], 16)
     except ValueError:
         return None
-    return Stamp(value >> 76, value >> 44 & 0xFFFF_FFFF, value & 0xFFF_FFFF_FFFF)
+    return Marker(value >> 76, value >> 44 & 0xFFFF_FFFF, value & 0xFFF_FFFF_FFFF)
 
 
 class Histogram(msgspec.Struct):
@@ -102,8 +102,8 @@ def _middle(index: int) -> int:
     return (index - shift * 64 << shift) + ((1 << shift) - 1) // 2
 
 
-class Tally(msgspec.Struct):
-    """What one generator process counted in one phase; `merge` adds up several.
+class Counters(msgspec.Struct):
+    """What one worker process counted in one phase; `merge` adds up several.
 
     `delivered` are messages that somebody should have and got for the first time, `lost` those that
     a client which is still connected did not get, `cut_off` those that clients which were
@@ -123,11 +123,11 @@ class Tally(msgspec.Struct):
     stray: int = 0
     others: int = 0
     held_back: int = 0
-    waited_in_vain: int = 0
+    timeouts: int = 0
     latency: Histogram = msgspec.field(default_factory=Histogram)
     lateness: Histogram = msgspec.field(default_factory=Histogram)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: Counters) -> None:
         """Add another process's numbers."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -135,57 +135,57 @@ class Tally(msgspec.Struct):
         self.lateness.merge(other.lateness)
 
 
-_COUNTS = tuple(name for name in Tally.__struct_fields__ if name not in ("latency", "lateness"))
+_COUNTS = tuple(name for name in Counters.__struct_fields__ if name not in ("latency", "lateness"))
 
 
-class Audience(msgspec.Struct, frozen=True):
+class Recipients(msgspec.Struct, frozen=True):
     """The rule for who should get whose messages."""
 
     expect: Expect
     rooms: int
-    hears_itself: bool = True
+    includes_publisher: bool = True
 
-    def hears(self, client: int, talker: int) -> bool:
-        """Tell whether `client` should get what `talker` says."""
-        if client == talker:
-            return self.hears_itself
+    def includes(self, client: int, publisher: int) -> bool:
+        """Tell whether `client` should get what `publisher` sends."""
+        if client == publisher:
+            return self.includes_publisher
         if self.expect == "room":
-            return client % self.rooms == talker % self.rooms
+            return client % self.rooms == publisher % self.rooms
         return self.expect == "everybody"
 
     def due_to(self, sent: dict[int, int]) -> Callable[[int], int]:
         """Return a function that says how many of the messages `sent` a client should get."""
         by_room = dict.fromkeys(range(self.rooms), 0)
-        for talker, count in sent.items():
-            by_room[talker % self.rooms] += count
+        for publisher, count in sent.items():
+            by_room[publisher % self.rooms] += count
         total = sum(sent.values())
 
         def due(client: int) -> int:
             own = sent.get(client, 0)
             if self.expect == "echo":
-                return own if self.hears_itself else 0
+                return own if self.includes_publisher else 0
             all_of_it = by_room[client % self.rooms] if self.expect == "room" else total
-            return all_of_it if self.hears_itself else all_of_it - own
+            return all_of_it if self.includes_publisher else all_of_it - own
 
         return due
 
 
-def guess_audience(talker: int, heard: Iterable[int], clients: int, rooms: int) -> Audience:
-    """Return the smallest audience that all who heard a probe of `talker` belong to."""
-    got = set(heard)
-    hears_itself = talker in got
+def guess_recipients(publisher: int, heard: Iterable[int], clients: int, rooms: int) -> Recipients:
+    """Return the smallest group that all who heard a probe of `publisher` belong to."""
+    received = set(heard)
+    includes_publisher = publisher in received
     expect: Expect = "everybody"
-    if got <= {talker} or clients == 1:
+    if received <= {publisher} or clients == 1:
         expect = "echo"
-    elif rooms > 1 and all(client % rooms == talker % rooms for client in got):
+    elif rooms > 1 and all(client % rooms == publisher % rooms for client in received):
         expect = "room"
-    return Audience(expect, rooms, hears_itself)
+    return Recipients(expect, rooms, includes_publisher)
 
 
-class Ledger:
-    """What one client should hear next of each talker, and what it has missed."""
+class Receiver:
+    """What one client should get next from each publisher, and what it has missed."""
 
-    __slots__ = ("client", "got", "is_open", "missing", "next_numbers", "on_own")
+    __slots__ = ("client", "is_open", "missing", "next_numbers", "on_own", "received")
 
     def __init__(self, client: int) -> None:
         self.client: int = client
@@ -196,115 +196,115 @@ class Ledger:
 
     def clear(self) -> None:
         """Begin a phase: nothing is sent, nothing has come."""
-        self.got: int = 0
+        self.received: int = 0
         self.next_numbers: dict[int, int] = {}
         self.missing: set[tuple[int, int]] = set()
 
 
-class Books:
-    """The books of one phase in one process: `book` is called with everything that comes."""
+class DeliveryTracker:
+    """Follows the messages of one phase in one process: `record` is called with all that comes."""
 
     def __init__(
-        self, mark: bytes, size: int, audience: Audience, now_us: Callable[[], int]
+        self, prefix: bytes, size: int, recipients: Recipients, now_us: Callable[[], int]
     ) -> None:
-        self.mark = mark
+        self.prefix = prefix
         self.size = size
-        self.audience = audience
-        self.tally: Tally = Tally()
+        self.recipients = recipients
+        self.counters: Counters = Counters()
         self.chunk: bytes = b""
-        self.stamps: tuple[Stamp, ...] = ()
+        self.markers: tuple[Marker, ...] = ()
         self.others: int = 0
         self.now_us = now_us
         self._remembered = 0
 
-    def read(self, data: bytes, start: int, stop: int) -> Stamp | None:
-        """Return the stamp of the message between `start` and `stop`; None when it has none."""
-        stamp = read_stamp(data, self.mark, start, stop)
-        if stamp is not None and stop - start < self.size:
-            self.tally.damaged += 1
-        return stamp
+    def read(self, data: bytes, start: int, stop: int) -> Marker | None:
+        """Return the marker of the message between `start` and `stop`; None when it has none."""
+        marker = read_marker(data, self.prefix, start, stop)
+        if marker is not None and stop - start < self.size:
+            self.counters.damaged += 1
+        return marker
 
-    def remember(self, chunk: bytes, stamps: tuple[Stamp, ...], others: int) -> None:
+    def remember(self, chunk: bytes, markers: tuple[Marker, ...], others: int) -> None:
         """Keep what `chunk` says: in a broadcast, other clients get the same bytes."""
         self.chunk = chunk
-        self.stamps = stamps
+        self.markers = markers
         self.others = others
 
-    def book(self, ledger: Ledger, stamps: Iterable[Stamp], others: int, size: int) -> None:
-        """Count what came in one piece of `size` bytes: stamped messages, and others."""
+    def record(self, receiver: Receiver, markers: Iterable[Marker], others: int, size: int) -> None:
+        """Count what came in one piece of `size` bytes: marked messages, and others."""
         now_us = self.now_us()
-        tally = self.tally
-        tally.bytes_in += size
-        tally.others += others
-        next_numbers = ledger.next_numbers
-        add = tally.latency.add
-        for talker, number, due_us in stamps:
-            if next_numbers.get(talker) == number:
-                next_numbers[talker] = number + 1
-            elif not self._book_unusual(ledger, talker, number):
+        counters = self.counters
+        counters.bytes_in += size
+        counters.others += others
+        next_numbers = receiver.next_numbers
+        add = counters.latency.add
+        for publisher, number, due_us in markers:
+            if next_numbers.get(publisher) == number:
+                next_numbers[publisher] = number + 1
+            elif not self._record_unusual(receiver, publisher, number):
                 continue
-            ledger.got += 1
-            tally.delivered += 1
+            receiver.received += 1
+            counters.delivered += 1
             add(now_us - due_us)
-            if talker == ledger.client and ledger.on_own is not None:
-                ledger.on_own(number)
+            if publisher == receiver.client and receiver.on_own is not None:
+                receiver.on_own(number)
 
-    def _book_unusual(self, ledger: Ledger, talker: int, number: int) -> bool:
-        """Book a first message, a gap, a late or a second one; tell whether it is new."""
-        wanted = ledger.next_numbers.get(talker)
-        if wanted is None and not self.audience.hears(ledger.client, talker):
-            self.tally.stray += 1
+    def _record_unusual(self, receiver: Receiver, publisher: int, number: int) -> bool:
+        """Record a first message, a gap, a late or a second one; tell whether it is new."""
+        wanted = receiver.next_numbers.get(publisher)
+        if wanted is None and not self.recipients.includes(receiver.client, publisher):
+            self.counters.stray += 1
             return False
         wanted = wanted or 0
         if number >= wanted:
-            ledger.next_numbers[talker] = number + 1
-            self._note_missing(ledger, talker, range(wanted, number))
+            receiver.next_numbers[publisher] = number + 1
+            self._note_missing(receiver, publisher, range(wanted, number))
             return True
-        if (talker, number) in ledger.missing:
-            ledger.missing.remove((talker, number))
+        if (publisher, number) in receiver.missing:
+            receiver.missing.remove((publisher, number))
             self._remembered -= 1
-            self.tally.lost -= 1
-            self.tally.reordered += 1
+            self.counters.lost -= 1
+            self.counters.reordered += 1
             return True
-        self.tally.duplicated += 1
+        self.counters.duplicated += 1
         return False
 
-    def _note_missing(self, ledger: Ledger, talker: int, numbers: range) -> None:
-        self.tally.lost += len(numbers)
+    def _note_missing(self, receiver: Receiver, publisher: int, numbers: range) -> None:
+        self.counters.lost += len(numbers)
         room = numbers[: max(MAX_REMEMBERED - self._remembered, 0)]
-        ledger.missing.update((talker, number) for number in room)
+        receiver.missing.update((publisher, number) for number in room)
         self._remembered += len(room)
 
-    def outstanding(self, ledgers: Iterable[Ledger], sent: dict[int, int]) -> int:
+    def outstanding(self, receivers: Iterable[Receiver], sent: dict[int, int]) -> int:
         """Return how many messages the clients that are still connected wait for."""
-        due = self.audience.due_to(sent)
-        return sum(max(due(each.client) - each.got, 0) for each in ledgers if each.is_open)
+        due = self.recipients.due_to(sent)
+        return sum(max(due(each.client) - each.received, 0) for each in receivers if each.is_open)
 
-    def settle(self, ledgers: Iterable[Ledger], sent: dict[int, int]) -> None:
-        """Write down what is lost, now that nothing more is expected to come."""
-        due = self.audience.due_to(sent)
-        self.tally.lost = self.tally.cut_off = 0
-        for each in ledgers:
-            missed = max(due(each.client) - each.got, 0)
+    def settle(self, receivers: Iterable[Receiver], sent: dict[int, int]) -> None:
+        """Count what is lost, now that nothing more is expected to come."""
+        due = self.recipients.due_to(sent)
+        self.counters.lost = self.counters.cut_off = 0
+        for each in receivers:
+            missed = max(due(each.client) - each.received, 0)
             if each.is_open:
-                self.tally.lost += missed
+                self.counters.lost += missed
             else:
-                self.tally.cut_off += missed
+                self.counters.cut_off += missed
 
 
 def due_times(
-    talkers: Iterable[int], all_talkers: int, per_second: float, start_us: int
+    publishers: Iterable[int], all_publishers: int, per_second: float, start_us: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield `(due_us, talker, number)` for a process's `talkers` in an open loop, without end.
+    """Yield `(due_us, publisher, number)` for a process's `publishers` in an open loop, without end.
 
-    All talkers together send `per_second` messages, spread evenly: message k of all is due k /
-    `per_second` seconds after the start, and the talkers take turns. `talkers` are the places in
+    All publishers together send `per_second` messages, spread evenly: message k of all is due k /
+    `per_second` seconds after the start, and the publishers take turns. `publishers` are the places in
     that order.
     """
-    places = sorted(talkers)
+    places = sorted(publishers)
     number = 0
     while places:
         for place in places:
-            turn = place + number * all_talkers
+            turn = place + number * all_publishers
             yield start_us + round(turn * 1_000_000 / per_second), place, number
         number += 1

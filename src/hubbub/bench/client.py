@@ -1,6 +1,6 @@
 """One client of a load: its handshake, and a cheap way to read what it gets.
 
-What must not live here: counting (`accounting`), who talks when (`worker`, which makes the
+What must not live here: counting (`accounting`), who sends when (`worker`, which owns the
 sockets). RFC 6455 belongs to the client core of `websockets`; the common frame alone (final,
 unmasked, text or binary) is read here, as `transport_uvicorn` does on the server's side.
 """
@@ -20,7 +20,7 @@ from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
 from ..errors import ABNORMAL, NORMAL
-from .accounting import Books, Ledger, Stamp
+from .accounting import DeliveryTracker, Marker, Receiver
 
 MAX_MESSAGE_BYTES = 64 * 1024**2
 MAX_ANSWER_BYTES = 64 * 1024
@@ -43,9 +43,9 @@ class Refusal(Exception):
 
 
 class Listener(Protocol):
-    """Who owns the sockets: the books of the phase, and who is told of an end."""
+    """Who owns the sockets: it has the tracker of the phase, and is told of an end."""
 
-    books: Books
+    tracker: DeliveryTracker
 
     def opened(self, socket: LoadSocket) -> None:
         """A handshake was accepted."""
@@ -61,9 +61,13 @@ class LoadSocket(asyncio.Protocol):
     """
 
     def __init__(
-        self, listener: Listener, ledger: Ledger, core: ClientProtocol, opened: asyncio.Future[None]
+        self,
+        listener: Listener,
+        receiver: Receiver,
+        core: ClientProtocol,
+        opened: asyncio.Future[None],
     ) -> None:
-        self.ledger = ledger
+        self.receiver = receiver
         self._listener = listener
         self._core = core
         self._opened = opened
@@ -83,9 +87,9 @@ class LoadSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came."""
         if self._rest is None:
-            books = self._listener.books
-            if data == books.chunk:
-                books.book(self.ledger, books.stamps, books.others, len(data))
+            tracker = self._listener.tracker
+            if data == tracker.chunk:
+                tracker.record(self.receiver, tracker.markers, tracker.others, len(data))
                 return
             self._parse(data)
             return
@@ -100,7 +104,7 @@ class LoadSocket(asyncio.Protocol):
         """The server sends no more: that may be the end of a refusal's body."""
         if not self._is_live:
             self._core.receive_eof()
-            self._judge()
+            self._check_refusal()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -108,19 +112,19 @@ class LoadSocket(asyncio.Protocol):
         if not self._opened.done():
             why = str(exc) if exc else "the server closed the connection without an answer"
             self._opened.set_exception(Refusal(why))
-        if self._is_live and self.ledger.is_open:
-            self.ledger.is_open = False
+        if self._is_live and self.receiver.is_open:
+            self.receiver.is_open = False
             if not self._is_leaving:
                 close = self._core.close_rcvd
                 self._listener.ended(self, int(close.code) if close else ABNORMAL)
 
-    # The generator's side
+    # The worker's side
 
-    def can_say(self) -> bool:
+    def can_send(self) -> bool:
         """Tell whether the server reads what it is sent."""
         return self._socket.get_write_buffer_size() <= MAX_UNSENT_BYTES
 
-    def say(self, message: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Send a text message."""
         if not self._socket.is_closing():
             self._socket.write(Frame(Opcode.TEXT, message).serialize(mask=True))
@@ -167,9 +171,9 @@ class LoadSocket(asyncio.Protocol):
 
     def _read_body(self, data: bytes) -> None:
         self._core.receive_data(data)
-        self._judge()
+        self._check_refusal()
 
-    def _judge(self) -> None:
+    def _check_refusal(self) -> None:
         error = self._core.handshake_exc
         if error is None:
             return
@@ -188,10 +192,10 @@ class LoadSocket(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         """Take frame after frame; keep what is not whole yet."""
-        books = self._listener.books
-        damaged = books.tally.damaged
+        tracker = self._listener.tracker
+        damaged = tracker.counters.damaged
         position, end = 0, len(data)
-        stamps: list[Stamp] = []
+        markers: list[Marker] = []
         others = 0
         is_plain = True
         while end - position >= 2:
@@ -206,7 +210,7 @@ class LoadSocket(asyncio.Protocol):
                 stop = start + length
                 if stop > end:
                     break
-                stamp = books.read(data, start, stop)
+                marker = tracker.read(data, start, stop)
                 position = stop
             else:
                 used = self._frame_size(data, position, end)
@@ -217,16 +221,16 @@ class LoadSocket(asyncio.Protocol):
                 position += used
                 if message is None:
                     continue
-                stamp = books.read(message, 0, len(message))
-            if stamp is None:
+                marker = tracker.read(message, 0, len(message))
+            if marker is None:
                 others += 1
             else:
-                stamps.append(stamp)
+                markers.append(marker)
         if position < end:
             self._rest = data[position:]
-        elif is_plain and damaged == books.tally.damaged:
-            books.remember(data, tuple(stamps), others)
-        books.book(self.ledger, stamps, others, position)
+        elif is_plain and damaged == tracker.counters.damaged:
+            tracker.remember(data, tuple(markers), others)
+        tracker.record(self.receiver, markers, others, position)
 
     def _frame_size(self, data: bytes, position: int, end: int) -> int:
         """Return the size of a frame for the core, 0 when it is not whole.

@@ -14,12 +14,12 @@ from collections import Counter
 
 from websockets.uri import parse_uri
 
-from .accounting import Ledger
+from .accounting import Receiver
 from .client import Listener, LoadSocket, Refusal, make_core
 from .ipc import Plan
 
 
-class Dialing:
+class Connector:
     """Connects the clients of one process, a bounded number at once.
 
     When nobody of the first ones is let in, the others do not try.
@@ -31,25 +31,25 @@ class Dialing:
         self.failed: Counter[str] = Counter()
         self._listener = listener
         self._plan = plan
-        self._at_once = max(1, self._plan.dialing_at_once // self._plan.processes)
+        self._at_once = max(1, self._plan.connecting_at_once // self._plan.processes)
         self._clients = iter(range(index, self._plan.clients, self._plan.processes))
         is_secure = parse_uri(url_for(self._plan, 0)).secure
         self._context = ssl.create_default_context() if is_secure else None
         self._address: str | None = None
 
     async def run(self) -> None:
-        """Dial them all; then `refused` and `failed` say who is not in."""
-        await asyncio.gather(*(self._dial_on() for _ in range(self._at_once)))
+        """Try them all; then `refused` and `failed` say who is not in."""
+        await asyncio.gather(*(self._connect_more() for _ in range(self._at_once)))
 
     def _is_hopeless(self) -> bool:
         failures = self.refused.total() + self.failed.total()
         return not self.is_anybody_in and failures >= self._at_once
 
-    async def _dial_on(self) -> None:
+    async def _connect_more(self) -> None:
         for client in self._clients:
             try:
                 async with asyncio.timeout(self._plan.handshake_timeout_s):
-                    await self._dial(client)
+                    await self._connect(client)
             except Refusal as refusal:
                 self._note(refusal)
             except TimeoutError:
@@ -66,16 +66,16 @@ class Dialing:
             # It may hold the server's own words, and ends up on a terminal.
             self.failed["".join(c if c.isprintable() else "?" for c in refusal.why)] += 1
 
-    async def _dial(self, client: int) -> None:
+    async def _connect(self, client: int) -> None:
         plan = self._plan
         url = url_for(plan, client)
         uri = parse_uri(url)
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = loop.create_future()
-        ledger = Ledger(client)
+        receiver = Receiver(client)
         core = make_core(url, plan.headers, plan.origin, plan.subprotocols)
         transport, client_socket = await loop.create_connection(
-            lambda: LoadSocket(self._listener, ledger, core, opened),
+            lambda: LoadSocket(self._listener, receiver, core, opened),
             self._address or uri.host,
             uri.port,
             ssl=self._context,

@@ -1,7 +1,7 @@
-"""What `hubbub bench` and its generator processes say to one another: JSON lines on two pipes.
+"""The messages between `hubbub bench` and its worker processes: JSON lines on two pipes.
 
-What must not live here: what anybody does with it. `run` sends a command to `worker`, which
-answers each with one event; between them it reports its progress. Headers and tokens go this way,
+What must not live here: what anybody does with them. `run` sends a command to each `worker`, which
+answers it with one event; between them it reports its progress. Headers and tokens go this way,
 so that no list of processes shows them.
 """
 
@@ -12,22 +12,22 @@ from typing import Any
 
 import msgspec
 
-from .accounting import Audience, Expect, Tally
+from .accounting import Counters, Expect, Recipients
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A load: who connects where, who talks how often about how much, and for how long.
+    """A load: who connects where, who sends how often and how much, and for how long.
 
-    `url` may contain `{room}` and `{client}`, which are replaced by numbers from 0. `talkers` None
-    means one for each room, or all clients where everybody hears only itself. `rate` is in messages
-    per second of all talkers together; None: each talker sends its next message when its last has
+    `url` may contain `{room}` and `{client}`, which are replaced by numbers from 0. `publishers` None
+    means one for each room, or all clients where everybody includes only itself. `rate` is in messages
+    per second of all publishers together; None: each publisher sends its next message when its last has
     come back. `size` is in bytes, `seconds` and `warm_s` in seconds (0: no warm-up). `expect` None:
     a probe shows it.
     """
 
     url: str
     clients: int = 100
-    talkers: int | None = None
+    publishers: int | None = None
     rate: float | None = None
     size: int = 128
     rooms: int = 1
@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None = None
     subprotocols: tuple[str, ...] = ()
     expect: Expect | None = None
-    dialing_at_once: int = 64
+    connecting_at_once: int = 64
     handshake_timeout_s: float = 10.0
     patience_s: float = 3.0
 
@@ -53,23 +53,23 @@ class Connect(msgspec.Struct, tag=True, frozen=True):
 
 
 class Arm(msgspec.Struct, tag=True, frozen=True):
-    """Open new books. Answer: `Armed`."""
+    """Begin a phase with counters at zero. Answer: `Armed`."""
 
     phase: int
-    audience: Audience
+    recipients: Recipients
 
 
 class Probe(msgspec.Struct, tag=True, frozen=True):
-    """Let `talker` say message `number`, unless it is None; answer who has heard any: `Heard`."""
+    """Let `publisher` send message `number`, unless it is None; answer who has got any: `Seen`."""
 
-    talker: int
+    publisher: int
     number: int | None
 
 
-class Speak(msgspec.Struct, tag=True, frozen=True):
-    """Let the talkers talk from `start_us` to `end_us`. Answer: `Spoken`."""
+class Run(msgspec.Struct, tag=True, frozen=True):
+    """Let the publishers send from `start_us` to `end_us`. Answer: `RunDone`."""
 
-    talkers: tuple[int, ...]
+    publishers: tuple[int, ...]
     start_us: int
     end_us: int
 
@@ -95,28 +95,28 @@ class Connected(msgspec.Struct, tag=True, frozen=True):
 
 
 class Armed(msgspec.Struct, tag=True, frozen=True):
-    """The books are open."""
+    """The phase has begun."""
 
 
-class Heard(msgspec.Struct, tag=True, frozen=True):
+class Seen(msgspec.Struct, tag=True, frozen=True):
     """The clients that have got a marked message."""
 
     clients: list[int]
 
 
-class Spoken(msgspec.Struct, tag=True, frozen=True):
-    """How much each talker sent, what had come by then, and what it cost this process."""
+class RunDone(msgspec.Struct, tag=True, frozen=True):
+    """How much each publisher sent, what had come by then, and what it cost this process."""
 
     sent: dict[int, int]
-    tally: Tally
+    counters: Counters
     wall_s: float
     cpu_s: float
 
 
 class Settled(msgspec.Struct, tag=True, frozen=True):
-    """The books of the phase are closed."""
+    """The phase is over; these are its counters."""
 
-    tally: Tally
+    counters: Counters
     disconnected: dict[int, int]
 
 
@@ -128,13 +128,13 @@ class Progress(msgspec.Struct, tag=True, frozen=True):
     """How far this process is: no answer to anything."""
 
     clients: int
-    tally: Tally
+    counters: Counters
     cpu_share: float
     disconnected: dict[int, int]
 
 
-Command = Connect | Arm | Probe | Speak | Settle | Leave
-Answer = Connected | Armed | Heard | Spoken | Settled | Left
+Command = Connect | Arm | Probe | Run | Settle | Leave
+Answer = Connected | Armed | Seen | RunDone | Settled | Left
 Event = Answer | Progress
 
 LINE_BYTES = 16 * 1024**2

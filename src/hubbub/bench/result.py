@@ -11,15 +11,15 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ..connect_rules import without_secrets
-from .accounting import Audience, Expect, Histogram, Tally
+from .accounting import Counters, Expect, Histogram, Recipients
 from .ipc import Plan
 
 FULL = 0.9
-"""A share of a core from which on a generator process is called full."""
+"""A share of a core from which on a worker process is called full."""
 LATE_MS = 5.0
 """A lateness (p99) under this is not called the limit, whatever the latencies are."""
 KEPT_UP = 0.95
-"""The share of the deliveries that must come while the talkers talk, for the rate to be held."""
+"""The share of the deliveries that must come while the publishers send, for the rate to be held."""
 
 LimitedBy = Literal["generator", "server or network", "rate"]
 
@@ -27,7 +27,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999, "max": 1.0}
 
 
 class Measured(NamedTuple):
-    """What was measured. `window` is what had come when the talkers stopped talking."""
+    """What was measured. `window` is what had come when the publishers stopped."""
 
     plan: Plan
     connected: list[int]
@@ -35,17 +35,17 @@ class Measured(NamedTuple):
     failed: dict[str, int]
     disconnected: dict[int, int]
     connect_s: float | None
-    audience: Audience | None
-    talkers: tuple[int, ...]
-    tally: Tally
-    window: Tally | None
+    recipients: Recipients | None
+    publishers: tuple[int, ...]
+    counters: Counters
+    window: Counters | None
     seconds: float
     processes: list[tuple[float, Histogram]]
     is_whole: bool
 
 
 class ProcessShare(msgspec.Struct, frozen=True):
-    """What one generator process cost: its share of a core, and how late it was (p99)."""
+    """What one worker process cost: its share of a core, and how late it was (p99)."""
 
     cpu_share: float
     late_p99_ms: float | None
@@ -54,9 +54,9 @@ class ProcessShare(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, kw_only=True):
     """What came of a load. Units are in the names; None where nothing was measured.
 
-    The counts are those of `accounting.Tally`. `fell_behind` are messages of an open loop that
+    The counts are those of `accounting.Counters`. `fell_behind` are messages of an open loop that
     were due and not sent. `messages_per_second`, `deliveries_per_second` and `bytes_per_second` are
-    of the time in which the talkers talked, the bytes with frame headers. `limited_by` is the side
+    of the time in which the publishers sent, the bytes with frame headers. `limited_by` is the side
     that the figures are the limit of; "rate" when the chosen rate was held, so neither was.
     """
 
@@ -72,17 +72,17 @@ class Result(msgspec.Struct, kw_only=True):
     disconnected: dict[int, int]
     expect: Expect | None
     expect_from: Literal["probe", "option"]
-    talker_hears_itself: bool | None
+    publisher_hears_itself: bool | None
     loop: Literal["open", "closed"]
     rate: float | None
-    talkers: int
+    publishers: int
     rooms: int
     size_bytes: int
     seconds: float
     sent: int
     fell_behind: int
     held_back: int
-    waited_in_vain: int
+    timeouts: int
     delivered: int
     lost: int
     cut_off: int
@@ -99,16 +99,16 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def make_result(measured: Measured) -> Result:
-    """Turn what was measured into figures and a judgement."""
-    plan, tally, audience = measured.plan, measured.tally, measured.audience
-    window = measured.window or tally
+    """Turn what was measured into figures, and say which side was the limit."""
+    plan, counters, recipients = measured.plan, measured.counters, measured.recipients
+    window = measured.window or counters
     seconds = measured.seconds
     due = round((plan.rate or 0) * plan.seconds) if measured.window is not None else 0
-    fell_behind = max(due - tally.sent - tally.held_back, 0)
-    limited_by, because = judge(measured, fell_behind)
+    fell_behind = max(due - counters.sent - counters.held_back, 0)
+    limited_by, because = bottleneck(measured, fell_behind)
     counts = {
-        name: getattr(tally, name)
-        for name in Tally.__struct_fields__
+        name: getattr(counters, name)
+        for name in Counters.__struct_fields__
         if name not in ("latency", "lateness", "bytes_in")
     }
     return Result(
@@ -122,12 +122,12 @@ def make_result(measured: Measured) -> Result:
         refused=measured.refused,
         failed=measured.failed,
         disconnected=measured.disconnected,
-        expect=audience.expect if audience else None,
+        expect=recipients.expect if recipients else None,
         expect_from="option" if plan.expect else "probe",
-        talker_hears_itself=audience.hears_itself if audience else None,
+        publisher_hears_itself=recipients.includes_publisher if recipients else None,
         loop="closed" if plan.rate is None else "open",
         rate=plan.rate,
-        talkers=len(measured.talkers),
+        publishers=len(measured.publishers),
         rooms=plan.rooms,
         size_bytes=plan.size,
         seconds=round(seconds, 3),
@@ -135,7 +135,7 @@ def make_result(measured: Measured) -> Result:
         messages_per_second=_per_second(window.sent, seconds),
         deliveries_per_second=_per_second(window.delivered, seconds),
         bytes_per_second=_per_second(window.bytes_in, seconds),
-        latency_ms=latencies_ms(tally.latency),
+        latency_ms=latencies_ms(counters.latency),
         processes=[
             ProcessShare(round(share, 3), in_ms(late.at(0.99)))
             for share, late in measured.processes
@@ -158,11 +158,11 @@ def latencies_ms(histogram: Histogram) -> dict[str, float | None]:
     return {name: in_ms(histogram.at(share)) for name, share in PERCENTILES.items()}
 
 
-def judge(measured: Measured, fell_behind: int) -> tuple[LimitedBy | None, str]:
+def bottleneck(measured: Measured, fell_behind: int) -> tuple[LimitedBy | None, str]:
     """Say which side was the limit, and in one sentence why."""
     window = measured.window
     if window is None or not measured.processes:
-        return None, "It was interrupted before there was enough to judge."
+        return None, "It was interrupted before there was enough to bottleneck."
     fullest = max(share for share, _ in measured.processes)
     if fullest >= FULL:
         return "generator", (
@@ -177,15 +177,15 @@ def judge(measured: Measured, fell_behind: int) -> tuple[LimitedBy | None, str]:
             "not those of a load that the server bears."
         )
     late_ms = max(in_ms(late.at(0.99)) or 0.0 for _, late in measured.processes)
-    p99_ms = in_ms(measured.tally.latency.at(0.99)) or 0.0
+    p99_ms = in_ms(measured.counters.latency.at(0.99)) or 0.0
     if late_ms >= LATE_MS and late_ms * 2 >= p99_ms:
         return "generator", (
             f"The generator was the limit, not the server: it was {late_ms:.1f} ms late itself "
             "(p99), which is in the latencies. Give it a core that nobody else uses."
         )
-    if measured.tally.held_back:
+    if measured.counters.held_back:
         return "server or network", (
-            f"The server or the network was the limit: {measured.tally.held_back:,} messages were "
+            f"The server or the network was the limit: {measured.counters.held_back:,} messages were "
             "held back, since the server did not read those before them."
         )
     if measured.plan.rate is None:
@@ -193,8 +193,8 @@ def judge(measured: Measured, fell_behind: int) -> tuple[LimitedBy | None, str]:
             f"The server or the network was the limit: the generator used {fullest:.0%} of a core, "
             "and each message left when the last had come back."
         )
-    came = measured.tally.delivered
-    missed = measured.tally.lost + measured.tally.cut_off
+    came = measured.counters.delivered
+    missed = measured.counters.lost + measured.counters.cut_off
     if not fell_behind and not missed and window.delivered >= KEPT_UP * came:
         return "rate", (
             f"Neither side was the limit: the rate was held, and the generator used {fullest:.0%} "

@@ -1,7 +1,7 @@
-"""The load of `hubbub bench`: starts the generator processes, leads them, and judges what came of it.
+"""The load of `hubbub bench`: starts the worker processes, gives them commands, collects the result.
 
-What must not live here: options and drawing (`cli_bench`, which calls it), sockets and talkers
-(`worker`). This process only leads: it takes no part in the load, so drawing costs nothing.
+What must not live here: options and drawing (the command, which calls it), sockets and publishers
+(`worker`). This process takes no part in the load, so drawing costs nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from ..connect_rules import without_secrets
 from ..errors import HubbubError
-from .accounting import Audience, Tally, guess_audience
+from .accounting import Counters, Recipients, guess_recipients
 from .ipc import (
     LINE_BYTES,
     Answer,
@@ -28,16 +28,16 @@ from .ipc import (
     Command,
     Connect,
     Connected,
-    Heard,
     Leave,
     Left,
     Plan,
     Probe,
     Progress,
+    Run,
+    RunDone,
+    Seen,
     Settle,
     Settled,
-    Speak,
-    Spoken,
     line_of,
     read_event,
 )
@@ -48,7 +48,7 @@ PROBE_EVERY_S = 0.1
 PROBE_QUIET_S = 0.5
 START_IN_US = 50_000
 SPARE_FILES = 32
-"""Files that a generator process opens beside its sockets."""
+"""Files that a worker process opens beside its sockets."""
 
 _START = "import sys; sys.path[:] = {path!r}; from hubbub.bench.worker import main; main()"
 # Not  -m hubbub.bench.worker: that would look for all modules in the current folder first.
@@ -70,13 +70,13 @@ class Snapshot(NamedTuple):
     seconds: float
     """Since this stage began."""
     clients: int
-    tally: Tally
+    counters: Counters
     cpu_shares: list[float]
     disconnected: dict[int, int]
 
 
-class Crew:
-    """The generator processes. `tell` gives each a command and returns their answers, in order."""
+class WorkerPool:
+    """The worker processes. `ask` gives each a command and returns their answers, in order."""
 
     def __init__(self, count: int, on_progress: Callable[[], None]) -> None:
         self.progress: list[Progress | None] = [None] * count
@@ -84,7 +84,7 @@ class Crew:
         self._processes: list[asyncio.subprocess.Process] = []
 
     async def start(self) -> None:
-        """Start the processes, in sessions of their own: Ctrl-C is for the leader."""
+        """Start the processes, in sessions of their own: Ctrl-C is for this process."""
         for _ in self.progress:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-c", _START.format(path=sys.path)),
@@ -95,10 +95,11 @@ class Crew:
             )
             self._processes.append(process)
 
-    async def tell(self, kind: type[_A], commands: Sequence[Command]) -> list[_A]:
+    async def ask(self, kind: type[_A], commands: Sequence[Command]) -> list[_A]:
         """Send one command to each process; return the answers."""
         asks = [
-            asyncio.create_task(self._ask(index, kind, each)) for index, each in enumerate(commands)
+            asyncio.create_task(self._ask_one(index, kind, each))
+            for index, each in enumerate(commands)
         ]
         try:
             return list(await asyncio.gather(*asks))
@@ -107,11 +108,11 @@ class Crew:
                 ask.cancel()
             await asyncio.gather(*asks, return_exceptions=True)
 
-    async def tell_all(self, kind: type[_A], command: Command) -> list[_A]:
+    async def ask_all(self, kind: type[_A], command: Command) -> list[_A]:
         """Send the same command to all; return the answers."""
-        return await self.tell(kind, [command] * len(self._processes))
+        return await self.ask(kind, [command] * len(self._processes))
 
-    async def _ask(self, index: int, kind: type[_A], command: Command) -> _A:
+    async def _ask_one(self, index: int, kind: type[_A], command: Command) -> _A:
         process = self._processes[index]
         assert process.stdin is not None
         assert process.stdout is not None
@@ -125,10 +126,10 @@ class Crew:
             if isinstance(event, Progress):
                 self.progress[index] = event
                 self._on_progress()
-        raise BenchFailed("a generator process ended before its work was done")
+        raise BenchFailed("a worker process ended before its work was done")
 
     async def end(self) -> None:
-        """End the processes: the end of its input tells each, and what does not hear it is killed."""
+        """End the processes: the end of its input tells each, and what does not end then is killed."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.close()
@@ -146,35 +147,35 @@ class Bench:
     def __init__(self, plan: Plan, watch: Callable[[Snapshot], None]) -> None:
         self.plan = plan
         self._watch = watch
-        self._crew = Crew(plan.processes, self._progressed)
+        self._pool = WorkerPool(plan.processes, self._progressed)
         self._stage: Stage = "connecting"
         self._stage_began = time.monotonic()
         self._stage_s = 0.0
         self._epoch_ns = time.monotonic_ns()
         self._connected: list[Connected] = []
         self._connect_s: float | None = None
-        self._audience: Audience | None = None
-        self._talkers: tuple[int, ...] = ()
-        self._spoken: list[Spoken] = []
+        self._recipients: Recipients | None = None
+        self._publishers: tuple[int, ...] = ()
+        self._done: list[RunDone] = []
         self._settled: list[Settled] = []
         self._measure_began: float | None = None
         self._progressed_at = 0.0
 
     async def run(self) -> None:
-        """Connect, probe, warm up, measure, wait for the last message, leave."""
+        """Connect, probe, warm up, measure, wait for the last message, disconnect."""
         try:
-            await self._crew.start()
+            await self._pool.start()
             await self._connect()
             await self._probe()
             if self.plan.warm_s > 0:
-                await self._speak(1, "warming up", self.plan.warm_s)
-                self._spoken, self._settled = [], []
+                await self._run_phase(1, "warming up", self.plan.warm_s)
+                self._done, self._settled = [], []
             self._measure_began = time.monotonic()
-            await self._speak(2, "measuring", self.plan.seconds)
+            await self._run_phase(2, "measuring", self.plan.seconds)
             self._enter("done")
             await self._leave()
         finally:
-            await self._crew.end()
+            await self._pool.end()
 
     def _enter(self, stage: Stage, expected_s: float = 0.0) -> None:
         self._stage, self._stage_s, self._stage_began = stage, expected_s, time.monotonic()
@@ -186,7 +187,7 @@ class Bench:
 
     def _show(self) -> None:
         seconds = time.monotonic() - self._stage_began
-        known = [each for each in self._crew.progress if each is not None]
+        known = [each for each in self._pool.progress if each is not None]
         clients = sum(each.clients for each in known)
         share = 1.0
         if self._stage == "connecting":
@@ -194,8 +195,8 @@ class Bench:
         elif self._stage_s:
             share = min(seconds / self._stage_s, 1.0)
         shares = [each.cpu_share for each in known]
-        tally, cut = self._tally(), self._disconnected()
-        self._watch(Snapshot(self._stage, share, seconds, clients, tally, shares, cut))
+        counters, cut = self._counters(), self._disconnected()
+        self._watch(Snapshot(self._stage, share, seconds, clients, counters, shares, cut))
 
     async def _connect(self) -> None:
         run = random.getrandbits(16)
@@ -203,7 +204,7 @@ class Bench:
         commands = [
             Connect(self.plan, index, run, self._epoch_ns) for index in range(self.plan.processes)
         ]
-        self._connected = await self._crew.tell(Connected, commands)
+        self._connected = await self._pool.ask(Connected, commands)
         self._connect_s = max(each.seconds for each in self._connected)
         if not self._clients():
             raise BenchFailed(f"{without_secrets(self.plan.url)} {self._why_nobody()}")
@@ -223,23 +224,23 @@ class Bench:
 
     async def _probe(self) -> None:
         plan, clients = self.plan, self._clients()
-        talker = clients[0]
+        publisher = clients[0]
         self._enter("probing", plan.patience_s)
-        await self._crew.tell_all(Armed, Arm(0, Audience("everybody", plan.rooms)))
-        heard = await self._listen(talker, len(clients))
+        await self._pool.ask_all(Armed, Arm(0, Recipients("everybody", plan.rooms)))
+        heard = await self._listen(publisher, len(clients))
         if plan.expect is not None:
-            hears_itself = talker in heard or not heard
-            self._audience = Audience(plan.expect, plan.rooms, hears_itself)
+            includes_publisher = publisher in heard or not heard
+            self._recipients = Recipients(plan.expect, plan.rooms, includes_publisher)
         elif heard:
-            self._audience = guess_audience(talker, heard, len(clients), plan.rooms)
+            self._recipients = guess_recipients(publisher, heard, len(clients), plan.rooms)
         else:
             raise BenchFailed(self._why_unheard())
-        if plan.rate is None and not self._audience.hears_itself:
+        if plan.rate is None and not self._recipients.includes_publisher:
             raise BenchFailed(
-                "a talker does not get its own messages here, so it cannot wait for them; "
+                "a publisher does not get its own messages here, so it cannot wait for them; "
                 "--rate says how many messages per second to send instead"
             )
-        self._talkers = self._choose_talkers(clients)
+        self._publishers = self._choose_publishers(clients)
 
     def _why_unheard(self) -> str:
         patience_s, gone = self.plan.patience_s, self._disconnected()
@@ -249,65 +250,65 @@ class Bench:
             return f"{said}clients were disconnected: {codes}"
         return f"{said}--expect says who should"
 
-    async def _listen(self, talker: int, clients: int) -> set[int]:
-        """Let `talker` speak a few times; return who has heard it, once no more do."""
+    async def _listen(self, publisher: int, clients: int) -> set[int]:
+        """Let `publisher` send a few times; return who has got it, once no more do."""
         began = changed = time.monotonic()
         heard: set[int] = set()
-        owner = talker % self.plan.processes
+        owner = publisher % self.plan.processes
         said = 0
         while (now := time.monotonic()) - began < self.plan.patience_s and len(heard) < clients:
             if heard and said == PROBES and now - changed >= PROBE_QUIET_S:
                 break
             number = said if said < PROBES else None
             commands = [
-                Probe(talker, number if index == owner else None)
+                Probe(publisher, number if index == owner else None)
                 for index in range(self.plan.processes)
             ]
             said = min(said + 1, PROBES)
             await asyncio.sleep(PROBE_EVERY_S)
-            answers = await self._crew.tell(Heard, commands)
+            answers = await self._pool.ask(Seen, commands)
             now_heard = {client for answer in answers for client in answer.clients}
             if now_heard != heard:
                 heard, changed = now_heard, time.monotonic()
         return heard
 
-    def _choose_talkers(self, clients: list[int]) -> tuple[int, ...]:
-        assert self._audience is not None
-        # Clients next to one another are in different rooms, so every room gets talkers.
-        count = self.plan.talkers
+    def _choose_publishers(self, clients: list[int]) -> tuple[int, ...]:
+        assert self._recipients is not None
+        # Clients next to one another are in different rooms, so every room gets publishers.
+        count = self.plan.publishers
         if count is None:
-            is_echo = self._audience.expect == "echo"
+            is_echo = self._recipients.expect == "echo"
             count = len(clients) if is_echo else self.plan.rooms
         return tuple(clients[:count])
 
-    # Talking
+    # The phases
 
-    async def _speak(self, phase: int, stage: Stage, seconds: float) -> None:
-        assert self._audience is not None
-        self._crew.progress = [
-            None if each is None else msgspec.structs.replace(each, tally=Tally())
-            for each in self._crew.progress
+    async def _run_phase(self, phase: int, stage: Stage, seconds: float) -> None:
+        assert self._recipients is not None
+        self._pool.progress = [
+            None if each is None else msgspec.structs.replace(each, counters=Counters())
+            for each in self._pool.progress
         ]
-        await self._crew.tell_all(Armed, Arm(phase, self._audience))
+        await self._pool.ask_all(Armed, Arm(phase, self._recipients))
         self._enter(stage, seconds)
         start_us = (time.monotonic_ns() - self._epoch_ns) // 1000 + START_IN_US
         end_us = start_us + round(seconds * 1_000_000)
-        self._spoken = await self._crew.tell_all(Spoken, Speak(self._talkers, start_us, end_us))
+        self._done = await self._pool.ask_all(RunDone, Run(self._publishers, start_us, end_us))
         self._enter("waiting for the last", self.plan.patience_s)
-        sent = {talker: count for each in self._spoken for talker, count in each.sent.items()}
+        sent = {publisher: count for each in self._done for publisher, count in each.sent.items()}
         settle = Settle(sent, self.plan.patience_s)
-        self._settled = await self._crew.tell_all(Settled, settle)
+        self._settled = await self._pool.ask_all(Settled, settle)
 
     async def _leave(self) -> None:
-        await self._crew.tell_all(Left, Leave())
+        await self._pool.ask_all(Left, Leave())
 
     # The result
 
-    def _tally(self) -> Tally:
-        """Add up what the processes have counted: at the end, or as far as they have said."""
-        total = Tally()
-        parts = [each.tally for each in self._settled] or [
-            each.tally for each in self._crew.progress if each is not None
+    def _counters(self) -> Counters:
+        """Add up what the processes have counted: at the end, or as far as they have reported."""
+        total = Counters()
+        parts = [each.counters for each in self._settled] or [
+            each.counters for each in self._pool.progress if each is not None
         ]
         for part in parts:
             total.merge(part)
@@ -315,7 +316,7 @@ class Bench:
 
     def _disconnected(self) -> dict[int, int]:
         total: Counter[int] = Counter()
-        known = [each for each in self._crew.progress if each is not None]
+        known = [each for each in self._pool.progress if each is not None]
         for counts in [each.disconnected for each in self._settled or known]:
             total.update(counts)
         return dict(sorted(total.items()))
@@ -336,12 +337,12 @@ class Bench:
         """Return what came of it, or what there is so far; None before anybody was connected."""
         if not self._connected or not self._clients():
             return None
-        window = Tally()
-        for each in self._spoken:
-            window.merge(each.tally)
+        window = Counters()
+        for each in self._done:
+            window.merge(each.counters)
         seconds = 0.0
         if self._measure_began is not None and self._stage != "warming up":
-            seconds = max((each.wall_s for each in self._spoken), default=0.0)
+            seconds = max((each.wall_s for each in self._done), default=0.0)
             seconds = seconds or max(self._progressed_at - self._measure_began, 0.0)
         measured = Measured(
             plan=self.plan,
@@ -350,12 +351,12 @@ class Bench:
             failed=self._failed(),
             disconnected=self._disconnected(),
             connect_s=self._connect_s,
-            audience=self._audience,
-            talkers=self._talkers,
-            tally=self._tally() if self._measure_began is not None else Tally(),
-            window=window if self._spoken else None,
+            recipients=self._recipients,
+            publishers=self._publishers,
+            counters=self._counters() if self._measure_began is not None else Counters(),
+            window=window if self._done else None,
             seconds=seconds,
-            processes=[(each.cpu_s / each.wall_s, each.tally.lateness) for each in self._spoken],
+            processes=[(each.cpu_s / each.wall_s, each.counters.lateness) for each in self._done],
             is_whole=self._stage == "done",
         )
         return make_result(measured)
@@ -364,7 +365,7 @@ class Bench:
 def allow_files(plan: Plan) -> None:
     """Raise the soft limit of open files as far as needed; raise `BenchFailed` if that is not enough.
 
-    Every client is an open file of its generator process, and the processes inherit the limit.
+    Every client is an open file of its worker process, and the processes inherit the limit.
     """
     try:
         import resource

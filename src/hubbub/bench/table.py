@@ -12,20 +12,20 @@ from .run import Snapshot
 
 def live_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Return what is shown while the load runs."""
-    tally = snapshot.tally
+    counters = snapshot.counters
     lines = [
         ("clients", f"{snapshot.clients:,}"),
         ("disconnected", by_key(snapshot.disconnected)),
     ]
     if snapshot.stage in ("warming up", "measuring", "waiting for the last"):
         seconds = max(snapshot.seconds, 0.001)
-        is_talking = snapshot.stage != "waiting for the last"
-        pace = f", {tally.delivered / seconds:,.0f} per second" if is_talking else ""
+        is_publishing = snapshot.stage != "waiting for the last"
+        pace = f", {counters.delivered / seconds:,.0f} per second" if is_publishing else ""
         lines += [
-            ("sent", f"{tally.sent:,}"),
-            ("delivered", f"{tally.delivered:,}{pace}"),
-            ("missing", f"{tally.lost:,}"),
-            ("latency", latency_line(latencies_ms(tally.latency))),
+            ("sent", f"{counters.sent:,}"),
+            ("delivered", f"{counters.delivered:,}{pace}"),
+            ("missing", f"{counters.lost:,}"),
+            ("latency", latency_line(latencies_ms(counters.latency))),
         ]
     shares = ", ".join(f"{share:.0%}" for share in snapshot.cpu_shares)
     return [*lines, ("generator", f"{shares or '-'} of a core")]
@@ -74,7 +74,7 @@ def _rows_of_messages(result: Result) -> list[tuple[str, str]]:
         "stray": result.stray,
         "fell behind by": result.fell_behind,
         "held back": result.held_back,
-        "waited in vain": result.waited_in_vain,
+        "timeouts": result.timeouts,
         "other messages": result.others,
     }
     return lines + [(name, f"{count:,}") for name, count in rare.items() if count]
@@ -96,11 +96,11 @@ def assumption(result: Result) -> str:
     who = {
         "everybody": "everybody gets every message",
         "room": "a message is for the clients of its room",
-        "echo": "only the talker gets its message back",
+        "echo": "only the publisher gets its message back",
     }[result.expect]
     but = ""
-    if result.expect != "echo" and not result.talker_hears_itself:
-        but = ", but not its talker"
+    if result.expect != "echo" and not result.publisher_hears_itself:
+        but = ", but not its publisher"
     source = "as told by --expect" if result.expect_from == "option" else "as a probe showed"
     return f"{who}{but} ({source})"
 
@@ -111,8 +111,8 @@ def load_line(result: Result) -> str:
     if result.rate is not None:
         pace = f"{result.rate:,g} messages per second"
     rooms = f", {result.rooms:,} rooms" if result.rooms > 1 else ""
-    talkers = f"{result.talkers:,} talker{'s' if result.talkers != 1 else ''}"
-    return f"{talkers}{rooms}, {pace}, {result.size_bytes:,} bytes, {result.seconds:.1f} s"
+    publishers = f"{result.publishers:,} publisher{'s' if result.publishers != 1 else ''}"
+    return f"{publishers}{rooms}, {pace}, {result.size_bytes:,} bytes, {result.seconds:.1f} s"
 
 
 def by_key(counts: dict[int, int], how: str = "with code") -> str:

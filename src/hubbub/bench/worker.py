@@ -1,4 +1,4 @@
-"""One generator process of `hubbub bench`: its clients, its talkers, its clock.
+"""One worker process of `hubbub bench`: its clients, its publishers, its clock.
 
 What must not live here: the command line, and what the numbers mean. `run` starts it (`python -m
 hubbub.bench.worker`), sends it commands on stdin and reads events from its stdout; when stdin ends,
@@ -16,9 +16,17 @@ from collections import Counter
 from collections.abc import Callable
 from functools import singledispatchmethod
 
-from .accounting import Audience, Books, Ledger, Stamp, due_times, mark_of, write_message
+from .accounting import (
+    DeliveryTracker,
+    Marker,
+    Receiver,
+    Recipients,
+    due_times,
+    prefix_of,
+    write_message,
+)
 from .client import LoadSocket
-from .connecting import Dialing
+from .connecting import Connector
 from .ipc import (
     LINE_BYTES,
     Answer,
@@ -28,23 +36,23 @@ from .ipc import (
     Connect,
     Connected,
     Event,
-    Heard,
     Leave,
     Left,
     Plan,
     Probe,
     Progress,
+    Run,
+    RunDone,
+    Seen,
     Settle,
     Settled,
-    Speak,
-    Spoken,
     line_of,
     read_command,
 )
 from .pacer import Pacer
 
 TICK_US = 10_000
-"""How often the generator looks at its own lateness, and whether a talker waits in vain."""
+"""How often a worker looks at its own lateness, and whether a publisher has waited too long."""
 MAX_AT_ONCE = 256
 """How many messages are sent at one wake-up, so that reading is not starved."""
 REPORT_EVERY_S = 0.25
@@ -56,20 +64,20 @@ _POLL_S = 0.02
 Report = Callable[[Event], None]
 
 
-class Generator:
-    """The clients of one process. `obey` does a command and returns its answer."""
+class Worker:
+    """The clients of one process. `handle` does a command and returns its answer."""
 
     def __init__(self, report: Report) -> None:
         self.plan: Plan
-        self.books: Books
+        self.tracker: DeliveryTracker
         self.sockets: dict[int, LoadSocket] = {}
-        self.ledgers: list[Ledger] = []
+        self.receivers: list[Receiver] = []
         self.disconnected: Counter[int] = Counter()
         self._report = report
         self._run = 0
         self._epoch_ns = 0
         self._sent: dict[int, int] = {}
-        self._said_at_us: dict[int, int] = {}
+        self._sent_at_us: dict[int, int] = {}
         self._cpu = CpuMeter()
 
     def now_us(self) -> int:
@@ -82,90 +90,90 @@ class Generator:
 
     def progress(self) -> Progress:
         """Return how far this process is."""
-        living = sum(ledger.is_open for ledger in self.ledgers)
-        tally = self.books.tally
-        return Progress(living, tally, self._cpu.share(), dict(self.disconnected))
+        living = sum(receiver.is_open for receiver in self.receivers)
+        counters = self.tracker.counters
+        return Progress(living, counters, self._cpu.share(), dict(self.disconnected))
 
     @singledispatchmethod
-    async def obey(self, command: Command) -> Answer:
+    async def handle(self, command: Command) -> Answer:
         """Do what a command says."""
         raise TypeError(f"no command: {command!r}")
 
     # Connecting
 
-    @obey.register
+    @handle.register
     async def _(self, command: Connect) -> Connected:
         self.plan, self._run, self._epoch_ns = command.plan, command.run, command.epoch_ns
-        self._open_books(0, Audience("everybody", self.plan.rooms))
-        dialing = Dialing(command.plan, command.index, self)
+        self._open_tracker(0, Recipients("everybody", self.plan.rooms))
+        connector = Connector(command.plan, command.index, self)
         began = time.monotonic()
-        await dialing.run()
-        refused, failed = dict(dialing.refused), dict(dialing.failed)
+        await connector.run()
+        refused, failed = dict(connector.refused), dict(connector.failed)
         return Connected(sorted(self.sockets), refused, failed, time.monotonic() - began)
 
     def opened(self, socket: LoadSocket) -> None:
         """A client is connected."""
-        self.sockets[socket.ledger.client] = socket
-        self.ledgers.append(socket.ledger)
+        self.sockets[socket.receiver.client] = socket
+        self.receivers.append(socket.receiver)
 
-    def _open_books(self, phase: int, audience: Audience) -> None:
-        mark = mark_of(self._run, phase)
-        self.books = Books(mark, self.plan.size, audience, self.now_us)
+    def _open_tracker(self, phase: int, recipients: Recipients) -> None:
+        prefix = prefix_of(self._run, phase)
+        self.tracker = DeliveryTracker(prefix, self.plan.size, recipients, self.now_us)
         self._sent = {}
-        for ledger in self.ledgers:
-            ledger.clear()
-            ledger.on_own = None
+        for receiver in self.receivers:
+            receiver.clear()
+            receiver.on_own = None
 
-    @obey.register
+    @handle.register
     async def _(self, command: Arm) -> Armed:
-        self._open_books(command.phase, command.audience)
+        self._open_tracker(command.phase, command.recipients)
         return Armed()
 
-    @obey.register
-    async def _(self, command: Probe) -> Heard:
+    @handle.register
+    async def _(self, command: Probe) -> Seen:
         if command.number is not None:
-            self._say(command.talker, self.now_us())
-        return Heard([ledger.client for ledger in self.ledgers if ledger.got])
+            self._publish(command.publisher, self.now_us())
+        return Seen([receiver.client for receiver in self.receivers if receiver.received])
 
-    # Talking
+    # Publishing
 
-    def _say(self, talker: int, due_us: int) -> None:
-        """Let a talker say its next message. One that was disconnected says nothing."""
-        socket = self.sockets[talker]
-        if not socket.ledger.is_open:
+    def _publish(self, publisher: int, due_us: int) -> None:
+        """Let a publisher send its next message. One that was disconnected sends nothing."""
+        socket = self.sockets[publisher]
+        if not socket.receiver.is_open:
             return
-        if not socket.can_say():
-            self.books.tally.held_back += 1
+        if not socket.can_send():
+            self.tracker.counters.held_back += 1
             return
-        number = self._sent.get(talker, 0)
-        self._sent[talker] = number + 1
-        self._said_at_us[talker] = self.now_us()
-        self.books.tally.sent += 1
-        stamp = Stamp(talker, number, due_us)
-        socket.say(write_message(self.books.mark, stamp, self.plan.size))
+        number = self._sent.get(publisher, 0)
+        self._sent[publisher] = number + 1
+        self._sent_at_us[publisher] = self.now_us()
+        self.tracker.counters.sent += 1
+        marker = Marker(publisher, number, due_us)
+        socket.send(write_message(self.tracker.prefix, marker, self.plan.size))
 
-    @obey.register
-    async def _(self, command: Speak) -> Spoken:
-        talkers = command.talkers
-        places = [place for place, talker in enumerate(talkers) if talker in self.sockets]
+    @handle.register
+    async def _(self, command: Run) -> RunDone:
+        publishers = command.publishers
+        places = [place for place, publisher in enumerate(publishers) if publisher in self.sockets]
         cpu_s = time.process_time()
         wake = self._open_loop if self.plan.rate is not None else self._closed_loop
         await Pacer(wake(command, places), self.now_us).run(command.start_us)
-        for talker in command.talkers:
-            if talker in self.sockets:
-                self.sockets[talker].ledger.on_own = None
+        for publisher in command.publishers:
+            if publisher in self.sockets:
+                self.sockets[publisher].receiver.on_own = None
         wall_s = (self.now_us() - command.start_us) / 1_000_000
         used_s = time.process_time() - cpu_s
-        return Spoken(dict(self._sent), self.books.tally, wall_s, used_s)
+        return RunDone(dict(self._sent), self.tracker.counters, wall_s, used_s)
 
-    def _open_loop(self, command: Speak, places: list[int]) -> Callable[[int], int | None]:
+    def _open_loop(self, command: Run, places: list[int]) -> Callable[[int], int | None]:
         """Send each message when it is due, whatever has come back."""
         rate = self.plan.rate
         assert rate is not None
-        talkers = command.talkers
-        due = due_times(places, len(talkers), rate, command.start_us)
+        publishers = command.publishers
+        due = due_times(places, len(publishers), rate, command.start_us)
         following = next(due, None)
-        late = self.books.tally.lateness.add
+        late = self.tracker.counters.lateness.add
 
         def wake(asked_us: int) -> int | None:
             nonlocal following
@@ -174,7 +182,7 @@ class Generator:
             for _ in range(MAX_AT_ONCE):
                 if following is None or following[0] > now_us or following[0] >= command.end_us:
                     break
-                self._say(talkers[following[1]], following[0])
+                self._publish(publishers[following[1]], following[0])
                 following = next(due)
             if now_us >= command.end_us:
                 return None
@@ -183,53 +191,53 @@ class Generator:
 
         return wake
 
-    def _closed_loop(self, command: Speak, places: list[int]) -> Callable[[int], int | None]:
-        """Send a talker's next message when its last has come back, or is given up."""
-        talkers = [command.talkers[place] for place in places]
+    def _closed_loop(self, command: Run, places: list[int]) -> Callable[[int], int | None]:
+        """Send a publisher's next message when its last has come back, or is given up."""
+        publishers = [command.publishers[place] for place in places]
         patience_us = round(self.plan.patience_s * 1_000_000)
 
-        def answered(talker: int) -> Callable[[int], None]:
+        def answered(publisher: int) -> Callable[[int], None]:
             def on_own(number: int) -> None:
                 now_us = self.now_us()
-                if number + 1 == self._sent.get(talker) and now_us < command.end_us:
-                    self._say(talker, now_us)
+                if number + 1 == self._sent.get(publisher) and now_us < command.end_us:
+                    self._publish(publisher, now_us)
 
             return on_own
 
-        for talker in talkers:
-            self.sockets[talker].ledger.on_own = answered(talker)
-            self._said_at_us[talker] = -patience_us
+        for publisher in publishers:
+            self.sockets[publisher].receiver.on_own = answered(publisher)
+            self._sent_at_us[publisher] = -patience_us
 
         def wake(due_us: int) -> int | None:
             now_us = self.now_us()
-            self.books.tally.lateness.add(now_us - due_us)
+            self.tracker.counters.lateness.add(now_us - due_us)
             if now_us >= command.end_us:
                 return None
-            for talker in talkers:
-                if now_us - self._said_at_us[talker] >= patience_us:
-                    self.books.tally.waited_in_vain += talker in self._sent
-                    self._say(talker, now_us)
+            for publisher in publishers:
+                if now_us - self._sent_at_us[publisher] >= patience_us:
+                    self.tracker.counters.timeouts += publisher in self._sent
+                    self._publish(publisher, now_us)
             return min(now_us + TICK_US, command.end_us)
 
         return wake
 
     # The end of a phase
 
-    @obey.register
+    @handle.register
     async def _(self, command: Settle) -> Settled:
-        books = self.books
+        tracker = self.tracker
         deadline = time.monotonic() + command.patience_s
-        before = books.outstanding(self.ledgers, command.sent)
+        before = tracker.outstanding(self.receivers, command.sent)
         while before and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
-            now = books.outstanding(self.ledgers, command.sent)
+            now = tracker.outstanding(self.receivers, command.sent)
             if now != before:
                 before, deadline = now, time.monotonic() + command.patience_s
         await asyncio.sleep(QUIET_S)
-        books.settle(self.ledgers, command.sent)
-        return Settled(books.tally, dict(self.disconnected))
+        tracker.settle(self.receivers, command.sent)
+        return Settled(tracker.counters, dict(self.disconnected))
 
-    @obey.register
+    @handle.register
     async def _(self, command: Leave) -> Left:
         await self.leave()
         return Left()
@@ -239,7 +247,7 @@ class Generator:
         for socket in self.sockets.values():
             socket.leave()
         deadline = time.monotonic() + LEAVE_TIMEOUT_S
-        while any(ledger.is_open for ledger in self.ledgers) and time.monotonic() < deadline:
+        while any(receiver.is_open for receiver in self.receivers) and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
         for socket in self.sockets.values():
             socket.abort()
@@ -250,7 +258,7 @@ class Generator:
         """Report the progress until cancelled."""
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
-            if hasattr(self, "books"):
+            if hasattr(self, "tracker"):
                 self._report(self.progress())
 
 
@@ -272,8 +280,8 @@ class CpuMeter:
 
 
 async def serve_commands(reader: asyncio.StreamReader, report: Report) -> None:
-    """Obey command after command until the input ends, which ends what is being done, too."""
-    generator = Generator(report)
+    """Handle command after command until the input ends, which ends what is being done, too."""
+    worker = Worker(report)
     lines: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def read() -> None:
@@ -282,16 +290,16 @@ async def serve_commands(reader: asyncio.StreamReader, report: Report) -> None:
 
     async def work() -> None:
         while True:
-            report(await generator.obey(read_command(await lines.get())))
+            report(await worker.handle(read_command(await lines.get())))
 
-    jobs = [asyncio.create_task(job) for job in (read(), work(), generator.keep_reporting())]
+    jobs = [asyncio.create_task(job) for job in (read(), work(), worker.keep_reporting())]
     try:
         done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
-    await generator.leave()
+    await worker.leave()
     for job in done:
         job.result()
 
@@ -311,7 +319,7 @@ async def _main() -> None:
 
 
 def main() -> None:
-    """Run a generator process on stdin and stdout, on uvloop where it is installed."""
+    """Run a worker process on stdin and stdout, on uvloop where it is installed."""
     make_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         import uvloop
