@@ -74,7 +74,7 @@ def test_json_is_one_object(url: str) -> None:
     shown = json.loads(out)
     assert shown["url"] == url
     assert (shown["clients"], shown["lost"], shown["interrupted"]) == (4, 0, False)
-    assert (shown["expect"], shown["loop"]) == ("everybody", "closed")
+    assert (shown["expect"], shown["loop"]) == ("room", "closed")
     assert shown["delivered"] == 4 * shown["sent"] > 0
     assert set(shown["latency_ms"]) == {"p50", "p90", "p99", "p99_9", "max"}
     assert shown["limited_by"] in ("generator", "server or network")
@@ -86,7 +86,7 @@ def test_without_a_terminal_lines_say_it(url: str) -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert re.fullmatch(r"clients: 4, [\d,.]+ connects per second", lines[0])
-    assert "assumed: everybody gets every message (as a probe showed)" in lines
+    assert "expected: every client gets every message" in lines
     assert "lost: 0" in lines
     assert re.search(r"^delivered: [1-9][\d,]*, [\d,]+ per second$", out, re.MULTILINE)
     assert re.search(r"^latency: p50 \S+, p90 .* ms$", out, re.MULTILINE)
@@ -104,10 +104,10 @@ def test_the_handshake_carries_what_it_is_told() -> None:
         code, out, _ = run(
             *("bench", f"{address}?room={{room}}&id={{client}}", "--rooms", "2", "--json", *SHORT),
             *("--header", "X-Name: ann", "--token", "abc", "--origin", "https://x.org"),
-            *("--rate", "20", "--expect", "echo"),
+            *("--rate", "20", "--expect", "self"),
         )
     assert code == 0
-    assert json.loads(out)["expect_from"] == "option"
+    assert json.loads(out)["expect"] == "self"
     assert {request.path for request in seen} == {
         f"/ws?room={client % 2}&id={client}" for client in range(4)
     }
@@ -165,6 +165,7 @@ def test_nobody_there_is_exit_code_1() -> None:
         (["ws://h", "--size", "31"], 2, "31 is not in the range x>=32"),
         (["ws://h", "--rate", "0"], 2, "0.0 is not in the range x>0"),
         (["ws://h", "--expect", "nobody"], 2, "'nobody' is not one of"),
+        (["ws://h", "--expect", "others"], 2, "--expect others needs --rate"),
         *(
             (["ws://h", bound.option, f"{bound.most + 1:.0f}"], 1, "say --beyond-bounds")
             for bound in BOUNDS.values()
@@ -275,7 +276,7 @@ def test_a_terminal_shows_a_bar_and_a_table_and_at_the_end_the_result(url: str) 
     for word in ("connecting", "measuring", "━━━", "missing", "of a core", f"hubbub bench {url}"):
         assert word in screen
     words = " ".join(re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", screen).split())
-    assert "assumed everybody gets every message (as a probe showed)" in words
+    assert "expected every client gets every message" in words
     assert re.search(r"The (server or the network|generator) was the limit", words)
 
 

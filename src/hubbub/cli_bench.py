@@ -148,7 +148,18 @@ class RichScreen:
         return table
 
 
-BAD = frozenset({"lost", "disconnected", "duplicated", "reordered", "damaged", "stray", "refused"})
+BAD = frozenset(
+    {
+        "lost",
+        "disconnected",
+        "duplicated",
+        "reordered",
+        "damaged",
+        "stray",
+        "refused",
+        "unreached clients",
+    }
+)
 """The rows that are red when they are not 0."""
 
 
@@ -172,6 +183,14 @@ def check_rooms(plan: Plan, rooms: int | None) -> None:
         raise click.UsageError(
             "--rooms needs an address that says how a client chooses its room, such as "
             "'ws://localhost:8000/ws?room={room}'"
+        )
+
+
+def check_expect(plan: Plan) -> None:
+    """Refuse to wait for messages that do not come back."""
+    if plan.expect == "others" and plan.rate is None:
+        raise click.UsageError(
+            "--expect others needs --rate: without it a publisher waits for its own message"
         )
 
 
@@ -224,8 +243,11 @@ _positive = click.IntRange(1)
 )
 @click.option(
     "--expect",
-    type=click.Choice(["everybody", "room", "echo"]),
-    help="Who should get a message.  [default: who gets the first ones]",
+    type=click.Choice(["all", "room", "others", "self"]),
+    default="room",
+    show_default=True,
+    help="Who should get a message: all clients, its room (without --rooms: all clients), the others "
+    "of its room, or its publisher alone.",
 )
 @click.option("--header", multiple=True, metavar="'NAME: VALUE'", help="Add it; may be repeated.")
 @click.option("--token", help="Send it as  Authorization: Bearer TOKEN.")
@@ -246,9 +268,9 @@ def bench(
 ) -> None:
     """Put a load on a WebSocket server and measure it. Only aim at a server of your own.
 
-    Many clients connect; some of them, the publishers, send messages, and every client counts and times
-    what it gets. {room} and {client} in URL become numbers. Without --publishers there is one
-    for each room, or every client is one where each hears only itself.
+    Many clients connect; some of them, the publishers, send messages, and every client counts and
+    times what it gets. {room} and {client} in URL become numbers. Without --publishers there is one
+    for each room; with --expect self every client is one.
 
     Exit codes: 0 there is a result, 1 nobody could connect, or nothing could be measured.
     """
@@ -266,6 +288,7 @@ def bench(
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     check_rooms(plan, rooms)
+    check_expect(plan)
     check_bounds(plan, is_meant=beyond_bounds)
     screen = choose_screen(as_json)
     allow_files(plan)

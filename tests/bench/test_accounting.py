@@ -19,14 +19,13 @@ from hubbub.bench.accounting import (
     Receiver,
     Recipients,
     due_times,
-    guess_recipients,
     prefix_of,
     read_marker,
     write_message,
 )
 
 PREFIX = prefix_of(0xBEEF, 2)
-EVERYBODY = Recipients("everybody", 1)
+EVERYBODY = Recipients("all", 1)
 
 
 def tracker(recipients: Recipients = EVERYBODY, now_us: int = 500) -> DeliveryTracker:
@@ -104,51 +103,24 @@ def test_merged_histograms_have_the_values_of_both() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expect", "includes_publisher", "listeners"),
+    ("expect", "clients"),
     [
-        ("everybody", True, [0, 1, 2, 3, 4]),
-        ("everybody", False, [0, 1, 3, 4]),
-        ("room", True, [0, 2, 4]),
-        ("room", False, [0, 4]),
-        ("echo", True, [2]),
-        ("echo", False, []),
+        ("all", [0, 1, 2, 3, 4]),
+        ("room", [0, 2, 4]),
+        ("others", [0, 4]),
+        ("self", [2]),
     ],
 )
-def test_who_gets_a_message_and_how_much_is_due(
-    expect: Expect, includes_publisher: bool, listeners: list[int]
-) -> None:
-    recipients = Recipients(expect, 2, includes_publisher)
-    assert [client for client in range(5) if recipients.includes(client, 2)] == listeners
+def test_who_gets_a_message_and_how_much_is_due(expect: Expect, clients: list[int]) -> None:
+    recipients = Recipients(expect, 2)
+    assert [client for client in range(5) if recipients.includes(client, 2)] == clients
     sent = {0: 5, 1: 70, 2: 900}
     due = recipients.due_to(sent)
     for client in range(5):
-        heard = sum(
+        counts = [
             count for publisher, count in sent.items() if recipients.includes(client, publisher)
-        )
-        assert due(client) == heard
-
-
-@pytest.mark.parametrize(
-    ("heard", "rooms", "expected"),
-    [
-        ({0, 1, 2, 3}, 1, Recipients("everybody", 1)),
-        ({0, 1, 3}, 1, Recipients("everybody", 1)),
-        ({1, 2, 3}, 1, Recipients("everybody", 1, includes_publisher=False)),
-        ({0}, 1, Recipients("echo", 1)),
-        ({0}, 2, Recipients("echo", 2)),
-        ({0, 2}, 2, Recipients("room", 2)),
-        ({2}, 2, Recipients("room", 2, includes_publisher=False)),
-        ({0, 1}, 2, Recipients("everybody", 2)),
-    ],
-)
-def test_the_group_is_the_smallest_that_fits(
-    heard: set[int], rooms: int, expected: Recipients
-) -> None:
-    assert guess_recipients(0, heard, 4, rooms) == expected
-
-
-def test_a_lone_client_is_an_echo() -> None:
-    assert guess_recipients(0, {0}, 1, 1) == Recipients("echo", 1)
+        ]
+        assert due(client) == sum(counts)
 
 
 # What happens to messages.
@@ -224,6 +196,16 @@ def test_at_the_end_what_has_not_come_is_lost_or_cut_off() -> None:
     assert into.outstanding([stays, goes, whole], {0: 3}) == 2
     into.settle([stays, goes, whole], {0: 3})
     assert (into.counters.lost, into.counters.cut_off) == (2, 1)
+
+
+def test_who_gets_nothing_or_nothing_of_its_own_is_unreached() -> None:
+    into = tracker()
+    publishes, deaf, some, gone = (Receiver(client) for client in range(4))
+    deliver(into, publishes, 0, 1, publisher=2)
+    deliver(into, some, 0, publisher=2)
+    gone.is_open = False
+    into.settle([publishes, deaf, some, gone], {0: 1, 2: 2})
+    assert (into.counters.lost, into.counters.cut_off, into.counters.unreached) == (6, 3, 2)
 
 
 def test_a_new_phase_forgets_the_last() -> None:

@@ -57,7 +57,7 @@ class Pair:
     """A client on a `Wire`, and the server core that talks with it."""
 
     def __init__(self, piece: int = 1 << 30, subprotocols: tuple[str, ...] = ()) -> None:
-        self.tracker = DeliveryTracker(PREFIX, 40, Recipients("everybody", 1), lambda: 0)
+        self.tracker = DeliveryTracker(PREFIX, 40, Recipients("all", 1), lambda: 0)
         self.codes: list[int] = []
         self.wire = Wire()
         self.server = ServerProtocol(max_size=None)

@@ -24,7 +24,7 @@ class Crowd:
     """Keeps the sockets that were opened."""
 
     def __init__(self) -> None:
-        self.tracker = DeliveryTracker(prefix_of(0, 0), 32, Recipients("everybody", 1), lambda: 0)
+        self.tracker = DeliveryTracker(prefix_of(0, 0), 32, Recipients("all", 1), lambda: 0)
         self.sockets: list[LoadSocket] = []
 
     def opened(self, socket: LoadSocket) -> None:

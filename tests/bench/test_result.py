@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hubbub.bench.accounting import Counters, Histogram, Recipients
+from hubbub.bench.accounting import Counters, Histogram
 from hubbub.bench.ipc import Plan
-from hubbub.bench.result import Measured, bottleneck, in_ms, latencies_ms, make_result
+from hubbub.bench.result import Measured, bottleneck, doubt, in_ms, latencies_ms, make_result
 
 
 def times(*values_us: int) -> Histogram:
@@ -31,7 +31,6 @@ def measured(**changes: Any) -> Measured:
         "failed": {},
         "disconnected": {},
         "connect_s": 0.5,
-        "recipients": Recipients("everybody", 1),
         "publishers": (0,),
         "counters": whole,
         "window": whole,
@@ -49,7 +48,7 @@ def test_figures() -> None:
     assert (result.messages_per_second, result.deliveries_per_second) == (50.0, 500.0)
     assert result.bytes_per_second == 25_000.0
     assert (result.loop, result.rate, result.seconds) == ("open", 50.0, 2.0)
-    assert (result.expect, result.expect_from) == ("everybody", "probe")
+    assert result.expect == "room"
     assert result.latency_ms["max"] == 10.9
     assert result.latency_ms["p50"] == pytest.approx(5.9, rel=0.016)
     assert [process.cpu_share for process in result.processes] == [0.25, 0.5]
@@ -70,7 +69,6 @@ def test_what_was_due_and_not_sent_fell_behind() -> None:
 def test_nothing_is_measured_yet() -> None:
     result = make_result(
         measured(
-            recipients=None,
             counters=Counters(),
             window=None,
             seconds=0.0,
@@ -80,7 +78,7 @@ def test_nothing_is_measured_yet() -> None:
     )
     assert result.deliveries_per_second is None
     assert set(result.latency_ms.values()) == {None}
-    assert (result.expect, result.limited_by) == (None, None)
+    assert result.limited_by is None
     assert in_ms(None) is None
     assert latencies_ms(Histogram())["p99"] is None
 
@@ -105,6 +103,11 @@ def test_nothing_is_measured_yet() -> None:
             "1 messages were held back",
         ),
         ({"plan": Plan(url="ws://h/")}, "server or network", "when the last had come back"),
+        (
+            {"plan": Plan(url="ws://h/"), "counters": counters(timeouts=7)},
+            "server or network",
+            "gave up waiting for their own messages 7 times",
+        ),
         ({"processes": []}, None, "interrupted"),
         ({"disconnected": {1006: 2}}, "server or network", "were disconnected: 2 of 10"),
     ],
@@ -115,3 +118,14 @@ def test_the_limit(changes: dict[str, Any], limited_by: str | None, because: str
     assert because in result.because
     assert result.because.endswith(".")
     assert bottleneck(measured(**changes), result.fell_behind) == (limited_by, result.because)
+
+
+def test_what_looks_like_the_wrong_expectation_is_said() -> None:
+    assert doubt(measured()) == ""
+    result = make_result(
+        measured(counters=counters(sent=100, delivered=1000, unreached=9, stray=3))
+    )
+    assert result.because.endswith(
+        " Perhaps --expect room does not fit this server; clients that got none of the messages they "
+        "should have: 9; messages that came to clients which should not have them: 3."
+    )

@@ -52,7 +52,7 @@ def chat() -> Hub:
 async def test_a_broadcast_in_a_closed_loop() -> None:
     seen: list[Snapshot] = []
     result = await load_on(chat(), watch=seen.append)
-    assert (result.expect, result.expect_from) == ("everybody", "probe")
+    assert result.expect == "room"
     assert (result.clients, result.publishers, result.loop) == (4, 1, "closed")
     assert result.sent > 0
     assert result.delivered == 4 * result.sent
@@ -66,7 +66,7 @@ async def test_a_broadcast_in_a_closed_loop() -> None:
     assert latencies[0] > 0
     stages = [stage for stage, _ in itertools.groupby(seen, lambda snapshot: snapshot.stage)]
     assert stages == [
-        *("connecting", "probing", "warming up", "waiting for the last"),
+        *("connecting", "warming up", "waiting for the last"),
         *("measuring", "waiting for the last", "done"),
     ]
     assert all(0 <= snapshot.share <= 1 for snapshot in seen)
@@ -88,8 +88,8 @@ async def test_an_echo_makes_everybody_a_publisher() -> None:
     def said(client: Client, text: str) -> None:
         client.send(text)
 
-    result = await load_on(hub)
-    assert (result.expect, result.publishers) == ("echo", 4)
+    result = await load_on(hub, expect="self")
+    assert (result.expect, result.publishers) == ("self", 4)
     assert result.delivered == result.sent > 0
     assert (result.lost, result.stray) == (0, 0)
 
@@ -118,9 +118,9 @@ async def test_rooms() -> None:
 
 async def test_a_message_for_the_wrong_room_is_stray() -> None:
     url = "/ws?room={room}"
-    result = await load_on(chat(), url, rooms=2, expect="room", rate=50.0)
-    assert result.expect_from == "option"
+    result = await load_on(chat(), url, rooms=2, rate=50.0)
     assert (result.sent, result.delivered, result.stray) == (20, 40, 40)
+    assert "Perhaps --expect room does not fit this server" in result.because
 
 
 async def test_a_publisher_that_does_not_get_its_own() -> None:
@@ -130,12 +130,12 @@ async def test_a_publisher_that_does_not_get_its_own() -> None:
     def said(client: Client, text: str) -> None:
         hub.broadcast(text, exclude=client)
 
-    async with serve(hub.mount(nothing)) as served:
-        result = await load(served.ws(), rate=50.0)
-        assert (result.expect, result.publisher_hears_itself) == ("everybody", False)
-        assert (result.sent, result.delivered, result.lost) == (20, 60, 0)
-        with pytest.raises(BenchFailed, match="does not get its own messages here"):
-            await load(served.ws())
+    result = await load_on(hub, rate=50.0, expect="others")
+    assert (result.sent, result.delivered, result.lost, result.unreached) == (20, 60, 0, 0)
+    result = await load_on(hub, patience_s=0.3)
+    assert (result.loop, result.unreached) == ("closed", 1)
+    assert result.timeouts > 0
+    assert "Perhaps --expect room does not fit this server" in result.because
 
 
 async def test_latencies_are_from_when_a_message_was_due() -> None:
@@ -192,7 +192,7 @@ async def load_on_faulty(
 
 
 async def test_a_server_that_drops_messages() -> None:
-    # 3 probes and 40 messages: the 5th, 10th, ... of all that were sent are dropped.
+    # 40 messages: the 5th, 10th, ... of all that were sent are dropped.
     result = await load_on_faulty(lambda socket, messages: messages.clear(), 5, patience_s=0.3)
     assert (result.sent, result.lost, result.delivered) == (40, 4 * 8, 4 * 32)
     assert (result.duplicated, result.reordered) == (0, 0)
@@ -265,19 +265,28 @@ async def test_nobody_there() -> None:
         await load(f"ws://127.0.0.1:{free_port()}/ws")
 
 
-async def test_nobody_hears_the_probe() -> None:
+async def test_nobody_gets_anything() -> None:
     hub = Hub()
 
     @hub.on_message
     def swallow(client: Client, text: str) -> None:
         """Answer nothing."""
 
-    async with serve(hub.mount(nothing)) as served:
-        with pytest.raises(BenchFailed, match="nobody received"):
-            await load(served.ws(), patience_s=0.3)
-        result = await load(served.ws(), patience_s=0.3, expect="echo", rate=50.0, publishers=1)
-    assert (result.sent, result.lost, result.delivered) == (20, 20, 0)
-    assert set(result.latency_ms.values()) == {None}
+    nobody = r"^nobody received what was sent within 0\.3 s; --expect says who should$"
+    for rate in (None, 50.0):
+        with pytest.raises(BenchFailed, match=nobody):
+            await load_on(hub, patience_s=0.3, rate=rate)
+
+
+async def test_all_that_comes_is_for_others() -> None:
+    hub = Hub()
+
+    @hub.on_message
+    def received(client: Client, text: str) -> None:
+        hub.broadcast(text, exclude=client)
+
+    with pytest.raises(BenchFailed, match=r"clients that --expect self leaves out$"):
+        await load_on(hub, patience_s=0.3, rate=50.0, expect="self", publishers=1)
 
 
 async def test_messages_that_are_too_large_for_the_server() -> None:

@@ -10,8 +10,8 @@ from bench.results import result
 from hubbub.bench.accounting import Counters
 from hubbub.bench.run import Snapshot, Stage
 from hubbub.bench.table import (
-    assumption,
     by_key,
+    expectation,
     figure,
     latency_line,
     live_rows,
@@ -25,7 +25,7 @@ def test_all_is_well() -> None:
     assert rows(result()) == [
         ("clients", "1,000, 1,234 connects per second"),
         ("disconnected", "0"),
-        ("assumed", "everybody gets every message (as a probe showed)"),
+        ("expected", "every client gets every message"),
         ("load", "1 publisher, 50 messages per second, 128 bytes, 10.0 s"),
         ("sent", "500, 50 per second"),
         ("delivered", "500,000, 50,000 per second"),
@@ -48,7 +48,7 @@ def test_all_is_not_well() -> None:
                 failed={"Connection refused": 2},
                 disconnected={1006: 3, 3008: 1},
                 **dict.fromkeys(("fell_behind", "held_back", "timeouts", "lost"), 1234),
-                **dict.fromkeys(("cut_off", "damaged", "stray", "others"), 5),
+                **dict.fromkeys(("cut_off", "damaged", "stray", "others", "unreached"), 5),
                 limited_by=None,
                 processes=[],
             )
@@ -60,23 +60,23 @@ def test_all_is_not_well() -> None:
     assert shown["disconnected"] == "3 with code 1006, 1 with code 3008"
     assert shown["lost"] == "1,234, and 5 that disconnected clients did not get"
     assert [shown[name] for name in ("fell behind by", "held back", "timeouts")] == (["1,234"] * 3)
-    assert [shown[name] for name in ("damaged", "stray", "other messages")] == ["5"] * 3
+    assert [
+        shown[name] for name in ("damaged", "stray", "other messages", "unreached clients")
+    ] == ["5"] * 4
     assert (shown["generator"], shown["limited by"]) == ("-", "not known")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
-        ({"expect": None}, "nothing yet"),
-        ({"expect": "echo"}, "only the publisher gets its message back (as a probe showed)"),
-        (
-            {"expect": "room", "expect_from": "option", "publisher_hears_itself": False},
-            "a message is for the clients of its room, but not its publisher (as told by --expect)",
-        ),
+        ({"expect": "all", "rooms": 2}, "every client gets every message"),
+        ({"expect": "room", "rooms": 2}, "a message is for the clients of its room"),
+        ({"expect": "others"}, "a message is for the others of its room"),
+        ({"expect": "self"}, "a message is for its publisher alone"),
     ],
 )
-def test_what_was_assumed(changes: dict[str, Any], said: str) -> None:
-    assert assumption(result(**changes)) == said
+def test_what_was_expected(changes: dict[str, Any], text: str) -> None:
+    assert expectation(result(**changes)) == text
 
 
 def test_the_load() -> None:

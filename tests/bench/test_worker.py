@@ -14,7 +14,6 @@ import pytest
 from commands import PATIENCE_S, clean_environment
 from hubbub import Client, Close, Hub
 from hubbub.bench import client as client_module
-from hubbub.bench.accounting import Recipients
 from hubbub.bench.ipc import (
     Arm,
     Armed,
@@ -25,11 +24,9 @@ from hubbub.bench.ipc import (
     Leave,
     Left,
     Plan,
-    Probe,
     Progress,
     Run,
     RunDone,
-    Seen,
     Settle,
     Settled,
     line_of,
@@ -41,7 +38,6 @@ from serving import nothing, serve, until
 pytestmark = pytest.mark.anyio
 
 E = TypeVar("E")
-EVERYBODY = Recipients("everybody", 1)
 
 
 class Leader:
@@ -69,10 +65,10 @@ class Leader:
             self.task.result()
         return answers()[0]
 
-    async def begin(self, recipients: Recipients = EVERYBODY) -> Connected:
+    async def begin(self) -> Connected:
         """Connect the clients and begin a phase."""
         connected = await self.ask(Connected, Connect(self.plan, 0, 7, 0))
-        await self.ask(Armed, Arm(2, recipients))
+        await self.ask(Armed, Arm(2))
         return connected
 
     async def publish(self, *publishers: int, seconds: float = 0.2) -> RunDone:
@@ -190,18 +186,6 @@ async def test_who_is_disconnected_sends_nothing_and_is_counted() -> None:
         assert settled.counters.sent == 20
         assert (settled.counters.lost, settled.counters.cut_off) == (0, 20)
         assert settled.counters.delivered == 40
-
-
-async def test_a_probe_tells_who_has_heard() -> None:
-    hub, _ = make_hub()
-    async with leading(hub, 2) as leader:
-        await leader.begin()
-        assert (await leader.ask(Seen, Probe(0, None))).clients == []
-        await leader.ask(Seen, Probe(0, 0))
-        heard: list[int] = []
-        while len(heard) < 2:  # bounded by the test's timeout
-            heard = (await leader.ask(Seen, Probe(0, None))).clients
-        assert heard == [0, 1]
 
 
 async def test_it_says_how_far_it_is() -> None:

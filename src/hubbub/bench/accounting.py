@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-Expect = Literal["everybody", "room", "echo"]
-"""Who should get a message: all clients, those of the publisher's room, or the publisher alone."""
+Expect = Literal["all", "room", "others", "self"]
+"""Who should get a message: all clients; those of the publisher's room; these, but not the publisher;
+the publisher alone."""
 
 MIN_SIZE_BYTES = 32
 """The marker's own size; a message cannot be smaller."""
@@ -109,7 +110,8 @@ class Counters(msgspec.Struct):
     a client which is still connected did not get, `cut_off` those that clients which were
     disconnected did not get. `stray` came to somebody who should not have them, `others` carried no
     marker. `bytes_in` is what the sockets received, frame headers included. `held_back` messages
-    were due but not sent, since the server did not read what it had been sent before.
+    were due but not sent, since the server did not read what it had been sent before. `unreached`
+    are connected clients that got no message at all, or none of their own, though they should.
     """
 
     sent: int = 0
@@ -124,6 +126,7 @@ class Counters(msgspec.Struct):
     others: int = 0
     held_back: int = 0
     timeouts: int = 0
+    unreached: int = 0
     latency: Histogram = msgspec.field(default_factory=Histogram)
     lateness: Histogram = msgspec.field(default_factory=Histogram)
 
@@ -138,20 +141,19 @@ class Counters(msgspec.Struct):
 _COUNTS = tuple(name for name in Counters.__struct_fields__ if name not in ("latency", "lateness"))
 
 
-class Recipients(msgspec.Struct, frozen=True):
-    """The rule for who should get whose messages."""
+class Recipients(NamedTuple):
+    """The rule for who should get whose messages; `rooms` is how many rooms there are."""
 
     expect: Expect
     rooms: int
-    includes_publisher: bool = True
 
     def includes(self, client: int, publisher: int) -> bool:
         """Tell whether `client` should get what `publisher` sends."""
         if client == publisher:
-            return self.includes_publisher
-        if self.expect == "room":
-            return client % self.rooms == publisher % self.rooms
-        return self.expect == "everybody"
+            return self.expect != "others"
+        if self.expect == "all":
+            return True
+        return self.expect != "self" and client % self.rooms == publisher % self.rooms
 
     def due_to(self, sent: dict[int, int]) -> Callable[[int], int]:
         """Return a function that says how many of the messages `sent` a client should get."""
@@ -162,24 +164,14 @@ class Recipients(msgspec.Struct, frozen=True):
 
         def due(client: int) -> int:
             own = sent.get(client, 0)
-            if self.expect == "echo":
-                return own if self.includes_publisher else 0
-            all_of_it = by_room[client % self.rooms] if self.expect == "room" else total
-            return all_of_it if self.includes_publisher else all_of_it - own
+            if self.expect == "self":
+                return own
+            if self.expect == "all":
+                return total
+            of_the_room = by_room[client % self.rooms]
+            return of_the_room - own if self.expect == "others" else of_the_room
 
         return due
-
-
-def guess_recipients(publisher: int, heard: Iterable[int], clients: int, rooms: int) -> Recipients:
-    """Return the smallest group that all who heard a probe of `publisher` belong to."""
-    received = set(heard)
-    includes_publisher = publisher in received
-    expect: Expect = "everybody"
-    if received <= {publisher} or clients == 1:
-        expect = "echo"
-    elif rooms > 1 and all(client % rooms == publisher % rooms for client in received):
-        expect = "room"
-    return Recipients(expect, rooms, includes_publisher)
 
 
 class Receiver:
@@ -283,13 +275,20 @@ class DeliveryTracker:
     def settle(self, receivers: Iterable[Receiver], sent: dict[int, int]) -> None:
         """Count what is lost, now that nothing more is expected to come."""
         due = self.recipients.due_to(sent)
-        self.counters.lost = self.counters.cut_off = 0
+        self.counters.lost = self.counters.cut_off = self.counters.unreached = 0
         for each in receivers:
             missed = max(due(each.client) - each.received, 0)
             if each.is_open:
                 self.counters.lost += missed
+                self.counters.unreached += missed > 0 and self._is_unreached(each, sent)
             else:
                 self.counters.cut_off += missed
+
+    def _is_unreached(self, receiver: Receiver, sent: dict[int, int]) -> bool:
+        """Tell whether a client that misses messages got none at all, or none of its own."""
+        client = receiver.client
+        is_its_own = client in sent and self.recipients.includes(client, client)
+        return not receiver.received or (is_its_own and client not in receiver.next_numbers)
 
 
 def due_times(

@@ -12,17 +12,16 @@ from typing import Any
 
 import msgspec
 
-from .accounting import Counters, Expect, Recipients
+from .accounting import Counters, Expect
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A load: who connects where, who sends how often and how much, and for how long.
 
     `url` may contain `{room}` and `{client}`, which are replaced by numbers from 0. `publishers` None
-    means one for each room, or all clients where everybody includes only itself. `rate` is in messages
-    per second of all publishers together; None: each publisher sends its next message when its last has
-    come back. `size` is in bytes, `seconds` and `warm_s` in seconds (0: no warm-up). `expect` None:
-    a probe shows it.
+    means one for each room, or all clients where each gets only its own messages. `rate` is in
+    messages per second of all publishers together; None: each publisher sends its next message when
+    its last has come back. `size` is in bytes, `seconds` and `warm_s` in seconds (0: no warm-up).
     """
 
     url: str
@@ -37,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     origin: str | None = None
     subprotocols: tuple[str, ...] = ()
-    expect: Expect | None = None
+    expect: Expect = "room"
     connecting_at_once: int = 64
     handshake_timeout_s: float = 10.0
     patience_s: float = 3.0
@@ -56,14 +55,6 @@ class Arm(msgspec.Struct, tag=True, frozen=True):
     """Begin a phase with counters at zero. Answer: `Armed`."""
 
     phase: int
-    recipients: Recipients
-
-
-class Probe(msgspec.Struct, tag=True, frozen=True):
-    """Let `publisher` send message `number`, unless it is None; answer who has got any: `Seen`."""
-
-    publisher: int
-    number: int | None
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):
@@ -98,12 +89,6 @@ class Armed(msgspec.Struct, tag=True, frozen=True):
     """The phase has begun."""
 
 
-class Seen(msgspec.Struct, tag=True, frozen=True):
-    """The clients that have got a marked message."""
-
-    clients: list[int]
-
-
 class RunDone(msgspec.Struct, tag=True, frozen=True):
     """How much each publisher sent, what had come by then, and what it cost this process."""
 
@@ -133,8 +118,8 @@ class Progress(msgspec.Struct, tag=True, frozen=True):
     disconnected: dict[int, int]
 
 
-Command = Connect | Arm | Probe | Run | Settle | Leave
-Answer = Connected | Armed | Seen | RunDone | Settled | Left
+Command = Connect | Arm | Run | Settle | Leave
+Answer = Connected | Armed | RunDone | Settled | Left
 Event = Answer | Progress
 
 LINE_BYTES = 16 * 1024**2

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ..connect_rules import without_secrets
-from .accounting import Counters, Expect, Histogram, Recipients
+from .accounting import Counters, Expect, Histogram
 from .ipc import Plan
 
 FULL = 0.9
@@ -35,7 +35,6 @@ class Measured(NamedTuple):
     failed: dict[str, int]
     disconnected: dict[int, int]
     connect_s: float | None
-    recipients: Recipients | None
     publishers: tuple[int, ...]
     counters: Counters
     window: Counters | None
@@ -70,9 +69,7 @@ class Result(msgspec.Struct, kw_only=True):
     refused: dict[int, int]
     failed: dict[str, int]
     disconnected: dict[int, int]
-    expect: Expect | None
-    expect_from: Literal["probe", "option"]
-    publisher_hears_itself: bool | None
+    expect: Expect
     loop: Literal["open", "closed"]
     rate: float | None
     publishers: int
@@ -83,6 +80,7 @@ class Result(msgspec.Struct, kw_only=True):
     fell_behind: int
     held_back: int
     timeouts: int
+    unreached: int
     delivered: int
     lost: int
     cut_off: int
@@ -100,7 +98,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 def make_result(measured: Measured) -> Result:
     """Turn what was measured into figures, and say which side was the limit."""
-    plan, counters, recipients = measured.plan, measured.counters, measured.recipients
+    plan, counters = measured.plan, measured.counters
     window = measured.window or counters
     seconds = measured.seconds
     due = round((plan.rate or 0) * plan.seconds) if measured.window is not None else 0
@@ -115,16 +113,14 @@ def make_result(measured: Measured) -> Result:
         url=without_secrets(plan.url),
         interrupted=not measured.is_whole,
         limited_by=limited_by,
-        because=because,
+        because=f"{because} {doubt(measured)}".rstrip(),
         clients=len(measured.connected),
         clients_asked=plan.clients,
         connects_per_second=_per_second(len(measured.connected), measured.connect_s or 0.0),
         refused=measured.refused,
         failed=measured.failed,
         disconnected=measured.disconnected,
-        expect=recipients.expect if recipients else None,
-        expect_from="option" if plan.expect else "probe",
-        publisher_hears_itself=recipients.includes_publisher if recipients else None,
+        expect=plan.expect,
         loop="closed" if plan.rate is None else "open",
         rate=plan.rate,
         publishers=len(measured.publishers),
@@ -188,6 +184,11 @@ def bottleneck(measured: Measured, fell_behind: int) -> tuple[LimitedBy | None, 
             f"The server or the network was the limit: {measured.counters.held_back:,} messages were "
             "held back, since the server did not read those before them."
         )
+    if measured.plan.rate is None and measured.counters.timeouts:
+        return "server or network", (
+            f"The server or the network was the limit: publishers gave up waiting for their own "
+            f"messages {measured.counters.timeouts:,} times."
+        )
     if measured.plan.rate is None:
         return "server or network", (
             f"The server or the network was the limit: the generator used {fullest:.0%} of a core, "
@@ -204,3 +205,16 @@ def bottleneck(measured: Measured, fell_behind: int) -> tuple[LimitedBy | None, 
         f"The server or the network was the limit: not all that was sent came while it was sent, "
         f"and the generator used {fullest:.0%} of a core."
     )
+
+
+def doubt(measured: Measured) -> str:
+    """Say that --expect may not fit the server where the counts look like it; else nothing."""
+    stray, unreached = measured.counters.stray, measured.counters.unreached
+    signs = []
+    if unreached:
+        signs.append(f"clients that got none of the messages they should have: {unreached:,}")
+    if stray:
+        signs.append(f"messages that came to clients which should not have them: {stray:,}")
+    if not signs:
+        return ""
+    return f"Perhaps --expect {measured.plan.expect} does not fit this server; {'; '.join(signs)}."

@@ -19,7 +19,7 @@ import msgspec
 
 from ..connect_rules import without_secrets
 from ..errors import HubbubError
-from .accounting import Counters, Recipients, guess_recipients
+from .accounting import Counters
 from .ipc import (
     LINE_BYTES,
     Answer,
@@ -31,11 +31,9 @@ from .ipc import (
     Leave,
     Left,
     Plan,
-    Probe,
     Progress,
     Run,
     RunDone,
-    Seen,
     Settle,
     Settled,
     line_of,
@@ -43,9 +41,6 @@ from .ipc import (
 )
 from .result import Measured, Result, make_result
 
-PROBES = 3
-PROBE_EVERY_S = 0.1
-PROBE_QUIET_S = 0.5
 START_IN_US = 50_000
 SPARE_FILES = 32
 """Files that a worker process opens beside its sockets."""
@@ -53,7 +48,7 @@ SPARE_FILES = 32
 _START = "import sys; sys.path[:] = {path!r}; from hubbub.bench.worker import main; main()"
 # Not  -m hubbub.bench.worker: that would look for all modules in the current folder first.
 
-Stage = Literal["connecting", "probing", "warming up", "measuring", "waiting for the last", "done"]
+Stage = Literal["connecting", "warming up", "measuring", "waiting for the last", "done"]
 _A = TypeVar("_A", bound=Answer)
 
 
@@ -154,7 +149,6 @@ class Bench:
         self._epoch_ns = time.monotonic_ns()
         self._connected: list[Connected] = []
         self._connect_s: float | None = None
-        self._recipients: Recipients | None = None
         self._publishers: tuple[int, ...] = ()
         self._done: list[RunDone] = []
         self._settled: list[Settled] = []
@@ -162,11 +156,11 @@ class Bench:
         self._progressed_at = 0.0
 
     async def run(self) -> None:
-        """Connect, probe, warm up, measure, wait for the last message, disconnect."""
+        """Connect, warm up, measure, wait for the last message, disconnect."""
         try:
             await self._pool.start()
             await self._connect()
-            await self._probe()
+            self._publishers = self._choose_publishers()
             if self.plan.warm_s > 0:
                 await self._run_phase(1, "warming up", self.plan.warm_s)
                 self._done, self._settled = [], []
@@ -220,76 +214,21 @@ class Bench:
         why = max(failed, key=lambda each: failed[each], default="no reason")
         return f"cannot be connected to: {why}"
 
-    # Who should get what
-
-    async def _probe(self) -> None:
-        plan, clients = self.plan, self._clients()
-        publisher = clients[0]
-        self._enter("probing", plan.patience_s)
-        await self._pool.ask_all(Armed, Arm(0, Recipients("everybody", plan.rooms)))
-        heard = await self._listen(publisher, len(clients))
-        if plan.expect is not None:
-            includes_publisher = publisher in heard or not heard
-            self._recipients = Recipients(plan.expect, plan.rooms, includes_publisher)
-        elif heard:
-            self._recipients = guess_recipients(publisher, heard, len(clients), plan.rooms)
-        else:
-            raise BenchFailed(self._why_unheard())
-        if plan.rate is None and not self._recipients.includes_publisher:
-            raise BenchFailed(
-                "a publisher does not get its own messages here, so it cannot wait for them; "
-                "--rate says how many messages per second to send instead"
-            )
-        self._publishers = self._choose_publishers(clients)
-
-    def _why_unheard(self) -> str:
-        patience_s, gone = self.plan.patience_s, self._disconnected()
-        said = f"nobody received what was sent for a trial within {patience_s:g} s; "
-        if gone:
-            codes = ", ".join(f"{count:,} with code {code}" for code, count in gone.items())
-            return f"{said}clients were disconnected: {codes}"
-        return f"{said}--expect says who should"
-
-    async def _listen(self, publisher: int, clients: int) -> set[int]:
-        """Let `publisher` send a few times; return who has got it, once no more do."""
-        began = changed = time.monotonic()
-        heard: set[int] = set()
-        owner = publisher % self.plan.processes
-        said = 0
-        while (now := time.monotonic()) - began < self.plan.patience_s and len(heard) < clients:
-            if heard and said == PROBES and now - changed >= PROBE_QUIET_S:
-                break
-            number = said if said < PROBES else None
-            commands = [
-                Probe(publisher, number if index == owner else None)
-                for index in range(self.plan.processes)
-            ]
-            said = min(said + 1, PROBES)
-            await asyncio.sleep(PROBE_EVERY_S)
-            answers = await self._pool.ask(Seen, commands)
-            now_heard = {client for answer in answers for client in answer.clients}
-            if now_heard != heard:
-                heard, changed = now_heard, time.monotonic()
-        return heard
-
-    def _choose_publishers(self, clients: list[int]) -> tuple[int, ...]:
-        assert self._recipients is not None
+    def _choose_publishers(self) -> tuple[int, ...]:
         # Clients next to one another are in different rooms, so every room gets publishers.
-        count = self.plan.publishers
+        count, clients = self.plan.publishers, self._clients()
         if count is None:
-            is_echo = self._recipients.expect == "echo"
-            count = len(clients) if is_echo else self.plan.rooms
+            count = len(clients) if self.plan.expect == "self" else self.plan.rooms
         return tuple(clients[:count])
 
     # The phases
 
     async def _run_phase(self, phase: int, stage: Stage, seconds: float) -> None:
-        assert self._recipients is not None
         self._pool.progress = [
             None if each is None else msgspec.structs.replace(each, counters=Counters())
             for each in self._pool.progress
         ]
-        await self._pool.ask_all(Armed, Arm(phase, self._recipients))
+        await self._pool.ask_all(Armed, Arm(phase))
         self._enter(stage, seconds)
         start_us = (time.monotonic_ns() - self._epoch_ns) // 1000 + START_IN_US
         end_us = start_us + round(seconds * 1_000_000)
@@ -298,6 +237,18 @@ class Bench:
         sent = {publisher: count for each in self._done for publisher, count in each.sent.items()}
         settle = Settle(sent, self.plan.patience_s)
         self._settled = await self._pool.ask_all(Settled, settle)
+        if not self._counters().delivered:
+            raise BenchFailed(self._why_nothing_came())
+
+    def _why_nothing_came(self) -> str:
+        counters, gone = self._counters(), self._disconnected()
+        why = f"nobody received what was sent within {self.plan.patience_s:g} s; "
+        if gone:
+            codes = ", ".join(f"{count:,} with code {code}" for code, count in gone.items())
+            return f"{why}clients were disconnected: {codes}"
+        if counters.stray:
+            return f"{why}it came to clients that --expect {self.plan.expect} leaves out"
+        return f"{why}--expect says who should"
 
     async def _leave(self) -> None:
         await self._pool.ask_all(Left, Leave())
@@ -351,7 +302,6 @@ class Bench:
             failed=self._failed(),
             disconnected=self._disconnected(),
             connect_s=self._connect_s,
-            recipients=self._recipients,
             publishers=self._publishers,
             counters=self._counters() if self._measure_began is not None else Counters(),
             window=window if self._done else None,

@@ -35,7 +35,7 @@ def rows(result: Result) -> list[tuple[str, str]]:
     """Return the result as names and figures."""
     return [
         *_rows_of_connections(result),
-        ("assumed", assumption(result)),
+        ("expected", expectation(result)),
         ("load", load_line(result)),
         *_rows_of_messages(result),
         ("latency", latency_line(result.latency_ms)),
@@ -75,6 +75,7 @@ def _rows_of_messages(result: Result) -> list[tuple[str, str]]:
         "fell behind by": result.fell_behind,
         "held back": result.held_back,
         "timeouts": result.timeouts,
+        "unreached clients": result.unreached,
         "other messages": result.others,
     }
     return lines + [(name, f"{count:,}") for name, count in rare.items() if count]
@@ -89,20 +90,15 @@ def _rows_of_generator(result: Result) -> list[tuple[str, str]]:
     return [("generator", "; ".join(each) or "-"), ("limited by", limit)]
 
 
-def assumption(result: Result) -> str:
-    """Say who was taken to be the one who should get a message."""
-    if result.expect is None:
-        return "nothing yet"
-    who = {
-        "everybody": "everybody gets every message",
+def expectation(result: Result) -> str:
+    """Say who should get a message, by --expect."""
+    if result.expect == "all" or (result.expect == "room" and result.rooms == 1):
+        return "every client gets every message"
+    return {
         "room": "a message is for the clients of its room",
-        "echo": "only the publisher gets its message back",
+        "others": "a message is for the others of its room",
+        "self": "a message is for its publisher alone",
     }[result.expect]
-    but = ""
-    if result.expect != "echo" and not result.publisher_hears_itself:
-        but = ", but not its publisher"
-    source = "as told by --expect" if result.expect_from == "option" else "as a probe showed"
-    return f"{who}{but} ({source})"
 
 
 def load_line(result: Result) -> str:

@@ -39,11 +39,9 @@ from .ipc import (
     Leave,
     Left,
     Plan,
-    Probe,
     Progress,
     Run,
     RunDone,
-    Seen,
     Settle,
     Settled,
     line_of,
@@ -104,7 +102,7 @@ class Worker:
     @handle.register
     async def _(self, command: Connect) -> Connected:
         self.plan, self._run, self._epoch_ns = command.plan, command.run, command.epoch_ns
-        self._open_tracker(0, Recipients("everybody", self.plan.rooms))
+        self._begin(0)
         connector = Connector(command.plan, command.index, self)
         began = time.monotonic()
         await connector.run()
@@ -116,8 +114,9 @@ class Worker:
         self.sockets[socket.receiver.client] = socket
         self.receivers.append(socket.receiver)
 
-    def _open_tracker(self, phase: int, recipients: Recipients) -> None:
+    def _begin(self, phase: int) -> None:
         prefix = prefix_of(self._run, phase)
+        recipients = Recipients(self.plan.expect, self.plan.rooms)
         self.tracker = DeliveryTracker(prefix, self.plan.size, recipients, self.now_us)
         self._sent = {}
         for receiver in self.receivers:
@@ -126,14 +125,8 @@ class Worker:
 
     @handle.register
     async def _(self, command: Arm) -> Armed:
-        self._open_tracker(command.phase, command.recipients)
+        self._begin(command.phase)
         return Armed()
-
-    @handle.register
-    async def _(self, command: Probe) -> Seen:
-        if command.number is not None:
-            self._publish(command.publisher, self.now_us())
-        return Seen([receiver.client for receiver in self.receivers if receiver.received])
 
     # Publishing
 
