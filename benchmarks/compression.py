@@ -31,9 +31,9 @@ from typing import Any
 
 from hubbub.frame import deflate
 
-from . import machine, parts
-from .contestants import BENCH, BUILD, ROOT, Contestant
+from . import machine, page_parts
 from .measure import Cores, Server, serving
+from .servers import BENCH, BUILD, ROOT, ServerSpec
 
 RESULTS = BENCH / "results" / "compression.json"
 PAGE = ROOT / "docs" / "guides" / "compression.md"
@@ -51,12 +51,12 @@ BARE = (*UVICORN, *LOOPS, "--ws", "websockets-sansio", "--ws-ping-interval", "0"
 DEFLATE = "--ws-per-message-deflate"
 SHARED = ("env", "HUBBUB_COMPRESSION=shared", "HUBBUB_COMPRESSION_MIN_BYTES=0")
 SERVERS = (
-    Contestant("hubbub-off", "Hubbub, off", "python", HUB),
-    Contestant("hubbub-shared", "Hubbub, shared", "python", (*SHARED, *HUB)),
-    Contestant(
+    ServerSpec("hubbub-off", "Hubbub, off", "python", HUB),
+    ServerSpec("hubbub-shared", "Hubbub, shared", "python", (*SHARED, *HUB)),
+    ServerSpec(
         "uvicorn-off", "uvicorn, off", "python", (*BARE, DEFLATE, "false", "asgi_server:app")
     ),
-    Contestant(
+    ServerSpec(
         "uvicorn-deflate",
         "uvicorn, per client",
         "python",
@@ -85,7 +85,7 @@ def texts(size: int, count: int) -> Iterator[bytes]:
         yield text[:size].encode()
 
 
-class Peer:
+class CountingClient:
     """One client: counts the frames that come, and keeps those of the first client."""
 
     def __init__(self, port: int, *, keeps: bool) -> None:
@@ -131,7 +131,7 @@ class Peer:
         self._rest = data[position:]
 
     def inflated(self) -> list[bytes]:
-        """Return what the kept frames say."""
+        """Return the messages of the kept frames."""
         assert self.kept is not None
         is_shared = b"server_no_context_takeover" in self.answer
         found, inflater = [], zlib.decompressobj(-15)
@@ -146,23 +146,23 @@ class Peer:
 
 
 @contextmanager
-def crowd(port: int, count: int) -> Iterator[list[Peer]]:
+def connected(port: int, count: int) -> Iterator[list[CountingClient]]:
     with contextlib.ExitStack() as stack:
-        peers = []
+        clients = []
         for number in range(count):
-            peers.append(Peer(port, keeps=number == 0))
-            stack.enter_context(peers[-1].socket)
-        yield peers
+            clients.append(CountingClient(port, keeps=number == 0))
+            stack.enter_context(clients[-1].socket)
+        yield clients
 
 
-def say(peers: list[Peer], text: bytes) -> None:
+def publish(clients: list[CountingClient], text: bytes) -> None:
     """Have one client send `text`, plain; wait until all have what comes of it."""
-    wanted = peers[0].frames + 1
+    wanted = clients[0].frames + 1
     length = len(text)
     size = bytes([0x80 | length]) if length < 126 else bytes([0xFE]) + length.to_bytes(2)
-    peers[-1].socket.sendall(b"\x81" + size + bytes(4) + text)  # masked with zeros
+    clients[-1].socket.sendall(b"\x81" + size + bytes(4) + text)  # masked with zeros
     poll = select.epoll()
-    by_number = {peer.socket.fileno(): peer for peer in peers}
+    by_number = {client.socket.fileno(): client for client in clients}
     for number in by_number:
         poll.register(number, select.EPOLLIN)
     end = time.monotonic() + PATIENCE_S
@@ -170,9 +170,9 @@ def say(peers: list[Peer], text: bytes) -> None:
         if time.monotonic() > end:
             raise RuntimeError(f"{len(by_number)} clients wait for a message")
         for number, _ in poll.poll(1.0):
-            peer = by_number[number]
-            peer.take()
-            if peer.frames == wanted:
+            client = by_number[number]
+            client.take()
+            if client.frames == wanted:
                 poll.unregister(number)
                 del by_number[number]
     poll.close()
@@ -180,30 +180,30 @@ def say(peers: list[Peer], text: bytes) -> None:
 
 def run_on(server: Server, size: int) -> Run:
     """Send messages of `size` bytes, one at a time, to all clients of a fresh server."""
-    said = list(texts(size, WARM + MESSAGES))
-    with crowd(server.port, 50) as few:
-        say(few, said[0])
+    messages = list(texts(size, WARM + MESSAGES))
+    with connected(server.port, 50) as few:
+        publish(few, messages[0])
     time.sleep(0.5)  # let the server see that they have gone
     before = server.memory_kib()
-    with crowd(server.port, CLIENTS) as peers:
+    with connected(server.port, CLIENTS) as clients:
         idle = server.memory_kib()
-        for text in said[:WARM]:
-            say(peers, text)
-        frames, nbytes = sum(p.frames for p in peers), sum(p.nbytes for p in peers)
+        for text in messages[:WARM]:
+            publish(clients, text)
+        frames, nbytes = sum(p.frames for p in clients), sum(p.nbytes for p in clients)
         cpu_s = -server.cpu_s()
-        for text in said[WARM:]:
-            say(peers, text)
+        for text in messages[WARM:]:
+            publish(clients, text)
         cpu_s += server.cpu_s()
-        if peers[0].inflated() != said:
+        if clients[0].inflated() != messages:
             raise RuntimeError("what arrived is not what was sent")
-        deliveries = sum(p.frames for p in peers) - frames
+        deliveries = sum(p.frames for p in clients) - frames
         return {
             "deliveries": deliveries,
-            "wire_bytes": (sum(p.nbytes for p in peers) - nbytes) / deliveries,
+            "wire_bytes": (sum(p.nbytes for p in clients) - nbytes) / deliveries,
             "cpu_us": cpu_s / deliveries * 1e6,
             "idle_kib": (idle - before) / CLIENTS,
             "busy_kib": (server.memory_kib() - before) / CLIENTS,
-            "negotiated": b"permessage-deflate" in peers[0].answer,
+            "negotiated": b"permessage-deflate" in clients[0].answer,
         }
 
 
@@ -211,14 +211,14 @@ def shares() -> list[Run]:
     """Deflate alone messages of many sizes; return what is left of each, and what it took."""
     found = []
     for size in SHARE_SIZES:
-        said = list(texts(size, 20))
+        messages = list(texts(size, 20))
         best_s = float("inf")
         for _ in range(10):
             began = time.thread_time()
-            deflated = [deflate(text) for text in said]
+            deflated = [deflate(text) for text in messages]
             best_s = min(best_s, time.thread_time() - began)
-        left = sum(map(len, deflated)) / sum(map(len, said))
-        found.append({"size": size, "left": left, "us": best_s / len(said) * 1e6})
+        left = sum(map(len, deflated)) / sum(map(len, messages))
+        found.append({"size": size, "left": left, "us": best_s / len(messages) * 1e6})
     return found
 
 
@@ -232,11 +232,11 @@ def measure_all(repeats: int) -> Run:
         os.sched_setaffinity(0, {cores.generator})
     for repeat in range(repeats):
         for size in SIZES:
-            for contestant in SERVERS:
-                with serving(contestant, cores.server) as server:
+            for spec in SERVERS:
+                with serving(spec, cores.server) as server:
                     run = run_on(server, size)
-                runs.setdefault(f"{contestant.name} {size}", []).append(run)
-                print(repeat, contestant.name, size, run, flush=True)
+                runs.setdefault(f"{spec.name} {size}", []).append(run)
+                print(repeat, spec.name, size, run, flush=True)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "repeats": repeats,
@@ -306,7 +306,7 @@ def page_part(results: Run) -> str:
 
 def write_page(results: Run) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(parts.replaced(text, "compression", page_part(results)), encoding="utf-8")
+    PAGE.write_text(page_parts.replaced(text, "compression", page_part(results)), encoding="utf-8")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Build and install the contestants of the benchmark, and say which versions there are.
+"""Build and install the servers of the benchmark, and say which versions there are.
 
 Everything goes into folders of `benchmarks/` that git ignores: `.venv`, `node_modules`, `build`.
 What cannot be had is returned with its reason; nothing here raises for one missing peer. Called by
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .contestants import BENCH, BUILD, OURS, PYTHON, ROOT, Contestant, Kind
+from .servers import BENCH, BUILD, OURS, PYTHON, ROOT, Kind, ServerSpec
 
 C_FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 DEBIAN_GO = "/usr/share/gocode"
@@ -107,33 +107,33 @@ def last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip()
 
 
-def install(contestants: Iterable[Contestant]) -> dict[str, str]:
-    """Bring everything that these contestants need; return the missing ones with the reason."""
+def install(specs: Iterable[ServerSpec]) -> dict[str, str]:
+    """Bring everything that these servers need; return the missing ones with the reason."""
     build_c()
-    chosen = list(contestants)
+    chosen = list(specs)
     missing: dict[str, str] = {}
     failed = install_python()
     for kind, bring in (("go", install_go), ("node", install_node)):
-        members = [contestant for contestant in chosen if contestant.kind == kind]
+        members = [spec for spec in chosen if spec.kind == kind]
         try:
             if members:
                 bring()
         except RuntimeError as error:
             missing.update((member.name, last_line(error)) for member in members)
     here = versions(chosen)
-    for contestant in chosen:
-        if contestant.kind == "python":
-            absent = [name for name in contestant.packages if name not in here[contestant.name]]
+    for spec in chosen:
+        if spec.kind == "python":
+            absent = [name for name in spec.packages if name not in here[spec.name]]
             reasons = [failed.get(name, "not for this Python or platform") for name in absent]
             if absent:
-                missing[contestant.name] = f"{', '.join(absent)}: {reasons[0]}"
+                missing[spec.name] = f"{', '.join(absent)}: {reasons[0]}"
     if OURS.name in missing:
         raise SystemExit(f"Hubbub itself cannot be installed: {missing[OURS.name]}")
     return missing
 
 
-def versions(contestants: Iterable[Contestant]) -> dict[str, dict[str, str]]:
-    """Return for each contestant the versions of its packages that are installed."""
+def versions(specs: Iterable[ServerSpec]) -> dict[str, dict[str, str]]:
+    """Return for each server the versions of its packages that are installed."""
     listed = json.loads(run([PYTHON, "-m", "pip", "list", "--format=json"]))
     python: dict[str, str] = {row["name"].lower(): row["version"] for row in listed}
 
@@ -143,9 +143,9 @@ def versions(contestants: Iterable[Contestant]) -> dict[str, dict[str, str]]:
         return node_version(package) if kind == "node" else debian_version(package)
 
     found: dict[str, dict[str, str]] = {}
-    for contestant in contestants:
-        known = {name: version_of(contestant.kind, name) for name in contestant.packages}
-        found[contestant.name] = {name: version for name, version in known.items() if version}
+    for spec in specs:
+        known = {name: version_of(spec.kind, name) for name in spec.packages}
+        found[spec.name] = {name: version for name, version in known.items() if version}
     return found
 
 

@@ -1,9 +1,9 @@
 /* The load generator: many WebSocket clients in one thread, every message checked and timed.
  *
- * Each payload names its talker, its sequence number and the microsecond it was sent, in characters
- * that need no escaping in JSON. Each client keeps the next number it expects of each talker that it
- * hears; so what is lost, comes twice or comes out of order is known exactly, and messages are
- * counted, not bytes. The phases are: connect, warm up, settle (nothing is in flight), "begin",
+ * Each payload names its publisher, its sequence number and the microsecond it was sent, in
+ * characters that need no escaping in JSON. Each client keeps the next number it expects of each
+ * publisher that it gets messages from; so what is lost, comes twice or comes out of order is known
+ * exactly, and messages are counted, not bytes. The phases are: connect, warm up, settle (nothing is in flight), "begin",
  * measure, drain (nothing is in flight again), "end". With --control the generator waits for a line
  * on stdin after "begin" and after "end": whoever reads the server's CPU time then, reads exactly
  * what the counted messages have cost. Prints one JSON object per line; the last is the result.
@@ -30,15 +30,15 @@
 enum mode { FANOUT, ROOMS, ECHO, IDLE, HANDSHAKES };
 enum dialect { PLAIN, GLUED, SOCKETIO };
 enum phase { CONNECT, WARM, SETTLE, READY, MEASURE, DRAIN, DONE };
-enum state { FREE, DIALING, UPGRADING, GREETING, OPEN, CLOSING, STALLED };
+enum state { FREE, CONNECTING, UPGRADING, GREETING, OPEN, CLOSING, STALLED };
 
 enum {
     MAX_PROCESSES = 16,
-    STAMP_CHARS = 16, /* 3 of talker, 5 of sequence, 8 of microseconds; 5 bits a character */
+    MARKER_CHARS = 16, /* 3 of publisher, 5 of sequence, 8 of microseconds; 5 bits a character */
     SEQ_BITS = 25,
     SEQ_MASK = (1 << SEQ_BITS) - 1,
-    MAX_TALKER = (1 << 15) - 1,
-    DIALING_AT_ONCE = 64,
+    MAX_PUBLISHER = (1 << 15) - 1,
+    CONNECTING_AT_ONCE = 64,
     READ_BYTES = 256 * 1024,
     MISSING_SLOTS = 1 << 20,
     STALLED_RCVBUF_BYTES = 4096,
@@ -53,12 +53,12 @@ static struct {
     enum dialect dialect;
     const char *host, *path;
     int port;
-    uint32_t clients, talkers, room_size, window, size, processes;
-    uint64_t messages; /* per talker and phase; 0: as many as the time allows */
+    uint32_t clients, publishers, room_size, window, size, processes;
+    uint64_t messages; /* per publisher and phase; 0: as many as the time allows */
     double rate, warm_s, measure_s, patience_s, drain_s, stall_percent;
     bool control, cookie;
 } opt = {
-    .host = "127.0.0.1", .path = "/ws", .clients = 1, .talkers = 0, .room_size = 10, .window = 1,
+    .host = "127.0.0.1", .path = "/ws", .clients = 1, .publishers = 0, .room_size = 10, .window = 1,
     .size = 128, .processes = 1, .warm_s = 1, .measure_s = 3, .patience_s = 3, .drain_s = 30,
 };
 
@@ -72,9 +72,9 @@ struct report {
 struct shared {
     _Atomic int phase, reached[MAX_PROCESSES];
     _Atomic uint64_t sent_to_all, settled_at[MAX_PROCESSES], progress[MAX_PROCESSES];
-    _Atomic int live_talkers;
+    _Atomic int live_publishers;
     struct report report[MAX_PROCESSES];
-    uint32_t sent[]; /* by talker */
+    uint32_t sent[]; /* by publisher */
 };
 
 struct conn {
@@ -83,7 +83,7 @@ struct conn {
     enum state state;
     bool wants_write;
     char accept[WS_ACCEPT_LEN + 1];
-    uint64_t dialed_at, said; /* messages said in this phase */
+    uint64_t began_at, published; /* messages of this phase */
     struct buffer rest, parts, out; /* a frame's beginning; a message's fragments; what waits */
 };
 
@@ -95,7 +95,7 @@ static uint32_t *next_seq; /* [connection][slot]: the next sequence number expec
 static uint32_t slots;
 static uint32_t *room_live;
 static uint64_t expected, advanced, live; /* of this process, stalled clients not included */
-static uint32_t dialing, open_count, dialed, talking; /* talking: talkers with more to say */
+static uint32_t connecting, open_count, begun, publishing; /* publishing: not done yet */
 static int epoll_fd, wake_fd, timer_fd = -1;
 static uint64_t phase_started, last_progress, paced_turns, measured_ns;
 static uint64_t began_cpu_ns;
@@ -139,20 +139,22 @@ static void prepare_body(void) {
     memcpy(body + prefix_len + opt.size, suffix, strlen(suffix));
 }
 
-/* ---- the books: what is expected, what came ---- */
+/* ---- accounting: what is expected, what came ---- */
 
 static uint32_t room_of(uint32_t id) { return id / opt.room_size; }
 
-static bool is_talker(uint32_t id) { return id % opt.room_size < opt.talkers; }
+static bool is_publisher(uint32_t id) { return id % opt.room_size < opt.publishers; }
 
 static uint32_t *next_of(struct conn *c, uint32_t slot) {
     return &next_seq[(size_t)(c->id - first_id) * slots + slot];
 }
 
-static uint32_t talker_at(struct conn *c, uint32_t slot) { return room_of(c->id) * opt.room_size + slot; }
+static uint32_t publisher_at(struct conn *c, uint32_t slot) {
+    return room_of(c->id) * opt.room_size + slot;
+}
 
 static bool is_stalled(uint32_t id) {
-    if (opt.stall_percent <= 0 || is_talker(id)) return false;
+    if (opt.stall_percent <= 0 || is_publisher(id)) return false;
     uint64_t share = (uint64_t)(opt.stall_percent * 1000);
     return (uint64_t)(id + 1) * share / 100000 != (uint64_t)id * share / 100000;
 }
@@ -185,8 +187,8 @@ static void note_lost(struct conn *c, uint32_t slot, uint32_t from, uint32_t cou
     }
 }
 
-/* Book one message. Return whether it is new. */
-static bool book(struct conn *c, uint32_t slot, uint32_t seq) {
+/* Record one message. Return whether it is new. */
+static bool record(struct conn *c, uint32_t slot, uint32_t seq) {
     uint32_t *next = next_of(c, slot);
     uint32_t ahead = (seq - *next) & SEQ_MASK;
     if (ahead > SEQ_MASK / 2) {
@@ -205,7 +207,7 @@ static bool book(struct conn *c, uint32_t slot, uint32_t seq) {
     return true;
 }
 
-static void say(struct conn *c, uint64_t at_ns);
+static void publish(struct conn *c, uint64_t at_ns);
 static void flush(struct conn *c);
 
 static bool is_sending(void) {
@@ -213,8 +215,8 @@ static bool is_sending(void) {
     return phase == WARM || phase == MEASURE;
 }
 
-static bool may_say_more(struct conn *c) {
-    return is_sending() && (opt.messages == 0 || c->said < opt.messages);
+static bool may_publish_more(struct conn *c) {
+    return is_sending() && (opt.messages == 0 || c->published < opt.messages);
 }
 
 static void on_payload(struct conn *c, const uint8_t *p, size_t len, uint64_t now_us) {
@@ -223,22 +225,22 @@ static void on_payload(struct conn *c, const uint8_t *p, size_t len, uint64_t no
         mine->foreign++;
         return;
     }
-    const uint8_t *padding = body + prefix_len + STAMP_CHARS;
+    const uint8_t *padding = body + prefix_len + MARKER_CHARS;
     if (len != opt.size || !unpack(p, &head) || !unpack(p + 8, &sent_us) ||
-        memcmp(p + STAMP_CHARS, padding, len - STAMP_CHARS) != 0) {
+        memcmp(p + MARKER_CHARS, padding, len - MARKER_CHARS) != 0) {
         mine->damaged++;
         return;
     }
-    uint32_t talker = (uint32_t)(head >> SEQ_BITS), slot = talker % opt.room_size;
-    if (room_of(talker) != room_of(c->id) || slot >= slots) {
+    uint32_t publisher = (uint32_t)(head >> SEQ_BITS), slot = publisher % opt.room_size;
+    if (room_of(publisher) != room_of(c->id) || slot >= slots) {
         mine->stray++;
         return;
     }
-    if (!book(c, slot, (uint32_t)head & SEQ_MASK)) return;
+    if (!record(c, slot, (uint32_t)head & SEQ_MASK)) return;
     mine->delivered++;
     mine->bytes += len;
     histogram_add(&mine->latency, (now_us - sent_us) & MICROSECONDS);
-    if (opt.mode != FANOUT && talker == c->id && may_say_more(c)) say(c, now_ns());
+    if (opt.mode != FANOUT && publisher == c->id && may_publish_more(c)) publish(c, now_ns());
 }
 
 /* ---- Socket.IO, as much of it as its messages need (Engine.IO 4 in WebSocket frames) ---- */
@@ -252,7 +254,7 @@ static void on_socketio(struct conn *c, const uint8_t *p, size_t len, uint64_t n
     } else if (len && p[0] == '0') {
         send_frame(c, OP_TEXT, "40", 2);
     } else if (len > 1 && p[0] == '4' && p[1] == '0') {
-        if (c->state == GREETING) c->state = OPEN, open_count++, dialing--;
+        if (c->state == GREETING) c->state = OPEN, open_count++, connecting--;
     } else if (len == body_len && memcmp(p, body, prefix_len) == 0) {
         on_payload(c, p + prefix_len, opt.size, now_us);
     } else {
@@ -296,11 +298,11 @@ static void fail(const char *format, ...) {
     exit(1);
 }
 
-/* Take a live client out of the books: what it has not got is lost to it. */
+/* Stop accounting for a live client: what it has not got is lost to it. */
 static void strike(struct conn *c) {
     uint64_t got = 0, due = 0;
     for (uint32_t slot = 0; slot < slots; slot++) {
-        uint32_t sent = shared->sent[talker_at(c, slot)];
+        uint32_t sent = shared->sent[publisher_at(c, slot)];
         got += *next_of(c, slot), due += sent;
     }
     mine->lost += due - got;
@@ -308,9 +310,9 @@ static void strike(struct conn *c) {
     advanced -= got, live--;
     room_live[room_of(c->id)]--;
     if (opt.mode != FANOUT) expected -= due;
-    if (!is_talker(c->id)) return;
-    atomic_fetch_sub(&shared->live_talkers, 1);
-    if (may_say_more(c)) talking--;
+    if (!is_publisher(c->id)) return;
+    atomic_fetch_sub(&shared->live_publishers, 1);
+    if (may_publish_more(c)) publishing--;
 }
 
 static void forget(struct conn *c) {
@@ -319,13 +321,13 @@ static void forget(struct conn *c) {
     c->state = FREE, c->fd = -1, c->wants_write = false;
 }
 
-static void dial(struct conn *c);
+static void begin_connection(struct conn *c);
 
 static void on_end(struct conn *c, const char *why) {
     enum state was = c->state;
     forget(c);
     if (opt.mode == HANDSHAKES) {
-        dialing--;
+        connecting--;
         if (was == CLOSING)
             mine->handshakes++;
         else
@@ -370,8 +372,8 @@ static void send_frame(struct conn *c, uint8_t opcode, const void *data, size_t 
     flush(c);
 }
 
-/* Queue one message of this talker; the caller flushes. */
-static void say(struct conn *c, uint64_t at_ns) {
+/* Queue one message of this publisher; the caller flushes. */
+static void publish(struct conn *c, uint64_t at_ns) {
     uint32_t seq = shared->sent[c->id]++ & SEQ_MASK;
     pack(body + prefix_len, (uint64_t)c->id << SEQ_BITS | seq);
     pack(body + prefix_len + 8, at_ns / 1000 & MICROSECONDS);
@@ -380,19 +382,19 @@ static void say(struct conn *c, uint64_t at_ns) {
     else
         expected += room_live[room_of(c->id)];
     mine->sent++;
-    if (++c->said == opt.messages) talking--;
+    if (++c->published == opt.messages) publishing--;
     queue_frame(c, OP_TEXT, body, body_len);
 }
 
 static void bind_source(struct conn *c) {
-    uint32_t index = opt.mode == HANDSHAKES ? dialed % HANDSHAKE_ADDRESSES : c->id / CLIENTS_PER_ADDRESS;
+    uint32_t index = opt.mode == HANDSHAKES ? begun % HANDSHAKE_ADDRESSES : c->id / CLIENTS_PER_ADDRESS;
     if (index == 0 || ntohl(inet_addr(opt.host)) >> 24 != 127) return;
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001 + index)};
     set_option(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (bind(c->fd, (struct sockaddr *)&from, sizeof from) < 0) die("bind");
 }
 
-static void dial(struct conn *c) {
+static void begin_connection(struct conn *c) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port)};
     to.sin_addr.s_addr = inet_addr(opt.host);
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -405,8 +407,8 @@ static void dial(struct conn *c) {
     bind_source(c);
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS)
         fail("connect: %s", strerror(errno));
-    c->state = DIALING, c->dialed_at = now_ns();
-    dialing++, dialed++;
+    c->state = CONNECTING, c->began_at = now_ns();
+    connecting++, begun++;
     watch(c, EPOLLOUT, EPOLL_CTL_ADD);
 }
 
@@ -418,7 +420,7 @@ static void ask(struct conn *c) {
         on_end(c, strerror(error));
         return;
     }
-    uint32_t raw[4] = {c->id, dialed, (uint32_t)c->dialed_at, 0x68756262};
+    uint32_t raw[4] = {c->id, begun, (uint32_t)c->began_at, 0x68756262};
     char key[25], room[32] = "", query[64] = "", cookie[64] = "", request[512];
     base64((uint8_t *)raw, sizeof raw, key);
     accept_of(key, c->accept);
@@ -458,13 +460,13 @@ static size_t read_answer(struct conn *c, uint8_t *data, size_t len) {
 static void on_upgraded(struct conn *c) {
     if (opt.mode == HANDSHAKES) {
         static const uint8_t normal[2] = {0x03, 0xe8};
-        histogram_add(&mine->latency, (now_ns() - c->dialed_at) / 1000);
+        histogram_add(&mine->latency, (now_ns() - c->began_at) / 1000);
         c->state = CLOSING;
         send_frame(c, OP_CLOSE, normal, 2);
     } else if (opt.dialect == SOCKETIO) {
         c->state = GREETING;
     } else {
-        c->state = OPEN, open_count++, dialing--;
+        c->state = OPEN, open_count++, connecting--;
     }
 }
 
@@ -535,7 +537,7 @@ static void on_readable(struct conn *c) {
 
 static void on_event(struct conn *c, uint32_t events) {
     if (c->state == FREE || c->state == STALLED) return;
-    if (c->state == DIALING) {
+    if (c->state == CONNECTING) {
         ask(c);
         return;
     }
@@ -547,12 +549,12 @@ static void on_event(struct conn *c, uint32_t events) {
 
 static int phase_now(void) { return atomic_load(&shared->phase); }
 
-static void dial_more(void) {
-    for (; dialed < conn_count && dialing < DIALING_AT_ONCE; ) dial(&conns[dialed]);
+static void begin_connections(void) {
+    for (; begun < conn_count && connecting < CONNECTING_AT_ONCE; ) begin_connection(&conns[begun]);
 }
 
-/* Everybody is connected: write the books, and stop reading for who is to stall. */
-static void open_books(void) {
+/* Everybody is connected: begin accounting, and stop reading for who is to stall. */
+static void begin_accounting(void) {
     for (uint32_t i = 0; i < conn_count; i++) {
         struct conn *c = &conns[i];
         if (is_stalled(c->id)) {
@@ -561,23 +563,23 @@ static void open_books(void) {
             continue;
         }
         live++, room_live[room_of(c->id)]++;
-        if (is_talker(c->id)) atomic_fetch_add(&shared->live_talkers, 1);
+        if (is_publisher(c->id)) atomic_fetch_add(&shared->live_publishers, 1);
     }
 }
 
 static void start_phase(void) {
     phase_started = last_progress = now_ns();
     atomic_store(&shared->progress[process], last_progress);
-    paced_turns = talking = 0;
+    paced_turns = publishing = 0;
     for (uint32_t i = 0; i < conn_count; i++) {
-        conns[i].said = 0;
-        talking += conns[i].state == OPEN && is_talker(conns[i].id);
+        conns[i].published = 0;
+        publishing += conns[i].state == OPEN && is_publisher(conns[i].id);
     }
 }
 
-static void say_many(struct conn *c, uint32_t count) {
+static void publish_many(struct conn *c, uint32_t count) {
     uint64_t at = now_ns();
-    for (uint32_t i = 0; i < count && may_say_more(c); i++) say(c, at);
+    for (uint32_t i = 0; i < count && may_publish_more(c); i++) publish(c, at);
     flush(c);
 }
 
@@ -592,40 +594,40 @@ static uint64_t due_at(uint64_t turn) {
     return phase_started + (uint64_t)((double)turn * 1e9 / opt.rate);
 }
 
-/* A message is stamped with the time it was due, so a generator that is late hides nothing. */
-static void talk_paced(uint64_t now) {
+/* A message carries the time it was due, so a generator that is late hides nothing. */
+static void publish_paced(uint64_t now) {
     for (; due_at(paced_turns) <= now; paced_turns++) {
-        struct conn *c = &conns[paced_turns % opt.talkers];
-        if (c->state == OPEN && may_say_more(c)) say(c, due_at(paced_turns));
+        struct conn *c = &conns[paced_turns % opt.publishers];
+        if (c->state == OPEN && may_publish_more(c)) publish(c, due_at(paced_turns));
     }
-    for (uint32_t i = 0; i < opt.talkers; i++)
+    for (uint32_t i = 0; i < opt.publishers; i++)
         if (conns[i].state == OPEN) flush(&conns[i]);
     uint64_t due = due_at(paced_turns);
     struct itimerspec at = {.it_value = {(time_t)(due / 1000000000u), (long)(due % 1000000000u)}};
     if (timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &at, NULL) < 0) die("timerfd_settime");
 }
 
-/* Fan-out: the first process talks, when all have got the last burst or when the clock says so. */
-static void talk_to_all(uint64_t now) {
-    if (process != 0 || atomic_load(&shared->live_talkers) == 0) return;
+/* Fan-out: the first process publishes, when all have the last burst or when the clock says so. */
+static void publish_to_all(uint64_t now) {
+    if (process != 0 || atomic_load(&shared->live_publishers) == 0) return;
     if (opt.rate > 0) {
-        talk_paced(now);
+        publish_paced(now);
     } else if (has_everybody_all()) {
-        for (uint32_t i = 0; i < opt.talkers; i++)
-            if (conns[i].state == OPEN) say_many(&conns[i], opt.window);
+        for (uint32_t i = 0; i < opt.publishers; i++)
+            if (conns[i].state == OPEN) publish_many(&conns[i], opt.window);
     }
 }
 
 /* Rooms and echo: everybody begins with a window of messages and goes on as their own come back. */
-static void begin_talking(void) {
+static void begin_publishing(void) {
     if (opt.mode != ROOMS && opt.mode != ECHO) return;
     for (uint32_t i = 0; i < conn_count; i++)
-        if (conns[i].state == OPEN && is_talker(conns[i].id)) say_many(&conns[i], opt.window);
+        if (conns[i].state == OPEN && is_publisher(conns[i].id)) publish_many(&conns[i], opt.window);
 }
 
-static void redial(void) {
+static void reuse_free(void) {
     for (uint32_t i = 0; i < conn_count; i++)
-        if (conns[i].state == FREE) dial(&conns[i]);
+        if (conns[i].state == FREE) begin_connection(&conns[i]);
 }
 
 static void note_progress(uint64_t now) {
@@ -657,7 +659,7 @@ static void write_off(void) {
         struct conn *c = &conns[i];
         if (c->state != OPEN) continue;
         for (uint32_t slot = 0; slot < slots; slot++) {
-            uint32_t *next = next_of(c, slot), due = shared->sent[talker_at(c, slot)] - *next;
+            uint32_t *next = next_of(c, slot), due = shared->sent[publisher_at(c, slot)] - *next;
             if (due) note_lost(c, slot, *next, due);
             *next += due, advanced += due;
         }
@@ -667,8 +669,8 @@ static void write_off(void) {
 /* Whether this process has nothing in flight, or has given up waiting for it. */
 static bool is_settled(uint64_t now) {
     if (opt.mode == HANDSHAKES) {
-        mine->unfinished = is_stuck(now) ? dialing : 0;
-        return dialing == 0 || mine->unfinished;
+        mine->unfinished = is_stuck(now) ? connecting : 0;
+        return connecting == 0 || mine->unfinished;
     }
     if (outstanding() == 0) return true;
     if (is_stuck(now)) {
@@ -682,9 +684,9 @@ static bool is_settled(uint64_t now) {
 
 static bool is_time_over(uint64_t now) {
     double limit_s = phase_now() == WARM ? opt.warm_s : opt.measure_s;
-    bool is_talk = opt.mode != IDLE && opt.mode != HANDSHAKES;
-    if (is_talk && atomic_load(&shared->live_talkers) == 0) return true;
-    if (is_talk && opt.messages) return talking == 0 || is_stuck(now);
+    bool has_publishers = opt.mode != IDLE && opt.mode != HANDSHAKES;
+    if (has_publishers && atomic_load(&shared->live_publishers) == 0) return true;
+    if (has_publishers && opt.messages) return publishing == 0 || is_stuck(now);
     return process != 0 || now - phase_started >= (uint64_t)(limit_s * 1e9);
 }
 
@@ -722,14 +724,14 @@ static void reset_report(void) {
 static void enter(int phase) {
     start_phase();
     if (phase == READY) reset_report();
-    if (phase == WARM || phase == MEASURE) begin_talking();
+    if (phase == WARM || phase == MEASURE) begin_publishing();
     if (phase == DONE) mine->cpu_ns = cpu_ns() - began_cpu_ns;
 }
 
-/* Say once, and before anybody talks, that this process has come to the end of a phase. */
+/* Report once, and before anybody publishes, that this process has come to the end of a phase. */
 static void reach(int phase) {
     if (atomic_load(&shared->reached[process]) >= phase) return;
-    if (phase == CONNECT && opt.mode != HANDSHAKES) open_books();
+    if (phase == CONNECT && opt.mode != HANDSHAKES) begin_accounting();
     atomic_store(&shared->reached[process], phase);
 }
 
@@ -751,7 +753,7 @@ static void watch_other(int fd, uint32_t mark) {
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) die("epoll_ctl");
 }
 
-/* Say `event` and wait for a line, while pings still get their answers. */
+/* Report `event` and wait for a line, while pings still get their answers. */
 static void rendezvous(const char *event) {
     if (!opt.control) return;
     printf("{\"event\": \"%s\", \"clients\": %u}\n", event, opt.clients);
@@ -795,9 +797,9 @@ static void run(void) {
     start_phase();
     while (entered != DONE) {
         uint64_t now = now_ns();
-        if (entered == CONNECT && opt.mode != HANDSHAKES) dial_more();
-        if (is_sending() && opt.mode == HANDSHAKES) redial();
-        if (is_sending() && opt.mode == FANOUT) talk_to_all(now);
+        if (entered == CONNECT && opt.mode != HANDSHAKES) begin_connections();
+        if (is_sending() && opt.mode == HANDSHAKES) reuse_free();
+        if (is_sending() && opt.mode == FANOUT) publish_to_all(now);
         if (is_phase_done(now)) reach(entered);
         if (process == 0) lead();
         if (phase_now() != entered) {
@@ -891,18 +893,18 @@ static void set_mode(const char *name) {
 
 static void usage(void) {
     fputs("load --port P --mode fanout|rooms|echo|idle|handshakes|burst [--clients N]\n"
-          "  --talkers T     who talks: in fan-out the first T (1), in rooms T of each (all)\n"
+          "  --publishers T  who publishes: in fan-out the first T (1), in rooms T of each (all)\n"
           "  --room-size K   clients of a room (10)\n"
           "  --window W      messages in flight: fan-out sends the next W when all have the last\n"
           "  --rate R        fan-out: R messages a second by the clock instead\n"
           "  --size B        bytes of a message, 16 or more (128)\n"
           "  --warm S --seconds S   how long (1, 3)\n"
-          "  --messages M    so many messages of each talker instead, in each phase\n"
+          "  --messages M    so many messages of each publisher instead, in each phase\n"
           "  --stall P       P percent of the clients stop reading after the start\n"
           "  --patience S --drain S   no message for so long is a loss (3); wait at most (30)\n"
           "  --dialect plain|glued|socketio   glued: newlines part the messages of a frame\n"
           "  --host A --path /ws --processes G\n"
-          "  --cookie        say the room in a cookie too\n"
+          "  --cookie        send the room in a cookie too\n"
           "  --control       wait for a line on stdin after \"begin\" and after \"end\"\n",
           stderr);
     exit(2);
@@ -913,7 +915,7 @@ static void set_option_by_letter(int letter) {
     case 'p': opt.port = atoi(optarg); break;
     case 'm': set_mode(optarg); break;
     case 'n': opt.clients = (uint32_t)strtoul(optarg, NULL, 10); break;
-    case 't': opt.talkers = (uint32_t)strtoul(optarg, NULL, 10); break;
+    case 't': opt.publishers = (uint32_t)strtoul(optarg, NULL, 10); break;
     case 'k': opt.room_size = (uint32_t)strtoul(optarg, NULL, 10); break;
     case 'w': opt.window = (uint32_t)strtoul(optarg, NULL, 10); break;
     case 'r': opt.rate = atof(optarg); break;
@@ -937,7 +939,7 @@ static void set_option_by_letter(int letter) {
 static void read_options(int argc, char **argv) {
     static const struct option known[] = {
         {"port", 1, 0, 'p'},     {"mode", 1, 0, 'm'},     {"clients", 1, 0, 'n'},
-        {"talkers", 1, 0, 't'},  {"room-size", 1, 0, 'k'}, {"window", 1, 0, 'w'},
+        {"publishers", 1, 0, 't'},  {"room-size", 1, 0, 'k'}, {"window", 1, 0, 'w'},
         {"rate", 1, 0, 'r'},     {"size", 1, 0, 'b'},     {"warm", 1, 0, 'W'},
         {"seconds", 1, 0, 's'},  {"messages", 1, 0, 'M'}, {"stall", 1, 0, 'S'},
         {"patience", 1, 0, 'P'}, {"drain", 1, 0, 'D'},    {"dialect", 1, 0, 'd'},
@@ -948,16 +950,16 @@ static void read_options(int argc, char **argv) {
     int letter;
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) set_option_by_letter(letter);
     if (opt.mode != ROOMS) opt.room_size = opt.mode == ECHO ? 1 : opt.clients;
-    if (opt.talkers == 0) opt.talkers = opt.mode == ROOMS ? opt.room_size : 1;
-    if (opt.talkers > opt.room_size) opt.talkers = opt.room_size;
-    slots = opt.mode == FANOUT || opt.mode == ROOMS || opt.mode == ECHO ? opt.talkers : 1;
+    if (opt.publishers == 0) opt.publishers = opt.mode == ROOMS ? opt.room_size : 1;
+    if (opt.publishers > opt.room_size) opt.publishers = opt.room_size;
+    slots = opt.mode == FANOUT || opt.mode == ROOMS || opt.mode == ECHO ? opt.publishers : 1;
     bool is_possible = opt.port > 0 && opt.clients > 0 && opt.room_size > 0 && opt.window > 0 &&
-                       opt.size >= STAMP_CHARS && opt.size <= WS_MAX_MESSAGE / 2 &&
+                       opt.size >= MARKER_CHARS && opt.size <= WS_MAX_MESSAGE / 2 &&
                        opt.processes >= 1 && opt.processes <= MAX_PROCESSES &&
                        opt.processes <= opt.clients && optind == argc;
     if (!is_possible) usage();
-    if ((opt.mode == ROOMS || opt.mode == ECHO) && opt.clients > MAX_TALKER)
-        fail("more than %d talkers have no place in a message", MAX_TALKER);
+    if ((opt.mode == ROOMS || opt.mode == ECHO) && opt.clients > MAX_PUBLISHER)
+        fail("more than %d publishers have no place in a message", MAX_PUBLISHER);
 }
 
 static void on_child_end(int signal_number) {

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 
 from . import install
-from .contestants import ROOT
+from .servers import ROOT
 
 
 def first_line(*command: str) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contestants import BENCH, BUILD, Contestant
+from .servers import BENCH, BUILD, ServerSpec
 
 START_TIMEOUT_S = 30.0
 GENERATOR_TIMEOUT_S = 240.0
@@ -69,12 +69,12 @@ def process_cpu_s(pid: int) -> float:
 class Server:
     """A running server: all processes of its session."""
 
-    def __init__(self, contestant: Contestant, port: int, core: int | None, log: Path) -> None:
+    def __init__(self, spec: ServerSpec, port: int, core: int | None, log: Path) -> None:
         self.port = port
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                contestant.argv(port),
+                spec.argv(port),
                 cwd=BENCH / "peers",
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -87,15 +87,15 @@ class Server:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise ServerFailed(f"the server did not start: {self.last_words()}")
+                raise ServerFailed(f"the server did not start: {self.last_log_line()}")
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.05)
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else "it said nothing"
+        return lines[-1][:200] if lines else "its log is empty"
 
     def pids(self) -> Iterator[int]:
         """Yield the processes of the server's session."""
@@ -129,10 +129,10 @@ class Server:
 
 
 @contextmanager
-def serving(contestant: Contestant, core: int | None) -> Iterator[Server]:
+def serving(spec: ServerSpec, core: int | None) -> Iterator[Server]:
     """Run a server on a free port until the block ends."""
-    log = BUILD / f"{contestant.name}.log"
-    server = Server(contestant, free_port(), core, log)
+    log = BUILD / f"{spec.name}.log"
+    server = Server(spec, free_port(), core, log)
     try:
         server.wait_until_it_listens()
         yield server
@@ -175,7 +175,7 @@ def watch(server: Server, generator: subprocess.Popen[str]) -> Run:
         event = json.loads(line)
         if event["event"] == "error":
             raise ServerFailed(
-                f"{event['message']}; the server's last words: {server.last_words()}"
+                f"{event['message']}; the last line of its log: {server.last_log_line()}"
             )
         if event["event"] == "begin":
             run["memory_begin_kib"] = server.memory_kib()
@@ -192,17 +192,17 @@ def watch(server: Server, generator: subprocess.Popen[str]) -> Run:
     raise ServerFailed("the generator ended without a result")
 
 
-def measure(contestant: Contestant, load: Sequence[str], cores: Cores) -> Run:
+def measure(spec: ServerSpec, load: Sequence[str], cores: Cores) -> Run:
     """Do one run with a server of its own; return what came of it, an "error" for a failure."""
     try:
-        with serving(contestant, cores.server) as server:
-            return measure_on(server, contestant, load, cores)
+        with serving(spec, cores.server) as server:
+            return measure_on(server, spec, load, cores)
     except (ServerFailed, OSError) as error:
         return {"error": str(error)}
 
 
 def visit(
-    contestant: Contestant, loads: Sequence[Sequence[str]], cores: Cores
+    spec: ServerSpec, loads: Sequence[Sequence[str]], cores: Cores
 ) -> Iterator[tuple[int, Run]]:
     """Do several runs with one server, in turn; yield the place of each and what came of it.
 
@@ -211,23 +211,23 @@ def visit(
     waiting = list(enumerate(loads))
     while waiting:
         try:
-            with serving(contestant, cores.server) as server:
+            with serving(spec, cores.server) as server:
                 run: Run = {}
                 while waiting and "error" not in run:
                     place, load = waiting.pop(0)
-                    run = measure_on(server, contestant, load, cores)
+                    run = measure_on(server, spec, load, cores)
                     yield place, run
         except (ServerFailed, OSError) as error:
             while waiting:
                 yield waiting.pop(0)[0], {"error": str(error)}
 
 
-def measure_on(server: Server, contestant: Contestant, load: Sequence[str], cores: Cores) -> Run:
+def measure_on(server: Server, spec: ServerSpec, load: Sequence[str], cores: Cores) -> Run:
     """Do one run with a server that is there."""
-    words = [*load, *contestant.load]
+    words = [*load, *spec.load]
     try:
         if "idle" in load:
-            warm_up(server, contestant, cores)
+            warm_up(server, spec, cores)
         before = server.memory_kib()
         with generating(server.port, [*words, "--control"], cores.generator) as generator:
             run = watch(server, generator)
@@ -239,10 +239,10 @@ def measure_on(server: Server, contestant: Contestant, load: Sequence[str], core
     return run
 
 
-def warm_up(server: Server, contestant: Contestant, cores: Cores) -> None:
+def warm_up(server: Server, spec: ServerSpec, cores: Cores) -> None:
     """Let some clients come and go, so that what a server loads once is not charged to a client."""
     words = ["--mode", "idle", "--clients", "50", "--warm", "0", "--seconds", "0.2"]
-    with generating(server.port, [*words, *contestant.load], cores.generator) as generator:
+    with generating(server.port, [*words, *spec.load], cores.generator) as generator:
         assert generator.stdout is not None
         generator.stdout.read()
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from . import parts, prose
-from .contestants import BY_NAME, JOINED, OURS, PEERS
+from . import page_parts, text
 from .measure import FULL
 from .plot import chart
 from .rows import (
@@ -28,6 +27,7 @@ from .rows import (
     Run,
     Series,
 )
+from .servers import BY_NAME, JOINED, OURS, PEERS
 
 Pair = dict[str, Any]
 Results = dict[str, Any]
@@ -93,20 +93,20 @@ def ratios(pairs: Sequence[Pair], peer: str, metric: Metric, variant: str = "") 
 
 def remarks(runs: Sequence[Run]) -> str:
     """Say what was wrong in any of the runs."""
-    said = []
+    found = []
     for error in {run["error"] for run in runs if "error" in run}:
-        said.append(error.split(";")[0])
+        found.append(error.split(";")[0])
     sound = [run for run in runs if "error" not in run]
     for name in ERRORS:
         most = max((run[name] for run in sound), default=0)
         if most:
-            said.append(f"**{most:,} {name}**")
+            found.append(f"**{most:,} {name}**")
     behind = max((run["unfinished"] for run in sound), default=0)
     if behind:
-        said.append(f"fell behind by {behind:,}")
+        found.append(f"fell behind by {behind:,}")
     if any(run["limit"] == "generator" for run in sound):
-        said.append("generator was the limit")
-    return ", ".join(said) or "–"
+        found.append("generator was the limit")
+    return ", ".join(found) or "–"
 
 
 def brief(run: Run) -> str:
@@ -234,17 +234,17 @@ def summary(results: Results) -> list[str]:
     """One line for each server: its median, and how many times that ours is."""
     rows = [row for row in ROWS if row.key in SUMMARY and pairs_of(results, row)]
     lines = []
-    for contestant in (OURS, *PEERS):
+    for spec in (OURS, *PEERS):
         cells = []
         for row in rows:
             pairs = pairs_of(results, row)
-            value = middle(value_of(run, row.metric) for run in runs_of(pairs, contestant.name))
-            ratio = middle(ratios(pairs, contestant.name, row.metric))
+            value = middle(value_of(run, row.metric) for run in runs_of(pairs, spec.name))
+            ratio = middle(ratios(pairs, spec.name, row.metric))
             beside = "" if ratio is None else f" ({times(ratio)})"
             cells.append(row.metric.shown(value) + beside)
         if any(cell != "–" for cell in cells):
-            lines.append((contestant.title, *cells))
-    head = [f"{prose.COLUMNS[row.key]}, {row.metric.unit}" for row in rows]
+            lines.append((spec.title, *cells))
+    head = [f"{text.COLUMNS[row.key]}, {row.metric.unit}" for row in rows]
     return table(("server", *head), lines)
 
 
@@ -258,7 +258,7 @@ def goal_lines(results: Results) -> Iterator[GoalLine]:
         pairs = pairs_of(results, row)
         found = middle(ratios(pairs, goal.peer, row.metric))
         limit = limit_ratio(pairs, goal.peer, row.metric)
-        what = f"{prose.COLUMNS[goal.row]}, to {BY_NAME[goal.peer].title}"
+        what = f"{text.COLUMNS[goal.row]}, to {BY_NAME[goal.peer].title}"
         verdict = holds(found, least=goal.least)
         yield what, f"{goal.least:g} times", times(found), verdict, times(limit)
     yield from own_goals(results["rows"])
@@ -382,14 +382,14 @@ def tables(results: Results) -> list[str]:
     return lines
 
 
-def contestant_table(results: Results) -> list[str]:
+def server_table(results: Results) -> list[str]:
     lines = []
-    for contestant in (OURS, *PEERS):
-        versions = results["versions"].get(contestant.name, {})
+    for spec in (OURS, *PEERS):
+        versions = results["versions"].get(spec.name, {})
         shown = ", ".join(f"{name} {version}" for name, version in versions.items()) or "–"
-        missing = results["missing"].get(contestant.name)
-        state = contestant.note if missing is None else f"**missing** ({missing})"
-        lines.append((contestant.title, state, shown, f"`{contestant.shown()}`"))
+        missing = results["missing"].get(spec.name)
+        state = spec.note if missing is None else f"**missing** ({missing})"
+        lines.append((spec.title, state, shown, f"`{spec.shown()}`"))
     return table(("server", "how", "versions", "command in `benchmarks/peers`"), lines)
 
 
@@ -397,18 +397,18 @@ def page(results: Results) -> str:
     """Return docs/benchmarks.md."""
     measured = [row for row in ROWS if pairs_of(results, row)]
     grown = [series for series in SERIES if results["series"].get(series.key)]
-    lines = [prose.opening(results), *summary(results), prose.READING]
-    lines += ["## Goals", "", prose.GOALS, ""]
-    lines += table(("goal", "at least", "measured", "holds", prose.LIMIT), goal_lines(results))
+    lines = [text.opening(results), *summary(results), text.READING]
+    lines += ["## Goals", "", text.GOALS, ""]
+    lines += table(("goal", "at least", "measured", "holds", text.LIMIT), goal_lines(results))
     lines += ["## The rows", ""]
     for row in measured:
         lines += row_section(row, pairs_of(results, row))
-    lines += ["## How it grows", "", prose.GROWTH, ""] if grown else []
+    lines += ["## How it grows", "", text.GROWTH, ""] if grown else []
     for series in grown:
         lines += series_section(series, results["series"][series.key])
-    lines += ["## The servers", "", prose.SERVERS, "", *contestant_table(results)]
+    lines += ["## The servers", "", text.SERVERS, "", *server_table(results)]
     lines += ["## The machine", "", *table(("what", "which"), results["machine"].items())]
-    lines += [prose.METHOD]
+    lines += [text.METHOD]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -428,17 +428,21 @@ def readme_part(results: Results) -> str:
         pairs = pairs_of(results, row)
         ours = middle(value_of(run, row.metric) for run in runs_of(pairs, OURS.name))
         found = {name: middle(ratios(pairs, name, row.metric)) for name in SHORT_NAMES}
-        said = [f"{times(found[name])} times {SHORT_NAMES[name]}" for name in found if found[name]]
+        compared = [
+            f"{times(found[name])} times {SHORT_NAMES[name]}" for name in found if found[name]
+        ]
         value = row.metric.shown(ours)
-        lines.append(f"- **{row.title}**: {value} million; {', '.join(said)}.")
+        lines.append(f"- **{row.title}**: {value} million; {', '.join(compared)}.")
     return "\n".join(lines)
 
 
 def write(results: Results, docs: Path) -> None:
     """Write the page and its pictures, and the README's summary."""
     readme = docs.parent / "README.md"
-    text = parts.replaced(readme.read_text(encoding="utf-8"), "benchmark", readme_part(results))
-    readme.write_text(text, encoding="utf-8")
+    filled = page_parts.replaced(
+        readme.read_text(encoding="utf-8"), "benchmark", readme_part(results)
+    )
+    readme.write_text(filled, encoding="utf-8")
     (docs / "images").mkdir(parents=True, exist_ok=True)
     (docs / "benchmarks.md").write_text(page(results), encoding="utf-8")
     for series in SERIES:

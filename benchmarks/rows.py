@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .contestants import EVERYBODY, IN_FASTAPI, JOINED
+from .servers import EVERYBODY, IN_FASTAPI, JOINED
 
 Run = dict[str, Any]
 
@@ -31,7 +31,7 @@ class Metric:
         return "–" if value is None else f"{value / self.scale:,.{self.digits}f}"
 
     def ratio(self, ours: float, theirs: float) -> float | None:
-        """Return how many times better ours is; None where nothing can be said."""
+        """Return how many times better ours is; None where there is nothing to compare."""
         above, below = (theirs, ours) if self.is_less_better else (ours, theirs)
         return above / below if above > 0 and below > 0 else None
 
@@ -42,7 +42,7 @@ DELIVERIES = Metric(
 HANDSHAKES = Metric(
     "handshakes per CPU-second", lambda run: run["clients"] / run["connect_cpu_s"], "k", 1e3, 2
 )
-LIVES = Metric(
+CONNECTIONS = Metric(
     "connections per CPU-second", lambda run: run["handshakes"] / run["cpu_s"], "k", 1e3, 2
 )
 MEMORY = Metric(
@@ -120,11 +120,11 @@ ROWS = (
         peers=(*EVERYBODY, JOINED),
         seconds=SHORT,
         shares_server=True,
-        note="64 messages leave the talker in one write; the next 64 when all clients have them.",
+        note="64 messages leave the publisher in one write; the next 64 when all clients have them.",
     ),
     Row(
         "rooms",
-        "100 rooms of 10, everybody talks",
+        "100 rooms of 10, everybody publishes",
         DELIVERIES,
         ("--mode", "rooms", "--clients", "1000", "--room-size", "10", *BOUNDED),
         peers=(*EVERYBODY, JOINED),
@@ -163,12 +163,12 @@ ROWS = (
     ),
     Row(
         "lives",
-        "Whole lives: connect, upgrade, close",
-        LIVES,
+        "Connections: connect, upgrade, close",
+        CONNECTIONS,
         ("--mode", "handshakes", "--clients", "64"),
         seconds=SHORT,
         shares_server=True,
-        note="64 clients at a time; a life counts when the closing handshake is done too.",
+        note="64 clients at a time; a connection counts when the closing handshake is done too.",
     ),
     Row(
         "paced_1m",
@@ -246,7 +246,16 @@ def by_clients(count: int) -> tuple[int, tuple[str, ...]]:
 
 def by_rooms(count: int) -> tuple[int, tuple[str, ...]]:
     size = str(10_000 // count)
-    return count, ("--mode", "rooms", "--clients", "10000", "--room-size", size, "--talkers", "1")
+    return count, (
+        "--mode",
+        "rooms",
+        "--clients",
+        "10000",
+        "--room-size",
+        size,
+        "--publishers",
+        "1",
+    )
 
 
 def by_size(count: int) -> tuple[int, tuple[str, ...]]:
@@ -269,7 +278,7 @@ SERIES = (
     ),
     Series(
         "by_rooms",
-        "10,000 clients, one talker in each room, by rooms",
+        "10,000 clients, one publisher in each room, by rooms",
         "rooms",
         DELIVERIES,
         tuple(by_rooms(count) for count in (1, 10, 100, 1000, 10_000)),

@@ -21,22 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from . import install, machine, report
-from .contestants import BENCH, BY_NAME, OURS, PEERS, ROOT, Contestant
 from .measure import Cores, Run, measure, visit
 from .rows import ROWS, SERIES, Row, Series
+from .servers import BENCH, BY_NAME, OURS, PEERS, ROOT, ServerSpec
 
 RESULTS = BENCH / "results"
 KEPT = RESULTS / "benchmarks.json"
 """The results that the page shows; all others are git-ignored."""
 
 SPARE_DESCRIPTORS = 100
-NOBODY: list[Contestant | None] = [None]
+NOBODY: list[ServerSpec | None] = [None]
 
 
 class Runner:
     """Does the runs that were asked for and collects their results."""
 
-    def __init__(self, options: argparse.Namespace, peers: Sequence[Contestant]) -> None:
+    def __init__(self, options: argparse.Namespace, peers: Sequence[ServerSpec]) -> None:
         self.is_quick: bool = options.quick
         self.repeats: int = options.repeat
         self.peers = peers
@@ -47,21 +47,21 @@ class Runner:
         timing = ["--warm", str(seconds[0]), "--seconds", str(seconds[1])]
         return [*load, *timing, *(["--drain", "2"] if self.is_quick else [])]
 
-    def run(self, contestant: Contestant, load: Sequence[str], seconds: tuple[float, float]) -> Run:
-        """Do one run, and say on stderr what came of it."""
+    def run(self, spec: ServerSpec, load: Sequence[str], seconds: tuple[float, float]) -> Run:
+        """Do one run, and print on stderr what came of it."""
         needed = int(load[load.index("--clients") + 1]) + SPARE_DESCRIPTORS
         if needed > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             return {"error": f"needs {needed} descriptors"}
-        run = measure(contestant, self.timed(load, seconds), self.cores)
-        self.say(contestant, "", run)
+        run = measure(spec, self.timed(load, seconds), self.cores)
+        self.show(spec, "", run)
         return run
 
-    def say(self, contestant: Contestant, what: str, run: Run) -> None:
-        line = f"    {contestant.name:18} {what:10} {report.brief(run)}"
+    def show(self, spec: ServerSpec, what: str, run: Run) -> None:
+        line = f"    {spec.name:18} {what:10} {report.brief(run)}"
         print(line, file=sys.stderr, flush=True)
 
-    def variants(self, contestant: Contestant, rows: Sequence[Row]) -> list[dict[str, Run]]:
-        """Run one contestant through rows; of several it does all with one server."""
+    def variants(self, spec: ServerSpec, rows: Sequence[Row]) -> list[dict[str, Run]]:
+        """Run one server through rows; of several it does all with one server."""
         plans = [
             (place, name, self.timed([*self.load(row), *more], self.seconds(row)))
             for place, row in enumerate(rows)
@@ -70,13 +70,13 @@ class Runner:
         found: list[dict[str, Run]] = [{} for _ in rows]
         if len(rows) == 1:
             for place, name, load in plans:
-                found[place][name] = measure(contestant, load, self.cores)
-                self.say(contestant, name, found[place][name])
+                found[place][name] = measure(spec, load, self.cores)
+                self.show(spec, name, found[place][name])
             return found
-        for number, run in visit(contestant, [load for _, _, load in plans], self.cores):
+        for number, run in visit(spec, [load for _, _, load in plans], self.cores):
             place, name, _ = plans[number]
             found[place][name] = run
-            self.say(contestant, rows[place].key, run)
+            self.show(spec, rows[place].key, run)
         return found
 
     def load(self, row: Row) -> list[str]:
@@ -118,9 +118,9 @@ class Runner:
         for repeat in range(min(self.repeats, 3)):
             for x, load in points:
                 print(f"{series.key} {x:,}, round {repeat + 1}", file=sys.stderr)
-                for contestant in chosen:
-                    run = self.run(contestant, load, seconds)
-                    found.append({"repeat": repeat, "x": x, "name": contestant.name, "run": run})
+                for spec in chosen:
+                    run = self.run(spec, load, seconds)
+                    found.append({"repeat": repeat, "x": x, "name": spec.name, "run": run})
 
 
 def read_options() -> argparse.Namespace:
@@ -138,7 +138,7 @@ def read_options() -> argparse.Namespace:
     return options
 
 
-def choose(only: str) -> tuple[list[Row], list[Series], list[Contestant]]:
+def choose(only: str) -> tuple[list[Row], list[Series], list[ServerSpec]]:
     """Return what --only names; of a kind that it names nothing of, everything."""
     names = {name.strip() for name in only.split(",") if name.strip()}
     unknown = names - {kind.key for kind in (*ROWS, *SERIES)} - set(BY_NAME)

@@ -17,11 +17,11 @@ SERVERS = {server.name: server for server in compression.SERVERS}
 
 @pytest.mark.parametrize("size", compression.SIZES)
 def test_messages_have_their_size_and_differ(size: int) -> None:
-    said = list(compression.texts(size, 5))
-    assert {len(text) for text in said} == {size}
-    assert len(set(said)) == 5
-    assert said == list(compression.texts(size, 5)), "every run sends the same"
-    assert len(zlib.compress(said[0])) <= size + slack_bytes(size)
+    messages = list(compression.texts(size, 5))
+    assert {len(text) for text in messages} == {size}
+    assert len(set(messages)) == 5
+    assert messages == list(compression.texts(size, 5)), "every run sends the same"
+    assert len(zlib.compress(messages[0])) <= size + slack_bytes(size)
 
 
 @pytest.mark.parametrize("name", SERVERS)

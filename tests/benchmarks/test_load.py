@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.contestants import BENCH
+from benchmarks.servers import BENCH
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_sync
@@ -73,14 +73,14 @@ WORK = [
     # what the generator is told; messages sent; deliveries
     (("--mode", "fanout"), 10, 200),
     (("--mode", "fanout", "--window", 64, "--messages", 128), 128, 2560),
-    (("--mode", "fanout", "--talkers", 3), 30, 600),
+    (("--mode", "fanout", "--publishers", 3), 30, 600),
     (("--mode", "fanout", "--processes", 3), 10, 200),
     (("--mode", "fanout", "--size", 16), 10, 200),
     (("--mode", "fanout", "--size", 60_000), 10, 200),
     (("--mode", "fanout", "--rate", 500), 10, 200),
     (("--mode", "burst", "--messages", 512), 512, 10_240),
     (("--mode", "rooms", "--room-size", 5), 200, 1000),
-    (("--mode", "rooms", "--room-size", 5, "--talkers", 1, "--processes", 2), 40, 200),
+    (("--mode", "rooms", "--room-size", 5, "--publishers", 1, "--processes", 2), 40, 200),
     (("--mode", "echo", "--window", 4), 200, 200),
 ]
 IDS = [" ".join(str(word) for word in words[1:]) for words, _, _ in WORK]
@@ -163,14 +163,14 @@ Fault = Callable[[ServerConnection, int, str], None]
 def faulty(fault: Fault) -> Iterator[int]:
     """Run a server that answers message `number` of a phase (from 0) with `fault`."""
 
-    def talk(connection: ServerConnection) -> None:
+    def answer(connection: ServerConnection) -> None:
         try:
             for count, message in enumerate(connection):
                 fault(connection, count % MESSAGES, str(message))
         except ConnectionClosed:
             pass
 
-    with serve_sync(talk, "127.0.0.1", 0, compression=None) as server:
+    with serve_sync(answer, "127.0.0.1", 0, compression=None) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -308,7 +308,7 @@ def test_fragments_and_pings_between_them_are_understood(build: Path) -> None:
 def test_socketio_is_spoken_as_far_as_needed(build: Path) -> None:
     answers: list[str] = []
 
-    def talk(connection: ServerConnection) -> None:
+    def answer(connection: ServerConnection) -> None:
         connection.send('0{"sid":"a","pingInterval":25000}')
         for message in connection:
             answers.append(str(message))
@@ -318,7 +318,7 @@ def test_socketio_is_spoken_as_far_as_needed(build: Path) -> None:
             elif str(message).startswith("42"):
                 connection.send(message)
 
-    with serve_sync(talk, "127.0.0.1", 0, compression=None) as server:
+    with serve_sync(answer, "127.0.0.1", 0, compression=None) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         words = ("--mode", "echo", "--clients", 1, "--messages", 4, "--dialect", "socketio")

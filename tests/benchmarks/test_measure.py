@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.contestants import BY_NAME, OURS
 from benchmarks.measure import Cores
+from benchmarks.servers import BY_NAME, OURS
 
-from benchmarks import contestants, install, measure
+from benchmarks import install, measure, servers
 
 KERNEL = BY_NAME["kernel"]
 SHORT = ("--clients", "10", "--warm", "0.05", "--seconds", "0.3")
@@ -19,15 +19,15 @@ SHORT = ("--clients", "10", "--warm", "0.05", "--seconds", "0.3")
 @pytest.fixture
 def here(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the runner use the programs that the tests have compiled."""
-    monkeypatch.setattr(contestants, "BUILD", build)
+    monkeypatch.setattr(servers, "BUILD", build)
     monkeypatch.setattr(measure, "BUILD", build)
-    monkeypatch.setattr(contestants, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(servers, "PYTHON", Path(sys.executable))
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("contestant", [KERNEL, OURS], ids=["kernel", "hubbub"])
-def test_a_run_charges_the_server_for_what_was_counted(contestant: contestants.Contestant) -> None:
-    run = measure.measure(contestant, ["--mode", "echo", *SHORT], Cores.choose())
+@pytest.mark.parametrize("spec", [KERNEL, OURS], ids=["kernel", "hubbub"])
+def test_a_run_charges_the_server_for_what_was_counted(spec: servers.ServerSpec) -> None:
+    run = measure.measure(spec, ["--mode", "echo", *SHORT], Cores.choose())
     assert "error" not in run
     assert run["delivered"] == run["sent"] > 0
     assert run["lost"] == 0
@@ -43,7 +43,7 @@ def test_memory_is_read_while_all_are_connected() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_server_that_dies_is_a_run_with_its_last_words() -> None:
+def test_a_server_that_dies_is_a_run_with_the_last_line_of_its_log() -> None:
     code = "import sys; sys.exit('there is no such thing')"
     dead = dataclasses.replace(KERNEL, command=(sys.executable, "-c", code))
     run = measure.measure(dead, ["--mode", "echo", *SHORT], Cores.choose())

@@ -10,10 +10,10 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
-from benchmarks.contestants import BENCH
 from benchmarks.rows import Run
+from benchmarks.servers import BENCH
 
-from benchmarks import contestants, install, measure, parts, plot, report, rows
+from benchmarks import install, measure, page_parts, plot, report, rows, servers
 
 
 def run_of(**changes: Any) -> Run:
@@ -81,7 +81,7 @@ def test_less_memory_is_better() -> None:
 
 
 def test_a_failed_run_is_said_and_counts_nowhere() -> None:
-    pairs = [pair("ws", run_of(), {"error": "it died; its last words"})]
+    pairs = [pair("ws", run_of(), {"error": "it died; its last line"})]
     assert report.ratios(pairs, "ws", rows.DELIVERIES) == []
     assert report.remarks(report.runs_of(pairs, "ws")) == "it died"
 
@@ -113,11 +113,11 @@ def test_every_goal_names_a_row_that_runs_its_peer() -> None:
     for goal in rows.GOALS:
         assert goal.peer in by_key[goal.row].peers
     named = {name for row in (*rows.ROWS, *rows.SERIES) for name in row.peers}
-    assert named == {peer.name for peer in contestants.PEERS}
+    assert named == {peer.name for peer in servers.PEERS}
 
 
 def test_a_key_names_one_thing() -> None:
-    keys = [kind.key for kind in (*rows.ROWS, *rows.SERIES)] + list(contestants.BY_NAME)
+    keys = [kind.key for kind in (*rows.ROWS, *rows.SERIES)] + list(servers.BY_NAME)
     assert len(keys) == len(set(keys))
 
 
@@ -146,17 +146,17 @@ def test_the_page_of_the_kept_results_is_the_page_that_is_there() -> None:
     written = (BENCH.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert report.page(kept) == written
     readme = (BENCH.parent / "README.md").read_text(encoding="utf-8")
-    assert parts.part_of(readme, "benchmark") == report.readme_part(kept)
+    assert page_parts.part_of(readme, "benchmark") == report.readme_part(kept)
 
 
 def test_a_part_of_a_page_is_replaced_and_the_rest_stays() -> None:
-    begin, end = parts.marks("x")
-    page = parts.replaced(f"before {begin}old{end} after", "x", " new\n")
+    begin, end = page_parts.marks("x")
+    page = page_parts.replaced(f"before {begin}old{end} after", "x", " new\n")
     assert page == f"before {begin}\n\nnew\n\n{end} after"
-    assert parts.part_of(page, "x") == "new"
+    assert page_parts.part_of(page, "x") == "new"
     for wrong in ("nothing", page + page):
         with pytest.raises(ValueError, match="'x'"):
-            parts.replaced(wrong, "x", "new")
+            page_parts.replaced(wrong, "x", "new")
 
 
 def test_a_chart_is_well_formed_and_within_its_frame() -> None:
@@ -183,6 +183,6 @@ def test_every_python_peer_has_a_pin_for_what_it_names() -> None:
         "hubbub",
         "python-engineio",
     }
-    for contestant in (contestants.OURS, *contestants.PEERS):
-        if contestant.kind == "python":
-            assert set(contestant.packages) <= pins, contestant.name
+    for spec in (servers.OURS, *servers.PEERS):
+        if spec.kind == "python":
+            assert set(spec.packages) <= pins, spec.name

@@ -57,10 +57,10 @@ METHOD = """\
 
 - **Two cores.** The server, with all its processes and threads, is pinned to one core, the load
   generator to another. A server is started for each visit: for one run, or for the four rows of
-  small messages and the row of whole lives, one after another.
+  small messages and the row of connections, one after another.
 - **The generator** ([`benchmarks/load.c`](../benchmarks/load.c)) is one thread of C. It parses every
   frame, checks every byte of the message, and counts messages, not bytes. A message names its
-  talker, its number and the microsecond of its sending, so what is lost, doubled, late or out of
+  publisher, its number and the microsecond of its sending, so what is lost, doubled, late or out of
   order is known for each client. Where anything was lost, the row says so.
 - **CPU time, not wall time.** A server is judged by the CPU time that it used for the counted
   messages: `CLOCK_PROCESS_CPUTIME_ID` of all its processes, which includes the kernel's work in its

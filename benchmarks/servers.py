@@ -22,7 +22,7 @@ SOCKETIO = ("--dialect", "socketio", "--path", "/socket.io/?EIO=4&transport=webs
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ServerSpec:
     """One server.
 
     `command` has `{python}`, `{build}` and `{port}` in it and runs in `benchmarks/peers`; `packages`
@@ -50,7 +50,7 @@ class Contestant:
         return " ".join(self.command).format(python="python", build="../build", port=8000)
 
 
-OURS = Contestant(
+OURS = ServerSpec(
     "hubbub",
     "Hubbub",
     "python",
@@ -62,7 +62,7 @@ IN_FASTAPI = "hubbub-fastapi"
 JOINED = "kernel-joined"
 
 PEERS = (
-    Contestant(
+    ServerSpec(
         IN_FASTAPI,
         "Hubbub in FastAPI's router",
         "python",
@@ -70,21 +70,21 @@ PEERS = (
         ("hubbub", "uvicorn", "uvloop", "websockets", "fastapi"),
         note="the same hub by `hub.router()`: handshakes go through FastAPI, messages do not",
     ),
-    Contestant(
+    ServerSpec(
         "kernel",
         "kernel `send()`",
         "c",
         ("{build}/kernel", "{port}"),
         note="a C program that calls `send()` once for each client and message; no hub at all",
     ),
-    Contestant(
+    ServerSpec(
         JOINED,
         "kernel `send()`, joined",
         "c",
         ("{build}/kernel", "{port}", "joined"),
         note="the same program, which calls `send()` once for each client and turn of its loop",
     ),
-    Contestant(
+    ServerSpec(
         "gorilla",
         "gorilla (DMMVC's hub), Go",
         "go",
@@ -93,7 +93,7 @@ PEERS = (
         load=("--dialect", "glued"),
         note="glues waiting messages into one with newlines; clients have to split them",
     ),
-    Contestant(
+    ServerSpec(
         "gorilla-prepared",
         "gorilla, prepared messages, Go",
         "go",
@@ -101,7 +101,7 @@ PEERS = (
         ("golang-go", "golang-github-gorilla-websocket-dev"),
         note="the same hub with `PreparedMessage` and without the glue",
     ),
-    Contestant(
+    ServerSpec(
         "picows",
         "picows",
         "python",
@@ -109,7 +109,7 @@ PEERS = (
         ("picows", "uvloop"),
         note="`transport.send()` for each client, on uvloop",
     ),
-    Contestant(
+    ServerSpec(
         "ws",
         "`ws`, Node.js",
         "node",
@@ -117,7 +117,7 @@ PEERS = (
         ("ws", "bufferutil"),
         note="`socket.send()` for each client, as its README has it",
     ),
-    Contestant(
+    ServerSpec(
         "socketio",
         "Socket.IO, Node.js",
         "node",
@@ -126,7 +126,7 @@ PEERS = (
         load=SOCKETIO,
         note="`io.emit()`, which frames a message once for all; WebSocket transport only",
     ),
-    Contestant(
+    ServerSpec(
         "websockets",
         "`websockets.broadcast`",
         "python",
@@ -134,7 +134,7 @@ PEERS = (
         ("websockets", "uvloop"),
         note="on uvloop",
     ),
-    Contestant(
+    ServerSpec(
         "aiohttp",
         "aiohttp",
         "python",
@@ -142,7 +142,7 @@ PEERS = (
         ("aiohttp", "uvloop"),
         note="`await ws.send_str()` for each client, on uvloop",
     ),
-    Contestant(
+    ServerSpec(
         "fastapi",
         "FastAPI's ConnectionManager",
         "python",
@@ -150,7 +150,7 @@ PEERS = (
         ("fastapi", "uvicorn", "uvloop", "httptools", "websockets"),
         note="the class of its documentation, on uvicorn with uvloop and httptools",
     ),
-    Contestant(
+    ServerSpec(
         "python-socketio",
         "python-socketio",
         "python",
@@ -159,7 +159,7 @@ PEERS = (
         load=SOCKETIO,
         note="on uvicorn with uvloop and httptools; WebSocket transport only",
     ),
-    Contestant(
+    ServerSpec(
         "channels",
         "Django Channels",
         "python",
@@ -167,7 +167,7 @@ PEERS = (
         ("channels", "Django", "uvicorn", "uvloop"),
         note="in-memory layer with its capacity raised, on uvicorn with uvloop and httptools",
     ),
-    Contestant(
+    ServerSpec(
         "wse-server",
         "wse-server",
         "python",
@@ -180,4 +180,4 @@ PEERS = (
 
 EVERYBODY = tuple(peer.name for peer in PEERS if peer.name != IN_FASTAPI)
 """All peers. Of Hubbub in FastAPI's router only the handshakes differ from plain Hubbub."""
-BY_NAME = {contestant.name: contestant for contestant in (OURS, *PEERS)}
+BY_NAME = {spec.name: spec for spec in (OURS, *PEERS)}
