@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import hubbub
-from hubbub.connect_rules import Backoff
+from hubbub.connection.retry import Backoff
 
 from .raw_client import Denied, connect
 from .scenario import Outcome, Scale, ServerProcess, in_waves

@@ -28,7 +28,6 @@ EDGES = ORDER.index("edges")
 
 NO_MODULE_OF_THEIR_OWN = {
     "test_house": "the repository",
-    "test_connect_refusals": "every refusal and close against the Python client",
     "test_contract": "both transports keep one contract",
     "test_docs": "the documentation",
     "test_exports": "the names of the package",

@@ -113,8 +113,15 @@ class Package:
             elif isinstance(node, ast.ImportFrom) and node.level and node.module:
                 for alias in node.names:
                     if (alias.asname or alias.name) == name:
-                        return self.find(alias.name, node.module)
+                        return self.find(alias.name, self._module_of(node, module))
         return None
+
+    def _module_of(self, node: ast.ImportFrom, importer: str) -> str:
+        """Return the module that a relative import of `importer` is from."""
+        package = [] if importer == "__init__" else importer.split(".")
+        is_package = self._folder.joinpath(*package).is_dir()
+        up = node.level - is_package  # a package's `.` is itself
+        return ".".join([*package[: len(package) - up], *(node.module or "").split(".")])
 
     def overloads(self, name: str, module: str) -> list[Function]:
         """Return the overloads of a module's function."""

@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from hubbub.connect_rules import CAUSES
+from hubbub.connection.retry import CAUSES
 from hubbub.errors import CLOSE_CODES, NORMAL, RECONNECT_RANGES
 from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
 from hubbub.settings import Row, rows, shown

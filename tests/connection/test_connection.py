@@ -32,7 +32,7 @@ from answering import (
     upgraded,
 )
 from certificates import certificate
-from hubbub.connect import MAX_INBOX_MESSAGES, Connection, connect
+from hubbub.connection.connection import MAX_INBOX_MESSAGES, Connection, connect
 from hubbub.errors import Disconnected
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
@@ -1232,7 +1232,7 @@ def test_a_wrong_address_is_an_error_at_once() -> None:
 
 def examples() -> list[dict[str, Any]]:
     """Return what the Python blocks of the guide define, one namespace for each."""
-    text = (Path(__file__).parent.parent / "docs" / "python-client.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "python-client.md").read_text("utf-8")
     spaces: list[dict[str, Any]] = []
     for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         spaces.append({"__name__": "example"})

@@ -16,8 +16,8 @@ import pytest
 
 from answering import SILENCE, answering, asynchronous, status, until
 from certificates import certificate
-from hubbub.connect import Connection, connect
-from hubbub.connect_rules import GIVES_UP_AFTER, GIVES_UP_AFTER_WAS_OPEN
+from hubbub.connection.connection import Connection, connect
+from hubbub.connection.retry import GIVES_UP_AFTER, GIVES_UP_AFTER_WAS_OPEN
 from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES, Disconnected
 from refusing import ROWS, RefusingServer, attempts_of
 from serving import free_port

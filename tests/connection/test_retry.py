@@ -20,7 +20,7 @@ from websockets.exceptions import (
 from websockets.frames import Close as CloseFrame
 from websockets.http11 import Response
 
-from hubbub.connect_rules import (
+from hubbub.connection.retry import (
     CAUSES,
     GIVES_UP_AFTER,
     GIVES_UP_AFTER_WAS_OPEN,

@@ -37,10 +37,10 @@ from websockets.exceptions import (
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
-from .errors import ABNORMAL, NORMAL, PROTOCOL_ERROR, TLS_FAILURE, Disconnected, should_come_back
-from .frame import Frame
-from .limits import printable
-from .model import Close
+from ..errors import ABNORMAL, NORMAL, PROTOCOL_ERROR, TLS_FAILURE, Disconnected, should_come_back
+from ..frame import Frame
+from ..limits import printable
+from ..model import Close
 
 STABLE_AFTER_S = 5.0
 """A connection that stood for so long was a good one: the delays begin again from the least."""

@@ -46,13 +46,13 @@ from websockets.http11 import Response
 from websockets.protocol import State as SocketState
 from websockets.typing import Origin, Subprotocol
 
-from . import connect_options as asked
-from . import connect_rules as rules
-from .connect_options import Headers, Options, Proxy, Url
-from .connect_rules import Backoff, Ending, OfflineQueue, Patience, Target
-from .errors import MAX_REASON_BYTES, NORMAL, Disconnected, is_sendable
-from .frame import Frame, encode
-from .model import Close
+from ..errors import MAX_REASON_BYTES, NORMAL, Disconnected, is_sendable
+from ..frame import Frame, encode
+from ..model import Close
+from . import options as asked
+from . import retry as rules
+from .options import Headers, Options, Proxy, Url
+from .retry import Backoff, Ending, OfflineQueue, Patience, Target
 
 __all__ = ["Backoff", "Connection", "State", "connect"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hubbub.connect_options import (
+from hubbub.connection.options import (
     check_address,
     check_headers,
     headers_option,
