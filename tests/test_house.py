@@ -160,6 +160,10 @@ def test_no_import_goes_round() -> None:
     assert not waiting, f"these import one another in a circle: {sorted(waiting)}"
 
 
+def test_the_client_program_knows_words_and_nothing_of_the_hub() -> None:
+    assert ours("connection", with_types=True) <= {"errors", "frame", "limits", "model"}
+
+
 @pytest.mark.parametrize("module", FILES)
 def test_ours_is_imported_relatively(module: str) -> None:
     absolute = [

@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from hubbub.connection.retry import CAUSES
+from hubbub.connection.failures import CAUSES
 from hubbub.errors import CLOSE_CODES, NORMAL, RECONNECT_RANGES
 from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
 from hubbub.settings import Row, rows, shown
@@ -221,7 +221,7 @@ def coming_back_page() -> str:
             COMING_BACK_FAILURES,
             *map(_failure_line, rows["failures"]),
             COMING_BACK_PYTHON,
-            *(f"| {row.meaning} | {row.code} | {_few(row.follows.value)} |\n" for row in CAUSES),
+            *(f"| {row.meaning} | {row.code} | {_few(row.retry.value)} |\n" for row in CAUSES),
             COMING_BACK_TAIL,
         ]
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .broker import Broker, MemoryBroker
 from .client import Client
-from .connection.connection import Connection, connect
+from .connection import Connection, connect
 from .errors import (
     BrokerError,
     BrokerUnavailable,

@@ -21,7 +21,7 @@ from .bench.result import Result
 from .bench.run import Bench, BenchFailed, Snapshot, allow_files
 from .bench.table import live_rows, rows
 from .cli_handshake import read_headers
-from .connection.retry import websocket_url, without_secrets
+from .connection.addresses import websocket_url, without_secrets
 from .errors import MissingExtra
 
 if TYPE_CHECKING:

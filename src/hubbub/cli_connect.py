@@ -33,9 +33,9 @@ from .cli_screen import (
     not_sent_line,
     standard_output,
 )
-from .connection.connection import Connection, State
-from .connection.connection import connect as make_connection
-from .connection.retry import websocket_url, without_secrets
+from .connection import Connection, State
+from .connection import connect as make_connection
+from .connection.addresses import websocket_url, without_secrets
 from .errors import ABNORMAL, NORMAL, Disconnected
 from .model import Close
 

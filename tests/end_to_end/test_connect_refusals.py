@@ -16,7 +16,7 @@ import pytest
 
 from answering import SILENCE, answering, asynchronous, status, until
 from certificates import certificate
-from hubbub.connection.connection import Connection, connect
+from hubbub.connection import Connection, connect
 from hubbub.connection.retry import GIVES_UP_AFTER, GIVES_UP_AFTER_WAS_OPEN
 from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES, Disconnected
 from refusing import ROWS, RefusingServer, attempts_of

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ..connection.retry import without_secrets
+from ..connection.addresses import without_secrets
 from .accounting import Counters, Expect, Histogram
 from .ipc import Plan
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from ..connection.retry import without_secrets
+from ..connection.addresses import without_secrets
 from ..errors import HubbubError
 from .accounting import Counters
 from .ipc import (

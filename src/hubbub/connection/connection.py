@@ -1,11 +1,11 @@
 """The Python client: `hubbub.connect(url)`, a connection that comes back by itself.
 
 What must not live here: anything of the server's side, WebSocket frames (they belong to the
-`websockets` library), what the keywords may be (`connect_options`), and the rules of when to come
-back (`connect_rules`). Programs call it, and so does `hubbub connect`. Not thread-safe: a
-connection belongs to one event loop.
+`websockets` library), what the keywords may be (`options`), how a socket is opened (`handshake`),
+and the rules of when to come back (`retry`). Programs call it, and so does `hubbub connect`. Not
+thread-safe: a connection belongs to one event loop.
 
-The states, and what moves between them; what an ending means is decided in `connect_rules.ending_of`:
+The states, and what moves between them; what an end means is decided in `failures.outcome_of`:
 
     connecting --handshake done--> open
     connecting --failed or refused, may come back--> waiting --delay over--> connecting
@@ -22,39 +22,28 @@ KiB): one that a broken connection took half of cannot have arrived, so it waits
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 import logging
 import ssl as ssl_module
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, cast, overload
+from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, overload
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
-from websockets.datastructures import Headers as SocketHeaders
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidMessage,
-    InvalidStatus,
-)
-from websockets.http11 import Response
-from websockets.protocol import State as SocketState
-from websockets.typing import Origin, Subprotocol
+from websockets.exceptions import ConnectionClosed
 
 from ..errors import MAX_REASON_BYTES, NORMAL, Disconnected, is_sendable
 from ..frame import Frame, encode
 from ..model import Close
-from . import options as asked
-from . import retry as rules
+from . import options as checks
+from .client_socket import ClientSocket
+from .failures import outcome_of
+from .handshake import open_socket
+from .offline_queue import OfflineQueue
 from .options import Headers, Options, Proxy, Url
-from .retry import Backoff, Ending, OfflineQueue, Patience, Target
-
-__all__ = ["Backoff", "Connection", "State", "connect"]
+from .outcome import Outcome
+from .retry import Backoff, RetryLimit
 
 logger: logging.Logger = logging.getLogger("hubbub.connect")
 
@@ -117,19 +106,19 @@ def connect(
     not; a refusal or an end for good is raised by the iteration, as `Disconnected`, whatever it was
     that failed.
     """
-    asked.state_option(on_state)
+    checks.state_option(on_state)
     options = Options(
-        url=asked.url_option(url),
-        headers=asked.headers_option(headers, origin),
-        subprotocols=asked.subprotocols_option(subprotocols),
-        origin=asked.origin_option(origin),
+        url=checks.url_option(url),
+        headers=checks.headers_option(headers, origin),
+        subprotocols=checks.subprotocols_option(subprotocols),
+        origin=checks.origin_option(origin),
         max_message_bytes=max_message_bytes,
         open_timeout_s=open_timeout_s,
         close_timeout_s=close_timeout_s,
         ping_interval_s=ping_interval_s,
         ping_timeout_s=ping_timeout_s,
         reconnect=reconnect,
-        proxy=asked.proxy_option(proxy),
+        proxy=checks.proxy_option(proxy),
         ssl=ssl,
     )
     return Connection(
@@ -138,69 +127,6 @@ def connect(
         OfflineQueue(max_queue, max_queue_bytes),
         on_state,
     )
-
-
-class _Socket(ClientConnection):
-    """A socket that knows whether all that was written to it left this process.
-
-    `send` does not wait, so that nobody can be cancelled in it. Whoever sent waits in `drained`
-    while the socket is `paused`, which it is as long as the operating system has not taken all:
-    the buffer never holds more than one message.
-    """
-
-    has_lost_bytes: bool = False
-    _first_bytes: bytes = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        # asyncio's TLS pauses at the mark, its plain sockets above it.
-        is_tls = transport.get_extra_info("sslcontext") is not None
-        self.transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.has_lost_bytes |= self.paused
-        super().connection_lost(exc)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more can be sent."""
-        return self.has_lost_bytes or self.state is not SocketState.OPEN
-
-    async def drain(self) -> None:
-        # Called after every write; a transport that is closing throws away what is written to it.
-        self.has_lost_bytes |= self.transport.is_closing()
-
-    async def drained(self) -> None:
-        """Wait until all is taken, or lost."""
-        with contextlib.suppress(Exception):  # why it was lost is for `recv` to say
-            await super().drain()
-
-    def data_received(self, data: bytes) -> None:
-        if self.response is None and len(self._first_bytes) < rules.MAX_STATUS_LINE_BYTES:
-            self._first_bytes += data[: rules.MAX_STATUS_LINE_BYTES]
-        super().data_received(data)
-
-    async def handshake(self, *arguments: Any, **keywords: Any) -> None:
-        """Shake hands; an answer whose status can be read counts as one, whatever follows it."""
-        try:
-            await super().handshake(*arguments, **keywords)
-        except InvalidStatus:
-            raise
-        except InvalidHandshake as error:
-            status, phrase = rules.read_status(self._first_bytes)
-            if not rules.may_be_http(self._first_bytes):
-                begin = ascii(self._first_bytes[:20].decode("latin-1"))
-                raise InvalidMessage from ValueError(f"it begins with {begin}")
-            if status < 200:
-                raise
-            raise InvalidStatus(Response(status, phrase, SocketHeaders())) from error
-
-
-class _open_websocket(open_websocket):  # noqa: N801 (a class that is called like a function)
-    """One request: redirects are for `connect_rules.redirected`."""
-
-    def process_redirect(self, exc: Exception) -> Exception:
-        return exc
 
 
 class Connection:
@@ -231,8 +157,8 @@ class Connection:
         self._queue = queue
         self._send_order = asyncio.Lock()
         self._change = asyncio.Event()
-        self._patience = Patience()
-        self._socket: _Socket | None = None
+        self._retry_limit = RetryLimit()
+        self._socket: ClientSocket | None = None
         self._runner: asyncio.Task[None] | None = None
         self._error: Disconnected | None = None
         self._is_closing = False
@@ -259,7 +185,7 @@ class Connection:
             raise RuntimeError("a Connection can be entered once; call connect() again")
         self._runner = asyncio.create_task(self._run(), name="hubbub.connect")
         try:
-            await self._until(lambda: self._state != "connecting")
+            await self._wait_until(lambda: self._state != "connecting")
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -278,7 +204,7 @@ class Connection:
     async def wait_open(self) -> None:
         """Wait until the connection is open. Raises `Disconnected` if it is closed instead."""
         self._require_entered()
-        await self._until(lambda: self._state in ("open", "closed"))
+        await self._wait_until(lambda: self._state in ("open", "closed"))
         if self._state == "closed":
             raise self._closed_error()
 
@@ -292,7 +218,7 @@ class Connection:
         before = self.dropped
         try:
             async with asyncio.timeout(timeout_s):
-                await self._until(lambda: not self._queue or self._state == "closed")
+                await self._wait_until(lambda: not self._queue or self._state == "closed")
         except TimeoutError:
             return False
         return not self._queue and self.dropped == before
@@ -355,7 +281,7 @@ class Connection:
             self._count_dropped(self._queue.trim(), "the offline queue is full")
         return False
 
-    async def _send_queued(self, socket: _Socket) -> None:
+    async def _send_queued(self, socket: ClientSocket) -> None:
         """Send what is queued as long as the socket is open. The caller holds `_send_order`."""
         try:
             while self._queue:
@@ -365,7 +291,9 @@ class Connection:
                     frame = self._queue.first
                     await socket.send(frame.payload, text=frame.is_text)  # does not wait
                     self._is_first_written = True
-                if socket.paused:  # whoever is cancelled here leaves the rest to `_send_beside`
+                if (
+                    socket.paused
+                ):  # whoever is cancelled here leaves the rest to `_send_in_background`
                     await socket.drained()
                 self._is_first_written = False
                 if socket.has_lost_bytes or not self._queue:  # empty: closed for good meanwhile
@@ -376,12 +304,12 @@ class Connection:
         finally:
             self._wake()
 
-    async def _send_beside(self, socket: _Socket) -> None:
+    async def _send_in_background(self, socket: ClientSocket) -> None:
         """Send what no caller of `send` waits for: what was queued before the connection was open,
         and what a cancelled `send` left.
         """
         while not socket.is_over:
-            await self._until(lambda: self._queue or socket.is_over)
+            await self._wait_until(lambda: self._queue or socket.is_over)
             async with self._send_order:
                 await self._send_queued(socket)
 
@@ -412,7 +340,7 @@ class Connection:
 
     async def __anext__(self) -> str | bytes:
         self._require_entered()
-        await self._until(lambda: bool(self._inbox) or self._state == "closed")
+        await self._wait_until(lambda: bool(self._inbox) or self._state == "closed")
         if self._inbox:
             message = self._inbox.popleft()
             self._wake()
@@ -443,110 +371,51 @@ class Connection:
     async def _run(self) -> None:
         error: Disconnected | None = None
         try:
-            ending = await self._come_and_go()
-            if not (self._is_closing or ending.is_normal):
-                error = ending.as_error()
+            outcome = await self._run_attempts()
+            if not (self._is_closing or outcome.is_normal):
+                error = outcome.as_error()
         finally:
             self._finish(error)
 
-    async def _come_and_go(self) -> Ending:
+    async def _run_attempts(self) -> Outcome:
         """Make one attempt after the other; return how the last one ended."""
         while True:
-            self._become("connecting")
-            ending = await self._attempt()
-            self.last_close = ending.close
-            goes_on = self._patience.goes_on(ending) and self._options.reconnect
-            if self._is_closing or not goes_on:
-                return ending
-            await self._wait(ending)
+            self._set_state("connecting")
+            outcome = await self._attempt()
+            self.last_close = outcome.close
+            may_retry = self._retry_limit.allows(outcome) and self._options.reconnect
+            if self._is_closing or not may_retry:
+                return outcome
+            await self._wait_to_retry(outcome)
 
-    async def _attempt(self) -> Ending:
-        """Connect, and stay as long as it lasts. Whatever goes wrong becomes an ending here."""
+    async def _attempt(self) -> Outcome:
+        """Connect, and receive as long as it lasts. Whatever ends it becomes an outcome here."""
         try:
             async with asyncio.timeout(self._options.open_timeout_s) as limit:
-                socket = await self._open()
-            await self._stay(socket)
+                socket = await open_socket(self._options)
+            await self._receive_until_closed(socket)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 error = TimeoutError("no answer in time")
-            return rules.ending_of(error)
+            return outcome_of(error)
 
-    async def _open(self) -> _Socket:
-        options = self._options
-        url = await self._told("url", options.url, asked.check_address)
-        headers = await self._told("headers", options.headers, asked.check_headers)
-        target = Target(url, headers)
-        for _ in range(1 + rules.MAX_REDIRECTS):
-            try:
-                return await self._request(target)
-            except InvalidStatus as error:
-                refusal = error
-                next_target = rules.redirected(target, error.response)
-                if next_target is None:
-                    raise
-                target = next_target
-        raise rules.BadRedirect(refusal.response, f"more than {rules.MAX_REDIRECTS} redirects")
-
-    async def _request(self, target: Target) -> _Socket:
-        options = self._options
-        # An address without TLS takes no context, and one with TLS makes its own of True.
-        is_tls = target.url.startswith("wss:")
-        tls: dict[str, Any] = {"ssl": options.ssl or True} if is_tls else {}
-        socket = await _open_websocket(
-            target.url,
-            additional_headers=target.headers,
-            subprotocols=cast("Sequence[Subprotocol]", options.subprotocols) or None,
-            origin=cast("Origin | None", options.origin),
-            max_size=options.max_message_bytes,
-            open_timeout=None,
-            close_timeout=options.close_timeout_s,
-            ping_interval=options.ping_interval_s,
-            ping_timeout=options.ping_timeout_s,
-            proxy=options.proxy,
-            create_connection=_Socket,
-            **tls,
-        )
-        return cast("_Socket", socket)
-
-    async def _told(
-        self, name: str, source: T | Callable[[], T | Awaitable[T]], check: Callable[[object], T]
-    ) -> T:
-        """Return what `source` is, or returns, when it is a function of the program's."""
-        if not callable(source):
-            return source
-        try:
-            value = source()
-            value = await value if inspect.isawaitable(value) else value
-        except Disconnected:
-            raise
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
-                raise  # it is this attempt that is cancelled
-            text = f"the {name} function failed: {type(error).__name__}: {error}"
-            raise rules.FunctionFailed(text) from error
-        try:
-            return check(value)
-        except (TypeError, ValueError) as error:
-            raise rules.FunctionWrong(f"the {name} function returned nonsense: {error}") from error
-
-    async def _stay(self, socket: _Socket) -> NoReturn:
+    async def _receive_until_closed(self, socket: ClientSocket) -> NoReturn:
         """Receive until the connection ends, which raises `ConnectionClosed`."""
         opened = time.monotonic()
         self._socket = socket
         self.subprotocol = socket.subprotocol
-        self._patience.opened()
+        self._retry_limit.opened()
         # Beside the reading and not before it: two sides that both only write stop each other.
-        sender = asyncio.create_task(self._send_beside(socket), name="hubbub.connect.send")
+        sender = asyncio.create_task(self._send_in_background(socket), name="hubbub.connect.send")
         try:
-            self._become("open")
+            self._set_state("open")
             while True:
                 message = await socket.recv()
-                await self._until(self._has_room)
+                await self._wait_until(self._has_room)
                 self._inbox.append(message)
                 self._wake()
         finally:
-            self._backoff.stood(time.monotonic() - opened)
+            self._backoff.record_uptime(time.monotonic() - opened)
             socket.transport.abort()
             await socket.wait_closed()
             self._wake()
@@ -557,13 +426,13 @@ class Connection:
     def _has_room(self) -> bool:
         return len(self._inbox) < MAX_INBOX_MESSAGES or self._is_closing
 
-    async def _wait(self, ending: Ending) -> None:
-        self.retry_in_s = delay = self._backoff.next_delay(ending.retry_after_s)
-        code, reason, _ = ending.close
+    async def _wait_to_retry(self, outcome: Outcome) -> None:
+        self.retry_in_s = delay = self._backoff.next_delay(outcome.retry_after_s)
+        code, reason, _ = outcome.close
         # One warning for each time that it is lost; how the attempts go on is for those who ask.
         level = logging.WARNING if self._backoff.attempts == 1 else logging.INFO
         logger.log(level, "not connected: %d %r; next attempt in %.1f s", code, reason, delay)
-        self._become("waiting")
+        self._set_state("waiting")
         await asyncio.sleep(delay)
         self.retry_in_s = None
 
@@ -573,9 +442,9 @@ class Connection:
         self._error = error
         self.retry_in_s = None
         self._count_dropped(self._queue.clear(), "closed with messages in the queue")
-        self._become("closed")
+        self._set_state("closed")
 
-    def _become(self, state: State) -> None:
+    def _set_state(self, state: State) -> None:
         self._state = state
         self._wake()
         if self.on_state is None:
@@ -587,12 +456,12 @@ class Connection:
 
     # Waiting for one another.
 
-    async def _until(self, is_so: Callable[[], object]) -> None:
+    async def _wait_until(self, is_so: Callable[[], object]) -> None:
         while not is_so():
             await self._change.wait()
 
     def _wake(self) -> None:
-        """Let everybody who waits in `_until` look again."""
+        """Let everybody who waits in `_wait_until` look again."""
         self._change.set()
         self._change = asyncio.Event()
 

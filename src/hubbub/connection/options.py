@@ -18,7 +18,7 @@ from typing import Literal
 from websockets.exceptions import InvalidProxy
 from websockets.proxy import parse_proxy
 
-from .retry import websocket_url, without_secrets
+from .addresses import websocket_url, without_secrets
 
 Url = str | Callable[[], str | Awaitable[str]]
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
