@@ -211,26 +211,6 @@ def test_every_module_has_its_tests_and_the_reverse() -> None:
     assert beyond <= beside, "the list of exceptions is out of date"
 
 
-def test_exports_equal_all() -> None:
-    """What `__init__` imports from our modules, lazily or not, is what `__all__` says."""
-    imported = {
-        alias.asname or alias.name
-        for node in ast.walk(ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.level
-        for alias in node.names
-    }
-    assert imported == set(hubbub.__all__)
-    assert len(hubbub.__all__) == len(imported), "no name twice"
-    for name in hubbub.__all__:
-        assert getattr(hubbub, name) is not None
-    assert imported <= set(dir(hubbub))
-
-
-def test_an_unknown_export_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError):
-        _ = hubbub.no_such_name
-
-
 @pytest.mark.parametrize("module", FILES)
 def test_every_module_says_what_it_is(module: str) -> None:
     for path in FILES[module]:

@@ -1,35 +1,38 @@
-"""Hubbub: a real-time WebSocket hub for Python web applications."""
+"""Hubbub: a real-time WebSocket hub for Python web applications.
 
-from __future__ import annotations
+Every name is imported when it is asked for (PEP 562): `import hubbub` loads nothing else, and
+`from hubbub import Hub` loads what a hub needs, not the client program. What must not live here:
+anything but the names. A name that comes or goes has three lines: in the imports for type checkers,
+in `__all__` and in `_MODULES`; `tests/test_exports.py` proves that they agree.
+"""
 
-from typing import TYPE_CHECKING, Any
-
-from .broker import Broker, MemoryBroker
-from .client import Client
-from .connection import Connection, connect
-from .errors import (
-    BrokerError,
-    BrokerUnavailable,
-    CommandError,
-    Disconnected,
-    HubbubError,
-    HubNotRunning,
-    MissingExtra,
-    ProtocolError,
-    Refused,
-    SettingsError,
-    SocketTaken,
-)
-from .frame import Frame
-from .hub import Hub
-from .model import Close, Handshake, Identity, Position, Publication, Receipt
-from .room import Room, User
-from .settings import Settings
+TYPE_CHECKING = False  # as type checkers read it; `typing` itself takes longer than all of this
 
 if TYPE_CHECKING:
+    from .broker import Broker, MemoryBroker
+    from .client import Client
+    from .connection import Connection, connect
+    from .errors import (
+        BrokerError,
+        BrokerUnavailable,
+        CommandError,
+        Disconnected,
+        HubbubError,
+        HubNotRunning,
+        MissingExtra,
+        ProtocolError,
+        Refused,
+        SettingsError,
+        SocketTaken,
+    )
+    from .frame import Frame
     from .http_uvicorn import HttpProtocol
+    from .hub import Hub
+    from .model import Close, Handshake, Identity, Position, Publication, Receipt
     from .protocol_uvicorn import Protocol
+    from .room import Room, User
     from .route_fastapi import HubDep
+    from .settings import Settings
 
 __version__ = "0.1.0"
 
@@ -66,19 +69,81 @@ __all__ = [
     "connect",
 ]
 
-_LAZY = {
+_MODULES = {
+    "Broker": "broker",
+    "BrokerError": "errors",
+    "BrokerUnavailable": "errors",
+    "Client": "client",
+    "Close": "model",
+    "CommandError": "errors",
+    "Connection": "connection",
+    "Disconnected": "errors",
+    "Frame": "frame",
+    "Handshake": "model",
     "HttpProtocol": "http_uvicorn",
+    "Hub": "hub",
     "HubDep": "route_fastapi",
+    "HubNotRunning": "errors",
+    "HubbubError": "errors",
+    "Identity": "model",
+    "MemoryBroker": "broker",
+    "MissingExtra": "errors",
+    "Position": "model",
     "Protocol": "protocol_uvicorn",
+    "ProtocolError": "errors",
+    "Publication": "model",
+    "Receipt": "model",
+    "Refused": "errors",
+    "Room": "room",
+    "Settings": "settings",
+    "SettingsError": "errors",
+    "SocketTaken": "errors",
+    "User": "room",
+    "connect": "connection",
 }
+"""Where each name is defined: the module, without the name of this package."""
+
+_SUBMODULES = ("errors", "frame", "settings")
+"""Documented modules that `import hubbub` has always brought along: `hubbub.errors.CLOSE_CODES`."""
+
+_MOVED: dict[str, str] = {}
+"""Names that have left this place, each with where it is now: `"Broker": "brokers.Broker"`. They work
+for one minor version, with a warning, and are not in `__all__`. A type checker knows them too if they
+stand in the imports above."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import what needs a server or a framework only when it is asked for."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def _load(name: str) -> object:
+    """Return what a name of this package stands for, and keep it unless it has moved."""
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    if name in _MOVED:
+        module, _, new_name = _MOVED[name].rpartition(".")
+        _warn_of_move(name, module, new_name)
+        return getattr(import_module(f"{__name__}.{module}"), new_name)
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")  # which sets the attribute
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _warn_of_move(name: str, module: str, new_name: str) -> None:
+    import warnings
+
+    text = (
+        f"{__name__}.{name} is deprecated and will be removed in the next minor version; "
+        f"write: from {__name__}.{module} import {new_name}"
+    )
+    # Past this function and `_load`, at the line that asked.
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
+def _names() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # a module with `__getattr__` has every name, for type checkers
+    __getattr__ = _load
+    __dir__ = _names
