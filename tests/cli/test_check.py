@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from commands import run
 from hubbub import Handshake
 from hubbub.cli import main
-from hubbub.cli_check import Asking, Machine, find_dangers
+from hubbub.cli.check import Asking, Machine, find_dangers
 from hubbub.settings import Settings, rows
 
 MACHINE = Machine(open_files=1000, memory_bytes=1024**3)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hubbub.cli_input import FileSource, lines_of
+from hubbub.cli.input import FileSource, lines_of
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .cli_app import DEFAULT_APP, Target, load, read_target, require_module, use_folder
-from .errors import SettingsError
-from .settings import Settings, rows, shown
+from ..errors import SettingsError
+from ..settings import Settings, rows, shown
+from .target import DEFAULT_APP, Target, load, read_target, require_module, use_folder
 
 if TYPE_CHECKING:
     import uvicorn
@@ -287,7 +287,7 @@ def _serve(
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    from .cli_reload import Reloader
+    from .reload import Reloader
 
     class Server(uvicorn.Server):
         """uvicorn's server, which says where it listens when it does."""

@@ -38,7 +38,7 @@ from websockets.utils import accept_key
 from commands import PATIENCE_S, Command, clean_environment, command, run
 from hubbub import Client, Frame, Hub
 from hubbub.cli import main
-from hubbub.cli_connect import MAX_WINDOW_LINES, Books
+from hubbub.cli.connect import MAX_WINDOW_LINES, Books
 from serving import WAYS, echo_hub, venue
 
 BRIEFLY = ("--linger", "0.2")

@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 from uvicorn.supervisors import basereload
 
-from hubbub import cli_serve
-from hubbub.cli_app import read_target
+from hubbub.cli import serve
+from hubbub.cli.target import read_target
 
 Step = Callable[[], object]
 
@@ -68,12 +68,12 @@ class Stage:
     def run(self, *steps: Step) -> int:
         """Serve until the steps are over; return how many processes there have been."""
         self._steps = iter(steps)
-        serving = cli_serve.Serving(
+        serving = serve.Serving(
             target=read_target("reporting"), folder=str(self.folder), reload=True, port=0
         )
-        sockets = cli_serve.bind("127.0.0.1", 0)
+        sockets = serve.bind("127.0.0.1", 0)
         try:
-            cli_serve._serve(serving, sockets, "nowhere", 1.0)
+            serve._serve(serving, sockets, "nowhere", 1.0)
         finally:
             for sock in sockets:
                 sock.close()
@@ -154,7 +154,7 @@ def test_what_is_not_the_application_s_is_not_looked_at(stage: Stage, folder: st
 def test_a_folder_that_goes_while_it_is_looked_at_stops_nothing(
     stage: Stage,
 ) -> None:
-    from hubbub.cli_reload import snapshot
+    from hubbub.cli.reload import snapshot
 
     (stage.folder / "dangling.py").symlink_to(stage.folder / "nowhere")
     assert len(snapshot([stage.folder, stage.folder / "gone"])) == 2
@@ -163,7 +163,7 @@ def test_a_folder_that_goes_while_it_is_looked_at_stops_nothing(
 def test_a_large_folder_is_looked_at_more_rarely(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hubbub.cli_reload import Reloader
+    from hubbub.cli.reload import Reloader
 
     waits: list[float | None] = []
 

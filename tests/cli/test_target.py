@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from hubbub.cli_app import load, read_target, require_module, use_folder
+from hubbub.cli.target import load, read_target, require_module, use_folder
 from hubbub.hub import Hub
 
 Write = Callable[..., str]

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from .errors import HubbubError, MissingExtra
-from .hub import Hub
+from ..errors import HubbubError, MissingExtra
+from ..hub import Hub
 
 DEFAULT_APP = "hubbub.app:app"
 _DEFAULT_ATTRIBUTE = "app"

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from . import __version__
-from .cli_bench import bench
-from .cli_check import check
-from .cli_connect import connect
-from .cli_serve import demo, serve
-from .errors import HubbubError
+from .. import __version__
+from ..errors import HubbubError
+from .bench import bench
+from .check import check
+from .connect import connect
+from .serve import demo, serve
 
 __all__ = ["main"]
 

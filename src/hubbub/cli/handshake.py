@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidProxy
 from websockets.proxy import get_proxy, parse_proxy
 from websockets.uri import parse_uri
 
-from .connection.addresses import without_secrets
+from ..connection.addresses import without_secrets
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _OWN_HEADERS = ("host", "connection", "upgrade")

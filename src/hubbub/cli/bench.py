@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import click
 import msgspec
 
-from .bench.accounting import MIN_SIZE_BYTES
-from .bench.ipc import Plan
-from .bench.result import Result
-from .bench.run import Bench, BenchFailed, Snapshot, allow_files
-from .bench.table import live_rows, rows
-from .cli_handshake import read_headers
-from .connection.addresses import websocket_url, without_secrets
-from .errors import MissingExtra
+from ..bench.accounting import MIN_SIZE_BYTES
+from ..bench.ipc import Plan
+from ..bench.result import Result
+from ..bench.run import Bench, BenchFailed, Snapshot, allow_files
+from ..bench.table import live_rows, rows
+from .handshake import read_headers
+from ..connection.addresses import websocket_url, without_secrets
+from ..errors import MissingExtra
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from hubbub.cli_handshake import Seconds, choose_proxy, read_headers, tls_context
+from hubbub.cli.handshake import Seconds, choose_proxy, read_headers, tls_context
 
 FAR = "ws://hub.example/ws"
 PROXIES = ("http_proxy", "https_proxy", "ws_proxy", "wss_proxy", "socks_proxy", "all_proxy")

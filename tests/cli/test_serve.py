@@ -23,8 +23,8 @@ from websockets.sync.client import connect, unix_connect
 
 from commands import PATIENCE_S, clean_environment, command, run, serving
 from hubbub.cli import main
-from hubbub.cli_app import read_target
-from hubbub.cli_serve import Serving, apply_settings, bind, make_config, warn_about
+from hubbub.cli.serve import Serving, apply_settings, bind, make_config, warn_about
+from hubbub.cli.target import read_target
 from hubbub.errors import SettingsError
 from hubbub.settings import rows, shown
 

@@ -17,12 +17,12 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
-from .broker import Broker, MemoryBroker
-from .cli_app import load, read_target, use_folder
-from .core import core_of
-from .hub import Hub
-from .runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
-from .settings import Settings, rows, shown
+from ..broker import Broker, MemoryBroker
+from .target import load, read_target, use_folder
+from ..core import core_of
+from ..hub import Hub
+from ..runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
+from ..settings import Settings, rows, shown
 
 HUGE_MESSAGE_BYTES = 16 * 1024**2
 LONG_PONG_TIMEOUT_S = 300.0

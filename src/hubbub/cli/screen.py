@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any, Protocol, TextIO
 
-from .model import Close
+from ..model import Close
 
 PROMPT = "> "
 MAX_REASON_CHARACTERS = 500

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hubbub.cli_screen import (
+from hubbub.cli.screen import (
     JsonScreen,
     Output,
     PlainScreen,

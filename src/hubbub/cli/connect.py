@@ -20,9 +20,14 @@ from typing import Any
 
 import click
 
-from .cli_handshake import Seconds, choose_proxy, read_headers, tls_context
-from .cli_input import Source, lines_of, standard_input, terminal_kept
-from .cli_screen import (
+from ..connect import Connection, State
+from ..connect import connect as make_connection
+from ..connect_rules import websocket_url, without_secrets
+from ..errors import ABNORMAL, NORMAL, Disconnected
+from ..model import Close
+from .handshake import Seconds, choose_proxy, read_headers, tls_context
+from .input import Source, lines_of, standard_input, terminal_kept
+from .screen import (
     JsonScreen,
     Output,
     PlainScreen,
@@ -33,11 +38,11 @@ from .cli_screen import (
     not_sent_line,
     standard_output,
 )
-from .connection import Connection, State
-from .connection import connect as make_connection
-from .connection.addresses import websocket_url, without_secrets
-from .errors import ABNORMAL, NORMAL, Disconnected
-from .model import Close
+from ..connection import Connection, State
+from ..connection import connect as make_connection
+from ..connection.addresses import websocket_url, without_secrets
+from ..errors import ABNORMAL, NORMAL, Disconnected
+from ..model import Close
 
 MAX_MESSAGE_BYTES = 64 * 1024**2
 RETRY_FOR_S = 60.0

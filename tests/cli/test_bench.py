@@ -29,7 +29,7 @@ from hubbub.bench.accounting import Counters
 from hubbub.bench.ipc import Plan
 from hubbub.bench.run import Snapshot
 from hubbub.cli import main
-from hubbub.cli_bench import BOUNDS, JsonScreen, PlainScreen, RichScreen, choose_screen
+from hubbub.cli.bench import BOUNDS, JsonScreen, PlainScreen, RichScreen, choose_screen
 from hubbub.errors import MissingExtra
 from serving import free_port
 
@@ -186,7 +186,7 @@ def test_beyond_bounds_is_allowed_when_it_is_meant(monkeypatch: pytest.MonkeyPat
         plans.append(plan)
         return result()
 
-    monkeypatch.setattr("hubbub.cli_bench.measure", measure)
+    monkeypatch.setattr("hubbub.cli.bench.measure", measure)
     arguments = ["bench", "ws://h", "--seconds", "601", "--beyond-bounds"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     assert plans[0].seconds == 601
