@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from commands import run
 from hubbub import Handshake
 from hubbub.cli import main
-from hubbub.cli.check import Asking, Machine, find_dangers
+from hubbub.cli.check import Asking, Environment, check_settings
 from hubbub.settings import Settings, rows
 
-MACHINE = Machine(open_files=1000, memory_bytes=1024**3)
+ENVIRONMENT = Environment(open_files=1000, memory_bytes=1024**3)
 
 
 @pytest.fixture(autouse=True)
@@ -24,21 +24,21 @@ def _no_settings_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HUBBUB_MAX_CLIENTS", raising=False)
 
 
-def warned(machine: Machine = MACHINE, **keywords: Any) -> set[str]:
+def warned(environment: Environment = ENVIRONMENT, **keywords: Any) -> set[str]:
     settings = Settings(**keywords)
-    return {one.about for one in find_dangers(settings, machine) if one.level == "warning"}
+    return {one.about for one in check_settings(settings, environment) if one.level == "warning"}
 
 
 def test_the_defaults_are_worth_notes_but_no_warning() -> None:
-    dangers = list(find_dangers(Settings(), MACHINE))
-    assert {danger.level for danger in dangers} == {"note"}
-    assert {danger.about for danger in dangers} == {
+    findings = list(check_settings(Settings(), ENVIRONMENT))
+    assert {finding.level for finding in findings} == {"note"}
+    assert {finding.about for finding in findings} == {
         "max_clients",
         "max_clients_per_address",
         "messages_per_second",
         "--limit-concurrency",
     }
-    assert "1,000 files" in next(one.text for one in dangers if one.about == "max_clients")
+    assert "1,000 files" in next(one.text for one in findings if one.about == "max_clients")
 
 
 @pytest.mark.parametrize(
@@ -62,31 +62,31 @@ def test_what_is_dangerous(about: str, keywords: dict[str, Any]) -> None:
 
 
 def test_what_the_machine_lacks() -> None:
-    assert warned(Machine(has_uvloop=False)) == {"uvloop"}
-    assert warned(Machine(limit_concurrency="100")) == {"--limit-concurrency"}
-    assert warned(Machine(), max_clients=10**9, outbox_max_bytes=10**9) == set()
+    assert warned(Environment(has_uvloop=False)) == {"uvloop"}
+    assert warned(Environment(limit_concurrency="100")) == {"--limit-concurrency"}
+    assert warned(Environment(), max_clients=10**9, outbox_max_bytes=10**9) == set()
 
 
 def test_compression_is_worth_a_note() -> None:
-    dangers = find_dangers(Settings(compression="shared"), MACHINE)
-    notes = {danger.about: danger for danger in dangers if danger.level == "note"}
+    findings = check_settings(Settings(compression="shared"), ENVIRONMENT)
+    notes = {finding.about: finding for finding in findings if finding.level == "note"}
     assert "secret" in notes["compression"].text
 
 
 @pytest.mark.parametrize(
-    ("machine", "about"),
+    ("environment", "about"),
     [
-        (Machine(forwarded_allow_ips="*"), {"--forwarded-allow-ips"}),
-        (Machine(forwarded_allow_ips="10.0.0.1, *"), {"--forwarded-allow-ips"}),
-        (Machine(forwarded_allow_ips="10.0.0.1,10.1.0.0/16"), set()),
-        (Machine(log_level="DEBUG"), {"--log-level"}),
-        (Machine(log_level="trace"), {"--log-level"}),
-        (Machine(log_level="warning"), set()),
-        (Machine(is_debugging=True), {"asyncio"}),
+        (Environment(forwarded_allow_ips="*"), {"--forwarded-allow-ips"}),
+        (Environment(forwarded_allow_ips="10.0.0.1, *"), {"--forwarded-allow-ips"}),
+        (Environment(forwarded_allow_ips="10.0.0.1,10.1.0.0/16"), set()),
+        (Environment(log_level="DEBUG"), {"--log-level"}),
+        (Environment(log_level="trace"), {"--log-level"}),
+        (Environment(log_level="warning"), set()),
+        (Environment(is_debugging=True), {"asyncio"}),
     ],
 )
-def test_what_the_environment_weakens(machine: Machine, about: set[str]) -> None:
-    assert warned(machine) == about
+def test_what_the_environment_weakens(environment: Environment, about: set[str]) -> None:
+    assert warned(environment) == about
 
 
 @pytest.mark.parametrize(
@@ -102,20 +102,20 @@ def test_what_the_environment_weakens(machine: Machine, about: set[str]) -> None
 def test_fault_13_the_workers_that_servers_would_start_are_a_warning(
     count: str | None, keywords: dict[str, Any], about: set[str]
 ) -> None:
-    assert warned(Machine(web_concurrency=count), **keywords) == about
+    assert warned(Environment(web_concurrency=count), **keywords) == about
 
 
 def test_a_compiled_part_that_is_missing_is_a_warning() -> None:
-    assert warned(Machine(uncompiled=("websockets",))) == {"websockets"}
-    assert warned(Machine(has_uvloop=False, uncompiled=("uvloop",))) == {"uvloop"}
+    assert warned(Environment(uncompiled=("websockets",))) == {"websockets"}
+    assert warned(Environment(has_uvloop=False, uncompiled=("uvloop",))) == {"uvloop"}
 
 
 def test_fault_31_without_uvloop_it_names_the_loop_that_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where nobody misses it too: on Windows there is none."""
-    machine = Machine(has_uvloop=True, uncompiled=("uvloop",))
-    monkeypatch.setattr(Machine, "here", classmethod(lambda kind: machine))
+    environment = Environment(has_uvloop=True, uncompiled=("uvloop",))
+    monkeypatch.setattr(Environment, "detect", classmethod(lambda kind: environment))
     result = CliRunner().invoke(main, ["check", "--json"])
     [report] = json.loads(result.output)["hubs"]
     assert report["runtime"]["loop"] == "asyncio"
@@ -192,24 +192,24 @@ wrapped.__wrapped__ = by_query  # type: ignore[attr-defined]
     ],
 )
 def test_what_can_be_seen_of_an_authenticate_handler(handler: Any, words: str | None) -> None:
-    dangers = find_dangers(Settings(), MACHINE, Asking.of(handler))
-    texts = [one.text for one in dangers if one.about == "authenticate"]
+    findings = check_settings(Settings(), ENVIRONMENT, Asking.of(handler))
+    texts = [one.text for one in findings if one.about == "authenticate"]
     assert len(texts) == (words is not None)
     assert words is None or words in texts[0]
 
 
 def test_warnings_come_first() -> None:
     settings = Settings(origins=("*",), client_id_from_query=True)
-    levels = [danger.level for danger in find_dangers(settings, MACHINE)]
+    levels = [finding.level for finding in check_settings(settings, ENVIRONMENT)]
     assert levels == sorted(levels, reverse=True)
     assert levels[0] == "warning"
 
 
-def test_this_machine_is_known() -> None:
-    machine = Machine.here()
-    assert machine.open_files is None or machine.open_files > 0
-    assert machine.memory_bytes is not None
-    assert machine.memory_bytes > 0
+def test_this_environment_is_known() -> None:
+    environment = Environment.detect()
+    assert environment.open_files is None or environment.open_files > 0
+    assert environment.memory_bytes is not None
+    assert environment.memory_bytes > 0
 
 
 def test_s13_the_table_says_where_each_setting_came_from(monkeypatch: pytest.MonkeyPatch) -> None:

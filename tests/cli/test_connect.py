@@ -38,7 +38,7 @@ from websockets.utils import accept_key
 from commands import PATIENCE_S, Command, clean_environment, command, run
 from hubbub import Client, Frame, Hub
 from hubbub.cli import main
-from hubbub.cli.connect import MAX_WINDOW_LINES, Books
+from hubbub.cli.connect import MAX_WINDOW_LINES, LineTracker
 from serving import WAYS, echo_hub, venue
 
 BRIEFLY = ("--linger", "0.2")
@@ -66,7 +66,7 @@ def echo(socket: ServerConnection) -> None:
 
 
 def echo_times(count: int) -> Handler:
-    """Echo so many messages, then end the conversation."""
+    """Echo so many messages, then end the connection."""
 
     def handle(socket: ServerConnection) -> None:
         for _ in range(count):
@@ -527,49 +527,49 @@ def test_a_signal_after_the_lines_have_arrived_is_a_good_end() -> None:
 
 
 def test_a_line_has_arrived_when_two_pings_behind_it_were_answered() -> None:
-    books = Books()
-    books.written = 1
-    assert (books.on_their_way, books.has_room) == (1, False)
-    books.note_pong(1, 0.1)
-    assert (books.on_their_way, books.arrived, books.has_room) == (1, 0, True)
-    books.written = 3
-    books.note_pong(2, 0.1)
-    assert (books.on_their_way, books.arrived) == (2, 1)
-    books.note_pong(3, 0.1)
-    assert (books.on_their_way, books.arrived) == (1, 2)
-    books.note_pong(3, 0.1)
-    assert (books.on_their_way, books.arrived) == (0, 3)
+    tracker = LineTracker()
+    tracker.written = 1
+    assert (tracker.in_flight, tracker.can_write) == (1, False)
+    tracker.note_pong(1, 0.1)
+    assert (tracker.in_flight, tracker.arrived, tracker.can_write) == (1, 0, True)
+    tracker.written = 3
+    tracker.note_pong(2, 0.1)
+    assert (tracker.in_flight, tracker.arrived) == (2, 1)
+    tracker.note_pong(3, 0.1)
+    assert (tracker.in_flight, tracker.arrived) == (1, 2)
+    tracker.note_pong(3, 0.1)
+    assert (tracker.in_flight, tracker.arrived) == (0, 3)
 
 
 def test_what_is_given_up_never_arrives() -> None:
-    books = Books()
-    books.written = 3
-    books.note_pong(1, 0.1)
-    books.note_pong(1, 0.1)
-    assert (books.give_up(), books.given_up, books.arrived) == (2, 2, 1)
-    assert (books.on_their_way, books.has_room, books.give_up()) == (0, True, 0)
-    books.written = 4
-    books.note_pong(4, 0.1)
-    books.note_pong(4, 0.1)
-    assert (books.on_their_way, books.given_up, books.arrived) == (0, 2, 2)
-    books.written = 6
-    books.trust()
-    assert (books.on_their_way, books.given_up, books.arrived) == (0, 2, 4)
+    tracker = LineTracker()
+    tracker.written = 3
+    tracker.note_pong(1, 0.1)
+    tracker.note_pong(1, 0.1)
+    assert (tracker.give_up(), tracker.given_up, tracker.arrived) == (2, 2, 1)
+    assert (tracker.in_flight, tracker.can_write, tracker.give_up()) == (0, True, 0)
+    tracker.written = 4
+    tracker.note_pong(4, 0.1)
+    tracker.note_pong(4, 0.1)
+    assert (tracker.in_flight, tracker.given_up, tracker.arrived) == (0, 2, 2)
+    tracker.written = 6
+    tracker.confirm_all()
+    assert (tracker.in_flight, tracker.given_up, tracker.arrived) == (0, 2, 4)
 
 
 def test_the_window_follows_the_pongs() -> None:
-    books = Books()
-    books.note_pong(0, 0.1)
-    books.note_pong(0, 0.1)
-    assert books.window == 4
-    books.note_pong(0, 5.0)
-    assert books.window == 2
+    tracker = LineTracker()
+    tracker.note_pong(0, 0.1)
+    tracker.note_pong(0, 0.1)
+    assert tracker.window == 4
+    tracker.note_pong(0, 5.0)
+    assert tracker.window == 2
     for _ in range(20):
-        books.note_pong(0, 0.1)
-    assert books.window == MAX_WINDOW_LINES
+        tracker.note_pong(0, 0.1)
+    assert tracker.window == MAX_WINDOW_LINES
     for _ in range(20):
-        books.note_pong(0, 5.0)
-    assert books.window == 1
+        tracker.note_pong(0, 5.0)
+    assert tracker.window == 1
 
 
 # Input and output of all kinds.

@@ -111,7 +111,7 @@ def test_fault_28_a_change_while_the_first_process_reads_starts_it_again(stage: 
 
 
 def test_fault_28_a_change_while_a_later_process_reads_starts_it_again(stage: Stage) -> None:
-    """As when a look falls between an editor's emptying a file and its writing it."""
+    """As when a scan falls between an editor's emptying a file and its writing it."""
     path = stage.folder / "reporting.py"
     stage.while_it_starts[2] = lambda: later(path, "whole")
     assert stage.run(nothing, lambda: later(path, ""), nothing, nothing, nothing) == 3
@@ -175,6 +175,6 @@ def test_a_large_folder_is_looked_at_more_rarely(
     config = uvicorn.Config("reporting:app", reload=True, reload_dirs=[str(stage.folder)])
     reloader = Reloader(config, cast(Any, nothing), [])
     reloader.should_restart()
-    reloader._look_s = 0.3
+    reloader._scan_s = 0.3
     reloader.pause()
     assert waits == [config.reload_delay, pytest.approx(3.0)]

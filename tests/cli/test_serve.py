@@ -126,7 +126,7 @@ def test_s12_a_client_survives_the_server_s_death_and_return() -> None:
         assert client.out == "before\nmeanwhile\n"
 
 
-def test_ctrl_c_says_goodbye_with_1012() -> None:
+def test_ctrl_c_closes_clients_with_1012() -> None:
     with serving("serve") as (server, address):
         with connect(f"ws://{address}/ws", proxy=None) as client:
             server.interrupt()

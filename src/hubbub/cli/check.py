@@ -1,7 +1,7 @@
 """`hubbub check`: the settings in force, where each came from, and which of them are dangerous.
 
-What must not live here: serving. `find_dangers` is a pure function of settings and of what is
-known about the machine.
+What must not live here: serving. `check_settings` is a pure function of settings and of what is
+known about the machine and the environment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROXY_IDLE_S = 60.0
 _MIB = 1024**2
 
 
-class Danger(NamedTuple):
+class Finding(NamedTuple):
     """A warning is something to change or to have reasons for; a note is something to know."""
 
     level: Literal["warning", "note"]
@@ -41,8 +41,8 @@ class Danger(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What the machine and the environment say. None: not known."""
+class Environment:
+    """What this machine, this installation and the environment variables say. None: not known."""
 
     open_files: int | None = None
     memory_bytes: int | None = None
@@ -62,8 +62,8 @@ class Machine:
         return int(text) if text.isdecimal() else 1
 
     @classmethod
-    def here(cls) -> Machine:
-        """Return what is known of this machine."""
+    def detect(cls) -> Environment:
+        """Return what is known here."""
         wants_uvloop = sys.platform != "win32" and sys.implementation.name == "cpython"
         return cls(
             open_files=_open_files(),
@@ -121,144 +121,150 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def find_dangers(
-    settings: Settings, machine: Machine, asking: Asking | None = None
-) -> Iterator[Danger]:
-    """Yield what is dangerous in these settings on this machine, the worst first.
+def check_settings(
+    settings: Settings, environment: Environment, asking: Asking | None = None
+) -> Iterator[Finding]:
+    """Yield what is dangerous in these settings in this environment, the worst first.
 
     `asking` is how the hub asks who a client is (None: no hub is known).
     """
-    found = [*_of_input(settings), *_of_size(settings, machine), *_of_time(settings)]
-    found += [*_of(machine), *_of_environment(machine), *_of_workers(settings, machine)]
+    found = [*_of_input(settings), *_of_size(settings, environment), *_of_time(settings)]
+    found += [
+        *_of_installation(environment),
+        *_of_environment(environment),
+        *_of_workers(settings, environment),
+    ]
     if asking is not None:
         found += _of_asking(asking)
-    yield from sorted(found, key=lambda danger: danger.level != "warning")
+    yield from sorted(found, key=lambda finding: finding.level != "warning")
 
 
-def _of_input(settings: Settings) -> Iterator[Danger]:
+def _of_input(settings: Settings) -> Iterator[Finding]:
     if "*" in settings.origins:
         text = "any web page may connect, with the cookies of the person who looks at it"
-        yield Danger("warning", "origins", text)
+        yield Finding("warning", "origins", text)
     size = settings.max_message_bytes
     if size is None:
         text = "one client can send a message that fills the memory"
-        yield Danger("warning", "max_message_bytes", text)
+        yield Finding("warning", "max_message_bytes", text)
     elif size > HUGE_MESSAGE_BYTES:
         text = f"each client can make the server hold {size / _MIB:,.0f} MiB while it sends"
-        yield Danger("warning", "max_message_bytes", text)
+        yield Finding("warning", "max_message_bytes", text)
     if settings.messages_per_second is None:
         text = (
             "a client may send as fast as it can; everybody hears it where messages are passed on"
         )
-        yield Danger("note", "messages_per_second", text)
+        yield Finding("note", "messages_per_second", text)
     if settings.compression == "shared":
         text = (
             "a secret and text that others choose, in one message, give the secret away by length"
         )
-        yield Danger("note", "compression", text)
+        yield Finding("note", "compression", text)
     if settings.client_id_from_query:
         text = "client ids are wishes then, never a proof of who somebody is"
-        yield Danger("note", "client_id_from_query", text)
+        yield Finding("note", "client_id_from_query", text)
     if settings.max_rooms_per_client is None:
         text = "where clients choose rooms, one of them can fill the memory with rooms"
-        yield Danger("warning", "max_rooms_per_client", text)
+        yield Finding("warning", "max_rooms_per_client", text)
 
 
-def _of_asking(asking: Asking) -> Iterator[Danger]:
+def _of_asking(asking: Asking) -> Iterator[Finding]:
     if not asking.is_asking:
         text = "there is no handler: everybody may connect, and nobody has a name"
-        yield Danger("note", "authenticate", text)
+        yield Finding("note", "authenticate", text)
     elif asking.reads_query:
         text = (
             "its handler takes what it knows from the URL, or may: proxies write URLs into their "
             "logs, so a token there should live for seconds and be good for one time"
         )
-        yield Danger("note", "authenticate", text)
+        yield Finding("note", "authenticate", text)
 
 
-def _of_size(settings: Settings, machine: Machine) -> Iterator[Danger]:
-    clients, files = settings.max_clients, machine.open_files
+def _of_size(settings: Settings, environment: Environment) -> Iterator[Finding]:
+    clients, files = settings.max_clients, environment.open_files
     if clients is None:
         end = "" if files is None else f": the {files:,} files that a process may open are the end"
-        yield Danger("note", "max_clients", f"there is no limit of the hub's own{end}")
+        yield Finding("note", "max_clients", f"there is no limit of the hub's own{end}")
     elif files is not None and clients >= files:
         text = f"a process may open {files:,} files only, and each client is one: raise  ulimit -n"
-        yield Danger("warning", "max_clients", text)
+        yield Finding("warning", "max_clients", text)
     if settings.max_clients_per_address is None:
         text = "one address can take every place there is"
-        yield Danger("note", "max_clients_per_address", text)
-    memory, each = machine.memory_bytes, settings.outbox_max_bytes
+        yield Finding("note", "max_clients_per_address", text)
+    memory, each = environment.memory_bytes, settings.outbox_max_bytes
     if clients is not None and memory is not None and clients * each > memory:
         text = (
             f"{clients:,} clients that are all slow hold {clients * each / _MIB:,.0f} MiB; this "
             f"machine has {memory / _MIB:,.0f} MiB"
         )
-        yield Danger("warning", "outbox_max_bytes", text)
+        yield Finding("warning", "outbox_max_bytes", text)
     elif memory is not None and each > memory // 100:
         text = f"a hundred slow clients hold more than this machine's {memory / _MIB:,.0f} MiB"
-        yield Danger("warning", "outbox_max_bytes", text)
+        yield Finding("warning", "outbox_max_bytes", text)
 
 
-def _of_time(settings: Settings) -> Iterator[Danger]:
+def _of_time(settings: Settings) -> Iterator[Finding]:
     if settings.write_timeout_s is None:
         text = "a socket that takes nothing is kept until its pongs stop"
-        yield Danger("warning", "write_timeout_s", text)
+        yield Finding("warning", "write_timeout_s", text)
     if settings.handshake_timeout_s > LONG_HANDSHAKE_S:
         text = (
             f"a client that says nothing holds a file for {settings.handshake_timeout_s:g} seconds"
         )
-        yield Danger("warning", "handshake_timeout_s", text)
+        yield Finding("warning", "handshake_timeout_s", text)
     if settings.pong_timeout_s > LONG_PONG_TIMEOUT_S:
         text = f"a dead client counts as connected for {settings.pong_timeout_s:g} seconds"
-        yield Danger("warning", "pong_timeout_s", text)
+        yield Finding("warning", "pong_timeout_s", text)
     if settings.ping_interval_s >= PROXY_IDLE_S:
         text = f"nginx and others cut connections that are silent for {PROXY_IDLE_S:g} seconds"
-        yield Danger("warning", "ping_interval_s", text)
+        yield Finding("warning", "ping_interval_s", text)
 
 
-def _of(machine: Machine) -> Iterator[Danger]:
-    if not machine.has_uvloop:
+def _of_installation(environment: Environment) -> Iterator[Finding]:
+    if not environment.has_uvloop:
         text = "it is not installed; asyncio's own loop is slower: pip install uvloop"
-        yield Danger("warning", "uvloop", text)
-    for package in sorted({*machine.uncompiled} - {"uvloop"}):
+        yield Finding("warning", "uvloop", text)
+    for package in sorted({*environment.uncompiled} - {"uvloop"}):
         text = "its compiled part is missing and all that it does is slower: install a wheel of it"
-        yield Danger("warning", package, text)
+        yield Finding("warning", package, text)
     trap = (
         "uvicorn counts open sockets too: with as many of them, every HTTP request, health checks "
         "included, is answered 503. Use max_clients instead"
     )
-    if machine.limit_concurrency:
-        text = f"UVICORN_LIMIT_CONCURRENCY={machine.limit_concurrency}: {trap}"
-        yield Danger("warning", "--limit-concurrency", text)
+    if environment.limit_concurrency:
+        text = f"UVICORN_LIMIT_CONCURRENCY={environment.limit_concurrency}: {trap}"
+        yield Finding("warning", "--limit-concurrency", text)
     else:
         text = f"if uvicorn is started with it, which cannot be seen from here: {trap}"
-        yield Danger("note", "--limit-concurrency", text)
+        yield Finding("note", "--limit-concurrency", text)
 
 
-def _of_workers(settings: Settings, machine: Machine) -> Iterator[Danger]:
-    if machine.workers > 1 and not settings.workers_ok:
+def _of_workers(settings: Settings, environment: Environment) -> Iterator[Finding]:
+    if environment.workers > 1 and not settings.workers_ok:
         text = (
-            f"WEB_CONCURRENCY={machine.workers}: most servers start so many workers, and each has "
+            f"WEB_CONCURRENCY={environment.workers}: most servers start so many workers, and each has "
             "clients and rooms of its own: a broadcast reaches those of one worker only. Start "
             "them with  --workers 1"
         )
-        yield Danger("warning", "--workers", text)
+        yield Finding("warning", "--workers", text)
 
 
-def _of_environment(machine: Machine) -> Iterator[Danger]:
-    trusted = [part.strip() for part in (machine.forwarded_allow_ips or "").split(",")]
+def _of_environment(environment: Environment) -> Iterator[Finding]:
+    trusted = [part.strip() for part in (environment.forwarded_allow_ips or "").split(",")]
     if "*" in trusted:
         text = (
             "FORWARDED_ALLOW_IPS=*: whoever reaches the server without the proxy chooses the "
             "address that he has; name the proxies"
         )
-        yield Danger("warning", "--forwarded-allow-ips", text)
-    if (machine.log_level or "").lower() in ("debug", "trace"):
-        text = f"UVICORN_LOG_LEVEL={machine.log_level}: such lines may show headers and messages"
-        yield Danger("warning", "--log-level", text)
-    if machine.is_debugging:
+        yield Finding("warning", "--forwarded-allow-ips", text)
+    if (environment.log_level or "").lower() in ("debug", "trace"):
+        text = (
+            f"UVICORN_LOG_LEVEL={environment.log_level}: such lines may show headers and messages"
+        )
+        yield Finding("warning", "--log-level", text)
+    if environment.is_debugging:
         text = "PYTHONASYNCIODEBUG or Python's development mode is on: the event loop is far slower"
-        yield Danger("warning", "asyncio", text)
+        yield Finding("warning", "asyncio", text)
 
 
 @click.command(short_help="Print the settings in force, and what is dangerous in them.")
@@ -272,17 +278,13 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
     With APP (such as  app:app ) it is imported, and the hubs in it are shown; without, what the
     environment says. Exit code 1 when a setting is impossible, 0 otherwise.
     """
-    machine = Machine.here()
+    environment = Environment.detect()
     if app is None:
-        reports = [_report("environment", Settings.load(), machine, None, MemoryBroker())]
+        reports = [_report("environment", Settings.load(), environment, None, MemoryBroker())]
     else:
         reports = [
             _report(
-                name,
-                hub.settings,
-                machine,
-                Asking.of(core_of(hub).handlers.authenticate),
-                core_of(hub).broker,
+                name, hub.settings, environment, Asking.of(core_of(hub).handlers.authenticate), core_of(hub).broker
             )
             for name, hub in _hubs_of(app, app_dir, factory).items()
         ]
@@ -304,7 +306,7 @@ def _hubs_of(app: str, folder: str, is_factory: bool) -> dict[str, Hub]:
 
 
 def _report(
-    name: str, settings: Settings, machine: Machine, asking: Asking | None, broker: Broker
+    name: str, settings: Settings, environment: Environment, asking: Asking | None, broker: Broker
 ) -> dict[str, Any]:
     values = [
         {
@@ -315,16 +317,16 @@ def _report(
         }
         for row in rows()
     ]
-    dangers = [danger._asdict() for danger in find_dangers(settings, machine, asking)]
+    findings = [finding._asdict() for finding in check_settings(settings, environment, asking)]
     return {
         "hub": name,
         "settings": values,
-        "runtime": _runtime(machine, broker),
-        "dangers": dangers,
+        "runtime": _runtime(environment, broker),
+        "dangers": findings,
     }
 
 
-def _runtime(machine: Machine, broker: Broker) -> dict[str, Any]:
+def _runtime(environment: Environment, broker: Broker) -> dict[str, Any]:
     """Return what a server that is started here would say in its first line, as far as it is known."""
     return {
         "transport": {
@@ -332,10 +334,10 @@ def _runtime(machine: Machine, broker: Broker) -> dict[str, Any]:
             "uvicorn --ws hubbub:Protocol": NATIVE,
             "any other server": PORTABLE,
         },
-        "loop": "asyncio" if "uvloop" in machine.uncompiled else "uvloop",
-        "compiled": [name for name in PARTS if name not in machine.uncompiled],
+        "loop": "asyncio" if "uvloop" in environment.uncompiled else "uvloop",
+        "compiled": [name for name in PARTS if name not in environment.uncompiled],
         "broker": broker_name(broker),
-        "workers": machine.workers,
+        "workers": environment.workers,
     }
 
 

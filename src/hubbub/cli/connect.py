@@ -1,8 +1,8 @@
 """`hubbub connect`: talk to a WebSocket server from a terminal or a pipe.
 
-What must not live here: reconnecting and the rules for it (`connect`), what is shown
-(`cli_screen`), how input is read (`cli_input`). It keeps the books of what was sent: a line counts
-as sent when the server has answered pings behind it, and every other line is reported.
+What must not live here: reconnecting and the rules for it (`hubbub.connect`), what is shown
+(`screen`), how input is read (`input`). It counts what was sent: a line counts as sent when the
+server has answered pings behind it, and every other line is reported.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ _CLOSE_TIMEOUT_S = 2.0
 """How long the server may take to answer a close; the pongs to all lines have come before it."""
 _SECOND_PING_S = 1.0
 """How long the second ping behind a line waits for more lines, which it can be for too."""
-_FAREWELL_S = 1.0
-"""How long a conversation that is cut short waits for the pong to what is on its way."""
-_NORMAL_ENDS = (1000, 1001, 1005)
+_LAST_PONG_TIMEOUT_S = 1.0
+"""How long a session that is cut short waits for the pongs to the lines that are on their way."""
+_NORMAL_CODES = (1000, 1001, 1005)
 """Codes with which a connection that does not come back has ended well."""
 _HTTP_STATUSES = range(100, 600)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_FULFILLED = (1000, 1005)
+_COMPLETE_CODES = (1000, 1005)
 """Codes by which a server says that it has all that it wanted (RFC 6455 section 7.4.1)."""
 
 
-# The conversation.
+# The session.
 
 
-class Books:
+class LineTracker:
     """What became of the lines: how many were written into a socket, and how many arrived.
 
     A line has arrived when two pings behind it were answered, the second of which went out after
@@ -85,12 +85,12 @@ class Books:
         self._certain = 0
 
     @property
-    def has_room(self) -> bool:
+    def can_write(self) -> bool:
         """Whether one more line may be written."""
         return self.written - self.answered < self.window
 
     @property
-    def on_their_way(self) -> int:
+    def in_flight(self) -> int:
         """How many lines were written and have not arrived, as far as is known."""
         return self.written - self._certain
 
@@ -107,20 +107,20 @@ class Books:
         else:
             self.window = max(self.window // 2, 1)
 
-    def trust(self) -> None:
+    def confirm_all(self) -> None:
         """All that was written has arrived."""
         self._certain = self.answered = self.written
 
     def give_up(self) -> int:
         """The connection ended; return how many lines were on their way."""
-        lines = self.on_their_way
+        lines = self.in_flight
         self.given_up += lines
         self.window = 1
-        self.trust()
+        self.confirm_all()
         return lines
 
 
-class Conversation:
+class ConsoleSession:
     """One run of the command: a connection, a screen, and lines to send.
 
     `linger_s`: how long to wait for answers after the last line. `retry_for_s`: how long a line
@@ -141,7 +141,7 @@ class Conversation:
         self._is_finishing = False
         self._openings = 0
         self._is_repair_noted = False
-        self._books = Books()
+        self._tracker = LineTracker()
         self._change = asyncio.Event()
         self._connection: Connection
 
@@ -169,8 +169,8 @@ class Conversation:
         sending.cancel()
         self._finish()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
-                await self._until(lambda: not self._books.on_their_way or not self._is_open)
+            async with asyncio.timeout(_LAST_PONG_TIMEOUT_S):
+                await self._until(lambda: not self._tracker.in_flight or not self._is_open)
         await connection.close()
         await asyncio.wait([receiving])
         await self._collect(tasks)
@@ -191,7 +191,7 @@ class Conversation:
             async for message in self._connection:
                 self._screen.received(message)
         except Disconnected as error:
-            if error.code not in _NORMAL_ENDS:
+            if error.code not in _NORMAL_CODES:
                 how = "refused" if error.code in _HTTP_STATUSES else "closed"
                 what = f"{how}: {error.code} {as_reason(error.reason)}".rstrip()
                 raise _Failure(what) from error
@@ -213,10 +213,11 @@ class Conversation:
 
         A server that ends it well, and knows all that there was to say, has had what it wanted.
         """
-        books = self._books
-        if close.by_server and close.code in _FULFILLED and books.written == self._source.accepted:
-            books.trust()
-        elif self._connection.state != "closed" and (lines := books.give_up()):
+        tracker = self._tracker
+        is_all = tracker.written == self._source.accepted
+        if close.by_server and close.code in _COMPLETE_CODES and is_all:
+            tracker.confirm_all()
+        elif self._connection.state != "closed" and (lines := tracker.give_up()):
             self._screen.not_sent(lines, lines, is_over=False)
 
     # What goes out.
@@ -228,7 +229,7 @@ class Conversation:
         except (OSError, ValueError) as error:
             raise _Failure(f"cannot read the input: {_words(error)}") from error
         self._finish()
-        await self._until(lambda: not self._books.on_their_way)
+        await self._until(lambda: not self._tracker.in_flight)
         await asyncio.sleep(self._linger_s)
 
     def _finish(self) -> None:
@@ -238,16 +239,16 @@ class Conversation:
 
     async def _put(self, line: str) -> None:
         self._note_repair()
-        books = self._books
+        tracker = self._tracker
         while True:
-            await self._until(lambda: books.has_room)
+            await self._until(lambda: tracker.can_write)
             if not self._is_open:
                 await self._wait_open()
             opening = self._openings
             if await self._connection.send(line):
                 break
             await self._until_over(opening)
-        books.written += 1
+        tracker.written += 1
         if not self._is_open_since(opening):  # it ended while the line was on its way
             self._settle(self._connection.last_close or Close(NORMAL))
         self._wake()
@@ -270,31 +271,33 @@ class Conversation:
 
     async def _confirm(self) -> None:
         """Ping behind the lines, one ping at a time, and note what the pongs prove."""
-        books, clock = self._books, asyncio.get_running_loop().time
+        tracker, clock = self._tracker, asyncio.get_running_loop().time
         while True:
-            await self._until(lambda: self._is_open and books.on_their_way > 0)
-            opening, written, began = self._openings, books.written, clock()
+            await self._until(lambda: self._is_open and tracker.in_flight > 0)
+            opening, written, began = self._openings, tracker.written, clock()
             if not await self._connection.ping():
                 await self._until_over(opening)
                 continue
-            books.note_pong(written, clock() - began)
+            tracker.note_pong(written, clock() - began)
             self._wake()
             # The next line's ping does for this one too: there are hardly more pings than lines.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SECOND_PING_S):
-                    await self._until(lambda: books.written > books.answered or self._is_finishing)
+                    await self._until(
+                        lambda: tracker.written > tracker.answered or self._is_finishing
+                    )
 
-    def close_the_books(self) -> None:
+    def report_unsent(self) -> None:
         """Add to `failures` what could not be written, and how many lines were not sent, if any."""
-        books, source = self._books, self._source
+        tracker, source = self._tracker, self._source
         error = self.output.error
         if error is not None and error.errno != errno.EPIPE:
             self.failures.append(f"cannot write the output: {_words(error)}")
-        rest = source.accepted - books.arrived - books.given_up
+        rest = source.accepted - tracker.arrived - tracker.given_up
         if rest > 0:
-            self._screen.not_sent(rest, books.on_their_way, is_over=True)
-        if rest or books.given_up:
-            text = not_sent_line(books.given_up + rest, books.given_up + books.on_their_way)
+            self._screen.not_sent(rest, tracker.in_flight, is_over=True)
+        if rest or tracker.given_up:
+            text = not_sent_line(tracker.given_up + rest, tracker.given_up + tracker.in_flight)
             more = "" if source.is_ended else ", and the input was not read further"
             self.failures.append(text + more)
 
@@ -313,7 +316,7 @@ class Conversation:
 
 
 class _Failure(Exception):
-    """The conversation ended for a reason, which is the text."""
+    """The session ended for a reason, which is the text."""
 
 
 def _words(error: Exception) -> str:
@@ -418,26 +421,26 @@ def connect(
     if not as_json and sys.stdin is not None and sys.stdin.isatty() and out.is_terminal:
         accept_any_bytes(sys.stdin)
         prompt = PromptScreen(out)
-        patience_s = math.inf if retry_for is None else retry_for
+        wait_s = math.inf if retry_for is None else retry_for
         with terminal_kept():
-            hold(Conversation(prompt, prompt, out, 0.0, patience_s), url, options)
+            run_session(ConsoleSession(prompt, prompt, out, 0.0, wait_s), url, options)
     else:
         screen: Screen = JsonScreen(out, err) if as_json else PlainScreen(out, err)
-        patience_s = RETRY_FOR_S if retry_for is None else retry_for
-        hold(Conversation(screen, standard_input(), out, linger, patience_s), url, options)
+        wait_s = RETRY_FOR_S if retry_for is None else retry_for
+        run_session(ConsoleSession(screen, standard_input(), out, linger, wait_s), url, options)
 
 
-def hold(conversation: Conversation, url: str, options: dict[str, Any]) -> None:
-    """Hold the conversation, and raise `ClickException` for an end that is not good."""
+def run_session(session: ConsoleSession, url: str, options: dict[str, Any]) -> None:
+    """Run the session, and raise `ClickException` for an end that is not good."""
     try:
-        asyncio.run(conversation.run(url, **options))
+        asyncio.run(session.run(url, **options))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     except (KeyboardInterrupt, asyncio.CancelledError):
-        if not conversation.was_open:
+        if not session.was_open:
             raise click.ClickException("interrupted before it was connected") from None
-    conversation.close_the_books()
-    if conversation.failures:
-        raise click.ClickException("; ".join(conversation.failures))
-    if conversation.output.error is not None:
+    session.report_unsent()
+    if session.failures:
+        raise click.ClickException("; ".join(session.failures))
+    if session.output.error is not None:
         sys.exit(1)  # as quietly as others end whose reader has gone: it has had what it wanted

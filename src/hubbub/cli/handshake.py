@@ -1,6 +1,6 @@
 """What the options of `hubbub connect` mean for the handshake: headers, the proxy, TLS.
 
-What must not live here: the conversation (`cli_connect`). An option that could only be ignored, or
+What must not live here: the session (`connect`). An option that could only be ignored, or
 that contradicts another, is an error: nothing is accepted in silence.
 """
 

@@ -1,6 +1,6 @@
 """Where the lines come from that `hubbub connect` sends: a pipe, a file, or no input at all.
 
-What must not live here: the prompt (`cli_screen`) and the connection (`cli_connect`). Input is read
+What must not live here: the prompt (`screen`) and the connection (`connect`). Input is read
 in a thread of its own, since neither terminals nor files can be awaited, and never faster than the
 lines are taken: one piece of the input and one line are all that is ahead.
 """
@@ -108,13 +108,13 @@ async def lines_of(source: Source) -> AsyncIterator[str]:
     """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | Exception | None] = asyncio.Queue()
-    room = threading.Semaphore(1)
+    slot = threading.Semaphore(1)
 
     def run() -> None:
         line: str | Exception | None = ""
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens
             while isinstance(line, str):
-                room.acquire()
+                slot.acquire()
                 line = _read(source)
                 loop.call_soon_threadsafe(lines.put_nowait, line)
 
@@ -123,7 +123,7 @@ async def lines_of(source: Source) -> AsyncIterator[str]:
     while (line := await lines.get()) is not None:
         if isinstance(line, Exception):
             raise line
-        room.release()
+        slot.release()
         yield line
 
 

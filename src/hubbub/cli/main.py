@@ -1,6 +1,6 @@
 """The command `hubbub`: demo, serve, connect, bench, check.
 
-What must not live here: what the commands do (`cli_serve`, `cli_connect`, `cli_bench`, …). This module
+What must not live here: what the commands do (`serve`, `connect`, `bench`, …). This module
 puts them together and turns every error of Hubbub's own into one sentence and exit code 1.
 """
 

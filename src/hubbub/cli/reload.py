@@ -1,9 +1,9 @@
 """Reloading: `hubbub serve --reload` starts the server again when a file of its folder changes.
 
-What must not live here: the server, and what it is told (`cli_serve`). uvicorn's own reloaders take
-for unchanged whatever they find at their first look, a moment after the server's process has begun
+What must not live here: the server, and what it is told (`serve`). uvicorn's own reloaders take
+for unchanged whatever they find at their first scan, a moment after the server's process has begun
 to read the files, and again after each restart: what changed in between is served as it was. Here
-every look compares with what was there before that process began.
+every scan compares with what was there before that process began.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Snapshot = dict[str, tuple[int, int, int]]
 """What tells one state of a file from another: when it was changed, its size and its inode."""
 
 _SKIPPED = frozenset({"__pycache__", "node_modules"})
-_REST = 10
-"""How much longer the reloader rests than it looks, so that a large folder costs a tenth of a core."""
+_PAUSE_PER_SCAN = 10
+"""How much longer the reloader waits than it scans, so that a large folder costs a tenth of a core."""
 
 
 class Reloader(BaseReload):
-    """uvicorn's supervisor for one server process, with looks that miss nothing."""
+    """uvicorn's supervisor for one server process, with scans that miss nothing."""
 
     def __init__(
         self,
@@ -36,34 +36,34 @@ class Reloader(BaseReload):
     ) -> None:
         super().__init__(config, target, sockets)
         self.reloader_name: str = "Hubbub"
-        self._seen: Snapshot = {}
-        self._look_s = 0.0
+        self._last: Snapshot = {}
+        self._scan_s = 0.0
 
     def startup(self) -> None:
-        """Look, then start the server's process."""
-        self._seen = self._look()
+        """Scan, then start the server's process."""
+        self._last = self._scan()
         super().startup()
 
     def pause(self) -> None:
-        """Wait for the next look. Raises `StopIteration` at the end."""
-        if self.should_exit.wait(max(self.config.reload_delay, _REST * self._look_s)):
+        """Wait for the next scan. Raises `StopIteration` at the end."""
+        if self.should_exit.wait(max(self.config.reload_delay, _PAUSE_PER_SCAN * self._scan_s)):
             raise StopIteration
 
     def should_restart(self) -> list[Path] | None:
-        """Return which files have changed, come or gone since the last look; None: none of them."""
+        """Return which files have changed, come or gone since the last scan; None: none of them."""
         self.pause()
-        before, self._seen = self._seen, self._look()
-        return [Path(name) for name in changed(before, self._seen)] or None
+        before, self._last = self._last, self._scan()
+        return [Path(name) for name in changed(before, self._last)] or None
 
-    def _look(self) -> Snapshot:
+    def _scan(self) -> Snapshot:
         begin = time.monotonic()
         seen = snapshot(self.config.reload_dirs)
-        self._look_s = time.monotonic() - begin
+        self._scan_s = time.monotonic() - begin
         return seen
 
 
 def changed(before: Snapshot, now: Snapshot) -> list[str]:
-    """Return the files that differ between two looks, in the order of their names."""
+    """Return the files that differ between two scans, in the order of their names."""
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 

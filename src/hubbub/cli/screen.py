@@ -1,6 +1,6 @@
 """What `hubbub connect` shows: plain lines, JSON lines, or lines above a prompt.
 
-What must not live here: the connection and what is sent (`cli_connect`). Nothing from the other side
+What must not live here: the connection and what is sent (`connect`). Nothing from the other side
 reaches the output as it came: what a terminal would obey becomes an escape, and a message is one
 line, so no message looks like a line of the program.
 """
@@ -28,7 +28,7 @@ PROMPT = "> "
 MAX_REASON_CHARACTERS = 500
 _PIECE_BYTES = 4096
 """What a pipe that can be written to takes without blocking (PIPE_BUF of Linux)."""
-_LOOK_EVERY_S = 0.5
+_POLL_INTERVAL_S = 0.5
 _HAS_POLL = hasattr(select, "poll")  # Windows has none: a reader that takes nothing is waited for
 _WRITABLE = select.POLLOUT if _HAS_POLL else 1
 _GONE = select.POLLERR | select.POLLHUP if _HAS_POLL else 0
@@ -139,7 +139,7 @@ class Output:
             if not self.is_terminal and self._poll(0, 0) & _GONE:
                 self.error = BrokenPipeError(errno.EPIPE, "the reader has gone")
             else:
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.sleep(_POLL_INTERVAL_S)
 
 
 def _descriptor_of(raw: Any) -> int | None:

@@ -1,6 +1,6 @@
 """`hubbub serve` and `hubbub demo`: uvicorn, set up for a hub.
 
-What must not live here: finding the application (`cli_app`) and what the settings are (`settings`;
+What must not live here: finding the application (`target`) and what the settings are (`settings`;
 the flags are generated from it). Every failure before the first request is one sentence.
 """
 
