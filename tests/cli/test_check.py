@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from commands import run
-from hubbub import Handshake
 from hubbub.cli import main
-from hubbub.cli.check import Asking, Environment, check_settings
+from hubbub.cli.check import Environment, check_settings
 from hubbub.settings import Settings, rows
 
 ENVIRONMENT = Environment(open_files=1000, memory_bytes=1024**3)
@@ -158,44 +156,12 @@ app = hub = hubbub.Hub(broker=Postal())
 """
 
 
-def by_header(handshake: Handshake) -> str | None:
-    return handshake.headers.get("x-user")
-
-
-def by_query(handshake: Handshake) -> str | None:
-    return handshake.query.get("user")
-
-
-async def by_token(handshake: Handshake) -> str | None:
-    def look() -> str | None:
-        return handshake.token
-
-    return look()
-
-
-def wrapped(handshake: Handshake) -> str | None:
-    return None
-
-
-wrapped.__wrapped__ = by_query  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("handler", "words"),
-    [
-        (None, "everybody may connect"),
-        (by_header, None),
-        (by_query, "from the URL"),
-        (by_token, "from the URL"),
-        (wrapped, "from the URL"),
-        (functools.partial(by_header), None),
-    ],
-)
-def test_what_can_be_seen_of_an_authenticate_handler(handler: Any, words: str | None) -> None:
-    findings = check_settings(Settings(), ENVIRONMENT, Asking.of(handler))
-    texts = [one.text for one in findings if one.about == "authenticate"]
-    assert len(texts) == (words is not None)
-    assert words is None or words in texts[0]
+def test_a_hub_without_an_authenticate_handler_is_worth_a_note() -> None:
+    for authenticates in (True, False):
+        findings = check_settings(Settings(), ENVIRONMENT, authenticates=authenticates)
+        texts = [one.text for one in findings if one.about == "authenticate"]
+        assert len(texts) == (not authenticates)
+        assert authenticates or "everybody may connect" in texts[0]
 
 
 def test_warnings_come_first() -> None:
@@ -260,6 +226,7 @@ def test_an_impossible_setting_is_exit_code_1(
 def test_the_hubs_of_an_application(tmp_path: Path) -> None:
     (tmp_path / "two_hubs.py").write_text(
         "from hubbub import Hub\nchat = Hub(max_clients=5)\nnews = Hub(origins='*')\napp = chat\n"
+        "@news.authenticate\ndef who(handshake):\n    return handshake.query.get('user')\n"
     )
     env = {"HUBBUB_PONG_TIMEOUT_S": "59"}
     code, out, err = run("check", "two_hubs", "--json", cwd=tmp_path, env=env)
@@ -269,10 +236,13 @@ def test_the_hubs_of_an_application(tmp_path: Path) -> None:
     chat = {row["name"]: row for row in reports["two_hubs:chat"]["settings"]}
     assert (chat["max_clients"]["value"], chat["max_clients"]["source"]) == (5, "keyword")
     assert chat["pong_timeout_s"]["source"] == "environment, HUBBUB_PONG_TIMEOUT_S"
+    for name, are_anonymous in (("two_hubs:chat", True), ("two_hubs:news", False)):
+        about = {one["about"] for one in reports[name]["dangers"]}
+        assert ("authenticate" in about) == are_anonymous
     code, out, err = run("check", "two_hubs", cwd=tmp_path)
     assert (code, err) == (0, "")
     assert "warning: origins: any web page may connect" in out
-    assert out.count("note: authenticate: there is no handler") == 2
+    assert out.count("note: authenticate: ") == 1
 
 
 def test_an_application_without_a_hub(tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ known about the machine and the environment.
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -78,33 +77,6 @@ class Environment:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asking:
-    """How a hub asks who a client is, as far as that can be seen without asking."""
-
-    is_asking: bool
-    reads_query: bool = False
-
-    @classmethod
-    def of(cls, authenticate: Callable[..., Any] | None) -> Asking:
-        """Return what can be seen of an authenticate handler: the names that its code uses."""
-        if authenticate is None:
-            return cls(is_asking=False)
-        code = getattr(inspect.unwrap(authenticate), "__code__", None)
-        return cls(is_asking=True, reads_query=bool(_QUERY_NAMES & _names(code)))
-
-
-_QUERY_NAMES = {"query", "query_string", "token"}
-"""Fields of a handshake that come from its URL, `token` when there is no header."""
-
-
-def _names(code: Any) -> set[str]:
-    if code is None:
-        return set()
-    inner = [_names(each) for each in code.co_consts if inspect.iscode(each)]
-    return set(code.co_names).union(*inner)
-
-
 def _open_files() -> int | None:
     try:
         import resource
@@ -122,11 +94,11 @@ def _memory_bytes() -> int | None:
 
 
 def check_settings(
-    settings: Settings, environment: Environment, asking: Asking | None = None
+    settings: Settings, environment: Environment, *, authenticates: bool = True
 ) -> Iterator[Finding]:
     """Yield what is dangerous in these settings in this environment, the worst first.
 
-    `asking` is how the hub asks who a client is (None: no hub is known).
+    `authenticates`: whether the hub has an authenticate handler; True where no hub is known.
     """
     found = [*_of_input(settings), *_of_size(settings, environment), *_of_time(settings)]
     found += [
@@ -134,8 +106,9 @@ def check_settings(
         *_of_environment(environment),
         *_of_workers(settings, environment),
     ]
-    if asking is not None:
-        found += _of_asking(asking)
+    if not authenticates:
+        text = "there is no handler: everybody may connect, and nobody has a name"
+        found.append(Finding("note", "authenticate", text))
     yield from sorted(found, key=lambda finding: finding.level != "warning")
 
 
@@ -166,18 +139,6 @@ def _of_input(settings: Settings) -> Iterator[Finding]:
     if settings.max_rooms_per_client is None:
         text = "where clients choose rooms, one of them can fill the memory with rooms"
         yield Finding("warning", "max_rooms_per_client", text)
-
-
-def _of_asking(asking: Asking) -> Iterator[Finding]:
-    if not asking.is_asking:
-        text = "there is no handler: everybody may connect, and nobody has a name"
-        yield Finding("note", "authenticate", text)
-    elif asking.reads_query:
-        text = (
-            "its handler takes what it knows from the URL, or may: proxies write URLs into their "
-            "logs, so a token there should live for seconds and be good for one time"
-        )
-        yield Finding("note", "authenticate", text)
 
 
 def _of_size(settings: Settings, environment: Environment) -> Iterator[Finding]:
@@ -280,14 +241,14 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
     """
     environment = Environment.detect()
     if app is None:
-        reports = [_report("environment", Settings.load(), environment, None, MemoryBroker())]
-    else:
+        settings = Settings.load()
+        findings = check_settings(settings, environment)
         reports = [
-            _report(
-                name, hub.settings, environment, Asking.of(core_of(hub).handlers.authenticate), core_of(hub).broker
-            )
-            for name, hub in _hubs_of(app, app_dir, factory).items()
+            _report("environment", settings, findings, _runtime(environment, MemoryBroker()))
         ]
+    else:
+        hubs = _hubs_of(app, app_dir, factory)
+        reports = [_report_of(name, hub, environment) for name, hub in hubs.items()]
     if as_json:
         click.echo(json.dumps({"hubs": reports}, indent=2))
     else:
@@ -305,8 +266,14 @@ def _hubs_of(app: str, folder: str, is_factory: bool) -> dict[str, Hub]:
     return hubs
 
 
+def _report_of(name: str, hub: Hub, environment: Environment) -> dict[str, Any]:
+    authenticates = core_of(hub).handlers.authenticate is not None
+    findings = check_settings(hub.settings, environment, authenticates=authenticates)
+    return _report(name, hub.settings, findings, _runtime(environment, core_of(hub).broker))
+
+
 def _report(
-    name: str, settings: Settings, environment: Environment, asking: Asking | None, broker: Broker
+    name: str, settings: Settings, findings: Iterable[Finding], runtime: dict[str, Any]
 ) -> dict[str, Any]:
     values = [
         {
@@ -317,12 +284,11 @@ def _report(
         }
         for row in rows()
     ]
-    findings = [finding._asdict() for finding in check_settings(settings, environment, asking)]
     return {
         "hub": name,
         "settings": values,
-        "runtime": _runtime(environment, broker),
-        "dangers": findings,
+        "runtime": runtime,
+        "dangers": [finding._asdict() for finding in findings],
     }
 
 
