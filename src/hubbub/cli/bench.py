@@ -7,7 +7,6 @@ them: a progress bar and a live table on a terminal (rich draws them), plain lin
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -72,7 +71,7 @@ class JsonScreen:
 
     def finish(self, result: Result) -> None:
         """Print the object."""
-        click.echo(json.dumps(msgspec.to_builtins(result, str_keys=True), ensure_ascii=False))
+        click.echo(msgspec.json.encode(result))
 
 
 class PlainScreen:

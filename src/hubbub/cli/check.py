@@ -7,7 +7,6 @@ known about the machine and the environment.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import click
+import msgspec
 
 from ..broker import Broker, MemoryBroker
 from .target import load, read_target, use_folder
@@ -250,7 +250,7 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
         hubs = _hubs_of(app, app_dir, factory)
         reports = [_report_of(name, hub, environment) for name, hub in hubs.items()]
     if as_json:
-        click.echo(json.dumps({"hubs": reports}, indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode({"hubs": reports}), indent=2))
     else:
         click.echo("\n\n".join(_text(report) for report in reports))
 
