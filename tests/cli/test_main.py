@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from importlib.metadata import entry_points
 
 import click
@@ -27,7 +30,35 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> click.Command:
 
 
 def test_the_commands() -> None:
-    assert set(main.commands) == {"demo", "serve", "connect", "bench", "check"}
+    context = click.Context(main)
+    assert main.list_commands(context) == ["bench", "check", "connect", "demo", "serve"]
+    result = CliRunner().invoke(main, ["--help"])
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert f"  {name:<7}  {command.short_help}\n" in result.output
+    assert main.get_command(context, "nonsense") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [(["--help"], set()), (["--version"], set()), (["check"], {"check"})],
+)
+def test_it_imports_no_more_of_the_commands_than_it_runs(
+    arguments: list[str], needed: set[str]
+) -> None:
+    code = (
+        "import json, sys\n"
+        "from hubbub.cli import main\n"
+        f"main({arguments}, standalone_mode=False)\n"
+        "print(json.dumps([name for name in sys.modules if name.startswith('hubbub.cli.')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = {
+        name.removeprefix("hubbub.cli.") for name in json.loads(done.stdout.splitlines()[-1])
+    }
+    assert imported == {"main", *needed}
 
 
 def test_the_version() -> None:

@@ -23,7 +23,15 @@ from websockets.sync.client import connect, unix_connect
 
 from commands import PATIENCE_S, clean_environment, command, run, serving
 from hubbub.cli import main
-from hubbub.cli.serve import Serving, apply_settings, bind, make_config, warn_about
+from hubbub.cli.serve import (
+    Serving,
+    apply_settings,
+    bind,
+    demo,
+    make_config,
+    serve,
+    warn_about,
+)
 from hubbub.cli.target import read_target
 from hubbub.errors import SettingsError
 from hubbub.settings import rows, shown
@@ -157,7 +165,7 @@ def test_the_native_transport_serves(tmp_path: Path) -> None:
 
 
 def test_s13_every_setting_has_its_flag() -> None:
-    options = {param.name: param for param in main.commands["serve"].params}
+    options = {param.name: param for param in serve.params}
     for row in rows():
         option = options[row.name]
         assert isinstance(option, click.Option)
@@ -494,7 +502,7 @@ def test_the_demo_says_where_it_is() -> None:
 
 
 def test_the_demo_listens_on_8080() -> None:
-    options: dict[str | None, Any] = {one.name: one.default for one in main.commands["demo"].params}
+    options: dict[str | None, Any] = {one.name: one.default for one in demo.params}
     assert (options["host"], options["port"]) == ("127.0.0.1", 8080)
 
 

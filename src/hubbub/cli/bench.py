@@ -203,7 +203,7 @@ def choose_screen(as_json: bool) -> Screen:
 _positive = click.IntRange(1)
 
 
-@click.command(short_help="Put a load on a server of your own and measure it.")
+@click.command()
 @click.argument("url")
 @click.option("--clients", default=100, show_default=True, type=_positive, help="How many connect.")
 @click.option("--publishers", type=_positive, help="How many of them send.  [default: see above]")

@@ -11,17 +11,17 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 import msgspec
 
 from ..broker import Broker, MemoryBroker
-from .target import load, read_target, use_folder
-from ..core import core_of
-from ..hub import Hub
 from ..runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
 from ..settings import Settings, rows, shown
+
+if TYPE_CHECKING:
+    from ..hub import Hub
 
 HUGE_MESSAGE_BYTES = 16 * 1024**2
 LONG_PONG_TIMEOUT_S = 300.0
@@ -228,7 +228,7 @@ def _of_environment(environment: Environment) -> Iterator[Finding]:
         yield Finding("warning", "asyncio", text)
 
 
-@click.command(short_help="Print the settings in force, and what is dangerous in them.")
+@click.command()
 @click.argument("app", required=False)
 @click.option("--app-dir", default=".", show_default=True, help="Where the module of APP is.")
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
@@ -256,9 +256,11 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
 
 
 def _hubs_of(app: str, folder: str, is_factory: bool) -> dict[str, Hub]:
+    from .target import load, read_target, use_folder  # a hub and all that it needs
+
     target = read_target(app)
     use_folder(folder)
-    hubs: dict[str, Hub] = load(target, folder, is_factory=is_factory).hubs
+    hubs = load(target, folder, is_factory=is_factory).hubs
     if not hubs:
         raise click.ClickException(
             f"{target} was imported, and no hub was made; if a function makes it, use --factory"

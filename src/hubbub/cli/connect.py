@@ -348,7 +348,7 @@ def _why_not(url: str, close: Close) -> str:
 # The command.
 
 
-@click.command(short_help="Talk to a WebSocket server.")
+@click.command()
 @click.argument("url")
 @click.option("--header", multiple=True, metavar="'NAME: VALUE'", help="Add it; may be repeated.")
 @click.option("--token", help="Send it as  Authorization: Bearer TOKEN.")

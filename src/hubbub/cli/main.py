@@ -1,27 +1,53 @@
 """The command `hubbub`: demo, serve, connect, bench, check.
 
-What must not live here: what the commands do (`serve`, `connect`, `bench`, …). This module
-puts them together and turns every error of Hubbub's own into one sentence and exit code 1.
+What must not live here: what the commands do (`serve`, `connect`, `bench`, …). This module knows their
+names, imports the one that is run and no other, and turns every error of Hubbub's own into one
+sentence and exit code 1.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import click
 
 from .. import __version__
 from ..errors import HubbubError
-from .bench import bench
-from .check import check
-from .connect import connect
-from .serve import demo, serve
 
 __all__ = ["main"]
 
+COMMANDS = {
+    "bench": ("bench", "Put a load on a server of your own and measure it."),
+    "check": ("check", "Print the settings in force, and what is dangerous in them."),
+    "connect": ("connect", "Talk to a WebSocket server."),
+    "demo": ("serve", "Serve the demo application."),
+    "serve": ("serve", "Serve an application, or a ready one."),
+}
+"""The module of each command, and the line of it in `hubbub --help`."""
+
 
 class _Commands(click.Group):
-    """A group whose commands may raise a `HubbubError`: it is said without a traceback."""
+    """A group that imports a command when it is asked for.
+
+    A command may raise a `HubbubError`: it is said without a traceback.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module, short_help = COMMANDS[cmd_name]
+            command: click.Command = getattr(import_module(f".{module}", __package__), cmd_name)
+            command.short_help = short_help
+            self.add_command(command)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click's own asks every command for its line, and so would import them all.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -34,7 +60,3 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="hubbub", message="%(prog)s %(version)s")
 def main() -> None:
     """A real-time WebSocket hub for Python web applications: one object, one route."""
-
-
-for _command in (demo, serve, connect, bench, check):
-    main.add_command(_command)

@@ -115,7 +115,7 @@ class _ServeCommand(click.Command):
             formatter.write_dl(hub)
 
 
-@click.command(cls=_ServeCommand, short_help="Serve an application, or a ready one.")
+@click.command(cls=_ServeCommand)
 @click.argument("app", default=DEFAULT_APP)
 @click.option("--app-dir", default=".", show_default=True, help="Where the module of APP is.")
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
@@ -161,7 +161,7 @@ def serve(app: str, app_dir: str, factory: bool, **options: Any) -> None:
     run(serving, settings)
 
 
-@click.command(short_help="Serve the demo application.")
+@click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
