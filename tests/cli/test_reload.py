@@ -71,7 +71,7 @@ class Stage:
         serving = serve.Serving(
             target=read_target("reporting"), folder=str(self.folder), reload=True, port=0
         )
-        sockets = serve.bind("127.0.0.1", 0)
+        sockets = serve.listen("127.0.0.1", 0)
         try:
             serve._serve(serving, sockets, "nowhere", 1.0)
         finally:

@@ -26,8 +26,8 @@ from hubbub.cli import main
 from hubbub.cli.serve import (
     Serving,
     apply_settings,
-    bind,
     demo,
+    listen,
     make_config,
     serve,
     warn_about,
@@ -395,7 +395,7 @@ def test_one_address_of_two_in_use_is_enough(monkeypatch: pytest.MonkeyPatch) ->
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
         with pytest.raises(click.ClickException, match="is in use"):
-            bind("localhost", port)
+            listen("localhost", port)
 
 
 def test_an_address_that_cannot_be_had_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +404,7 @@ def test_an_address_that_cannot_be_had_is_left_out(monkeypatch: pytest.MonkeyPat
         for host in ("192.0.2.1", "127.0.0.1", "127.0.0.2")
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
-    bound = bind("localhost", 0)
+    bound = listen("localhost", 0)
     names = [sock.getsockname() for sock in bound]
     for sock in bound:
         sock.close()
@@ -504,6 +504,33 @@ def test_the_demo_says_where_it_is() -> None:
 def test_the_demo_listens_on_8080() -> None:
     options: dict[str | None, Any] = {one.name: one.default for one in demo.params}
     assert (options["host"], options["port"]) == ("127.0.0.1", 8080)
+
+
+def test_a_port_is_held_before_the_server_is_ready() -> None:
+    (sock,) = listen("127.0.0.1", 0)
+    with sock:
+        host, port = sock.getsockname()
+        with pytest.raises(click.ClickException, match=f"port {port} of 127.0.0.1 is in use"):
+            listen(host, port)
+        socket.create_connection((host, port), PATIENCE_S).close()
+
+
+def test_all_addresses_of_both_families_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    infos = [
+        (family, socket.SOCK_STREAM, 0, "", address)
+        for family, address in (
+            (socket.AF_INET6, ("::", 0, 0, 0)),
+            (socket.AF_INET, ("0.0.0.0", 0)),
+        )
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
+    bound = listen("", 0)
+    ports = {sock.getsockname()[1] for sock in bound}
+    families = {sock.family for sock in bound}
+    for sock in bound:
+        sock.close()
+    assert len(ports) == 1
+    assert socket.AF_INET in families  # not every machine has IPv6
 
 
 def test_two_servers_do_not_share_a_port() -> None:

@@ -31,6 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEMO_APP = "hubbub.demo.app:app"
 DEMO_PORT = 8080
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+BACKLOG = 2048
+"""How many connections may wait until a server takes them: while it starts, while a worker is replaced."""
 GRACE_S = 2
 """How much longer than shutdown_timeout_s uvicorn waits before it gives up on a shutdown."""
 
@@ -183,7 +185,7 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
     require_uvloop()
     warn_about(serving)
     use_folder(serving.folder)
-    sockets = None if serving.uds else bind(serving.host, serving.port)
+    sockets = None if serving.uds else listen(serving.host, serving.port)
     try:
         shutdown_timeout_s = _prepare(serving, settings)
         _serve(serving, sockets, _address(serving, sockets) + path, shutdown_timeout_s)
@@ -264,6 +266,7 @@ def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
         forwarded_allow_ips=serving.forwarded_allow_ips,
         log_config=_log_config(serving.log_level),
         log_level=serving.log_level,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(shutdown_timeout_s) + GRACE_S,
     )
 
@@ -304,12 +307,10 @@ def _serve(
         if not server.started:
             raise SystemExit(1)
         return
-    # The supervisors want what is bound already; only a Unix socket is not yet.
+    # The supervisors want what listens already; only a Unix socket does not yet.
     several = sockets or [config.bind_socket()]
     for sock in several:
-        # Listening from here on: who comes before a worker is ready, or while one is replaced,
-        # waits instead of being refused.
-        sock.listen(config.backlog)
+        sock.listen(BACKLOG)
         sock.set_inheritable(True)
     _announce(address)
     if config.should_reload:
@@ -332,8 +333,13 @@ def _address(serving: Serving, sockets: Iterable[socket.socket] | None) -> str:
     return f"{scheme}://{shown_host}:{port}"
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Bind all addresses of `host`, before anything else is done; say what is in the way."""
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on all addresses of `host`, before anything else is done; say what is in the way.
+
+    uvicorn's `bind_socket` takes one address, and asyncio's servers give each its own free port; both
+    tell a port in use after the application has started, as a line of the log. A socket that is bound
+    and does not listen holds no port: another server may bind it too.
+    """
     try:
         infos = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -346,7 +352,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
     problems: list[OSError] = []
     for family, address in dict.fromkeys((info[0], info[4]) for info in infos):
         try:
-            sockets.append(_bind_one(family, (address[0], port, *address[2:])))
+            place = (address[0], port, *address[2:])
+            sockets.append(socket.create_server(place, family=family, backlog=BACKLOG))
         except OSError as error:
             problems.append(error)
         else:
@@ -356,25 +363,11 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for sock in sockets:
             sock.close()
         problem = (decisive or problems)[0]
-        raise click.ClickException(_why_unbound(host, port, problem)) from problem
+        raise click.ClickException(_why_not_listening(host, port, problem)) from problem
     return sockets
 
 
-def _bind_one(family: int, address: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if os.name == "posix":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _why_unbound(host: str, port: int, error: OSError) -> str:
+def _why_not_listening(host: str, port: int, error: OSError) -> str:
     where = f"port {port} of {host or 'this machine'}"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use: stop what listens there, or choose another with --port"
