@@ -7,9 +7,9 @@ import zlib
 from pathlib import Path
 
 import pytest
-from benchmarks.measure import serving
 
 from benchmarks import compression, measure
+from benchmarks.measure import serving
 from hubbub.deflate import slack_bytes
 
 SERVERS = {server.name: server for server in compression.SERVERS}

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.servers import BENCH
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_sync
 
 from benchmarks import install
+from benchmarks.servers import BENCH
 from serving import serve
 
 Result = dict[str, Any]

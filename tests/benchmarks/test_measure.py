@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.measure import Cores
-from benchmarks.servers import BY_NAME, OURS
 
 from benchmarks import install, measure, servers
+from benchmarks.measure import Cores
+from benchmarks.servers import BY_NAME, OURS
 
 KERNEL = BY_NAME["kernel"]
 SHORT = ("--clients", "10", "--warm", "0.05", "--seconds", "0.3")

@@ -10,10 +10,10 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
-from benchmarks.rows import Run
-from benchmarks.servers import BENCH
 
 from benchmarks import install, measure, page_parts, plot, report, rows, servers
+from benchmarks.rows import Run
+from benchmarks.servers import BENCH
 
 
 def run_of(**changes: Any) -> Run:

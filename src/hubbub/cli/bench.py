@@ -19,9 +19,9 @@ from ..bench.ipc import Plan
 from ..bench.result import Result
 from ..bench.run import Bench, BenchFailed, Snapshot, allow_files
 from ..bench.table import live_rows, rows
-from .handshake import read_headers
 from ..connection.addresses import websocket_url, without_secrets
 from ..errors import MissingExtra
+from .handshake import read_headers
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

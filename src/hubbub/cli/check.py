@@ -269,6 +269,8 @@ def _hubs_of(app: str, folder: str, is_factory: bool) -> dict[str, Hub]:
 
 
 def _report_of(name: str, hub: Hub, environment: Environment) -> dict[str, Any]:
+    from ..core import core_of
+
     authenticates = core_of(hub).handlers.authenticate is not None
     findings = check_settings(hub.settings, environment, authenticates=authenticates)
     return _report(name, hub.settings, findings, _runtime(environment, core_of(hub).broker))

@@ -20,9 +20,9 @@ from typing import Any
 
 import click
 
-from ..connect import Connection, State
-from ..connect import connect as make_connection
-from ..connect_rules import websocket_url, without_secrets
+from ..connection import Connection, State
+from ..connection import connect as make_connection
+from ..connection.addresses import websocket_url, without_secrets
 from ..errors import ABNORMAL, NORMAL, Disconnected
 from ..model import Close
 from .handshake import Seconds, choose_proxy, read_headers, tls_context
@@ -38,11 +38,6 @@ from .screen import (
     not_sent_line,
     standard_output,
 )
-from ..connection import Connection, State
-from ..connection import connect as make_connection
-from ..connection.addresses import websocket_url, without_secrets
-from ..errors import ABNORMAL, NORMAL, Disconnected
-from ..model import Close
 
 MAX_MESSAGE_BYTES = 64 * 1024**2
 RETRY_FOR_S = 60.0

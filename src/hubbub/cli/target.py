@@ -7,14 +7,13 @@ wrong with the application becomes one sentence that names the module and what i
 from __future__ import annotations
 
 import difflib
-import gc
 import importlib
 import importlib.util
 import operator
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import click
 
 from ..errors import HubbubError, MissingExtra
-from ..hub import Hub
+from ..hub import Hub, all_hubs
 
 DEFAULT_APP = "hubbub.app:app"
 _DEFAULT_ATTRIBUTE = "app"
@@ -82,7 +81,7 @@ def require_module(target: Target, folder: str) -> None:
 
 def load(target: Target, folder: str, *, is_factory: bool = False) -> Loaded:
     """Import the application; with `is_factory` the attribute is called to make it."""
-    before = {id(hub) for hub in _living_hubs()}
+    before = {id(hub) for hub in all_hubs()}
     try:
         module = importlib.import_module(target.module)
         app = _attribute(module, target)
@@ -146,11 +145,6 @@ def _where(error: Exception) -> str:
     return f" ({Path(outside[-1].filename).name}, line {outside[-1].lineno})"
 
 
-def _living_hubs() -> Iterator[Hub]:
-    # type() and not isinstance(): proxies of frameworks do things when asked for their class.
-    return (thing for thing in gc.get_objects() if issubclass(type(thing), Hub))
-
-
 def _name_hubs(module: ModuleType, before: set[int]) -> dict[str, Hub]:
     """Return the hubs that the import made, or that the module holds, by the best name there is."""
     names: dict[int, str] = {}
@@ -159,8 +153,8 @@ def _name_hubs(module: ModuleType, before: set[int]) -> dict[str, Hub]:
             if issubclass(type(value), Hub):
                 names.setdefault(id(value), f"{each.__name__}:{name}")
     hubs: dict[str, Hub] = {}
-    for hub in _living_hubs():
+    for hub in all_hubs():
         name = names.get(id(hub), f"hub {len(hubs) + 1} (no attribute of a module)")
         if id(hub) not in before or name.startswith(f"{module.__name__}:"):
             hubs[name] = hub
-    return hubs
+    return dict(sorted(hubs.items()))
