@@ -1,45 +1,26 @@
-"""The contract of a broker, and MemoryBroker."""
+"""The contract of a broker: what can be one."""
 
 from __future__ import annotations
 
 import pytest
 
-from hubbub import Broker, Frame, MemoryBroker, Publication, Receipt
-
-pytestmark = pytest.mark.anyio
-
-
-def publication(room: str, text: str) -> Publication:
-    return Publication(room, Frame(text.encode(), True))
+from hubbub import Hub, MemoryBroker
+from hubbub.broker import as_broker
 
 
-async def test_memory_delivers_within_the_call_and_in_the_order_of_the_calls() -> None:
-    broker: Broker = MemoryBroker()
-    delivered: list[tuple[str, bytes]] = []
-
-    def deliver(publication: Publication) -> int:
-        delivered.append((publication.room, publication.frame.payload))
-        return 3
-
-    await broker.start(deliver)
-    for room, text in (("red", "1"), ("blue", "2"), ("red", "3")):
-        assert broker.publish(publication(room, text)) == Receipt(3)
-    assert delivered == [("red", b"1"), ("blue", b"2"), ("red", b"3")]
-
-
-async def test_memory_reaches_nobody_before_start_and_after_stop() -> None:
+def test_what_has_the_verbs_is_a_broker() -> None:
     broker = MemoryBroker()
-    delivered: list[Publication] = []
+    assert as_broker(broker) is broker
 
-    def deliver(publication: Publication) -> int:
-        delivered.append(publication)
-        return 1
 
-    assert broker.publish(publication("red", "early")) == Receipt(0)
-    await broker.start(deliver)
-    await broker.stop()
-    await broker.stop()
-    assert broker.publish(publication("red", "late")) == Receipt(0)
-    assert delivered == []
-    await broker.start(deliver)
-    assert broker.publish(publication("red", "again")).delivered_to == 1
+@pytest.mark.parametrize(
+    "wrong",
+    [None, "redis://localhost", MemoryBroker, object()],
+    ids=["None", "a URL", "a class", "an object"],
+)
+def test_what_has_not_is_refused_by_name(wrong: object) -> None:
+    with pytest.raises(TypeError, match="broker must be a Broker"):
+        as_broker(wrong)
+    if wrong is not None:
+        with pytest.raises(TypeError, match="broker must be a Broker"):
+            Hub(broker=wrong)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import pytest
 from hubbub import HttpProtocol, Hub, http_uvicorn
 from hubbub.http_uvicorn import environment, head_timeout_s
 from hubbub.limits import MAX_HEAD_BYTES
-from hubbub.quietlog import QuietLog
+from hubbub.logs import RateLimitedLogger
 from serving import PATIENCE_S, Served, serve, until
 
 pytestmark = pytest.mark.anyio
@@ -90,7 +90,7 @@ async def test_who_does_not_finish_a_head_is_closed(
 ) -> None:
     caplog.set_level(logging.INFO, "hubbub")
     have_timeout(monkeypatch, SHORT_S)
-    monkeypatch.setattr(http_uvicorn, "_log", QuietLog(lambda: 0.0))
+    monkeypatch.setattr(http_uvicorn, "_log", RateLimitedLogger(lambda: 0.0))
     before = Hub().stats()["slow_handshakes"]
     async with served() as server, opened(server) as (reader, writer):
         writer.write(beginning)

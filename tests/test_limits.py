@@ -14,7 +14,6 @@ from hubbub import CommandError
 from hubbub.limits import (
     MAX_CLIENT_ID_LENGTH,
     MAX_ROOM_NAME_BYTES,
-    LogLimiter,
     TokenBucket,
     TurnBudget,
     check_room_name,
@@ -77,14 +76,6 @@ def test_no_schedule_gets_more_than_burst_and_rate(
         now += gap
         taken += bucket.take(now)
     assert taken <= max(1.0, burst) + rate * now + 1e-6
-
-
-def test_the_log_limiter_counts_what_it_holds_back() -> None:
-    limiter = LogLimiter(per_second=1.0, burst=2.0)
-    assert [limiter.allow("dead", 0.0) for _ in range(5)] == [0, 0, None, None, None]
-    assert limiter.allow("slow", 0.0) == 0, "kinds do not stand in one another's way"
-    assert limiter.allow("dead", 10.0) == 3
-    assert limiter.allow("dead", 10.0) == 0
 
 
 @pytest.mark.parametrize("name", ["red", "a b", "chat:ünï", "x" * MAX_ROOM_NAME_BYTES, "a@b", "*"])

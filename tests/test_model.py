@@ -15,14 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.frame import encode
 from hubbub.model import (
     EVERYBODY,
     Close,
     Handshake,
     Identity,
     Position,
-    Publication,
     Receipt,
 )
 
@@ -47,13 +45,6 @@ def test_a_handshake_knows_the_parameters_of_its_path() -> None:
 
 def test_a_close_is_the_peer_s_unless_said_otherwise() -> None:
     assert Close(1000) == (1000, "", False)
-
-
-def test_a_publication_shows_its_size_and_not_its_contents() -> None:
-    publication = Publication("red", encode("secret"), exclude="c1")
-    assert repr(publication) == "Publication(room='red', 6 bytes)"
-    assert publication.exclude == "c1"
-    assert publication.position is None
 
 
 def test_everybody_is_a_name_that_no_application_uses() -> None:

@@ -17,8 +17,8 @@ from websockets.utils import accept_key
 
 from hubbub import Handshake, HttpProtocol, Hub, Protocol, Refused, Settings, protocol_uvicorn
 from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
+from hubbub.logs import RateLimitedLogger
 from hubbub.protocol_uvicorn import MAX_EARLY_BYTES, is_ordinary, read_head
-from hubbub.quietlog import QuietLog
 from rawsocket import TEXT, frame
 from serving import PATIENCE_S, Served, nothing, serve, take, until
 
@@ -497,7 +497,7 @@ async def test_fault_05_300_refused_heads_are_counted_and_keep_no_memory(
     http: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made: weakref.WeakSet[Protocol] = weakref.WeakSet()
-    monkeypatch.setattr(protocol_uvicorn, "_log", QuietLog(lambda: 0.0))
+    monkeypatch.setattr(protocol_uvicorn, "_log", RateLimitedLogger(lambda: 0.0))
     caplog.set_level(logging.INFO, "hubbub")
 
     class Noted(Protocol):

@@ -9,7 +9,8 @@ in `__all__` and in `_MODULES`; `tests/test_exports.py` proves that they agree.
 TYPE_CHECKING = False  # as type checkers read it; `typing` itself takes longer than all of this
 
 if TYPE_CHECKING:
-    from .broker import Broker, MemoryBroker
+    from .broker import Broker
+    from .broker_memory import MemoryBroker
     from .client import Client
     from .connection import Connection, connect
     from .errors import (
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from .frame import Frame
     from .http_uvicorn import HttpProtocol
     from .hub import Hub
-    from .model import Close, Handshake, Identity, Position, Publication, Receipt
+    from .model import Close, Handshake, Identity, Position, Receipt
     from .protocol_uvicorn import Protocol
+    from .publication import Publication
     from .room import Room, User
     from .route_fastapi import HubDep
     from .settings import Settings
@@ -86,12 +88,12 @@ _MODULES = {
     "HubNotRunning": "errors",
     "HubbubError": "errors",
     "Identity": "model",
-    "MemoryBroker": "broker",
+    "MemoryBroker": "broker_memory",
     "MissingExtra": "errors",
     "Position": "model",
     "Protocol": "protocol_uvicorn",
     "ProtocolError": "errors",
-    "Publication": "model",
+    "Publication": "publication",
     "Receipt": "model",
     "Refused": "errors",
     "Room": "room",

@@ -20,8 +20,8 @@ from .handlers import Handlers
 from .lifecycle import Lifecycle
 from .limits import TURN_INFLATED_BYTES, TurnBudget
 from .liveness import LivenessMonitor
+from .logs import RateLimitedLogger
 from .publishing import Publishing
-from .quietlog import QuietLog
 from .registry import Registry
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
 from .settings import Settings, SlowPolicy
@@ -46,7 +46,7 @@ class Core:
         self.broker: Broker = broker
         self.clock: Callable[[], float] = time.monotonic
         self.stats: Stats = Stats()
-        self.log: QuietLog = QuietLog(self.now)
+        self.log: RateLimitedLogger = RateLimitedLogger(self.now)
         self.handlers: Handlers = Handlers(PlainDialect())
         self.lifecycle: Lifecycle = Lifecycle(self)
         self.registry: Registry = Registry(self, slow_policies)

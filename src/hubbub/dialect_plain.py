@@ -5,51 +5,12 @@ What must not live here: who gets a message. See `dialect` for the contract.
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
-from .dialect import Decoder
 from .errors import CommandError
 from .frame import Frame, encode
-from .limits import explain
-from .message_types import check_readable, check_type, is_pydantic, unmarked
-
-
-class _Typed(msgspec.Struct):
-    type: str | None = None
-
-
-_type_decoder = msgspec.json.Decoder(_Typed)
 
 
 class PlainDialect:
-    """Text is `str`, binary is `bytes`, everything else is JSON in a text frame (or UTF-8 binary)."""
-
-    def decoder(self, annotation: Any, kind: str | None = None) -> Decoder:
-        """Return a decoder by annotation.
-
-        `str`: text messages. `bytes`: binary messages. `str | bytes`: either. `Frame`: the frame
-        itself. A pydantic model or dataclass: JSON, validated by pydantic. Anything else that msgspec reads
-        (dict, list, dataclass, Struct, unions of tagged Structs): JSON, validated by msgspec.
-        """
-        taken = _as_it_comes(annotation)
-        if taken is not None:
-            return taken
-        check_readable(annotation)
-        if kind is not None:
-            check_type(annotation, kind)
-        model = unmarked(annotation)
-        return _pydantic(model) if is_pydantic(model) else _json(annotation)
-
-    def type_of(self, frame: Frame) -> str | None:
-        """Return the `type` of a JSON object; None for every other message."""
-        if frame.payload.lstrip()[:1] != b"{":
-            return None
-        try:
-            return _type_decoder.decode(frame.payload).type
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
+    """What the hub itself has to say is a JSON object with a `type`; all else is the application's."""
 
     def refresh(self, left_s: float) -> Frame:
         """Return `{"type": "refresh", "expires_in_s": …}` as a frame."""
@@ -58,66 +19,3 @@ class PlainDialect:
     def error(self, error: CommandError) -> Frame:
         """Return `{"type": "error", "code": …, "message": …}` as a frame."""
         return encode(error.reply())
-
-
-def _as_it_comes(annotation: Any) -> Decoder | None:
-    """Return the decoder of a type that is no JSON; None for all others."""
-    if annotation is str:
-        return _text
-    if annotation is bytes:
-        return _binary
-    if annotation in (bytearray, memoryview):
-        return lambda frame: annotation(_binary(frame))
-    if annotation in (str | bytes, Any):
-        return _either
-    return _frame if annotation is Frame else None
-
-
-def _text(frame: Frame) -> str:
-    if not frame.is_text:
-        raise CommandError("text_expected", "a text message was expected, and binary came")
-    return frame.text
-
-
-def _binary(frame: Frame) -> bytes:
-    if frame.is_text:
-        raise CommandError("binary_expected", "a binary message was expected, and text came")
-    return frame.payload
-
-
-def _either(frame: Frame) -> str | bytes:
-    return frame.text if frame.is_text else frame.payload
-
-
-def _frame(frame: Frame) -> Frame:
-    return frame
-
-
-def _json(annotation: Any) -> Decoder:
-    decode = msgspec.json.Decoder(annotation).decode
-
-    def decode_json(frame: Frame) -> Any:
-        try:
-            return decode(frame.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CommandError("invalid_message", explain(error)) from None
-
-    return decode_json
-
-
-def _pydantic(model: Any) -> Decoder:
-    is_dataclass = not hasattr(model, "model_validate_json")
-
-    def decode_model(frame: Frame) -> Any:
-        # Its validator may be made later, once all types that it names are defined.
-        reader = (
-            model.__pydantic_validator__.validate_json
-            if is_dataclass
-            else model.model_validate_json
-        )
-        try:
-            return reader(frame.payload)
-        except ValueError as error:
-            raise CommandError("invalid_message", explain(error)) from None
-
-    return decode_model

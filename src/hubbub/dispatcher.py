@@ -27,7 +27,7 @@ from .model import EVERYBODY, Close, Handshake
 from .raised import close_of
 from .signature import Function, name_of
 from .stats import Stats
-from .ticker import is_being_cancelled
+from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from .core import Core

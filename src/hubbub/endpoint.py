@@ -24,7 +24,7 @@ from .limits import check_head, printable, scrub_query
 from .model import Handshake, Identity
 from .raised import refusal_of
 from .runtime import NATIVE, PORTABLE
-from .ticker import is_being_cancelled
+from .tasks import is_being_cancelled
 from .transport import EXTENSION
 from .transport_asgi import ASGITransport
 

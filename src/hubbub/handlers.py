@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .dialect import Decoder, Dialect
+from .decoders import Decoder, decoder_for, type_of
+from .dialect import Dialect
 from .errors import CommandError
 from .frame import Frame
 from .limits import printable
@@ -83,7 +84,7 @@ class Handlers:
         self.typed: dict[str, MessageHandler] = {}
         self.validate: Function | None = None
         self.authenticate: Function | None = None
-        self._either = dialect.decoder(str | bytes)
+        self._either = decoder_for(str | bytes)
         self.only: MessageHandler | None = None
         """The handler of every message, where there is one, and no other and no validation."""
 
@@ -144,7 +145,7 @@ class Handlers:
         The function is None when the message is to be broadcast. Raises `CommandError`.
         """
         if self.typed:
-            kind = self.dialect.type_of(frame)
+            kind = type_of(frame)
             typed = None if kind is None else self.typed.get(kind)
             if typed is not None:
                 return typed.function, typed.decode(frame)
@@ -174,7 +175,7 @@ class Handlers:
             if annotation in _NO_MESSAGES:
                 raise NotAMessage(shown(annotation))
             annotation = bare(annotation)
-            decode = self.dialect.decoder(annotation, kind)
+            decode = decoder_for(annotation, kind)
         except TypeError as error:
             raise TypeError(
                 f"@hub.{shape.decorator}: {name_of(function)} cannot get its parameter "

@@ -19,11 +19,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import Refused
 from .limits import MAX_HEAD_BYTES, head_too_large, printable
-from .quietlog import QuietLog
+from .logs import RateLimitedLogger
 from .settings import Settings
 from .stats import process_stats
 
-_log = QuietLog(time.monotonic)
+_log = RateLimitedLogger(time.monotonic)
 
 
 @functools.cache

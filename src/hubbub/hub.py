@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from .broker import Broker, MemoryBroker, as_broker
+from .broker import Broker, as_broker
+from .broker_memory import MemoryBroker
 from .client import Client, session_of
 from .core import Core
 from .decorator_types import (
@@ -39,7 +40,7 @@ from .model import EVERYBODY, USER_PREFIX, Identity, Receipt
 from .room import Room, User
 from .settings import Settings, SlowPolicy, as_settings
 from .settings_keywords import SettingsKeywords
-from .ticker import check_period
+from .tasks import check_period
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -139,7 +140,7 @@ class Hub:
         return cast("MessageF", function)
 
     def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[TickF], TickF]:
-        """Call `f()` every so many seconds while the hub runs; see `hubbub.ticker.Ticker`."""
+        """Call `f()` every so many seconds while the hub runs; see `hubbub.tasks.PeriodicTask`."""
         check_period(seconds)
 
         def register(function: TickF) -> TickF:

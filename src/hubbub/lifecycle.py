@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .disconnects import SERVER_STOPPING
 from .errors import HubNotRunning
 from .runtime import Runtime
-from .tasks import Tasks
-from .ticker import Ticker
+from .tasks import PeriodicTask, TaskSet
 
 if TYPE_CHECKING:
     from .core import Core
@@ -48,11 +47,11 @@ class Lifecycle:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread_id: int = 0
         """Of the loop's thread; 0, which no thread has, where there is no loop."""
-        self.tasks: Tasks = Tasks()
+        self.tasks: TaskSet = TaskSet()
         self.runtime: Runtime | None = None
         """What the hub runs on; None while it does not run."""
         self.started_at: float = time.monotonic()
-        self._tickers: list[Ticker] = []
+        self._tickers: list[PeriodicTask] = []
         self._start: asyncio.Future[None] | None = None
         self._shutdown: asyncio.Task[None] | None = None
         self._deadline = 0.0
@@ -162,7 +161,7 @@ class Lifecycle:
         self.thread_id = _thread_id()
         self.state = State.STARTING
         self._start = self._shutdown = None
-        self.tasks = Tasks()
+        self.tasks = TaskSet()
         self.started_at = time.monotonic()
         _bound.add(self)
         self._core.reset()
@@ -194,7 +193,7 @@ class Lifecycle:
         """Call `function` every `period_s` seconds; conditional ones only while a client is there."""
         sessions = self._core.registry.sessions
         wanted = (lambda: bool(sessions)) if is_conditional else (lambda: True)
-        ticker = Ticker(function, period_s, wanted)
+        ticker = PeriodicTask(function, period_s, wanted)
         self._tickers.append(ticker)
         if self._start is not None and self._start.done():
             self.tasks.repeat(ticker)

@@ -99,30 +99,6 @@ class TurnBudget:
         self._left = self._most
 
 
-class LogLimiter:
-    """Lets `per_second` lines of each kind through, `burst` at once, and counts the rest.
-
-    A hostile client can cause an event as often as it likes, and must not fill a disk with it.
-    """
-
-    def __init__(self, per_second: float = 1.0, burst: float = 5.0) -> None:
-        self._per_second = per_second
-        self._burst = burst
-        self._buckets: dict[str, TokenBucket] = {}
-        self._held: dict[str, int] = {}
-
-    def allow(self, kind: str, now: float) -> int | None:
-        """Return None when a line of this kind must be held back, else how many were since the last."""
-        bucket = self._buckets.get(kind)
-        if bucket is None:
-            bucket = TokenBucket(self._per_second, self._burst, now)
-            self._buckets[kind] = bucket
-        if not bucket.take(now):
-            self._held[kind] = self._held.get(kind, 0) + 1
-            return None
-        return self._held.pop(kind, 0)
-
-
 def check_head(target_bytes: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
     """Raise `Refused(431)` for a request's head over `MAX_HEAD_BYTES` or `MAX_HEADERS`.
 

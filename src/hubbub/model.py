@@ -1,7 +1,7 @@
-"""The nouns that travel: Publication, Position, Receipt, Identity, Handshake, Close.
+"""The nouns that travel: Position, Receipt, Identity, Handshake, Close.
 
 What must not live here: behaviour beyond reading one's own fields. Everybody may import this
-module; it imports nothing of ours but `frame`.
+module; it imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
-
-from .frame import Frame
 
 EVERYBODY = ""
 """The name of the room that every client of the hub is in. No room of an application has it."""
@@ -61,31 +59,6 @@ class Close(NamedTuple):
     code: int
     reason: str = ""
     by_server: bool = False
-
-
-class Publication:
-    """A message on its way to a room: what a broker orders, keeps and spreads.
-
-    `room` is the room's name (`EVERYBODY` for a broadcast), `frame` the encoded message, `exclude`
-    the id of a client that does not get it, `position` what the broker gave it.
-    """
-
-    __slots__ = ("exclude", "frame", "position", "room")
-
-    def __init__(
-        self,
-        room: str,
-        frame: Frame,
-        exclude: str | None = None,
-        position: Position | None = None,
-    ) -> None:
-        self.room: str = room
-        self.frame: Frame = frame
-        self.exclude: str | None = exclude
-        self.position: Position | None = position
-
-    def __repr__(self) -> str:
-        return f"Publication(room={self.room!r}, {len(self.frame.payload)} bytes)"
 
 
 @dataclass(frozen=True, slots=True)

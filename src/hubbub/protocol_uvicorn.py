@@ -44,7 +44,7 @@ from .deflate import negotiate
 from .errors import Refused, SocketTaken
 from .http_uvicorn import answer_of, environment, head_timeout_s
 from .limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
-from .quietlog import QuietLog
+from .logs import RateLimitedLogger
 from .stats import process_stats
 from .transport import EXTENSION
 from .transport_deflate import DeflatingTransport
@@ -58,7 +58,7 @@ MAX_EARLY_BYTES = 64 * 1024
 """How much a client may send before its handshake is answered; it should send nothing."""
 
 _logger = logging.getLogger("uvicorn.error")
-_log = QuietLog(time.monotonic)
+_log = RateLimitedLogger(time.monotonic)
 
 _OURS, _UVICORN, _HUB, _OVER = range(4)
 # Who owns the socket. _OURS: this class, the handshake has no answer yet; _UVICORN: uvicorn's class;

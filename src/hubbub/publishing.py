@@ -14,7 +14,8 @@ from .client import Client, session_of
 from .errors import BrokerError, HubNotRunning
 from .frame import Frame, encode
 from .limits import printable
-from .model import Publication, Receipt
+from .model import Receipt
+from .publication import Publication
 
 if TYPE_CHECKING:
     from .core import Core

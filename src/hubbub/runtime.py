@@ -15,7 +15,8 @@ from dataclasses import fields
 from types import FrameType
 from typing import Any, NamedTuple
 
-from .broker import Broker, MemoryBroker
+from .broker import Broker
+from .broker_memory import MemoryBroker
 from .settings import Settings, shown
 from .workers import WorkerWatch, roll
 

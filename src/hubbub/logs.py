@@ -1,4 +1,4 @@
-"""QuietLog: log lines that a hostile client could cause at will, a few of each kind and no more.
+"""Logs: log lines that a hostile client could cause at will, a few of each kind and no more.
 
 What must not live here: what is said. One object serves a hub; its parts use it.
 """
@@ -9,7 +9,7 @@ import logging
 import traceback
 from collections.abc import Callable
 
-from .limits import LogLimiter, escaped
+from .limits import TokenBucket, escaped
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -29,12 +29,21 @@ def indent_error(record: logging.LogRecord) -> bool:
 logger.addFilter(indent_error)
 
 
-class QuietLog:
-    """Writes to the logger `hubbub`, limited by kind; says with the next line how many it held back."""
+class RateLimitedLogger:
+    """Writes to the logger `hubbub`, `per_second` lines of each kind, `burst` at once.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    A hostile client can cause an event as often as it likes, and must not fill a disk with it. The next
+    line of a kind says how many were held back. `clock` gives seconds.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], per_second: float = 1.0, burst: float = 5.0
+    ) -> None:
         self._clock = clock
-        self._limiter = LogLimiter()
+        self._per_second = per_second
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
+        self._held: dict[str, int] = {}
 
     def log(
         self,
@@ -45,9 +54,14 @@ class QuietLog:
         error: BaseException | None = None,
     ) -> None:
         """Log `text % arguments`, with the traceback of `error`, unless too many of its kind came."""
-        held = self._limiter.allow(kind, self._clock())
-        if held is None:
+        now = self._clock()
+        bucket = self._buckets.get(kind)
+        if bucket is None:
+            bucket = self._buckets[kind] = TokenBucket(self._per_second, self._burst, now)
+        if not bucket.take(now):
+            self._held[kind] = self._held.get(kind, 0) + 1
             return
+        held = self._held.pop(kind, 0)
         if held:
             text += " (%d more like it were not logged)"
             arguments += (held,)
