@@ -165,8 +165,8 @@ TESTEE = """\
 CLIENTS = """\
 Real clients that talk to both transports in every test run (`tests/stress/test_real_clients.py`):
 `websockets`, `aiohttp`, Node's `ws` and its own `WebSocket`, curl for the handshake, and one of bare
-sockets; to the native one besides `wscat` (`tests/test_wscat.py`), Chromium (`tests/browser`), and
-Firefox (`stress/firefox_check.py`, in `make conformance`).
+sockets; to the native one besides `wscat` (`tests/end_to_end/test_wscat.py`), Chromium
+(`tests/end_to_end/browser`), and Firefox (`stress/firefox_check.py`, in `make conformance`).
 """
 
 

@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from places import SOURCE
+
 PATIENCE_S = 30.0
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without settings, and with src to be imported from."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("HUBBUB_")}
-    source = str(Path(__file__).resolve().parent.parent / "src")
+    source = str(SOURCE.parent)
     return {**kept, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 

@@ -21,13 +21,14 @@ import struct
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ROWS = json.loads((Path(__file__).parent / "refusals.json").read_text("utf-8"))
+from places import SOURCE, TESTS
 
-_STATIC = Path(__file__).parent.parent / "src" / "hubbub" / "static"
+ROWS = json.loads((TESTS / "refusals.json").read_text("utf-8"))
+
+_STATIC = SOURCE / "static"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CUT = (1006, 1015)
 _MAX_HEAD_BYTES = 65536

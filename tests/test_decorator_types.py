@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from hubbub import Hub
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 USES = ROOT / "tests" / "checkers" / "uses.py"
 PYRIGHT = ROOT / "node_modules" / "pyright" / "index.js"
 

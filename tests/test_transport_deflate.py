@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +16,7 @@ import hubbub
 from hubbub import Client, Hub
 from hubbub.client import session_of
 from hubbub.limits import TURN_INFLATED_BYTES
+from places import ROOT
 from rawsocket import (
     BINARY,
     CLOSE,
@@ -32,8 +32,6 @@ from rawsocket import (
 from serving import PATIENCE_S, Served, echo_hub, nothing, serve, take, until
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,8 +41,6 @@ from rawsocket import (
 from serving import Served, echo_hub, nothing, serve, take, until
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])

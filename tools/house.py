@@ -1,7 +1,7 @@
 """Read the drawing of the house from docs/design.md: its bands and the modules in them.
 
-The drawing is the one place that says which module is in which band. `tests/test_house.py` proves
-that the code obeys it; `make coverage` asks here for the files of a band:
+The drawing is the one place that says which module is in which band. `tests/house/test_house.py`
+proves that the code obeys it; `make coverage` asks here for the files of a band:
 
     python tools/house.py words mechanics hub      prints their paths, joined by commas
 """

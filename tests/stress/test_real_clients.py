@@ -1,6 +1,6 @@
 """Real clients against both transports: each says the same things and closes with 4001.
 
-The browsers, wscat and Firefox have tests of their own: `tests/browser`, `tests/test_wscat.py` and
+The browsers, wscat and Firefox have tests of their own: `tests/end_to_end` and
 `stress/firefox_check.py`.
 """
 

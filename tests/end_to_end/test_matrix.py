@@ -22,6 +22,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from places import TESTS
 from serving import PATIENCE_S, take
 
 pytestmark = pytest.mark.anyio
@@ -136,7 +137,7 @@ def running(row: Row, folder: Path) -> Iterator[Running]:
     with path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *row.command(port)],
-            cwd=Path(__file__).parent,
+            cwd=TESTS,
             stdout=log,
             stderr=subprocess.STDOUT,
         )

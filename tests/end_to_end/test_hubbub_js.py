@@ -1,6 +1,6 @@
 """hubbub.js: its Node tests, its size, and that it agrees with errors.py, its types and its guide.
 
-What must not live here: the tests of its behaviour, which are written in JavaScript (tests/js).
+What must not live here: the tests of its behaviour, which are written in JavaScript (js).
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 from hubbub.errors import _REFUSALS, CLOSE_CODES, RECONNECT_RANGES, should_come_back
+from places import ROOT, SOURCE, TESTS
 from refusing import ROWS, RefusingServer, attempts_of
 from serving import free_port
 
-ROOT = Path(__file__).parent.parent
-STATIC = ROOT / "src" / "hubbub" / "static"
-SOURCE = (STATIC / "hubbub.js").read_text("utf-8")
+JS = TESTS / "end_to_end" / "js"
+STATIC = SOURCE / "static"
+SCRIPT = (STATIC / "hubbub.js").read_text("utf-8")
 TYPES = (STATIC / "hubbub.d.ts").read_text("utf-8")
 GUIDE = (ROOT / "docs" / "javascript.md").read_text("utf-8")
-SCRIPTS = {path.name.removesuffix(".test.mjs"): path for path in ROOT.glob("tests/js/*.test.mjs")}
+SCRIPTS = {path.name.removesuffix(".test.mjs"): path for path in JS.glob("*.test.mjs")}
 MAX_GZIPPED_BYTES = 4500
 
 
@@ -43,7 +44,7 @@ def run_node(*arguments: str, program: str = "") -> str:
 
 def ask_hubbub_js(expression: str) -> Any:
     """Evaluate a JavaScript expression at the end of hubbub.js, through JSON."""
-    program = f"{SOURCE}\nconsole.log(JSON.stringify({expression}));"
+    program = f"{SCRIPT}\nconsole.log(JSON.stringify({expression}));"
     return json.loads(run_node("--input-type=module", "-", program=program))
 
 
@@ -56,12 +57,12 @@ def block(text: str, opening: str) -> str:
 
 def defaults() -> dict[str, str]:
     """Return the options of hubbub.js and their defaults, as written there."""
-    return dict(re.findall(r"^    (\w+): (.+),$", block(SOURCE, "#options = "), re.M))
+    return dict(re.findall(r"^    (\w+): (.+),$", block(SCRIPT, "#options = "), re.M))
 
 
 def events() -> list[str]:
     """Return the names of the events of hubbub.js."""
-    match = re.search(r"^const EVENTS = (\[.*\]);$", SOURCE, re.M)
+    match = re.search(r"^const EVENTS = (\[.*\]);$", SCRIPT, re.M)
     assert match
     return list(json.loads(match[1]))
 
@@ -71,7 +72,7 @@ def test_scripts_are_known() -> None:
 
 
 def run_script(name: str) -> None:
-    """Run one file of tests/js; it fails in node, and here, if one of its tests fails."""
+    """Run one file of js; it fails in node, and here, if one of its tests fails."""
     printed = run_node("--test", "--test-reporter=tap", str(SCRIPTS[name]))
     assert re.search(r"^# pass [1-9]", printed, re.M), printed
     assert re.search(r"^# (skipped|todo) [1-9]", printed, re.M) is None, printed
@@ -118,8 +119,8 @@ ATTEMPTS = 7
 
 
 def try_out(urls: list[str], attempts: int) -> dict[str, Any]:
-    """Let hubbub.js in Node try every URL over real connections; see tests/js/wire.mjs."""
-    program = ROOT / "tests" / "js" / "wire.mjs"
+    """Let hubbub.js in Node try every URL over real connections; see js/wire.mjs."""
+    program = JS / "wire.mjs"
     found = json.loads(run_node(str(program), str(STATIC / "hubbub.js"), str(attempts), *urls))
     assert set(found) == set(urls)
     return dict(found)
@@ -172,7 +173,7 @@ def test_every_failure_over_the_wire() -> None:
 
 
 def test_size_gzipped() -> None:
-    assert len(gzip.compress(SOURCE.encode(), 9, mtime=0)) < MAX_GZIPPED_BYTES
+    assert len(gzip.compress(SCRIPT.encode(), 9, mtime=0)) < MAX_GZIPPED_BYTES
 
 
 TSC = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
@@ -243,17 +244,17 @@ def make_project(folder: Path, files: list[str], options: dict[str, Any]) -> Pat
     (folder / "tsconfig.json").write_text(json.dumps(config))
     shutil.copy(STATIC / "hubbub.d.ts", folder)
     for name in files:
-        shutil.copy(ROOT / "tests" / "js" / "types" / name, folder)
+        shutil.copy(JS / "types" / name, folder)
     return folder
 
 
 def test_nothing_is_imported_or_printed() -> None:
-    assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", SOURCE, re.M)
-    assert "console" not in SOURCE
+    assert not re.search(r"^\s*import\b|\bimport\(|\brequire\(", SCRIPT, re.M)
+    assert "console" not in SCRIPT
 
 
 def test_types_name_every_export() -> None:
-    exported = set(re.findall(r"^export (?:const|class|function) (\w+)", SOURCE, re.M))
+    exported = set(re.findall(r"^export (?:const|class|function) (\w+)", SCRIPT, re.M))
     declared = set(re.findall(r"^export declare (?:const|class|function) (\w+)", TYPES, re.M))
     assert exported == declared == {"Hubbub", "shouldComeBack"}
 

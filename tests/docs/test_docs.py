@@ -40,8 +40,8 @@ from hubbub.core import core_of
 from hubbub.settings import rows, shown
 from hubbub.testing import FakeClock, advance_time, connect, set_clock, settle
 from matrix_worker import HubWorker
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")], key=lambda path: path.as_posix()
 )

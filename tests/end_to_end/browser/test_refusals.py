@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from end_to_end.browser.processes import free_port
 from refusing import ROWS, RefusingServer, attempts_of
-
-from .processes import free_port
-from .test_browser import browser  # noqa: F401 (a fixture)
 
 LIMIT = 6
 """How many attempts a refusal or a failure is looked at: more than it takes to give up."""
@@ -61,7 +59,7 @@ def nobody() -> str:
 
 
 @pytest.fixture(scope="module")
-def found(browser: Browser, nobody: str) -> Iterator[Found]:  # noqa: F811
+def found(browser: Browser, nobody: str) -> Iterator[Found]:
     """What came of every row, by its URL."""
     tries = [(f"/close/{row['code']}", CLOSE_LIMIT) for row in ROWS["closes"]]
     tries += [(f"/refuse/{row['status']}", LIMIT) for row in ROWS["refusals"]]

@@ -13,10 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import hubbub
-
-ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "src" / "hubbub"
-TESTS = ROOT / "tests"
+from places import ROOT, SOURCE, TESTS
 
 _house = runpy.run_path(str(ROOT / "tools" / "house.py"))
 drawing: Callable[..., Any] = _house["drawing"]
@@ -27,16 +24,7 @@ ORDER = list(BANDS)
 EDGES = ORDER.index("edges")
 
 NO_MODULE_OF_THEIR_OWN = {
-    "test_house": "the repository",
-    "test_contract": "both transports keep one contract",
-    "test_docs": "the documentation",
-    "test_exports": "the names of the package",
     "test_fuzz_frames": "the native transport's lane against the core of websockets",
-    "test_hubbub_js": "the JavaScript client",
-    "test_matrix": "the demo's socket under every server",
-    "test_shutdown": "the end of a server, from the signal to the last close frame",
-    "test_wscat": "the command that people try servers with",
-    "test_slow_clients": "slow clients over real sockets, from the outbox to the kernel",
 }
 """Tests that prove something about several modules at once, each with what that is."""
 

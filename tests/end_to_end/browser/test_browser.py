@@ -1,52 +1,27 @@
 """The demo, and hubbub.js, in Chromium: what a person would try by hand.
 
-Chromium is the one that `CHROMIUM` names or the one on the path; without one the tests fail.
 Screenshots are kept in artifacts/, which git ignores.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from .processes import ServerProcess
+from end_to_end.browser.processes import ServerProcess
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
 MARKUP = "<img src=x onerror=window.pwned=1>"
 PAGES = ["websocket", "chat", "notifications", "live", "game", "monitor"]
-# A test is root in a container often, where Chromium's sandbox cannot be; the rest is silence.
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.fail("Chromium is missing: run  make browser  or set CHROMIUM to its path")
-    expect.set_options(timeout=10_000)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from pathlib import Path
 
 import pytest
 
 from hubbub import Hub
+from places import ROOT
 from serving import PATIENCE_S, serve, until
 
 pytestmark = pytest.mark.anyio
 
-WSCAT = Path(__file__).parent.parent / "node_modules" / ".bin" / "wscat"
+WSCAT = ROOT / "node_modules" / ".bin" / "wscat"
 
 
 async def test_s18_wscat_talks_to_the_hub() -> None:

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from end_to_end.browser.processes import ServerProcess
 from refusing import RefusingServer, ThreadServer
-
-from .processes import ServerProcess
-from .test_browser import browser  # noqa: F401 (a fixture)
 
 APP = """
 from fastapi import FastAPI, WebSocket
@@ -121,7 +119,7 @@ def drop_upgrade(head: bytes) -> bytes:
     return re.sub(rb"(?i)\r\nconnection: upgrade", b"\r\nConnection: close", head)
 
 
-def run(browser: Browser, page_url: str, script: str, *arguments: Any) -> Any:  # noqa: F811
+def run(browser: Browser, page_url: str, script: str, *arguments: Any) -> Any:
     """Run a script in a page of its own."""
     context = browser.new_context()
     try:
@@ -132,12 +130,12 @@ def run(browser: Browser, page_url: str, script: str, *arguments: Any) -> Any:  
         context.close()
 
 
-def try_out(browser: Browser, base: str, url: str, **options: Any) -> Any:  # noqa: F811
+def try_out(browser: Browser, base: str, url: str, **options: Any) -> Any:
     return run(browser, f"{base}/page", TRY_OUT, "/ws/hubbub.js", url, options)
 
 
 def test_fault_11_behind_a_proxy_that_rewrites_host_it_stops_and_says_why(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     with Proxy(served, rewrite_host) as proxy:
@@ -149,7 +147,7 @@ def test_fault_11_behind_a_proxy_that_rewrites_host_it_stops_and_says_why(
 
 
 def test_fault_11_a_page_of_a_foreign_origin_stops_and_says_why(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     with RefusingServer() as other:
@@ -161,7 +159,7 @@ def test_fault_11_a_page_of_a_foreign_origin_stops_and_says_why(
 
 
 def test_fault_11_behind_a_proxy_that_knows_no_websocket_it_stops(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     with Proxy(served, drop_upgrade) as proxy:
@@ -171,7 +169,7 @@ def test_fault_11_behind_a_proxy_that_knows_no_websocket_it_stops(
 
 
 def test_fault_11_a_subprotocol_that_the_server_does_not_choose_stops(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     found = try_out(browser, served.url, "/ws", protocols=["chat.v9"])
@@ -179,7 +177,7 @@ def test_fault_11_a_subprotocol_that_the_server_does_not_choose_stops(
 
 
 def test_fault_11_an_own_route_with_attach_stops(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     """A GET of it is a 404; with a route that answers it, the true reason is there at once."""
@@ -209,7 +207,7 @@ async ([module, cases]) => {
 
 
 def test_fault_11_wrong_arguments_throw_at_construction(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     urls = [
@@ -228,7 +226,7 @@ def test_fault_11_wrong_arguments_throw_at_construction(
 
 
 def test_fault_26_a_relative_url_honours_the_base_of_the_page(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     found = run(browser, f"{served.url}/based/page", TRY_OUT, "/ws/hubbub.js", "ws", {})
@@ -267,7 +265,7 @@ async ([module]) => {
 
 
 def test_fault_26_all_that_was_accepted_arrives(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     served: ServerProcess,
 ) -> None:
     """Sent before connect(), of another realm, of shared memory, and right before close()."""
@@ -319,7 +317,7 @@ async ([module, end]) => {
 
 @pytest.mark.parametrize("end", ["", "close", "cut"])
 def test_what_never_left_the_browser_is_reported(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     end: str,
 ) -> None:
     with RefusingServer() as server:

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 
 // As text, since Node before 20.19 takes a .js file without a package.json for CommonJS.
-const source = readFileSync(new URL("../../src/hubbub/static/hubbub.js", import.meta.url), "utf8");
+const source = readFileSync(new URL("../../../src/hubbub/static/hubbub.js", import.meta.url), "utf8");
 export const { Hubbub, shouldComeBack } = await import(
   `data:text/javascript,${encodeURIComponent(source)}`
 );
@@ -205,7 +205,7 @@ export const record = (hub, ...names) => {
 };
 
 /** What follows each refusal, failure and close code. */
-export const rows = JSON.parse(readFileSync(new URL("../refusals.json", import.meta.url), "utf8"));
+export const rows = JSON.parse(readFileSync(new URL("../../refusals.json", import.meta.url), "utf8"));
 
 /** An HTTP answer with a JSON body. */
 export const reply = (status, body = {}, headers = {}) =>

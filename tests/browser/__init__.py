@@ -1,1 +1,0 @@
-"""The demo in a real browser."""
