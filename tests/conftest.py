@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from certificates import certificate as make_certificate
+from serving import DEFLATED, DEFLATED_ENVIRONMENT, DEFLATED_WAYS
 
 # No test asserts how long work takes: a busy machine would fail it.
 settings.register_profile("hubbub", deadline=None)
@@ -22,10 +23,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(params=DEFLATED_WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test on each transport, on each event loop, and once with messages deflated."""
+    if request.param == DEFLATED:
+        for name, text in DEFLATED_ENVIRONMENT.items():
+            monkeypatch.setenv(name, text)
+    return str(request.param)
+
+
 @pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Run `@pytest.mark.anyio` tests on the stock event loop; modules may override it."""
-    return "asyncio", {"use_uvloop": False}
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Run `@pytest.mark.anyio` tests on the event loop of their way; without one, on the stock one."""
+    has_way = "way" in request.fixturenames
+    return "asyncio", {"use_uvloop": has_way and DEFLATED_WAYS[request.getfixturevalue("way")][1]}
 
 
 @pytest.fixture(autouse=True)

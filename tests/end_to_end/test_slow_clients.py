@@ -28,12 +28,6 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def anyio_backend(way: str) -> tuple[str, dict[str, Any]]:
-    """The event loop that goes with the way."""
-    return "asyncio", {"use_uvloop": WAYS[way][1]}
-
-
 class Reader:
     """A client that reads as fast as it can, and checks the order of numbered messages."""
 
