@@ -66,7 +66,7 @@ docs: $(VENV)/.dev
 coverage: $(VENV)/.dev browser
 	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --fail-under=95 \
-		--include="$$($(BIN)/python tools/house.py words mechanics hub)"
+		--include="$$($(BIN)/python tools/house.py files words wire dialects brokers messages hub)"
 
 bench:
 	@python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" -m benchmarks.run $(ARGS)

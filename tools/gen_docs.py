@@ -1,9 +1,10 @@
-"""Write from the code what is said in it once: four pages of docs/, and the keywords of `Hub(...)`.
+"""Write from the code what is said in it once: five pages of docs/, and the keywords of `Hub(...)`.
 
 `docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`,
 `docs/close-codes.md` from the table of errors, `docs/coming-back.md` from what the tests of all clients
-expect, `docs/api.md` from all docstrings (`gen_api.py`). python tools/gen_docs.py writes them (`make
-docs`); with --check it fails when one of them is stale (`make lint`).
+expect, `docs/api.md` from all docstrings (`gen_api.py`), the picture in `docs/architecture.md` from all
+imports (`house.py`). python tools/gen_docs.py writes them (`make docs`); with --check it fails when one
+of them is stale (`make lint`).
 """
 
 from __future__ import annotations
@@ -311,6 +312,12 @@ def api_page() -> str:
     return f"{GENERATED}\n\n" + page(Path(__file__).resolve().parent.parent / "src" / "hubbub")
 
 
+def architecture_page() -> str:
+    from house import architecture_page as page  # beside this file
+
+    return page()
+
+
 def _setting_line(row: Row) -> str:
     text = row.doc
     if row.choices:
@@ -334,6 +341,7 @@ WRITTEN = {
     "src/hubbub/settings_keywords.py": keywords_module,
     "docs/api.md": api_page,
     "docs/coming-back.md": coming_back_page,
+    "docs/architecture.md": architecture_page,
 }
 
 

@@ -1,7 +1,9 @@
 """The demonstration application: one page for each use of a hub, in models, views and controllers.
 
-What must not live here: anything that the library needs. `hubbub demo` and servers call
-`create_app`; `hubbub.demo.app:app` is the same application as a module attribute.
+It owns its pages, a hub for each, and what they show. It must not know transports, dialects or
+brokers: it uses hubs as any application does. What must not live here: anything that the library
+needs. `hubbub demo` and servers call `create_app`; `hubbub.demo.app:app` is the same application as
+a module attribute.
 
     routes.py       which page is where; the application's life
     controllers/    one class for each page: its routes, its hub, its handlers
