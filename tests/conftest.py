@@ -34,7 +34,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Run `@pytest.mark.anyio` tests on the event loop of their way; without one, on the stock one."""
+    """Run `@pytest.mark.anyio` tests on the loop of their way; without one, on the stock one."""
     has_way = "way" in request.fixturenames
     return "asyncio", {"use_uvloop": has_way and DEFLATED_WAYS[request.getfixturevalue("way")][1]}
 

@@ -1,7 +1,7 @@
 """The house: its drawing in docs/design.md, its modules, and which of them imports which.
 
-The drawing says in which room a module lives: a folder of src/hubbub, or a single module at the top.
-`tests/house` proves that the code obeys it. What must not live here: the rules, which are tests.
+The drawing says in which room a module lives: a folder of src/hubbub, or a single module at the
+top. `tests/house` proves that the code obeys it. What must not live here: the rules, which are tests.
 
     python tools/house.py files words hub      prints the files of rooms, joined by commas
     python tools/house.py picture              writes the picture into docs/architecture.md
@@ -96,7 +96,7 @@ def _tags(line: str) -> dict[str, frozenset[str]]:
 
 
 class Import(NamedTuple):
-    """One import: of a module of ours (`hub.client`; "" is the package itself), or a foreign name."""
+    """One import: of a module of ours (`hub.client`; "" is the package), or of a foreign package."""
 
     target: str
     is_ours: bool
@@ -144,7 +144,7 @@ class House:
 
     @cached_property
     def modules(self) -> dict[str, Module]:
-        """All modules by name; a folder's `__init__.py` has the name of the folder and `__init__`."""
+        """All modules by name; that of a folder's `__init__.py` ends with `__init__`."""
         return {module.name: module for module in map(self._module, self._paths())}
 
     @cached_property
@@ -175,8 +175,8 @@ class House:
     def is_sanctioned(self, arrow: Arrow) -> bool:
         """Whether an arrow goes up with permission.
 
-        The module that a room is named after may import the rooms that the drawing names as lazy, in
-        a function or for a type checker.
+        The module that has the room's name may import the rooms that the drawing names as lazy, in a
+        function or for a type checker.
         """
         room = self.rooms.get(arrow.module.room)
         return (

@@ -1,4 +1,4 @@
-"""What every transport owes while a handler runs: pings are answered, what comes waits, no end is missed."""
+"""What every transport owes while a handler runs: pings are answered, no end is missed."""
 
 from __future__ import annotations
 

@@ -35,9 +35,11 @@ SOURCE = {
     "model.py": "from . import errors\n",
     "frame.py": "from .model import Close\n",
     "hub/__init__.py": (
-        '"""The hub.\n\nIt owns clients, of the `hub.room` kind. It must not know sockets,\nor HTTP. More.\n"""\n'
+        '"""It owns clients, of the `hub.room` kind. It must not know sockets,\nor HTTP. More."""\n'
     ),
-    "hub/hub.py": "from .. import frame\nfrom ..errors import Refused\ndef f():\n    from ..asgi import api\n",
+    "hub/hub.py": (
+        "from .. import frame\nfrom ..errors import Refused\ndef f():\n    from ..asgi import api\n"
+    ),
     "asgi/__init__.py": "",
     "asgi/api.py": "from ..hub.hub import Hub\nfrom ..errors import Refused\nfrom .. import frame\n",
     "__main__.py": "from .asgi import api\n",

@@ -278,6 +278,14 @@ def test_what_is_allowed_is_not_found(build: Build, case: str) -> None:
     assert [complaint for rule in RULES.values() for complaint in rule(house)] == []
 
 
+def test_a_room_may_owe_its_sentences_for_a_while(build: Build) -> None:
+    house = build({"hub/__init__.py": '"""A room. It owns clients."""\n'})
+    assert house_rules.docstrings(house, {"hub", "later"}) == []
+    assert house_rules.docstrings(house, {"hub", "asgi"}) == [
+        "asgi says it, and need not be excepted"
+    ]
+
+
 def test_a_room_that_is_not_there_and_one_that_is_no_package(build: Build) -> None:
     house = build({})
     (house.source / "errors.py").unlink()
@@ -291,6 +299,7 @@ def test_a_room_that_is_not_there_and_one_that_is_no_package(build: Build) -> No
 def test_what_the_drawing_names_must_be_there(build: Build) -> None:
     source = build({}).source
     (source / "hub" / "outbox.py").unlink()
+    (source / "client.py").unlink()
     house = House(source, drawing(PLAN.replace("[only: words]", "[only: words, wire]")))
     assert house_rules.names(house) == [
         "hub is drawn with [pure: outbox], which is not there",
