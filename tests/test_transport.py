@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,11 @@ from hubbub.testing import MemoryTransport
 from hubbub.transport import Session, Transport
 from hubbub.transport_asgi import ASGITransport
 from hubbub.transport_uvicorn import NativeTransport
+from places import SOURCE
 
 METHODS = [name for name, _ in inspect.getmembers(Transport, inspect.isfunction) if name[0] != "_"]
 MOST_METHODS = 8
 MOST_SESSION_METHODS = 11
-SOURCE = Path(__file__).resolve().parent.parent / "src" / "hubbub"
 KNOWN_TO_TRANSPORTS = {
     *("deflate", "errors", "frame", "http_uvicorn", "limits", "model", "quietlog", "stats"),
     *("transport", "transport_deflate", "transport_uvicorn"),

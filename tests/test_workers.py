@@ -23,8 +23,8 @@ import pytest
 
 from commands import clean_environment
 from hubbub.workers import Roll, WorkerWatch, _is_held, listeners
+from places import TESTS
 
-HERE = Path(__file__).parent
 PATIENCE_S = 40.0
 
 FASTAPI_APP = """
@@ -125,7 +125,7 @@ def running(
     command: list[str], folder: Path, port: str, env: dict[str, str] | None = None
 ) -> Iterator[Running]:
     """Run a server, and end it with all its processes, which are a group of their own."""
-    shutil.copy(HERE / "workers_app.py", folder)
+    shutil.copy(TESTS / "workers_app.py", folder)
     (folder / "workers_fastapi.py").write_text(FASTAPI_APP)
     (folder / "workers_gunicorn.py").write_text(GUNICORN_WORKER)
     server = Running(folder, port)

@@ -278,7 +278,7 @@ def said(room: Room, house: House) -> tuple[str, str]:
     """
     module = house.modules.get(f"{room.name}.__init__") or house.modules.get(room.name)
     doc = " ".join(module.doc.split()) if module else ""
-    owns = re.search(r"\b(?:It|Each|They) owns? (.+?)\.(?= [A-Z`]|$)", doc)
+    owns = re.search(r"\bIt owns (.+?)[.:](?= |$)", doc)
     knows = re.search(r"\bIt must not know (.+?)[.:](?= |$)", doc)
     return (owns[1] if owns else room.text), (knows[1] if knows else "")
 

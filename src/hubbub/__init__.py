@@ -3,7 +3,7 @@
 Every name is imported when it is asked for (PEP 562): `import hubbub` loads nothing else, and
 `from hubbub import Hub` loads what a hub needs, not the client program. What must not live here:
 anything but the names. A name that comes or goes has three lines: in the imports for type checkers,
-in `__all__` and in `_MODULES`; `tests/test_exports.py` proves that they agree.
+in `__all__` and in `_MODULES`; `tests/house/test_exports.py` proves that they agree.
 """
 
 TYPE_CHECKING = False  # as type checkers read it; `typing` itself takes longer than all of this

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from connection.peers import QUICK, Inlet, closing, echo, hold, received, refusi
 from hubbub.connection import Connection, connect
 from hubbub.connection.connection import MAX_INBOX_MESSAGES
 from hubbub.errors import Disconnected
+from places import ROOT
 
 # Talking.
 
@@ -559,7 +559,7 @@ def test_a_wrong_address_is_an_error_at_once() -> None:
 
 def examples() -> list[dict[str, Any]]:
     """Return what the Python blocks of the guide define, one namespace for each."""
-    text = (Path(__file__).parents[2] / "docs" / "python-client.md").read_text("utf-8")
+    text = (ROOT / "docs" / "python-client.md").read_text("utf-8")
     spaces: list[dict[str, Any]] = []
     for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         spaces.append({"__name__": "example"})

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from places import ROOT
 from stress.autobahn_suite import DEFLATE_SHORT, PLAIN, TESTEES, free_port, main, served
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_without_the_suite_it_fails(

@@ -21,13 +21,14 @@ import aiohttp
 import pytest
 
 from hubbub import Client, Close, Frame, Hub
+from places import ROOT
 from rawsocket import CLOSE, TEXT, frame
 from serving import PATIENCE_S, Served, nothing, serve, take, until
 
 pytestmark = pytest.mark.anyio
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+
 MESSAGES: list[str | bytes] = ["h\u00e9llo \u20ac \U0001f600", bytes(range(256)), "", "a" * 70_000]
 START_S = 30.0
 """How long a program may take altogether; Node.js is slow to start on a busy machine."""

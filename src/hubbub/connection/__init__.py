@@ -1,7 +1,7 @@
 """The Python client program: `hubbub.connect(url)`, a connection that comes back by itself.
 
-What must not live here: anything of the server's side. The modules of this folder import the words
-of the house and one another, and nothing of the hub.
+It owns the client's side of a connection, and the rules of when it comes back. It must not know the
+hub or anything of the server's side: its modules import the words of the house and one another.
 """
 
 from __future__ import annotations
