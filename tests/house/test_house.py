@@ -21,8 +21,6 @@ from places import ROOT, SOURCE, TESTS
 HOUSE = House()
 
 OWED_ARROWS = {
-    ("model", "wire"): "Publication holds a frame",
-    ("dialects", "messages"): "dialect_plain decodes what message_types says of annotations",
     ("messages", "dialects"): "handlers keep the dialect that decodes for them",
     ("messages", "hub"): "signature and decorator_types know Client by its annotation",
 }
