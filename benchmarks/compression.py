@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-from hubbub.frame import deflate
+from hubbub.wire.frame import deflate
 
 from . import machine, page_parts
 from .measure import Cores, Server, serving

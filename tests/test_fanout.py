@@ -16,12 +16,12 @@ from hubbub import fanout as fanout_module
 from hubbub.client import session_of
 from hubbub.core import core_of
 from hubbub.fanout import MANY_WRITES, MAX_REST_S, MAX_SHARED_WRITE_BYTES, Fanout
-from hubbub.frame import encode
 from hubbub.room import RoomTable
 from hubbub.session import ClientSession
 from hubbub.stats import Stats
 from hubbub.testing import MemoryClient, connect, settle
 from hubbub.transport import Transport
+from hubbub.wire.frame import encode
 
 pytestmark = pytest.mark.anyio
 

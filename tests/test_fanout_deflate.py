@@ -9,15 +9,15 @@ from typing import Literal
 
 import pytest
 
-import hubbub.frame
+import hubbub.wire.frame
 from hubbub import Handshake, Hub, Identity
 from hubbub.client import session_of
 from hubbub.core import core_of
 from hubbub.fanout import Fanout
 from hubbub.fanout_deflate import SharedDeflateFanout
-from hubbub.frame import Batch, DeflatedBatch, encode
 from hubbub.settings import SlowPolicy
 from hubbub.testing import MemoryClient, MemoryTransport, connect, messages, open_client, settle
+from hubbub.wire.frame import Batch, DeflatedBatch, encode
 from rawsocket import inflate
 from test_fanout import PEERS, random_step, replay
 
@@ -36,7 +36,7 @@ def plain(wire: bytes) -> Iterator[bytes]:
         payload, rest = wire[start : start + length], wire[start + length :]
         if wire[0] & 0x40:
             opcode, payload = wire[0] & 0x0F, inflate(payload)
-            yield hubbub.frame.header(opcode, len(payload)) + payload
+            yield hubbub.wire.frame.header(opcode, len(payload)) + payload
         else:
             yield wire[: start + length]
         wire = rest
@@ -80,13 +80,13 @@ def connect_either(hub: Hub, *, fast: bool = True) -> MemoryClient:
 def deflated(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What is deflated during the test, in order."""
     calls = []
-    deflate = hubbub.frame.deflate
+    deflate = hubbub.wire.frame.deflate
 
     def noted(payload: bytes) -> bytes:
         calls.append(payload)
         return deflate(payload)
 
-    monkeypatch.setattr(hubbub.frame, "deflate", noted)
+    monkeypatch.setattr(hubbub.wire.frame, "deflate", noted)
     return calls
 
 

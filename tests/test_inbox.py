@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hubbub.frame import Frame
 from hubbub.inbox import Inbox
+from hubbub.wire.frame import Frame
 
 
 def message(size: int) -> Frame:

@@ -12,10 +12,10 @@ import pytest
 from hubbub import Client, Close, Hub
 from hubbub.client import session_of
 from hubbub.core import core_of
-from hubbub.frame import Batch, encode
 from hubbub.liveness import TURN_TOKENS, LivenessMonitor
 from hubbub.outbox import Entry
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
+from hubbub.wire.frame import Batch, encode
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub.frame import Batch, DeflatedBatch, Frame
 from hubbub.outbox import Entry, Outbox, Overflow
 from hubbub.settings import SLOW_POLICIES, SlowPolicy
+from hubbub.wire.frame import Batch, DeflatedBatch, Frame
 
 MAX_ENTRIES = 4
 MAX_BYTES = 60

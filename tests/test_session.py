@@ -8,10 +8,10 @@ import pytest
 
 from hubbub import Client, Close, Frame, Hub
 from hubbub.client import session_of
-from hubbub.frame import Batch
 from hubbub.outbox import Entry
 from hubbub.settings import SlowPolicy
 from hubbub.testing import connect, settle
+from hubbub.wire.frame import Batch
 
 pytestmark = pytest.mark.anyio
 

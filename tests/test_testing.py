@@ -10,7 +10,6 @@ import pytest
 from hubbub import Client, Close, Disconnected, Handshake, Hub, HubNotRunning, Refused
 from hubbub.client import session_of
 from hubbub.core import core_of
-from hubbub.frame import encode
 from hubbub.testing import (
     FakeClock,
     MemoryClient,
@@ -22,6 +21,7 @@ from hubbub.testing import (
     settle,
 )
 from hubbub.transport import Transport
+from hubbub.wire.frame import encode
 
 pytestmark = pytest.mark.anyio
 

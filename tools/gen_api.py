@@ -18,7 +18,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 GROUPS = {
     "The hub": ["Hub", "HubDep"],
     "Clients and rooms": ["Client", "Room", "User", "Close", "Handshake", "Identity"],
-    "Messages": ["Frame", "frame.encode", "Publication", "Position", "Receipt"],
+    "Messages": ["Frame", "wire.frame.encode", "Publication", "Position", "Receipt"],
     "Settings": ["Settings"],
     "Servers": ["Protocol", "HttpProtocol"],
     "Brokers": ["Broker", "MemoryBroker"],

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
         SettingsError,
         SocketTaken,
     )
-    from .frame import Frame
     from .http_uvicorn import HttpProtocol
     from .hub import Hub
     from .model import Close, Handshake, Identity, Position, Receipt
     from .protocol_uvicorn import Protocol
-    from .publication import Publication
     from .room import Room, User
     from .route_fastapi import HubDep
     from .settings import Settings
+    from .wire.frame import Frame
+    from .wire.publication import Publication
 
 __version__ = "0.1.0"
 
@@ -80,7 +80,7 @@ _MODULES = {
     "CommandError": "errors",
     "Connection": "connection",
     "Disconnected": "errors",
-    "Frame": "frame",
+    "Frame": "wire.frame",
     "Handshake": "model",
     "HttpProtocol": "http_uvicorn",
     "Hub": "hub",
@@ -93,7 +93,7 @@ _MODULES = {
     "Position": "model",
     "Protocol": "protocol_uvicorn",
     "ProtocolError": "errors",
-    "Publication": "publication",
+    "Publication": "wire.publication",
     "Receipt": "model",
     "Refused": "errors",
     "Room": "room",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from .model import Receipt
-from .publication import Publication
+from .wire.publication import Publication
 
 Deliver = Callable[[Publication], int]
 """Hands a publication to this process's clients; returns how many there are in the room."""

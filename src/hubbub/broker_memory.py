@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .broker import Deliver
 from .model import Receipt
-from .publication import Publication
+from .wire.publication import Publication
 
 
 class MemoryBroker:

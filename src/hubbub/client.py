@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import NORMAL
-from .frame import encode
 from .model import EVERYBODY, USER_PREFIX
+from .wire.frame import encode
 
 if TYPE_CHECKING:
     from .core import Core
@@ -84,7 +84,7 @@ class Client:
         return self._session.close is None
 
     def send(self, data: Any) -> bool:
-        """Send to this client alone; see `hubbub.frame.encode` for what becomes of `data`.
+        """Send to this client alone; see `hubbub.wire.frame.encode` for what becomes of `data`.
 
         Takes its place in the order of what this process publishes. Returns False, and counts it
         as `sends_to_gone`, when the client is gone already. Never blocks; any thread.

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from .errors import CommandError
-from .frame import Frame
 from .limits import explain
 from .message_types import check_readable, check_type, is_pydantic, unmarked
+from .wire.frame import Frame
 
 Decoder = Callable[[Frame], Any]
 """Turns a frame into what a handler asked for, or raises `CommandError`."""

@@ -21,7 +21,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter
 
 from .errors import Refused
-from .frame import DEFLATE_WINDOW_BITS
+from .wire.frame import DEFLATE_WINDOW_BITS
 
 _LARGEST_WINDOW_BITS = 15
 _TAIL = b"\x00\x00\xff\xff"

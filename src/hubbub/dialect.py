@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .errors import CommandError
-from .frame import Frame
+from .wire.frame import Frame
 
 
 class Dialect(Protocol):

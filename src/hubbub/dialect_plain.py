@@ -6,7 +6,7 @@ What must not live here: who gets a message. See `dialect` for the contract.
 from __future__ import annotations
 
 from .errors import CommandError
-from .frame import Frame, encode
+from .wire.frame import Frame, encode
 
 
 class PlainDialect:

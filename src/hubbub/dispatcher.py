@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from .disconnects import FRAMES_LIMITED, RATE_LIMITED
 from .errors import INTERNAL_ERROR, POLICY_VIOLATION, CommandError
-from .frame import Frame
 from .handlers import Handlers
 from .inbox import Inbox
 from .limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, explain, printable
@@ -28,6 +27,7 @@ from .raised import close_of
 from .signature import Function, name_of
 from .stats import Stats
 from .tasks import is_being_cancelled
+from .wire.frame import Frame
 
 if TYPE_CHECKING:
     from .core import Core

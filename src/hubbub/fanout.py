@@ -17,13 +17,13 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, cast
 
-from .frame import Batch, Frame
 from .model import EVERYBODY
 from .outbox import Entry
 from .room import Membership
 from .session import ClientSession
 from .settings import SlowPolicy
 from .stats import Stats
+from .wire.frame import Batch, Frame
 
 MAX_SHARED_WRITE_BYTES = 256 * 1024
 """Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""

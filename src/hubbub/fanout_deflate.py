@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from .fanout import Fanout, Schedule
-from .frame import Batch, DeflatedBatch, Frame
 from .outbox import Entry
 from .session import ClientSession
 from .settings import SlowPolicy
 from .stats import Stats
+from .wire.frame import Batch, DeflatedBatch, Frame
 
 
 class SharedDeflateFanout(Fanout):

@@ -11,7 +11,6 @@ from typing import Any
 from .decoders import Decoder, decoder_for, type_of
 from .dialect import Dialect
 from .errors import CommandError
-from .frame import Frame
 from .limits import printable
 from .message_types import NotAMessage, bare, shown
 from .model import Close, Handshake, Identity
@@ -25,6 +24,7 @@ from .signature import (
     parameter_name,
     read,
 )
+from .wire.frame import Frame
 
 _MESSAGE = Given("message")
 _NO_MESSAGES = (Handshake, Close, Identity)

@@ -204,7 +204,7 @@ class Hub:
         """Send `data` to every client but `exclude`.
 
         `str` is a text frame, `bytes` a binary frame, anything else JSON text (see
-        `hubbub.frame.encode`, also for what it raises). Never blocks; may be called from any
+        `hubbub.wire.frame.encode`, also for what it raises). Never blocks; may be called from any
         thread, sync or async. Raises `HubNotRunning` before the hub's start, after its stop, and in
         a process that does not serve it: there is nobody, and nobody would ever get it.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .frame import Frame
+from .wire.frame import Frame
 
 
 class Inbox:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from .frame import Batch
 from .settings import SlowPolicy
+from .wire.frame import Batch
 
 
 class Entry(NamedTuple):

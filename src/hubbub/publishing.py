@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from .client import Client, session_of
 from .errors import BrokerError, HubNotRunning
-from .frame import Frame, encode
 from .limits import printable
 from .model import Receipt
-from .publication import Publication
+from .wire.frame import Frame, encode
+from .wire.publication import Publication
 
 if TYPE_CHECKING:
     from .core import Core

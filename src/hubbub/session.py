@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from .disconnects import INTERNAL_FAILURE, SLOW_CONSUMER
 from .errors import ABNORMAL
-from .frame import Batch, Frame
 from .model import Close
 from .outbox import Entry, Outbox, Overflow
 from .transport import Transport, TransportLimits
+from .wire.frame import Batch, Frame
 
 if TYPE_CHECKING:
     from asyncio import Task

@@ -33,11 +33,11 @@ from .errors import (
     Disconnected,
     HubNotRunning,
 )
-from .frame import TEXT, Batch, Frame, encode
 from .hub import Hub
 from .limits import too_big
 from .model import Close, Handshake, Identity
 from .transport import Session, Transport
+from .wire.frame import TEXT, Batch, Frame, encode
 
 QUIET_TURNS = 10
 """How many turns of the event loop without a publication `settle` takes for silence."""

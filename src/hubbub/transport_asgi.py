@@ -21,9 +21,9 @@ from .errors import (
     SERVICE_RESTART,
     should_come_back,
 )
-from .frame import Batch, Frame
 from .limits import too_big
 from .model import Close
+from .wire.frame import Batch, Frame
 
 if TYPE_CHECKING:
     from .transport import Session

@@ -12,8 +12,8 @@ from websockets.frames import Frame as WireFrame
 from websockets.server import ServerProtocol
 
 from .deflate import Inflater, inflate, slack_bytes
-from .frame import Frame
 from .transport_uvicorn import CONTROL_BIT, COST_BYTES, NativeTransport, apply_mask
+from .wire.frame import Frame
 
 
 class DeflatingTransport(NativeTransport):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub.connection.offline_queue import OfflineQueue
-from hubbub.frame import encode
+from hubbub.wire.frame import encode
 
 
 def test_the_oldest_goes_when_there_are_too_many() -> None:

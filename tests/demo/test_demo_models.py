@@ -22,7 +22,7 @@ from hubbub.demo.models.notification import KINDS, MAX_KEPT, SAMPLES, Notificati
 from hubbub.demo.models.system import SystemMonitor
 from hubbub.demo.models.text import one_line
 from hubbub.demo.models.world import ARENAS, World
-from hubbub.frame import encode
+from hubbub.wire.frame import encode
 
 
 @pytest.mark.parametrize(

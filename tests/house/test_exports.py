@@ -98,7 +98,7 @@ def test_the_client_program_is_imported_without_the_hub() -> None:
 
 
 def test_the_documented_modules_come_with_the_package() -> None:
-    code = "import hubbub; hubbub.errors.CLOSE_CODES, hubbub.frame.encode, hubbub.settings.Settings"
+    code = "import hubbub; hubbub.errors.CLOSE_CODES, hubbub.wire.frame.encode, hubbub.settings.Settings"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -122,7 +122,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 class TestMovedNames:
     TEXT = (
         "hubbub.Envelope is deprecated and will be removed in the next minor version; "
-        "write: from hubbub.frame import Frame"
+        "write: from hubbub.wire.frame import Frame"
     )
 
     @pytest.fixture(autouse=True)

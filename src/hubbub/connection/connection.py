@@ -34,8 +34,8 @@ import msgspec
 from websockets.exceptions import ConnectionClosed
 
 from ..errors import MAX_REASON_BYTES, NORMAL, Disconnected, is_sendable
-from ..frame import Frame, encode
 from ..model import Close
+from ..wire.frame import Frame, encode
 from . import options as checks
 from .client_socket import ClientSocket
 from .failures import outcome_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hubbub import Publication
-from hubbub.frame import encode
+from hubbub.wire.frame import encode
 
 
 def test_a_publication_shows_its_size_and_not_its_contents() -> None:

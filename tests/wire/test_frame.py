@@ -18,8 +18,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as Reference
 from websockets.frames import Opcode
 
-import hubbub.frame
-from hubbub.frame import BINARY, TEXT, Batch, DeflatedBatch, Frame, encode, header
+import hubbub.wire.frame
+from hubbub.wire.frame import BINARY, TEXT, Batch, DeflatedBatch, Frame, encode, header
 
 
 @dataclasses.dataclass
@@ -247,13 +247,13 @@ def test_small_payloads_go_out_plain(size: int, is_deflated: bool) -> None:
 @pytest.mark.parametrize("payload", [b"a" * 500, bytes(range(256))], ids=["shorter", "not shorter"])
 def test_a_frame_is_deflated_once(payload: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    deflate = hubbub.frame.deflate
+    deflate = hubbub.wire.frame.deflate
 
     def counted(data: bytes) -> bytes:
         calls.append(data)
         return deflate(data)
 
-    monkeypatch.setattr(hubbub.frame, "deflate", counted)
+    monkeypatch.setattr(hubbub.wire.frame, "deflate", counted)
     frame = Frame(payload, False)
     assert frame.deflated(0) is frame.deflated(1)
     batches = [DeflatedBatch([frame, encode("small"), frame], 100) for _ in range(3)]

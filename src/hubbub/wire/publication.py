@@ -5,8 +5,8 @@ What must not live here: order and spread (a broker gives them), delivery.
 
 from __future__ import annotations
 
+from ..model import Position
 from .frame import Frame
-from .model import Position
 
 
 class Publication:
