@@ -18,12 +18,12 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from hubbub import Frame, Settings
-from hubbub.deflate import Inflater, slack_bytes
 from hubbub.limits import TurnBudget
 from hubbub.model import Close
-from hubbub.transport import TransportLimits
-from hubbub.transport_deflate import DeflatingTransport
-from hubbub.transport_uvicorn import NativeTransport
+from hubbub.transports.deflate import Inflater, slack_bytes
+from hubbub.transports.transport import TransportLimits
+from hubbub.transports.uvicorn import NativeTransport
+from hubbub.transports.uvicorn_deflate import DeflatingTransport
 
 LONGEST_CONTROL_BYTES = 125
 """Of a control frame's payload (RFC 6455 section 5.5)."""
@@ -195,7 +195,7 @@ class NativeLane:
                 pongs.append(payload)
         return Outcome(self.messages, code, pongs)
 
-    # What the transport calls: see `hubbub.transport.Session`
+    # What the transport calls: see `hubbub.transports.transport.Session`
 
     def receive(self, frame: Frame) -> None:
         """Keep a message."""

@@ -22,7 +22,11 @@ from hubbub.app import SENTENCE, app, hub
 def served() -> Iterator[int]:
     """Serve the application in a thread, and give the port."""
     config = uvicorn.Config(
-        app, port=0, ws="hubbub.protocol_uvicorn:Protocol", log_config=None, lifespan="on"
+        app,
+        port=0,
+        ws="hubbub.transports.uvicorn_protocol:Protocol",
+        log_config=None,
+        lifespan="on",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))

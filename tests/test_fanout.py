@@ -20,7 +20,7 @@ from hubbub.room import RoomTable
 from hubbub.session import ClientSession
 from hubbub.stats import Stats
 from hubbub.testing import MemoryClient, connect, settle
-from hubbub.transport import Transport
+from hubbub.transports.transport import Transport
 from hubbub.wire.frame import encode
 
 pytestmark = pytest.mark.anyio

@@ -16,10 +16,10 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 
 from hubbub import Frame, Handshake, Hub, Identity
-from hubbub.deflate import slack_bytes
 from hubbub.testing import open_client
-from hubbub.transport_deflate import DeflatingTransport
-from hubbub.transport_uvicorn import NativeTransport
+from hubbub.transports.deflate import slack_bytes
+from hubbub.transports.uvicorn import NativeTransport
+from hubbub.transports.uvicorn_deflate import DeflatingTransport
 from rawsocket import deflate, frame
 from stress.differential import Oracle
 

@@ -20,7 +20,7 @@ from hubbub.testing import (
     set_clock,
     settle,
 )
-from hubbub.transport import Transport
+from hubbub.transports.transport import Transport
 from hubbub.wire.frame import encode
 
 pytestmark = pytest.mark.anyio

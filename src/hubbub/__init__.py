@@ -26,13 +26,13 @@ if TYPE_CHECKING:
         SettingsError,
         SocketTaken,
     )
-    from .http_uvicorn import HttpProtocol
     from .hub import Hub
     from .model import Close, Handshake, Identity, Position, Receipt
-    from .protocol_uvicorn import Protocol
     from .room import Room, User
     from .route_fastapi import HubDep
     from .settings import Settings
+    from .transports.uvicorn_http import HttpProtocol
+    from .transports.uvicorn_protocol import Protocol
     from .wire.frame import Frame
     from .wire.publication import Publication
 
@@ -82,7 +82,7 @@ _MODULES = {
     "Disconnected": "errors",
     "Frame": "wire.frame",
     "Handshake": "model",
-    "HttpProtocol": "http_uvicorn",
+    "HttpProtocol": "transports.uvicorn_http",
     "Hub": "hub",
     "HubDep": "route_fastapi",
     "HubNotRunning": "errors",
@@ -91,7 +91,7 @@ _MODULES = {
     "MemoryBroker": "broker_memory",
     "MissingExtra": "errors",
     "Position": "model",
-    "Protocol": "protocol_uvicorn",
+    "Protocol": "transports.uvicorn_protocol",
     "ProtocolError": "errors",
     "Publication": "wire.publication",
     "Receipt": "model",

@@ -26,7 +26,7 @@ from .registry import Registry
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
 from .settings import Settings, SlowPolicy
 from .stats import Stats, process_stats
-from .transport import TransportLimits
+from .transports.transport import TransportLimits
 
 if TYPE_CHECKING:
     from .hub import Hub

@@ -25,12 +25,12 @@ from .model import Handshake, Identity
 from .raised import refusal_of
 from .runtime import NATIVE, PORTABLE
 from .tasks import is_being_cancelled
-from .transport import EXTENSION
-from .transport_asgi import ASGITransport
+from .transports.asgi import ASGITransport
+from .transports.transport import EXTENSION
 
 if TYPE_CHECKING:
     from .hub import Hub
-    from .transport import HandshakeSocket, Transport
+    from .transports.transport import HandshakeSocket, Transport
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -21,7 +21,7 @@ from .model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, check_uni
 from .room import Membership, Room, RoomTable
 from .session import ClientSession
 from .settings import SlowPolicy
-from .transport import Transport
+from .transports.transport import Transport
 
 if TYPE_CHECKING:
     from .admission import Place

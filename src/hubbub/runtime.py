@@ -42,7 +42,7 @@ PARTS = {
 """Packages that have compiled parts, and the module that each is loaded as."""
 
 _MEMORY = "memory"
-_NATIVE_MODULE = "hubbub.protocol_uvicorn"
+_NATIVE_MODULE = "hubbub.transports.uvicorn_protocol"
 
 
 class Server(NamedTuple):

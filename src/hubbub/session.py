@@ -15,7 +15,7 @@ from .disconnects import INTERNAL_FAILURE, SLOW_CONSUMER
 from .errors import ABNORMAL
 from .model import Close
 from .outbox import Entry, Outbox, Overflow
-from .transport import Transport, TransportLimits
+from .transports.transport import Transport, TransportLimits
 from .wire.frame import Batch, Frame
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from .errors import (
 from .hub import Hub
 from .limits import too_big
 from .model import Close, Handshake, Identity
-from .transport import Session, Transport
+from .transports.transport import Session, Transport
 from .wire.frame import TEXT, Batch, Frame, encode
 
 QUIET_TURNS = 10
@@ -63,7 +63,7 @@ class FakeClock:
 
 
 class MemoryTransport:
-    """A transport without a socket; see `hubbub.transport.Transport` for what a transport owes.
+    """A transport without a socket; see `hubbub.transports.transport.Transport` for what a transport owes.
 
     With `fast` it has a `write_wire`, as the native transport does; without, all goes through
     `write`, as under the portable one. `writes` are the bytes of every write, in order;

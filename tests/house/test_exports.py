@@ -32,7 +32,7 @@ NO_PART_OF_A_HUB = {
     "hubbub.bench",
     "hubbub.cli",
     "hubbub.connection",
-    "hubbub.protocol_uvicorn",
+    "hubbub.transports.uvicorn_protocol",
     "hubbub.testing",
     "jinja2",
     "starlette",

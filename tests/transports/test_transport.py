@@ -9,9 +9,9 @@ import pytest
 
 from hubbub.session import ClientSession
 from hubbub.testing import MemoryTransport
-from hubbub.transport import Session, Transport
-from hubbub.transport_asgi import ASGITransport
-from hubbub.transport_uvicorn import NativeTransport
+from hubbub.transports.asgi import ASGITransport
+from hubbub.transports.transport import Session, Transport
+from hubbub.transports.uvicorn import NativeTransport
 from places import SOURCE
 
 METHODS = [name for name, _ in inspect.getmembers(Transport, inspect.isfunction) if name[0] != "_"]

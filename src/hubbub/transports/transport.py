@@ -23,9 +23,9 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Protocol
 
-from .limits import TurnBudget
-from .model import Close
-from .wire.frame import Batch, Frame
+from ..limits import TurnBudget
+from ..model import Close
+from ..wire.frame import Batch, Frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from websockets.frames import Frame as WireFrame
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter
 
-from .errors import Refused
-from .wire.frame import DEFLATE_WINDOW_BITS
+from ..errors import Refused
+from ..wire.frame import DEFLATE_WINDOW_BITS
 
 _LARGEST_WINDOW_BITS = 15
 _TAIL = b"\x00\x00\xff\xff"

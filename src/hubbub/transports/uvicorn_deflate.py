@@ -11,9 +11,9 @@ import asyncio
 from websockets.frames import Frame as WireFrame
 from websockets.server import ServerProtocol
 
+from ..wire.frame import Frame
 from .deflate import Inflater, inflate, slack_bytes
-from .transport_uvicorn import CONTROL_BIT, COST_BYTES, NativeTransport, apply_mask
-from .wire.frame import Frame
+from .uvicorn import CONTROL_BIT, COST_BYTES, NativeTransport, apply_mask
 
 
 class DeflatingTransport(NativeTransport):

@@ -21,10 +21,10 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from .errors import ABNORMAL, INVALID_DATA, MESSAGE_TOO_BIG, NO_STATUS, is_sendable
-from .limits import too_big
-from .model import Close
-from .wire.frame import Batch, Frame, header
+from ..errors import ABNORMAL, INVALID_DATA, MESSAGE_TOO_BIG, NO_STATUS, is_sendable
+from ..limits import too_big
+from ..model import Close
+from ..wire.frame import Batch, Frame, header
 
 try:
     from websockets.speedups import apply_mask as apply_mask

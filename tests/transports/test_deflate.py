@@ -12,8 +12,8 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 
-from hubbub.deflate import Inflater, inflate, negotiate, slack_bytes
 from hubbub.errors import Refused
+from hubbub.transports.deflate import Inflater, inflate, negotiate, slack_bytes
 from rawsocket import deflate
 
 ANSWER = (

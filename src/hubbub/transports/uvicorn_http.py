@@ -17,11 +17,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .errors import Refused
-from .limits import MAX_HEAD_BYTES, head_too_large, printable
-from .logs import RateLimitedLogger
-from .settings import Settings
-from .stats import process_stats
+from ..errors import Refused
+from ..limits import MAX_HEAD_BYTES, head_too_large, printable
+from ..logs import RateLimitedLogger
+from ..settings import Settings
+from ..stats import process_stats
 
 _log = RateLimitedLogger(time.monotonic)
 

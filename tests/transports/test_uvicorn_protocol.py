@@ -18,7 +18,7 @@ from websockets.utils import accept_key
 from hubbub import Handshake, HttpProtocol, Hub, Protocol, Refused, Settings, protocol_uvicorn
 from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
 from hubbub.logs import RateLimitedLogger
-from hubbub.protocol_uvicorn import MAX_EARLY_BYTES, is_ordinary, read_head
+from hubbub.transports.uvicorn_protocol import MAX_EARLY_BYTES, is_ordinary, read_head
 from rawsocket import TEXT, frame
 from serving import PATIENCE_S, Served, nothing, serve, take, until
 
@@ -143,7 +143,7 @@ def test_the_largest_head_is_read() -> None:
 
 
 def test_the_protocol_class_needs_no_framework() -> None:
-    assert Protocol.__module__ == "hubbub.protocol_uvicorn"
+    assert Protocol.__module__ == "hubbub.transports.uvicorn_protocol"
 
 
 async def test_the_answer_is_that_of_the_rfc() -> None:

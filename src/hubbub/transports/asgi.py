@@ -14,16 +14,16 @@ import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
+from ..errors import (
     ABNORMAL,
     MESSAGE_TOO_BIG,
     NO_STATUS,
     SERVICE_RESTART,
     should_come_back,
 )
-from .limits import too_big
-from .model import Close
-from .wire.frame import Batch, Frame
+from ..limits import too_big
+from ..model import Close
+from ..wire.frame import Batch, Frame
 
 if TYPE_CHECKING:
     from .transport import Session

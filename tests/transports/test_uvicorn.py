@@ -20,7 +20,7 @@ from websockets.server import ServerProtocol
 
 from hubbub import Client, Hub
 from hubbub.client import session_of
-from hubbub.transport_uvicorn import (
+from hubbub.transports.uvicorn import (
     CLOSING_BYTES,
     CORE_FRAME_COST,
     TURN_FRAMES,

@@ -40,15 +40,15 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.utils import accept_key
 
+from ..errors import Refused, SocketTaken
+from ..limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
+from ..logs import RateLimitedLogger
+from ..stats import process_stats
 from .deflate import negotiate
-from .errors import Refused, SocketTaken
-from .http_uvicorn import answer_of, environment, head_timeout_s
-from .limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
-from .logs import RateLimitedLogger
-from .stats import process_stats
 from .transport import EXTENSION
-from .transport_deflate import DeflatingTransport
-from .transport_uvicorn import CORE_LOGGER, NativeTransport
+from .uvicorn import CORE_LOGGER, NativeTransport
+from .uvicorn_deflate import DeflatingTransport
+from .uvicorn_http import answer_of, environment, head_timeout_s
 
 if TYPE_CHECKING:
     from uvicorn.config import Config

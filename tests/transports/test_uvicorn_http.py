@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from hubbub import HttpProtocol, Hub, http_uvicorn
-from hubbub.http_uvicorn import environment, head_timeout_s
 from hubbub.limits import MAX_HEAD_BYTES
 from hubbub.logs import RateLimitedLogger
+from hubbub.transports.uvicorn_http import environment, head_timeout_s
 from serving import PATIENCE_S, Served, serve, until
 
 pytestmark = pytest.mark.anyio
