@@ -17,7 +17,7 @@ import pydantic
 import pytest
 
 from hubbub import Client, Close, CommandError, Frame, Handshake, Hub
-from hubbub.dialect_plain import PlainDialect
+from hubbub.dialects.plain import PlainDialect
 from hubbub.handlers import Handlers
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .admission import Admission
 from .broker import Broker
-from .dialect_plain import PlainDialect
+from .dialects.plain import PlainDialect
 from .dispatcher import Dispatcher
 from .fanout import Fanout
 from .fanout_deflate import SharedDeflateFanout

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .decoders import Decoder, decoder_for, type_of
-from .dialect import Dialect
+from .dialects.dialect import Dialect
 from .errors import CommandError
 from .limits import printable
 from .message_types import NotAMessage, bare, shown

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from hubbub import CommandError, Frame
-from hubbub.dialect import Dialect
-from hubbub.dialect_plain import PlainDialect
+from hubbub.dialects.dialect import Dialect
+from hubbub.dialects.plain import PlainDialect
 
 DIALECTS: list[Callable[[], Dialect]] = [PlainDialect]
 

@@ -5,8 +5,8 @@ What must not live here: who gets a message. See `dialect` for the contract.
 
 from __future__ import annotations
 
-from .errors import CommandError
-from .wire.frame import Frame, encode
+from ..errors import CommandError
+from ..wire.frame import Frame, encode
 
 
 class PlainDialect:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from hubbub import CommandError
-from hubbub.dialect_plain import PlainDialect
+from hubbub.dialects.plain import PlainDialect
 
 plain = PlainDialect()
 

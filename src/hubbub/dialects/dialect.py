@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .errors import CommandError
-from .wire.frame import Frame
+from ..errors import CommandError
+from ..wire.frame import Frame
 
 
 class Dialect(Protocol):
