@@ -37,7 +37,7 @@ from hubbub import (
     Refused,
 )
 from hubbub import endpoint as endpoint_module
-from hubbub.broker import Deliver
+from hubbub.brokers.broker import Deliver
 from hubbub.core import core_of
 from hubbub.endpoint import read_handshake
 from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS

@@ -21,7 +21,7 @@ from hubbub import (
     Refused,
 )
 from hubbub.admission import RETRY_AFTER_S
-from hubbub.broker import Deliver
+from hubbub.brokers.broker import Deliver
 from hubbub.testing import (
     MemoryClient,
     MemoryTransport,

@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 from websockets.exceptions import InvalidStatus
 
 from hubbub import BrokerUnavailable, Hub, MemoryBroker
-from hubbub.broker import Deliver
+from hubbub.brokers.broker import Deliver
 from serving import PATIENCE_S, Served, serve, take, until
 
 pytestmark = pytest.mark.anyio

@@ -28,7 +28,7 @@ from hubbub import (
     Receipt,
     SettingsError,
 )
-from hubbub.broker import Deliver
+from hubbub.brokers.broker import Deliver
 from hubbub.testing import (
     MemoryClient,
     connect,

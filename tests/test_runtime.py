@@ -23,7 +23,7 @@ from hubbub import (
     Publication,
     Receipt,
 )
-from hubbub.broker import Deliver
+from hubbub.brokers.broker import Deliver
 from hubbub.core import core_of
 from hubbub.runtime import (
     PARTS,

@@ -9,8 +9,8 @@ in `__all__` and in `_MODULES`; `tests/house/test_exports.py` proves that they a
 TYPE_CHECKING = False  # as type checkers read it; `typing` itself takes longer than all of this
 
 if TYPE_CHECKING:
-    from .broker import Broker
-    from .broker_memory import MemoryBroker
+    from .brokers.broker import Broker
+    from .brokers.memory import MemoryBroker
     from .client import Client
     from .connection import Connection, connect
     from .errors import (
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Broker": "broker",
+    "Broker": "brokers.broker",
     "BrokerError": "errors",
     "BrokerUnavailable": "errors",
     "Client": "client",
@@ -88,7 +88,7 @@ _MODULES = {
     "HubNotRunning": "errors",
     "HubbubError": "errors",
     "Identity": "model",
-    "MemoryBroker": "broker_memory",
+    "MemoryBroker": "brokers.memory",
     "MissingExtra": "errors",
     "Position": "model",
     "Protocol": "transports.uvicorn_protocol",

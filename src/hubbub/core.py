@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .admission import Admission
-from .broker import Broker
+from .brokers.broker import Broker
 from .dialects.plain import PlainDialect
 from .dispatcher import Dispatcher
 from .fanout import Fanout

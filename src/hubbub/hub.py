@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from .broker import Broker, as_broker
-from .broker_memory import MemoryBroker
+from .brokers.broker import Broker, as_broker
+from .brokers.memory import MemoryBroker
 from .client import Client, session_of
 from .core import Core
 from .decorator_types import (

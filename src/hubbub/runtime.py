@@ -15,8 +15,8 @@ from dataclasses import fields
 from types import FrameType
 from typing import Any, NamedTuple
 
-from .broker import Broker
-from .broker_memory import MemoryBroker
+from .brokers.broker import Broker
+from .brokers.memory import MemoryBroker
 from .settings import Settings, shown
 from .workers import WorkerWatch, roll
 

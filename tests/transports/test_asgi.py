@@ -21,7 +21,7 @@ from hubbub import (
     MemoryBroker,
     transport_asgi,
 )
-from hubbub.broker import Deliver
+from hubbub.brokers.broker import Deliver
 from hubbub.client import session_of
 from serving import PATIENCE_S, until
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 import msgspec
 
-from ..broker import Broker
-from ..broker_memory import MemoryBroker
+from ..brokers.broker import Broker
+from ..brokers.memory import MemoryBroker
 from ..runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
 from ..settings import Settings, rows, shown
 

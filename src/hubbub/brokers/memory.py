@@ -5,9 +5,9 @@ What must not live here: the contract (`broker`).
 
 from __future__ import annotations
 
+from ..model import Receipt
+from ..wire.publication import Publication
 from .broker import Deliver
-from .model import Receipt
-from .wire.publication import Publication
 
 
 class MemoryBroker:

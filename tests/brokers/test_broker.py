@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubbub import Hub, MemoryBroker
-from hubbub.broker import as_broker
+from hubbub.brokers.broker import as_broker
 
 
 def test_what_has_the_verbs_is_a_broker() -> None:

@@ -10,8 +10,8 @@ from asyncio import Future
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from .model import Receipt
-from .wire.publication import Publication
+from ..model import Receipt
+from ..wire.publication import Publication
 
 Deliver = Callable[[Publication], int]
 """Hands a publication to this process's clients; returns how many there are in the room."""
