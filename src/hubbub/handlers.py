@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .decoders import Decoder, decoder_for, type_of
 from .dialects.dialect import Dialect
 from .errors import CommandError
 from .limits import printable
-from .message_types import NotAMessage, bare, shown
+from .messages.decoders import Decoder, decoder_for, type_of
+from .messages.types import NotAMessage, bare, shown
 from .model import Close, Handshake, Identity
 from .signature import (
     CLIENT,

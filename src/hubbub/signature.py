@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from .client import Client
-from .message_types import is_union, shown, unmarked
+from .messages.types import is_union, shown, unmarked
 
 Function = Callable[..., Any]
 

@@ -8,7 +8,7 @@ import msgspec
 import pydantic
 import pytest
 
-from hubbub.message_types import (
+from hubbub.messages.types import (
     NotAMessage,
     bare,
     behind,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub import CommandError, Frame
-from hubbub.decoders import decoder_for, type_of
+from hubbub.messages.decoders import decoder_for, type_of
 
 OLD_STYLE = Union[str, bytes]  # noqa: UP007
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from .errors import CommandError
-from .limits import explain
-from .message_types import check_readable, check_type, is_pydantic, unmarked
-from .wire.frame import Frame
+from ..errors import CommandError
+from ..limits import explain
+from ..wire.frame import Frame
+from .types import check_readable, check_type, is_pydantic, unmarked
 
 Decoder = Callable[[Frame], Any]
 """Turns a frame into what a handler asked for, or raises `CommandError`."""
