@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from hubbub import Client, Close, Handshake, Hub, Refused
-from hubbub.client import session_of
+from hubbub.hub.client import session_of
 
 hub = Hub(shutdown_timeout_s=1)
 goodbyes: list[int] = []

@@ -38,8 +38,8 @@ from hubbub import (
 )
 from hubbub import endpoint as endpoint_module
 from hubbub.brokers.broker import Deliver
-from hubbub.core import core_of
 from hubbub.endpoint import read_handshake
+from hubbub.hub.core import core_of
 from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
 from serving import PATIENCE_S, Served, serve, take, until
 

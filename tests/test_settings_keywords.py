@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from hubbub import Hub, Settings, SettingsError
-from hubbub.registry import Registry
+from hubbub.hub.registry import Registry
 from hubbub.settings import rows
 from hubbub.settings_keywords import SettingsKeywords
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hubbub import Client, Close, Disconnected, Handshake, Hub, HubNotRunning, Refused
-from hubbub.client import session_of
-from hubbub.core import core_of
+from hubbub.hub.client import session_of
+from hubbub.hub.core import core_of
 from hubbub.testing import (
     FakeClock,
     MemoryClient,

@@ -11,7 +11,6 @@ TYPE_CHECKING = False  # as type checkers read it; `typing` itself takes longer 
 if TYPE_CHECKING:
     from .brokers.broker import Broker
     from .brokers.memory import MemoryBroker
-    from .client import Client
     from .connection import Connection, connect
     from .errors import (
         BrokerError,
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
         SettingsError,
         SocketTaken,
     )
-    from .hub import Hub
+    from .hub.client import Client
+    from .hub.hub import Hub
+    from .hub.room import Room, User
     from .model import Close, Handshake, Identity, Position, Receipt
-    from .room import Room, User
     from .route_fastapi import HubDep
     from .settings import Settings
     from .transports.uvicorn_http import HttpProtocol
@@ -75,7 +75,7 @@ _MODULES = {
     "Broker": "brokers.broker",
     "BrokerError": "errors",
     "BrokerUnavailable": "errors",
-    "Client": "client",
+    "Client": "hub.client",
     "Close": "model",
     "CommandError": "errors",
     "Connection": "connection",
@@ -83,7 +83,7 @@ _MODULES = {
     "Frame": "wire.frame",
     "Handshake": "model",
     "HttpProtocol": "transports.uvicorn_http",
-    "Hub": "hub",
+    "Hub": "hub.hub",
     "HubDep": "route_fastapi",
     "HubNotRunning": "errors",
     "HubbubError": "errors",
@@ -96,11 +96,11 @@ _MODULES = {
     "Publication": "wire.publication",
     "Receipt": "model",
     "Refused": "errors",
-    "Room": "room",
+    "Room": "hub.room",
     "Settings": "settings",
     "SettingsError": "errors",
     "SocketTaken": "errors",
-    "User": "room",
+    "User": "hub.room",
     "connect": "connection",
 }
 """Where each name is defined: the module, without the name of this package."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .endpoint import ASGIApp
-from .hub import Hub
+from .hub.hub import Hub
 
 __all__ = ["app", "hub"]
 

@@ -16,7 +16,7 @@ from .errors import HubbubError
 
 if TYPE_CHECKING:
     from .endpoint import ASGIApp, Receive, Scope, Send
-    from .hub import Hub
+    from .hub.hub import Hub
 
 logger: logging.Logger = logging.getLogger("hubbub")
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from .endpoint import STATIC_FILES, Endpoint, checked_path, hubs_of
 from .errors import HubNotRunning, Refused
-from .hub import Hub
+from .hub.hub import Hub
 
 if TYPE_CHECKING:
     from .endpoint import Receive, Scope, Send

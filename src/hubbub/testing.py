@@ -23,8 +23,6 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from .client import Client
-from .core import core_of
 from .errors import (
     ABNORMAL,
     MESSAGE_TOO_BIG,
@@ -33,7 +31,9 @@ from .errors import (
     Disconnected,
     HubNotRunning,
 )
-from .hub import Hub
+from .hub.client import Client
+from .hub.core import core_of
+from .hub.hub import Hub
 from .limits import too_big
 from .model import Close, Handshake, Identity
 from .transports.transport import Session, Transport

@@ -147,7 +147,7 @@ def test_ctrl_c_closes_clients_with_1012() -> None:
 
 def test_the_native_transport_serves(tmp_path: Path) -> None:
     (tmp_path / "who.py").write_text(
-        "from hubbub import Hub\nfrom hubbub.client import session_of\nhub = Hub()\napp = hub\n"
+        "from hubbub import Hub\nfrom hubbub.hub.client import session_of\nhub = Hub()\napp = hub\n"
         "@hub.on_connect\ndef f(client):\n"
         "    client.send(type(session_of(client).transport).__name__)\n"
     )

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from hubbub.cli.target import load, read_target, require_module, use_folder
-from hubbub.hub import Hub
+from hubbub.hub.hub import Hub
 
 Write = Callable[..., str]
 

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import Client, Close, Hub
-from hubbub.client import session_of
+from hubbub.hub.client import session_of
 from rawsocket import TEXT, frame, raw_connect
 from serving import PATIENCE_S, WAYS, take, until, venue
 

@@ -565,7 +565,7 @@ async def test_who_publishes_while_no_hub_runs_is_told(monkeypatch: pytest.Monke
     async def cannot(*arguments: Any, **options: Any) -> None:
         raise HubNotRunning("the hub has ended")
 
-    monkeypatch.setattr("hubbub.room.Room.publish", cannot)
+    monkeypatch.setattr("hubbub.hub.room.Room.publish", cannot)
     async with demo() as (_, http):
         answer = await http.post("/notifications", json={"type": "info", "message": "hello"})
         assert (answer.status_code, answer.json()) == (503, {"error": "the hub has ended"})

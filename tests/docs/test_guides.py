@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from hubbub import Hub, HubNotRunning
-from hubbub.core import core_of
+from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, advance_time, set_clock
 from matrix_worker import HubWorker
 from pages import assert_echoes, refusal

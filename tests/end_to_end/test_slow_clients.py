@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import Client, Close, Hub
-from hubbub.client import session_of
+from hubbub.hub.client import session_of
 from hubbub.settings import SlowPolicy
 from rawsocket import BINARY, PING, PONG, TEXT, frame, raw_connect
 from serving import PATIENCE_S, WAYS, take, until, venue

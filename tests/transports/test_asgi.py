@@ -22,7 +22,7 @@ from hubbub import (
     transport_asgi,
 )
 from hubbub.brokers.broker import Deliver
-from hubbub.client import session_of
+from hubbub.hub.client import session_of
 from serving import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from hubbub.session import ClientSession
+from hubbub.hub.session import ClientSession
 from hubbub.testing import MemoryTransport
 from hubbub.transports.asgi import ASGITransport
 from hubbub.transports.transport import Session, Transport

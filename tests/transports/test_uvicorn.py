@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.server import ServerProtocol
 
 from hubbub import Client, Hub
-from hubbub.client import session_of
+from hubbub.hub.client import session_of
 from hubbub.transports.uvicorn import (
     CLOSING_BYTES,
     CORE_FRAME_COST,

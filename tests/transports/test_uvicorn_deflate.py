@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 import hubbub
 from hubbub import Client, Hub
-from hubbub.client import session_of
+from hubbub.hub.client import session_of
 from hubbub.limits import TURN_INFLATED_BYTES
 from places import ROOT
 from rawsocket import (

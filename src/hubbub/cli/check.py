@@ -18,11 +18,11 @@ import msgspec
 
 from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
-from ..runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
+from ..hub.runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
 from ..settings import Settings, rows, shown
 
 if TYPE_CHECKING:
-    from ..hub import Hub
+    from ..hub.hub import Hub
 
 HUGE_MESSAGE_BYTES = 16 * 1024**2
 LONG_PONG_TIMEOUT_S = 300.0
@@ -270,7 +270,7 @@ def _hubs_of(app: str, folder: str, is_factory: bool) -> dict[str, Hub]:
 
 
 def _report_of(name: str, hub: Hub, environment: Environment) -> dict[str, Any]:
-    from ..core import core_of
+    from ..hub.core import core_of
 
     authenticates = core_of(hub).handlers.authenticate is not None
     findings = check_settings(hub.settings, environment, authenticates=authenticates)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import click
 
 from ..errors import HubbubError, MissingExtra
-from ..hub import Hub, all_hubs
+from ..hub.hub import Hub, all_hubs
 
 DEFAULT_APP = "hubbub.app:app"
 _DEFAULT_ATTRIBUTE = "app"

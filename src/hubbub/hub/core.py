@@ -1,0 +1,112 @@
+"""Core: the parts of one hub, and how they are wired. Nothing is decided here.
+
+What must not live here: logic. A part gets the core, and finds the others through it; what a part
+may ask of another is that one's public methods.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..brokers.broker import Broker
+from ..dialects.plain import PlainDialect
+from ..limits import TURN_INFLATED_BYTES, TurnBudget
+from ..logs import RateLimitedLogger
+from ..settings import Settings, SlowPolicy
+from ..stats import Stats, process_stats
+from ..transports.transport import TransportLimits
+from .admission import Admission
+from .dispatcher import Dispatcher
+from .fanout import Fanout
+from .fanout_deflate import SharedDeflateFanout
+from .handlers import Handlers
+from .lifecycle import Lifecycle
+from .liveness import LivenessMonitor
+from .publishing import Publishing
+from .registry import Registry
+from .runtime import NOTHING_KNOWN, broker_name, changed_settings
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+
+class Core:
+    """The parts of one hub. Those that belong to one event loop are made anew by `reset`."""
+
+    fanout: Fanout
+    limits: TransportLimits
+    liveness: LivenessMonitor
+
+    def __init__(
+        self, settings: Settings, broker: Broker, slow_policies: Mapping[str, SlowPolicy]
+    ) -> None:
+        self.settings: Settings = settings
+        self.broker: Broker = broker
+        self.clock: Callable[[], float] = time.monotonic
+        self.stats: Stats = Stats()
+        self.log: RateLimitedLogger = RateLimitedLogger(self.now)
+        self.handlers: Handlers = Handlers(PlainDialect())
+        self.lifecycle: Lifecycle = Lifecycle(self)
+        self.registry: Registry = Registry(self, slow_policies)
+        self.admission: Admission = Admission(
+            settings, self.registry.sessions, lambda: self.lifecycle.is_draining
+        )
+        self.publishing: Publishing = Publishing(self)
+        self.dispatcher: Dispatcher = Dispatcher(self)
+        self.reset()
+
+    def now(self) -> float:
+        """Return the time in seconds, by whatever clock the hub has now."""
+        return self.clock()
+
+    def reset(self) -> None:
+        """Make anew what belongs to one event loop, and forget what a dead one left behind."""
+        settings = self.settings
+        self.admission.reset()
+        self.registry.reset()
+        self.fanout = self._new_fanout()
+        self.limits = TransportLimits(
+            settings.max_message_bytes,
+            settings.write_timeout_s,
+            settings.inbox_max_messages,
+            settings.inbox_max_bytes,
+            TurnBudget(TURN_INFLATED_BYTES),
+            self.clock,
+        )
+        self.liveness = LivenessMonitor(self)
+
+    def _new_fanout(self) -> Fanout:
+        settings, schedule = self.settings, self.lifecycle.schedule
+        if settings.compression == "shared":
+            return SharedDeflateFanout(
+                self.stats, settings.slow_policy, schedule, settings.compression_min_bytes
+            )
+        return Fanout(self.stats, settings.slow_policy, schedule)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what this process knows of itself; see `Hub.stats`."""
+        lifecycle, liveness = self.lifecycle, self.liveness
+        facts = NOTHING_KNOWN if lifecycle.runtime is None else lifecycle.runtime.facts()
+        return {
+            "clients": len(self.registry.sessions),
+            "broadcast": len(self.fanout),
+            "register": self.admission.in_progress,
+            "rooms": len(self.registry.room_sizes()),
+            "slow": liveness.slow_count,
+            "handlers": len(lifecycle.tasks),
+            "loop_lag_s": round(liveness.lag_s, 4),
+            **self.stats.snapshot(),
+            "slow_handshakes": process_stats.slow_handshakes,
+            "refused_handshakes": process_stats.refused_handshakes,
+            "uptime_s": round(time.monotonic() - lifecycle.started_at, 3),
+            **facts,
+            "broker": broker_name(self.broker),
+            "settings": changed_settings(self.settings),
+        }
+
+
+def core_of(hub: Hub) -> Core:
+    """Return the parts of a hub: for the endpoint, the test kit and tests."""
+    return hub._core

@@ -1,0 +1,337 @@
+"""Fan-out: the step from what was published in one turn of the event loop to many sockets.
+
+No await, no task, no encoding per receiver. What must not live here: the registry's books, and
+what a full outbox does. The registry feeds it; it writes to sessions.
+
+How order is kept. All that a turn publishes stands in one list, in the order of publication. At
+the turn's end the members of exactly one room that was published to share that room's joined
+bytes; a member of several gets them merged by their places in the list, cached by the set of
+rooms. A session with messages of its own (a direct send, an exclusion, a room joined or left in
+mid-turn) gets a merge of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from time import perf_counter
+from typing import Any, Protocol, cast
+
+from ..model import EVERYBODY
+from ..settings import SlowPolicy
+from ..stats import Stats
+from ..wire.frame import Batch, Frame
+from .outbox import Entry
+from .room import Membership
+from .session import ClientSession
+
+MAX_SHARED_WRITE_BYTES = 256 * 1024
+"""Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""
+
+MANY_WRITES = 256
+"""A fan-out of several messages in so many writes is followed by a rest."""
+REST_SHARE = 0.25
+"""How long the rest is, as a share of the fan-out before it."""
+MAX_REST_S = 0.025
+"""The longest rest: a process that was suspended in a fan-out does not sleep on."""
+
+_Interval = tuple[Membership, int, int]
+_Pending = list[tuple[Membership | ClientSession, Frame, ClientSession | None]]
+
+
+class Schedule(Protocol):
+    """Calls a function of the hub's event loop: in its next turn, or after `delay_s` seconds."""
+
+    def __call__(self, function: Callable[[], None], delay_s: float = 0.0) -> None: ...
+
+
+class Fanout:
+    """Gathers what one turn publishes, and delivers it at the turn's end.
+
+    Where messages pile up while a long fan-out runs, the next one waits for a part of the time that
+    it took, and takes all that was published meanwhile: a hub that is pressed joins more and writes
+    less often, and leaves its core some room, for a delay that is small beside the one that the
+    fan-out itself makes.
+
+    Event loop only.
+    """
+
+    def __init__(
+        self,
+        stats: Stats,
+        policy: SlowPolicy,
+        schedule: Schedule,
+    ) -> None:
+        self._stats = stats
+        self._policy = policy
+        self._schedule = schedule
+        self._rests_until = 0.0
+        self._writes = 0
+        self._pending: _Pending = []
+        self._personal: dict[ClientSession, list[_Interval]] = {}
+        self._joined_at: dict[tuple[ClientSession, Membership], int] = {}
+        self._direct_count = 0
+
+    def __len__(self) -> int:
+        """How many publications wait for the end of this turn."""
+        return len(self._pending)
+
+    def publish(
+        self, members: Membership, frame: Frame, exclude: ClientSession | None = None
+    ) -> None:
+        """Send `frame` to all that are members now, except `exclude`."""
+        pending = self._pending
+        if not pending:
+            self._schedule_flush()
+        pending.append((members, frame, exclude))
+        members.pending += 1
+        if exclude is not None:
+            self._personal.setdefault(exclude, [])
+
+    def send(self, session: ClientSession, frame: Frame) -> None:
+        """Send `frame` to one session, in its place among what is published."""
+        pending = self._pending
+        if not pending:
+            self._schedule_flush()
+        pending.append((session, frame, None))
+        self._direct_count += 1
+
+    def joined(self, session: ClientSession, members: Membership) -> None:
+        """Note that `session` does not get what was published to `members` before this moment."""
+        if members.pending:
+            self._personal.setdefault(session, [])
+            self._joined_at[session, members] = len(self._pending)
+
+    def left(self, session: ClientSession, members: Membership) -> None:
+        """Note that `session` still gets what was published to `members` before this moment."""
+        if members.pending:
+            start = self._joined_at.pop((session, members), 0)
+            intervals = self._personal.setdefault(session, [])
+            intervals.append((members, start, len(self._pending)))
+
+    def pending_for(self, session: ClientSession) -> int:
+        """Count what this turn has gathered for `session`, who must still be in its rooms."""
+        pending = self._pending
+        if not pending:
+            return 0
+        if not self._direct_count and session not in self._personal:
+            # As when many go in one turn, and something is published for each that goes.
+            return sum(members.pending for members in session.memberships.values())
+        by_room, directs = _indices_by_target(pending)
+        left = self._personal.get(session, [])
+        chosen = self._indices_for(session, left, pending, by_room, self._joined_at)
+        return len(chosen) + len(directs.get(session, ()))
+
+    def _schedule_flush(self) -> None:
+        """Have what is gathered from here on delivered: at the turn's end, or after the rest."""
+        self._schedule(self.flush, max(0.0, self._rests_until - perf_counter()))
+
+    def flush(self) -> None:
+        """Deliver what the turn has gathered. Harmless when there is nothing."""
+        count = len(self._pending)
+        if not count:
+            return
+        self._writes = 0
+        began = perf_counter()
+        self._deliver_all()
+        # One message alone says that the last fan-out was over before it came: nothing piles up.
+        if count > 1 and self._writes >= MANY_WRITES:
+            ended = perf_counter()
+            self._rests_until = ended + min((ended - began) * REST_SHARE, MAX_REST_S)
+
+    def _deliver_all(self) -> None:
+        pending = self._pending
+        self._pending = []
+        direct_count, self._direct_count = self._direct_count, 0
+        if direct_count == len(pending):
+            self._deliver_sends(pending)
+            return
+        if len(pending) == 1 and not self._personal:
+            self._deliver_one(pending)
+            return
+        personal, self._personal = self._personal, {}
+        joined_at, self._joined_at = self._joined_at, {}
+        by_room, directs = _indices_by_target(pending)
+        for members in by_room:
+            members.pending = 0
+        for session in directs:
+            personal.setdefault(session, [])
+        if len(by_room) == 1 and not personal:
+            self._deliver_room(next(iter(by_room)), pending)
+            return
+        self._deliver_rooms(by_room, pending, personal)
+        for session, intervals in personal.items():
+            chosen = self._indices_for(session, intervals, pending, by_room, joined_at)
+            self._deliver_personal(session, chosen + directs.get(session, []), pending)
+
+    def _deliver_one(self, pending: _Pending) -> None:
+        """Deliver what was published alone in its turn, as in every hub that is not busy."""
+        members = cast(Membership, pending[0][0])
+        members.pending = 0
+        self._deliver_room(members, pending)
+
+    def _deliver_sends(self, pending: _Pending) -> None:
+        """Deliver a turn of direct sends alone, as in every echo: nobody to share with."""
+        lone = {cast(ClientSession, session): frame for session, frame, _ in pending}
+        if len(lone) < len(pending):
+            for session, indices in _indices_by_target(pending)[1].items():
+                self._deliver_personal(session, indices, pending)
+            return
+        count = size = 0
+        for session, frame in lone.items():
+            wire = self._wire_of(session, frame)
+            if session.writes_directly and len(wire) <= MAX_SHARED_WRITE_BYTES:
+                session.write_wire(wire)  # type: ignore[misc]
+                count += 1
+                size += len(wire)
+            elif session.close is None:
+                self._deliver_merge([session], [0], [(session, frame, None)])
+        self._stats.messages_out += count
+        self._stats.bytes_out += size
+
+    def _wire_of(self, session: ClientSession, frame: Frame) -> bytes:
+        """Return a lone frame in the form that `session` takes."""
+        return frame.wire
+
+    def _deliver_room(self, members: Membership, pending: _Pending) -> None:
+        batch = Batch([frame for _, frame, _ in pending])
+        entries = [Entry(batch, members.policy, members.name)]
+        self._deliver(list(members.sessions), batch, lambda: entries)
+
+    def _deliver_rooms(
+        self,
+        by_room: dict[Membership, list[int]],
+        pending: _Pending,
+        personal: dict[ClientSession, list[_Interval]],
+    ) -> None:
+        """Deliver to everybody who gets the same as all others in the same set of rooms."""
+        if _are_disjoint(by_room):
+            for members, indices in by_room.items():
+                sessions = list(members.sessions)
+                if personal:
+                    sessions = [session for session in sessions if session not in personal]
+                self._deliver_merge(sessions, indices, pending)
+            return
+        rooms_of: dict[ClientSession, tuple[Membership, ...]] = {}
+        for members in by_room:
+            for session in members.sessions:
+                rooms_of[session] = (*rooms_of.get(session, ()), members)
+        groups: dict[tuple[Membership, ...], list[ClientSession]] = {}
+        for session, rooms in rooms_of.items():
+            if session not in personal:
+                groups.setdefault(rooms, []).append(session)
+        for rooms, sessions in groups.items():
+            self._deliver_merge(sessions, _merge(by_room, rooms), pending)
+
+    def _deliver_merge(
+        self, sessions: list[ClientSession], indices: list[int], pending: _Pending
+    ) -> None:
+        batch = Batch([pending[index][1] for index in indices])
+        self._deliver(sessions, batch, partial(self._entries, indices, pending))
+
+    def _indices_for(
+        self,
+        session: ClientSession,
+        left: list[_Interval],
+        pending: _Pending,
+        by_room: dict[Membership, list[int]],
+        joined_at: dict[tuple[ClientSession, Membership], int],
+    ) -> list[int]:
+        """Return the places of what one session gets from its rooms, those it left included."""
+        intervals = list(left)
+        for members in session.memberships.values():
+            if members in by_room:
+                intervals.append((members, joined_at.get((session, members), 0), len(pending)))
+        return [
+            index
+            for members, start, stop in intervals
+            for index in by_room.get(members, ())
+            if start <= index < stop and pending[index][2] is not session
+        ]
+
+    def _deliver_personal(
+        self, session: ClientSession, chosen: list[int], pending: _Pending
+    ) -> None:
+        """Deliver to one session what is its own: the merge of its rooms and its direct sends."""
+        if chosen and session.close is None:
+            chosen.sort()
+            self._deliver_merge([session], chosen, pending)
+
+    def _entries(
+        self,
+        indices: list[int],
+        pending: _Pending,
+    ) -> Iterable[Entry]:
+        """Split a merge into entries by policy, for a session whose outbox has to judge them."""
+        runs: list[tuple[SlowPolicy, str, list[Frame]]] = []
+        for index in indices:
+            target, frame, _ = pending[index]
+            policy, room = self._policy, EVERYBODY
+            if isinstance(target, Membership):
+                policy, room = target.policy, target.name
+            is_same = runs and runs[-1][0] == policy and (policy != "latest" or runs[-1][1] == room)
+            if is_same:
+                runs[-1][2].append(frame)
+            else:
+                runs.append((policy, room, [frame]))
+        return [Entry(Batch(frames), policy, room) for policy, room, frames in runs]
+
+    def _deliver(
+        self, sessions: list[ClientSession], batch: Batch, entries: Callable[[], Iterable[Entry]]
+    ) -> None:
+        """Write the shared bytes to who can take them; `entries` is asked for the others."""
+        wire = batch.wire
+        self._writes += len(sessions)
+        slow: list[ClientSession] = []
+        if len(wire) <= MAX_SHARED_WRITE_BYTES:
+            for session in sessions:
+                if session.writes_directly:
+                    session.write_wire(wire)  # type: ignore[misc]
+                else:
+                    slow.append(session)
+        else:
+            slow = sessions
+        written = len(sessions) - len(slow)
+        self._stats.messages_out += written * len(batch.frames)
+        self._stats.bytes_out += written * len(wire)
+        if slow:
+            parts = entries()
+            for session in slow:
+                session.enqueue(parts)
+
+
+def _indices_by_target(
+    pending: _Pending,
+) -> tuple[dict[Membership, list[int]], dict[ClientSession, list[int]]]:
+    """Return the places of what was published to each room, and of what was sent to each session."""
+    by_room: dict[Membership, list[int]] = {}
+    directs: dict[ClientSession, list[int]] = {}
+    for index, (target, _, _) in enumerate(pending):
+        by_target: dict[Any, list[int]] = by_room if type(target) is Membership else directs
+        places = by_target.get(target)
+        if places is None:
+            by_target[target] = [index]
+        else:
+            places.append(index)
+    return by_room, directs
+
+
+def _are_disjoint(by_room: dict[Membership, list[int]]) -> bool:
+    """Tell whether no session is in two of the rooms."""
+    if len(by_room) == 1:
+        return True
+    seen: set[ClientSession] = set()
+    count = 0
+    for members in by_room:
+        seen.update(members.sessions)
+        count += len(members.sessions)
+        if len(seen) != count:
+            return False
+    return True
+
+
+def _merge(by_room: dict[Membership, list[int]], rooms: tuple[Membership, ...]) -> list[int]:
+    """Return the places of what was published to any of `rooms`, in order."""
+    if len(rooms) == 1:
+        return by_room[rooms[0]]
+    return sorted(index for members in rooms for index in by_room[members])

@@ -1,0 +1,368 @@
+"""Hub: what an application holds in its hand: decorators, verbs, and doors to servers and frameworks.
+
+What must not live here: anything that does the work. A hub is a front for the parts in `core`.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+
+from ..brokers.broker import Broker, as_broker
+from ..brokers.memory import MemoryBroker
+from ..errors import DISCONNECTED, MissingExtra, check_close
+from ..limits import check_room_name, checked_user
+from ..model import EVERYBODY, USER_PREFIX, Identity, Receipt
+from ..settings import Settings, SlowPolicy, as_settings
+from ..settings_keywords import SettingsKeywords
+from .client import Client, session_of
+from .core import Core
+from .decorator_types import (
+    AnyFunction,
+    AuthenticateF,
+    AuthenticateLambda,
+    ClientF,
+    ClientLambda,
+    ConnectF,
+    ConnectLambda,
+    DisconnectF,
+    DisconnectLambda,
+    DropF,
+    DropLambda,
+    MessageF,
+    MessageLambda,
+    TickF,
+    TypedLambda,
+    ValidateLambda,
+)
+from .handlers import check_kind
+from .room import Room, User
+from .tasks import check_period
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+    from starlette.routing import BaseRoute
+
+    from ..endpoint import ASGIApp, Endpoint, Receive, Scope, Send
+
+
+class Hub:
+    """One object, one route: a hub that an application makes at its module's level.
+
+    Keywords are the fields of `Settings`; `slow_policies` gives rooms a policy of their own, by
+    name or by prefix (`{"cursor:*": "latest"}`); `broker` is where publications are ordered and
+    spread (None: `MemoryBroker`, this process alone). Raises `SettingsError`.
+
+    The hub is an ASGI application: mount it where sockets should connect. It belongs to the event
+    loop in which it starts; `broadcast`, `Room.broadcast`, `User.send`, `Client.send` and
+    `Client.close` may be called from any thread. `len(hub)` counts the clients of this process,
+    and a loop over the hub gives them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        broker: Broker | None = None,
+        slow_policies: Mapping[str, SlowPolicy] | None = None,
+        **keywords: Unpack[SettingsKeywords],
+    ) -> None:
+        if settings is not None and keywords:
+            raise TypeError("pass a Settings object or keywords, not both")
+        self._core = Core(
+            Settings.load(**keywords) if settings is None else as_settings(settings),
+            MemoryBroker() if broker is None else as_broker(broker),
+            slow_policies or {},
+        )
+        self._asgi: Endpoint | None = None
+        _hubs.add(self)
+
+    # Decorators. Each raises `TypeError` for a function that cannot work, and `ValueError` for a
+    # second one where there can be one only.
+
+    @overload
+    def on_connect(self, function: ClientF | ClientLambda) -> ClientF: ...
+    @overload
+    def on_connect(self, function: ConnectF | ConnectLambda) -> ConnectF: ...
+    def on_connect(self, function: AnyFunction) -> AnyFunction:
+        """Call `f(client)` or `f(client, handshake)` when a client has connected."""
+        self._core.handlers.add_connect(function)
+        return function
+
+    def on_message(self, function: MessageF | MessageLambda) -> MessageF:
+        """Call `f(client, message)` for each message; its annotation decides what it gets.
+
+        `str` (the default) takes text, `bytes` binary; anything else is JSON, validated: dict,
+        dataclass, msgspec Struct, a union of tagged Structs, a pydantic model.
+        """
+        self._core.handlers.set_message(function)
+        return cast("MessageF", function)
+
+    def on(self, kind: str) -> Callable[[MessageF | TypedLambda], MessageF]:
+        """Call `f(client, message)` for JSON objects whose `type` is `kind`."""
+        check_kind(kind)
+
+        def register(function: MessageF | TypedLambda) -> MessageF:
+            self._core.handlers.add_typed(kind, function)
+            return cast("MessageF", function)
+
+        return register
+
+    @overload
+    def on_disconnect(self, function: ClientF | ClientLambda) -> ClientF: ...
+    @overload
+    def on_disconnect(self, function: DisconnectF | DisconnectLambda) -> DisconnectF: ...
+    def on_disconnect(self, function: AnyFunction) -> AnyFunction:
+        """Call `f(client)` or `f(client, close)` when a client has gone, however it went."""
+        self._core.handlers.add_disconnect(function)
+        return function
+
+    def on_drop(self, function: DropF | DropLambda) -> DropF:
+        """Call `f(client, count)` when a slow client has caught up, having missed `count` messages."""
+        self._core.handlers.add_drop(function)
+        return cast("DropF", function)
+
+    def authenticate(self, function: AuthenticateF | AuthenticateLambda) -> AuthenticateF:
+        """Call `f(handshake)` to learn who asks for a socket.
+
+        It returns an `Identity` or a user's name; None or `Refused` refuses with 401 (or the
+        status in `Refused`) before the upgrade. For anonymous clients return `Identity()`.
+        """
+        self._core.handlers.set_authenticate(function)
+        return cast("AuthenticateF", function)
+
+    def validate(self, function: MessageF | ValidateLambda) -> MessageF:
+        """Call `f(client, message)` before the handler; False, ValueError or CommandError refuse."""
+        self._core.handlers.set_validate(function)
+        return cast("MessageF", function)
+
+    def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[TickF], TickF]:
+        """Call `f()` every so many seconds while the hub runs; see `hubbub.hub.tasks.PeriodicTask`."""
+        check_period(seconds)
+
+        def register(function: TickF) -> TickF:
+            self._core.lifecycle.add_ticker(function, seconds, while_connected)
+            return function
+
+        return register
+
+    # Life
+
+    async def start(self) -> None:
+        """Bind the hub to the running event loop and start its broker, heartbeat and tickers.
+
+        Starting twice is no error. The first handshake starts a hub that nobody has started, so
+        that a route alone is enough; a lifespan is better, because tickers begin with it, and
+        nothing can be published before. The log gets a line that says what the hub runs on.
+        Raises `HubNotRunning` when the hub already runs in another loop.
+        """
+        await self._core.lifecycle.start()
+
+    async def stop(self) -> None:
+        """Close every client with 1012, paced; then stop the rest, all within `shutdown_timeout_s`.
+
+        Handlers that still run at the end of that time, disconnect handlers among them, are
+        cancelled, with a line in the log. Stopping twice, or a hub that never ran, is no error. The
+        hub can be started again.
+        """
+        await self._core.lifecycle.stop()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the hub is bound to an event loop that runs."""
+        return self._core.lifecycle.is_running
+
+    @property
+    def settings(self) -> Settings:
+        """The settings; they do not change."""
+        return self._core.settings
+
+    def stats(self) -> dict[str, Any]:
+        """Return what this process knows of itself: what it runs on, counters, gauges taken now.
+
+        `transport` is "native" or "portable" (None: not known before the first client), `server` and
+        `http` name the server and its HTTP class (None: not known), `loop` the event loop,
+        `compiled` the packages whose compiled parts are in use, `broker` where publications go;
+        `workers` is how many processes listen where this one does, itself included, as far as that
+        can be seen; `settings` are those that differ from the defaults.
+
+        `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
+        handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
+        empty, `handlers` wait for something and have not returned, `loop_lag_s` is how late
+        the event loop was when it was last looked at. `slow_handshakes` and `refused_handshakes`
+        are the process's, whichever hub they were for. See `hubbub.stats.Stats` for the other
+        counters; `uptime_s` is in seconds.
+        """
+        return self._core.snapshot()
+
+    # Verbs
+
+    def broadcast(self, data: Any, *, exclude: Client | None = None) -> None:
+        """Send `data` to every client but `exclude`.
+
+        `str` is a text frame, `bytes` a binary frame, anything else JSON text (see
+        `hubbub.wire.frame.encode`, also for what it raises). Never blocks; may be called from any
+        thread, sync or async. Raises `HubNotRunning` before the hub's start, after its stop, and in
+        a process that does not serve it: there is nobody, and nobody would ever get it.
+        """
+        self._core.publishing.broadcast(EVERYBODY, data, exclude)
+
+    async def publish(self, room: str, data: Any, *, exclude: Client | None = None) -> Receipt:
+        """Send `data` to the members of `room` and wait for the broker's receipt.
+
+        Raises `CommandError` for a name that no room may have, `BrokerError` when the broker did
+        not take it, and `HubNotRunning` as `broadcast` does. Event loop only.
+        """
+        return await self._core.publishing.publish(check_room_name(room), data, exclude)
+
+    def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
+        """Close a client, or all clients of a user; return how many there were. Event loop only.
+
+        Raises `HubNotRunning` for a user while the hub does not run: it would find nobody.
+        """
+        check_close(code, reason)
+        clients = [who] if isinstance(who, Client) else self.clients_of(who)
+        if not isinstance(who, Client):
+            self._core.lifecycle.require_loop()
+        for client in clients:
+            self._core.registry.disconnect(session_of(client), code, reason)
+        return len(clients)
+
+    # Who is where
+
+    def room(self, name: str) -> Room:
+        """Return the room of that name; it need not have members. Raises `CommandError` (name)."""
+        return self._core.registry.room(name)
+
+    @property
+    def everybody(self) -> Room:
+        """The room of all clients: `await hub.everybody.publish(data)` is a broadcast with a receipt."""
+        return Room(self._core, EVERYBODY)
+
+    def to_user(self, user: str) -> User:
+        """Return the clients of `user` as something to send to. Nobody connected is no error."""
+        return User(self._core, USER_PREFIX + checked_user(user))
+
+    def clients_of(self, user: str) -> list[Client]:
+        """Return the clients of `user` in this process, in the order of connection."""
+        return self._core.registry.clients_of(USER_PREFIX + checked_user(user))
+
+    def client(self, client_id: str) -> Client | None:
+        """Return the client of that id in this process, or None."""
+        if not isinstance(client_id, str):
+            raise TypeError(f"a client's id is a str, not {type(client_id).__name__}")
+        session = self._core.registry.sessions.get(client_id)
+        return None if session is None else session.client
+
+    @property
+    def client_count(self) -> int:
+        """How many clients this process has."""
+        return len(self._core.registry.sessions)
+
+    @property
+    def rooms(self) -> dict[str, int]:
+        """The rooms that have members in this process, and how many."""
+        return self._core.registry.room_sizes()
+
+    def __len__(self) -> int:
+        return len(self._core.registry.sessions)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Client]:
+        sessions = list(self._core.registry.sessions.values())
+        return iter([session.client for session in sessions])
+
+    # Doors. What they need is imported when they are used: it is above the hub.
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[dict[str, Any]]:
+        """Run the hub while an application runs; gives `request.state.hub`.
+
+        For `Starlette(lifespan=hub.lifespan)`, or inside a lifespan of the application's own.
+        """
+        from ..endpoint import state_of
+
+        await self.start()
+        try:
+            yield state_of(self)
+        finally:
+            await self.stop()
+
+    def router(self, path: str = "/ws", *, dependencies: Sequence[Any] = ()) -> APIRouter:
+        """Return a FastAPI router with the hub at `path`, its lifespan and its JavaScript client."""
+        try:
+            from ..route_fastapi import make_router
+        except ImportError as error:
+            raise MissingExtra(error.name or "fastapi", "fastapi") from error
+        return make_router(self, path, dependencies)
+
+    def routes(self, path: str = "/ws") -> list[BaseRoute]:
+        """Return Starlette routes with the hub at `path`, and its JavaScript client beside it.
+
+        `Starlette(routes=[*hub.routes("/ws"), …], lifespan=hub.lifespan)`.
+        """
+        try:
+            from ..route_starlette import make_routes
+        except ImportError as error:
+            raise MissingExtra(error.name or "starlette", "starlette") from error
+        return make_routes(self, path)
+
+    def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
+        """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
+        from ..mount import HubMount
+
+        return HubMount(self, app, path)
+
+    async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
+        """Take the socket of a Starlette or FastAPI route; the route must not accept it itself.
+
+        With `identity` the authenticate handler is not asked. Under the native transport this
+        returns at once, and the socket lives on; otherwise when the connection has ended. From then
+        on the hub owns the socket: who uses `websocket` gets `SocketTaken`, and the client
+        notices nothing. Raises `RuntimeError` for a socket that was accepted already, `SocketTaken`
+        for one that a hub has taken, `TypeError` for an identity that is none.
+        """
+        await self._endpoint().attach(websocket, identity=identity)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
+        await self._endpoint()(scope, receive, send)
+
+    def _endpoint(self) -> Endpoint:
+        if self._asgi is None:
+            from ..endpoint import Endpoint
+
+            self._asgi = Endpoint(self)
+        return self._asgi
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what has moved, with a warning, until the next minor version."""
+        if name == "clock":
+            _warn_of_clock()
+            return self._core.clock
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "clock":
+            _warn_of_clock()
+            self._core.clock = value
+        else:
+            super().__setattr__(name, value)
+
+
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+
+
+def all_hubs() -> list[Hub]:
+    """Return all hubs of this process, in no order."""
+    return list(_hubs)
+
+
+def _warn_of_clock() -> None:
+    text = "hub.clock has moved: write hubbub.testing.set_clock(hub, clock), before the start"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)

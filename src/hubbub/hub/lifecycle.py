@@ -1,0 +1,264 @@
+"""Lifecycle: the event loop that a hub belongs to, its start and its end, and the door for threads.
+
+What must not live here: the tables (`registry`), what is published (`publishing`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Callable, Coroutine
+from enum import Enum
+from threading import get_ident as _thread_id
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HubNotRunning
+from .disconnects import SERVER_STOPPING
+from .runtime import Runtime
+from .tasks import PeriodicTask, TaskSet
+
+if TYPE_CHECKING:
+    from .core import Core
+
+_PACE_S = 0.002
+"""Pause between two close frames of a shutdown, so that not everybody comes back in one moment."""
+_SOCKETS_SHARE = 0.8
+"""Which part of `shutdown_timeout_s` the sockets may take; the rest is left for the handlers."""
+
+
+class State(Enum):
+    """Where a hub is in its life. `loop` is set in the three in the middle, and only there."""
+
+    NEW = "new"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Lifecycle:
+    """The life of one hub. Other threads may call `post`, and read `is_elsewhere`."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.state: State = State.NEW
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread_id: int = 0
+        """Of the loop's thread; 0, which no thread has, where there is no loop."""
+        self.tasks: TaskSet = TaskSet()
+        self.runtime: Runtime | None = None
+        """What the hub runs on; None while it does not run."""
+        self.started_at: float = time.monotonic()
+        self._tickers: list[PeriodicTask] = []
+        self._start: asyncio.Future[None] | None = None
+        self._shutdown: asyncio.Task[None] | None = None
+        self._deadline = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the hub is bound to an event loop that runs."""
+        return self.loop is not None and self.loop.is_running()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the hub shuts down, and takes nobody any more."""
+        return self.state is State.DRAINING
+
+    def is_ready(self) -> bool:
+        """Tell whether the hub has started in the event loop that calls this."""
+        is_up = self.state is State.RUNNING or self.state is State.DRAINING
+        return is_up and self.loop is asyncio.get_running_loop()
+
+    async def start(self) -> None:
+        """See `Hub.start`."""
+        loop = asyncio.get_running_loop()
+        if self.loop is not loop:
+            if self.is_running:
+                raise HubNotRunning(
+                    "this hub runs in another event loop; a hub belongs to one loop "
+                    "(with Starlette's TestClient, use it as a context manager)"
+                )
+            self._bind(loop)
+        if self._start is None:
+            self._start = loop.create_future()
+            await self._start_parts(self._start)
+        elif not self._start.done():
+            await asyncio.shield(self._start)
+
+    async def _start_parts(self, started: asyncio.Future[None]) -> None:
+        core = self._core
+        try:
+            await core.broker.start(core.publishing.deliver)
+        except BaseException as error:
+            self._unbind(State.NEW)
+            is_plain = isinstance(error, Exception)
+            started.set_exception(error if is_plain else HubNotRunning("the start was cancelled"))
+            started.exception()
+            raise
+        for ticker in self._tickers:
+            self.tasks.repeat(ticker)
+        core.liveness.start()
+        if self.state is State.STARTING:  # else the server has begun its shutdown meanwhile
+            self.state = State.RUNNING
+        started.set_result(None)
+        assert self.loop is not None
+        self.runtime = Runtime(core.settings, core.broker, self.loop)
+        self.runtime.begin()
+
+    async def stop(self) -> None:
+        """See `Hub.stop`."""
+        if self.loop is None:
+            return
+        core = self._core
+        try:
+            await asyncio.shield(self.shut_down())  # who gives up waiting does not keep others
+            await self.tasks.end(self._deadline - asyncio.get_running_loop().time())
+            core.liveness.stop()
+            try:
+                await core.broker.stop()
+            finally:
+                self._unbind(State.STOPPED)
+        finally:
+            self._end_runtime()
+
+    def shut_down(self) -> asyncio.Task[None]:
+        """Begin to close every client, once; return the task that does it.
+
+        From now on handshakes are refused with 503, and other workers count this one no more. The
+        native transport calls this when the server begins its shutdown, long before the lifespan
+        ends.
+        """
+        if self.runtime is not None:
+            self.runtime.end()
+        if self._shutdown is None:
+            self.state = State.DRAINING
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.time() + self._core.settings.shutdown_timeout_s
+            self._shutdown = loop.create_task(self._close_everybody(), name="hubbub shutdown")
+        return self._shutdown
+
+    async def _close_everybody(self) -> None:
+        loop = asyncio.get_running_loop()
+        registry, timeout_s = self._core.registry, self._core.settings.shutdown_timeout_s
+        deadline = loop.time() + timeout_s * _SOCKETS_SHARE
+        sessions = list(registry.sessions.values())
+        pause_s = min(_PACE_S, timeout_s / 2 / max(1, len(sessions)))
+        for number, session in enumerate(sessions):
+            registry.end(session, SERVER_STOPPING)
+            if number % 10 == 9:
+                await asyncio.sleep(pause_s * 10)
+        while registry.transports and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for transport in list(registry.transports):
+            transport.abort()
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a loop for one's own, and forget what a dead loop left behind."""
+        self._end_runtime()
+        self.loop = loop
+        self.thread_id = _thread_id()
+        self.state = State.STARTING
+        self._start = self._shutdown = None
+        self.tasks = TaskSet()
+        self.started_at = time.monotonic()
+        _bound.add(self)
+        self._core.reset()
+
+    def _unbind(self, state: State) -> None:
+        """Belong to no loop. The clients are gone, or another process's (after a fork)."""
+        self.loop = None
+        self.thread_id = 0
+        self.state = state
+        self._start = self._shutdown = None
+        _bound.discard(self)
+
+    def _end_runtime(self) -> None:
+        if self.runtime is not None:
+            self.runtime.end()
+            self.runtime = None
+
+    # Work on the hub's loop
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], name: str, *, is_last: bool = False
+    ) -> asyncio.Task[None]:
+        """Run `coroutine` as a task that the hub keeps, and ends at its own end."""
+        return self.tasks.spawn(coroutine, name, is_last=is_last)
+
+    def add_ticker(
+        self, function: Callable[[], Any], period_s: float, is_conditional: bool
+    ) -> None:
+        """Call `function` every `period_s` seconds; conditional ones only while a client is there."""
+        sessions = self._core.registry.sessions
+        wanted = (lambda: bool(sessions)) if is_conditional else (lambda: True)
+        ticker = PeriodicTask(function, period_s, wanted)
+        self._tickers.append(ticker)
+        if self._start is not None and self._start.done():
+            self.tasks.repeat(ticker)
+
+    def schedule(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
+        """Call `function` in the loop's next turn, or after `delay_s` seconds."""
+        assert self.loop is not None
+        try:
+            if delay_s:
+                self.loop.call_later(delay_s, function)
+            else:
+                self.loop.call_soon(function)
+        except RuntimeError as error:
+            if self.loop.is_closed():
+                raise self.not_running() from error
+            raise
+
+    # Threads
+
+    def is_elsewhere(self) -> bool:
+        """Tell whether the hub runs, and not in the calling thread."""
+        return self.loop is not None and _thread_id() != self.thread_id
+
+    def post(self, function: Callable[..., Any], *arguments: Any) -> bool:
+        """Call `function` on the hub's thread: the one door for other threads. False: there is none."""
+        loop = self.loop
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(lambda: function(*arguments))
+        except RuntimeError:  # the loop was closed, in that moment or without a stop of the hub
+            return False
+        return True
+
+    def require_loop(self) -> None:
+        """Raise where the hub has no event loop, or one that will never turn again."""
+        if self.loop is None or self.loop.is_closed():
+            raise self.not_running()
+
+    def not_running(self) -> HubNotRunning:
+        """Return the error that says why nobody can be reached here, and what to do."""
+        if self.state is not State.NEW:
+            return HubNotRunning(
+                "this hub has stopped: nobody is connected, and nobody would get this; end what "
+                "publishes before the hub's stop()"
+            )
+        return HubNotRunning(
+            "this hub runs in no event loop of this process: nobody would get this. Publish in the "
+            "process that serves the hub (a worker of a task queue or a shell calls a route of it); "
+            "code that runs while the application starts writes  await hub.start()  first"
+        )
+
+    def note_fork(self) -> None:
+        """Run nowhere in a forked process: the loop, the clients and the sockets are the parent's."""
+        self._unbind(State.NEW)
+
+
+_bound: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+"""The hubs that belong to an event loop of this process."""
+
+
+def _after_fork() -> None:
+    for lifecycle in list(_bound):
+        lifecycle.note_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

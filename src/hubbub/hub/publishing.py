@@ -1,0 +1,127 @@
+"""Publishing: the verbs by which a message leaves for a room or for one client.
+
+What must not live here: who is in a room (`registry`), how a message reaches its members (`fanout`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from threading import get_ident as _thread_id
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokerError, HubNotRunning
+from ..limits import printable
+from ..model import Receipt
+from ..wire.frame import Frame, encode
+from ..wire.publication import Publication
+from .client import Client, session_of
+
+if TYPE_CHECKING:
+    from .core import Core
+    from .session import ClientSession
+
+logger: logging.Logger = logging.getLogger("hubbub")
+
+
+class Publishing:
+    """Hands messages to the broker, and takes them back from it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def publish(self, key: str, data: Any, exclude: Client | None = None) -> Receipt:
+        """Encode and publish, and wait for the broker's receipt. Event loop only.
+
+        `key` is a room's name, or everybody's or a user's. Raises `BrokerError` when the broker did
+        not take it, `HubNotRunning` where the hub does not run.
+        """
+        excluded = None if exclude is None else _excluded(exclude)
+        frame = encode(data)
+        lifecycle = self._core.lifecycle
+        if _thread_id() != lifecycle.thread_id:
+            if lifecycle.loop is None:
+                raise lifecycle.not_running()
+            raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
+        name = None if excluded is None else _name_of(excluded)
+        result = self._core.broker.publish(Publication(key, frame, name))
+        return result if isinstance(result, Receipt) else await result
+
+    def broadcast(self, key: str, data: Any, exclude: Client | None = None) -> None:
+        """Encode here and now, then publish on the hub's own thread. What fails there is logged."""
+        excluded = None if exclude is None else _excluded(exclude)
+        frame = encode(data)
+        lifecycle = self._core.lifecycle
+        if _thread_id() == lifecycle.thread_id:
+            self._hand_over(key, frame, excluded)
+        elif not lifecycle.post(self._hand_over, key, frame, excluded):
+            raise lifecycle.not_running()
+
+    def _hand_over(self, key: str, frame: Frame, excluded: ClientSession | None) -> None:
+        """Publish for somebody who does not wait for the receipt."""
+        name = None if excluded is None else _name_of(excluded)
+        try:
+            result = self._core.broker.publish(Publication(key, frame, name))
+        except HubNotRunning:
+            raise
+        except BrokerError as error:
+            logger.error("a broadcast failed: %s", printable(str(error)))
+            return
+        except Exception as error:  # a broker's own failure is not the publisher's
+            self._core.log.log(logging.ERROR, "broker", "a broadcast failed", error=error)
+            return
+        if not isinstance(result, Receipt):
+            result.add_done_callback(_log_failed_publish)
+
+    def deliver(self, publication: Publication) -> int:
+        """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
+        core = self._core
+        members = core.registry.room_of(publication.room)
+        if members is None:
+            core.lifecycle.require_loop()
+            return 0
+        if publication.exclude is None:
+            core.fanout.publish(members, publication.frame)
+            return len(members.sessions)
+        excluded = core.registry.session_named(publication.exclude)
+        core.fanout.publish(members, publication.frame, excluded)
+        return len(members.sessions) - (excluded in members.sessions)
+
+    def send(self, session: ClientSession, frame: Frame) -> bool:
+        """Send to one client; see `Client.send`."""
+        core = self._core
+        lifecycle = core.lifecycle
+        if _thread_id() != lifecycle.thread_id:
+            if lifecycle.post(self.send, session, frame):
+                return session.close is None
+            core.stats.sends_to_gone += 1
+            return False
+        if session.close is not None:
+            core.stats.sends_to_gone += 1
+            return False
+        try:
+            core.fanout.send(session, frame)
+        except HubNotRunning:  # its loop was closed without a stop of the hub
+            core.stats.sends_to_gone += 1
+            return False
+        return True
+
+
+def _excluded(exclude: object) -> ClientSession:
+    if isinstance(exclude, Client):
+        return session_of(exclude)
+    raise TypeError(
+        f"exclude must be a Client or None, not {type(exclude).__name__}; hub.client(id) finds "
+        "a client by its id"
+    )
+
+
+def _name_of(excluded: ClientSession) -> str | None:
+    """Return the name of the connection that gets nothing; None for one that is gone anyway."""
+    return None if excluded.close is not None else excluded.id
+
+
+def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        level = logging.ERROR if isinstance(error, BrokerError) else logging.CRITICAL
+        logger.log(level, "a broadcast failed: %s", printable(str(error)))

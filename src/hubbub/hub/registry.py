@@ -1,0 +1,281 @@
+"""Registry: who is connected, and who is in which room: the tables of one hub.
+
+What must not live here: ASGI, HTTP, sockets, frameworks, handler calling (`dispatcher`), delivery
+(`fanout`), the life of the hub (`lifecycle`).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ..errors import CommandError, check_close, fit_reason
+from ..limits import BURST_S, TokenBucket, check_room_name, printable
+from ..model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, check_unix_time
+from ..settings import SlowPolicy
+from ..transports.transport import Transport
+from .client import Client
+from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SERVER_STOPPING, SLOW_CONSUMER, Cause
+from .room import Membership, Room, RoomTable
+from .session import ClientSession
+
+if TYPE_CHECKING:
+    from .admission import Place
+    from .core import Core
+
+logger: logging.Logger = logging.getLogger("hubbub")
+
+
+class Registry:
+    """The tables of a hub. One event loop owns it; `disconnect` may be called from any thread."""
+
+    def __init__(self, core: Core, slow_policies: Mapping[str, SlowPolicy]) -> None:
+        self._core = core
+        self.sessions: dict[str, ClientSession] = {}
+        """The clients of this process by their ids."""
+        self.transports: set[Transport] = set()
+        """The transports whose sockets are not gone."""
+        self._rooms = RoomTable(core.settings.slow_policy, slow_policies)
+        self.room_of: Callable[[str], Membership | None] = self._rooms.get
+        """Return who is in a room, None when nobody is. Every publication asks."""
+        self._named: dict[str, ClientSession] = {}
+        self._name_prefix = ""
+        self._last_name = 0
+        self.session_named: Callable[[str], ClientSession | None] = self._named.get
+        """Return the live connection of a name, None when it is another process's, or gone."""
+
+    def reset(self) -> None:
+        """Forget what a dead event loop left behind."""
+        self.sessions.clear()
+        self.transports.clear()
+        self._rooms.clear()
+        self._named.clear()
+        self._name_prefix = f"{secrets.token_hex(8)}."
+
+    def name_session(self, session: ClientSession) -> str:
+        """Return a new name for a connection; see `ClientSession.id`."""
+        self._last_name += 1
+        name = f"{self._name_prefix}{self._last_name}"
+        if session.close is None:
+            self._named[name] = session
+        return name
+
+    # Coming and going
+
+    def open(self, transport: Transport) -> ClientSession:
+        """Take a connection whose handshake was accepted. It is nobody's yet, and in no room."""
+        session = ClientSession(self._core, transport)
+        self.transports.add(transport)
+        return session
+
+    def connect(
+        self,
+        session: ClientSession,
+        place: Place,
+        identity: Identity,
+        handshake: Handshake,
+        id_: str,
+    ) -> Client:
+        """Make a client of a connection, and run the connect handlers.
+
+        Whatever fails in this closes the client with 1011 and frees its place.
+        """
+        holder = self.sessions.get(id_)
+        if holder is not None:
+            self.end(holder, REPLACED_BY_NEWER)
+        session.client = client = Client(
+            self._core,
+            session,
+            id_,
+            user=identity.user,
+            address=handshake.address,
+            connected_at=time.time(),
+        )
+        try:
+            self._take_in(session, place, identity, handshake)
+        except BaseException as error:
+            self._note(session, CONNECT_FAILED, error=error)
+            self.disconnect(session, CONNECT_FAILED.code, CONNECT_FAILED.reason)
+            if not isinstance(error, Exception):
+                raise
+        return client
+
+    def _take_in(
+        self, session: ClientSession, place: Place, identity: Identity, handshake: Handshake
+    ) -> None:
+        core, client = self._core, session.client
+        if identity.meta:
+            client.meta.update(identity.meta)
+        rate = core.settings.messages_per_second
+        if rate is not None:
+            session.message_bucket = TokenBucket(rate, rate * BURST_S, core.clock())
+        self.sessions[client.id] = session
+        place.seat(session)
+        self._enter(session, EVERYBODY)
+        if client.user is not None:
+            self._enter(session, USER_PREFIX + client.user)
+        core.liveness.add(session)
+        if identity.expires_at is not None:
+            self.refresh(session, identity.expires_at)
+        core.stats.total_clients += 1
+        logger.debug("client %s connected", client.id)
+        core.dispatcher.connected(session, handshake)
+        if core.lifecycle.is_draining:
+            self.end(session, SERVER_STOPPING)  # its handshake was under way at that moment
+
+    def refresh(self, session: ClientSession, expires_at: float | None) -> None:
+        """See `Client.renew`."""
+        check_unix_time(expires_at)
+        if session.close is None:
+            # Counted by the hub's own clock from here on: one that is set forward ends nobody.
+            left_s = None if expires_at is None else expires_at - time.time()
+            self._core.liveness.expire_in(session, left_s)
+
+    def remove(self, session: ClientSession, close: Close) -> None:
+        """Take a client out of the tables and run the disconnect handlers. Twice is no error."""
+        if session.close is not None:
+            return
+        core = self._core
+        core.stats.undelivered += core.fanout.pending_for(session)
+        session.note_close(close)
+        if session.has_id:
+            self._named.pop(session.id, None)
+        for members in session.memberships.values():
+            self._rooms.remove(session, members)
+        client = session.client
+        if self.sessions.get(client.id) is session:
+            del self.sessions[client.id]
+        if session.place is not None:
+            session.place.release()
+        core.liveness.remove(session)
+        logger.debug("client %s disconnected: %s", client.id, close.code)
+        core.dispatcher.disconnected(session)
+
+    def transport_lost(self, session: ClientSession) -> None:
+        """Forget a transport whose socket is gone, and what still waits for its client."""
+        self.transports.discard(session.transport)
+        if session.outbox is not None:
+            self._core.stats.undelivered += session.outbox.clear()
+
+    def disconnect(self, session: ClientSession, code: int, reason: str) -> None:
+        """Close one client; what was sent to it before goes first. Any thread."""
+        check_close(code, reason)
+        lifecycle = self._core.lifecycle
+        if lifecycle.is_elsewhere():
+            lifecycle.post(self.disconnect, session, code, reason)
+            return
+        if session.close is not None:
+            return
+        reason = fit_reason(reason)
+        self._core.fanout.flush()
+        session.transport.close(code, reason)
+        self.remove(session, Close(code, reason, by_server=True))
+
+    def end(
+        self,
+        session: ClientSession,
+        cause: Cause,
+        *details: object,
+        error: BaseException | None = None,
+    ) -> None:
+        """Close a client for a reason of the hub's own: count it, log it, close. Twice is no error."""
+        if session.close is not None:
+            return
+        if cause is SLOW_CONSUMER and session.outbox is not None:
+            session.count_lost(session.outbox.clear())
+        self._note(session, cause, *details, error=error)
+        self.disconnect(session, cause.code, cause.reason)
+
+    def _note(
+        self,
+        session: ClientSession,
+        cause: Cause,
+        *details: object,
+        error: BaseException | None = None,
+    ) -> None:
+        """Count and log why a client is closed."""
+        core = self._core
+        if cause.counter is not None:
+            setattr(core.stats, cause.counter, getattr(core.stats, cause.counter) + 1)
+        if cause.text is not None:
+            text = f"client %s {cause.text}"
+            core.log.log(cause.level, cause.kind, text, session.client.id, *details, error=error)
+
+    def violated(self, session: ClientSession, code: int, reason: str) -> None:
+        """Take out a client whose bytes broke RFC 6455 or a limit; its transport closes by itself."""
+        core = self._core
+        core.stats.protocol_errors += 1
+        text = "client %s closed with %d: %s"
+        core.log.log(logging.INFO, "protocol", text, session.client.id, code, printable(reason))
+        self.remove(session, Close(code, reason, by_server=True))
+
+    def tell_dropped(self, session: ClientSession) -> None:
+        """Say now and then that a client's outbox drops messages."""
+        text = "client %s is slow; its outbox drops messages"
+        self._core.log.log(logging.WARNING, "dropped", text, session.client.id)
+
+    # Rooms
+
+    def join(self, session: ClientSession, room: str) -> None:
+        """See `Client.join`."""
+        check_room_name(room)
+        if room in session.memberships or session.close is not None:
+            return
+        limit = self._core.settings.max_rooms_per_client
+        if limit is not None and _room_count(session) >= limit:
+            raise CommandError(
+                "too_many_rooms", f"a client may be in {limit} rooms at most (max_rooms_per_client)"
+            )
+        self._enter(session, room)
+
+    def leave(self, session: ClientSession, room: str) -> None:
+        """See `Client.leave`."""
+        check_room_name(room)
+        members = session.memberships.get(room)
+        if members is None or session.close is not None:
+            return
+        self._core.fanout.left(session, members)
+        del session.memberships[room]
+        self._rooms.remove(session, members)
+
+    def _enter(self, session: ClientSession, room: str) -> None:
+        members = self._rooms.add(session, room)
+        self._core.fanout.joined(session, members)
+        session.memberships[room] = members
+
+    def members_of(self, key: str) -> Mapping[ClientSession, None]:
+        """Return the clients of this process that are in a room now, in the order of joining."""
+        members = self._rooms.get(key)
+        return {} if members is None else members.sessions
+
+    def clients_of(self, key: str) -> list[Client]:
+        """Return the same as clients."""
+        return [session.client for session in self.members_of(key)]
+
+    def room(self, name: str) -> Room:
+        """Return the room of that name; it need not have members. Raises `CommandError` (name)."""
+        members = self._rooms.get(name) if type(name) is str else None
+        if members is not None and members.room is not None:
+            return members.room
+        room = Room(self._core, check_room_name(name))
+        if members is not None:
+            members.room = room
+        return room
+
+    def room_sizes(self) -> dict[str, int]:
+        """Return the rooms that have members in this process, and how many. Any thread."""
+        return self._rooms.sizes()
+
+
+def _room_count(session: ClientSession) -> int:
+    """Count the rooms that a client has joined, without listing them.
+
+    Those that it did not join, everybody's and its user's, come first and are never left.
+    """
+    first = islice(session.memberships, 2)
+    hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
+    return len(session.memberships) - hidden

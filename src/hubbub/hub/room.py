@@ -1,0 +1,169 @@
+"""Rooms: the table of who is where, and Room, what an application holds in its hand.
+
+What must not live here: delivery. The registry keeps one `RoomTable`; a `Membership` exists from the
+first join to the last leave. A `Room` is a name and the hub, and is valid forever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SettingsError
+from ..model import EVERYBODY, USER_PREFIX, Receipt
+from ..settings import SLOW_POLICIES, SlowPolicy
+from .client import Client, session_of
+
+if TYPE_CHECKING:
+    from .core import Core
+    from .session import ClientSession
+
+
+class Membership:
+    """Who is in one room now. `pending` counts what was published to it in this turn."""
+
+    __slots__ = ("name", "pending", "policy", "room", "sessions")
+
+    def __init__(self, name: str, policy: SlowPolicy) -> None:
+        self.name: str = name
+        self.policy = policy
+        self.sessions: dict[ClientSession, None] = {}
+        self.pending: int = 0
+        self.room: Room | None = None
+        """What an application was given for this name last; its name need not be checked again."""
+
+    def __repr__(self) -> str:
+        return f"<Membership {self.name or 'everybody'!r}: {len(self.sessions)}>"
+
+
+class RoomTable:
+    """The rooms that have members. An empty room has no entry.
+
+    `policies` gives rooms a slow-consumer policy of their own, by name or by a prefix with `*` at
+    its end; the longest match counts. Raises `SettingsError` for a policy that does not exist.
+    """
+
+    def __init__(self, default: SlowPolicy, policies: Mapping[str, SlowPolicy]) -> None:
+        self._default = default
+        self._policies = _checked_policies(policies)
+        self._members: dict[str, Membership] = {}
+        self.get: Callable[[str], Membership | None] = self._members.get
+        """Return the members of a room, None when it is empty. Every publication asks."""
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, session: ClientSession, room: str) -> Membership:
+        """Make `session` a member of `room`."""
+        members = self._members.get(room)
+        if members is None:
+            members = self._members[room] = Membership(room, self.policy_of(room))
+        members.sessions[session] = None
+        return members
+
+    def remove(self, session: ClientSession, members: Membership) -> None:
+        """Take `session` out of a room; a room ends with its last member."""
+        members.sessions.pop(session, None)
+        if not members.sessions and self._members.get(members.name) is members:
+            del self._members[members.name]
+
+    def clear(self) -> None:
+        """Forget all rooms."""
+        self._members.clear()
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of members by room, without everybody's and the users' rooms.
+
+        Any thread: a copy of a dictionary is made in one step. A list of its items is not: their
+        tuples may set off the garbage collector, and that may let another thread run.
+        """
+        return {
+            name: len(members.sessions)
+            for name, members in self._members.copy().items()
+            if name != EVERYBODY and not name.startswith(USER_PREFIX)
+        }
+
+    def policy_of(self, room: str) -> SlowPolicy:
+        """Return the slow-consumer policy of `room`."""
+        best, policy = -1, self._default
+        for pattern, candidate in self._policies.items():
+            prefix = pattern.removesuffix("*")
+            is_match = room.startswith(prefix) if prefix != pattern else room == pattern
+            # An exact name counts for more than a prefix of the same length.
+            rank = 2 * len(prefix) + (prefix == pattern)
+            if room != EVERYBODY and is_match and rank > best:
+                best, policy = rank, candidate
+        return policy
+
+
+def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolicy]:
+    if not isinstance(policies, Mapping):
+        expected = 'must be a policy for each name, such as {"cursor:*": "latest"}'
+        raise SettingsError("slow_policies", policies, expected)
+    for pattern, policy in policies.items():
+        if policy not in SLOW_POLICIES:
+            expected = f"for {pattern!r} must be one of {', '.join(SLOW_POLICIES)}"
+            raise SettingsError("slow_policies", policy, expected)
+        if not isinstance(pattern, str) or not pattern or "*" in pattern.removesuffix("*"):
+            raise SettingsError("slow_policies", pattern, "a name, or a prefix with * at its end")
+    return dict(policies)
+
+
+class Room:
+    """A named set of clients. It costs nothing while it is empty.
+
+    Clients join and leave through `Client.join` and `Client.leave`. `len(room)`, iteration and
+    `client in room` speak of this process only.
+    """
+
+    __slots__ = ("_core", "_key")
+
+    def __init__(self, core: Core, key: str) -> None:
+        self._core = core
+        self._key = key
+
+    @property
+    def name(self) -> str:
+        """The room's name; empty for the room of everybody."""
+        return self._key
+
+    def broadcast(self, data: Any, *, exclude: Client | None = None) -> None:
+        """Send `data` to every member but `exclude`. Never blocks; any thread."""
+        self._core.publishing.broadcast(self._key, data, exclude)
+
+    async def publish(self, data: Any, *, exclude: Client | None = None) -> Receipt:
+        """Send `data` to every member but `exclude`, and wait for the broker's receipt."""
+        return await self._core.publishing.publish(self._key, data, exclude)
+
+    def __len__(self) -> int:
+        return len(self._core.registry.members_of(self._key))
+
+    def __iter__(self) -> Iterator[Client]:
+        members = self._core.registry.members_of(self._key)
+        return iter([session.client for session in members])
+
+    def __contains__(self, client: object) -> bool:
+        if not isinstance(client, Client):
+            return False
+        return session_of(client) in self._core.registry.members_of(self._key)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._key!r}>" if self._key else "<Room of everybody>"
+
+
+class User(Room):
+    """The clients of one user, wherever they are connected."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The user's name."""
+        return self._key[1:]
+
+    def send(self, data: Any) -> None:
+        """Send `data` to every client of the user. Never blocks; any thread."""
+        self.broadcast(data)

@@ -1,0 +1,261 @@
+"""ClientSession: the hub's side of one connection, which its transport calls.
+
+What must not live here: sockets (a transport has them), the tables (`registry`), handlers
+(`dispatcher`). This is the one place that knows whether a connection is dead, and whether bytes may
+be written to its socket directly. All of it belongs to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING
+
+from ..errors import ABNORMAL
+from ..model import Close
+from ..transports.transport import Transport, TransportLimits
+from ..wire.frame import Batch, Frame
+from .disconnects import INTERNAL_FAILURE, SLOW_CONSUMER
+from .outbox import Entry, Outbox, Overflow
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+    from ..limits import TokenBucket
+    from .admission import Place
+    from .client import Client
+    from .core import Core
+    from .inbox import Inbox
+    from .room import Membership
+
+
+class ClientSession:
+    """One connection, from the accepted handshake to the end of its socket. See `transport.Session`.
+
+    `client` is what the application sees of it. `close` says how the connection ended (None: it
+    has not). `writes_directly` says whether the fan-out may call `write_wire`.
+    """
+
+    __slots__ = (
+        "_core",
+        "_dispatcher",
+        "_id",
+        "_is_cut",
+        "_missed",
+        "client",
+        "close",
+        "context",
+        "frame_bucket",
+        "handler_task",
+        "inbox",
+        "is_handling",
+        "last_seen",
+        "limits",
+        "memberships",
+        "message_bucket",
+        "outbox",
+        "place",
+        "transport",
+        "write_wire",
+        "writes_directly",
+    )
+
+    client: Client
+
+    def __init__(self, core: Core, transport: Transport) -> None:
+        self._core = core
+        self._dispatcher = core.dispatcher
+        self._id: str | None = None
+        self._is_cut = False
+        self._missed = 0
+        self.limits: TransportLimits = core.limits
+        self.transport: Transport = transport
+        self.close: Close | None = None
+        self.context: Context = copy_context()
+        self.last_seen: float = core.clock()
+        self.memberships: dict[str, Membership] = {}
+        self.outbox: Outbox | None = None
+        self.inbox: Inbox | None = None
+        self.is_handling: bool = False
+        self.handler_task: Task[None] | None = None
+        self.message_bucket: TokenBucket | None = None
+        self.frame_bucket: TokenBucket | None = None
+        self.place: Place | None = None
+        transport.bind(self)
+        self.write_wire: Callable[[bytes], object] | None = transport.write_wire
+        self.writes_directly: bool = self.write_wire is not None and transport.writable
+
+    def __repr__(self) -> str:
+        return f"<ClientSession of {self.client!r}>"
+
+    @property
+    def id(self) -> str:
+        """A name for this connection that no other has, in any process, and that is never used again."""
+        if self._id is None:
+            self._id = self._core.registry.name_session(self)
+        return self._id
+
+    @property
+    def has_id(self) -> bool:
+        """Whether anybody has asked for the `id`."""
+        return self._id is not None
+
+    @property
+    def has_waiting(self) -> bool:
+        """See `transport.Session`."""
+        return bool(self.outbox)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether so many messages wait for the client's handler that its socket is not read."""
+        return self.inbox is not None and self.inbox.is_full
+
+    # What the transport calls
+
+    def receive(self, frame: Frame) -> None:
+        """See `transport.Session`. Hands the message to its handler, or keeps it while one runs."""
+        dispatcher = self._dispatcher
+        stats = dispatcher.stats
+        stats.messages_in += 1
+        stats.bytes_in += len(frame.payload)
+        bucket = self.message_bucket
+        if bucket is not None and not bucket.take(self.last_seen):
+            dispatcher.rate_limited(self, bucket)
+        elif self.is_handling:
+            dispatcher.keep(self, frame)
+        else:
+            self.is_handling = True  # for plain handlers too: who closes the client ends it first
+            try:
+                dispatcher.take(self, frame)
+            finally:
+                if self.handler_task is None and self.inbox is None and self.close is None:
+                    self.is_handling = False  # `handler_done` would do no more
+                elif self.handler_task is None:
+                    dispatcher.handler_done(self)
+
+    def charge_frame(self, *, droppable: bool) -> bool:
+        """See `transport.Session`."""
+        return self._dispatcher.charge_frame(self, droppable=droppable)
+
+    def write_blocked(self) -> None:
+        """See `transport.Session`."""
+        self.writes_directly = False
+        if self.close is None:
+            self._core.liveness.write_blocked(self)
+
+    def write_resumed(self) -> None:
+        """See `transport.Session`."""
+        self.drain()
+        self.writes_directly = (
+            self.write_wire is not None
+            and self.transport.writable
+            and self.outbox is None
+            and self.close is None
+            and not self._is_cut
+        )
+
+    def flush(self) -> None:
+        """See `transport.Session`."""
+        self._core.fanout.flush()
+
+    def violated(self, code: int, reason: str) -> None:
+        """See `transport.Session`."""
+        self._core.registry.violated(self, code, reason)
+
+    def failed(self, error: BaseException | None) -> None:
+        """See `transport.Session`."""
+        self._core.registry.end(self, INTERNAL_FAILURE, error=error)
+
+    def closed(self, close: Close) -> None:
+        """See `transport.Session`."""
+        self._core.registry.remove(self, close)
+
+    def connection_lost(self) -> None:
+        """See `transport.Session`."""
+        self._core.registry.transport_lost(self)
+        self.closed(Close(ABNORMAL))
+
+    def server_stopping(self) -> None:
+        """See `transport.Session`."""
+        self._core.lifecycle.shut_down()
+
+    # What the hub calls
+
+    def note_close(self, close: Close) -> None:
+        """Be dead from now on. The registry alone calls this, once."""
+        self.close = close
+        self.writes_directly = False
+
+    def enqueue(self, entries: Iterable[Entry]) -> None:
+        """Write entries to the transport, or queue them in the outbox while it is not writable."""
+        for entry in entries:
+            if self.close is not None:
+                return
+            if self._is_cut:
+                self._dropped(len(entry.batch))
+            elif self.transport.writable and not self.outbox:
+                self._write(entry.batch)
+            else:
+                self._queue(entry)
+
+    def drain(self) -> None:
+        """Move what waits into the transport while it is writable."""
+        if self._is_cut:
+            return
+        outbox = self.outbox
+        if outbox is not None:
+            while self.transport.writable:
+                batch = outbox.pop()
+                if batch is None:
+                    break
+                self._write(batch)
+            if outbox:
+                return
+            self.outbox = None
+        if self._missed and self.transport.writable and self.close is None:
+            missed, self._missed = self._missed, 0
+            core = self._core
+            core.lifecycle.schedule(lambda: core.dispatcher.drained(self, missed))
+
+    def count_lost(self, count: int) -> None:
+        """Count messages that this client will never get, since it is slow."""
+        self.client.dropped += count
+        self._core.stats.dropped += count
+
+    def _write(self, batch: Batch) -> None:
+        stats = self._core.stats
+        stats.messages_out += len(batch)
+        stats.bytes_out += len(batch.wire)
+        self.transport.write(batch)
+
+    def _queue(self, entry: Entry) -> None:
+        if self.outbox is None:
+            self.write_blocked()
+            settings = self._core.settings
+            self.outbox = Outbox(settings.outbox_max_entries, settings.outbox_max_bytes)
+        try:
+            dropped = self.outbox.push(entry)
+        except Overflow as overflow:
+            self._cut(overflow.lost)
+            return
+        if dropped:
+            self._missed += dropped
+            self._dropped(dropped)
+
+    def _cut(self, lost: int) -> None:
+        """Give up a client whose outbox is full: it must not see what comes after the gap.
+
+        It is closed after the running fan-out.
+        """
+        self._is_cut = True
+        if self.outbox is not None:
+            self.outbox.clear()
+        self.count_lost(lost)
+        core = self._core
+        core.lifecycle.schedule(
+            lambda: core.registry.end(self, SLOW_CONSUMER, "its outbox is full")
+        )
+
+    def _dropped(self, count: int) -> None:
+        self.count_lost(count)
+        self._core.registry.tell_dropped(self)
