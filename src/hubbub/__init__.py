@@ -9,6 +9,7 @@ in `__all__` and in `_MODULES`; `tests/house/test_exports.py` proves that they a
 TYPE_CHECKING = False  # as type checkers read it; `typing` itself takes longer than all of this
 
 if TYPE_CHECKING:
+    from .asgi.fastapi import HubDep
     from .brokers.broker import Broker
     from .brokers.memory import MemoryBroker
     from .connection import Connection, connect
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from .hub.hub import Hub
     from .hub.room import Room, User
     from .model import Close, Handshake, Identity, Position, Receipt
-    from .route_fastapi import HubDep
     from .settings import Settings
     from .transports.uvicorn_http import HttpProtocol
     from .transports.uvicorn_protocol import Protocol
@@ -84,7 +84,7 @@ _MODULES = {
     "Handshake": "model",
     "HttpProtocol": "transports.uvicorn_http",
     "Hub": "hub.hub",
-    "HubDep": "route_fastapi",
+    "HubDep": "asgi.fastapi",
     "HubNotRunning": "errors",
     "HubbubError": "errors",
     "Identity": "model",

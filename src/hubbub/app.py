@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .endpoint import ASGIApp
+from .asgi.endpoint import ASGIApp
 from .hub.hub import Hub
 
 __all__ = ["app", "hub"]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.routing import BaseRoute
 
-    from ..endpoint import ASGIApp, Endpoint, Receive, Scope, Send
+    from ..asgi.endpoint import ASGIApp, Endpoint, Receive, Scope, Send
 
 
 class Hub:
@@ -285,7 +285,7 @@ class Hub:
 
         For `Starlette(lifespan=hub.lifespan)`, or inside a lifespan of the application's own.
         """
-        from ..endpoint import state_of
+        from ..asgi.endpoint import state_of
 
         await self.start()
         try:
@@ -296,7 +296,7 @@ class Hub:
     def router(self, path: str = "/ws", *, dependencies: Sequence[Any] = ()) -> APIRouter:
         """Return a FastAPI router with the hub at `path`, its lifespan and its JavaScript client."""
         try:
-            from ..route_fastapi import make_router
+            from ..asgi.fastapi import make_router
         except ImportError as error:
             raise MissingExtra(error.name or "fastapi", "fastapi") from error
         return make_router(self, path, dependencies)
@@ -307,14 +307,14 @@ class Hub:
         `Starlette(routes=[*hub.routes("/ws"), …], lifespan=hub.lifespan)`.
         """
         try:
-            from ..route_starlette import make_routes
+            from ..asgi.starlette import make_routes
         except ImportError as error:
             raise MissingExtra(error.name or "starlette", "starlette") from error
         return make_routes(self, path)
 
     def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
         """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
-        from ..mount import HubMount
+        from ..asgi.mount import HubMount
 
         return HubMount(self, app, path)
 
@@ -335,7 +335,7 @@ class Hub:
 
     def _endpoint(self) -> Endpoint:
         if self._asgi is None:
-            from ..endpoint import Endpoint
+            from ..asgi.endpoint import Endpoint
 
             self._asgi = Endpoint(self)
         return self._asgi

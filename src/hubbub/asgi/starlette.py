@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from .endpoint import STATIC_FILES, checked_path
 
 if TYPE_CHECKING:
-    from .hub.hub import Hub
+    from ..hub.hub import Hub
 
 
 def make_routes(hub: Hub, path: str) -> list[BaseRoute]:

@@ -14,9 +14,9 @@ from fastapi import APIRouter, Depends, WebSocket
 from fastapi.requests import HTTPConnection
 from starlette.routing import Route
 
+from ..errors import HubNotRunning, Refused
+from ..hub.hub import Hub
 from .endpoint import STATIC_FILES, Endpoint, checked_path, hubs_of
-from .errors import HubNotRunning, Refused
-from .hub.hub import Hub
 
 if TYPE_CHECKING:
     from .endpoint import Receive, Scope, Send

@@ -16,21 +16,21 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from .errors import BrokerError, HubNotRunning, Refused, SocketTaken
-from .hub.admission import Place
-from .hub.auth import check_expiry, check_origin, is_same_origin, to_identity
-from .hub.core import Core, core_of
-from .hub.runtime import NATIVE, PORTABLE
-from .hub.tasks import is_being_cancelled
-from .limits import check_head, printable, scrub_query
-from .model import Handshake, Identity
-from .raised import refusal_of
-from .transports.asgi import ASGITransport
-from .transports.transport import EXTENSION
+from ..errors import BrokerError, HubNotRunning, Refused, SocketTaken
+from ..hub.admission import Place
+from ..hub.auth import check_expiry, check_origin, is_same_origin, to_identity
+from ..hub.core import Core, core_of
+from ..hub.runtime import NATIVE, PORTABLE
+from ..hub.tasks import is_being_cancelled
+from ..limits import check_head, printable, scrub_query
+from ..model import Handshake, Identity
+from ..raised import refusal_of
+from ..transports.asgi import ASGITransport
+from ..transports.transport import EXTENSION
 
 if TYPE_CHECKING:
-    from .hub.hub import Hub
-    from .transports.transport import HandshakeSocket, Transport
+    from ..hub.hub import Hub
+    from ..transports.transport import HandshakeSocket, Transport
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -11,12 +11,12 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from ..errors import HubbubError
 from .endpoint import checked_path, state_of
-from .errors import HubbubError
 
 if TYPE_CHECKING:
+    from ..hub.hub import Hub
     from .endpoint import ASGIApp, Receive, Scope, Send
-    from .hub.hub import Hub
 
 logger: logging.Logger = logging.getLogger("hubbub")
 

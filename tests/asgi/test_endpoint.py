@@ -36,9 +36,9 @@ from hubbub import (
     MissingExtra,
     Refused,
 )
-from hubbub import endpoint as endpoint_module
+from hubbub.asgi import endpoint as endpoint_module
+from hubbub.asgi.endpoint import read_handshake
 from hubbub.brokers.broker import Deliver
-from hubbub.endpoint import read_handshake
 from hubbub.hub.core import core_of
 from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
 from serving import PATIENCE_S, Served, serve, take, until
@@ -1301,7 +1301,7 @@ async def test_other_scopes_are_an_error() -> None:
 async def test_a_router_without_fastapi_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "hubbub.route_fastapi", None)
+    monkeypatch.setitem(sys.modules, "hubbub.asgi.fastapi", None)
     with pytest.raises(MissingExtra, match="pip install"):
         Hub().router("/ws")
 
