@@ -11,7 +11,8 @@ import logging
 import os
 from typing import Any
 
-from hubbub import Hub, workers
+from hubbub import Hub
+from hubbub.hub import workers
 
 workers.FIRST_LOOK_S = 0.05
 workers.LAST_LOOK_S = 0.2

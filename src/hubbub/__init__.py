@@ -105,7 +105,7 @@ _MODULES = {
 }
 """Where each name is defined: the module, without the name of this package."""
 
-_SUBMODULES = ("errors", "frame", "settings")
+_SUBMODULES = ("errors", "settings")
 """Documented modules that `import hubbub` has always brought along: `hubbub.errors.CLOSE_CODES`."""
 
 _MOVED: dict[str, str] = {}

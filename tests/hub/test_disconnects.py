@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
-from hubbub import Close, Hub, disconnects
+from hubbub import Close, Hub
 from hubbub.errors import CLOSE_CODES
+from hubbub.hub import disconnects
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.disconnects import PING_TIMEOUT, SLOW_CONSUMER, Cause

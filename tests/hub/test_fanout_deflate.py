@@ -8,9 +8,9 @@ from itertools import count
 from typing import Literal
 
 import pytest
-from test_fanout import PEERS, random_step, replay
 
 import hubbub.wire.frame
+from hub.test_fanout import PEERS, random_step, replay
 from hubbub import Handshake, Hub, Identity
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_workers
 from starlette.testclient import TestClient
 
+from hub import test_workers
 from hubbub import (
     Broker,
     HttpProtocol,

@@ -19,10 +19,10 @@ from hubbub import (
     Hub,
     Identity,
     MemoryBroker,
-    transport_asgi,
 )
 from hubbub.brokers.broker import Deliver
 from hubbub.hub.client import session_of
+from hubbub.transports import asgi
 from serving import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
@@ -302,7 +302,7 @@ async def test_the_messages_of_a_busy_client_wait_for_its_handler() -> None:
 async def test_fault_01_a_full_inbox_stops_the_reading(
     size: int, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_asgi, "_LOOK_S", 3600)
+    monkeypatch.setattr(asgi, "_LOOK_S", 3600)
     hub = Hub(inbox_max_messages=4, inbox_max_bytes=100)
     gate, heard = asyncio.Event(), list[str]()
 
@@ -329,7 +329,7 @@ async def test_fault_01_a_full_inbox_stops_the_reading(
 async def test_fault_02_a_close_behind_more_messages_than_may_wait_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport_asgi, "_LOOK_S", 0.01)
+    monkeypatch.setattr(asgi, "_LOOK_S", 0.01)
     hub = Hub(inbox_max_messages=4, handler_grace_s=0)
     closes = heard_closes(hub)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from hubbub import HttpProtocol, Hub, http_uvicorn
+from hubbub import HttpProtocol, Hub
 from hubbub.limits import MAX_HEAD_BYTES
 from hubbub.logs import RateLimitedLogger
+from hubbub.transports import uvicorn_http
 from hubbub.transports.uvicorn_http import environment, head_timeout_s
 from serving import PATIENCE_S, Served, serve, until
 
@@ -31,7 +32,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 def have_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(http_uvicorn, "head_timeout_s", lambda: seconds)
+    monkeypatch.setattr(uvicorn_http, "head_timeout_s", lambda: seconds)
 
 
 @asynccontextmanager
@@ -90,7 +91,7 @@ async def test_who_does_not_finish_a_head_is_closed(
 ) -> None:
     caplog.set_level(logging.INFO, "hubbub")
     have_timeout(monkeypatch, SHORT_S)
-    monkeypatch.setattr(http_uvicorn, "_log", RateLimitedLogger(lambda: 0.0))
+    monkeypatch.setattr(uvicorn_http, "_log", RateLimitedLogger(lambda: 0.0))
     before = Hub().stats()["slow_handshakes"]
     async with served() as server, opened(server) as (reader, writer):
         writer.write(beginning)

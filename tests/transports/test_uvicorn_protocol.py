@@ -15,9 +15,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.utils import accept_key
 
-from hubbub import Handshake, HttpProtocol, Hub, Protocol, Refused, Settings, protocol_uvicorn
+from hubbub import Handshake, HttpProtocol, Hub, Protocol, Refused, Settings
 from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
 from hubbub.logs import RateLimitedLogger
+from hubbub.transports import uvicorn_protocol
 from hubbub.transports.uvicorn_protocol import MAX_EARLY_BYTES, is_ordinary, read_head
 from rawsocket import TEXT, frame
 from serving import PATIENCE_S, Served, nothing, serve, take, until
@@ -497,7 +498,7 @@ async def test_fault_05_300_refused_heads_are_counted_and_keep_no_memory(
     http: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made: weakref.WeakSet[Protocol] = weakref.WeakSet()
-    monkeypatch.setattr(protocol_uvicorn, "_log", RateLimitedLogger(lambda: 0.0))
+    monkeypatch.setattr(uvicorn_protocol, "_log", RateLimitedLogger(lambda: 0.0))
     caplog.set_level(logging.INFO, "hubbub")
 
     class Noted(Protocol):
@@ -537,7 +538,7 @@ async def test_fault_05_a_handshake_that_the_application_does_not_answer_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a middleware or a dependency before the hub, in a route of its own, in half an answer."""
-    monkeypatch.setattr(protocol_uvicorn, "head_timeout_s", lambda: 0.2)
+    monkeypatch.setattr(uvicorn_protocol, "head_timeout_s", lambda: 0.2)
     events: dict[str, str] = {}
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -577,7 +578,7 @@ async def test_fault_05_a_handshake_that_the_application_does_not_answer_ends(
 
 
 async def test_fault_05_a_hub_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol_uvicorn, "head_timeout_s", lambda: 0.05)
+    monkeypatch.setattr(uvicorn_protocol, "head_timeout_s", lambda: 0.05)
     hub = Hub(handshake_timeout_s=PATIENCE_S)
 
     @hub.authenticate
@@ -592,7 +593,7 @@ async def test_fault_05_a_hub_has_a_deadline_of_its_own(monkeypatch: pytest.Monk
 async def test_fault_05_who_does_not_read_its_refusal_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol_uvicorn, "head_timeout_s", lambda: 0.2)
+    monkeypatch.setattr(uvicorn_protocol, "head_timeout_s", lambda: 0.2)
 
     async def talkative(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -616,7 +617,7 @@ async def test_fault_05_who_does_not_read_its_refusal_is_cut_off(
 async def test_fault_05_a_shutdown_ends_a_handshake_that_nobody_answers(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol_uvicorn, "environment", lambda: Settings(shutdown_timeout_s=0.2))
+    monkeypatch.setattr(uvicorn_protocol, "environment", lambda: Settings(shutdown_timeout_s=0.2))
     was_asked = asyncio.Event()
 
     async def never(scope: Any, receive: Any, send: Any) -> None:
