@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from typing import Any
 
 from . import page
 from .autobahn_report import RESULTS, Case, Outcome, as_json, listed, part, read
+from .ports import free_port, wait_until_it_listens
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "artifacts" / "autobahn"
@@ -81,14 +81,6 @@ TESTEES = (
 )
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def served(testee: Testee, log: Path) -> Iterator[str]:
     """Serve the echo application; yield its URL. Raises `RuntimeError` when it ends by itself."""
@@ -102,7 +94,7 @@ def served(testee: Testee, log: Path) -> Iterator[str]:
             command, cwd=ROOT, env=environment, stdout=sink, stderr=subprocess.STDOUT
         )
     try:
-        _wait_until_it_listens(process, port)
+        wait_until_it_listens(process, port, START_S)
         yield f"ws://127.0.0.1:{port}/ws"
         if process.poll() is not None:
             raise RuntimeError(f"{testee.name}: the server ended; see {log}")
@@ -112,19 +104,6 @@ def served(testee: Testee, log: Path) -> Iterator[str]:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    process.kill()
-    raise RuntimeError("the server did not start")
 
 
 def run_suite(testee: Testee, cases: list[str], limit_s: float) -> tuple[list[Case], int]:

@@ -40,6 +40,7 @@ class ThreadServer:
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
 
     @property
     def url(self) -> str:
@@ -47,7 +48,7 @@ class ThreadServer:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting.start()
         return self
 
     def __exit__(
@@ -56,7 +57,10 @@ class ThreadServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with contextlib.suppress(OSError):  # where closing alone is enough to end `accept`
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._accepting.join(10)
 
     def _accept(self) -> None:
         while True:
@@ -88,13 +92,13 @@ class RefusingServer(ThreadServer):
         self.gets: Counter[str] = Counter()
 
     def serve(self, peer: socket.socket) -> None:
-        head = _read_head(peer)
+        head = read_head(peer)
         if head:
             self._answer(peer, head)
 
     def _answer(self, peer: socket.socket, head: str) -> None:
         path = head.split(" ")[1].partition("?")[0]
-        key = re.search(r"\r\nsec-websocket-key: *(\S+)", head, re.I)
+        key = key_of(head)
         counts = self.gets if key is None else self.handshakes
         counts[path] += 1
         _, what, *rest = path.split("/")
@@ -102,13 +106,13 @@ class RefusingServer(ThreadServer):
         if what == "refuse" or (what == "once" and (key is None or self.handshakes[path] > 1)):
             _refuse(peer, int(argument))
         elif what == "once" and key is not None:
-            _accept_and_close(peer, key[1], 1006)
+            _accept_and_close(peer, key, 1006)
         elif what == "close" and key is not None:
-            _accept_and_close(peer, key[1], int(argument))
+            _accept_and_close(peer, key, int(argument))
         elif argument == "wire_cut" and key is not None:
-            _accept_and_close(peer, key[1], 1006)
+            _accept_and_close(peer, key, 1006)
         elif what == "deaf" and key is not None:
-            _accept_and_read_nothing(peer, key[1])
+            _accept_and_read_nothing(peer, key)
         elif argument == "no_answer":
             _read_to_end(peer)
         elif argument == "not_http":
@@ -119,7 +123,8 @@ class RefusingServer(ThreadServer):
             _respond(peer, 200, "text/html", b"<!doctype html><title>page</title>")
 
 
-def _read_head(peer: socket.socket) -> str:
+def read_head(peer: socket.socket) -> str:
+    """Return the head of a request; "" if the peer ends before it is whole."""
     head = b""
     while b"\r\n\r\n" not in head and len(head) < _MAX_HEAD_BYTES:
         chunk = peer.recv(_MAX_HEAD_BYTES)
@@ -127,6 +132,12 @@ def _read_head(peer: socket.socket) -> str:
             return ""
         head += chunk
     return head.decode("latin-1")
+
+
+def key_of(head: str) -> str | None:
+    """Return the key of a WebSocket handshake; None if the request is none."""
+    found = re.search(r"\r\nsec-websocket-key: *(\S+)", head, re.I)
+    return found and found[1]
 
 
 def _read_to_end(peer: socket.socket) -> None:
@@ -152,14 +163,14 @@ def _respond(peer: socket.socket, status: int, kind: str, body: bytes, more: str
 
 def _accept_and_read_nothing(peer: socket.socket, key: str) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    _accept_handshake(peer, key)
+    accept_handshake(peer, key)
     time.sleep(0.5)
     # With this the kernel says RST instead of goodbye.
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _accept_and_close(peer: socket.socket, key: str, code: int) -> None:
-    _accept_handshake(peer, key)
+    accept_handshake(peer, key)
     if code in _CUT:
         return
     payload = b"" if code == 1005 else struct.pack("!H", code) + f"because {code}".encode()
@@ -167,7 +178,8 @@ def _accept_and_close(peer: socket.socket, key: str, code: int) -> None:
     peer.recv(_MAX_HEAD_BYTES)  # the answer; then it is the server that ends the connection
 
 
-def _accept_handshake(peer: socket.socket, key: str) -> None:
+def accept_handshake(peer: socket.socket, key: str) -> None:
+    """Answer a handshake with 101."""
     accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
     head = (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

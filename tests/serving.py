@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from hubbub import Client, Frame, Hub, Protocol
+from stress.ports import free_port as free_port
 
 PATIENCE_S = 10.0
 """How long a condition may take to come true before the test fails."""
@@ -67,14 +67,6 @@ async def serve(app: Any, *, native: bool = True, **config: Any) -> AsyncIterato
     finally:
         server.should_exit = True
         await asyncio.wait_for(task, 30)
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until(condition: Callable[[], bool], what: str = "") -> None:

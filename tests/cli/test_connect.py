@@ -33,12 +33,12 @@ from websockets.headers import build_authorization_basic
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
-from websockets.utils import accept_key
 
 from commands import PATIENCE_S, Command, clean_environment, command, run
 from hubbub import Client, Frame, Hub
 from hubbub.cli import main
 from hubbub.cli.connect import MAX_WINDOW_LINES, LineTracker
+from refusing import ThreadServer, accept_handshake, key_of, read_head
 from serving import WAYS, echo_hub, venue
 
 BRIEFLY = ("--linger", "0.2")
@@ -460,44 +460,34 @@ def test_fault_10_a_server_that_sends_the_client_away_has_not() -> None:
     assert 500 <= unsent_in(err) <= 1000
 
 
-@contextmanager
-def deaf_server() -> Iterator[tuple[str, threading.Event]]:
-    """Run a server that shakes hands and then reads nothing; the event says that something came."""
-    has_come = threading.Event()
-    with sockets.create_server(("127.0.0.1", 0)) as listening:
-        accepted: list[sockets.socket] = []
+class DeafServer(ThreadServer):
+    """Shakes hands and then reads nothing; `has_come` is set when something came."""
 
-        def shake_hands() -> None:
-            connection, _ = listening.accept()
-            accepted.append(connection)
-            head = connection.recv(65_536).decode()
-            found = re.search(r"Sec-WebSocket-Key: (\S+)", head)
-            assert found is not None
-            answer = (
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Accept: {accept_key(found[1])}\r\n\r\n"
-            )
-            connection.sendall(answer.encode())
-            if connection.recv(1, sockets.MSG_PEEK):
-                has_come.set()
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_come = threading.Event()
+        self._is_over = threading.Event()
 
-        thread = threading.Thread(target=shake_hands)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{listening.getsockname()[1]}/ws", has_come
-        finally:
-            for connection in accepted:
-                connection.close()
-            thread.join(PATIENCE_S)
+    def serve(self, peer: sockets.socket) -> None:
+        key = key_of(read_head(peer))
+        assert key is not None
+        accept_handshake(peer, key)
+        if peer.recv(1, sockets.MSG_PEEK):
+            self.has_come.set()
+        self._is_over.wait(PATIENCE_S)
+
+    def __exit__(self, *error: Any) -> None:
+        self._is_over.set()
+        super().__exit__(*error)
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
 def test_fault_10_a_line_without_a_sign_that_it_arrived_counts_as_not_sent(
     signal_name: str,
 ) -> None:
-    with deaf_server() as (url, has_come), command("connect", url, "--json") as running:
+    with DeafServer() as deaf, command("connect", deaf.url, "--json") as running:
         running.send("one\ntwo\n")
-        assert has_come.wait(PATIENCE_S)
+        assert deaf.has_come.wait(PATIENCE_S)
         running.process.send_signal(getattr(signal, signal_name))
         assert running.wait() == 1
     assert '"event": "not_sent"' in running.out
@@ -507,9 +497,9 @@ def test_fault_10_a_line_without_a_sign_that_it_arrived_counts_as_not_sent(
 
 
 def test_a_second_ctrl_c_does_not_wait_and_tells_all_the_same() -> None:
-    with deaf_server() as (url, has_come), command("connect", url, "--linger", "inf") as running:
+    with DeafServer() as deaf, command("connect", deaf.url, "--linger", "inf") as running:
         running.send("one\n")
-        assert has_come.wait(PATIENCE_S)
+        assert deaf.has_come.wait(PATIENCE_S)
         for _ in range(2):
             running.interrupt()
             time.sleep(0.2)
@@ -620,22 +610,30 @@ def test_an_output_that_fails_is_an_error_with_a_reason(tmp_path: Path) -> None:
     assert (code, err) == (1, b"Error: cannot write the output: File too large\n")
 
 
+@contextmanager
+def unread(url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `hubbub connect` with pipes that nobody but the test reads."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "hubbub", "connect", url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_fault_25_a_reader_that_has_gone_ends_it_even_when_nothing_more_comes() -> None:
-    with server(greet) as url:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hubbub", "connect", url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=clean_environment(),
-        )
+    with server(greet) as url, unread(url) as process:
         assert process.stdout
         assert process.stderr
-        with process:
-            assert process.stdout.readline() == b"hello\n"
-            process.stdout.close()
-            assert process.wait(PATIENCE_S) == 1
-            assert process.stderr.read() == b""
+        assert process.stdout.readline() == b"hello\n"
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 1
+        assert process.stderr.read() == b""
 
 
 def test_fault_25_ctrl_c_ends_it_while_nobody_reads_the_output() -> None:
@@ -644,19 +642,11 @@ def test_fault_25_ctrl_c_ends_it_while_nobody_reads_the_output() -> None:
             for _ in range(1000):
                 socket.send("x" * 10_000)
 
-    with server(flood) as url:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hubbub", "connect", url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=clean_environment(),
-        )
-        with process:
-            assert process.stdout
-            wait_until_full(process.stdout.fileno())
-            process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE_S) == 1
+    with server(flood) as url, unread(url) as process:
+        assert process.stdout
+        wait_until_full(process.stdout.fileno())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 1
 
 
 def wait_until_full(pipe: int) -> None:
@@ -782,25 +772,16 @@ def test_fault_25_options_that_cannot_be_meant(arguments: list[str], expected: s
     assert expected in err
 
 
-class Proxy:
+class Proxy(ThreadServer):
     """An HTTP proxy that knows CONNECT, and takes every name for 127.0.0.1."""
 
-    def __init__(self, listening: sockets.socket, status: str) -> None:
+    def __init__(self, status: str = "200 OK") -> None:
+        super().__init__()
         self.heads: list[str] = []
-        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        self._listening = listening
         self._status = status
 
-    def serve(self) -> None:
-        """Take one client after the other, until the listening socket is shut."""
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listening.accept()
-                with client:
-                    self._tunnel(client)
-
-    def _tunnel(self, client: sockets.socket) -> None:
-        head = client.recv(65_536).decode()
+    def serve(self, client: sockets.socket) -> None:
+        head = read_head(client)
         self.heads.append(head)
         client.sendall(f"HTTP/1.1 {self._status}\r\n\r\n".encode())
         if not self._status.startswith("200"):
@@ -820,21 +801,8 @@ def _pass_on(source: sockets.socket, target: sockets.socket) -> None:
         target.shutdown(sockets.SHUT_WR)
 
 
-@contextmanager
-def http_proxy(status: str = "200 OK") -> Iterator[Proxy]:
-    with sockets.create_server(("127.0.0.1", 0)) as listening:
-        proxy = Proxy(listening, status)
-        thread = threading.Thread(target=proxy.serve)
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            listening.shutdown(sockets.SHUT_RDWR)
-            thread.join(PATIENCE_S)
-
-
 def test_fault_25_through_a_proxy() -> None:
-    with server(echo) as url, http_proxy() as proxy:
+    with server(echo) as url, Proxy() as proxy:
         with_password = proxy.url.replace("://", "://me:secret@")
         assert run("connect", url, "--proxy", with_password, *BRIEFLY, stdin="x\n") == (
             0,
@@ -847,7 +815,7 @@ def test_fault_25_through_a_proxy() -> None:
 
 
 def test_fault_25_through_a_proxy_with_tls(certificate: tuple[str, str]) -> None:
-    with server(echo, ssl=secure(certificate)) as url, http_proxy() as proxy:
+    with server(echo, ssl=secure(certificate)) as url, Proxy() as proxy:
         url = url.replace("ws://127.0.0.1", "wss://localhost")
         arguments = ("connect", url, "--proxy", proxy.url, "--ca", certificate[0], *BRIEFLY)
         assert run(*arguments, stdin="x\n") == (0, "x\n", "")
@@ -855,7 +823,7 @@ def test_fault_25_through_a_proxy_with_tls(certificate: tuple[str, str]) -> None
 
 
 def test_a_proxy_that_the_environment_names() -> None:
-    with server(echo) as url, http_proxy() as proxy:
+    with server(echo) as url, Proxy() as proxy:
         url = url.replace("127.0.0.1", "hub.test")
         code, out, err = run("connect", url, stdin="x\n", env={"http_proxy": proxy.url})
         assert (code, out, err) == (0, "x\n", "")
@@ -863,7 +831,7 @@ def test_a_proxy_that_the_environment_names() -> None:
 
 
 def test_fault_25_a_proxy_that_refuses() -> None:
-    with server(echo) as url, http_proxy("407 No") as proxy:
+    with server(echo) as url, Proxy("407 No") as proxy:
         with_password = proxy.url.replace("://", "://me:secret@")
         code, out, err = run("connect", url, "--proxy", with_password, *BRIEFLY, stdin="x\n")
     assert (code, out) == (1, "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from places import ROOT
-from stress.autobahn_suite import DEFLATE_SHORT, PLAIN, TESTEES, free_port, main, served
+from stress.autobahn_suite import DEFLATE_SHORT, PLAIN, TESTEES, main, served
 
 
 def test_without_the_suite_it_fails(
@@ -53,4 +53,3 @@ def test_a_server_under_test_is_started_and_ended(tmp_path: Path) -> None:
     port = int(url.split(":")[2].split("/")[0])
     with pytest.raises(OSError, match="refused"):
         connect(f"ws://127.0.0.1:{port}/ws", proxy=None)
-    assert free_port() > 0

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from stress.ports import free_port, wait_until_it_listens
+
 START_S = 20.0
 """How long a server may take until it accepts connections."""
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ServerProcess:
@@ -51,19 +43,11 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
             )
-        self._wait_until_it_listens(self._process)
-
-    def _wait_until_it_listens(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_S
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-        self.kill()
-        raise AssertionError(f"{self.target} did not start:\n{self.log.read_text()}")
+        try:
+            wait_until_it_listens(self._process, self.port, START_S)
+        except RuntimeError as error:
+            self._process = None
+            raise AssertionError(f"{self.target}: {error}:\n{self.log.read_text()}") from None
 
     def kill(self) -> None:
         """End at once, without a goodbye (SIGKILL)."""

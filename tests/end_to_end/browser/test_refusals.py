@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from end_to_end.browser.processes import free_port
 from refusing import ROWS, RefusingServer, attempts_of
+from stress.ports import free_port
 
 LIMIT = 6
 """How many attempts a refusal or a failure is looked at: more than it takes to give up."""
