@@ -240,6 +240,20 @@ def tick_without_period() -> None: ...
 def tick_by_text() -> None: ...
 
 
+# Empty brackets, and brackets without what belongs into them
+
+
+hub.on_connect()  # wrong: overloads
+hub.on_message()  # wrong: call
+hub.on_disconnect()  # wrong: overloads
+hub.on_drop()  # wrong: call
+hub.authenticate()  # wrong: call
+hub.validate()  # wrong: call
+hub.on()  # wrong: call
+hub.every()  # wrong: call
+hub.every(while_connected=True)  # wrong: call
+
+
 # Methods and objects
 
 

@@ -27,6 +27,7 @@ KINDS = {
     "attribute": ({"attr-defined"}, {"reportAttributeAccessIssue"}),
     "bound": ({"type-var"}, {"reportArgumentType"}),
     "call": ({"call-arg"}, {"reportCallIssue"}),
+    "overloads": ({"call-overload"}, {"reportCallIssue"}),
     "overload": ({"arg-type"}, {"reportCallIssue", "reportArgumentType"}),
 }
 """What mypy and pyright call each kind of error."""

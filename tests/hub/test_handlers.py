@@ -306,6 +306,18 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: hub().on(two),
         r'@hub\.on: two \(test_handlers.py:\d+\) stands where the type belongs: write @hub\.on\("say"\)',
     ),
+    "on with empty brackets": (
+        lambda: hub().on(),
+        r'@hub\.on without its kind: write @hub\.on\("say"\) for messages like',
+    ),
+    "every with empty brackets": (
+        lambda: hub().every(),
+        r"@hub\.every without its seconds: write @hub\.every\(5\) to call",
+    ),
+    "every with a keyword alone": (
+        lambda: hub().every(while_connected=True),
+        r"@hub\.every without its seconds",
+    ),
     "on with a Struct": (lambda: hub().on(Talk), r"@hub\.on: Talk stands where the type belongs"),
     "on with no string": (lambda: hub().on(5), r"@hub\.on\(5\): the type of a message is a string"),
     "every without parentheses": (
@@ -395,6 +407,17 @@ def test_fault_14_a_function_that_cannot_work_is_a_type_error_that_says_what_to_
     register, words = WRONG[case]
     with pytest.raises(TypeError, match=words):
         register()
+
+
+@pytest.mark.parametrize(
+    "name", ["on_connect", "on_message", "on_disconnect", "on_drop", "authenticate", "validate"]
+)
+def test_fault_14_empty_brackets_are_a_type_error_that_says_what_to_write(name: str) -> None:
+    decorator = getattr(hub(), name)
+    with pytest.raises(
+        TypeError, match=rf"write @hub\.{name} without brackets, above the function"
+    ):
+        decorator()
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 0.0, float("nan"), float("inf")])

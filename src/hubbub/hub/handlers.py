@@ -5,8 +5,9 @@ What must not live here: calling order and errors (`dispatcher`) and the decorat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from ..dialects.dialect import Dialect
 from ..errors import CommandError
@@ -197,6 +198,34 @@ def _check_free(
         f"@hub.{decorator}: {name_of(function)} cannot be registered: {name_of(there)} is "
         f"registered already{advice}"
     )
+
+
+Decorator = TypeVar("Decorator", bound=Callable[..., Any])
+"""A decorator of the hub's, whose types a checker sees as they are written."""
+
+
+def takes(argument: str, advice: str) -> Callable[[Decorator], Decorator]:
+    """Let a decorator that is called without `argument` raise a `TypeError` that says what to write.
+
+    Not a default, which would let a type checker accept the call.
+    """
+
+    def guarding(decorator: Decorator) -> Decorator:
+        @functools.wraps(decorator)
+        def guarded(hub: Any, /, *arguments: Any, **keywords: Any) -> Any:
+            if not arguments and argument not in keywords:
+                raise TypeError(f"@hub.{decorator.__name__} without its {argument}: write {advice}")
+            return decorator(hub, *arguments, **keywords)
+
+        return cast("Decorator", guarded)
+
+    return guarding
+
+
+def takes_function(decorator: Decorator) -> Decorator:
+    """Let a decorator that is written with brackets raise a `TypeError`: `@hub.on_message()`."""
+    name = decorator.__name__
+    return takes("function", f"@hub.{name} without brackets, above the function")(decorator)
 
 
 def check_kind(kind: object) -> None:

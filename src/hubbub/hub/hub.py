@@ -38,7 +38,7 @@ from .decorator_types import (
     TypedLambda,
     ValidateLambda,
 )
-from .handlers import check_kind
+from .handlers import check_kind, takes, takes_function
 from .room import Room, User
 from .tasks import check_period
 
@@ -87,11 +87,13 @@ class Hub:
     def on_connect(self, function: ClientF | ClientLambda) -> ClientF: ...
     @overload
     def on_connect(self, function: ConnectF | ConnectLambda) -> ConnectF: ...
+    @takes_function
     def on_connect(self, function: AnyFunction) -> AnyFunction:
         """Call `f(client)` or `f(client, handshake)` when a client has connected."""
         self._core.handlers.add_connect(function)
         return function
 
+    @takes_function
     def on_message(self, function: MessageF | MessageLambda) -> MessageF:
         """Call `f(client, message)` for each message; its annotation decides what it gets.
 
@@ -101,6 +103,7 @@ class Hub:
         self._core.handlers.set_message(function)
         return cast("MessageF", function)
 
+    @takes("kind", '@hub.on("say") for messages like {"type": "say"}')
     def on(self, kind: str) -> Callable[[MessageF | TypedLambda], MessageF]:
         """Call `f(client, message)` for JSON objects whose `type` is `kind`."""
         check_kind(kind)
@@ -115,16 +118,19 @@ class Hub:
     def on_disconnect(self, function: ClientF | ClientLambda) -> ClientF: ...
     @overload
     def on_disconnect(self, function: DisconnectF | DisconnectLambda) -> DisconnectF: ...
+    @takes_function
     def on_disconnect(self, function: AnyFunction) -> AnyFunction:
         """Call `f(client)` or `f(client, close)` when a client has gone, however it went."""
         self._core.handlers.add_disconnect(function)
         return function
 
+    @takes_function
     def on_drop(self, function: DropF | DropLambda) -> DropF:
         """Call `f(client, count)` when a slow client has caught up, having missed `count` messages."""
         self._core.handlers.add_drop(function)
         return cast("DropF", function)
 
+    @takes_function
     def authenticate(self, function: AuthenticateF | AuthenticateLambda) -> AuthenticateF:
         """Call `f(handshake)` to learn who asks for a socket.
 
@@ -134,11 +140,13 @@ class Hub:
         self._core.handlers.set_authenticate(function)
         return cast("AuthenticateF", function)
 
+    @takes_function
     def validate(self, function: MessageF | ValidateLambda) -> MessageF:
         """Call `f(client, message)` before the handler; False, ValueError or CommandError refuse."""
         self._core.handlers.set_validate(function)
         return cast("MessageF", function)
 
+    @takes("seconds", "@hub.every(5) to call the function every five seconds")
     def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[TickF], TickF]:
         """Call `f()` every so many seconds while the hub runs; see `hubbub.hub.tasks.PeriodicTask`."""
         check_period(seconds)
