@@ -240,6 +240,17 @@ _REFUSALS: dict[int, tuple[str, str]] = {
     503: ("unavailable", "Service Unavailable"),
 }
 
+REFUSED_BY_A_SETTING = frozenset(
+    {
+        "origin_refused",
+        "handshake_timeout",
+        "overloaded",
+        "too_many_clients",
+        "too_many_from_address",
+    }
+)
+"""Refusals for which a setting is the reason, which may be wrong; the log's level is WARNING."""
+
 
 class ProtocolError(HubbubError):
     """The peer's bytes are not the protocol; becomes a close with `close_code`."""

@@ -9,6 +9,7 @@ import logging
 import traceback
 from collections.abc import Callable
 
+from .errors import REFUSED_BY_A_SETTING
 from .limits import TokenBucket, escaped
 
 logger: logging.Logger = logging.getLogger("hubbub")
@@ -27,6 +28,17 @@ def indent_error(record: logging.LogRecord) -> bool:
 
 
 logger.addFilter(indent_error)
+
+
+def level_of(code: str) -> tuple[int, str]:
+    """Return the level and the kind of the line about a refusal.
+
+    WARNING where a setting refused, which a newcomer has to see without logging set up; each level
+    is a kind of its own, so that strangers without a token cannot hold back such a line.
+    """
+    if code in REFUSED_BY_A_SETTING:
+        return logging.WARNING, "refused by a setting"
+    return logging.INFO, "refused"
 
 
 class RateLimitedLogger:

@@ -200,7 +200,6 @@ async def test_fault_15_what_the_setting_names_may_connect(
 async def test_s15_the_refusal_names_the_origin(
     native: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "hubbub")
     hub = Hub()
     async with serve(hub, native=native) as server:
         answer = await refusal(server, Origin="https://evil.example")
@@ -213,7 +212,22 @@ async def test_s15_the_refusal_names_the_origin(
         }
         assert nobody_came(hub, origin_refused=1)
     line = "a handshake from 127.0.0.1 was refused: 403 origin_refused (https://evil.example)"
-    assert line in caplog.messages
+    assert ("hubbub", logging.WARNING, line) in caplog.record_tuples  # seen without logging set up
+
+
+async def test_a_flood_of_other_refusals_does_not_hide_those_of_a_setting(
+    native: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
+    hub = Hub()
+    hub.authenticate(lambda handshake: None)
+    async with serve(hub, native=native) as server:
+        for _ in range(20):
+            await refusal(server)
+        await refusal(server, Origin="https://evil.example")
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings
+    assert all("403 origin_refused (https://evil.example)" in line for line in warnings)
 
 
 async def test_s15_a_foreign_page_is_refused_before_anybody_asks_who_it_is(native: bool) -> None:

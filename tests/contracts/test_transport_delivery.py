@@ -32,7 +32,9 @@ async def test_fault_18_a_message_over_the_limit_is_told_which_setting_says_so(
         )
 
 
-async def test_s13_a_message_over_the_limit_closes_with_1009(way: str) -> None:
+async def test_s13_a_message_over_the_limit_closes_with_1009(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     hub = Hub(max_message_bytes=100)
     async with venue(hub, way) as here:
         one, two = await here.crowd(2)
@@ -44,6 +46,8 @@ async def test_s13_a_message_over_the_limit_closes_with_1009(way: str) -> None:
         assert one.close_code == 1009
         reason = "the message is larger than max_message_bytes, which is 100"
         assert one.close_reason == reason
+        [line] = [record for record in caplog.records if reason in record.getMessage()]
+        assert (line.name, line.levelname) == ("hubbub", "WARNING")
         await until(lambda: len(hub) == 1)
         hub.broadcast("after")
         assert await take(two, 2) == ["x" * 100, "after"]

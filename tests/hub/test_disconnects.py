@@ -111,6 +111,17 @@ async def test_who_breaks_the_protocol_is_taken_out_without_its_words_in_the_log
     await hub.stop()
 
 
+@pytest.mark.parametrize(("code", "level"), [(1002, "INFO"), (1007, "INFO"), (1009, "WARNING")])
+async def test_what_a_setting_forbids_is_a_warning_and_what_the_rfc_forbids_is_not(
+    code: int, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    peer = await one(hub)
+    core_of(hub).registry.violated(session_of(peer.client), code, "why")
+    assert caplog.records[-1].levelname == level
+    await hub.stop()
+
+
 CAUSES = {name: value for name, value in vars(disconnects).items() if isinstance(value, Cause)}
 
 

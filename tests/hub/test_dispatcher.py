@@ -668,7 +668,9 @@ async def test_without_a_rate_no_frame_is_counted() -> None:
     await hub.stop()
 
 
-async def test_who_sends_too_fast_may_be_told_instead_now_and_then() -> None:
+async def test_who_sends_too_fast_may_be_told_instead_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     hub, clock = Hub(messages_per_second=5, on_rate_limit="reply"), FakeClock()
     set_clock(hub, clock)
     seen: list[str] = []
@@ -687,6 +689,8 @@ async def test_who_sends_too_fast_may_be_told_instead_now_and_then() -> None:
         "temporary": True,
     }
     assert peer.json() == [told], "a hundred messages too many cause one answer"
+    assert "sent more than 5 messages per second; they are dropped" in caplog.text
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert hub.stats()["rate_limited"] == 100
     clock.advance(1.0)
     for number in range(200, 210):

@@ -23,6 +23,7 @@ from ..hub.core import Core, core_of
 from ..hub.runtime import NATIVE, PORTABLE
 from ..hub.tasks import is_being_cancelled
 from ..limits import check_head, printable, scrub_query
+from ..logs import level_of
 from ..model import Handshake, Identity
 from ..raised import refusal_of
 from ..transports.asgi import ASGITransport
@@ -302,7 +303,7 @@ class Endpoint:
         if "origin" in refusal.details:  # what belongs into the setting, if it is a friend's
             why += f" ({printable(str(refusal.details['origin']))})"
         text = f"a {what} from %s was refused: %d %s"
-        self._core.log.log(logging.INFO, "refused", text, who, refusal.status, why)
+        self._core.log.log(*level_of(refusal.code), text, who, refusal.status, why)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

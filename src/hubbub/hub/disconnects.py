@@ -76,7 +76,7 @@ RATE_LIMITED = Cause(
     TOO_MANY_MESSAGES,
     "too many messages",
     None,  # each message too many is counted
-    logging.INFO,
+    logging.WARNING,
     "rate",
     "sent more than %g messages per second; closed",
 )
@@ -84,7 +84,7 @@ FRAMES_LIMITED = Cause(
     TOO_MANY_MESSAGES,
     "too many frames",
     None,
-    logging.INFO,
+    logging.WARNING,
     "rate",
     "sent more than %g pings or fragments per second; closed",
 )

@@ -123,7 +123,7 @@ class Dispatcher:
             self._core.registry.end(session, FRAMES_LIMITED, bucket.rate_per_second)
         else:
             text = "client %s sent more than %g pings or fragments per second; they are dropped"
-            self._log.log(logging.INFO, "rate", text, session.client.id, bucket.rate_per_second)
+            self._log.log(logging.WARNING, "rate", text, session.client.id, bucket.rate_per_second)
         return False
 
     def _route(self, session: ClientSession, frame: Frame) -> None:
@@ -370,7 +370,7 @@ class Dispatcher:
             self._core.registry.end(session, RATE_LIMITED, limit)
             return
         text = "client %s sent more than %g messages per second; they are dropped"
-        self._log.log(logging.INFO, "rate", text, session.client.id, limit)
+        self._log.log(logging.WARNING, "rate", text, session.client.id, limit)
         if bucket.may_tell(session.last_seen):
             message = f"more than {limit:g} messages per second; the message was dropped"
             error = CommandError("too_many_messages", message, temporary=True)

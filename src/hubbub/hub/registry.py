@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..errors import CommandError, check_close, fit_reason
+from ..errors import MESSAGE_TOO_BIG, CommandError, check_close, fit_reason
 from ..limits import BURST_S, TokenBucket, check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, check_unix_time
 from ..settings import SlowPolicy
@@ -210,7 +210,9 @@ class Registry:
         core = self._core
         core.stats.protocol_errors += 1
         text = "client %s closed with %d: %s"
-        core.log.log(logging.INFO, "protocol", text, session.client.id, code, printable(reason))
+        is_too_big = code == MESSAGE_TOO_BIG  # which a setting says, and nothing in the RFC
+        level, kind = (logging.WARNING, "size") if is_too_big else (logging.INFO, "protocol")
+        core.log.log(level, kind, text, session.client.id, code, printable(reason))
         self.remove(session, Close(code, reason, by_server=True))
 
     def tell_dropped(self, session: ClientSession) -> None:

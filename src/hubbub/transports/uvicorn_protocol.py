@@ -42,7 +42,7 @@ from websockets.utils import accept_key
 
 from ..errors import Refused, SocketTaken
 from ..limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
-from ..logs import RateLimitedLogger
+from ..logs import RateLimitedLogger, level_of
 from ..stats import process_stats
 from .deflate import negotiate
 from .transport import EXTENSION
@@ -341,7 +341,7 @@ class Protocol(WebSocketsSansIOProtocol):
         peer = get_remote_addr(self.transport) if self._head is None else self.scope["client"]
         who = printable(peer[0]) if peer else "an unknown address"
         text = "a handshake from %s was refused: %d %s"
-        _log.log(logging.INFO, "refused", text, who, status, code)
+        _log.log(*level_of(code), text, who, status, code)
 
     def _end_with(self, answer: bytes) -> None:
         """Write an answer of our own, and let go of the socket."""
