@@ -118,6 +118,8 @@ def test_settings_error_names_field_value_source_and_the_nearest_right_name() ->
     )
     assert (error.field, error.value, error.nearest) == ("ping_intervall_s", 3, "ping_interval_s")
     assert isinstance(error, ValueError)
+    error = SettingsError("api_key", None, "no such setting", shows_value=False)
+    assert str(error) == "api_key (keyword): no such setting"
 
 
 def test_refused_has_words_of_its_own_for_each_status() -> None:

@@ -149,6 +149,8 @@ class SettingsError(HubbubError, ValueError):
 
     `field` is the setting's name, `value` what was given, `expected` what would be right (with its
     unit), `source` where the value came from, `nearest` the closest right name for an unknown one.
+    What was given for an unknown name may be a secret: `value` is None then, and the text is without
+    it (`shows_value=False`).
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class SettingsError(HubbubError, ValueError):
         *,
         source: str = "keyword",
         nearest: str | None = None,
+        shows_value: bool = True,
     ) -> None:
         self.field = field
         self.value = value
@@ -166,7 +169,8 @@ class SettingsError(HubbubError, ValueError):
         self.source = source
         self.nearest = nearest
         hint = f"; did you mean {nearest}?" if nearest else ""
-        super().__init__(f"{field} = {value!r} ({source}): {expected}{hint}")
+        given = f"{field} = {value!r}" if shows_value else field
+        super().__init__(f"{given} ({source}): {expected}{hint}")
 
 
 class Refused(HubbubError):

@@ -257,9 +257,9 @@ class Settings:
     ) -> Settings:
         """Return settings from keywords, the environment (None: `os.environ`) and the defaults."""
         known = {spec.name: spec for spec in fields(cls)}
-        for name, value in keywords.items():
+        for name in keywords:
             if name not in known:
-                raise SettingsError(name, value, "no such setting", nearest=_near(name, known))
+                raise _unknown(name, "keyword", "no such setting", _near(name, known))
         values, sources = _from_environment(os.environ if environ is None else environ, known)
         values.update(keywords)
         sources.update(dict.fromkeys(keywords, "keyword"))
@@ -396,7 +396,7 @@ def _from_environment(
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if name not in known:
-            raise _unknown_variable(variable, environ[variable], _near(name, known))
+            raise _unknown_variable(variable, _near(name, known))
         source = f"environment, {variable}"
         values[name] = parse(name, environ[variable], source=source)
         sources[name] = source
@@ -414,12 +414,17 @@ def _is_ours(variable: str, text: str) -> bool:
     return not _PLACED_BY_OTHERS.fullmatch(f"{variable}={text}")
 
 
-def _unknown_variable(variable: str, text: str, near: str | None) -> SettingsError:
+def _unknown(name: str, source: str, expected: str, nearest: str | None) -> SettingsError:
+    """Return the error for a name that is no setting, without its value, which may be a secret."""
+    return SettingsError(name, None, expected, source=source, nearest=nearest, shows_value=False)
+
+
+def _unknown_variable(variable: str, near: str | None) -> SettingsError:
     expected = "no such setting"
     if near is None:
         expected += f"; a variable of your own must not begin with {ENV_PREFIX}"
     nearest = None if near is None else ENV_PREFIX + near.upper()
-    return SettingsError(variable, text, expected, source="environment", nearest=nearest)
+    return _unknown(variable, "environment", expected, nearest)
 
 
 def _near(name: str, known: Mapping[str, object]) -> str | None:
