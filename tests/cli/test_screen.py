@@ -86,10 +86,11 @@ def test_a_reason_is_bounded() -> None:
     ("lines", "uncertain", "expected"),
     [
         (1, 0, "1 line was not sent"),
-        (1, 1, "1 line was not sent (it was on its way, and may have arrived)"),
+        (1, 1, "1 line may not have arrived"),
         (5, 0, "5 lines were not sent"),
-        (5, 1, "5 lines were not sent (1 of them was on its way, and may have arrived)"),
-        (5, 5, "5 lines were not sent (5 of them were on their way, and may have arrived)"),
+        (5, 1, "4 lines were not sent, and 1 more may not have arrived"),
+        (5, 4, "1 line was not sent, and 4 more may not have arrived"),
+        (5, 5, "5 lines may not have arrived"),
     ],
 )
 def test_how_lost_lines_are_told(lines: int, uncertain: int, expected: str) -> None:

@@ -75,14 +75,17 @@ def as_reason(reason: str) -> str:
 
 
 def not_sent_line(lines: int, uncertain: int) -> str:
-    """Say how many lines were not sent, and of how many of them that is not certain."""
-    if lines == 1:
-        return "1 line was not sent" + (" (it was on its way, and may have arrived)" * uncertain)
-    text = f"{lines} lines were not sent"
+    """Say how many of the lines given up were not sent, and how many may have arrived all the same."""
+    unsent = lines - uncertain
+    parts = [f"{_lines(unsent)} {'was' if unsent == 1 else 'were'} not sent"] if unsent else []
     if uncertain:
-        were = "was on its way" if uncertain == 1 else "were on their way"
-        text += f" ({uncertain} of them {were}, and may have arrived)"
-    return text
+        count = f"{uncertain} more" if unsent else _lines(uncertain)
+        parts.append(f"{count} may not have arrived")
+    return ", and ".join(parts)
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
 
 
 # Output.
