@@ -68,7 +68,6 @@ CLOSE_CODES: tuple[CloseCode, ...] = (
 """Codes that the hub sends or a client may see. Applications may use 4000-4999."""
 
 NORMAL = 1000
-GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 UNSUPPORTED_DATA = 1003
 NO_STATUS = 1005
