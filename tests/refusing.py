@@ -7,6 +7,7 @@
                            with 1005 by a close frame without a code, with 1006 and 1015 by a cut
 /deaf                      each handshake is accepted, nothing is read, and the wire is cut soon
 /fail/no_answer            silence; /fail/not_http: not HTTP; /fail/wire_cut: as /close/1006
+/fail/ends_early           the request is read, and the connection closed
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ class RefusingServer(ThreadServer):
             _accept_and_read_nothing(peer, key)
         elif argument == "no_answer":
             _read_to_end(peer)
+        elif argument == "ends_early":
+            return
         elif argument == "not_http":
             peer.sendall(b"220 mail.example ready\r\n\r\n")
         elif path == "/hubbub.js":

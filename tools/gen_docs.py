@@ -246,9 +246,8 @@ def _close_line(row: dict[str, Any]) -> str:
 
 
 def _failure_line(row: dict[str, Any]) -> str:
-    follows = _follows(row)
-    python = f"{follows}; what is not HTTP, a few times" if row["cause"] == "not_http" else follows
-    return f"| {row['why']} | {follows} | {python} | {python} |\n"
+    python = _follows({**row, **row.get("python", {})})
+    return f"| {row['why']} | {_follows(row)} | {python} | {python} |\n"
 
 
 def _follows(row: dict[str, Any]) -> str:

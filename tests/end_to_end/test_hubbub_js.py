@@ -165,7 +165,7 @@ def test_every_close_code_over_the_wire() -> None:
 
 def test_every_failure_over_the_wire() -> None:
     causes = {row["cause"] for row in ROWS["failures"] if row["comes_back"]}
-    assert causes == {"nobody_listens", "no_answer", "not_http", "wire_cut"}
+    assert causes == {"nobody_listens", "no_answer", "ends_early", "not_http", "wire_cut"}
     with RefusingServer() as server:
         urls = [f"{server.url}/fail/{cause}" for cause in causes - {"nobody_listens"}]
         for found in try_out([*urls, f"ws://127.0.0.1:{free_port()}/"], ATTEMPTS).values():

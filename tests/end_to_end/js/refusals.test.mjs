@@ -137,17 +137,21 @@ check("another ending begins the count anew, and so does connect()", async (worl
   assert.equal(hub.state, "closed");
 });
 
+/** What a browser says of an answer that is none is the same, whatever came. */
+const endWithoutAnswer = async (world) => {
+  world.answer = () => Promise.reject(new TypeError("no HTTP"));
+  world.socket.end(1006);
+  await settle();
+};
+
 const FAILURES = {
   nobody_listens: async (world) => {
     world.socket.fail();
     await settle();
   },
   no_answer: (world) => world.clock.advance(10_000),
-  not_http: async (world) => {
-    world.answer = () => Promise.reject(new TypeError("not HTTP"));
-    world.socket.end(1006);
-    await settle();
-  },
+  ends_early: endWithoutAnswer,
+  not_http: endWithoutAnswer,
   wire_cut: async (world) => {
     world.socket.open();
     world.socket.end(1006);
