@@ -9,7 +9,6 @@ from typing import Any, get_type_hints
 import pytest
 
 from hubbub import Hub, Settings, SettingsError
-from hubbub.hub.registry import Registry
 from hubbub.settings import rows
 from hubbub.settings_keywords import SettingsKeywords
 
@@ -24,7 +23,7 @@ def test_fault_33_the_keywords_are_the_settings() -> None:
     assert SettingsKeywords.__required_keys__ == frozenset(), "each may be left out"
 
 
-@pytest.mark.parametrize("function", [Registry.__init__, Settings.load])
+@pytest.mark.parametrize("function", [Hub.__init__, Settings.load])
 def test_fault_33_a_hub_and_settings_take_just_these(function: Any) -> None:
     (keywords,) = [
         parameter.annotation

@@ -4,20 +4,52 @@ from __future__ import annotations
 
 import json
 
-from hubbub import CommandError
+from hubbub import CommandError, Frame, Publication
+from hubbub.dialects.dialect import (
+    Connected,
+    ErrorReply,
+    Event,
+    Message,
+    Published,
+    RefreshDue,
+    Reply,
+    Subscribe,
+    Unsubscribed,
+)
 from hubbub.dialects.plain import PlainDialect
 
 plain = PlainDialect()
 
 
+def said(event: Event) -> Frame:
+    frame = plain.encode(event)
+    assert frame is not None
+    return frame
+
+
+def test_messages_are_the_applications_own() -> None:
+    frame = Frame(b"as it is", True)
+    assert plain.is_plain
+    assert plain.encode(Message(frame)) is frame
+    assert plain.encode(Published(Publication("red", frame))) is frame
+    assert plain.parse(frame) == ()
+    assert plain.merge([frame, frame]) == [frame, frame]
+
+
+def test_it_has_no_words_for_what_it_does_not_know() -> None:
+    assert plain.encode(Connected(1, "ann")) is None
+    assert plain.encode(Reply(1, Subscribe(1, "red"))) is None
+    assert plain.encode(Unsubscribed("red")) is None
+
+
 def test_a_request_for_a_new_token() -> None:
-    frame = plain.refresh(29.98765)
+    frame = said(RefreshDue(29.98765))
     assert frame.is_text
     assert json.loads(frame.payload) == {"type": "refresh", "expires_in_s": 29.988}
 
 
 def test_an_error_reply() -> None:
-    frame = plain.error(CommandError("bad", "a sentence", temporary=True))
+    frame = said(ErrorReply(None, CommandError("bad", "a sentence", temporary=True)))
     assert frame.is_text
     assert json.loads(frame.payload) == {
         "type": "error",

@@ -7,7 +7,6 @@ import asyncio
 from hubbub import Hub
 from hubbub.hub.core import core_of
 from hubbub.hub.fanout import Fanout
-from hubbub.hub.fanout_deflate import SharedDeflateFanout
 from hubbub.limits import TURN_INFLATED_BYTES
 from hubbub.testing import FakeClock, set_clock
 
@@ -17,7 +16,6 @@ def test_the_parts_know_one_another() -> None:
     assert core.dispatcher.stats is core.stats
     assert core.settings.max_clients == 3
     assert type(core.fanout) is Fanout
-    assert type(core_of(Hub(compression="shared")).fanout) is SharedDeflateFanout
 
 
 def test_each_event_loop_gets_parts_of_its_own_and_the_rest_stays() -> None:

@@ -705,8 +705,8 @@ async def test_who_sends_too_fast_may_be_told_instead_now_and_then(
 SECRET = "hunter2"
 
 
-@pytest.mark.parametrize("way", ["pydantic", "enum", "validate", "broken"])
-async def test_no_log_line_quotes_a_message(way: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("refusal", ["pydantic", "enum", "validate", "broken"])
+async def test_no_log_line_quotes_a_message(refusal: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     hub = Hub()
 
@@ -722,14 +722,14 @@ async def test_no_log_line_quotes_a_message(way: str, caplog: pytest.LogCaptureF
     def quotes(client: Client, message: object) -> None:
         raise ValueError(f"bad message {message!r}")
 
-    if way == "validate":
+    if refusal == "validate":
         hub.validate(quotes)
     handlers = {"pydantic": takes_model, "enum": takes_kind}
-    hub.on_message(handlers.get(way, takes_text if way == "validate" else takes_model))
+    hub.on_message(handlers.get(refusal, takes_text if refusal == "validate" else takes_model))
     await started(hub)
     peer = connect(hub, client_id="ann")
     data = {"token": SECRET, "type": SECRET}
-    peer.send(f"{SECRET}{{" if way == "broken" else msgspec.json.encode(data).decode())
+    peer.send(f"{SECRET}{{" if refusal == "broken" else msgspec.json.encode(data).decode())
     await settle(hub)
     assert peer.json()[0]["code"] == "invalid_message"
     assert "client ann sent an invalid message" in caplog.text

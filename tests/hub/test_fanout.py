@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub import Frame, Hub
+from hubbub import Frame, Hub, Publication
+from hubbub.dialects.plain import PLAIN
 from hubbub.hub import fanout as fanout_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
@@ -258,6 +259,7 @@ class Sink:
     """The least that a client can be written to."""
 
     writable = True
+    deflates = False
 
     def __init__(self) -> None:
         self.count = 0
@@ -277,13 +279,13 @@ def test_a_message_for_each_of_thousands_costs_no_thousands_squared(kind: str) -
     sinks, core = [Sink() for _ in range(30_000)], core_of(Hub())
     frame: Frame = encode("hello")
     for number, sink in enumerate(sinks):
-        session = ClientSession(core, cast(Transport, sink))
+        session = ClientSession(core, cast(Transport, sink), PLAIN)
         for room in ("", f"@{number}"):
             session.memberships[room] = rooms.add(session, room)
         if kind == "direct":
             fanout.send(session, frame)
         else:
-            fanout.publish(session.memberships[f"@{number}"], frame)
+            fanout.publish(session.memberships[f"@{number}"], Publication("", frame))
     fanout.flush()
     assert {sink.count for sink in sinks} == {1}
 
@@ -310,9 +312,10 @@ class Crowd:
         self.delays_s: list[float] = []
         self.written = 0
         self.writable = True
+        self.deflates = False
         rooms, core = RoomTable("disconnect", {}), core_of(Hub())
         for _ in range(count):
-            session = ClientSession(core, cast(Transport, self))
+            session = ClientSession(core, cast(Transport, self), PLAIN)
             self._members = rooms.add(session, "room")
         self._fanout = Fanout(Stats(), "disconnect", self._schedule)
 
@@ -329,7 +332,7 @@ class Crowd:
     def publish(self, messages: int = 2) -> float:
         """Publish and deliver; return how long the fan-out was put off."""
         for _ in range(messages):
-            self._fanout.publish(self._members, encode("hello"))
+            self._fanout.publish(self._members, Publication("room", encode("hello")))
         self._fanout.flush()
         return self.delays_s[-1]
 

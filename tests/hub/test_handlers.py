@@ -17,7 +17,6 @@ import pydantic
 import pytest
 
 from hubbub import Client, Close, CommandError, Frame, Handshake, Hub
-from hubbub.dialects.plain import PlainDialect
 from hubbub.hub.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Checked(pydantic.BaseModel):
 
 
 def made() -> Handlers:
-    return Handlers(PlainDialect())
+    return Handlers()
 
 
 def text(data: str) -> Frame:

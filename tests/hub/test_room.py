@@ -16,8 +16,15 @@ from hubbub.testing import connect, settle
 pytestmark = pytest.mark.anyio
 
 
-def clients(count: int) -> list[ClientSession]:
-    return [cast(ClientSession, object()) for _ in range(count)]
+class Member:
+    """What a room has to know of a member."""
+
+    def __init__(self, variant: str = "plain") -> None:
+        self.variant = variant
+
+
+def clients(count: int, variant: str = "plain") -> list[ClientSession]:
+    return [cast(ClientSession, Member(variant)) for _ in range(count)]
 
 
 def test_an_empty_room_has_no_entry() -> None:
@@ -172,3 +179,28 @@ async def test_s21_a_user_is_all_of_the_users_clients() -> None:
 def test_names_that_no_room_has(name: str) -> None:
     with pytest.raises(CommandError):
         Hub().room(name)
+
+
+def test_members_are_parted_by_variant_when_they_come_and_not_before_there_are_two() -> None:
+    rooms = RoomTable("disconnect", {})
+    first, second = clients(2)
+    (other,) = clients(1, "array")
+    red = rooms.add(first, "red")
+    rooms.add(second, "red")
+    ((variant, part),) = red.by_variant()
+    assert str(variant) == "plain"
+    assert part is red.sessions, "one form needs no second table"
+    rooms.add(other, "red")
+    assert {str(v): list(p) for v, p in red.by_variant()} == {
+        "plain": [first, second],
+        "array": [other],
+    }
+    assert list(red.sessions) == [first, second, other], "the order of joining is kept"
+    rooms.remove(first, red)
+    rooms.remove(first, red)
+    assert {str(v): list(p) for v, p in red.by_variant()} == {"plain": [second], "array": [other]}
+    rooms.remove(other, red)
+    ((variant, part),) = red.by_variant()
+    assert (str(variant), list(part)) == ("plain", [second])
+    rooms.remove(second, red)
+    assert list(red.by_variant()) == []

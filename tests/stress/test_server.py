@@ -15,7 +15,8 @@ from stress.server import COUNTED
 def everything_named(name: str) -> list[object]:
     """Return what the modules of hubbub, and asyncio, know under `name`."""
     found = pkgutil.walk_packages(hubbub.__path__, "hubbub.")
-    modules = [import_module(info.name) for info in found if not info.name.endswith("__main__")]
+    others = ("hubbub.__main__", "hubbub.frame")  # a program, and an old place that warns
+    modules = [import_module(info.name) for info in found if info.name not in others]
     return [getattr(module, name) for module in [*modules, asyncio] if hasattr(module, name)]
 
 

@@ -1,23 +1,192 @@
-"""The contract of a dialect: what the bytes mean to a client.
+"""The contract of a dialect: what the bytes mean to a client, in both directions.
 
-What must not live here: an implementation; what a handler gets of a message (`decoders`).
+What must not live here: an implementation; what a handler gets of a message (`messages`); what
+becomes of a command (`hub.commands`).
+
+A dialect belongs to a client: it is chosen when the client's handshake is accepted, and stays. Two
+dialects meet in a room. What the hub does is the same for all of them; a dialect reads commands out of
+frames, and writes events into frames, and holds nothing.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ..errors import CommandError
 from ..wire.frame import Frame
+from ..wire.publication import Publication
+
+# Commands: what a client asks for. `id` is the client's own number for its answer; None asks for none.
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """The first command, where a dialect has one: who the client is.
+
+    `token` is what it shows (None: nothing), `data` whatever else it says.
+    """
+
+    id: int | None
+    token: str | None = None
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Join a room."""
+
+    id: int | None
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Leave a room."""
+
+    id: int | None
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send a message to a room."""
+
+    id: int | None
+    room: str
+    message: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message for the application's handlers, as every message of the plain dialect is."""
+
+    message: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Ask for what was published to a room."""
+
+    id: int | None
+    room: str
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Ask who is in a room."""
+
+    id: int | None
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Show a new token before the old one ends."""
+
+    id: int | None
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer a ping of the dialect's own."""
+
+
+Command = Connect | Subscribe | Unsubscribe | Publish | Send | History | Presence | Refresh | Pong
+
+# Events: what the hub has to say to a client.
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Something was published to a room that the client is in."""
+
+    publication: Publication
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The application sends this to the client alone, or to everybody."""
+
+    message: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The answer to `Connect`: the client is `client_id`; its token ends in `expires_in_s` seconds."""
+
+    id: int | None
+    client_id: str
+    expires_in_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to any other command that was carried out."""
+
+    id: int | None
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """The answer to a command, or to a message (`id` is None), that was refused."""
+
+    id: int | None
+    error: CommandError
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed:
+    """The server has taken the client out of a room."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshDue:
+    """The client's token ends in `left_s` seconds: it is asked for a new one."""
+
+    left_s: float
+
+
+Event = Published | Message | Connected | Reply | ErrorReply | Unsubscribed | RefreshDue
 
 
 class Dialect(Protocol):
-    """What a dialect owes. All methods are pure and may be called from the event loop only."""
+    """What a dialect owes. All methods are pure, and are called on the event loop only.
 
-    def refresh(self, left_s: float) -> Frame:
-        """Return the frame that asks for a new token, for one that ends in `left_s` seconds."""
+    What it is owed: `parse` is given whole messages, valid UTF-8 where they are text, within
+    `max_message_bytes`. Each frame that `encode` returns goes to its client once and in order, and may
+    be shared by others: nobody changes it.
+    """
+
+    name: str
+    """How routes and settings name it."""
+
+    subprotocols: tuple[str, ...]
+    """Those that it answers to, the best first; a client need not offer one (RFC 6455 section 1.9)."""
+
+    is_plain: bool
+    """True: messages are the application's own in both directions, so `parse` is never called, and
+    `encode` is not asked for them. False: the first command is `Connect`, and who the client is turns
+    out then."""
+
+    def parse(self, frame: Frame) -> Sequence[Command]:
+        """Return the commands in a message, in order.
+
+        Raises `ProtocolError` for one that no client of this dialect sends, which closes the client;
+        `CommandError` for one that is only wrong, which is answered.
+        """
         ...
 
-    def error(self, error: CommandError) -> Frame:
-        """Return the frame that answers a message with an error."""
+    def encode(self, event: Event) -> Frame | None:
+        """Return the frame that says `event`; None where this dialect has no words for it."""
+        ...
+
+    def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Join frames of one turn, where the dialect can say several things in one message."""
         ...

@@ -5,17 +5,44 @@ What must not live here: who gets a message. See `dialect` for the contract.
 
 from __future__ import annotations
 
-from ..errors import CommandError
+from collections.abc import Sequence
+
 from ..wire.frame import Frame, encode
+from .dialect import Command, Dialect, ErrorReply, Event, Message, Published, RefreshDue
 
 
 class PlainDialect:
-    """What the hub itself has to say is a JSON object with a `type`; all else is the application's."""
+    """Messages are the application's own, as they are; the hub adds a JSON object now and then."""
 
-    def refresh(self, left_s: float) -> Frame:
-        """Return `{"type": "refresh", "expires_in_s": …}` as a frame."""
-        return encode({"type": "refresh", "expires_in_s": round(left_s, 3)})
+    name: str = "plain"
+    subprotocols: tuple[str, ...] = ()
+    is_plain: bool = True
 
-    def error(self, error: CommandError) -> Frame:
-        """Return `{"type": "error", "code": …, "message": …}` as a frame."""
-        return encode(error.reply())
+    def parse(self, frame: Frame) -> Sequence[Command]:
+        """Return nothing: there are no commands."""
+        return ()
+
+    def encode(self, event: Event) -> Frame | None:
+        """Return a message as it is, and what the hub itself has to say as a JSON object.
+
+        That is `{"type": "error", "code": …, "message": …}` and `{"type": "refresh", "expires_in_s": …}`.
+        """
+        match event:
+            case Published(publication):
+                return publication.frame
+            case Message(message):
+                return message
+            case ErrorReply(_, error):
+                return encode(error.reply())
+            case RefreshDue(left_s):
+                return encode({"type": "refresh", "expires_in_s": round(left_s, 3)})
+            case _:
+                return None
+
+    def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Return the frames as they are: one WebSocket message for each message, always."""
+        return frames
+
+
+PLAIN: Dialect = PlainDialect()
+"""The plain dialect: one object serves everybody."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..brokers.broker import Broker
-from ..dialects.plain import PlainDialect
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
 from ..logs import RateLimitedLogger
 from ..settings import Settings, SlowPolicy
@@ -20,13 +19,13 @@ from ..transports.transport import TransportLimits
 from .admission import Admission
 from .dispatcher import Dispatcher
 from .fanout import Fanout
-from .fanout_deflate import SharedDeflateFanout
 from .handlers import Handlers
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
 from .publishing import Publishing
 from .registry import Registry
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
+from .variant import Variants
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -47,7 +46,8 @@ class Core:
         self.clock: Callable[[], float] = time.monotonic
         self.stats: Stats = Stats()
         self.log: RateLimitedLogger = RateLimitedLogger(self.now)
-        self.handlers: Handlers = Handlers(PlainDialect())
+        self.handlers: Handlers = Handlers()
+        self.variants: Variants = Variants(settings.compression_min_bytes)
         self.lifecycle: Lifecycle = Lifecycle(self)
         self.registry: Registry = Registry(self, slow_policies)
         self.admission: Admission = Admission(
@@ -66,7 +66,7 @@ class Core:
         settings = self.settings
         self.admission.reset()
         self.registry.reset()
-        self.fanout = self._new_fanout()
+        self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(
             settings.max_message_bytes,
             settings.write_timeout_s,
@@ -76,14 +76,6 @@ class Core:
             self.clock,
         )
         self.liveness = LivenessMonitor(self)
-
-    def _new_fanout(self) -> Fanout:
-        settings, schedule = self.settings, self.lifecycle.schedule
-        if settings.compression == "shared":
-            return SharedDeflateFanout(
-                self.stats, settings.slow_policy, schedule, settings.compression_min_bytes
-            )
-        return Fanout(self.stats, settings.slow_policy, schedule)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what this process knows of itself; see `Hub.stats`."""

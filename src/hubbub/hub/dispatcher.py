@@ -17,6 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..dialects.dialect import ErrorReply, RefreshDue
 from ..errors import INTERNAL_ERROR, POLICY_VIOLATION, CommandError
 from ..limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, explain, printable
 from ..model import EVERYBODY, Close, Handshake
@@ -224,7 +225,7 @@ class Dispatcher:
 
     def request_refresh(self, session: ClientSession, left_s: float) -> None:
         """Ask a client for a new token, since its own ends in `left_s` seconds."""
-        self._core.publishing.send(session, self._handlers.dialect.refresh(left_s))
+        self._core.publishing.tell(session, RefreshDue(left_s))
 
     def _notify_dropped(self, session: ClientSession, count: int) -> None:
         for function in self._handlers.drop:
@@ -374,7 +375,7 @@ class Dispatcher:
         if bucket.may_tell(session.last_seen):
             message = f"more than {limit:g} messages per second; the message was dropped"
             error = CommandError("too_many_messages", message, temporary=True)
-            self._core.publishing.send(session, self._handlers.dialect.error(error))
+            self._core.publishing.tell(session, ErrorReply(None, error))
 
     def _refuse(self, session: ClientSession, error: CommandError) -> None:
         """An invalid message: count it, then answer, ignore or close as set.
@@ -409,11 +410,9 @@ class Dispatcher:
     def _reply(self, session: ClientSession, error: CommandError) -> None:
         """Answer with an error; one that no message can carry is a handler's failure."""
         try:
-            frame = self._handlers.dialect.error(error)
+            self._core.publishing.tell(session, ErrorReply(None, error))
         except Exception as wrong:
             self._broken(session, wrong)
-        else:
-            self._core.publishing.send(session, frame)
 
     def _failed(self, session: ClientSession, error: BaseException) -> None:
         """What a handler raised: answer, close, or log and close, by the kind of error.

@@ -21,9 +21,12 @@ from ..model import EVERYBODY
 from ..settings import SlowPolicy
 from ..stats import Stats
 from ..wire.frame import Batch, Frame
+from ..wire.lane import write_shared
+from ..wire.publication import Publication
 from .outbox import Entry
 from .room import Membership
 from .session import ClientSession
+from .variant import ENCODED, Variant, frames_of
 
 MAX_SHARED_WRITE_BYTES = 256 * 1024
 """Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""
@@ -36,7 +39,9 @@ MAX_REST_S = 0.025
 """The longest rest: a process that was suspended in a fan-out does not sleep on."""
 
 _Interval = tuple[Membership, int, int]
-_Pending = list[tuple[Membership | ClientSession, Frame, ClientSession | None]]
+_Row = tuple[Membership | ClientSession, Frame, ClientSession | None, Publication | None]
+"""To whom, what, who gets nothing of it, and the publication that it came with."""
+_Pending = list[_Row]
 
 
 class Schedule(Protocol):
@@ -77,23 +82,26 @@ class Fanout:
         return len(self._pending)
 
     def publish(
-        self, members: Membership, frame: Frame, exclude: ClientSession | None = None
+        self, members: Membership, publication: Publication, exclude: ClientSession | None = None
     ) -> None:
-        """Send `frame` to all that are members now, except `exclude`."""
+        """Send a publication to all that are members now, except `exclude`."""
         pending = self._pending
         if not pending:
             self._schedule_flush()
-        pending.append((members, frame, exclude))
+        pending.append((members, publication.frame, exclude, publication))
         members.pending += 1
         if exclude is not None:
             self._personal.setdefault(exclude, [])
 
-    def send(self, session: ClientSession, frame: Frame) -> None:
-        """Send `frame` to one session, in its place among what is published."""
+    def send(self, session: ClientSession, frame: Frame, *, is_encoded: bool = False) -> None:
+        """Send `frame` to one session, in its place among what is published.
+
+        `is_encoded`: the frame is in the client's dialect already.
+        """
         pending = self._pending
         if not pending:
             self._schedule_flush()
-        pending.append((session, frame, None))
+        pending.append((session, frame, None, ENCODED if is_encoded else None))
         self._direct_count += 1
 
     def joined(self, session: ClientSession, members: Membership) -> None:
@@ -172,31 +180,32 @@ class Fanout:
 
     def _deliver_sends(self, pending: _Pending) -> None:
         """Deliver a turn of direct sends alone, as in every echo: nobody to share with."""
-        lone = {cast(ClientSession, session): frame for session, frame, _ in pending}
+        lone = {cast(ClientSession, row[0]): row for row in pending}
         if len(lone) < len(pending):
             for session, indices in _indices_by_target(pending)[1].items():
                 self._deliver_personal(session, indices, pending)
             return
         count = size = 0
-        for session, frame in lone.items():
-            wire = self._wire_of(session, frame)
-            if session.writes_directly and len(wire) <= MAX_SHARED_WRITE_BYTES:
-                session.write_wire(wire)  # type: ignore[misc]
-                count += 1
-                size += len(wire)
-            elif session.close is None:
-                self._deliver_merge([session], [0], [(session, frame, None)])
+        for session, row in lone.items():
+            if session.writes_directly and session.variant.is_plain:
+                wire = row[1].wire
+                if len(wire) <= MAX_SHARED_WRITE_BYTES:
+                    session.write_wire(wire)  # type: ignore[misc]
+                    count += 1
+                    size += len(wire)
+                    continue
+            if session.close is None:
+                self._deliver_merge([session], [0], [row], session.variant)
         self._stats.messages_out += count
         self._stats.bytes_out += size
 
-    def _wire_of(self, session: ClientSession, frame: Frame) -> bytes:
-        """Return a lone frame in the form that `session` takes."""
-        return frame.wire
-
     def _deliver_room(self, members: Membership, pending: _Pending) -> None:
-        batch = Batch([frame for _, frame, _ in pending])
-        entries = [Entry(batch, members.policy, members.name)]
-        self._deliver(list(members.sessions), batch, lambda: entries)
+        for variant, sessions in members.by_variant():
+            frames = frames_of(variant, [(row[1], row[3]) for row in pending])
+            if frames:
+                batch = variant.batch(frames)
+                entry = Entry(batch, members.policy, members.name)
+                self._deliver(list(sessions), batch, partial(_alone, entry))
 
     def _deliver_rooms(
         self,
@@ -207,27 +216,34 @@ class Fanout:
         """Deliver to everybody who gets the same as all others in the same set of rooms."""
         if _are_disjoint(by_room):
             for members, indices in by_room.items():
-                sessions = list(members.sessions)
-                if personal:
-                    sessions = [session for session in sessions if session not in personal]
-                self._deliver_merge(sessions, indices, pending)
+                for variant, part in members.by_variant():
+                    sessions = list(part)
+                    if personal:
+                        sessions = [session for session in sessions if session not in personal]
+                    self._deliver_merge(sessions, indices, pending, variant)
             return
         rooms_of: dict[ClientSession, tuple[Membership, ...]] = {}
         for members in by_room:
             for session in members.sessions:
                 rooms_of[session] = (*rooms_of.get(session, ()), members)
-        groups: dict[tuple[Membership, ...], list[ClientSession]] = {}
+        groups: dict[tuple[Variant, tuple[Membership, ...]], list[ClientSession]] = {}
         for session, rooms in rooms_of.items():
             if session not in personal:
-                groups.setdefault(rooms, []).append(session)
-        for rooms, sessions in groups.items():
-            self._deliver_merge(sessions, _merge(by_room, rooms), pending)
+                groups.setdefault((session.variant, rooms), []).append(session)
+        for (variant, rooms), sessions in groups.items():
+            self._deliver_merge(sessions, _merge(by_room, rooms), pending, variant)
 
     def _deliver_merge(
-        self, sessions: list[ClientSession], indices: list[int], pending: _Pending
+        self,
+        sessions: list[ClientSession],
+        indices: list[int],
+        pending: _Pending,
+        variant: Variant,
     ) -> None:
-        batch = Batch([pending[index][1] for index in indices])
-        self._deliver(sessions, batch, partial(self._entries, indices, pending))
+        frames = frames_of(variant, [(pending[index][1], pending[index][3]) for index in indices])
+        if frames:
+            batch = variant.batch(frames)
+            self._deliver(sessions, batch, partial(self._entries, indices, pending, variant))
 
     def _indices_for(
         self,
@@ -255,17 +271,16 @@ class Fanout:
         """Deliver to one session what is its own: the merge of its rooms and its direct sends."""
         if chosen and session.close is None:
             chosen.sort()
-            self._deliver_merge([session], chosen, pending)
+            self._deliver_merge([session], chosen, pending, session.variant)
 
-    def _entries(
-        self,
-        indices: list[int],
-        pending: _Pending,
-    ) -> Iterable[Entry]:
+    def _entries(self, indices: list[int], pending: _Pending, variant: Variant) -> Iterable[Entry]:
         """Split a merge into entries by policy, for a session whose outbox has to judge them."""
         runs: list[tuple[SlowPolicy, str, list[Frame]]] = []
         for index in indices:
-            target, frame, _ = pending[index]
+            target, raw, _, publication = pending[index]
+            frame = variant.frame_of(raw, publication)
+            if frame is None:
+                continue
             policy, room = self._policy, EVERYBODY
             if isinstance(target, Membership):
                 policy, room = target.policy, target.name
@@ -274,7 +289,7 @@ class Fanout:
                 runs[-1][2].append(frame)
             else:
                 runs.append((policy, room, [frame]))
-        return [Entry(Batch(frames), policy, room) for policy, room, frames in runs]
+        return [Entry(variant.batch(frames), policy, room) for policy, room, frames in runs]
 
     def _deliver(
         self, sessions: list[ClientSession], batch: Batch, entries: Callable[[], Iterable[Entry]]
@@ -282,15 +297,7 @@ class Fanout:
         """Write the shared bytes to who can take them; `entries` is asked for the others."""
         wire = batch.wire
         self._writes += len(sessions)
-        slow: list[ClientSession] = []
-        if len(wire) <= MAX_SHARED_WRITE_BYTES:
-            for session in sessions:
-                if session.writes_directly:
-                    session.write_wire(wire)  # type: ignore[misc]
-                else:
-                    slow.append(session)
-        else:
-            slow = sessions
+        slow = sessions if len(wire) > MAX_SHARED_WRITE_BYTES else write_shared(sessions, wire)
         written = len(sessions) - len(slow)
         self._stats.messages_out += written * len(batch.frames)
         self._stats.bytes_out += written * len(wire)
@@ -300,13 +307,18 @@ class Fanout:
                 session.enqueue(parts)
 
 
+def _alone(entry: Entry) -> list[Entry]:
+    return [entry]
+
+
 def _indices_by_target(
     pending: _Pending,
 ) -> tuple[dict[Membership, list[int]], dict[ClientSession, list[int]]]:
     """Return the places of what was published to each room, and of what was sent to each session."""
     by_room: dict[Membership, list[int]] = {}
     directs: dict[ClientSession, list[int]] = {}
-    for index, (target, _, _) in enumerate(pending):
+    for index, row in enumerate(pending):
+        target = row[0]
         by_target: dict[Any, list[int]] = by_room if type(target) is Membership else directs
         places = by_target.get(target)
         if places is None:

@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from ..dialects.dialect import Dialect
 from ..errors import CommandError
 from ..limits import printable
 from ..messages.decoders import Decoder, decoder_for, type_of
@@ -76,8 +75,7 @@ class MessageHandler:
 class Handlers:
     """The functions of one hub. Filled before the first client connects."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
+    def __init__(self) -> None:
         self.connect: list[tuple[Function, int]] = []
         self.disconnect: list[tuple[Function, int]] = []
         self.drop: list[Function] = []

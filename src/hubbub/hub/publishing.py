@@ -18,6 +18,7 @@ from ..wire.publication import Publication
 from .client import Client, session_of
 
 if TYPE_CHECKING:
+    from ..dialects.dialect import Event
     from .core import Core
     from .session import ClientSession
 
@@ -81,13 +82,18 @@ class Publishing:
             core.lifecycle.require_loop()
             return 0
         if publication.exclude is None:
-            core.fanout.publish(members, publication.frame)
+            core.fanout.publish(members, publication)
             return len(members.sessions)
         excluded = core.registry.session_named(publication.exclude)
-        core.fanout.publish(members, publication.frame, excluded)
+        core.fanout.publish(members, publication, excluded)
         return len(members.sessions) - (excluded in members.sessions)
 
-    def send(self, session: ClientSession, frame: Frame) -> bool:
+    def tell(self, session: ClientSession, event: Event) -> bool:
+        """Say something of the hub's own to a client, in its dialect. Event loop only."""
+        frame = session.variant.dialect.encode(event)
+        return frame is not None and self.send(session, frame, is_encoded=True)
+
+    def send(self, session: ClientSession, frame: Frame, *, is_encoded: bool = False) -> bool:
         """Send to one client; see `Client.send`."""
         core = self._core
         lifecycle = core.lifecycle
@@ -100,7 +106,7 @@ class Publishing:
             core.stats.sends_to_gone += 1
             return False
         try:
-            core.fanout.send(session, frame)
+            core.fanout.send(session, frame, is_encoded=is_encoded)
         except HubNotRunning:  # its loop was closed without a stop of the hub
             core.stats.sends_to_gone += 1
             return False

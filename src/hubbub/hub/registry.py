@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ..dialects.dialect import Dialect
+from ..dialects.plain import PLAIN
 from ..errors import MESSAGE_TOO_BIG, CommandError, check_close, fit_reason
 from ..limits import BURST_S, TokenBucket, check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, check_unix_time
@@ -66,9 +68,9 @@ class Registry:
 
     # Coming and going
 
-    def open(self, transport: Transport) -> ClientSession:
+    def open(self, transport: Transport, dialect: Dialect = PLAIN) -> ClientSession:
         """Take a connection whose handshake was accepted. It is nobody's yet, and in no room."""
-        session = ClientSession(self._core, transport)
+        session = ClientSession(self._core, transport, dialect)
         self.transports.add(transport)
         return session
 

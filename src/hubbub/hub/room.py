@@ -6,7 +6,7 @@ first join to the last leave. A `Room` is a name and the hub, and is valid forev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingsError
@@ -17,20 +17,52 @@ from .client import Client, session_of
 if TYPE_CHECKING:
     from .core import Core
     from .session import ClientSession
+    from .variant import Variant
 
 
 class Membership:
     """Who is in one room now. `pending` counts what was published to it in this turn."""
 
-    __slots__ = ("name", "pending", "policy", "room", "sessions")
+    __slots__ = ("_parts", "name", "pending", "policy", "room", "sessions")
 
     def __init__(self, name: str, policy: SlowPolicy) -> None:
         self.name: str = name
         self.policy = policy
         self.sessions: dict[ClientSession, None] = {}
         self.pending: int = 0
+        self._parts: dict[Variant, dict[ClientSession, None]] | None = None
         self.room: Room | None = None
         """What an application was given for this name last; its name need not be checked again."""
+
+    def add(self, session: ClientSession) -> None:
+        """Take in a member; twice is no error. It is put to those of its variant, once and for all."""
+        parts = self._parts
+        if parts is None and self.sessions:
+            first = next(iter(self.sessions)).variant
+            if session.variant is not first:
+                parts = self._parts = {first: dict(self.sessions)}
+        self.sessions[session] = None
+        if parts is not None:
+            parts.setdefault(session.variant, {})[session] = None
+
+    def remove(self, session: ClientSession) -> None:
+        """Let a member go; one that is none is no error."""
+        self.sessions.pop(session, None)
+        parts = self._parts
+        if parts is not None and (part := parts.get(session.variant)) is not None:
+            part.pop(session, None)
+            if not part:
+                del parts[session.variant]
+                if len(parts) < 2:
+                    self._parts = None
+
+    def by_variant(self) -> Iterable[tuple[Variant, Iterable[ClientSession]]]:
+        """Return the members by the form in which they get their bytes: one part, mostly."""
+        if self._parts is not None:
+            return list(self._parts.items())
+        for session in self.sessions:
+            return ((session.variant, self.sessions),)
+        return ()
 
     def __repr__(self) -> str:
         return f"<Membership {self.name or 'everybody'!r}: {len(self.sessions)}>"
@@ -58,12 +90,12 @@ class RoomTable:
         members = self._members.get(room)
         if members is None:
             members = self._members[room] = Membership(room, self.policy_of(room))
-        members.sessions[session] = None
+        members.add(session)
         return members
 
     def remove(self, session: ClientSession, members: Membership) -> None:
         """Take `session` out of a room; a room ends with its last member."""
-        members.sessions.pop(session, None)
+        members.remove(session)
         if not members.sessions and self._members.get(members.name) is members:
             del self._members[members.name]
 

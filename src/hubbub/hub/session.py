@@ -21,12 +21,14 @@ from .outbox import Entry, Outbox, Overflow
 if TYPE_CHECKING:
     from asyncio import Task
 
+    from ..dialects.dialect import Dialect
     from ..limits import TokenBucket
     from .admission import Place
     from .client import Client
     from .core import Core
     from .inbox import Inbox
     from .room import Membership
+    from .variant import Variant
 
 
 class ClientSession:
@@ -56,13 +58,14 @@ class ClientSession:
         "outbox",
         "place",
         "transport",
+        "variant",
         "write_wire",
         "writes_directly",
     )
 
     client: Client
 
-    def __init__(self, core: Core, transport: Transport) -> None:
+    def __init__(self, core: Core, transport: Transport, dialect: Dialect) -> None:
         self._core = core
         self._dispatcher = core.dispatcher
         self._id: str | None = None
@@ -81,6 +84,7 @@ class ClientSession:
         self.message_bucket: TokenBucket | None = None
         self.frame_bucket: TokenBucket | None = None
         self.place: Place | None = None
+        self.variant: Variant = core.variants.get(dialect, deflates=transport.deflates)
         transport.bind(self)
         self.write_wire: Callable[[bytes], object] | None = transport.write_wire
         self.writes_directly: bool = self.write_wire is not None and transport.writable

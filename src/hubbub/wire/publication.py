@@ -1,22 +1,48 @@
 """Publication: a message on its way to a room.
 
-What must not live here: order and spread (a broker gives them), delivery.
+What must not live here: order and spread (a broker gives them), delivery, and what the bytes look like
+to a client (a dialect).
 """
 
 from __future__ import annotations
+
+from enum import Enum
 
 from ..model import Position
 from .frame import Frame
 
 
+class Kind(Enum):
+    """What a publication tells of: a message, or that somebody joined or left."""
+
+    MESSAGE = "message"
+    JOIN = "join"
+    LEAVE = "leave"
+
+
 class Publication:
     """A message on its way to a room: what a broker orders, keeps and spreads.
 
-    `room` is the room's name (`EVERYBODY` for a broadcast), `frame` the encoded message, `exclude`
-    the id of a client that does not get it, `position` what the broker gave it.
+    `room` is the room's name (`EVERYBODY` for a broadcast), `frame` the encoded message; `data` and
+    `is_text` are its bytes. `exclude` names a connection that does not get it: such a name is made
+    once, and belongs to no other connection in any process. `key` is the publisher's own name for the
+    message, by which a broker that can tells a second try from a second message (None: it has none).
+    `kind` says what it tells of, `origin` which node published it (None: not said), `time_ms` when, as
+    a Unix time in milliseconds (None: not said). `position` is what the broker gave it.
     """
 
-    __slots__ = ("exclude", "frame", "position", "room")
+    __slots__ = (
+        "_forms",
+        "exclude",
+        "frame",
+        "key",
+        "kind",
+        "origin",
+        "position",
+        "room",
+        "time_ms",
+    )
+    _forms: dict[object, Frame | None]
 
     def __init__(
         self,
@@ -24,11 +50,39 @@ class Publication:
         frame: Frame,
         exclude: str | None = None,
         position: Position | None = None,
+        *,
+        key: str | None = None,
+        kind: Kind = Kind.MESSAGE,
+        origin: str | None = None,
+        time_ms: int | None = None,
     ) -> None:
         self.room: str = room
         self.frame: Frame = frame
         self.exclude: str | None = exclude
         self.position: Position | None = position
+        self.key: str | None = key
+        self.kind: Kind = kind
+        self.origin: str | None = origin
+        self.time_ms: int | None = time_ms
+
+    @property
+    def data(self) -> bytes:
+        """The message's bytes, for brokers that carry them."""
+        return self.frame.payload
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the bytes are text (UTF-8)."""
+        return self.frame.is_text
+
+    @property
+    def forms(self) -> dict[object, Frame | None]:
+        """What dialects have made of it so far, by dialect: each makes it once."""
+        try:
+            return self._forms
+        except AttributeError:  # most publications meet one dialect, which takes them as they are
+            self._forms = {}
+            return self._forms
 
     def __repr__(self) -> str:
         return f"Publication(room={self.room!r}, {len(self.frame.payload)} bytes)"

@@ -1,11 +1,10 @@
-"""Fan-out with compression: the same deliveries as without, each form made once and shared."""
+"""Variants: the same deliveries in several forms, each made once and shared by all that take it."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from itertools import count
-from typing import Literal
 
 import pytest
 
@@ -14,8 +13,6 @@ from hub.test_fanout import PEERS, random_step, replay
 from hubbub import Handshake, Hub, Identity
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.fanout import Fanout
-from hubbub.hub.fanout_deflate import SharedDeflateFanout
 from hubbub.settings import SlowPolicy
 from hubbub.testing import MemoryClient, MemoryTransport, connect, messages, open_client, settle
 from hubbub.wire.frame import Batch, DeflatedBatch, encode
@@ -188,8 +185,3 @@ async def test_policies_judge_the_deflated_form(policy: SlowPolicy) -> None:
     )
     assert hub.stats()["bytes_out"] == sum(map(len, peer.transport.writes)) < 400
     await hub.stop()
-
-
-@pytest.mark.parametrize(("setting", "kind"), [("off", Fanout), ("shared", SharedDeflateFanout)])
-def test_without_the_setting_none_of_it_runs(setting: Literal["off", "shared"], kind: type) -> None:
-    assert type(core_of(Hub(compression=setting)).fanout) is kind

@@ -1,0 +1,122 @@
+"""Variants: the forms in which clients get their bytes. Each form is made once, for all that share it.
+
+What must not live here: who gets what (`fanout`), the forms' bytes (`wire`), the words (a dialect).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..dialects.dialect import Dialect, Message, Published
+from ..model import EVERYBODY, USER_PREFIX
+from ..wire.frame import Batch, DeflatedBatch, Frame
+from ..wire.publication import Publication
+
+ENCODED: Publication = Publication(EVERYBODY, Frame(b"", False))
+"""Stands for the publication of a frame that is in its client's dialect already."""
+
+Item = tuple[Frame, Publication | None]
+"""What is to be sent: the application's message, and the publication that it came with (None: it was
+sent to one client alone)."""
+
+
+class Variant:
+    """A dialect, with or without permessage-deflate. There is one object for each that is in use.
+
+    `min_bytes` is the setting `compression_min_bytes`.
+    """
+
+    __slots__ = ("deflates", "dialect", "is_plain", "min_bytes")
+
+    def __init__(self, dialect: Dialect, *, deflates: bool, min_bytes: int) -> None:
+        self.dialect: Dialect = dialect
+        self.deflates: bool = deflates
+        self.min_bytes: int = min_bytes
+        self.is_plain: bool = dialect.is_plain and not deflates
+        """Whether messages go out as they are, so that nothing has to be made."""
+
+    def __repr__(self) -> str:
+        return f"<Variant {self.dialect.name}{' deflated' if self.deflates else ''}>"
+
+    def frame_of(self, frame: Frame, publication: Publication | None) -> Frame | None:
+        """Return a message in this dialect; None where the dialect has no words for it."""
+        dialect = self.dialect
+        if dialect.is_plain or publication is ENCODED:
+            return frame
+        if publication is None:
+            return dialect.encode(Message(frame))
+        forms = publication.forms
+        if dialect not in forms:
+            room = publication.room
+            is_hidden = room == EVERYBODY or room[0] == USER_PREFIX
+            event = Message(frame) if is_hidden else Published(publication)
+            forms[dialect] = dialect.encode(event)
+        return forms[dialect]
+
+    def batch(self, frames: Sequence[Frame]) -> Batch:
+        """Join frames of this dialect for the clients of this variant."""
+        if self.is_plain:
+            return Batch(frames)
+        if self.dialect.is_plain:
+            return DeflatedBatch(frames, self.min_bytes)
+        return VariantBatch(frames, self)
+
+    def wire(self, frames: Sequence[Frame]) -> bytes:
+        """Return frames of this dialect as bytes for a socket."""
+        if not self.dialect.is_plain:
+            frames = self.dialect.merge(frames)
+        if self.deflates:
+            parts = [frame.deflated(self.min_bytes) for frame in frames]
+        else:
+            parts = [frame.wire for frame in frames]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class VariantBatch(Batch):
+    """A batch of a dialect that may join what it says."""
+
+    __slots__ = ("_variant",)
+
+    def __init__(self, frames: Sequence[Frame], variant: Variant) -> None:
+        super().__init__(frames)
+        self._variant = variant
+
+    @property
+    def wire(self) -> bytes:
+        """All frames as they go to a socket."""
+        wire = self._wire
+        if wire is None:
+            wire = self._wire = self._variant.wire(self.frames)
+        return wire
+
+    def last(self) -> VariantBatch:
+        """Return a batch of the last frame alone, for the same clients."""
+        return VariantBatch(self.frames[-1:], self._variant)
+
+
+class Variants:
+    """The variants in use. Event loop only."""
+
+    def __init__(self, min_bytes: int) -> None:
+        self._min_bytes = min_bytes
+        self._known: dict[tuple[int, bool], Variant] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, dialect: Dialect, *, deflates: bool) -> Variant:
+        """Return the one variant of its kind."""
+        key = (id(dialect), deflates)
+        variant = self._known.get(key)
+        if variant is None:
+            variant = Variant(dialect, deflates=deflates, min_bytes=self._min_bytes)
+            self._known[key] = variant
+        return variant
+
+
+def frames_of(variant: Variant, items: Iterable[Item]) -> list[Frame]:
+    """Return what `items` are in a variant; what has no words in its dialect is left out."""
+    if variant.dialect.is_plain:
+        return [frame for frame, _ in items]
+    made = (variant.frame_of(frame, publication) for frame, publication in items)
+    return [frame for frame in made if frame is not None]

@@ -1,0 +1,129 @@
+"""A dialect for tests: every message is a JSON array.
+
+    client: ["connect", 1, "token"]  ["subscribe", 2, "red"]  ["unsubscribe", 3, "red"]
+            ["publish", 4, "red", "text"]  ["send", "text"]  ["refresh", 5, "token"]  ["pong"]
+            ["history", 6, "red"]  ["presence", 7, "red"]; several commands stand in one array of arrays
+    server: ["connected", 1, "id"]  ["ok", 2]  ["error", 3, "code", "message"]  ["published", "red", "text"]
+            ["message", "text"]  ["unsubscribed", "red"]  ["refresh", 29.9]; those of one turn are joined
+
+It has all that a dialect can have, and no more; binary messages are written as their characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hubbub import CommandError, Frame, ProtocolError
+from hubbub.dialects.dialect import (
+    Command,
+    Connect,
+    Connected,
+    ErrorReply,
+    Event,
+    History,
+    Message,
+    Pong,
+    Presence,
+    Publish,
+    Published,
+    Refresh,
+    RefreshDue,
+    Reply,
+    Send,
+    Subscribe,
+    Unsubscribe,
+    Unsubscribed,
+)
+
+
+def text(frame: Frame) -> str:
+    return frame.payload.decode("utf-8" if frame.is_text else "latin-1")
+
+
+def array(*values: Any) -> Frame:
+    return Frame(msgspec.json.encode(values), True)
+
+
+class ArrayDialect:
+    """See the module; `encoded` counts what was made of each kind of event."""
+
+    name: str = "array"
+    subprotocols: tuple[str, ...] = ("array.v2", "array.v1")
+    is_plain: bool = False
+
+    def __init__(self) -> None:
+        self.encoded: dict[str, int] = {}
+
+    def parse(self, frame: Frame) -> Sequence[Command]:
+        """Read one command, or several."""
+        try:
+            value = msgspec.json.decode(frame.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError(1003, "this is no JSON") from error
+        if not isinstance(value, list) or not value:
+            raise ProtocolError(1003, "this is no array")
+        rows = value if isinstance(value[0], list) else [value]
+        return [self._command(row) for row in rows]
+
+    def _command(self, row: Any) -> Command:
+        match row:
+            case ["connect", int() as number, str() | None as token]:
+                return Connect(number, token)
+            case ["connect", int() as number]:
+                return Connect(number)
+            case ["subscribe", int() as number, str() as room]:
+                return Subscribe(number, room)
+            case ["unsubscribe", int() as number, str() as room]:
+                return Unsubscribe(number, room)
+            case ["publish", int() as number, str() as room, str() as message]:
+                return Publish(number, room, Frame(message.encode(), True))
+            case ["send", str() as message]:
+                return Send(Frame(message.encode(), True))
+            case ["history", int() as number, str() as room]:
+                return History(number, room)
+            case ["presence", int() as number, str() as room]:
+                return Presence(number, room)
+            case ["refresh", int() as number, str() as token]:
+                return Refresh(number, token)
+            case ["pong"]:
+                return Pong()
+        raise CommandError("unknown_command", f"there is no command {row!r}"[:100])
+
+    def encode(self, event: Event) -> Frame | None:
+        """Write one event."""
+        kind = type(event).__name__
+        self.encoded[kind] = self.encoded.get(kind, 0) + 1
+        match event:
+            case Published(publication):
+                return array("published", publication.room, text(publication.frame))
+            case Message(message):
+                return array("message", text(message))
+            case Connected(number, client_id):
+                return array("connected", number, client_id)
+            case Reply(number):
+                return None if number is None else array("ok", number)
+            case ErrorReply(number, error):
+                return array("error", number, error.code, error.message)
+            case Unsubscribed(room):
+                return array("unsubscribed", room)
+            case RefreshDue(left_s):
+                return array("refresh", round(left_s, 1))
+        return None
+
+    def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Write several events as one array of arrays."""
+        if len(frames) == 1:
+            return frames
+        return [Frame(b"[" + b",".join(frame.payload for frame in frames) + b"]", True)]
+
+
+def events_of(messages: Sequence[str | bytes]) -> list[list[Any]]:
+    """Read back what a client of this dialect received."""
+    found: list[list[Any]] = []
+    for message in messages:
+        value = msgspec.json.decode(message)
+        found += value if value and isinstance(value[0], list) else [value]
+    return found
