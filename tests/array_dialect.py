@@ -4,7 +4,7 @@
             ["publish", 4, "red", "text"]  ["send", "text"]  ["refresh", 5, "token"]  ["pong"]
             ["history", 6, "red"]  ["presence", 7, "red"]; several commands stand in one array of arrays
     server: ["connected", 1, "id"]  ["ok", 2]  ["error", 3, "code", "message"]  ["published", "red", "text"]
-            ["message", "text"]  ["unsubscribed", "red"]  ["refresh", 29.9]; those of one turn are joined
+            ["message", "text"]  ["server_unsubscribed", "red"]  ["refresh", 29.9]; those of one turn are joined
 
 It has all that a dialect can have, and no more; binary messages are written as their characters.
 """
@@ -33,9 +33,10 @@ from hubbub.dialects.dialect import (
     RefreshDue,
     Reply,
     Send,
+    ServerSubscribed,
+    ServerUnsubscribed,
     Subscribe,
     Unsubscribe,
-    Unsubscribed,
 )
 
 
@@ -107,8 +108,10 @@ class ArrayDialect:
                 return None if number is None else array("ok", number)
             case ErrorReply(number, error):
                 return array("error", number, error.code, error.message)
-            case Unsubscribed(room):
-                return array("unsubscribed", room)
+            case ServerSubscribed(room):
+                return array("server_subscribed", room)
+            case ServerUnsubscribed(room):
+                return array("server_unsubscribed", room)
             case RefreshDue(left_s):
                 return array("refresh", round(left_s, 1))
         return None

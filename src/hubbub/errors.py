@@ -62,6 +62,8 @@ CLOSE_CODES: tuple[CloseCode, ...] = (
     ),
     CloseCode(3012, "no pong", True, "No sign of life within pong_timeout_s."),
     CloseCode(3013, "too many messages", True, "More messages than messages_per_second allows."),
+    CloseCode(3501, "bad request", False, "A command that no client of the dialect sends."),
+    CloseCode(3502, "stale", False, "No connect command within handshake_timeout_s."),
     CloseCode(3503, "disconnected", False, "The application sent this client away."),
     CloseCode(3511, "replaced", False, "A newer connection took over this client id."),
 )
@@ -83,6 +85,8 @@ TOKEN_EXPIRED = 3005
 SLOW_CONSUMER = 3008
 NO_PONG = 3012
 TOO_MANY_MESSAGES = 3013
+BAD_REQUEST = 3501
+STALE = 3502
 DISCONNECTED = 3503
 REPLACED = 3511
 

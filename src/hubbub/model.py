@@ -50,6 +50,16 @@ class Receipt(NamedTuple):
     position: Position | None = None
 
 
+class Subscribed(NamedTuple):
+    """What `Client.subscribe` answers: the client is in `room`, whose history stands at `position`.
+
+    `position` is None when the room keeps no history.
+    """
+
+    room: str
+    position: Position | None = None
+
+
 class Close(NamedTuple):
     """How a connection ended: a close code (RFC 6455 section 7.4) and a reason.
 
@@ -128,8 +138,9 @@ class Handshake:
 
     `headers` has lower-case names (a repeated header is joined with ", "), `query` the last value
     of each parameter, `address` the peer as the ASGI server reports it (None: unknown), `scope`
-    the ASGI scope, for what frameworks keep there (`session`, `user`, `state`). The hub makes it;
-    tests of applications may too. Raises `TypeError` for a field of another type.
+    the ASGI scope, for what frameworks keep there (`session`, `user`, `state`). A client of a dialect
+    with a connect command says who it is after the handshake: then `connect_token` and `data` are what
+    that command carries (None: nothing). The hub makes it; tests of applications may too. Raises `TypeError` for a field of another type.
     """
 
     path: str
@@ -139,6 +150,8 @@ class Handshake:
     address: str | None = None
     scheme: str = "ws"
     scope: Mapping[str, Any] = field(default_factory=_no_meta, repr=False)
+    connect_token: str | None = field(default=None, repr=False)
+    data: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not (
@@ -190,11 +203,13 @@ class Handshake:
 
     @cached_property
     def token(self) -> str | None:
-        """The token: `Authorization: Bearer …`, else `?token=…`, else None.
+        """The token: the connect command's, else `Authorization: Bearer …`, else `?token=…`, else None.
 
         A token in a query string ends up in access logs; prefer the header or a cookie where the
         client can send one.
         """
+        if self.connect_token is not None:
+            return self.connect_token
         kind, _, value = self.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and value.strip():
             return value.strip()

@@ -22,7 +22,7 @@ class Stats:
     `messages_out` when its transport has taken it, in `dropped` when its outbox was full, in
     `undelivered` when its connection ended before. `handlers_cancelled` counts handlers that
     were still running `handler_grace_s` after their client had gone, `unhandled` messages that came
-    whole and that no handler saw, since their client had gone, `stuck_handlers` clients that were
+    whole and that no handler saw, since their client had gone, `stale` connections that sent no connect command in time, `stuck_handlers` clients that were
     closed with 1013, since their inbox was full and no handler of theirs ended.
     """
 
@@ -36,6 +36,7 @@ class Stats:
     slow_disconnects: int = 0
     dead: int = 0
     expired: int = 0
+    stale: int = 0
     replaced: int = 0
     invalid: int = 0
     protocol_errors: int = 0

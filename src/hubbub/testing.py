@@ -23,6 +23,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from .dialects.dialect import Dialect
+from .dialects.names import dialect_of
 from .errors import (
     ABNORMAL,
     MESSAGE_TOO_BIG,
@@ -31,9 +33,10 @@ from .errors import (
     Disconnected,
     HubNotRunning,
 )
-from .hub.client import Client
+from .hub.client import Client, session_of
 from .hub.core import core_of
 from .hub.hub import Hub
+from .hub.session import ClientSession
 from .limits import too_big
 from .model import Close, Handshake, Identity
 from .transports.transport import Session, Transport
@@ -239,12 +242,17 @@ class MemoryTransport:
 class MemoryClient:
     """The peer's end of a connection in memory; `client` is the server's record of it."""
 
-    def __init__(self, client: Client, transport: MemoryTransport) -> None:
-        self.client = client
+    def __init__(self, session: ClientSession, transport: MemoryTransport) -> None:
+        self._session = session
         self.transport = transport
 
     def __repr__(self) -> str:
-        return f"<MemoryClient {self.client.id}>"
+        return f"<MemoryClient {self._session.name}>"
+
+    @property
+    def client(self) -> Client:
+        """The server's record. Raises `AttributeError` before a connect command has made one."""
+        return self._session.client
 
     @property
     def received(self) -> list[str | bytes]:
@@ -286,13 +294,15 @@ def connect(
     address: str | None = "127.0.0.1",
     expires_at: float | None = None,
     fast: bool = True,
+    dialect: str | Dialect = "plain",
 ) -> MemoryClient:
     """Connect a client in memory to a hub that runs in this event loop, and run the connect handlers.
 
     `user`, `meta`, `client_id` and `expires_at` are what authentication would have found (the authenticate
     handler and the origin check are not asked), `query` and `headers` what the handshake carries,
     `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client
-    takes, see `MemoryTransport`. Raises `Refused` where a handshake would be refused: 409 for an id
+    takes, see `MemoryTransport`. With a `dialect` that has a connect command the client is connected
+    when it has sent that, and the authenticate handler is asked then. Raises `Refused` where a handshake would be refused: 409 for an id
     in use, 503 for a hub that is full, late or closing, or an address that has its clients already;
     `HubNotRunning` for a hub that does not run.
     """
@@ -306,7 +316,14 @@ def connect(
     )
     identity = Identity(user, {} if meta is None else meta, client_id, expires_at=expires_at)
     transport = MemoryTransport(fast=fast)
-    return MemoryClient(open_client(hub, transport, identity, handshake), transport)
+    spoken = dialect_of(dialect)
+    if spoken.is_plain:
+        client = open_client(hub, transport, identity, handshake)
+        return MemoryClient(session_of(client), transport)
+    core = core_of(hub)
+    with core.admission.reserve(address, core.liveness.recent_lag_s) as place:
+        session = core.registry.open_later(transport, spoken, place, handshake)
+    return MemoryClient(session, transport)
 
 
 def open_client(hub: Hub, transport: Transport, identity: Identity, handshake: Handshake) -> Client:

@@ -17,8 +17,8 @@ from hubbub.dialects.dialect import (
     Published,
     RefreshDue,
     Reply,
+    ServerUnsubscribed,
     Subscribe,
-    Unsubscribed,
 )
 from hubbub.dialects.plain import PlainDialect
 
@@ -33,7 +33,7 @@ EVENTS: list[Event] = [
     Reply(2, Subscribe(2, "red")),
     ErrorReply(3, CommandError("code", "sentence")),
     ErrorReply(None, CommandError("code", "sentence")),
-    Unsubscribed("red"),
+    ServerUnsubscribed("red"),
     RefreshDue(29.9),
 ]
 FRAMES = [

@@ -13,8 +13,8 @@ from hubbub.dialects.dialect import (
     Published,
     RefreshDue,
     Reply,
+    ServerUnsubscribed,
     Subscribe,
-    Unsubscribed,
 )
 from hubbub.dialects.plain import PlainDialect
 
@@ -39,7 +39,7 @@ def test_messages_are_the_applications_own() -> None:
 def test_it_has_no_words_for_what_it_does_not_know() -> None:
     assert plain.encode(Connected(1, "ann")) is None
     assert plain.encode(Reply(1, Subscribe(1, "red"))) is None
-    assert plain.encode(Unsubscribed("red")) is None
+    assert plain.encode(ServerUnsubscribed("red")) is None
 
 
 def test_a_request_for_a_new_token() -> None:

@@ -159,7 +159,7 @@ async def test_what_was_sent_before_a_close_goes_first() -> None:
 
 PUBLIC = {
     *("id", "user", "address", "connected_at", "dropped", "meta", "rooms", "is_connected"),
-    *("send", "join", "leave", "renew", "close"),
+    *("send", "join", "subscribe", "leave", "renew", "close"),
 }
 
 

@@ -409,6 +409,7 @@ async def test_s20_the_stats_and_their_names() -> None:
         "slow_disconnects": 0,
         "dead": 0,
         "expired": 0,
+        "stale": 0,
         "replaced": 0,
         "invalid": 0,
         "protocol_errors": 0,

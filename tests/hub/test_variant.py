@@ -65,7 +65,7 @@ _numbers = count()
 def connect_deflating(hub: Hub, *, fast: bool = True) -> MemoryClient:
     transport = DeflatingTransport(fast=fast)
     client = open_client(hub, transport, Identity(), Handshake("/ws", {}))
-    return DeflatingClient(client, transport)
+    return DeflatingClient(session_of(client), transport)
 
 
 def connect_either(hub: Hub, *, fast: bool = True) -> MemoryClient:

@@ -16,16 +16,16 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from ..dialects.dialect import Dialect
+from ..dialects.plain import PLAIN
 from ..errors import BrokerError, HubNotRunning, Refused, SocketTaken
 from ..hub.admission import Place
 from ..hub.auth import check_expiry, check_origin, is_same_origin, to_identity
 from ..hub.core import Core, core_of
 from ..hub.runtime import NATIVE, PORTABLE
-from ..hub.tasks import is_being_cancelled
 from ..limits import check_head, printable, scrub_query
 from ..logs import level_of
 from ..model import Handshake, Identity
-from ..raised import refusal_of
 from ..transports.asgi import ASGITransport
 from ..transports.transport import EXTENSION
 
@@ -49,10 +49,11 @@ _ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
 class Endpoint:
-    """One hub's ASGI application."""
+    """One hub's ASGI application; its clients speak `dialect`."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, dialect: Dialect = PLAIN) -> None:
         self._hub = hub
+        self._dialect = dialect
         self._core: Core = core_of(hub)
 
     async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
@@ -101,16 +102,23 @@ class Endpoint:
             handshake = read_handshake(scope)
             await self._check_open()
             with self._reserve(handshake) as place:
-                identity, client_id = await self._admit(place, handshake, identity)
-                await self._accept(scope, send, socket, handshake, identity)
+                is_plain = self._dialect.is_plain
+                who = None
+                if is_plain:
+                    who = await self._admit(place, handshake, identity)
+                else:
+                    check_origin(core.settings.origins, handshake)
+                await self._accept(scope, send, socket, self._subprotocol(handshake, who))
                 if core.lifecycle.runtime is not None:
                     core.lifecycle.runtime.note_transport(PORTABLE if socket is None else NATIVE)
                 transport = (
                     ASGITransport(receive, send) if socket is None else socket.detach(self._report)
                 )
-                if transport is not None:
+                if transport is not None and who is not None:
                     session = core.registry.open(transport)
-                    core.registry.connect(session, place, identity, handshake, client_id)
+                    core.registry.connect(session, place, who[0], handshake, who[1])
+                elif transport is not None:
+                    core.registry.open_later(transport, self._dialect, place, handshake)
         except Refused as refusal:
             self._count_refusal("handshake", refusal, scope)
             await _deny(scope, send, refusal)
@@ -125,20 +133,18 @@ class Endpoint:
         self._core.log.log(logging.ERROR, "taken", text, error=error)
 
     async def _accept(
-        self,
-        scope: Scope,
-        send: Send,
-        socket: HandshakeSocket | None,
-        handshake: Handshake,
-        identity: Identity,
+        self, scope: Scope, send: Send, socket: HandshakeSocket | None, subprotocol: str | None
     ) -> None:
         """Answer yes."""
         if socket is not None:
             socket.claim(deflate=self._core.settings.compression == "shared")
+        await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": subprotocol})
+
+    def _subprotocol(self, handshake: Handshake, who: tuple[Identity, str] | None) -> str | None:
+        """Choose the subprotocol: the identity's wish, else the dialect's best that was offered."""
         # RFC 6455 section 4.2.2: none that the client did not offer; browsers would give up.
-        offered = identity.subprotocol in handshake.subprotocols
-        chosen = identity.subprotocol if offered else None
-        await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": chosen})
+        wished = self._dialect.subprotocols if who is None else (who[0].subprotocol,)
+        return next((name for name in wished if name in handshake.subprotocols), None)
 
     async def _check_open(self) -> None:
         """See that the hub runs in this event loop; start it if nobody has."""
@@ -164,53 +170,18 @@ class Endpoint:
             if timeout.expired():
                 message = f"The hub took longer than {timeout_s:g} seconds to start"
                 raise Refused(503, "handshake_timeout", message) from None
-            raise self._as_refusal(error, "the hub could not start") from error
+            raise self._core.access.as_refusal(error, "the hub could not start") from error
 
     async def _admit(
         self, place: Place, handshake: Handshake, identity: Identity | None
     ) -> tuple[Identity, str]:
         """Learn who comes, and whether they may; return the identity and an id, or raise."""
         check_origin(self._core.settings.origins, handshake)
-        try:
-            if identity is None:
-                identity = await self._authenticate(handshake)
+        if identity is None:
+            identity = await self._core.access.identify(handshake)
+        else:
             check_expiry(identity, time.time())
-            return identity, place.hold_id(handshake, identity)
-        except Refused:
-            raise
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
-                raise
-            # Nobody cancels this: the error is that of a future which the function has asked.
-            raise self._as_refusal(error, "the authenticate handler failed") from error
-
-    async def _authenticate(self, handshake: Handshake) -> Identity:
-        function = self._core.handlers.authenticate
-        if function is None:
-            return Identity()
-        answer = function(handshake)
-        if hasattr(answer, "__await__"):
-            timeout_s = self._core.settings.handshake_timeout_s
-            timeout = asyncio.timeout(timeout_s)
-            try:
-                async with timeout:
-                    answer = await answer
-            except TimeoutError:
-                if not timeout.expired():  # it is the application's own
-                    raise
-                message = f"Authentication took longer than {timeout_s:g} seconds"
-                raise Refused(503, "handshake_timeout", message) from None
-        if answer is None or answer is False:
-            raise Refused(401)
-        return to_identity(answer)
-
-    def _as_refusal(self, error: BaseException, text: str) -> Refused:
-        """Return the refusal that an error asks for; 500, and `text` in the log, if for none."""
-        refusal = refusal_of(error)
-        if refusal is None:
-            self._core.log.log(logging.ERROR, "authenticate", text, error=error)
-            return Refused(500)
-        return refusal
+        return identity, place.hold_id(handshake, identity)
 
     async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a plain request: the JavaScript client, or what a handshake would be answered.
@@ -243,7 +214,10 @@ class Endpoint:
         try:
             await self._check_open()
             with self._reserve(handshake) as place:
-                await self._admit(place, handshake, None)
+                if self._dialect.is_plain:
+                    await self._admit(place, handshake, None)
+                else:
+                    check_origin(self._core.settings.origins, handshake)
         except Refused as refusal:
             self._count_refusal("GET", refusal, scope)
             return refusal

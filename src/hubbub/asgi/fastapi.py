@@ -14,6 +14,8 @@ from fastapi import APIRouter, Depends, WebSocket
 from fastapi.requests import HTTPConnection
 from starlette.routing import Route
 
+from ..dialects.dialect import Dialect
+from ..dialects.plain import PLAIN
 from ..errors import HubNotRunning, Refused
 from ..hub.hub import Hub
 from .endpoint import STATIC_FILES, Endpoint, checked_path, hubs_of
@@ -25,10 +27,12 @@ _ANSWER = "hubbub.answer"
 """The key in the scope of a plain request on the socket's way: what to call at its end."""
 
 
-def make_router(hub: Hub, path: str, dependencies: Sequence[Any]) -> APIRouter:
+def make_router(
+    hub: Hub, path: str, dependencies: Sequence[Any], dialect: Dialect = PLAIN
+) -> APIRouter:
     """Return a router with the hub's socket at `path`, what it answers to GET, and its files."""
     checked_path(path)
-    endpoint = Endpoint(hub)
+    endpoint = Endpoint(hub, dialect)
     router = APIRouter(lifespan=hub.lifespan)
 
     async def socket(websocket: WebSocket) -> None:

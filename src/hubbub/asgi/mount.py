@@ -11,8 +11,10 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from ..dialects.dialect import Dialect
+from ..dialects.plain import PLAIN
 from ..errors import HubbubError
-from .endpoint import checked_path, state_of
+from .endpoint import Endpoint, checked_path, state_of
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
@@ -31,11 +33,12 @@ class HubMount:
     hub as `scope["state"]["hub"]` (`request.state.hub` in Starlette).
     """
 
-    def __init__(self, hub: Hub, app: ASGIApp, path: str) -> None:
+    def __init__(self, hub: Hub, app: ASGIApp, path: str, dialect: Dialect = PLAIN) -> None:
         if not callable(app):
             raise TypeError(f"mount() takes an ASGI application and a path, not {app!r:.80}")
         self.hub = hub
         self.app = app
+        self._endpoint = Endpoint(hub, dialect)
         self.path: str = checked_path(path).rstrip("/")
         self._has_lifespan = False
 
@@ -45,7 +48,7 @@ class HubMount:
             self._has_lifespan = True
             await self._serve_lifespan(scope, receive, send)
         elif self._is_ours(scope):
-            await self.hub(scope, receive, send)
+            await self._endpoint(scope, receive, send)
         else:
             if not self._has_lifespan:
                 await self._start_late()

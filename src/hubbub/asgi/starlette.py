@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from .endpoint import STATIC_FILES, checked_path
+from ..dialects.dialect import Dialect
+from ..dialects.plain import PLAIN
+from .endpoint import STATIC_FILES, Endpoint, checked_path
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
 
 
-def make_routes(hub: Hub, path: str) -> list[BaseRoute]:
+def make_routes(hub: Hub, path: str, dialect: Dialect = PLAIN) -> list[BaseRoute]:
     """Return the hub's socket at `path`, what it answers to GET there, and its files."""
     checked_path(path)
+    endpoint = Endpoint(hub, dialect)
     files = [f"{path.rstrip('/')}/{name}" for name in STATIC_FILES]
-    return [WebSocketRoute(path, hub), *(Route(place, hub) for place in (path, *files))]
+    return [WebSocketRoute(path, endpoint), *(Route(place, endpoint) for place in (path, *files))]

@@ -140,7 +140,14 @@ class ErrorReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsubscribed:
+class ServerSubscribed:
+    """The server has put the client into a room, without being asked."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUnsubscribed:
     """The server has taken the client out of a room."""
 
     room: str
@@ -153,7 +160,16 @@ class RefreshDue:
     left_s: float
 
 
-Event = Published | Message | Connected | Reply | ErrorReply | Unsubscribed | RefreshDue
+Event = (
+    Published
+    | Message
+    | Connected
+    | Reply
+    | ErrorReply
+    | ServerSubscribed
+    | ServerUnsubscribed
+    | RefreshDue
+)
 
 
 class Dialect(Protocol):

@@ -88,16 +88,22 @@ class Admission:
         """
         wish = requested_client_id(handshake, identity, self._settings.client_id_from_query)
         if wish is None:
-            wish = secrets.token_hex(8)
-        else:
-            holder = self._sessions.get(wish)
-            user = None if holder is None else holder.client.user
-            is_foreign = holder is not None and (user is None or user != identity.user)
-            if wish in self._held or is_foreign:
-                raise Refused(409, "id_in_use", "Another client has this id")
+            return self.hold_any()
+        holder = self._sessions.get(wish)
+        user = None if holder is None else holder.client.user
+        is_foreign = holder is not None and (user is None or user != identity.user)
+        if wish in self._held or is_foreign:
+            raise Refused(409, "id_in_use", "Another client has this id")
         self.check_capacity()
         self._held.add(wish)
         return wish
+
+    def hold_any(self) -> str:
+        """Hold an id that nobody has asked for, and one of `max_clients` places."""
+        self.check_capacity()
+        client_id = secrets.token_hex(8)
+        self._held.add(client_id)
+        return client_id
 
     def release_id(self, client_id: str) -> None:
         """Give the held id and its place back."""
@@ -130,12 +136,30 @@ class Place:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """End what is in progress, and give back what no client has."""
         self._admission.in_progress -= 1
         self._release_id()
         self.release()
 
+    def keep(self) -> Place:
+        """Hand all over to a place that outlives `with`, and holds one of `max_clients` places.
+
+        It is in progress until its `give_back`. Raises `Refused(503)` when all places are taken.
+        """
+        if self._client_id is None:
+            self._client_id = self._admission.hold_any()
+        kept = Place(self._admission, self._networks, self._network)
+        kept._client_id = self._client_id
+        self._client_id = self._network = None
+        self._admission.in_progress += 1
+        return kept
+
     def hold_id(self, handshake: Handshake, identity: Identity) -> str:
         """Choose the id of the client to be, and hold it; see `Admission.hold_id`."""
+        self._release_id()
         self._client_id = self._admission.hold_id(handshake, identity)
         return self._client_id
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NORMAL
-from ..model import EVERYBODY, USER_PREFIX
+from ..model import EVERYBODY, USER_PREFIX, Subscribed
 from ..wire.frame import encode
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ class Client:
     """One live connection.
 
     `id` is unique in the process, `user` the name that authentication gave (None: anonymous),
-    `address` the peer's (None: unknown), `connected_at` a Unix time in seconds, `dropped` how many
-    messages its outbox has dropped so far.
+    `address` the peer's (None: unknown), `connected_at` a Unix time in seconds.
     """
 
     __slots__ = (
@@ -33,7 +32,6 @@ class Client:
         "_session",
         "address",
         "connected_at",
-        "dropped",
         "id",
         "user",
     )
@@ -53,7 +51,6 @@ class Client:
         self.user: str | None = user
         self.address: str | None = address
         self.connected_at: float = connected_at
-        self.dropped: int = 0
         self._core = core
         self._session = session
         self._meta: dict[str, Any] | None = dict(meta) if meta else None
@@ -68,6 +65,11 @@ class Client:
         if self._meta is None:
             self._meta = {}
         return self._meta
+
+    @property
+    def dropped(self) -> int:
+        """How many messages the client's outbox has dropped so far."""
+        return self._session.dropped
 
     @property
     def rooms(self) -> frozenset[str]:
@@ -99,9 +101,19 @@ class Client:
         """
         self._core.registry.join(self._session, room)
 
+    async def subscribe(self, room: str) -> Subscribed:
+        """Become a member of `room` if the authorize handler allows it, and wait until that is true.
+
+        Afterwards everything that is published to the room reaches the client, whichever process
+        published it; `join` asks nobody and waits for nothing. Being a member already is no error.
+        Raises `CommandError`: "forbidden", "too_many_rooms", a name that is not allowed, or "left" when
+        the client left the room, or was gone, before it was in. Event loop only.
+        """
+        return await self._core.registry.subscribe(self._session, room)
+
     def leave(self, room: str) -> None:
         """Stop being a member of `room`; not being one is no error. Event loop only."""
-        self._core.registry.leave(self._session, room)
+        self._core.registry.leave(self._session, room, by_server=True)
 
     def renew(self, expires_at: float | None) -> None:
         """Let the client stay until `expires_at` (Unix time in seconds; None: for good).

@@ -16,7 +16,9 @@ from ..logs import RateLimitedLogger
 from ..settings import Settings, SlowPolicy
 from ..stats import Stats, process_stats
 from ..transports.transport import TransportLimits
+from .access import Access
 from .admission import Admission
+from .commands import CommandDispatcher
 from .dispatcher import Dispatcher
 from .fanout import Fanout
 from .handlers import Handlers
@@ -54,7 +56,9 @@ class Core:
             settings, self.registry.sessions, lambda: self.lifecycle.is_draining
         )
         self.publishing: Publishing = Publishing(self)
+        self.access: Access = Access(self)
         self.dispatcher: Dispatcher = Dispatcher(self)
+        self.commands: CommandDispatcher = CommandDispatcher(self)
         self.reset()
 
     def now(self) -> float:

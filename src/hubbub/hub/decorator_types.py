@@ -81,6 +81,12 @@ class AuthenticateHandler(Protocol):
     def __call__(self, handshake: Handshake, /) -> Answer | Awaitable[Answer]: ...
 
 
+class AuthorizeHandler(Protocol):
+    """Takes a client, what it asks for, and the room."""
+
+    def __call__(self, client: Client, action: Any, room: str, /) -> bool | Awaitable[bool]: ...
+
+
 ClientF = TypeVar("ClientF", bound=ClientHandler, default=ClientHandler)
 ClientLambda = Callable[[Client], NoneOrBool]
 ConnectF = TypeVar("ConnectF", bound=ConnectHandler, default=ConnectHandler)
@@ -95,4 +101,6 @@ DropF = TypeVar("DropF", bound=DropHandler, default=DropHandler)
 DropLambda = Callable[[Client, int], NoneOrBool]
 AuthenticateF = TypeVar("AuthenticateF", bound=AuthenticateHandler, default=AuthenticateHandler)
 AuthenticateLambda = Callable[[Handshake], IdentityOrNone]
+AuthorizeF = TypeVar("AuthorizeF", bound=AuthorizeHandler, default=AuthorizeHandler)
+AuthorizeLambda = Callable[[Client, str, str], bool]
 TickF = TypeVar("TickF", bound=Callable[[], Done])

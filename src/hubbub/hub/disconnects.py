@@ -10,10 +10,12 @@ import logging
 from typing import NamedTuple
 
 from ..errors import (
+    BAD_REQUEST,
     INTERNAL_ERROR,
     NO_PONG,
     REPLACED,
     SERVICE_RESTART,
+    STALE,
     TOKEN_EXPIRED,
     TOO_MANY_MESSAGES,
     TRY_AGAIN_LATER,
@@ -103,5 +105,16 @@ INTERNAL_FAILURE = Cause(
     logging.ERROR,
     "reading",
     "cannot be read any more; closed",
+)
+CONNECT_TIMEOUT = Cause(
+    STALE, "stale", "stale", logging.INFO, "stale", "sent no connect command in time; closed"
+)
+BAD_COMMAND = Cause(
+    BAD_REQUEST,
+    "bad request",
+    "protocol_errors",
+    logging.INFO,
+    "protocol",
+    "sent a command out of place: %s; closed",
 )
 SERVER_STOPPING = Cause(SERVICE_RESTART, "service restart")

@@ -58,14 +58,20 @@ class Dispatcher:
                 self.handler_done(session)
 
     def _run_connect(self, session: ClientSession, handshake: Handshake) -> None:
-        rest = self._run_each(
+        rest = self._start_connect(session, handshake)
+        if rest is not None:
+            self._wait(session, rest)
+
+    def _start_connect(
+        self, session: ClientSession, handshake: Handshake
+    ) -> Coroutine[Any, Any, None] | None:
+        """Run the connect handlers; return what is left to await, None when all is done."""
+        return self._run_each(
             session,
             self._handlers.connect,
             (session.client, handshake),
             lambda: session.close is None,
         )
-        if rest is not None:
-            self._wait(session, rest)
 
     def keep(self, session: ClientSession, frame: Frame) -> None:
         """Let a message wait for the running handler; stop the socket when too many do."""
@@ -124,7 +130,7 @@ class Dispatcher:
             self._core.registry.end(session, FRAMES_LIMITED, bucket.rate_per_second)
         else:
             text = "client %s sent more than %g pings or fragments per second; they are dropped"
-            self._log.log(logging.WARNING, "rate", text, session.client.id, bucket.rate_per_second)
+            self._log.log(logging.WARNING, "rate", text, session.name, bucket.rate_per_second)
         return False
 
     def _route(self, session: ClientSession, frame: Frame) -> None:
@@ -172,7 +178,7 @@ class Dispatcher:
             self.stats.handlers_cancelled += 1
             text = "client %s has gone; its handler still ran after %g s and was cancelled"
             grace_s = self._settings.handler_grace_s
-            self._log.log(logging.INFO, "cancelled", text, session.client.id, grace_s)
+            self._log.log(logging.INFO, "cancelled", text, session.name, grace_s)
             task.cancel()
 
     def _drop_waiting(self, session: ClientSession) -> None:
@@ -182,7 +188,7 @@ class Dispatcher:
     def _run_disconnect(self, session: ClientSession, close: Close) -> None:
         rest = self._run_each(session, self._handlers.disconnect, (session.client, close))
         if rest is not None:
-            name = f"disconnect {session.client.id}"
+            name = f"disconnect {session.name}"
             self._core.lifecycle.spawn(rest, name, is_last=True)
 
     def _run_each(
@@ -231,9 +237,7 @@ class Dispatcher:
         for function in self._handlers.drop:
             result = self._call(session, function, (session.client, count))
             if result is not None:
-                self._core.lifecycle.spawn(
-                    self._finish(session, result), f"drop {session.client.id}"
-                )
+                self._core.lifecycle.spawn(self._finish(session, result), f"drop {session.name}")
 
     def _validate(
         self, session: ClientSession, frame: Frame, function: Function | None, message: Any
@@ -273,6 +277,33 @@ class Dispatcher:
             self._invalid(session, error)
             return
         if is_valid is False:
+            self._refuse(session, CommandError("invalid_message", "the message was refused"))
+        elif function is None:
+            self._core.publishing.broadcast(EVERYBODY, frame)
+        else:
+            result = self._call(session, function, (session.client, message))
+            if result is not None:
+                await self._finish(session, result)
+
+    async def handle(self, session: ClientSession, frame: Frame) -> None:
+        """Hand a message to its handler and wait until that has ended: one step of a longer task."""
+        handlers = self._handlers
+        try:
+            function, message = handlers.route(frame)
+        except Exception as error:
+            self._undecodable(session, error)
+            return
+        if handlers.validate is None:
+            is_valid: Any = True
+        else:
+            try:
+                is_valid = handlers.validate(session.client, message)
+            except Exception as error:
+                self._invalid(session, error)
+                return
+        if hasattr(is_valid, "__await__"):
+            await self._validate_later(session, frame, function, message, is_valid)
+        elif is_valid is False:
             self._refuse(session, CommandError("invalid_message", "the message was refused"))
         elif function is None:
             self._core.publishing.broadcast(EVERYBODY, frame)
@@ -332,7 +363,7 @@ class Dispatcher:
 
     def _wait(self, session: ClientSession, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the client's one task; its messages wait meanwhile."""
-        task = self._core.lifecycle.spawn(work, f"handler {session.client.id}")
+        task = self._core.lifecycle.spawn(work, f"handler {session.name}")
         if not task.done():
             session.handler_task = task
             task.add_done_callback(lambda _: self._ended(session, task), context=session.context)
@@ -371,7 +402,7 @@ class Dispatcher:
             self._core.registry.end(session, RATE_LIMITED, limit)
             return
         text = "client %s sent more than %g messages per second; they are dropped"
-        self._log.log(logging.WARNING, "rate", text, session.client.id, limit)
+        self._log.log(logging.WARNING, "rate", text, session.name, limit)
         if bucket.may_tell(session.last_seen):
             message = f"more than {limit:g} messages per second; the message was dropped"
             error = CommandError("too_many_messages", message, temporary=True)
@@ -384,7 +415,7 @@ class Dispatcher:
         """
         self.stats.invalid += 1
         text = "client %s sent an invalid message: %s"
-        self._log.log(logging.INFO, "invalid", text, session.client.id, printable(error.code))
+        self._log.log(logging.INFO, "invalid", text, session.name, printable(error.code))
         action = self._settings.on_invalid
         if action == "reply":
             self._reply(session, error)
@@ -432,7 +463,7 @@ class Dispatcher:
         """A handler did not do its work: count it, log it, and close the client if set so."""
         self.stats.handler_errors += 1
         text = "client %s: a handler failed"
-        self._log.log(logging.ERROR, "handler", text, session.client.id, error=error)
+        self._log.log(logging.ERROR, "handler", text, session.name, error=error)
         # A future that somebody cancelled broke off one message; the client is not to blame.
         is_broken = not isinstance(error, asyncio.CancelledError)
         if is_broken and self._settings.on_handler_error == "close":

@@ -47,6 +47,12 @@ SHAPES: Mapping[str, Shape] = {
             (Identity, str),
             "return an Identity, or a user's name; None refuses",
         ),
+        Shape(
+            "authorize",
+            (CLIENT, Given("action", str), Given("room", str)),
+            3,
+            advice="return True to allow it, False to refuse",
+        ),
     )
 }
 """What the function of each decorator looks like; `on` is like `on_message`."""
@@ -83,6 +89,7 @@ class Handlers:
         self.typed: dict[str, MessageHandler] = {}
         self.validate: Function | None = None
         self.authenticate: Function | None = None
+        self.authorize: Function | None = None
         self._either = decoder_for(str | bytes)
         self.only: MessageHandler | None = None
         """The handler of every message, where there is one, and no other and no validation."""
@@ -132,6 +139,12 @@ class Handlers:
         read(function, SHAPES["authenticate"])
         _check_free("authenticate", function, self.authenticate)
         self.authenticate = function
+
+    def set_authorize(self, function: Function) -> None:
+        """Register the one `f(client, action, room)` that says what a client may do."""
+        read(function, SHAPES["authorize"])
+        _check_free("authorize", function, self.authorize)
+        self.authorize = function
 
     @property
     def echoes(self) -> bool:

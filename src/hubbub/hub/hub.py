@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from ..brokers.broker import Broker, as_broker
 from ..brokers.memory import MemoryBroker
+from ..dialects.dialect import Dialect
+from ..dialects.names import dialect_of
 from ..errors import DISCONNECTED, MissingExtra, check_close
 from ..limits import check_room_name, checked_user
 from ..model import EVERYBODY, USER_PREFIX, Identity, Receipt
@@ -24,6 +26,8 @@ from .decorator_types import (
     AnyFunction,
     AuthenticateF,
     AuthenticateLambda,
+    AuthorizeF,
+    AuthorizeLambda,
     ClientF,
     ClientLambda,
     ConnectF,
@@ -139,6 +143,18 @@ class Hub:
         """
         self._core.handlers.set_authenticate(function)
         return cast("AuthenticateF", function)
+
+    @takes_function
+    def authorize(self, function: AuthorizeF | AuthorizeLambda) -> AuthorizeF:
+        """Call `f(client, action, room)` when a client asks for something that concerns a room.
+
+        `action` is "join", "publish", "history" or "presence". It is asked for what clients ask by
+        commands, and for `client.subscribe`; what the application does itself (`client.join`,
+        `hub.publish`) needs no leave. True allows it; anything else refuses. Without a handler clients
+        may join, and may not publish.
+        """
+        self._core.handlers.set_authorize(function)
+        return cast("AuthorizeF", function)
 
     @takes_function
     def validate(self, function: MessageF | ValidateLambda) -> MessageF:
@@ -301,15 +317,24 @@ class Hub:
         finally:
             await self.stop()
 
-    def router(self, path: str = "/ws", *, dependencies: Sequence[Any] = ()) -> APIRouter:
-        """Return a FastAPI router with the hub at `path`, its lifespan and its JavaScript client."""
+    def router(
+        self,
+        path: str = "/ws",
+        *,
+        dependencies: Sequence[Any] = (),
+        dialect: str | Dialect = "plain",
+    ) -> APIRouter:
+        """Return a FastAPI router with the hub at `path`, its lifespan and its JavaScript client.
+
+        Clients of this route speak `dialect`; those of other routes of the hub may speak another.
+        """
         try:
             from ..asgi.fastapi import make_router
         except ImportError as error:
             raise MissingExtra(error.name or "fastapi", "fastapi") from error
-        return make_router(self, path, dependencies)
+        return make_router(self, path, dependencies, dialect_of(dialect))
 
-    def routes(self, path: str = "/ws") -> list[BaseRoute]:
+    def routes(self, path: str = "/ws", *, dialect: str | Dialect = "plain") -> list[BaseRoute]:
         """Return Starlette routes with the hub at `path`, and its JavaScript client beside it.
 
         `Starlette(routes=[*hub.routes("/ws"), …], lifespan=hub.lifespan)`.
@@ -318,13 +343,15 @@ class Hub:
             from ..asgi.starlette import make_routes
         except ImportError as error:
             raise MissingExtra(error.name or "starlette", "starlette") from error
-        return make_routes(self, path)
+        return make_routes(self, path, dialect_of(dialect))
 
-    def mount(self, app: ASGIApp, path: str = "/ws") -> ASGIApp:
+    def mount(
+        self, app: ASGIApp, path: str = "/ws", *, dialect: str | Dialect = "plain"
+    ) -> ASGIApp:
         """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
         from ..asgi.mount import HubMount
 
-        return HubMount(self, app, path)
+        return HubMount(self, app, path, dialect_of(dialect))
 
     async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
         """Take the socket of a Starlette or FastAPI route; the route must not accept it itself.

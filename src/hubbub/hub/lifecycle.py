@@ -143,7 +143,7 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         registry, timeout_s = self._core.registry, self._core.settings.shutdown_timeout_s
         deadline = loop.time() + timeout_s * _SOCKETS_SHARE
-        sessions = list(registry.sessions.values())
+        sessions = list(registry.everybody())
         pause_s = min(_PACE_S, timeout_s / 2 / max(1, len(sessions)))
         for number, session in enumerate(sessions):
             registry.end(session, SERVER_STOPPING)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..dialects.dialect import Dialect
+from ..dialects.dialect import Dialect, ServerSubscribed, ServerUnsubscribed
 from ..dialects.plain import PLAIN
 from ..errors import MESSAGE_TOO_BIG, CommandError, check_close, fit_reason
 from ..limits import BURST_S, TokenBucket, check_room_name, printable
-from ..model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, check_unix_time
+from ..model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Subscribed, check_unix_time
 from ..settings import SlowPolicy
 from ..transports.transport import Transport
 from .client import Client
@@ -39,6 +39,8 @@ class Registry:
         self._core = core
         self.sessions: dict[str, ClientSession] = {}
         """The clients of this process by their ids."""
+        self.opened: dict[ClientSession, None] = {}
+        """Connections that are open, and that no command has connected yet."""
         self.transports: set[Transport] = set()
         """The transports whose sockets are not gone."""
         self._rooms = RoomTable(core.settings.slow_policy, slow_policies)
@@ -53,6 +55,7 @@ class Registry:
     def reset(self) -> None:
         """Forget what a dead event loop left behind."""
         self.sessions.clear()
+        self.opened.clear()
         self.transports.clear()
         self._rooms.clear()
         self._named.clear()
@@ -72,6 +75,19 @@ class Registry:
         """Take a connection whose handshake was accepted. It is nobody's yet, and in no room."""
         session = ClientSession(self._core, transport, dialect)
         self.transports.add(transport)
+        return session
+
+    def open_later(
+        self, transport: Transport, dialect: Dialect, place: Place, handshake: Handshake
+    ) -> ClientSession:
+        """Take a connection whose first command will say whose it is; see `commands`.
+
+        Raises `Refused(503)` when all places are taken.
+        """
+        kept = place.keep()
+        session = self.open(transport, dialect)
+        self.opened[session] = None
+        self._core.commands.open(session, handshake, kept)
         return session
 
     def connect(
@@ -115,6 +131,7 @@ class Registry:
         rate = core.settings.messages_per_second
         if rate is not None:
             session.message_bucket = TokenBucket(rate, rate * BURST_S, core.clock())
+        self.opened.pop(session, None)
         self.sessions[client.id] = session
         place.seat(session)
         self._enter(session, EVERYBODY)
@@ -125,7 +142,7 @@ class Registry:
             self.refresh(session, identity.expires_at)
         core.stats.total_clients += 1
         logger.debug("client %s connected", client.id)
-        core.dispatcher.connected(session, handshake)
+        session.dispatcher.connected(session, handshake)
         if core.lifecycle.is_draining:
             self.end(session, SERVER_STOPPING)  # its handshake was under way at that moment
 
@@ -148,14 +165,15 @@ class Registry:
             self._named.pop(session.id, None)
         for members in session.memberships.values():
             self._rooms.remove(session, members)
-        client = session.client
-        if self.sessions.get(client.id) is session:
-            del self.sessions[client.id]
+        session.joining = None
+        self.opened.pop(session, None)
+        if session.is_connected and self.sessions.get(session.client.id) is session:
+            del self.sessions[session.client.id]
         if session.place is not None:
             session.place.release()
         core.liveness.remove(session)
-        logger.debug("client %s disconnected: %s", client.id, close.code)
-        core.dispatcher.disconnected(session)
+        logger.debug("client %s disconnected: %s", session.name, close.code)
+        session.dispatcher.disconnected(session)
 
     def transport_lost(self, session: ClientSession) -> None:
         """Forget a transport whose socket is gone, and what still waits for its client."""
@@ -192,6 +210,12 @@ class Registry:
         self._note(session, cause, *details, error=error)
         self.disconnect(session, cause.code, cause.reason)
 
+    def end_as(self, session: ClientSession, cause: Cause, close: Close) -> None:
+        """Close a client as `end` does, with another code and reason than the table's."""
+        if session.close is None:
+            self._note(session, cause, printable(close.reason))
+            self.disconnect(session, close.code, close.reason)
+
     def _note(
         self,
         session: ClientSession,
@@ -205,7 +229,7 @@ class Registry:
             setattr(core.stats, cause.counter, getattr(core.stats, cause.counter) + 1)
         if cause.text is not None:
             text = f"client %s {cause.text}"
-            core.log.log(cause.level, cause.kind, text, session.client.id, *details, error=error)
+            core.log.log(cause.level, cause.kind, text, session.name, *details, error=error)
 
     def violated(self, session: ClientSession, code: int, reason: str) -> None:
         """Take out a client whose bytes broke RFC 6455 or a limit; its transport closes by itself."""
@@ -214,13 +238,17 @@ class Registry:
         text = "client %s closed with %d: %s"
         is_too_big = code == MESSAGE_TOO_BIG  # which a setting says, and nothing in the RFC
         level, kind = (logging.WARNING, "size") if is_too_big else (logging.INFO, "protocol")
-        core.log.log(level, kind, text, session.client.id, code, printable(reason))
+        core.log.log(level, kind, text, session.name, code, printable(reason))
         self.remove(session, Close(code, reason, by_server=True))
 
     def tell_dropped(self, session: ClientSession) -> None:
         """Say now and then that a client's outbox drops messages."""
         text = "client %s is slow; its outbox drops messages"
         self._core.log.log(logging.WARNING, "dropped", text, session.client.id)
+
+    def everybody(self) -> list[ClientSession]:
+        """Return all connections that have not ended, those that are not connected yet included."""
+        return [*self.sessions.values(), *self.opened]
 
     # Rooms
 
@@ -229,22 +257,55 @@ class Registry:
         check_room_name(room)
         if room in session.memberships or session.close is not None:
             return
+        self._check_room_limit(session)
+        self._enter(session, room)
+        if not session.variant.dialect.is_plain:
+            self._core.publishing.tell(session, ServerSubscribed(room))
+
+    async def subscribe(self, session: ClientSession, room: str) -> Subscribed:
+        """See `Client.subscribe`. That the client is joining is noted before anything is awaited."""
+        check_room_name(room)
+        if session.close is not None:
+            raise _left(room)
+        if room in session.memberships:
+            return Subscribed(room)
+        joining = session.joining
+        if joining is None:
+            joining = session.joining = set()
+        if room in joining:
+            raise CommandError("joining", "this client is joining the room already", temporary=True)
+        self._check_room_limit(session)
+        joining.add(room)
+        try:
+            await self._core.access.check(session.client, "join", room)
+            if session.close is not None or room not in joining:
+                raise _left(room)
+        finally:
+            joining.discard(room)
+        if room not in session.memberships:
+            self._enter(session, room)
+        return Subscribed(room)
+
+    def _check_room_limit(self, session: ClientSession) -> None:
         limit = self._core.settings.max_rooms_per_client
         if limit is not None and _room_count(session) >= limit:
             raise CommandError(
                 "too_many_rooms", f"a client may be in {limit} rooms at most (max_rooms_per_client)"
             )
-        self._enter(session, room)
 
-    def leave(self, session: ClientSession, room: str) -> None:
-        """See `Client.leave`."""
+    def leave(self, session: ClientSession, room: str, *, by_server: bool = False) -> None:
+        """See `Client.leave`. `by_server`: the client has not asked for it, and is told."""
         check_room_name(room)
+        if session.joining is not None:
+            session.joining.discard(room)
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return
         self._core.fanout.left(session, members)
         del session.memberships[room]
         self._rooms.remove(session, members)
+        if by_server and not session.variant.dialect.is_plain:
+            self._core.publishing.tell(session, ServerUnsubscribed(room))
 
     def _enter(self, session: ClientSession, room: str) -> None:
         members = self._rooms.add(session, room)
@@ -282,4 +343,9 @@ def _room_count(session: ClientSession) -> int:
     """
     first = islice(session.memberships, 2)
     hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
-    return len(session.memberships) - hidden
+    joining = 0 if session.joining is None else len(session.joining)
+    return len(session.memberships) - hidden + joining
+
+
+def _left(room: str) -> CommandError:
+    return CommandError("left", f"the client left {printable(room, 50)!r} before it was in")

@@ -12,6 +12,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from ..errors import ABNORMAL
+from ..limits import printable
 from ..model import Close
 from ..transports.transport import Transport, TransportLimits
 from ..wire.frame import Batch, Frame
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from ..limits import TokenBucket
     from .admission import Place
     from .client import Client
+    from .commands import Opening
     from .core import Core
+    from .dispatcher import Dispatcher
     from .inbox import Inbox
     from .room import Membership
     from .variant import Variant
@@ -40,21 +43,24 @@ class ClientSession:
 
     __slots__ = (
         "_core",
-        "_dispatcher",
         "_id",
         "_is_cut",
         "_missed",
         "client",
         "close",
         "context",
+        "dispatcher",
+        "dropped",
         "frame_bucket",
         "handler_task",
         "inbox",
         "is_handling",
+        "joining",
         "last_seen",
         "limits",
         "memberships",
         "message_bucket",
+        "opening",
         "outbox",
         "place",
         "transport",
@@ -67,7 +73,7 @@ class ClientSession:
 
     def __init__(self, core: Core, transport: Transport, dialect: Dialect) -> None:
         self._core = core
-        self._dispatcher = core.dispatcher
+        self.dispatcher: Dispatcher = core.dispatcher if dialect.is_plain else core.commands
         self._id: str | None = None
         self._is_cut = False
         self._missed = 0
@@ -84,13 +90,29 @@ class ClientSession:
         self.message_bucket: TokenBucket | None = None
         self.frame_bucket: TokenBucket | None = None
         self.place: Place | None = None
+        self.opening: Opening | None = None
+        self.joining: set[str] | None = None
+        self.dropped: int = 0
         self.variant: Variant = core.variants.get(dialect, deflates=transport.deflates)
         transport.bind(self)
         self.write_wire: Callable[[bytes], object] | None = transport.write_wire
         self.writes_directly: bool = self.write_wire is not None and transport.writable
 
     def __repr__(self) -> str:
-        return f"<ClientSession of {self.client!r}>"
+        return f"<ClientSession of {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The client's id for a line of the log; before it is connected, where it comes from."""
+        if self.is_connected:
+            return self.client.id
+        assert self.opening is not None
+        return f"from {printable(self.opening.handshake.address or 'an unknown address')}"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is, or was, that of a client: it is known who that is."""
+        return self.opening is None or self.opening.is_connected
 
     @property
     def id(self) -> str:
@@ -118,7 +140,7 @@ class ClientSession:
 
     def receive(self, frame: Frame) -> None:
         """See `transport.Session`. Hands the message to its handler, or keeps it while one runs."""
-        dispatcher = self._dispatcher
+        dispatcher = self.dispatcher
         stats = dispatcher.stats
         stats.messages_in += 1
         stats.bytes_in += len(frame.payload)
@@ -139,7 +161,7 @@ class ClientSession:
 
     def charge_frame(self, *, droppable: bool) -> bool:
         """See `transport.Session`."""
-        return self._dispatcher.charge_frame(self, droppable=droppable)
+        return self.dispatcher.charge_frame(self, droppable=droppable)
 
     def write_blocked(self) -> None:
         """See `transport.Session`."""
@@ -219,11 +241,11 @@ class ClientSession:
         if self._missed and self.transport.writable and self.close is None:
             missed, self._missed = self._missed, 0
             core = self._core
-            core.lifecycle.schedule(lambda: core.dispatcher.drained(self, missed))
+            core.lifecycle.schedule(lambda: self.dispatcher.drained(self, missed))
 
     def count_lost(self, count: int) -> None:
         """Count messages that this client will never get, since it is slow."""
-        self.client.dropped += count
+        self.dropped += count
         self._core.stats.dropped += count
 
     def _write(self, batch: Batch) -> None:

@@ -1,0 +1,94 @@
+"""Access: who a client is, and what it may do: the application is asked.
+
+What must not live here: HTTP (the endpoint), commands (`commands`), origins and ids (`auth`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import CommandError, Refused
+from ..model import Handshake, Identity
+from ..raised import refusal_of
+from .auth import check_expiry, to_identity
+from .tasks import is_being_cancelled
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .core import Core
+
+Action = Literal["join", "publish", "history", "presence"]
+"""What a client may ask for that concerns a room."""
+
+ALLOWED_BY_DEFAULT: frozenset[Action] = frozenset({"join", "history", "presence"})
+"""What a client may do where no authorize handler says otherwise. Publishing goes through the
+application's own handlers then."""
+
+
+class Access:
+    """Asks the handlers `authenticate` and `authorize` of one hub. Event loop only."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def identify(self, handshake: Handshake) -> Identity:
+        """Return who asks for a connection.
+
+        Raises `Refused`: whatever the handler raises has become one by then, and its failures are in
+        the log.
+        """
+        try:
+            identity = await self._authenticate(handshake)
+            check_expiry(identity, time.time())
+        except Refused:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            # Nobody cancels this: the error is that of a future which the function has asked.
+            raise self.as_refusal(error, "the authenticate handler failed") from error
+        return identity
+
+    async def _authenticate(self, handshake: Handshake) -> Identity:
+        core = self._core
+        function = core.handlers.authenticate
+        if function is None:
+            return Identity()
+        answer = function(handshake)
+        if hasattr(answer, "__await__"):
+            timeout_s = core.settings.handshake_timeout_s
+            timeout = asyncio.timeout(timeout_s)
+            try:
+                async with timeout:
+                    answer = await answer
+            except TimeoutError:
+                if not timeout.expired():  # it is the application's own
+                    raise
+                message = f"Authentication took longer than {timeout_s:g} seconds"
+                raise Refused(503, "handshake_timeout", message) from None
+        if answer is None or answer is False:
+            raise Refused(401)
+        return to_identity(answer)
+
+    def as_refusal(self, error: BaseException, text: str) -> Refused:
+        """Return the refusal that an error asks for; 500, and `text` in the log, if for none."""
+        refusal = refusal_of(error)
+        if refusal is None:
+            self._core.log.log(logging.ERROR, "authenticate", text, error=error)
+            return Refused(500)
+        return refusal
+
+    async def check(self, client: Client, action: Action, room: str) -> None:
+        """Raise `CommandError` where the client may not do this. What the handler raises comes through."""
+        function = self._core.handlers.authorize
+        if function is None:
+            is_allowed = action in ALLOWED_BY_DEFAULT
+        else:
+            is_allowed = function(client, action, room)
+            if hasattr(is_allowed, "__await__"):
+                is_allowed = await is_allowed
+        if is_allowed is not True:
+            raise CommandError("forbidden", f"{action} is not allowed in this room")

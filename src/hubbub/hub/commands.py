@@ -1,0 +1,221 @@
+"""Commands: what becomes of the commands of a dialect. Each is carried out once, whatever dialect it
+came in.
+
+What must not live here: how a command is written (a dialect), handlers of messages (`dispatcher`).
+
+A client of such a dialect is connected by its first command: until then its connection is open, holds a
+bounded place, is in no room, and has `handshake_timeout_s` for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..dialects.dialect import (
+    Command,
+    Connect,
+    Connected,
+    ErrorReply,
+    History,
+    Pong,
+    Presence,
+    Publish,
+    Refresh,
+    Reply,
+    Send,
+    Subscribe,
+    Unsubscribe,
+)
+from ..errors import BrokerError, CommandError, ProtocolError, Refused
+from ..limits import check_room_name, printable
+from ..model import Close, Handshake
+from ..raised import close_of
+from .disconnects import BAD_COMMAND, CONNECT_TIMEOUT, SERVER_STOPPING
+from .dispatcher import Dispatcher
+from .tasks import is_being_cancelled
+
+if TYPE_CHECKING:
+    from ..wire.frame import Frame
+    from .admission import Place
+    from .session import ClientSession
+
+
+class Opening:
+    """What an open connection holds until its first command has connected it, and remembers after."""
+
+    __slots__ = ("handshake", "is_connected", "place", "rest", "timer")
+
+    def __init__(self, handshake: Handshake, place: Place, timer: asyncio.TimerHandle) -> None:
+        self.handshake: Handshake = handshake
+        self.place: Place | None = place
+        self.timer: asyncio.TimerHandle = timer
+        self.is_connected: bool = False
+        self.rest: Coroutine[Any, Any, None] | None = None
+        """What the connect handlers have still to do."""
+
+    def end(self) -> None:
+        """Give back what is held. Twice is no error."""
+        self.timer.cancel()
+        place, self.place = self.place, None
+        if place is not None:
+            place.give_back()
+
+
+class CommandDispatcher(Dispatcher):
+    """Reads commands where the plain dispatcher takes messages. Event loop only."""
+
+    def open(self, session: ClientSession, handshake: Handshake, place: Place) -> None:
+        """Let a connection wait for its connect command, for so long and no longer."""
+        core = self._core
+        loop = asyncio.get_running_loop()
+        timeout_s = core.settings.handshake_timeout_s
+        timer = loop.call_later(timeout_s, core.registry.end, session, CONNECT_TIMEOUT)
+        session.opening = Opening(handshake, place, timer)
+        if core.lifecycle.is_draining:
+            core.registry.end(session, SERVER_STOPPING)  # it came while the shutdown began
+
+    def connected(self, session: ClientSession, handshake: Handshake) -> None:
+        """Run the connect handlers; what they have to wait for the connect command waits for."""
+        assert session.opening is not None
+        session.opening.rest = self._start_connect(session, handshake)
+
+    def disconnected(self, session: ClientSession) -> None:
+        """Run the disconnect handlers of a client that was connected; end what was only open."""
+        opening = session.opening
+        assert opening is not None
+        opening.end()
+        if opening.is_connected:
+            super().disconnected(session)
+        else:
+            self._drop_waiting(session)
+            if session.handler_task is not None:
+                session.handler_task.cancel()
+
+    def take(self, session: ClientSession, frame: Frame) -> None:
+        """Carry out the commands in a message, one after another."""
+        try:
+            commands = session.variant.dialect.parse(frame)
+        except ProtocolError as error:
+            self._core.registry.end_as(session, BAD_COMMAND, Close(error.close_code, error.reason))
+        except CommandError as error:
+            self._refuse(session, error)
+        else:
+            if commands:
+                self._wait(session, self._run(session, commands))
+
+    async def _run(self, session: ClientSession, commands: Sequence[Command]) -> None:
+        for command in commands:
+            if session.close is not None:
+                return
+            await self._execute(session, command)
+
+    async def _execute(self, session: ClientSession, command: Command) -> None:
+        """Carry out one command and answer it. Whatever it raises ends here."""
+        opening = session.opening
+        assert opening is not None
+        if isinstance(command, Connect) == opening.is_connected and not isinstance(command, Pong):
+            self._core.registry.end(session, BAD_COMMAND, type(command).__name__)
+            return
+        number: int | None = getattr(command, "id", None)
+        try:
+            is_answered = await self._carry_out(session, command)
+        except CommandError as error:
+            self._core.publishing.tell(session, ErrorReply(number, error))
+        except BrokerError:
+            later = CommandError("unavailable", "try again later", temporary=True)
+            self._core.publishing.tell(session, ErrorReply(number, later))
+        except asyncio.CancelledError as cancelled:
+            if is_being_cancelled():
+                raise
+            self._failed(session, cancelled)  # only something that a handler awaited
+        except Exception as wrong:
+            self._failed(session, wrong)
+        else:
+            if not is_answered:
+                self._core.publishing.tell(session, Reply(number, command))
+
+    async def _carry_out(self, session: ClientSession, command: Command) -> bool:
+        """Do what a command says; return whether it has been answered, or needs no answer."""
+        core = self._core
+        match command:
+            case Connect():
+                await self._connect(session, command)
+                return True
+            case Send(message):
+                await self.handle(session, message)
+                return True
+            case Pong():
+                return True
+            case Subscribe(_, room):
+                await core.registry.subscribe(session, room)
+            case Unsubscribe(_, room):
+                core.registry.leave(session, room)
+            case Publish(_, room, message):
+                check_room_name(room)
+                await core.access.check(session.client, "publish", room)
+                await core.publishing.publish(room, message)
+            case Refresh(_, token):
+                await self._refresh(session, token)
+            case History(_, room) | Presence(_, room):
+                check_room_name(room)
+                action = "history" if isinstance(command, History) else "presence"
+                await core.access.check(session.client, action, room)  # type: ignore[arg-type]
+                raise CommandError("not_available", f"this hub keeps no {action}")
+        return False
+
+    async def _connect(self, session: ClientSession, command: Connect) -> None:
+        """Learn who the client is, and make one of its connection."""
+        opening, core = session.opening, self._core
+        assert opening is not None
+        assert opening.place is not None
+        handshake = dataclasses.replace(
+            opening.handshake, connect_token=command.token, data=command.data
+        )
+        try:
+            identity = await core.access.identify(handshake)
+            if session.close is not None:
+                return
+            client_id = opening.place.hold_id(handshake, identity)
+        except Refused as refusal:
+            self._turn_away(session, command, refusal)
+            return
+        opening.is_connected = True
+        opening.handshake = handshake
+        left_s = None if identity.expires_at is None else identity.expires_at - time.time()
+        core.publishing.tell(session, Connected(command.id, client_id, left_s))
+        core.registry.connect(session, opening.place, identity, handshake, client_id)
+        opening.end()
+        rest, opening.rest = opening.rest, None
+        if rest is not None:
+            await rest
+
+    def _turn_away(self, session: ClientSession, command: Connect, refusal: Refused) -> None:
+        """Answer a connect command with a refusal, and close."""
+        core = self._core
+        core.stats.refuse(refusal.code)
+        text = "a connect command from %s was refused: %d %s"
+        code = printable(refusal.code)
+        core.log.log(logging.INFO, "refused", text, session.name, refusal.status, code)
+        error = CommandError(refusal.code, refusal.message)
+        core.publishing.tell(session, ErrorReply(command.id, error))
+        close = close_of(refusal)
+        assert close is not None
+        core.registry.disconnect(session, *close)
+
+    async def _refresh(self, session: ClientSession, token: str) -> None:
+        """Take a new token of a client; one of another user closes it."""
+        opening, core = session.opening, self._core
+        assert opening is not None
+        handshake = dataclasses.replace(opening.handshake, connect_token=token)
+        try:
+            identity = await core.access.identify(handshake)
+        except Refused as refusal:
+            raise CommandError(refusal.code, refusal.message) from None
+        if identity.user != session.client.user:
+            raise Refused(403, "other_user", "The token belongs to another user")
+        core.registry.refresh(session, identity.expires_at)
