@@ -8,14 +8,17 @@ import json
 import os
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import pytest
 
+from hubbub.cli import screen as screens
 from hubbub.cli.screen import (
     JsonScreen,
     Output,
     PlainScreen,
+    PromptScreen,
     as_json,
     as_line,
     as_reason,
@@ -162,3 +165,83 @@ def test_a_line_that_nobody_takes_can_be_given_up(pipe: tuple[int, Output]) -> N
     out.print("x" * 1_000_000)
     assert out.error is not None
     os.close(read_end)
+
+
+# The prompt.
+
+
+class Typing:
+    """A prompt that is shown, and answered, when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, doc: str = "GNU readline") -> None:
+        self.screen = PromptScreen(memory()[1])
+        self.is_asked, self.is_shown, self.is_typed = (threading.Event() for _ in range(3))
+        self.lines: list[str | None] = []
+        self._hook: Callable[[], None] = lambda: None
+        library = ModuleType("readline", doc)
+        library.__dict__["set_pre_input_hook"] = self._set_hook
+        monkeypatch.setattr(self.screen, "_readline", library)
+        monkeypatch.setattr("builtins.input", self._input)
+        self.reading = threading.Thread(target=lambda: self.lines.append(self.screen.read()))
+
+    def _set_hook(self, hook: Callable[[], None]) -> None:
+        self._hook = hook
+
+    def _input(self, prompt: str) -> str:
+        self.is_asked.set()
+        assert self.is_shown.wait(10)
+        self._hook()
+        assert self.is_typed.wait(10)
+        return "typed"
+
+
+def test_who_leaves_waits_for_a_prompt_that_is_about_to_come_and_for_no_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(screens, "_TAKE_S", 10.0)
+    typing = Typing(monkeypatch)
+    typing.reading.start()
+    assert typing.is_asked.wait(10)
+    leaving = threading.Thread(target=typing.screen.leave)
+    leaving.start()
+    leaving.join(0.05)
+    assert leaving.is_alive()
+    typing.is_shown.set()
+    leaving.join(10)
+    assert not leaving.is_alive()
+    assert typing.lines == []
+    typing.is_typed.set()
+    typing.reading.join(10)
+    assert typing.lines == ["typed"]
+    assert typing.screen.read() is None, "there is no other prompt"
+
+
+def test_who_leaves_waits_for_no_prompt_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screens, "_TAKE_S", 0.01)
+    typing = Typing(monkeypatch)
+    typing.reading.start()
+    assert typing.is_asked.wait(10)
+    typing.screen.leave()
+    typing.is_shown.set()
+    typing.is_typed.set()
+    typing.reading.join(10)
+    assert typing.screen.read() is None
+
+
+def test_libedit_does_not_say_when_its_prompt_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screens, "_TAKE_S", 60.0)
+    typing = Typing(monkeypatch, "using libedit readline")
+    typing.reading.start()
+    assert typing.is_asked.wait(10)
+    typing.screen.leave()
+    typing.is_shown.set()
+    typing.is_typed.set()
+    typing.reading.join(10)
+    assert typing.lines == ["typed"]
+
+
+def test_after_the_leaving_there_is_no_prompt() -> None:
+    screen = PromptScreen(memory()[1])
+    screen.leave()
+    assert screen.read() is None
+    assert not screen.is_ended, "there could have been more"

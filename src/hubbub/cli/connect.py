@@ -417,7 +417,7 @@ def connect(
         accept_any_bytes(sys.stdin)
         prompt = PromptScreen(out)
         wait_s = math.inf if retry_for is None else retry_for
-        with terminal_kept():
+        with terminal_kept(prompt.leave):
             run_session(ConsoleSession(prompt, prompt, out, 0.0, wait_s), url, options)
     else:
         screen: Screen = JsonScreen(out, err) if as_json else PlainScreen(out, err)

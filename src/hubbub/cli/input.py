@@ -14,7 +14,7 @@ import select
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
 import click
@@ -135,8 +135,11 @@ def _read(source: Source) -> str | Exception | None:
 
 
 @contextlib.contextmanager
-def terminal_kept() -> Iterator[None]:
-    """Give the terminal back as it was: a thread may be left in the middle of reading it."""
+def terminal_kept(leave: Callable[[], None]) -> Iterator[None]:
+    """Give the terminal back as it was: a thread may be left in the middle of reading it.
+
+    `leave` is called before, to see to it that no such thread takes the terminal afterwards.
+    """
     try:
         import termios
     except ImportError:  # Windows
@@ -147,5 +150,8 @@ def terminal_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        click.echo()
+        try:
+            leave()
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+            click.echo()

@@ -17,6 +17,7 @@ import os
 import re
 import select
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
@@ -33,6 +34,8 @@ _HAS_POLL = hasattr(select, "poll")  # Windows has none: a reader that takes not
 _WRITABLE = select.POLLOUT if _HAS_POLL else 1
 _GONE = select.POLLERR | select.POLLHUP if _HAS_POLL else 0
 _SHOWN_BYTES = 64
+_TAKE_S = 1.0
+"""How long to wait for a prompt that is about to be shown; Ctrl-S can hold it up for ever."""
 
 _OBEYED = re.compile(
     "["
@@ -256,6 +259,9 @@ class PromptScreen:
 
     It is the source of the lines, too: `accepted` counts those that were typed, `is_ended` says
     that there will be no more.
+
+    A prompt takes the terminal: readline sets it so that it gets each key, and sets it back when
+    the line is typed. Whoever wants to have the terminal back calls `leave` first.
     """
 
     def __init__(self, out: Output) -> None:
@@ -264,6 +270,10 @@ class PromptScreen:
         self.first_repaired: int | None = None
         self._out = out
         self._is_prompting = False
+        self._is_left = False
+        self._is_taking = False
+        self._taking = threading.Lock()
+        """Held while the terminal is being taken, until the prompt is on the screen."""
         self._readline: ModuleType | None = None
         with contextlib.suppress(ImportError):
             import readline
@@ -296,25 +306,50 @@ class PromptScreen:
 
     def read(self) -> str | None:
         """Return the next line that is typed; empty ones are skipped. Runs in its own thread."""
-        hook = getattr(self._readline, "set_pre_input_hook", None)
-        while True:
-            if hook is not None:
-                hook(self._begin)  # called when the prompt is on the screen
-            else:
-                self._begin()
+        while self._begin():
             try:
                 line = input(PROMPT)
             except EOFError:
                 self.is_ended = True
                 return None
             finally:
+                self._taken()
                 self._is_prompting = False
             if line:
                 self.accepted += 1
                 return line
+        return None
 
-    def _begin(self) -> None:
+    def leave(self) -> None:
+        """Show no prompt any more. Waits for one that is about to be shown, but not for a line."""
+        self._is_left = True
+        if self._taking.acquire(timeout=_TAKE_S):
+            self._taking.release()
+
+    def _begin(self) -> bool:
+        """Be about to show a prompt, if there may be one."""
+        self._taking.acquire()
+        self._is_taking = True
+        if self._is_left:
+            self._taken()
+            return False
+        hook = getattr(self._readline, "set_pre_input_hook", None)
+        if hook is None:
+            self._prompted()
+        else:
+            hook(self._prompted)  # called when the prompt is on the screen
+            if "libedit" in (getattr(self._readline, "__doc__", None) or ""):
+                self._taken()  # it may never call the hook
+        return True
+
+    def _prompted(self) -> None:
         self._is_prompting = True
+        self._taken()
+
+    def _taken(self) -> None:
+        if self._is_taking:
+            self._is_taking = False
+            self._taking.release()
 
     def _print(self, line: str) -> None:
         if not self._is_prompting:
