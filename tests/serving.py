@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
@@ -67,6 +69,23 @@ async def serve(app: Any, *, native: bool = True, **config: Any) -> AsyncIterato
     finally:
         server.should_exit = True
         await asyncio.wait_for(task, 30)
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """Keep a port of 127.0.0.1 for a server that the test starts, or for none at all.
+
+    A port that is only looked up and let go may be somebody else's by the time it is used: of a
+    test that runs beside this one, say. The system gives no port away that is bound. Linux has a
+    server listen on it all the same, if both set SO_REUSEADDR, as servers do.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        if sys.platform != "linux":
+            holder.close()
+        yield port
 
 
 async def until(condition: Callable[[], bool], what: str = "") -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import pty
@@ -39,18 +38,18 @@ from hubbub import Client, Frame, Hub
 from hubbub.cli import main
 from hubbub.cli.connect import MAX_WINDOW_LINES, LineTracker
 from refusing import ThreadServer, accept_handshake, key_of, read_head
-from serving import WAYS, echo_hub, venue
+from serving import WAYS, held_port, venue
 
-BRIEFLY = ("--linger", "0.2")
-"""For an answer that comes at once."""
+PATIENTLY = ("--linger", "30")
+"""For answers after which the server ends it: the client waits for that and no longer."""
 
 Handler = Callable[[ServerConnection], None]
 
 
 @contextmanager
-def server(handler: Handler, **options: Any) -> Iterator[str]:
-    """Run a server in threads, and give its address."""
-    with serve(handler, "127.0.0.1", 0, **options) as running:
+def server(handler: Handler, port: int = 0, **options: Any) -> Iterator[str]:
+    """Run a server in threads, and give its address; at the end wait for all its handlers."""
+    with serve(handler, "127.0.0.1", port, **options) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         try:
@@ -90,7 +89,8 @@ def refusing(status: int, body: dict[str, str]) -> Callable[..., Response]:
 
 def test_s18_lines_go_in_and_messages_come_out() -> None:
     with server(echo_times(4)) as url:
-        code, out, err = run("connect", url, stdin="one\ngrüße\r\n\nlast without an end")
+        text = "one\ngrüße\r\n\nlast without an end"
+        code, out, err = run("connect", url, *PATIENTLY, stdin=text)
     assert (code, err) == (0, "")
     assert out == "one\ngrüße\n\nlast without an end\n"
 
@@ -100,7 +100,7 @@ def test_a_file_can_be_the_input(tmp_path: Path) -> None:
     path.write_text("".join(f"line {number}\n" for number in range(5000)))
     with server(echo_times(5000)) as url, path.open() as lines:
         done = subprocess.run(
-            [sys.executable, "-m", "hubbub", "connect", url],
+            [sys.executable, "-m", "hubbub", "connect", url, *PATIENTLY],
             stdin=lines,
             capture_output=True,
             text=True,
@@ -119,7 +119,7 @@ def test_each_event_is_a_json_object() -> None:
         socket.close(1000, "over")
 
     with server(answer, subprotocols=[Subprotocol("chat")]) as url:
-        arguments = ("connect", url, "--json", "--subprotocol", "chat")
+        arguments = ("connect", url, "--json", "--subprotocol", "chat", *PATIENTLY)
         code, out, err = run(*arguments, stdin='{"type":"say"}\n')
     assert (code, err) == (0, "")
     events = [json.loads(line) for line in out.splitlines()]
@@ -156,7 +156,8 @@ def test_what_the_handshake_carries() -> None:
 
 def test_an_address_without_a_scheme() -> None:
     with server(echo_times(1)) as url:
-        assert run("connect", url.removeprefix("ws://"), stdin="x\n")[:2] == (0, "x\n")
+        address = url.removeprefix("ws://")
+        assert run("connect", address, *PATIENTLY, stdin="x\n")[:2] == (0, "x\n")
 
 
 def test_a_refusal_is_exit_code_1_with_the_reason() -> None:
@@ -168,9 +169,9 @@ def test_a_refusal_is_exit_code_1_with_the_reason() -> None:
 
 
 def test_nobody_there_is_exit_code_1() -> None:
-    with server(echo) as url:
-        pass
-    code, out, err = run("connect", url)
+    with held_port() as port:
+        url = f"ws://127.0.0.1:{port}/ws"
+        code, out, err = run("connect", url)
     assert (code, out) == (1, "")
     assert err.startswith(f"Error: {url}: cannot connect: ")
     assert err.count("\n") == 1
@@ -220,9 +221,9 @@ def test_a_lost_connection_comes_back_and_lines_wait_for_it() -> None:
         running.wait_for(r"connection lost \(1012 restart\); again in [01]\.\d s", "err")
         running.send("meanwhile\n")
         running.wait_for("^meanwhile$")
-        assert "connected again" in running.err
         running.end_input()
         assert running.wait() == 0
+        assert "* connected again\n" in running.err
 
 
 def test_linger_waits_for_answers() -> None:
@@ -230,12 +231,24 @@ def test_linger_waits_for_answers() -> None:
         message = socket.recv(decode=True)
         time.sleep(0.3)
         socket.send(f"late {message}")
-        socket.recv()
 
     with server(late) as url:
-        code, out, _ = run("connect", url, "--linger", "2", stdin="x\n")
+        code, out, _ = run("connect", url, *PATIENTLY, stdin="x\n")
         assert (code, out) == (0, "late x\n")
-        assert run("connect", url, "--linger", "0", stdin="x\n")[:2] == (0, "")
+
+
+def test_without_linger_nobody_waits_for_answers() -> None:
+    is_over = threading.Event()
+
+    def too_late(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            socket.recv()
+            assert is_over.wait(PATIENCE_S)
+            socket.send("too late")
+
+    with server(too_late) as url:
+        assert run("connect", url, "--linger", "0", stdin="x\n") == (0, "", "")
+        is_over.set()
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -300,8 +313,16 @@ def cut(socket: ServerConnection) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_thousand_lines_arrive_on_every_transport(way: str) -> None:
-    async with venue(echo_hub(), way) as room:
-        arguments = ("connect", room.served.ws(), "--linger", "0.2")
+    hub = Hub()
+
+    @hub.on_message
+    def echo(client: Client, message: Frame) -> None:
+        client.send(message)
+        if message.payload == b"line 999":
+            client.close()
+
+    async with venue(hub, way) as room:
+        arguments = ("connect", room.served.ws(), *PATIENTLY)
         code, out, err = await asyncio.to_thread(run, *arguments, stdin=lines_of(1000))
     assert (code, err) == (0, "")
     assert out == lines_of(1000)
@@ -398,8 +419,8 @@ def test_fault_10_a_wire_cut_that_comes_back_loses_what_was_on_its_way_and_says_
 @contextmanager
 def orphan(*options: str) -> Iterator[Command]:
     """Run the command until its server has closed the connection and is gone for good."""
-    with contextlib.ExitStack() as stack:
-        with server(closing(1012, "restart")) as url:
+    with held_port() as port, contextlib.ExitStack() as stack:
+        with server(closing(1012, "restart"), port) as url:
             running = stack.enter_context(command("connect", url, *options))
             running.wait_for("connection lost", "err")
         yield running
@@ -439,7 +460,7 @@ def test_a_server_that_takes_its_time_gets_all_lines() -> None:
 
 def test_a_server_that_ends_it_well_after_the_last_line_has_had_them_all() -> None:
     with server(echo_times(1)) as url:
-        assert run("connect", url, stdin="quit\n") == (0, "quit\n", "")
+        assert run("connect", url, *PATIENTLY, stdin="quit\n") == (0, "quit\n", "")
 
 
 def test_fault_10_a_server_that_ends_it_well_before_the_last_line_has_not() -> None:
@@ -577,6 +598,10 @@ def run_in_a_shell(line: str, **environment: str) -> tuple[int, bytes, bytes]:
     return done.returncode, done.stdout, done.stderr
 
 
+def say_hello(socket: ServerConnection) -> None:
+    socket.send("hello")
+
+
 def greet(socket: ServerConnection) -> None:
     socket.send("hello")
     for message in socket:
@@ -585,27 +610,26 @@ def greet(socket: ServerConnection) -> None:
 
 @pytest.mark.parametrize("options", ["", "--json"])
 def test_fault_25_a_closed_input_is_like_dev_null(options: str) -> None:
-    line = f"exec $HUBBUB connect {options} --linger 0.3"
-    with server(greet) as url:
+    line = f"exec $HUBBUB connect {options}"
+    with server(say_hello) as talking, server(echo) as silent:
         for stdin in ("<&-", "</dev/null"):
-            code, out, err = run_in_a_shell(f"{line} {url} {stdin}")
+            code, out, err = run_in_a_shell(f"{line} --linger 30 {talking} {stdin}")
             assert (code, err) == (0, b"")
             assert b"hello" in out
+            code, _, err = run_in_a_shell(f"{line} --linger 0 {silent} {stdin}")
+            assert (code, err) == (0, b""), "the end of the input ends it, too"
 
 
 def test_a_closed_output_is_like_dev_null() -> None:
-    with server(echo) as url:
-        assert run_in_a_shell(f"echo x | $HUBBUB connect --linger 0.2 {url} >&-") == (0, b"", b"")
-        assert run_in_a_shell(f"echo x | $HUBBUB connect --linger 0.2 {url} 2>&-") == (
-            0,
-            b"x\n",
-            b"",
-        )
+    with server(echo_times(1)) as url:
+        line = f"echo x | $HUBBUB connect --linger 30 {url}"
+        assert run_in_a_shell(f"{line} >&-") == (0, b"", b"")
+        assert run_in_a_shell(f"{line} 2>&-") == (0, b"x\n", b"")
 
 
 def test_an_output_that_fails_is_an_error_with_a_reason(tmp_path: Path) -> None:
     with server(greet) as url:
-        line = f"ulimit -f 0; $HUBBUB connect {url} </dev/null >{tmp_path}/out"
+        line = f"ulimit -f 0; $HUBBUB connect --linger 30 {url} </dev/null >{tmp_path}/out"
         code, _, err = run_in_a_shell(line)
     assert (code, err) == (1, b"Error: cannot write the output: File too large\n")
 
@@ -642,24 +666,27 @@ def test_fault_25_ctrl_c_ends_it_while_nobody_reads_the_output() -> None:
             for _ in range(1000):
                 socket.send("x" * 10_000)
 
-    with server(flood) as url, unread(url) as process:
-        assert process.stdout
-        wait_until_full(process.stdout.fileno())
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_S) == 1
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb"), open(write_end, "wb") as output, server(flood) as url:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hubbub", "connect", url],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        with process:
+            wait_until_full(write_end)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 1
 
 
 def wait_until_full(pipe: int) -> None:
-    """Wait until there is something in the pipe that does not become more."""
+    """Wait until the pipe, of which this is the end to write to, takes nothing more."""
     end = time.monotonic() + PATIENCE_S
-    before = 0
-    while True:
+    while select.select([], [pipe], [], 0)[1]:
         assert time.monotonic() < end
-        time.sleep(0.3)
-        now = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
-        if now == before and now > 0:
-            return
-        before = now
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -670,8 +697,8 @@ def wait_until_full(pipe: int) -> None:
     ],
 )
 def test_fault_25_an_output_that_lacks_a_character(encoding: str, expected: bytes) -> None:
-    line = "printf 'grüße 日 €\\n' | $HUBBUB connect --linger 0.2"
-    with server(echo) as url:
+    line = "printf 'grüße 日 €\\n' | $HUBBUB connect --linger 30"
+    with server(echo_times(1)) as url:
         code, out, err = run_in_a_shell(f"{line} {url}", PYTHONIOENCODING=encoding)
         assert (code, out, err) == (0, expected + b"\n", b"")
         code, out, err = run_in_a_shell(f"{line} --json {url}", PYTHONIOENCODING=encoding)
@@ -680,9 +707,9 @@ def test_fault_25_an_output_that_lacks_a_character(encoding: str, expected: byte
 
 
 def test_input_that_is_not_utf_8_is_told() -> None:
-    with server(echo) as url:
+    with server(echo_times(3)) as url:
         code, out, err = run_in_a_shell(
-            f"printf 'a\\n\\377b\\nc\\377\\n' | $HUBBUB connect --linger 0.2 {url}"
+            f"printf 'a\\n\\377b\\nc\\377\\n' | $HUBBUB connect --linger 30 {url}"
         )
     assert (code, out.decode()) == (0, "a\n\ufffdb\nc\ufffd\n")
     assert err == b"* line 2 is not UTF-8; it goes out with U+FFFD in it\n"
@@ -744,10 +771,11 @@ def secure(certificate: tuple[str, str]) -> ssl.SSLContext:
 
 
 def test_fault_25_a_certificate_of_ones_own(certificate: tuple[str, str]) -> None:
-    with server(echo, ssl=secure(certificate)) as url:
+    with server(echo_times(1), ssl=secure(certificate)) as url:
         url = url.replace("ws://", "wss://")
-        assert run("connect", url, "--ca", certificate[0], *BRIEFLY, stdin="x\n") == (0, "x\n", "")
-        assert run("connect", url, "--insecure", *BRIEFLY, stdin="x\n") == (0, "x\n", "")
+        arguments = ("connect", url, *PATIENTLY)
+        assert run(*arguments, "--ca", certificate[0], stdin="x\n") == (0, "x\n", "")
+        assert run(*arguments, "--insecure", stdin="x\n") == (0, "x\n", "")
         code, out, err = run("connect", url, stdin="x\n")
     assert (code, out) == (1, "")
     assert "CERTIFICATE_VERIFY_FAILED" in err
@@ -802,9 +830,9 @@ def _pass_on(source: sockets.socket, target: sockets.socket) -> None:
 
 
 def test_fault_25_through_a_proxy() -> None:
-    with server(echo) as url, Proxy() as proxy:
+    with server(echo_times(1)) as url, Proxy() as proxy:
         with_password = proxy.url.replace("://", "://me:secret@")
-        assert run("connect", url, "--proxy", with_password, *BRIEFLY, stdin="x\n") == (
+        assert run("connect", url, "--proxy", with_password, *PATIENTLY, stdin="x\n") == (
             0,
             "x\n",
             "",
@@ -815,17 +843,18 @@ def test_fault_25_through_a_proxy() -> None:
 
 
 def test_fault_25_through_a_proxy_with_tls(certificate: tuple[str, str]) -> None:
-    with server(echo, ssl=secure(certificate)) as url, Proxy() as proxy:
+    with server(echo_times(1), ssl=secure(certificate)) as url, Proxy() as proxy:
         url = url.replace("ws://127.0.0.1", "wss://localhost")
-        arguments = ("connect", url, "--proxy", proxy.url, "--ca", certificate[0], *BRIEFLY)
+        arguments = ("connect", url, "--proxy", proxy.url, "--ca", certificate[0], *PATIENTLY)
         assert run(*arguments, stdin="x\n") == (0, "x\n", "")
     assert len(proxy.heads) == 1
 
 
 def test_a_proxy_that_the_environment_names() -> None:
-    with server(echo) as url, Proxy() as proxy:
+    with server(echo_times(1)) as url, Proxy() as proxy:
         url = url.replace("127.0.0.1", "hub.test")
-        code, out, err = run("connect", url, stdin="x\n", env={"http_proxy": proxy.url})
+        environment = {"http_proxy": proxy.url}
+        code, out, err = run("connect", url, *PATIENTLY, stdin="x\n", env=environment)
         assert (code, out, err) == (0, "x\n", "")
     assert len(proxy.heads) == 1
 
@@ -833,7 +862,7 @@ def test_a_proxy_that_the_environment_names() -> None:
 def test_fault_25_a_proxy_that_refuses() -> None:
     with server(echo) as url, Proxy("407 No") as proxy:
         with_password = proxy.url.replace("://", "://me:secret@")
-        code, out, err = run("connect", url, "--proxy", with_password, *BRIEFLY, stdin="x\n")
+        code, out, err = run("connect", url, "--proxy", with_password, stdin="x\n")
     assert (code, out) == (1, "")
     assert "407" in err
     assert "secret" not in err
@@ -898,8 +927,21 @@ class Terminal:
         end = time.monotonic() + PATIENCE_S
         while text not in self.screen:
             assert time.monotonic() < end, self.screen
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.screen += os.read(self.master, 65_536).decode("utf-8", "replace")
+            self._read(0.1)
+
+    def wait(self) -> int:
+        """Wait for the end, and return the exit code; all that was printed is on the screen."""
+        code = self.process.wait(PATIENCE_S)
+        while self._read(0.0):
+            pass
+        return code
+
+    def _read(self, timeout_s: float) -> bool:
+        """Read what there is; return whether there was anything."""
+        if not select.select([self.master], [], [], timeout_s)[0]:
+            return False
+        self.screen += os.read(self.master, 65_536).decode("utf-8", "replace")
+        return True
 
     def close(self) -> None:
         """Make sure that all is gone."""
@@ -932,7 +974,7 @@ def test_a_person_types_and_reads() -> None:
         # Not before the prompt is there again: a Ctrl-D between two prompts means nothing.
         person.wait_for("< you said again\\x1b[2J\r\n> ")
         person.type("\x04")
-        assert person.process.wait(PATIENCE_S) == 0
+        assert person.wait() == 0
         assert person.after == person.before
 
 
@@ -961,8 +1003,34 @@ def test_ctrl_c_on_a_terminal_gives_it_back() -> None:
         person.type("x\r")
         person.wait_for("< x")
         person.type("\x03")
-        assert person.process.wait(PATIENCE_S) == 0
+        assert person.wait() == 0
         assert "Traceback" not in person.screen
+        assert person.after == person.before
+
+
+SLOW_PROMPT = """
+import atexit, builtins, time
+shown = builtins.input
+def late(prompt):
+    time.sleep(0.3)
+    return shown(prompt)
+builtins.input = late
+atexit.register(time.sleep, 0.5)
+"""
+"""Has prompts come late, and the program's end too, so that they can come after its last word."""
+
+
+def test_ctrl_c_on_a_terminal_gives_it_back_though_a_prompt_was_about_to_come(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_PROMPT)
+    path = f"{tmp_path}{os.pathsep}{clean_environment()['PYTHONPATH']}"
+    with server(echo) as url, terminal(url, PYTHONPATH=path) as person:
+        person.wait_for("> ")
+        person.type("x\r")
+        person.wait_for("< x")
+        person.type("\x03")
+        assert person.wait() == 0
         assert person.after == person.before
 
 
@@ -975,7 +1043,7 @@ def test_a_terminal_is_told_of_a_lost_connection_and_of_the_end() -> None:
     with server(handle) as url, terminal(url) as person:
         person.wait_for("* connection lost (1012 restart); again in")
         person.wait_for("Error: closed: 3503 not \\x1byou")
-        assert person.process.wait(PATIENCE_S) == 1
+        assert person.wait() == 1
         assert person.after == person.before
         assert len(re.findall(r"\* connected", person.screen)) == 2
 
@@ -983,18 +1051,18 @@ def test_a_terminal_is_told_of_a_lost_connection_and_of_the_end() -> None:
 def test_fault_25_no_message_looks_like_a_line_of_the_program() -> None:
     def lie(socket: ServerConnection) -> None:
         socket.send("hello\r\n* connection lost (1006); again in 0.5 s\x1b[2J")
-        socket.recv()
 
     with server(lie) as url, terminal(url) as person:
         person.wait_for("< hello\\r\\n* connection lost (1006); again in 0.5 s\\x1b[2J\r\n")
+        assert person.wait() == 0
     assert "\n* " not in person.screen
 
 
 def test_fault_25_messages_on_a_terminal_are_marked_though_the_input_is_a_pipe() -> None:
     master, slave = pty.openpty()
-    with server(echo) as url:
+    with server(echo_times(1)) as url:
         done = subprocess.run(
-            [sys.executable, "-m", "hubbub", "connect", url],
+            [sys.executable, "-m", "hubbub", "connect", url, *PATIENTLY],
             input=b"* connected again\n",
             stdout=slave,
             stderr=slave,
@@ -1012,4 +1080,4 @@ def test_lines_without_bold_for_those_who_want_no_colours() -> None:
     with server(echo) as url, terminal(url, NO_COLOR="1") as person:
         person.wait_for("* connected; Ctrl-D ends it\r\n> ")
         person.type("\x04")
-        assert person.process.wait(PATIENCE_S) == 0
+        assert person.wait() == 0
