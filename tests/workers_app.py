@@ -14,8 +14,8 @@ from typing import Any
 from hubbub import Hub
 from hubbub.hub import workers
 
-workers.FIRST_LOOK_S = 0.05
-workers.LAST_LOOK_S = 0.2
+workers.FIRST_LOOK_S = float(os.environ.get("WORKERS_APP_FIRST_LOOK_S", "0.05"))
+workers.LAST_LOOK_S = 4 * workers.FIRST_LOOK_S
 
 if os.environ.get("WORKERS_APP_LOG"):
     handler = logging.FileHandler(os.environ["WORKERS_APP_LOG"])

@@ -31,7 +31,7 @@ from hubbub.bench.run import Snapshot
 from hubbub.cli import main
 from hubbub.cli.bench import BOUNDS, JsonScreen, PlainScreen, RichScreen, choose_screen
 from hubbub.errors import MissingExtra
-from serving import free_port
+from serving import held_port
 
 SHORT = ("--clients", "4", "--seconds", "0.3", "--warm", "0.1")
 
@@ -150,8 +150,9 @@ def test_a_refusal_is_exit_code_1_with_the_status() -> None:
 
 
 def test_nobody_there_is_exit_code_1() -> None:
-    address = f"127.0.0.1:{free_port()}/ws"
-    code, out, err = run("bench", address, *SHORT)
+    with held_port() as port:
+        address = f"127.0.0.1:{port}/ws"
+        code, out, err = run("bench", address, *SHORT)
     assert (code, out) == (1, "")
     assert err == f"Error: ws://{address} cannot be connected to: Connection refused\n"
 
@@ -281,7 +282,8 @@ def test_a_terminal_shows_a_bar_and_a_table_and_at_the_end_the_result(url: str) 
 
 
 def test_a_terminal_is_told_of_a_failure() -> None:
-    code, screen = on_terminal(f"127.0.0.1:{free_port()}", *SHORT)
+    with held_port() as port:
+        code, screen = on_terminal(f"127.0.0.1:{port}", *SHORT)
     assert code == 1
     assert "cannot be connected to: Connection refused\r\n" in screen
     assert "Traceback" not in screen

@@ -35,6 +35,7 @@ from hubbub.cli.serve import (
 from hubbub.cli.target import read_target
 from hubbub.errors import SettingsError
 from hubbub.settings import rows, shown
+from serving import held_port
 
 VALUES = {
     "compression": "shared",
@@ -117,14 +118,15 @@ def test_s18_the_box_talks_to_itself() -> None:
 
 
 def test_s12_a_client_survives_the_server_s_death_and_return() -> None:
-    with serving("serve") as (first, address):
-        with command("connect", f"ws://{address}/ws") as client:
+    with held_port() as port, command("serve", "--port", str(port)) as first:
+        first.wait_for("Hubbub is at")
+        with command("connect", f"ws://127.0.0.1:{port}/ws") as client:
             client.send("before\n")
             client.wait_for("^before$")
             first.process.kill()
             client.wait_for(r"connection lost \(1006 .*\); again in", "err")
             client.send("meanwhile\n")
-            with command("serve", "--port", address.rpartition(":")[2]) as second:
+            with command("serve", "--port", str(port)) as second:
                 client.wait_for("^meanwhile$")
                 client.end_input()
                 # The server may have died before it could say that it had the first line.

@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from rawsocket import raw_connect
-from serving import PATIENCE_S, Served, free_port, take
+from serving import PATIENCE_S, Served, held_port, take
 
 pytestmark = [
     pytest.mark.anyio,
@@ -84,20 +84,20 @@ class Process:
 @asynccontextmanager
 async def uvicorn_process(folder: Path, *flags: str, app: str = APP) -> AsyncIterator[Process]:
     (folder / "app.py").write_text(app)
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), *flags),
-        cwd=folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield Process(process, port, folder)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+    with held_port() as port:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), *flags),
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            yield Process(process, port, folder)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
 
 
 @pytest.mark.parametrize("ws", ["hubbub:Protocol", "websockets-sansio"])
@@ -152,6 +152,7 @@ async def arrived(client, handshake):
 
 @hub.on_message
 async def said(client, text):
+    client.send("heard")
     while True:
         try:
             await asyncio.Event().wait()
@@ -182,7 +183,8 @@ async def test_fault_03_handlers_that_wait_do_not_hold_up_the_shutdown(
             assert await take(socket, 1) == ["here"]
             for text in texts:
                 await socket.send(text)
-            await asyncio.sleep(0.2)
+            # The first handler waits; what comes after it waits in the inbox.
+            assert await take(socket, min(len(texts), 1)) == ["heard"] * min(len(texts), 1)
             seconds, output = await server.end(signal.SIGTERM)
             with pytest.raises(ConnectionClosed):
                 await take(socket, 1)

@@ -35,7 +35,7 @@ from hubbub.hub.runtime import (
     find_server,
 )
 from hubbub.settings import Settings
-from serving import nothing, serve, until
+from serving import held_port, nothing, serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -220,13 +220,14 @@ SHOWN: dict[str, tuple[Callable[[str, int], list[str]], str]] = {
 @pytest.mark.parametrize("name", SHOWN)
 def test_fault_31_who_configures_no_logging_sees_it_too(name: str, tmp_path: Path) -> None:
     make, pattern = SHOWN[name]
-    port = test_workers.free_port()
-    command = test_workers.python(*make(port, 1))
-    with test_workers.running(command, tmp_path, port, {"WORKERS_APP_LOG": ""}) as server:
-        server.until(
-            lambda: re.search(pattern, server.output.read_text(), re.M) is not None, pattern
-        )
-        assert server.output.read_text().count(STARTED) == 1
+    with held_port() as number:
+        port = str(number)
+        command = test_workers.python(*make(port, 1))
+        with test_workers.running(command, tmp_path, port, {"WORKERS_APP_LOG": ""}) as server:
+            server.until(
+                lambda: re.search(pattern, server.output.read_text(), re.M) is not None, pattern
+            )
+            assert server.output.read_text().count(STARTED) == 1
 
 
 def test_an_application_that_configured_its_logging_is_obeyed(

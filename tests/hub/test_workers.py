@@ -24,6 +24,7 @@ import pytest
 from commands import clean_environment
 from hubbub.hub.workers import Roll, WorkerWatch, _is_held, listeners
 from places import TESTS
+from serving import held_port
 
 PATIENCE_S = 40.0
 
@@ -80,10 +81,11 @@ SERVERS: dict[str, Callable[[str, int], list[str]]] = {
 }
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[str]:
+    """A port for the server of the test."""
+    with held_port() as number:
+        yield str(number)
 
 
 class Running:
@@ -161,8 +163,7 @@ def python(*arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_fault_13_each_of_two_workers_warns(name: str, tmp_path: Path) -> None:
-    port = free_port()
+def test_fault_13_each_of_two_workers_warns(name: str, port: str, tmp_path: Path) -> None:
     with running(python(*SERVERS[name](port, 2)), tmp_path, port) as server:
         server.until(lambda: len(server.warned()) == 2, "two warnings")
         assert len(set(server.warned())) == 2, "each of the two, once"
@@ -171,16 +172,14 @@ def test_fault_13_each_of_two_workers_warns(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["uvicorn-native", "gunicorn-portable", "granian", "hypercorn"])
-def test_fault_13_one_worker_does_not_warn(name: str, tmp_path: Path) -> None:
-    port = free_port()
+def test_fault_13_one_worker_does_not_warn(name: str, port: str, tmp_path: Path) -> None:
     with running(python(*SERVERS[name](port, 1)), tmp_path, port) as server:
         server.until_it_has_looked()
         assert server.stats()["workers"] == 1
         assert server.warned() == []
 
 
-def test_fault_13_who_means_it_is_not_warned(tmp_path: Path) -> None:
-    port = free_port()
+def test_fault_13_who_means_it_is_not_warned(port: str, tmp_path: Path) -> None:
     command = python(*SERVERS["uvicorn-native"](port, 2))
     with running(command, tmp_path, port, {"HUBBUB_WORKERS_OK": "1"}) as server:
         server.until(lambda: server.stats()["workers"] == 2, "they see one another")
@@ -188,21 +187,21 @@ def test_fault_13_who_means_it_is_not_warned(tmp_path: Path) -> None:
         assert server.warned() == []
 
 
-def test_fault_13_two_servers_of_one_shell_are_no_workers(tmp_path: Path) -> None:
-    ports = free_port(), free_port()
-    commands = [" ".join(python(*SERVERS["uvicorn-native"](port, 1))) for port in ports]
-    shell = ["sh", "-c", f"{commands[0]} & {commands[1]} & wait"]
-    with running(shell, tmp_path, ports[0]) as server:
-        server.until_it_has_looked()
-        server.address = server.address.replace(ports[0], ports[1])
-        server.until_it_has_looked()
-        assert server.stats()["workers"] == 1
-        assert server.warned() == []
+def test_fault_13_two_servers_of_one_shell_are_no_workers(port: str, tmp_path: Path) -> None:
+    with held_port() as other:
+        make = SERVERS["uvicorn-native"]
+        commands = [" ".join(python(*make(each, 1))) for each in (port, str(other))]
+        shell = ["sh", "-c", f"{commands[0]} & {commands[1]} & wait"]
+        with running(shell, tmp_path, port) as server:
+            server.until_it_has_looked()
+            server.address = server.address.replace(port, str(other))
+            server.until_it_has_looked()
+            assert server.stats()["workers"] == 1
+            assert server.warned() == []
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "hubbub"])
-def test_fault_13_a_reload_does_not_warn(name: str, tmp_path: Path) -> None:
-    port = free_port()
+def test_fault_13_a_reload_does_not_warn(name: str, port: str, tmp_path: Path) -> None:
     what = {"uvicorn": ("uvicorn", "workers_app:app"), "hubbub": ("hubbub", "serve", "workers_app")}
     with running(python(*what[name], "--port", port, "--reload"), tmp_path, port) as server:
         server.until_it_has_looked()
@@ -215,26 +214,25 @@ def test_fault_13_a_reload_does_not_warn(name: str, tmp_path: Path) -> None:
 
 
 def test_fault_13_a_worker_that_is_replaced_does_not_warn_and_a_second_one_does(
-    tmp_path: Path,
+    port: str, tmp_path: Path
 ) -> None:
     """gunicorn starts the new one while the old one still serves."""
-    port = free_port()
     pid_file = tmp_path / "pid"
     command = [*python(*SERVERS["gunicorn-native"](port, 1)), "--pid", str(pid_file)]
-    with running(command, tmp_path, port) as server:
+    # Between two looks there is time for the old one to end, as in a server that is no test's.
+    with running(command, tmp_path, port, {"WORKERS_APP_FIRST_LOOK_S": "0.5"}) as server:
         server.until_it_has_looked()
         first = server.stats()["pid"]
         os.kill(int(pid_file.read_text()), signal.SIGHUP)
         server.until_it_has_looked(first)
-        assert server.stats()["workers"] == 1
+        server.until(lambda: server.stats()["workers"] == 1, "the old one has left")
         assert server.warned() == []
         os.kill(int(pid_file.read_text()), signal.SIGTTIN)
         server.until(lambda: len(set(server.warned())) == 2, "the one that was there warns too")
 
 
-def test_fault_13_without_a_folder_to_write_to_nothing_breaks(tmp_path: Path) -> None:
+def test_fault_13_without_a_folder_to_write_to_nothing_breaks(port: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    port = free_port()
     command = python(*SERVERS["uvicorn-native"](port, 1))
     with running(command, tmp_path, port, {"TMPDIR": str(tmp_path / "file" / "x")}) as server:
         server.until_it_has_looked()
