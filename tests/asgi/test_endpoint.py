@@ -38,7 +38,7 @@ from hubbub import (
 )
 from hubbub.asgi import endpoint as endpoint_module
 from hubbub.asgi.endpoint import read_handshake
-from hubbub.brokers.broker import Deliver
+from hubbub.brokers.broker import Node
 from hubbub.hub.core import core_of
 from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
 from serving import PATIENCE_S, Served, serve, take, until
@@ -1201,7 +1201,7 @@ async def test_own_sockets_see_the_server_end() -> None:
 class BrokenBroker(MemoryBroker):
     """A broker that cannot be reached."""
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, node: Node) -> None:
         raise ConnectionError("no broker at 127.0.0.1")
 
 

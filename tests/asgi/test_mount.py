@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 from websockets.exceptions import InvalidStatus
 
 from hubbub import BrokerUnavailable, Hub, MemoryBroker
-from hubbub.brokers.broker import Deliver
+from hubbub.brokers.broker import Node
 from serving import PATIENCE_S, Served, serve, take, until
 
 pytestmark = pytest.mark.anyio
@@ -222,7 +222,7 @@ async def test_failures_of_the_applications_lifespan_reach_the_server(
 class BrokenBroker(MemoryBroker):
     """A broker that cannot be reached."""
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, node: Node) -> None:
         raise ConnectionError("no broker at 127.0.0.1")
 
 
@@ -454,11 +454,11 @@ async def test_fault_13_a_page_without_lifespan_says_why_the_hub_does_not_start(
 
         tries = 0
 
-        async def start(self, deliver: Deliver) -> None:
+        async def start(self, node: Node) -> None:
             self.tries += 1
             if self.tries == 1:
                 raise BrokerUnavailable("no connection yet")
-            await super().start(deliver)
+            await super().start(node)
 
     hub = Hub(broker=Late())
     app = hub.mount(Starlette(routes=[Route("/", lambda request: JSONResponse(hub.is_running))]))

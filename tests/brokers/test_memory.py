@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from hubbub import Broker, Frame, MemoryBroker, Publication, Receipt
+from hubbub.brokers.broker import Control
 
 pytestmark = pytest.mark.anyio
+
+
+class Told:
+    """A node that only takes what is delivered."""
+
+    id: str = "node"
+
+    def __init__(self, deliver: Callable[[Publication], int]) -> None:
+        self.deliver = deliver
+
+    def hear(self, control: Control) -> None: ...
+    def note_gap(self, rooms: Sequence[str] | None) -> None: ...
 
 
 def publication(room: str, text: str) -> Publication:
@@ -21,7 +36,7 @@ async def test_memory_delivers_within_the_call_and_in_the_order_of_the_calls() -
         delivered.append((publication.room, publication.frame.payload))
         return 3
 
-    await broker.start(deliver)
+    await broker.start(Told(deliver))
     for room, text in (("red", "1"), ("blue", "2"), ("red", "3")):
         assert broker.publish(publication(room, text)) == Receipt(3)
     assert delivered == [("red", b"1"), ("blue", b"2"), ("red", b"3")]
@@ -36,10 +51,10 @@ async def test_memory_reaches_nobody_before_start_and_after_stop() -> None:
         return 1
 
     assert broker.publish(publication("red", "early")) == Receipt(0)
-    await broker.start(deliver)
+    await broker.start(Told(deliver))
     await broker.stop()
     await broker.stop()
     assert broker.publish(publication("red", "late")) == Receipt(0)
     assert delivered == []
-    await broker.start(deliver)
+    await broker.start(Told(deliver))
     assert broker.publish(publication("red", "again")).delivered_to == 1

@@ -17,14 +17,14 @@ pytestmark = pytest.mark.anyio
 PUBLIC = {
     *("on_connect", "on_message", "on", "on_disconnect", "on_drop", "authenticate", "validate"),
     *("every", "lifespan", "router", "routes", "mount", "attach"),
-    *("broadcast", "publish", "disconnect", "start", "stop", "authorize"),
+    *("broadcast", "publish", "disconnect", "kick", "nodes", "start", "stop", "authorize"),
     *("room", "everybody", "to_user", "clients_of", "client", "client_count", "rooms"),
     *("is_running", "stats", "settings"),
 }
 
 
 def test_a_hub_shows_applications_what_they_need_and_nothing_else() -> None:
-    assert len(PUBLIC) == 29
+    assert len(PUBLIC) == 31
     assert {name for name in dir(Hub) if not name.startswith("_")} == PUBLIC
     assert {name for name in dir(Hub()) if not name.startswith("_")} == PUBLIC
 

@@ -20,7 +20,7 @@ from hubbub import (
     MemoryBroker,
     Refused,
 )
-from hubbub.brokers.broker import Deliver
+from hubbub.brokers.broker import Node
 from hubbub.hub.admission import RETRY_AFTER_S
 from hubbub.testing import (
     MemoryClient,
@@ -121,12 +121,12 @@ class SlowBroker(MemoryBroker):
         self.error: Exception | None = None
         self.starts = 0
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, node: Node) -> None:
         self.starts += 1
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        await super().start(deliver)
+        await super().start(node)
 
 
 async def test_all_who_start_wait_for_the_one_start() -> None:

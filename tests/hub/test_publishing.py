@@ -28,7 +28,7 @@ from hubbub import (
     Receipt,
     SettingsError,
 )
-from hubbub.brokers.broker import Deliver
+from hubbub.brokers.broker import Node
 from hubbub.testing import (
     MemoryClient,
     connect,
@@ -183,7 +183,7 @@ async def test_fault_13_a_start_that_failed_leaves_no_hub_to_publish_on() -> Non
 class Unreachable(MemoryBroker):
     """A broker that cannot be reached."""
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, node: Node) -> None:
         raise BrokerUnavailable("no connection")
 
 

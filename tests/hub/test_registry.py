@@ -419,6 +419,7 @@ async def test_s20_the_stats_and_their_names() -> None:
         "stuck_handlers": 0,
         "unhandled": 0,
         "loop_stalls": 0,
+        "broker_gaps": 0,
         "sends_to_gone": 1,
         "refused": {"unauthorized": 1},
         "refused_gets": {},

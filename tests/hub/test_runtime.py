@@ -23,7 +23,7 @@ from hubbub import (
     Publication,
     Receipt,
 )
-from hubbub.brokers.broker import Deliver
+from hubbub.brokers.broker import Node
 from hubbub.hub.core import core_of
 from hubbub.hub.runtime import (
     PARTS,
@@ -294,10 +294,10 @@ def test_compiled_parts_are_those_in_use(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "websockets" not in compiled_parts()
 
 
-class Postal:
+class Postal(MemoryBroker):
     """A broker that connects processes."""
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, node: Node) -> None:
         """Do nothing."""
 
     async def stop(self) -> None:

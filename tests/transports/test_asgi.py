@@ -20,7 +20,7 @@ from hubbub import (
     Identity,
     MemoryBroker,
 )
-from hubbub.brokers.broker import Deliver
+from hubbub.brokers.broker import Node
 from hubbub.hub.client import session_of
 from hubbub.transports import asgi
 from serving import PATIENCE_S, until
@@ -431,7 +431,7 @@ async def test_a_handshake_that_waits_for_its_identity_counts_for_its_address() 
 
 async def test_a_broker_that_cannot_start_is_a_503() -> None:
     class Down(MemoryBroker):
-        async def start(self, deliver: Deliver) -> None:
+        async def start(self, node: Node) -> None:
             raise BrokerUnavailable("no connection")
 
     hub = Hub(broker=Down())

@@ -1,48 +1,208 @@
-"""The contract of a broker.
+"""The contract of a broker, and of the node that it serves: what each of them owes the other.
 
-What must not live here: clients, sockets, fan-out. `publishing` publishes through a broker and
-hands it `deliver` at start.
+What must not live here: an implementation; clients, sockets, fan-out. A hub is one node of a cluster
+(of one, with the broker of one process). All is called on the node's event loop, and returns at once
+where it is no coroutine.
 """
 
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable
-from typing import Protocol, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol, cast
 
-from ..model import Receipt
+from ..model import Position, Receipt
 from ..wire.publication import Publication
 
-Deliver = Callable[[Publication], int]
-"""Hands a publication to this process's clients; returns how many there are in the room."""
+
+class Ability(Enum):
+    """What a broker may have beside order and spread: each is a protocol of its own below."""
+
+    CONTROL = "control"
+    HISTORY = "history"
+    PRESENCE = "presence"
+    STREAMS = "streams"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A word from one node to others; see `hub.control` for the verbs.
+
+    `origin` is the node that says it, `target` the one that is to hear it (None: all others).
+    `arguments` are of types that JSON has.
+    """
+
+    verb: str
+    origin: str
+    arguments: Mapping[str, Any]
+    target: str | None = None
+
+
+class Node(Protocol):
+    """What a broker is given at start, and may call until the end of `stop`."""
+
+    id: str
+    """The node's name. No other has it, at any time."""
+
+    def deliver(self, publication: Publication) -> int:
+        """Hand a publication to this process's clients; return how many there are in the room."""
+        ...
+
+    def hear(self, control: Control) -> None:
+        """Take a word of another node. One that is not understood is no error."""
+        ...
+
+    def note_gap(self, rooms: Sequence[str] | None) -> None:
+        """Learn that publications of these rooms (None: of all) may have been lost on their way."""
+        ...
 
 
 class Broker(Protocol):
     """What a broker owes.
 
-    Order: publications of one room reach every process in one order. Two publications of one
-    process reach that process's own clients in the order of the calls, across rooms too.
-    Delivery: `deliver` is called once per publication and process, on the event loop.
-    Not promised: that a publication made while the broker is unreachable arrives; `publish` then
-    fails with `BrokerUnavailable`.
+    *Order.* Publications of one room reach every node in one order. Two publications of one node reach
+    that node's own clients in the order of the calls, across rooms too, where they are delivered
+    within `publish`; else the order is each room's own.
+
+    *Atomicity.* What a publication gets (its place in the order, its position, its entry in the
+    history) it gets in one step: no node sees one without the others.
+
+    *Delivery.* `deliver` is called at most once for each publication and node, the publisher's own
+    included, and only for rooms in which the node is interested; for those it is called for all that was
+    published after the future of `subscribe` was done.
+
+    *Receipt.* The broker has taken the publication when its receipt is there. `publish` returns a
+    receipt rather than a future where it can: the broker of one process pays for no future.
+
+    *Away.* A broker that loses its servers comes back by itself, and subscribes again to all that its
+    node is interested in. Meanwhile `publish` and `subscribe` fail with `BrokerUnavailable`, at once
+    or after a bounded wait; clients stay connected. When it is back it calls `note_gap` for what may
+    have been lost.
+
+    *Closing.* After `stop` returns nothing of the node is called, and no future is left undone.
     """
 
-    async def start(self, deliver: Deliver) -> None:
-        """Connect; from then on `deliver` may be called. Raises `BrokerUnavailable`."""
+    abilities: frozenset[Ability]
+    """What else it can do. What asks for an ability that is not here is an error at the hub's start."""
+
+    receives_all: bool
+    """True: all publications reach this node, wanted or not, so that `subscribe` is never called."""
+
+    async def start(self, node: Node) -> None:
+        """Connect; from then on the node may be called. Raises `BrokerUnavailable`."""
         ...
 
     async def stop(self) -> None:
-        """Disconnect. No `deliver` after this returns. Stopping twice is no error."""
+        """Disconnect. Stopping twice, or what never started, is no error."""
         ...
 
     def publish(self, publication: Publication) -> Receipt | Future[Receipt]:
-        """Take a publication without blocking: its receipt, or a future of it."""
+        """Take a publication. `BrokerUnavailable` comes by raise or by future."""
         ...
+
+    def subscribe(self, rooms: Sequence[str]) -> Future[None] | None:
+        """Be interested in rooms; done when all that is published from then on will come.
+
+        The hub calls this at most once in a turn of the event loop, with `MOST_ROOMS_A_CALL` rooms at
+        most, and never for a room that it is interested in already. None: done at once.
+        """
+        ...
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        """Be interested no more. What is on its way may still be delivered."""
+        ...
+
+
+MOST_ROOMS_A_CALL = 1000
+"""How many rooms one `subscribe` or `unsubscribe` names at most."""
+
+
+class ControlBroker(Broker, Protocol):
+    """A broker with `Ability.CONTROL`."""
+
+    def send_control(self, control: Control) -> Future[None] | None:
+        """Say something to other nodes; never to the one that says it.
+
+        Done when it is on its way. It may be lost, and may overtake publications.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A part of what was published to a room. `position` is where the room stands now."""
+
+    publications: Sequence[Publication]
+    position: Position
+
+
+class HistoryBroker(Broker, Protocol):
+    """A broker with `Ability.HISTORY`."""
+
+    async def history(
+        self, room: str, *, since: Position | None = None, limit: int | None = None
+    ) -> History:
+        """Return what was published after `since`, the oldest first (None: all that is kept).
+
+        Raises `LookupError` for a position of another epoch, or one that is not kept any more: a part is
+        never given as if it were all.
+        """
+        ...
+
+    async def remove_history(self, room: str) -> None:
+        """Forget a room's history; it begins a new epoch."""
+        ...
+
+
+class PresenceBroker(Broker, Protocol):
+    """A broker with `Ability.PRESENCE`."""
+
+    async def enter(self, room: str, session: str, info: Mapping[str, Any], lease_s: float) -> bool:
+        """Write a member down for `lease_s` seconds, or longer; return whether it is a new one."""
+        ...
+
+    async def leave(self, room: str, session: str) -> None:
+        """Strike a member out. One that is not there is no error."""
+        ...
+
+    async def presence(self, room: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return who is in a room, on all nodes, by session."""
+        ...
+
+
+_VERBS = ("start", "stop", "publish", "subscribe", "unsubscribe")
 
 
 def as_broker(value: object) -> Broker:
     """Return `value` if it can be a broker; raise `TypeError` otherwise."""
-    verbs = (getattr(value, name, None) for name in ("start", "stop", "publish"))
-    if isinstance(value, type) or not all(map(callable, verbs)):
+    if isinstance(value, type) or not callable(getattr(value, "publish", None)):
         raise TypeError(f"broker must be a Broker, such as MemoryBroker(), not {value!r:.80}")
-    return cast(Broker, value)
+    missing = [name for name in _VERBS if not callable(getattr(value, name, None))]
+    missing += [name for name in ("abilities", "receives_all") if not hasattr(value, name)]
+    if missing:
+        raise TypeError(
+            f"broker must be a Broker, and {type(value).__name__} has no {', '.join(missing)}: see "
+            "hubbub.brokers.broker.Broker for what is owed"
+        )
+    broker = cast(Broker, value)
+    boasts = unsupported(broker)
+    if boasts:
+        raise TypeError(f"{type(value).__name__} claims {', '.join(boasts)}, and has no such verb")
+    return broker
+
+
+def unsupported(broker: Broker) -> list[str]:
+    """Return which abilities a broker claims whose verbs it has not."""
+    verbs = {
+        Ability.CONTROL: ("send_control",),
+        Ability.HISTORY: ("history", "remove_history"),
+        Ability.PRESENCE: ("enter", "leave", "presence"),
+    }
+    return [
+        f"{ability.value} ({name})"
+        for ability in sorted(broker.abilities, key=lambda each: each.value)
+        for name in verbs.get(ability, ())
+        if not callable(getattr(broker, name, None))
+    ]

@@ -5,9 +5,12 @@ What must not live here: the contract (`broker`).
 
 from __future__ import annotations
 
+from asyncio import Future
+from collections.abc import Callable, Sequence
+
 from ..model import Receipt
 from ..wire.publication import Publication
-from .broker import Deliver
+from .broker import Ability, Node
 
 
 class MemoryBroker:
@@ -16,13 +19,16 @@ class MemoryBroker:
     It keeps no history and knows no other process; two workers do not see each other through it.
     """
 
+    abilities: frozenset[Ability] = frozenset()
+    receives_all: bool = True
+
     def __init__(self) -> None:
-        self._deliver: Deliver | None = None
+        self._deliver: Callable[[Publication], int] | None = None
         self._receipt = Receipt(0)
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, node: Node) -> None:
         """Remember whom to deliver to."""
-        self._deliver = deliver
+        self._deliver = node.deliver
 
     async def stop(self) -> None:
         """Forget whom to deliver to."""
@@ -38,3 +44,10 @@ class MemoryBroker:
             # One is kept, since most rooms keep their size from message to message.
             receipt = self._receipt = Receipt(count)
         return receipt
+
+    def subscribe(self, rooms: Sequence[str]) -> Future[None] | None:
+        """Do nothing: all publications come anyway."""
+        return None
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        """Do nothing."""

@@ -6,22 +6,26 @@ may ask of another is that one's public methods.
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..brokers.broker import Broker
+from ..brokers.broker import Broker, Control, Node
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
 from ..logs import RateLimitedLogger
 from ..settings import Settings, SlowPolicy
 from ..stats import Stats, process_stats
 from ..transports.transport import TransportLimits
+from ..wire.publication import Publication
 from .access import Access
 from .admission import Admission
 from .commands import CommandDispatcher
+from .control import ControlPlane
 from .dispatcher import Dispatcher
 from .fanout import Fanout
 from .handlers import Handlers
+from .interest import Interest
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
 from .publishing import Publishing
@@ -37,6 +41,8 @@ class Core:
     """The parts of one hub. Those that belong to one event loop are made anew by `reset`."""
 
     fanout: Fanout
+    interest: Interest
+    node_id: str
     limits: TransportLimits
     liveness: LivenessMonitor
 
@@ -57,6 +63,7 @@ class Core:
         )
         self.publishing: Publishing = Publishing(self)
         self.access: Access = Access(self)
+        self.control: ControlPlane = ControlPlane(self)
         self.dispatcher: Dispatcher = Dispatcher(self)
         self.commands: CommandDispatcher = CommandDispatcher(self)
         self.reset()
@@ -70,6 +77,8 @@ class Core:
         settings = self.settings
         self.admission.reset()
         self.registry.reset()
+        self.node_id = secrets.token_hex(8)
+        self.interest = Interest(self)
         self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(
             settings.max_message_bytes,
@@ -80,6 +89,10 @@ class Core:
             self.clock,
         )
         self.liveness = LivenessMonitor(self)
+
+    def new_node(self) -> Node:
+        """Return what the broker is given: this process as a node of its cluster."""
+        return HubNode(self)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what this process knows of itself; see `Hub.stats`."""
@@ -101,6 +114,20 @@ class Core:
             "broker": broker_name(self.broker),
             "settings": changed_settings(self.settings),
         }
+
+
+class HubNode:
+    """A hub as its broker sees it; see `brokers.Node`. It is of one event loop, as its id is."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.id: str = core.node_id
+        self.deliver: Callable[[Publication], int] = core.publishing.deliver
+        self.hear: Callable[[Control], None] = core.control.hear
+
+    def note_gap(self, rooms: Sequence[str] | None) -> None:
+        """Count that publications may have been lost; members of such rooms are told by their dialect."""
+        self._core.stats.broker_gaps += 1
 
 
 def core_of(hub: Hub) -> Core:

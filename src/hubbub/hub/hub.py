@@ -21,6 +21,7 @@ from ..model import EVERYBODY, USER_PREFIX, Identity, Receipt
 from ..settings import Settings, SlowPolicy, as_settings
 from ..settings_keywords import SettingsKeywords
 from .client import Client, session_of
+from .control import NodeInfo
 from .core import Core
 from .decorator_types import (
     AnyFunction,
@@ -243,17 +244,36 @@ class Hub:
         return await self._core.publishing.publish(check_room_name(room), data, exclude)
 
     def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
-        """Close a client, or all clients of a user; return how many there were. Event loop only.
+        """Close a client, or all clients of a user, in other processes too if the broker connects them.
 
-        Raises `HubNotRunning` for a user while the hub does not run: it would find nobody.
+        Returns how many there were in this process. Raises `HubNotRunning` for a user while the hub
+        does not run: it would find nobody. Event loop only.
         """
         check_close(code, reason)
-        clients = [who] if isinstance(who, Client) else self.clients_of(who)
-        if not isinstance(who, Client):
-            self._core.lifecycle.require_loop()
-        for client in clients:
-            self._core.registry.disconnect(session_of(client), code, reason)
-        return len(clients)
+        if isinstance(who, Client):
+            self._core.registry.disconnect(session_of(who), code, reason)
+            return 1
+        user = checked_user(who)
+        self._core.lifecycle.require_loop()
+        return self._core.control.disconnect_user(user, code, reason)
+
+    def kick(self, client_id: str, code: int = DISCONNECTED, reason: str = "") -> bool:
+        """Close the client of that id, whichever process it is in if the broker connects them.
+
+        Returns whether it was in this one. Event loop only. Raises `HubNotRunning`.
+        """
+        check_close(code, reason)
+        self._core.lifecycle.require_loop()
+        return self._core.control.kick(client_id, code, reason)
+
+    async def nodes(self, *, wait_s: float = 1.0) -> list[NodeInfo]:
+        """Return how many clients and rooms each process of the cluster has, this one first.
+
+        Others have `wait_s` seconds to answer; a broker that connects no processes is asked nothing.
+        Event loop only. Raises `HubNotRunning`.
+        """
+        self._core.lifecycle.require_loop()
+        return await self._core.control.nodes(wait_s)
 
     # Who is where
 

@@ -90,7 +90,7 @@ class Lifecycle:
     async def _start_parts(self, started: asyncio.Future[None]) -> None:
         core = self._core
         try:
-            await core.broker.start(core.publishing.deliver)
+            await core.broker.start(core.new_node())
         except BaseException as error:
             self._unbind(State.NEW)
             is_plain = isinstance(error, Exception)
@@ -100,6 +100,7 @@ class Lifecycle:
         for ticker in self._tickers:
             self.tasks.repeat(ticker)
         core.liveness.start()
+        core.interest.start()
         if self.state is State.STARTING:  # else the server has begun its shutdown meanwhile
             self.state = State.RUNNING
         started.set_result(None)
@@ -116,6 +117,7 @@ class Lifecycle:
             await asyncio.shield(self.shut_down())  # who gives up waiting does not keep others
             await self.tasks.end(self._deadline - asyncio.get_running_loop().time())
             core.liveness.stop()
+            core.interest.stop()
             try:
                 await core.broker.stop()
             finally:

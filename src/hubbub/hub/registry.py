@@ -6,6 +6,7 @@ What must not live here: ASGI, HTTP, sockets, frameworks, handler calling (`disp
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..dialects.dialect import Dialect, ServerSubscribed, ServerUnsubscribed
 from ..dialects.plain import PLAIN
-from ..errors import MESSAGE_TOO_BIG, CommandError, check_close, fit_reason
+from ..errors import MESSAGE_TOO_BIG, BrokerError, CommandError, check_close, fit_reason
 from ..limits import BURST_S, TokenBucket, check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Subscribed, check_unix_time
 from ..settings import SlowPolicy
@@ -43,7 +44,11 @@ class Registry:
         """Connections that are open, and that no command has connected yet."""
         self.transports: set[Transport] = set()
         """The transports whose sockets are not gone."""
-        self._rooms = RoomTable(core.settings.slow_policy, slow_policies)
+        policy = core.settings.slow_policy
+        if core.broker.receives_all:
+            self._rooms = RoomTable(policy, slow_policies)
+        else:
+            self._rooms = RoomTable(policy, slow_policies, self._first_came, self._last_went)
         self.room_of: Callable[[str], Membership | None] = self._rooms.get
         """Return who is in a room, None when nobody is. Every publication asks."""
         self._named: dict[str, ClientSession] = {}
@@ -51,6 +56,14 @@ class Registry:
         self._last_name = 0
         self.session_named: Callable[[str], ClientSession | None] = self._named.get
         """Return the live connection of a name, None when it is another process's, or gone."""
+
+    def _first_came(self, room: str) -> None:
+        if room != EVERYBODY:
+            self._core.interest.add(room)
+
+    def _last_went(self, room: str) -> None:
+        if room != EVERYBODY:
+            self._core.interest.remove(room)
 
     def reset(self) -> None:
         """Forget what a dead event loop left behind."""
@@ -278,6 +291,7 @@ class Registry:
         joining.add(room)
         try:
             await self._core.access.check(session.client, "join", room)
+            await self._await_interest(room)
             if session.close is not None or room not in joining:
                 raise _left(room)
         finally:
@@ -285,6 +299,22 @@ class Registry:
         if room not in session.memberships:
             self._enter(session, room)
         return Subscribed(room)
+
+    async def _await_interest(self, room: str) -> None:
+        """Wait until all that is published to a room comes to this process."""
+        core = self._core
+        if core.broker.receives_all:
+            return
+        core.interest.add(room)
+        ready = core.interest.ready(room)
+        try:
+            if ready is not None:
+                await asyncio.shield(ready)
+        except BrokerError as error:
+            raise CommandError("unavailable", "try again later", temporary=True) from error
+        finally:
+            if self._rooms.get(room) is None:
+                core.interest.remove(room)  # it lingers, and stays if a member comes now
 
     def _check_room_limit(self, session: ClientSession) -> None:
         limit = self._core.settings.max_rooms_per_client

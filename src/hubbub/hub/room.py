@@ -72,11 +72,20 @@ class RoomTable:
     """The rooms that have members. An empty room has no entry.
 
     `policies` gives rooms a slow-consumer policy of their own, by name or by a prefix with `*` at
-    its end; the longest match counts. Raises `SettingsError` for a policy that does not exist.
+    its end; the longest match counts. `on_first` is called when a room gets its first member,
+    `on_last` when its last has gone. Raises `SettingsError` for a policy that does not exist.
     """
 
-    def __init__(self, default: SlowPolicy, policies: Mapping[str, SlowPolicy]) -> None:
+    def __init__(
+        self,
+        default: SlowPolicy,
+        policies: Mapping[str, SlowPolicy],
+        on_first: Callable[[str], None] | None = None,
+        on_last: Callable[[str], None] | None = None,
+    ) -> None:
         self._default = default
+        self._on_first = on_first
+        self._on_last = on_last
         self._policies = _checked_policies(policies)
         self._members: dict[str, Membership] = {}
         self.get: Callable[[str], Membership | None] = self._members.get
@@ -90,6 +99,8 @@ class RoomTable:
         members = self._members.get(room)
         if members is None:
             members = self._members[room] = Membership(room, self.policy_of(room))
+            if self._on_first is not None:
+                self._on_first(room)
         members.add(session)
         return members
 
@@ -98,6 +109,8 @@ class RoomTable:
         members.remove(session)
         if not members.sessions and self._members.get(members.name) is members:
             del self._members[members.name]
+            if self._on_last is not None:
+                self._on_last(members.name)
 
     def clear(self) -> None:
         """Forget all rooms."""

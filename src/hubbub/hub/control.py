@@ -1,0 +1,144 @@
+"""Control: what the nodes of a cluster ask of one another.
+
+What must not live here: how it travels (a broker), messages of applications.
+
+The verbs: `disconnect` (all clients of a user), `kick` (a client by its id), `count` (say how many
+clients and rooms there are) and `counted` (the answer). A node that does not know a verb, or is told
+something that makes no sense, goes on: nodes of two versions may be one cluster for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ..brokers.broker import Ability, Control, ControlBroker
+from ..errors import BrokerError, check_close
+from ..limits import printable
+from ..model import USER_PREFIX
+
+if TYPE_CHECKING:
+    from .core import Core
+
+
+class NodeInfo(NamedTuple):
+    """What a node says of itself: its `id`, and how many `clients` and `rooms` it has."""
+
+    id: str
+    clients: int
+    rooms: int
+
+
+class ControlPlane:
+    """Speaks to the other nodes through the broker, if that can. Event loop only."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._counts: dict[str, list[NodeInfo]] = {}
+        self._last_question = 0
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there may be other nodes that can be spoken to."""
+        return Ability.CONTROL in self._core.broker.abilities
+
+    def disconnect_user(self, user: str, code: int, reason: str) -> int:
+        """Close the clients of a user on all nodes; return how many there were here."""
+        self._say("disconnect", user=user, code=code, reason=reason)
+        return self._disconnect_here(user, code, reason)
+
+    def kick(self, client_id: str, code: int, reason: str) -> bool:
+        """Close a client by its id, on whatever node it is; return whether it was here."""
+        session = self._core.registry.sessions.get(client_id)
+        if session is None:
+            self._say("kick", client=client_id, code=code, reason=reason)
+            return False
+        self._core.registry.disconnect(session, code, reason)
+        return True
+
+    async def nodes(self, wait_s: float) -> list[NodeInfo]:
+        """Return what all nodes say of themselves that answer within `wait_s` seconds, this one first."""
+        found = [self._own_info()]
+        if not self.has_others:
+            return found
+        self._last_question += 1
+        question = str(self._last_question)
+        self._counts[question] = found
+        try:
+            self._say("count", question=question)
+            await asyncio.sleep(wait_s)
+        finally:
+            del self._counts[question]
+        return found
+
+    def hear(self, control: Control) -> None:
+        """Do what another node asks for; see `brokers.Node`."""
+        own = self._core.node_id
+        if control.origin == own or control.target not in (None, own):
+            return
+        try:
+            self._obey(control)
+        except (KeyError, TypeError, ValueError) as error:
+            text = "node %s sent a control message %r that makes no sense: %s"
+            sender, verb = printable(control.origin, 50), printable(control.verb, 50)
+            why = printable(f"{type(error).__name__} {error}")
+            self._core.log.log(logging.WARNING, "control", text, sender, verb, why)
+
+    def _obey(self, control: Control) -> None:
+        arguments = control.arguments
+        match control.verb:
+            case "disconnect":
+                code, reason = int(arguments["code"]), str(arguments["reason"])
+                check_close(code, reason)
+                self._disconnect_here(str(arguments["user"]), code, reason)
+            case "kick":
+                code, reason = int(arguments["code"]), str(arguments["reason"])
+                check_close(code, reason)
+                session = self._core.registry.sessions.get(str(arguments["client"]))
+                if session is not None:
+                    self._core.registry.disconnect(session, code, reason)
+            case "count":
+                _, clients, rooms = self._own_info()
+                question = str(arguments["question"])
+                self._say(
+                    "counted", control.origin, question=question, clients=clients, rooms=rooms
+                )
+            case "counted":
+                found = self._counts.get(str(arguments["question"]))
+                if found is not None:
+                    clients, rooms = int(arguments["clients"]), int(arguments["rooms"])
+                    found.append(NodeInfo(control.origin, clients, rooms))
+
+    def _own_info(self) -> NodeInfo:
+        registry = self._core.registry
+        return NodeInfo(self._core.node_id, len(registry.sessions), len(registry.room_sizes()))
+
+    def _disconnect_here(self, user: str, code: int, reason: str) -> int:
+        registry = self._core.registry
+        sessions = list(registry.members_of(USER_PREFIX + user))
+        for session in sessions:
+            registry.disconnect(session, code, reason)
+        return len(sessions)
+
+    def _say(self, verb: str, target: str | None = None, **arguments: Any) -> None:
+        """Send a word to other nodes; that it cannot be sent is logged."""
+        core = self._core
+        if not self.has_others:
+            return
+        broker = cast(ControlBroker, core.broker)
+        try:
+            sent = broker.send_control(Control(verb, core.node_id, arguments, target))
+        except BrokerError as error:
+            self._not_sent(verb, error)
+            return
+        if sent is not None:
+            sent.add_done_callback(lambda done: self._sent(verb, done))
+
+    def _sent(self, verb: str, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._not_sent(verb, error)
+
+    def _not_sent(self, verb: str, error: BaseException) -> None:
+        text = "the other nodes could not be told %r: %s"
+        self._core.log.log(logging.ERROR, "control", text, verb, printable(str(error)))

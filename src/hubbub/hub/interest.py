@@ -1,0 +1,169 @@
+"""Interest: which rooms this process has members in, as the broker is told.
+
+What must not live here: who is in a room (`room`), how a broker subscribes.
+
+A room that is joined and left all the time costs a broker nothing: it is left only `LINGER_S` after its
+last member, and what one turn of the event loop asks for goes in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..brokers.broker import MOST_ROOMS_A_CALL
+from ..errors import BrokerUnavailable
+from ..limits import printable
+from ..model import EVERYBODY
+
+if TYPE_CHECKING:
+    from .core import Core
+
+LINGER_S = 2.0
+"""How long the broker is still asked for a room after its last member has left."""
+MOST_LINGERING = 10_000
+"""How many such rooms there may be; of more the oldest is left at once."""
+RETRY_S = 1.0
+"""How long after a refusal the broker is asked again for a room that has members."""
+
+
+class Interest:
+    """Tells a broker which rooms are wanted. Event loop only; made anew for each."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._rooms: dict[str, asyncio.Future[None]] = {}
+        self._asked: list[str] = []
+        self._lingering: dict[str, float] = {}
+        self._has_timer = False
+
+    def __len__(self) -> int:
+        """How many rooms the broker was asked for, and not left yet."""
+        return len(self._rooms)
+
+    def start(self) -> None:
+        """Be interested in what everybody gets."""
+        if not self._core.broker.receives_all:
+            self.add(EVERYBODY)
+
+    def add(self, room: str) -> None:
+        """Want a room: its first member has come, or is on its way. Twice is no error."""
+        if self._lingering.pop(room, None) is not None or room in self._rooms:
+            return
+        self._rooms[room] = asyncio.get_running_loop().create_future()
+        if not self._asked:
+            self._core.lifecycle.schedule(self._ask)
+        self._asked.append(room)
+
+    def remove(self, room: str) -> None:
+        """Want a room no more: its last member has gone."""
+        if room not in self._rooms:
+            return
+        self._lingering[room] = self._core.clock()
+        if len(self._lingering) > MOST_LINGERING:
+            self._leave([next(iter(self._lingering))])
+        self._sweep_later()
+
+    def ready(self, room: str) -> asyncio.Future[None] | None:
+        """Return what to wait for until all that is published to a room comes; None for nothing.
+
+        It may fail with `BrokerUnavailable`, or what else the broker says.
+        """
+        future = self._rooms.get(room)
+        if future is None or (future.done() and not future.exception()):
+            return None
+        return future
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        for future in self._rooms.values():
+            if not future.done():
+                future.set_exception(BrokerUnavailable("the hub has stopped"))
+                future.exception()
+        self._rooms.clear()
+        self._asked.clear()
+        self._lingering.clear()
+
+    def _ask(self) -> None:
+        rooms, self._asked = self._asked, []
+        rooms = [room for room in rooms if room in self._rooms]
+        for start in range(0, len(rooms), MOST_ROOMS_A_CALL):
+            self._subscribe(rooms[start : start + MOST_ROOMS_A_CALL])
+
+    def _subscribe(self, rooms: Sequence[str]) -> None:
+        waiting = [self._rooms[room] for room in rooms]
+        try:
+            done = self._core.broker.subscribe(rooms)
+        except Exception as error:
+            self._failed(rooms, waiting, error)
+            return
+        if done is None:
+            for future in waiting:
+                future.set_result(None)
+        else:
+            done.add_done_callback(lambda each: self._answered(rooms, waiting, each))
+
+    def _answered(
+        self,
+        rooms: Sequence[str],
+        waiting: Sequence[asyncio.Future[None]],
+        done: asyncio.Future[None],
+    ) -> None:
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if error is not None:
+            self._failed(rooms, waiting, error)
+            return
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _failed(
+        self, rooms: Sequence[str], waiting: Sequence[asyncio.Future[None]], error: BaseException
+    ) -> None:
+        """Tell those who wait, and ask again later for the rooms that have members."""
+        core = self._core
+        text = "the broker does not send what is published to %d rooms (%s first): %s; asked again"
+        why = printable(str(error) or type(error).__name__)
+        first = printable(rooms[0] or "everybody's", 50)
+        core.log.log(logging.WARNING, "interest", text, len(rooms), first, why)
+        if isinstance(error, asyncio.CancelledError):
+            error = BrokerUnavailable("the broker gave up")
+        for room, future in zip(rooms, waiting, strict=True):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
+            if self._rooms.get(room) is future:
+                del self._rooms[room]
+                self._lingering.pop(room, None)
+        if core.lifecycle.loop is not None:
+            core.lifecycle.schedule(lambda: self._ask_again(rooms), RETRY_S)
+
+    def _ask_again(self, rooms: Sequence[str]) -> None:
+        for room in rooms:
+            if room == EVERYBODY or self._core.registry.room_of(room) is not None:
+                self.add(room)
+
+    def _sweep_later(self) -> None:
+        if not self._has_timer:
+            self._has_timer = True
+            self._core.lifecycle.schedule(self._sweep, LINGER_S)
+
+    def _sweep(self) -> None:
+        self._has_timer = False
+        now = self._core.clock()
+        old = [room for room, since in self._lingering.items() if now - since >= LINGER_S]
+        for start in range(0, len(old), MOST_ROOMS_A_CALL):
+            self._leave(old[start : start + MOST_ROOMS_A_CALL])
+        if self._lingering:
+            self._sweep_later()
+
+    def _leave(self, rooms: Sequence[str]) -> None:
+        for room in rooms:
+            del self._lingering[room]
+            future = self._rooms.pop(room)
+            if not future.done():
+                future.set_exception(BrokerUnavailable("the room was left"))
+                future.exception()
+        self._core.broker.unsubscribe(rooms)

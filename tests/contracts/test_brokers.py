@@ -1,0 +1,496 @@
+"""The contract of a broker, on each there is: order, interest, receipts, closing, and being away.
+
+A new broker is a line in `BROKERS`. What a cluster does is shown with hubs on the exchange of the tests,
+which is prompt, late, or lets rooms overtake one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from exchange import Exchange, ExchangeBroker, carried
+from hubbub import (
+    BrokerUnavailable,
+    Client,
+    Close,
+    CommandError,
+    Frame,
+    Hub,
+    MemoryBroker,
+    Publication,
+    Receipt,
+)
+from hubbub.brokers.broker import Ability, Broker, Control, as_broker, unsupported
+from hubbub.hub import interest as interest_module
+from hubbub.hub.client import session_of
+from hubbub.hub.core import core_of
+from hubbub.hub.interest import MOST_LINGERING
+from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
+
+pytestmark = pytest.mark.anyio
+
+EXCHANGES: dict[str, Callable[[], Exchange]] = {
+    "prompt": Exchange,
+    "late": lambda: Exchange(late_turns=3),
+    "shuffled": lambda: Exchange(shuffle=random.Random(7)),
+}
+BROKERS: dict[str, Callable[[], Broker]] = {
+    "memory": MemoryBroker,
+    **{name: lambda make=make: make().broker() for name, make in EXCHANGES.items()},  # type: ignore[misc]
+}
+
+
+class Told:
+    """A node that writes down what its broker calls."""
+
+    def __init__(self) -> None:
+        self.id = "node"
+        self.delivered: list[tuple[str, bytes]] = []
+        self.heard: list[Control] = []
+        self.gaps: list[Sequence[str] | None] = []
+
+    def deliver(self, publication: Publication) -> int:
+        self.delivered.append((publication.room, publication.data))
+        return 3
+
+    def hear(self, control: Control) -> None:
+        self.heard.append(control)
+
+    def note_gap(self, rooms: Sequence[str] | None) -> None:
+        self.gaps.append(rooms)
+
+
+@pytest.fixture(params=list(BROKERS))
+def broker(request: pytest.FixtureRequest) -> Broker:
+    return BROKERS[request.param]()
+
+
+def message(room: str, text: str, **rest: Any) -> Publication:
+    return Publication(room, Frame(text.encode(), True), **rest)
+
+
+async def interested(broker: Broker, *rooms: str) -> None:
+    if not broker.receives_all:
+        done = broker.subscribe(rooms)
+        if done is not None:
+            await done
+
+
+async def receipt_of(broker: Broker, publication: Publication) -> Receipt:
+    result = broker.publish(publication)
+    return result if isinstance(result, Receipt) else await asyncio.wait_for(result, 5)
+
+
+def test_it_has_all_that_is_owed_and_the_verbs_of_its_abilities(broker: Broker) -> None:
+    assert as_broker(broker) is broker
+    assert unsupported(broker) == []
+    assert isinstance(broker.abilities, frozenset)
+
+
+async def test_each_publication_comes_once_and_those_of_a_room_in_order(broker: Broker) -> None:
+    node = Told()
+    await broker.start(node)
+    await interested(broker, "red", "blue")
+    pending = [broker.publish(message(["red", "blue"][n % 2], str(n))) for n in range(50)]
+    receipts = [r if isinstance(r, Receipt) else await asyncio.wait_for(r, 5) for r in pending]
+    assert {receipt.delivered_to for receipt in receipts} == {3}
+    for room, first in (("red", 0), ("blue", 1)):
+        expected = [str(number).encode() for number in range(first, 50, 2)]
+        assert [data for name, data in node.delivered if name == room] == expected
+    await broker.stop()
+
+
+async def test_what_a_publication_carries_arrives(broker: Broker) -> None:
+    found: list[Publication] = []
+    node = Told()
+    node.deliver = lambda publication: found.append(publication) or 0  # type: ignore[method-assign,func-returns-value]
+    await broker.start(node)
+    await interested(broker, "red")
+    sent = Publication("red", Frame(b"\x00\xff", False), "x.1", key="k", origin="n", time_ms=5)
+    await receipt_of(broker, sent)
+    (got,) = found
+    assert (got.room, got.data, got.is_text, got.exclude) == ("red", b"\x00\xff", False, "x.1")
+    assert (got.key, got.kind, got.origin, got.time_ms) == ("k", sent.kind, "n", 5)
+    await broker.stop()
+
+
+async def test_rooms_that_nobody_wants_do_not_come_where_there_is_interest(broker: Broker) -> None:
+    node = Told()
+    await broker.start(node)
+    await interested(broker, "red")
+    await receipt_of(broker, message("blue", "no"))
+    await receipt_of(broker, message("red", "yes"))
+    if not broker.receives_all:
+        assert node.delivered == [("red", b"yes")]
+        broker.unsubscribe(["red"])
+        assert (await receipt_of(broker, message("red", "late"))).delivered_to == 0
+        await interested(broker, "red")
+        await receipt_of(broker, message("red", "again"))
+        assert node.delivered == [("red", b"yes"), ("red", b"again")]
+    await broker.stop()
+
+
+async def test_nothing_comes_after_the_stop_and_nothing_is_left_undone(broker: Broker) -> None:
+    node = Told()
+    await broker.start(node)
+    await interested(broker, "red")
+    pending = [broker.publish(message("red", str(n))) for n in range(5)]
+    await broker.stop()
+    count = len(node.delivered)
+    for result in pending:
+        if not isinstance(result, Receipt):
+            assert result.done()
+            assert result.exception() is None or isinstance(result.exception(), BrokerUnavailable)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(node.delivered) == count
+    await broker.stop()
+    await broker.start(node)
+    await interested(broker, "red")
+    await receipt_of(broker, message("red", "new"))
+    assert node.delivered[count:] == [("red", b"new")]
+    await broker.stop()
+
+
+# Hubs that are nodes of one cluster
+
+
+@asynccontextmanager
+async def cluster(exchange: Exchange, count: int = 2, **settings: Any) -> AsyncIterator[list[Hub]]:
+    hubs = exchange.hubs(count, **settings)
+    for hub in hubs:
+        await hub.start()
+    try:
+        yield hubs
+    finally:
+        for broker in exchange.brokers:
+            broker.mend()
+        exchange.release()
+        for hub in hubs:
+            await hub.stop()
+
+
+@pytest.fixture(params=list(EXCHANGES))
+def exchange(request: pytest.FixtureRequest) -> Exchange:
+    return EXCHANGES[request.param]()
+
+
+async def joined(hub: Hub, *rooms: str, **options: Any) -> MemoryClient:
+    peer = connect(hub, **options)
+    for room in rooms:
+        await peer.client.subscribe(room)
+    return peer
+
+
+async def quiet(exchange: Exchange, hubs: Sequence[Hub]) -> None:
+    await carried(exchange)
+    for hub in hubs:
+        await settle(hub)
+
+
+async def test_members_of_a_room_hear_it_on_every_node_in_one_order(exchange: Exchange) -> None:
+    async with cluster(exchange, 3) as hubs:
+        peers = [await joined(hub, "red") for hub in hubs for _ in range(2)]
+        stranger = connect(hubs[1])
+        for number in range(30):
+            hubs[number % 3].room("red").broadcast(str(number))
+            if number % 5 == 0:
+                await asyncio.sleep(0)
+        await quiet(exchange, hubs)
+        assert sorted(peers[0].received, key=int) == [str(n) for n in range(30)]
+        assert all(peer.received == peers[0].received for peer in peers)
+        assert stranger.received == []
+
+
+async def test_everybody_and_users_are_reached_on_every_node(exchange: Exchange) -> None:
+    async with cluster(exchange) as (here, there):
+        ann, bob = connect(here, user="ann"), connect(there, user="ann")
+        other = connect(there, user="other")
+        await quiet(exchange, [here, there])
+        here.to_user("ann").send("to ann")
+        here.broadcast("to all")
+        await quiet(exchange, [here, there])
+        assert sorted(ann.received) == sorted(bob.received) == ["to all", "to ann"]
+        assert other.received == ["to all"]
+
+
+async def test_fault_22_exclude_leaves_out_one_connection_and_no_stranger_of_that_id(
+    exchange: Exchange,
+) -> None:
+    """Ids are unique in a process only, and may be chosen: both tabs have the id "tab" here."""
+    async with cluster(exchange) as (here, there):
+        ann = await joined(here, "red", client_id="tab", user="ann")
+        bob = await joined(there, "red", client_id="tab", user="bob")
+        receipt = await here.publish("red", "not to ann", exclude=ann.client)
+        await quiet(exchange, [here, there])
+        assert (ann.received, bob.received) == ([], ["not to ann"])
+        assert receipt.delivered_to == 0
+        ann.close()
+        again = await joined(here, "red", client_id="tab", user="ann")
+        await here.publish("red", "to both", exclude=ann.client)
+        await quiet(exchange, [here, there])
+        assert (again.received, bob.received[1:]) == (["to both"], ["to both"])
+
+
+async def test_a_receipt_says_where_and_how_many_here(exchange: Exchange) -> None:
+    async with cluster(exchange) as (here, there):
+        await joined(here, "red")
+        await joined(there, "red")
+        first = await here.publish("red", "1")
+        second = await there.publish("red", "2")
+        assert (first.delivered_to, second.delivered_to) == (1, 1)
+        assert first.position is not None
+        assert second.position is not None
+        assert second.position.offset == first.position.offset + 1
+
+
+async def test_subscribe_is_done_when_nothing_that_follows_is_missed(exchange: Exchange) -> None:
+    async with cluster(exchange) as (here, there):
+        peer = connect(there)
+        exchange.hold()
+        joining = asyncio.create_task(peer.client.subscribe("red"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not joining.done()
+        assert peer.client.rooms == frozenset()
+        exchange.release()
+        assert (await asyncio.wait_for(joining, 5)).room == "red"
+        await here.publish("red", "after")
+        await quiet(exchange, [here, there])
+        assert peer.received == ["after"]
+
+
+async def test_one_turn_asks_once_however_many_rooms_are_joined() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 1, max_rooms_per_client=None) as (hub,):
+        (broker,) = exchange.brokers
+        await quiet(exchange, [hub])
+        assert broker.calls == [("subscribe", ("",))]
+        client = connect(hub, user="ann").client
+        for number in range(2500):
+            client.join(f"room {number}")
+        await quiet(exchange, [hub])
+        assert [len(rooms) for _, rooms in broker.calls[1:]] == [1000, 1000, 501]
+        assert len(broker.rooms) == 2502
+        assert broker.calls[1][1][:2] == ("@ann", "room 0")
+
+
+async def test_a_room_is_left_a_while_after_its_last_member_and_kept_if_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "LINGER_S", 0.05)
+    exchange = Exchange()
+    async with cluster(exchange, 1) as (hub,):
+        (broker,) = exchange.brokers
+        client = connect(hub).client
+        for _ in range(100):  # in and out, in one turn and in many
+            client.join("red")
+            client.leave("red")
+            await asyncio.sleep(0)
+        client.join("blue")
+        client.leave("blue")
+        client.join("green")
+        await quiet(exchange, [hub])
+        subscribed = [room for verb, rooms in broker.calls for room in rooms if verb == "subscribe"]
+        assert sorted(subscribed) == ["", "blue", "green", "red"]
+        client.join("red")
+        for _ in range(100):
+            await asyncio.sleep(0.005)
+            if "blue" not in broker.rooms:
+                break
+        left = [room for verb, rooms in broker.calls for room in rooms if verb == "unsubscribe"]
+        assert left == ["blue"]
+        assert broker.rooms == {"", "red", "green"}
+
+
+async def test_rooms_that_are_only_left_over_are_bounded() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 1) as (hub,):
+        set_count = MOST_LINGERING + 50
+        client = connect(hub).client
+        for number in range(set_count):
+            client.join(str(number))
+            client.leave(str(number))
+        await quiet(exchange, [hub])
+        assert len(core_of(hub).interest) == MOST_LINGERING + 1
+
+
+# Away
+
+
+async def test_while_the_broker_is_away_clients_stay_and_publishers_are_told(
+    exchange: Exchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with cluster(exchange) as (here, there):
+        ann, bob = await joined(here, "red"), await joined(there, "red")
+        exchange.brokers[0].cut()
+        with pytest.raises(BrokerUnavailable):
+            await here.publish("red", "lost")
+        here.broadcast("lost too")
+        assert "a broadcast failed" in caplog.text
+        await there.publish("red", "not heard by ann")
+        with pytest.raises(CommandError, match="try again later"):
+            await ann.client.subscribe("blue")
+        await quiet(exchange, [here, there])
+        assert ann.closed is None
+        assert (ann.received, bob.received) == ([], ["not heard by ann"])
+        exchange.brokers[0].mend()
+        assert here.stats()["broker_gaps"] == 1
+        await there.publish("red", "back")
+        await quiet(exchange, [here, there])
+        assert (ann.received, bob.received[1:]) == (["back"], ["back"])
+
+
+async def test_rooms_that_were_joined_while_it_was_away_are_asked_for_again(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.02)
+    async with cluster(exchange) as (here, there):
+        peer = connect(there)
+        await quiet(exchange, [here, there])
+        exchange.brokers[1].cut()
+        peer.client.join("red")
+        peer.client.join("left meanwhile")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        peer.client.leave("left meanwhile")
+        exchange.brokers[1].mend()
+        for _ in range(200):
+            await asyncio.sleep(0.005)
+            if "red" in exchange.brokers[1].rooms:
+                break
+        assert "left meanwhile" not in exchange.brokers[1].rooms
+        await here.publish("red", "heard")
+        await quiet(exchange, [here, there])
+        assert peer.received == ["heard"]
+
+
+async def test_a_hub_whose_broker_cannot_be_reached_does_not_start() -> None:
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1)
+    exchange.brokers[0].cut()
+    with pytest.raises(BrokerUnavailable):
+        await hub.start()
+    assert not hub.is_running
+    exchange.brokers[0].mend()
+    await hub.start()
+    await hub.stop()
+
+
+async def test_who_waits_for_a_room_when_the_hub_stops_is_told() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 1) as (hub,):
+        client = connect(hub).client
+        exchange.hold()
+        joining = asyncio.create_task(client.subscribe("red"))
+        await asyncio.sleep(0)
+        await hub.stop()
+        with pytest.raises(CommandError):
+            await asyncio.wait_for(joining, 5)
+
+
+# Control
+
+
+async def test_a_user_is_disconnected_on_every_node(exchange: Exchange) -> None:
+    async with cluster(exchange, 3) as hubs:
+        anns = [connect(hub, user="ann") for hub in hubs for _ in range(2)]
+        bob = connect(hubs[2], user="bob")
+        assert hubs[0].disconnect("ann", 4001, "go") == 2
+        await quiet(exchange, hubs)
+        assert {ann.closed for ann in anns} == {Close(4001, "go", by_server=True)}
+        assert bob.closed is None
+
+
+async def test_a_client_is_kicked_wherever_it_is(exchange: Exchange) -> None:
+    async with cluster(exchange) as (here, there):
+        peers = [
+            connect(hub, client_id=f"tab {n}".replace(" ", "-"))
+            for n, hub in enumerate((here, there))
+        ]
+        assert here.kick("tab-1") is False
+        assert here.kick("tab-0", 4002, "you too") is True
+        await quiet(exchange, [here, there])
+        assert [peer.closed and peer.closed.code for peer in peers] == [4002, 3503]
+        assert here.kick("nobody") is False
+
+
+async def test_each_node_says_what_it_has(exchange: Exchange) -> None:
+    async with cluster(exchange, 3) as hubs:
+        for number, hub in enumerate(hubs):
+            for _ in range(number):
+                await joined(hub, "red")
+        found = await hubs[1].nodes(wait_s=0.1)
+        assert found[0] == (core_of(hubs[1]).node_id, 1, 1)
+        assert sorted(info[1:] for info in found) == [(0, 0), (1, 1), (2, 1)]
+        assert len({info.id for info in found}) == 3
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("disconnect", {}),
+        ("disconnect", {"user": "ann", "code": "x", "reason": ""}),
+        ("disconnect", {"user": "ann", "code": 1006, "reason": ""}),
+        ("kick", {"client": 5, "code": 4000, "reason": ""}),
+        ("counted", {"question": "1", "clients": None, "rooms": 0}),
+        ("dance", {"how": "well"}),
+    ],
+    ids=str,
+)
+async def test_a_word_that_makes_no_sense_hurts_nobody(
+    verb: str, arguments: dict[str, Any]
+) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 1) as (hub,):
+        ann = connect(hub, user="ann")
+        node = exchange.brokers[0].node
+        assert node is not None
+        node.hear(Control(verb, "another", arguments))
+        node.hear(Control("disconnect", node.id, {"user": "ann", "code": 4000, "reason": ""}))
+        node.hear(Control("disconnect", "a", {"user": "ann", "code": 4000, "reason": ""}, "third"))
+        assert ann.closed is None
+
+
+async def test_without_the_ability_control_is_this_processes_own() -> None:
+    hub = Hub()
+    await hub.start()
+    ann = connect(hub, user="ann", client_id="tab")
+    assert hub.kick("other") is False
+    assert [info[1:] for info in await hub.nodes()] == [(1, 0)]
+    assert hub.kick("tab")
+    assert ann.closed is not None
+    await hub.stop()
+
+
+def test_an_ability_without_its_verbs_is_found() -> None:
+    class Boaster(MemoryBroker):
+        abilities = frozenset({Ability.HISTORY, Ability.CONTROL})
+
+    assert unsupported(Boaster()) == [
+        "control (send_control)",
+        "history (history)",
+        "history (remove_history)",
+    ]
+    with pytest.raises(TypeError, match=r"Boaster claims control \(send_control\), history"):
+        Hub(broker=Boaster())
+
+
+async def test_the_clock_of_a_hub_may_stand_still() -> None:
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1)
+    set_clock(hub, FakeClock())
+    await hub.start()
+    peer = connect(hub)
+    peer.client.join("red")
+    peer.client.leave("red")
+    await hub.stop()
+    assert isinstance(peer.client, Client)
+    assert session_of(peer.client).close is not None
+    assert isinstance(exchange.brokers[0], ExchangeBroker)

@@ -1,0 +1,235 @@
+"""A broker for tests: it joins several hubs of one process, and can be late, cut off and out of order.
+
+Every broker of an `Exchange` is one node's. What is published goes to the exchange, which gives it its
+place in the order of its room, and from there to each node that is interested, by a queue for each room
+and node. Turns of the event loop carry it on; `hold` stops that, `cut` takes a node's way to the exchange
+away, `shuffle` lets rooms overtake one another, never two publications of one room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hubbub import BrokerUnavailable, Frame, Hub, Position, Publication, Receipt
+from hubbub.brokers.broker import Ability, Control, Node
+
+
+class Exchange:
+    """What connects the brokers. `late_turns` is how many turns of the loop everything takes."""
+
+    def __init__(self, *, late_turns: int = 0, shuffle: random.Random | None = None) -> None:
+        self.brokers: list[ExchangeBroker] = []
+        self.late_turns = late_turns
+        self.held = False
+        self._shuffle = shuffle
+        self._offsets: dict[str, int] = {}
+        self._queues: dict[tuple[int, str], deque[Callable[[], object]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def broker(self) -> ExchangeBroker:
+        """Return the broker of one more node."""
+        broker = ExchangeBroker(self)
+        self.brokers.append(broker)
+        return broker
+
+    def hubs(self, count: int, **settings: object) -> list[Hub]:
+        """Return hubs that are nodes of this exchange."""
+        return [Hub(broker=self.broker(), **settings) for _ in range(count)]  # type: ignore[arg-type]
+
+    def hold(self) -> None:
+        """Deliver nothing until `release`."""
+        self.held = True
+
+    def release(self) -> None:
+        """Deliver again, what was held first."""
+        self.held = False
+        self._wake()
+
+    def accept(self, publication: Publication) -> Publication:
+        """Give a publication its place."""
+        room = publication.room
+        offset = self._offsets[room] = self._offsets.get(room, 0) + 1
+        # As over a network: the bytes arrive, not the object.
+        return Publication(
+            room,
+            Frame(bytes(publication.data), publication.is_text),
+            publication.exclude,
+            Position(offset, "exchange"),
+            key=publication.key,
+            kind=publication.kind,
+            origin=publication.origin,
+            time_ms=publication.time_ms,
+        )
+
+    def put(self, number: int, room: str, work: Callable[[], object]) -> None:
+        """Have something done for a node, in the order of its room."""
+        self._queues.setdefault((number, room), deque()).append(work)
+        self._wake()
+
+    def clear(self, number: int) -> None:
+        """Lose all that is on its way to a node."""
+        for key in [key for key in self._queues if key[0] == number]:
+            del self._queues[key]
+
+    def _wake(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._carry())
+
+    async def _carry(self) -> None:
+        for _ in range(self.late_turns):
+            await asyncio.sleep(0)
+        while self._queues and not self.held:
+            keys = list(self._queues)
+            if self._shuffle is not None:
+                self._shuffle.shuffle(keys)
+            queue = self._queues.get(keys[0])
+            if queue:
+                queue.popleft()()
+            if not queue:
+                self._queues.pop(keys[0], None)
+            if self._shuffle is not None and self._shuffle.random() < 0.3:
+                await asyncio.sleep(0)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._queues
+
+
+class ExchangeBroker:
+    """One node's broker; see `hubbub.brokers.broker.Broker`."""
+
+    receives_all: bool = False
+    abilities: frozenset[Ability] = frozenset({Ability.CONTROL})
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.node: Node | None = None
+        self.rooms: set[str] = set()
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
+        """What was asked of it: "subscribe" or "unsubscribe", and the rooms."""
+        self._exchange = exchange
+        self._number = len(exchange.brokers)
+        self._is_cut = False
+        self._futures: set[asyncio.Future[None]] = set()
+        self._receipts: set[asyncio.Future[Receipt]] = set()
+
+    async def start(self, node: Node) -> None:
+        """Connect."""
+        if self._is_cut:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        await asyncio.sleep(0)
+        self.node = node
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        self.node = None
+        self.rooms.clear()
+        self._exchange.clear(self._number)
+        self._give_up()
+        await asyncio.sleep(0)
+
+    def publish(self, publication: Publication) -> asyncio.Future[Receipt]:
+        """Hand a publication to the exchange."""
+        if self._is_cut or self.node is None:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._receipts.add(future)
+        future.add_done_callback(self._receipts.discard)
+        accepted = self._exchange.accept(publication)
+        for broker in self._exchange.brokers:
+            if broker is self:
+                self._exchange.put(
+                    self._number, accepted.room, lambda: self._take_own(accepted, future)
+                )
+            else:
+                broker.send(accepted)
+        return future
+
+    def send(self, publication: Publication) -> None:
+        """Have a publication delivered to this node, if it is interested when that happens."""
+        if not self._is_cut:
+            self._exchange.put(self._number, publication.room, lambda: self._take(publication))
+
+    def _take(self, publication: Publication) -> int:
+        if self.node is not None and publication.room in self.rooms:
+            return self.node.deliver(publication)
+        return 0
+
+    def _take_own(self, publication: Publication, future: asyncio.Future[Receipt]) -> None:
+        count = self._take(publication)
+        if not future.done():
+            future.set_result(Receipt(count, publication.position))
+
+    def subscribe(self, rooms: Sequence[str]) -> asyncio.Future[None]:
+        """Note what the node is interested in, when the exchange has heard of it."""
+        self.calls.append(("subscribe", tuple(rooms)))
+        if self._is_cut:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+
+        def note() -> None:
+            self.rooms.update(rooms)
+            if not future.done():
+                future.set_result(None)
+
+        self._exchange.put(self._number, "\\0interest", note)
+        return future
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        """Forget what the node is interested in."""
+        self.calls.append(("unsubscribe", tuple(rooms)))
+        for room in rooms:
+            self.rooms.discard(room)
+
+    def send_control(self, control: Control) -> asyncio.Future[None] | None:
+        """Say something to the other nodes."""
+        if self._is_cut:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        for broker in self._exchange.brokers:
+            if broker is not self and not broker._is_cut:
+                broker.take_control(control)
+        return None
+
+    def take_control(self, control: Control) -> None:
+        """Have a word delivered to this node."""
+
+        def hear() -> None:
+            if self.node is not None:
+                self.node.hear(control)
+
+        self._exchange.put(self._number, "\\0control", hear)
+
+    # What a test does to it
+
+    def cut(self) -> None:
+        """Lose the way to the exchange, and what is on it."""
+        self._is_cut = True
+        self._exchange.clear(self._number)
+        self._give_up()
+
+    def mend(self) -> None:
+        """Find the way again: the node is interested in what it was, and has a gap."""
+        self._is_cut = False
+        if self.node is not None:
+            self.node.note_gap(None)
+
+    def _give_up(self) -> None:
+        waiting: list[asyncio.Future[Any]] = [*self._futures, *self._receipts]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(BrokerUnavailable("the exchange cannot be reached"))
+                future.exception()
+
+
+async def carried(exchange: Exchange) -> None:
+    """Wait until nothing is on its way in the exchange, nor in its hubs' turns."""
+    quiet = 0
+    while quiet < 20:
+        await asyncio.sleep(0)
+        quiet = quiet + 1 if exchange.is_quiet or exchange.held else 0

@@ -1,0 +1,61 @@
+"""Control: what cannot be said to other nodes is logged, and hurts nobody here."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from exchange import Exchange, ExchangeBroker
+from hubbub import BrokerUnavailable
+from hubbub.brokers.broker import Control
+from hubbub.hub.core import core_of
+from hubbub.testing import connect
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_clients_here_are_disconnected_though_the_others_cannot_be_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1)
+    await hub.start()
+    ann = connect(hub, user="ann")
+    exchange.brokers[0].cut()
+    assert hub.disconnect("ann") == 1
+    assert ann.closed is not None
+    assert "the other nodes could not be told 'disconnect'" in caplog.text
+    assert [info[1:] for info in await hub.nodes(wait_s=0.0)] == [(0, 0)]
+    exchange.brokers[0].mend()
+    await hub.stop()
+
+
+async def test_a_word_that_fails_later_is_logged_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_later(self: ExchangeBroker, control: Control) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_exception(BrokerUnavailable("gone"))
+        return future
+
+    monkeypatch.setattr(ExchangeBroker, "send_control", fail_later)
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1)
+    await hub.start()
+    assert hub.kick("somebody elsewhere") is False
+    await asyncio.sleep(0)
+    assert "the other nodes could not be told 'kick': gone" in caplog.text
+    await hub.stop()
+
+
+async def test_an_answer_that_comes_too_late_is_no_error() -> None:
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1)
+    await hub.start()
+    found = await hub.nodes(wait_s=0.0)
+    core_of(hub).control.hear(
+        Control("counted", "other", {"question": "1", "clients": 1, "rooms": 1})
+    )
+    assert len(found) == 1
+    await hub.stop()
