@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import httpx2
 import pytest
@@ -837,3 +837,10 @@ async def test_fault_04_a_teardown_that_never_ends_does_not_hold_up_the_shutdown
         assert len(state.tasks) == 1
     assert not state.tasks
     assert not hub.is_running, "the lifespan was completed"
+
+
+def test_fault_33_the_dependency_is_the_hub_at_run_time_too() -> None:
+    def route(hub: HubDep) -> None: ...
+
+    hints = get_type_hints(route, {"HubDep": HubDep})
+    assert hints["hub"] is Hub

@@ -23,7 +23,7 @@ PUBLIC = {
 }
 
 
-def test_a_hub_shows_applications_what_they_need_and_nothing_else() -> None:
+def test_fault_23_a_hub_shows_applications_what_they_need_and_nothing_else() -> None:
     assert len(PUBLIC) == 31
     assert {name for name in dir(Hub) if not name.startswith("_")} == PUBLIC
     assert {name for name in dir(Hub()) if not name.startswith("_")} == PUBLIC
