@@ -201,11 +201,11 @@ class Fanout:
 
     def _deliver_room(self, members: Membership, pending: _Pending) -> None:
         for variant, sessions in members.by_variant():
-            frames = frames_of(variant, [(row[1], row[3]) for row in pending])
+            frames = frames_of(variant, pending)
             if frames:
                 batch = variant.batch(frames)
                 entry = Entry(batch, members.policy, members.name)
-                self._deliver(list(sessions), batch, partial(_alone, entry))
+                self._deliver(sessions, batch, partial(_alone, entry))
 
     def _deliver_rooms(
         self,
@@ -216,8 +216,7 @@ class Fanout:
         """Deliver to everybody who gets the same as all others in the same set of rooms."""
         if _are_disjoint(by_room):
             for members, indices in by_room.items():
-                for variant, part in members.by_variant():
-                    sessions = list(part)
+                for variant, sessions in members.by_variant():
                     if personal:
                         sessions = [session for session in sessions if session not in personal]
                     self._deliver_merge(sessions, indices, pending, variant)
@@ -240,7 +239,7 @@ class Fanout:
         pending: _Pending,
         variant: Variant,
     ) -> None:
-        frames = frames_of(variant, [(pending[index][1], pending[index][3]) for index in indices])
+        frames = frames_of(variant, [pending[index] for index in indices])
         if frames:
             batch = variant.batch(frames)
             self._deliver(sessions, batch, partial(self._entries, indices, pending, variant))

@@ -6,7 +6,7 @@ first join to the last leave. A `Room` is a name and the hub, and is valid forev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingsError
@@ -21,48 +21,52 @@ if TYPE_CHECKING:
 
 
 class Membership:
-    """Who is in one room now. `pending` counts what was published to it in this turn."""
+    """Who is in one room now. `pending` counts what was published to it in this turn.
 
-    __slots__ = ("_parts", "name", "pending", "policy", "room", "sessions")
+    `variant` is the form in which all members get their bytes, while there is one; `parts` are the
+    members by their forms as soon as there are two (None: there is one).
+    """
+
+    __slots__ = ("name", "parts", "pending", "policy", "room", "sessions", "variant")
+    variant: Variant
 
     def __init__(self, name: str, policy: SlowPolicy) -> None:
         self.name: str = name
         self.policy = policy
         self.sessions: dict[ClientSession, None] = {}
+        self.parts: dict[Variant, dict[ClientSession, None]] | None = None
         self.pending: int = 0
-        self._parts: dict[Variant, dict[ClientSession, None]] | None = None
         self.room: Room | None = None
         """What an application was given for this name last; its name need not be checked again."""
 
     def add(self, session: ClientSession) -> None:
         """Take in a member; twice is no error. It is put to those of its variant, once and for all."""
-        parts = self._parts
-        if parts is None and self.sessions:
-            first = next(iter(self.sessions)).variant
-            if session.variant is not first:
-                parts = self._parts = {first: dict(self.sessions)}
+        variant, parts = session.variant, self.parts
+        if not self.sessions:
+            self.variant = variant
+        elif parts is None and variant is not self.variant:
+            parts = self.parts = {self.variant: dict(self.sessions)}
         self.sessions[session] = None
         if parts is not None:
-            parts.setdefault(session.variant, {})[session] = None
+            parts.setdefault(variant, {})[session] = None
 
     def remove(self, session: ClientSession) -> None:
         """Let a member go; one that is none is no error."""
         self.sessions.pop(session, None)
-        parts = self._parts
+        parts = self.parts
         if parts is not None and (part := parts.get(session.variant)) is not None:
             part.pop(session, None)
             if not part:
                 del parts[session.variant]
-                if len(parts) < 2:
-                    self._parts = None
+                if len(parts) == 1:
+                    (self.variant,) = parts
+                    self.parts = None
 
-    def by_variant(self) -> Iterable[tuple[Variant, Iterable[ClientSession]]]:
+    def by_variant(self) -> list[tuple[Variant, list[ClientSession]]]:
         """Return the members by the form in which they get their bytes: one part, mostly."""
-        if self._parts is not None:
-            return list(self._parts.items())
-        for session in self.sessions:
-            return ((session.variant, self.sessions),)
-        return ()
+        if self.parts is None:
+            return [(self.variant, list(self.sessions))] if self.sessions else []
+        return [(variant, list(part)) for variant, part in self.parts.items()]
 
     def __repr__(self) -> str:
         return f"<Membership {self.name or 'everybody'!r}: {len(self.sessions)}>"

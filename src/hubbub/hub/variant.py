@@ -5,7 +5,8 @@ What must not live here: who gets what (`fanout`), the forms' bytes (`wire`), th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from ..dialects.dialect import Dialect, Message, Published
 from ..model import EVERYBODY, USER_PREFIX
@@ -15,9 +16,9 @@ from ..wire.publication import Publication
 ENCODED: Publication = Publication(EVERYBODY, Frame(b"", False))
 """Stands for the publication of a frame that is in its client's dialect already."""
 
-Item = tuple[Frame, Publication | None]
-"""What is to be sent: the application's message, and the publication that it came with (None: it was
-sent to one client alone)."""
+Row = tuple[Any, Frame, Any, Publication | None]
+"""What is to be sent, as the fan-out has it: the message is the second, and the publication that it came
+with the fourth (None: it was sent to one client alone)."""
 
 
 class Variant:
@@ -26,12 +27,14 @@ class Variant:
     `min_bytes` is the setting `compression_min_bytes`.
     """
 
-    __slots__ = ("deflates", "dialect", "is_plain", "min_bytes")
+    __slots__ = ("deflates", "dialect", "is_plain", "min_bytes", "passes_messages")
 
     def __init__(self, dialect: Dialect, *, deflates: bool, min_bytes: int) -> None:
         self.dialect: Dialect = dialect
         self.deflates: bool = deflates
         self.min_bytes: int = min_bytes
+        self.passes_messages: bool = dialect.is_plain
+        """Whether messages are in this dialect as they are."""
         self.is_plain: bool = dialect.is_plain and not deflates
         """Whether messages go out as they are, so that nothing has to be made."""
 
@@ -114,9 +117,9 @@ class Variants:
         return variant
 
 
-def frames_of(variant: Variant, items: Iterable[Item]) -> list[Frame]:
-    """Return what `items` are in a variant; what has no words in its dialect is left out."""
-    if variant.dialect.is_plain:
-        return [frame for frame, _ in items]
-    made = (variant.frame_of(frame, publication) for frame, publication in items)
+def frames_of(variant: Variant, rows: Sequence[Row]) -> list[Frame]:
+    """Return what `rows` are in a variant; what has no words in its dialect is left out."""
+    if variant.passes_messages:
+        return [row[1] for row in rows]
+    made = [variant.frame_of(row[1], row[3]) for row in rows]
     return [frame for frame in made if frame is not None]
