@@ -20,10 +20,10 @@ from websockets.server import ServerProtocol
 from hubbub import Frame, Settings
 from hubbub.limits import TurnBudget
 from hubbub.model import Close
-from hubbub.transports.deflate import Inflater, slack_bytes
 from hubbub.transports.transport import TransportLimits
 from hubbub.transports.uvicorn import NativeTransport
 from hubbub.transports.uvicorn_deflate import DeflatingTransport
+from hubbub.wire.deflate import Inflater, slack_bytes
 
 LONGEST_CONTROL_BYTES = 125
 """Of a control frame's payload (RFC 6455 section 5.5)."""

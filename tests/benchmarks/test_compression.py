@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import compression, measure
 from benchmarks.measure import serving
-from hubbub.transports.deflate import slack_bytes
+from hubbub.wire.deflate import slack_bytes
 
 SERVERS = {server.name: server for server in compression.SERVERS}
 

@@ -11,8 +11,8 @@ import asyncio
 from websockets.frames import Frame as WireFrame
 from websockets.server import ServerProtocol
 
+from ..wire.deflate import Inflater, inflate, slack_bytes
 from ..wire.frame import Frame
-from .deflate import Inflater, inflate, slack_bytes
 from .uvicorn import CONTROL_BIT, COST_BYTES, NativeTransport, apply_mask
 
 
