@@ -1,7 +1,7 @@
-"""Two lanes for the same bytes: Hubbub's native transport, and the Sans-IO core of `websockets`.
+"""Three lanes for the same bytes: Hubbub's reader alone, its native transport, the core of `websockets`.
 
 What must not live here: where the bytes come from. The fuzzer (`fuzz_frames`) and the tests feed
-both lanes and compare what came out; neither lane has a socket, a hub or an event loop.
+the lanes and compare what came out; none of them has a socket, a hub or an event loop.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from hubbub import Frame, Settings
 from hubbub.limits import TurnBudget
 from hubbub.model import Close
 from hubbub.transports.transport import TransportLimits
-from hubbub.transports.uvicorn import NativeTransport
-from hubbub.transports.uvicorn_deflate import DeflatingTransport
+from hubbub.transports.uvicorn import DeflatingTransport, NativeTransport
 from hubbub.wire.deflate import Inflater, slack_bytes
+from hubbub.wire.reader import Event, FrameReader, PeerClose, Ping, Violation
 
 LONGEST_CONTROL_BYTES = 125
 """Of a control frame's payload (RFC 6455 section 5.5)."""
@@ -242,6 +242,70 @@ def native(pieces: list[bytes], deflates: bool = False) -> Outcome:
     return lane.outcome()
 
 
+# The reader's lane
+
+
+class ReaderLane:
+    """The reader alone, read from in many small turns. One that is idle gives place to a new one."""
+
+    BUDGET = 3
+
+    def __init__(self, deflates: bool = False) -> None:
+        self.messages: list[tuple[bool, bytes]] = []
+        self.code: int | None = None
+        self._pongs: list[bytes] = []
+        self._deflates = deflates
+        self._reader = FrameReader(LIMIT_BYTES, deflates=deflates)
+
+    def feed(self, piece: bytes) -> None:
+        """Receive bytes, unless the connection has ended."""
+        has_more = True
+        while has_more and self.code is None:
+            events = self._reader.read(piece, self.BUDGET)
+            has_more, piece = self._reader.has_more, b""
+            if not events and has_more and self._reader.left > 0:
+                raise AssertionError("there is more, and it was not read")
+            for event in events:
+                self._take(event)
+        if self._reader.is_idle:
+            self._reader = FrameReader(LIMIT_BYTES, deflates=self._deflates)
+
+    def _take(self, event: Event) -> None:
+        if self.code is not None:
+            raise AssertionError("something comes after the end")
+        if isinstance(event, Frame):
+            self.messages.append((event.is_text, bytes(event.payload)))
+        elif isinstance(event, Ping):
+            self._pongs.append(event.payload)
+        elif isinstance(event, PeerClose):
+            self.code = close_code(event.echo)
+        elif isinstance(event, Violation):
+            self.code = close_code(event.wire)
+            if self.code != event.code:
+                raise AssertionError(f"{event} writes another code")
+
+    def outcome(self) -> Outcome:
+        """Tell what came out."""
+        return Outcome(self.messages, self.code, self._pongs)
+
+
+def close_code(wire: bytes) -> int | None:
+    """Return the code of a close frame; None for what is none."""
+    frames = split(wire)
+    if [opcode for opcode, _ in frames] != [Opcode.CLOSE]:
+        return None
+    payload = frames[0][1]
+    return int.from_bytes(payload[:2]) if payload else NO_CODE
+
+
+def read(pieces: list[bytes], deflates: bool = False) -> Outcome:
+    """Feed `pieces` to the reader alone."""
+    lane = ReaderLane(deflates)
+    for piece in pieces:
+        lane.feed(piece)
+    return lane.outcome()
+
+
 # The core's lane
 
 
@@ -344,10 +408,11 @@ def core(pieces: list[bytes], deflates: bool = False) -> Outcome:
 
 
 def compare(pieces: list[bytes], deflates: bool = False) -> None:
-    """Feed both lanes, under `idle_loop`; raise `AssertionError` where they differ."""
-    ours, theirs = native(pieces, deflates), core(pieces, deflates)
-    if ours[:2] != theirs[:2]:
-        raise AssertionError(f"{pieces!r}: native {ours}, core {theirs}")
-    # A pong that is owed when the connection fails may be left out by either side.
-    if theirs.code is None and ours.pongs != theirs.pongs:
-        raise AssertionError(f"{pieces!r}: native {ours}, core {theirs}")
+    """Feed all lanes, under `idle_loop`; raise `AssertionError` where one of ours differs from the core's."""
+    theirs = core(pieces, deflates)
+    for lane in (native, read):
+        ours = lane(pieces, deflates)
+        # A pong that is owed when the connection fails may be left out by either side.
+        is_same = ours[:2] == theirs[:2] and (theirs.code is not None or ours.pongs == theirs.pongs)
+        if not is_same:
+            raise AssertionError(f"{pieces!r}: {lane.__name__} {ours}, core {theirs}")

@@ -25,7 +25,7 @@ CORPUS = HERE / "corpus" / "frames"
 RESULTS = HERE / "results" / "fuzz_frames.json"
 LONGEST_INPUT_BYTES = 1024
 
-INSTRUMENTED = ["hubbub.transports.uvicorn", "hubbub.transports.uvicorn_deflate", "websockets"]
+INSTRUMENTED = ["hubbub.transports.uvicorn", "hubbub.wire.reader", "websockets"]
 
 NOTHING = {"inputs": 0, "seconds": 0, "differences": 0}
 

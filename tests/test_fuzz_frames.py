@@ -17,8 +17,7 @@ from websockets.protocol import OPEN
 
 from hubbub import Frame, Handshake, Hub, Identity
 from hubbub.testing import open_client
-from hubbub.transports.uvicorn import NativeTransport
-from hubbub.transports.uvicorn_deflate import DeflatingTransport
+from hubbub.transports.uvicorn import DeflatingTransport, NativeTransport
 from hubbub.wire.deflate import slack_bytes
 from rawsocket import deflate, frame
 from stress.differential import Oracle

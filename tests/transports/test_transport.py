@@ -49,7 +49,7 @@ def test_the_sessions_half_of_the_contract_is_small_too_and_its_one_implementati
         assert hasattr(ClientSession, name), name
 
 
-@pytest.mark.parametrize("module", ["asgi", "uvicorn", "uvicorn_deflate", "uvicorn_protocol"])
+@pytest.mark.parametrize("module", ["asgi", "uvicorn", "uvicorn_protocol"])
 def test_transports_name_nothing_of_the_hub_but_the_session(module: str) -> None:
     """That they import nothing of it, `tests/house` proves; these names it would be reached by."""
     source = (SOURCE / "transports" / f"{module}.py").read_text(encoding="utf-8")

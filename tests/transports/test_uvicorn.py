@@ -18,14 +18,10 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.server import ServerProtocol
 
-from hubbub import Client, Hub
+from hubbub import Client, Frame, Hub, Settings
 from hubbub.hub.client import session_of
-from hubbub.transports.uvicorn import (
-    CLOSING_BYTES,
-    CORE_FRAME_COST,
-    TURN_FRAMES,
-    NativeTransport,
-)
+from hubbub.transports.uvicorn import CLOSING_BYTES, TURN_FRAMES
+from hubbub.wire.reader import CORE_FRAME_COST, Event, FrameReader
 from rawsocket import (
     BINARY,
     CLOSE,
@@ -39,6 +35,7 @@ from rawsocket import (
     raw_connect,
 )
 from serving import Served, echo_hub, nothing, serve, take, until
+from stress.differential import NativeLane
 
 pytestmark = pytest.mark.anyio
 
@@ -540,14 +537,17 @@ async def test_a_flood_of_rarer_frames_is_taken_in_turns(
     flood: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fed = 0
-    take_other = NativeTransport._read_control_or_slow
+    read_rare = FrameReader._read_rare
 
-    def counted(self: NativeTransport, data: bytes | bytearray, position: int, end: int) -> int:
+    def counted(
+        self: FrameReader, data: bytes | bytearray, position: int, events: list[Event]
+    ) -> int:
         nonlocal fed
-        fed += 1
-        return take_other(self, data, position, end)
+        size = read_rare(self, data, position, events)
+        fed += size > 0
+        return size
 
-    monkeypatch.setattr(NativeTransport, "_read_control_or_slow", counted)
+    monkeypatch.setattr(FrameReader, "_read_rare", counted)
     async with served_echo() as (_, _, socket):
         turns = Turns(lambda: fed)
         await socket.send(frame(TEXT, b"begin", fin=False) + flood * 20_000)
@@ -609,6 +609,99 @@ async def test_empty_fragments_fill_no_memory() -> None:
         await socket.send(frame(PING, b"here"))
         assert await socket.recv() == (PONG, b"here")
         held: Any = session_of(client).transport
-        assert sys.getsizeof(held._message) < 1000
+        assert sys.getsizeof(held._reader._message) < 1000
         await socket.send(frame(0, b"end"))
         assert await socket.recv() == (TEXT, b"end")
+
+
+# The transport alone
+
+
+class Lane(NativeLane):
+    """A transport with a session that says after each message what is to happen."""
+
+    def __init__(self, then: Callable[[Lane], None], **settings: Any) -> None:
+        super().__init__(Settings(**settings))
+        self._then = then
+
+    def receive(self, frame: Frame) -> None:
+        super().receive(frame)
+        self._then(self)
+
+
+def texts(*payloads: bytes) -> bytes:
+    return b"".join(frame(TEXT, payload) for payload in payloads)
+
+
+async def test_what_is_read_already_waits_in_order_when_reading_is_paused() -> None:
+    def pause(lane: Lane) -> None:
+        if len(lane.messages) % 2 == 0:
+            lane.hold()
+
+    lane = Lane(pause)
+    lane.feed(texts(b"1", b"2", b"3", b"4", b"5") + frame(PING, b"?") + texts(b"6")[:3])
+    lane.feed(texts(b"6")[3:] + texts(b"7") + frame(CLOSE, b""))
+    assert len(lane.messages) == 2
+    for count in (4, 6, 7):
+        lane.release()
+        assert len(lane.messages) < count, "never from within the call"
+        await asyncio.sleep(0)
+        assert len(lane.messages) == count
+    assert lane.socket.is_over
+    messages, code, pongs = lane.outcome()
+    assert b"".join(payload for _, payload in messages) == b"1234567"
+    assert (code, pongs) == (1005, [b"?"])
+
+
+@pytest.mark.parametrize("cut", [0, 3, 9])
+@pytest.mark.parametrize("how", ["close frame", "violation", "nothing"])
+async def test_behind_a_message_that_closes_only_the_peers_close_frame_counts(
+    how: str, cut: int
+) -> None:
+    lane = Lane(lambda lane: lane.transport.close(4000, ""))
+    end = {"close frame": frame(CLOSE, b"\x03\xe8"), "violation": frame(0x3, b""), "nothing": b""}
+    data = texts(b"1", b"2", b"3") + frame(PING, b"?") + texts(b"4") + end[how]
+    lane.feed(data[: len(data) - cut])
+    lane.feed(data[len(data) - cut :])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert lane.socket.is_over == (how != "nothing")
+    lane.feed(frame(CLOSE, b""))
+    assert lane.socket.is_over
+    assert lane.outcome() == ([(True, b"1")], 4000, [])
+
+
+async def test_a_fragment_that_is_refused_closes_and_the_peers_close_frame_is_waited_for() -> None:
+    class Refusing(Lane):
+        def charge_frame(self, *, droppable: bool) -> bool:
+            self.transport.close(3013, "")
+            return False
+
+    lane = Refusing(lambda lane: None)
+    lane.feed(frame(TEXT, b"a", fin=False) + frame(0, b"b", fin=False) + frame(0, b"c"))
+    await asyncio.sleep(0)
+    assert not lane.socket.is_over, "the fragments that follow break no rule"
+    lane.feed(frame(CLOSE, b""))
+    assert lane.socket.is_over
+    assert lane.outcome() == ([], 3013, [])
+
+
+async def test_a_transport_holds_a_reader_while_something_is_pending_and_no_longer() -> None:
+    lane = Lane(lambda lane: None)
+    parts = [
+        texts(b"1") * 3,
+        frame(PING, b""),
+        frame(BINARY, bytes(200), fin=False) + frame(0, b""),
+        frame(BINARY, bytes(70_000)),
+        texts(b"1") * (TURN_FRAMES + 1),
+    ]
+    for data in parts:
+        for cut in (3, len(data)):
+            lane.feed(data[:cut])
+            lane.feed(data[cut:])
+            for _ in range(2):
+                await asyncio.sleep(0)
+            assert lane.transport._reader is None
+    lane.feed(frame(0x3, b"") + texts(b"never read"))
+    assert lane.transport._reader is None
+    lane.outcome()

@@ -215,7 +215,7 @@ async def test_an_idle_deflated_client_holds_no_more_than_another() -> None:
         transport: Any = session_of(next(iter(hub))).transport
         assert transport.deflates
         assert not hasattr(transport, "__dict__")
-        assert transport._core is None, "what inflates is gone with the message"
+        assert transport._reader is None, "what inflates is gone with the message"
 
 
 async def test_the_ws_package_of_node_understands_it() -> None:

@@ -44,10 +44,10 @@ from ..errors import Refused, SocketTaken
 from ..limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
 from ..logs import RateLimitedLogger, level_of
 from ..stats import process_stats
+from ..wire.reader import CORE_LOGGER
 from .deflate import negotiate
 from .transport import EXTENSION
-from .uvicorn import CORE_LOGGER, NativeTransport
-from .uvicorn_deflate import DeflatingTransport
+from .uvicorn import DeflatingTransport, NativeTransport
 from .uvicorn_http import answer_of, environment, head_timeout_s
 
 if TYPE_CHECKING:
