@@ -216,10 +216,14 @@ class Fanout:
         """Deliver to everybody who gets the same as all others in the same set of rooms."""
         if _are_disjoint(by_room):
             for members, indices in by_room.items():
-                for variant, sessions in members.by_variant():
-                    if personal:
-                        sessions = [session for session in sessions if session not in personal]
-                    self._deliver_merge(sessions, indices, pending, variant)
+                if members.parts is None and not personal:
+                    sessions = list(members.sessions)
+                    if sessions:
+                        self._deliver_merge(sessions, indices, pending, members.variant)
+                    continue
+                for variant, part in members.by_variant():
+                    chosen = [session for session in part if session not in personal]
+                    self._deliver_merge(chosen, indices, pending, variant)
             return
         rooms_of: dict[ClientSession, tuple[Membership, ...]] = {}
         for members in by_room:
@@ -239,10 +243,14 @@ class Fanout:
         pending: _Pending,
         variant: Variant,
     ) -> None:
-        frames = frames_of(variant, [pending[index] for index in indices])
-        if frames:
+        if variant.is_plain:  # the common form, for which nothing has to be made
+            batch = Batch([pending[index][1] for index in indices])
+        else:
+            frames = frames_of(variant, [pending[index] for index in indices])
+            if not frames:
+                return
             batch = variant.batch(frames)
-            self._deliver(sessions, batch, partial(self._entries, indices, pending, variant))
+        self._deliver(sessions, batch, partial(self._entries, indices, pending, variant))
 
     def _indices_for(
         self,

@@ -30,6 +30,9 @@ class Publishing:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._broker = core.broker
+        self._lifecycle = core.lifecycle
+        self._registry = core.registry
 
     async def publish(self, key: str, data: Any, exclude: Client | None = None) -> Receipt:
         """Encode and publish, and wait for the broker's receipt. Event loop only.
@@ -39,20 +42,20 @@ class Publishing:
         """
         excluded = None if exclude is None else _excluded(exclude)
         frame = encode(data)
-        lifecycle = self._core.lifecycle
+        lifecycle = self._lifecycle
         if _thread_id() != lifecycle.thread_id:
             if lifecycle.loop is None:
                 raise lifecycle.not_running()
             raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
         name = None if excluded is None else _name_of(excluded)
-        result = self._core.broker.publish(Publication(key, frame, name))
+        result = self._broker.publish(Publication(key, frame, name))
         return result if isinstance(result, Receipt) else await result
 
     def broadcast(self, key: str, data: Any, exclude: Client | None = None) -> None:
         """Encode here and now, then publish on the hub's own thread. What fails there is logged."""
         excluded = None if exclude is None else _excluded(exclude)
         frame = encode(data)
-        lifecycle = self._core.lifecycle
+        lifecycle = self._lifecycle
         if _thread_id() == lifecycle.thread_id:
             self._hand_over(key, frame, excluded)
         elif not lifecycle.post(self._hand_over, key, frame, excluded):
@@ -62,7 +65,7 @@ class Publishing:
         """Publish for somebody who does not wait for the receipt."""
         name = None if excluded is None else _name_of(excluded)
         try:
-            result = self._core.broker.publish(Publication(key, frame, name))
+            result = self._broker.publish(Publication(key, frame, name))
         except HubNotRunning:
             raise
         except BrokerError as error:
@@ -76,16 +79,15 @@ class Publishing:
 
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
-        core = self._core
-        members = core.registry.room_of(publication.room)
+        members = self._registry.room_of(publication.room)
         if members is None:
-            core.lifecycle.require_loop()
+            self._lifecycle.require_loop()
             return 0
         if publication.exclude is None:
-            core.fanout.publish(members, publication)
+            self._core.fanout.publish(members, publication)
             return len(members.sessions)
-        excluded = core.registry.session_named(publication.exclude)
-        core.fanout.publish(members, publication, excluded)
+        excluded = self._registry.session_named(publication.exclude)
+        self._core.fanout.publish(members, publication, excluded)
         return len(members.sessions) - (excluded in members.sessions)
 
     def tell(self, session: ClientSession, event: Event) -> bool:
@@ -95,8 +97,7 @@ class Publishing:
 
     def send(self, session: ClientSession, frame: Frame, *, is_encoded: bool = False) -> bool:
         """Send to one client; see `Client.send`."""
-        core = self._core
-        lifecycle = core.lifecycle
+        core, lifecycle = self._core, self._lifecycle
         if _thread_id() != lifecycle.thread_id:
             if lifecycle.post(self.send, session, frame):
                 return session.close is None
