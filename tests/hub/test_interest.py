@@ -87,3 +87,30 @@ async def test_a_refusal_is_told_in_the_log_and_asked_again(
             break
     assert broker.rooms == {"", "red"}
     await hub.stop()
+
+
+async def test_after_the_stop_nothing_is_asked_whatever_was_to_be_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(interest_module, "LINGER_S", 0.01)
+    hub, exchange = await started()
+    (broker,) = exchange.brokers
+    client = connect(hub).client
+    client.join("blue")
+    await carried(exchange)
+    client.leave("blue")
+    broker.cut()
+    client.join("red")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    before = core_of(hub).interest
+    await hub.stop()
+    count = len(broker.calls)
+    broker.mend()
+    await hub.start()
+    await carried(exchange)
+    await asyncio.sleep(0.05)
+    assert core_of(hub).interest is not before
+    assert broker.calls[count:] == [("subscribe", ("",))]
+    await hub.stop()

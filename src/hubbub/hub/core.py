@@ -126,7 +126,7 @@ class HubNode:
         self.hear: Callable[[Control], None] = core.control.hear
 
     def note_gap(self, rooms: Sequence[str] | None) -> None:
-        """Count that publications may have been lost; members of such rooms are told by their dialect."""
+        """Count that publications may have been lost."""
         self._core.stats.broker_gaps += 1
 
 

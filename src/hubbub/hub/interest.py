@@ -38,6 +38,7 @@ class Interest:
         self._asked: list[str] = []
         self._lingering: dict[str, float] = {}
         self._has_timer = False
+        self._is_over = False
 
     def __len__(self) -> int:
         """How many rooms the broker was asked for, and not left yet."""
@@ -50,7 +51,7 @@ class Interest:
 
     def add(self, room: str) -> None:
         """Want a room: its first member has come, or is on its way. Twice is no error."""
-        if self._lingering.pop(room, None) is not None or room in self._rooms:
+        if self._is_over or self._lingering.pop(room, None) is not None or room in self._rooms:
             return
         self._rooms[room] = asyncio.get_running_loop().create_future()
         if not self._asked:
@@ -77,7 +78,8 @@ class Interest:
         return future
 
     def stop(self) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and ask for nothing."""
+        self._is_over = True
         for future in self._rooms.values():
             if not future.done():
                 future.set_exception(BrokerUnavailable("the hub has stopped"))
