@@ -113,7 +113,7 @@ async def sends_frame_slowly(scale: Scale) -> Outcome:
 
 async def sends_handshake_slowly(scale: Scale) -> Outcome:
     """Sockets send a handshake one byte a second; they are closed when their time is over."""
-    count, timeout_s = scale.pick(50, 1000), scale.pick(1.0, 10.0)
+    count, timeout_s = scale.pick(50, 1000), scale.pick(4.0, 10.0)
     async with scenario(
         "sends one byte a second of a handshake",
         f"{count} sockets, handshake timeout {timeout_s:g} s",
