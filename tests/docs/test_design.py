@@ -134,7 +134,7 @@ async def test_a_publication_takes_its_hops() -> None:
 
 
 async def test_a_slow_client_takes_its_hops() -> None:
-    hub = Hub(outbox_max_entries=1, write_timeout_s=0.2)
+    hub = Hub(outbox_max_entries=1, write_timeout_s=1.0)
     async with serve(hub.mount(nothing)) as served, served.connect(max_queue=1, close_timeout=0.1):
         await until(lambda: hub.client_count == 1)
         session = session_of(next(iter(hub)))
