@@ -549,3 +549,29 @@ async def test_publish_takes_no_names_that_no_room_has(name: str) -> None:
     await settle(hub)
     assert peer.received == []
     await hub.stop()
+
+
+async def test_a_broker_that_returns_no_receipt_is_no_failure_of_who_broadcasts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = MemoryBroker()
+    broker.publish = lambda publication: object()  # type: ignore[method-assign,assignment,return-value]
+    hub = Hub(broker=broker)
+    await hub.start()
+    hub.broadcast("x")
+    assert "a broadcast failed" in caplog.text
+    await hub.stop()
+
+
+async def test_a_client_of_another_hub_excludes_nobody_whatever_its_id() -> None:
+    ours, theirs = Hub(), Hub()
+    await ours.start()
+    await theirs.start()
+    peer, stranger = connect(ours, client_id="x"), connect(theirs, client_id="x").client
+    assert (await ours.everybody.publish("1", exclude=stranger)).delivered_to == 1
+    ours.broadcast("2", exclude=stranger)
+    await theirs.stop()
+    ours.broadcast("3", exclude=stranger)
+    await settle(ours)
+    assert peer.received == ["1", "2", "3"]
+    await ours.stop()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import pytest
 
 import hubbub.wire.frame
+from array_dialect import ArrayDialect
 from hub.test_fanout import PEERS, random_step, replay
-from hubbub import Handshake, Hub, Identity
+from hubbub import Frame, Handshake, Hub, Identity
+from hubbub.dialects.dialect import Event
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.settings import SlowPolicy
@@ -184,4 +186,78 @@ async def test_policies_judge_the_deflated_form(policy: SlowPolicy) -> None:
         }[policy]
     )
     assert hub.stats()["bytes_out"] == sum(map(len, peer.transport.writes)) < 400
+    await hub.stop()
+
+
+class FailingDialect(ArrayDialect):
+    """Fails at events of one kind, or at merging."""
+
+    def __init__(self, *failing: str) -> None:
+        super().__init__()
+        self.failing = failing
+
+    def encode(self, event: Event) -> Frame | None:
+        if type(event).__name__ in self.failing:
+            raise LookupError("no words")
+        return super().encode(event)
+
+    def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        if "merge" in self.failing:
+            raise LookupError("no words")
+        return super().merge(frames)
+
+
+@pytest.mark.parametrize("failing", ["Published", "Message", "merge"])
+async def test_a_dialect_that_fails_costs_nobody_else_a_message(
+    failing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    hub.on_connect(lambda client: client.join("red"))
+    await hub.start()
+    before, odd, after = (
+        connect(hub),
+        connect(hub, dialect=FailingDialect(failing)),
+        connect(hub),
+    )
+    odd.send('["connect", 1]')
+    await settle(hub)
+    for _ in range(2):
+        hub.broadcast("all")
+        hub.room("red").broadcast("red")
+        odd.client.send("odd")
+    await settle(hub)
+    assert before.received == after.received == ["all", "red"] * 2
+    assert f"the dialect array failed at {failing}" in caplog.text
+    assert odd.closed is None
+    await hub.stop()
+
+
+async def test_a_dialect_that_merges_all_into_nothing_says_nothing() -> None:
+    class Silent(ArrayDialect):
+        def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+            return []
+
+    hub = Hub()
+    await hub.start()
+    other, silent = connect(hub), connect(hub, dialect=Silent())
+    silent.send('["connect", 1]')
+    await settle(hub)
+    hub.broadcast("a")
+    hub.broadcast("b")
+    await settle(hub)
+    assert (other.received, silent.received) == (["a", "b"], [])
+    await hub.stop()
+
+
+@pytest.mark.parametrize("failing", ["ServerSubscribed", "ServerUnsubscribed"])
+async def test_joining_and_leaving_raise_nothing_of_a_dialect(failing: str) -> None:
+    hub = Hub()
+    await hub.start()
+    peer = connect(hub, dialect=FailingDialect(failing))
+    peer.send('["connect", 1]')
+    await settle(hub)
+    peer.client.join("red")
+    assert peer.client.rooms == {"red"}
+    peer.client.leave("red")
+    assert peer.client.rooms == frozenset()
     await hub.stop()

@@ -55,7 +55,7 @@ class Core:
         self.stats: Stats = Stats()
         self.log: RateLimitedLogger = RateLimitedLogger(self.now)
         self.handlers: Handlers = Handlers()
-        self.variants: Variants = Variants(settings.compression_min_bytes)
+        self.variants: Variants = Variants(settings.compression_min_bytes, self.log)
         self.lifecycle: Lifecycle = Lifecycle(self)
         self.registry: Registry = Registry(self, slow_policies)
         self.admission: Admission = Admission(

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..dialects.dialect import ErrorReply, RefreshDue
+from ..dialects.dialect import ErrorReply, Event, RefreshDue
 from ..errors import INTERNAL_ERROR, POLICY_VIOLATION, CommandError
 from ..limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, explain, printable
 from ..model import EVERYBODY, Close, Handshake
@@ -438,12 +438,22 @@ class Dispatcher:
         else:
             self._failed(session, error)
 
-    def _reply(self, session: ClientSession, error: CommandError) -> None:
-        """Answer with an error; one that no message can carry is a handler's failure."""
+    def _reply(
+        self, session: ClientSession, error: CommandError, number: int | None = None
+    ) -> None:
+        """Answer with an error."""
+        self._answer(session, ErrorReply(number, error))
+
+    def _answer(self, session: ClientSession, event: Event) -> bool:
+        """Say what a client waits for; what no message can carry is a handler's failure: False."""
         try:
-            self._core.publishing.tell(session, ErrorReply(None, error))
+            frame = session.variant.dialect.encode(event)
         except Exception as wrong:
             self._broken(session, wrong)
+            return False
+        if frame is not None:
+            self._core.publishing.send(session, frame, is_encoded=True)
+        return True
 
     def _failed(self, session: ClientSession, error: BaseException) -> None:
         """What a handler raised: answer, close, or log and close, by the kind of error.

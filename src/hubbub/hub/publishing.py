@@ -66,16 +66,14 @@ class Publishing:
         name = None if excluded is None else _name_of(excluded)
         try:
             result = self._broker.publish(Publication(key, frame, name))
+            if not isinstance(result, Receipt):
+                result.add_done_callback(_log_failed_publish)
         except HubNotRunning:
             raise
         except BrokerError as error:
             logger.error("a broadcast failed: %s", printable(str(error)))
-            return
         except Exception as error:  # a broker's own failure is not the publisher's
             self._core.log.log(logging.ERROR, "broker", "a broadcast failed", error=error)
-            return
-        if not isinstance(result, Receipt):
-            result.add_done_callback(_log_failed_publish)
 
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
@@ -92,7 +90,7 @@ class Publishing:
 
     def tell(self, session: ClientSession, event: Event) -> bool:
         """Say something of the hub's own to a client, in its dialect. Event loop only."""
-        frame = session.variant.dialect.encode(event)
+        frame = session.variant.encode(event)
         return frame is not None and self.send(session, frame, is_encoded=True)
 
     def send(self, session: ClientSession, frame: Frame, *, is_encoded: bool = False) -> bool:

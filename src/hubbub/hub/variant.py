@@ -5,10 +5,12 @@ What must not live here: who gets what (`fanout`), the forms' bytes (`wire`), th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from ..dialects.dialect import Dialect, Message, Published
+from ..dialects.dialect import Dialect, Event, Message, Published
+from ..logs import RateLimitedLogger
 from ..model import EVERYBODY, USER_PREFIX
 from ..wire.frame import Batch, DeflatedBatch, Frame
 from ..wire.publication import Publication
@@ -24,12 +26,16 @@ with the fourth (None: it was sent to one client alone)."""
 class Variant:
     """A dialect, with or without permessage-deflate. There is one object for each that is in use.
 
-    `min_bytes` is the setting `compression_min_bytes`.
+    `min_bytes` is the setting `compression_min_bytes`. What a dialect raises is told to `log` and ends
+    here: it costs the clients of that dialect what could not be said, and nobody else anything.
     """
 
-    __slots__ = ("deflates", "dialect", "is_plain", "min_bytes", "passes_messages")
+    __slots__ = ("_log", "deflates", "dialect", "is_plain", "min_bytes", "passes_messages")
 
-    def __init__(self, dialect: Dialect, *, deflates: bool, min_bytes: int) -> None:
+    def __init__(
+        self, dialect: Dialect, *, deflates: bool, min_bytes: int, log: RateLimitedLogger
+    ) -> None:
+        self._log = log
         self.dialect: Dialect = dialect
         self.deflates: bool = deflates
         self.min_bytes: int = min_bytes
@@ -47,14 +53,33 @@ class Variant:
         if dialect.is_plain or publication is ENCODED:
             return frame
         if publication is None:
-            return dialect.encode(Message(frame))
+            return self.encode(Message(frame))
         forms = publication.forms
         if dialect not in forms:
             room = publication.room
             is_hidden = room == EVERYBODY or room[0] == USER_PREFIX
             event = Message(frame) if is_hidden else Published(publication)
-            forms[dialect] = dialect.encode(event)
+            forms[dialect] = self.encode(event)
         return forms[dialect]
+
+    def encode(self, event: Event) -> Frame | None:
+        """Return an event in this dialect; None where it has no words for it, or has failed."""
+        try:
+            return self.dialect.encode(event)
+        except Exception as error:
+            self._failed(type(event).__name__, error)
+            return None
+
+    def _merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        try:
+            return list(self.dialect.merge(frames))
+        except Exception as error:
+            self._failed("merge", error)
+            return frames
+
+    def _failed(self, what: str, error: Exception) -> None:
+        text = "the dialect %s failed at %s"
+        self._log.log(logging.ERROR, "dialect", text, self.dialect.name, what, error=error)
 
     def batch(self, frames: Sequence[Frame]) -> Batch:
         """Join frames of this dialect for the clients of this variant."""
@@ -67,7 +92,7 @@ class Variant:
     def wire(self, frames: Sequence[Frame]) -> bytes:
         """Return frames of this dialect as bytes for a socket."""
         if not self.dialect.is_plain:
-            frames = self.dialect.merge(frames)
+            frames = self._merge(frames)
         if self.deflates:
             parts = [frame.deflated(self.min_bytes) for frame in frames]
         else:
@@ -100,8 +125,9 @@ class VariantBatch(Batch):
 class Variants:
     """The variants in use. Event loop only."""
 
-    def __init__(self, min_bytes: int) -> None:
+    def __init__(self, min_bytes: int, log: RateLimitedLogger) -> None:
         self._min_bytes = min_bytes
+        self._log = log
         self._known: dict[tuple[int, bool], Variant] = {}
 
     def __len__(self) -> int:
@@ -112,8 +138,9 @@ class Variants:
         key = (id(dialect), deflates)
         variant = self._known.get(key)
         if variant is None:
-            variant = Variant(dialect, deflates=deflates, min_bytes=self._min_bytes)
-            self._known[key] = variant
+            variant = self._known[key] = Variant(
+                dialect, deflates=deflates, min_bytes=self._min_bytes, log=self._log
+            )
         return variant
 
 
