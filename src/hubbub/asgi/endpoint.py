@@ -108,6 +108,7 @@ class Endpoint:
                     who = await self._admit(place, handshake, identity)
                 else:
                     check_origin(core.settings.origins, handshake)
+                    place.hold_any()  # after the answer it is too late to refuse
                 await self._accept(scope, send, socket, self._subprotocol(handshake, who))
                 if core.lifecycle.runtime is not None:
                     core.lifecycle.runtime.note_transport(PORTABLE if socket is None else NATIVE)

@@ -149,13 +149,17 @@ class Place:
 
         It is in progress until its `give_back`. Raises `Refused(503)` when all places are taken.
         """
-        if self._client_id is None:
-            self._client_id = self._admission.hold_any()
+        self.hold_any()
         kept = Place(self._admission, self._networks, self._network)
         kept._client_id = self._client_id
         self._client_id = self._network = None
         self._admission.in_progress += 1
         return kept
+
+    def hold_any(self) -> None:
+        """Hold one of `max_clients` places for whoever it will be. Raises `Refused(503)`."""
+        if self._client_id is None:
+            self._client_id = self._admission.hold_any()
 
     def hold_id(self, handshake: Handshake, identity: Identity) -> str:
         """Choose the id of the client to be, and hold it; see `Admission.hold_id`."""
