@@ -140,3 +140,30 @@ async def test_a_client_that_is_gone_subscribes_to_nothing() -> None:
     with pytest.raises(CommandError, match="left"):
         await client.subscribe("red")
     await hub.stop()
+
+
+async def test_who_leaves_and_subscribes_again_is_in_by_the_second_try_alone() -> None:
+    hub = Hub()
+    gates = [asyncio.Event(), asyncio.Event()]
+    left = iter(gates)
+
+    @hub.authorize
+    async def may(client: Client, action: str, room: str) -> bool:
+        await next(left).wait()
+        return True
+
+    await hub.start()
+    client = connect(hub).client
+    first = asyncio.create_task(client.subscribe("red"))
+    await asyncio.sleep(0)
+    client.leave("red")
+    second = asyncio.create_task(client.subscribe("red"))
+    await asyncio.sleep(0)
+    gates[0].set()
+    with pytest.raises(CommandError, match="left"):
+        await first
+    assert client.rooms == frozenset()
+    gates[1].set()
+    assert (await second).room == "red"
+    assert client.rooms == {"red"}
+    await hub.stop()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
 from array_dialect import ArrayDialect, events_of
-from hubbub import Client, Close, CommandError, Handshake, Hub, Identity
+from hub.test_variant import FailingDialect
+from hubbub import Client, Close, CommandError, Frame, Handshake, Hub, Identity, ProtocolError
+from hubbub.dialects.dialect import Command
+from hubbub.hub.core import core_of
+from hubbub.settings import SlowPolicy
 from hubbub.testing import MemoryClient, connect, settle
 
 pytestmark = pytest.mark.anyio
@@ -173,3 +178,190 @@ async def test_who_is_only_open_is_nobody_to_the_application() -> None:
     peer.transport.drop_connection()
     assert (gone, hub.stats()["register"]) == ([], 0)
     await hub.stop()
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
+async def test_errors_that_an_open_connection_does_not_take_are_dropped_and_hurt_nobody(
+    policy: SlowPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub(slow_policy=policy, outbox_max_entries=1)
+    told: list[int] = []
+    hub.on_drop(lambda client, count: told.append(count))
+    await hub.start()
+    peer, other = connect(hub, dialect=ArrayDialect()), connect(hub)
+    peer.transport.block()
+    for _ in range(3):
+        ask(peer, "nonsense")
+        other.client.send("x")
+        await settle(hub)
+    assert other.received == ["x"] * 3
+    assert "client from 127.0.0.1 is slow" in caplog.text
+    peer.transport.unblock()
+    await settle(hub)
+    assert (told, hub.stats()["dropped"], hub.stats()["handler_errors"]) == ([], 2, 0)
+    await hub.stop()
+
+
+@pytest.mark.parametrize("error", [LookupError("x"), ProtocolError(1005, "x"), RecursionError()])
+async def test_a_dialect_that_fails_at_parsing_closes_its_client_as_a_handler_would(
+    error: Exception,
+) -> None:
+    class Failing(ArrayDialect):
+        def parse(self, frame: Frame) -> Sequence[Command]:
+            if b"boom" in frame.payload:
+                raise error
+            return super().parse(frame)
+
+    hub = Hub()
+    gone: list[int] = []
+    hub.on_disconnect(lambda client, close: gone.append(close.code))
+    await hub.start()
+    peer = connect(hub, dialect=Failing())
+    ask(peer, "connect", 1)
+    ask(peer, "boom")  # in the inbox: the one before may be a task
+    await settle(hub)
+    await settle(hub)
+    assert (gone, hub.stats()["handler_errors"]) == ([1011], 1)
+    only_open = connect(hub, dialect=Failing())
+    ask(only_open, "boom")
+    assert only_open.closed == Close(1011, "internal error", by_server=True)
+    await hub.stop()
+
+
+@pytest.mark.parametrize("what", ["Connected", "Reply", "ErrorReply"])
+async def test_an_answer_that_a_dialect_cannot_say_is_a_failure_of_that_client_alone(
+    what: str,
+) -> None:
+    hub = Hub()
+    await hub.start()
+    peer = connect(hub, dialect=FailingDialect(what))
+    ask(peer, "connect", 1)
+    await settle(hub)
+    assert (peer.closed is not None) == (what == "Connected")
+    if what != "Connected":
+        ask(peer, "subscribe", 2, "red" if what == "Reply" else "")
+        await settle(hub)
+    assert peer.closed == Close(1011, "internal error", by_server=True)
+    stats = hub.stats()
+    assert (stats["handler_errors"], stats["register"], stats["clients"]) == (1, 0, 0)
+    await hub.stop()
+
+
+async def test_who_cannot_be_told_that_it_is_connected_stays_open_and_is_closed_in_time() -> None:
+    hub = Hub(on_handler_error="stay", handshake_timeout_s=0.1)
+    await hub.start()
+    peer = connect(hub, dialect=FailingDialect("Connected"))
+    ask(peer, "connect", 1)
+    await settle(hub)
+    assert (peer.closed, len(hub), hub.stats()["register"]) == (None, 0, 1)
+    await asyncio.sleep(0.15)
+    assert peer.closed is not None
+    assert hub.stats()["register"] == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize("error", [LookupError(), asyncio.CancelledError()])
+async def test_a_command_that_fails_is_answered_if_its_client_stays(error: BaseException) -> None:
+    hub = Hub(on_handler_error="stay")
+
+    @hub.authorize
+    async def may(client: Client, action: str, room: str) -> bool:
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)
+        return await future
+
+    await hub.start()
+    peer = await connected(hub)
+    ask(peer, "subscribe", 2, "red")
+    await settle(hub)
+    assert events_of(peer.received)[-1][:3] == ["error", 2, "internal_error"]
+    assert (peer.client.rooms, hub.stats()["handler_errors"]) == (frozenset(), 1)
+    await hub.stop()
+
+
+async def test_what_was_sent_before_the_client_left_is_handled_in_order() -> None:
+    hub = Hub()
+    seen: list[str] = []
+
+    @hub.on_message
+    async def heard(client: Client, message: str) -> None:
+        await asyncio.sleep(0)
+        seen.append(message)
+
+    hub.on_disconnect(lambda client: seen.append("gone"))
+    await hub.start()
+    peer = await connected(hub)
+    peer.send('[["send", "a"], ["send", "b"]]')
+    ask(peer, "send", "c")
+    peer.close()
+    for _ in range(5):
+        await settle(hub)
+    assert seen == ["a", "b", "c", "gone"]
+    await hub.stop()
+
+
+async def test_who_is_only_open_is_held_to_the_rate_too() -> None:
+    hub = Hub(messages_per_second=2, on_rate_limit="close")
+    await hub.start()
+    peer = connect(hub, dialect=ArrayDialect())
+    for _ in range(50):
+        if peer.closed is None:
+            ask(peer, "nonsense")
+    assert hub.stats()["rate_limited"] == 1
+    assert peer.closed is not None
+    await hub.stop()
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+@pytest.mark.parametrize("end", ["stop", "drop", "timeout"])
+async def test_nothing_is_left_of_a_connection_that_ends_while_it_is_authenticated(
+    end: str, swallows: bool
+) -> None:
+    limit_s = 0.1 if end == "timeout" else 5
+    hub = Hub(max_clients_per_address=2, handshake_timeout_s=limit_s, inbox_max_messages=4)
+    seen: list[object] = []
+    hub.on_connect(lambda client: seen.append(client))
+    hub.on_disconnect(lambda client: seen.append(client))
+
+    @hub.authenticate
+    async def who(handshake: Handshake) -> str:
+        try:
+            await asyncio.sleep(3)
+        except asyncio.CancelledError:
+            if not swallows:
+                raise
+        return "ann"
+
+    await hub.start()
+    peer = connect(hub, dialect=ArrayDialect())
+    ask(peer, "connect", 1)
+    for _ in range(20):
+        ask(peer, "send", "x")
+    await asyncio.sleep(0.01)
+    core = core_of(hub)
+    assert (hub.stats()["register"], core.admission.counted_networks()) == (1, 1)
+    assert not peer.transport.is_reading
+    if end == "stop":
+        await hub.stop()
+    elif end == "drop":
+        peer.transport.drop_connection()
+    else:
+        await asyncio.sleep(0.15)
+    await asyncio.sleep(0.05)
+    assert (hub.stats()["register"], core.admission.counted_networks()) == (0, 0)
+    assert (core.registry.opened, len(core.lifecycle.tasks), seen) == ({}, 0, [])
+    await hub.stop()
+
+
+def test_places_that_a_dead_loop_has_left_are_given_back() -> None:
+    hub = Hub(max_clients=2)
+
+    async def leave_behind() -> int:
+        await hub.start()
+        connect(hub, dialect=ArrayDialect())
+        return int(hub.stats()["register"])
+
+    assert [asyncio.run(leave_behind()) for _ in range(3)] == [1, 1, 1]

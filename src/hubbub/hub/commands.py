@@ -20,7 +20,6 @@ from ..dialects.dialect import (
     Command,
     Connect,
     Connected,
-    ErrorReply,
     History,
     Pong,
     Presence,
@@ -31,7 +30,7 @@ from ..dialects.dialect import (
     Subscribe,
     Unsubscribe,
 )
-from ..errors import BrokerError, CommandError, ProtocolError, Refused
+from ..errors import BrokerError, CommandError, ProtocolError, Refused, is_sendable
 from ..limits import check_room_name, printable
 from ..model import Close, Handshake
 from ..raised import close_of
@@ -48,19 +47,22 @@ if TYPE_CHECKING:
 class Opening:
     """What an open connection holds until its first command has connected it, and remembers after."""
 
-    __slots__ = ("handshake", "is_connected", "place", "rest", "timer")
+    __slots__ = ("handshake", "place", "rest", "timer")
 
     def __init__(self, handshake: Handshake, place: Place, timer: asyncio.TimerHandle) -> None:
         self.handshake: Handshake = handshake
         self.place: Place | None = place
         self.timer: asyncio.TimerHandle = timer
-        self.is_connected: bool = False
         self.rest: Coroutine[Any, Any, None] | None = None
         """What the connect handlers have still to do."""
 
     def end(self) -> None:
-        """Give back what is held. Twice is no error."""
+        """Wait no more, and give back what is held. Twice is no error."""
         self.timer.cancel()
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back the place. Twice is no error."""
         place, self.place = self.place, None
         if place is not None:
             place.give_back()
@@ -89,55 +91,73 @@ class CommandDispatcher(Dispatcher):
         opening = session.opening
         assert opening is not None
         opening.end()
-        if opening.is_connected:
+        if session.is_connected:
             super().disconnected(session)
         else:
             self._drop_waiting(session)
             if session.handler_task is not None:
                 session.handler_task.cancel()
 
+    def drained(self, session: ClientSession, count: int) -> None:
+        """Run the drop handlers, for who is a client: errors may be dropped before."""
+        if session.is_connected:
+            super().drained(session, count)
+
     def take(self, session: ClientSession, frame: Frame) -> None:
         """Carry out the commands in a message, one after another."""
         try:
             commands = session.variant.dialect.parse(frame)
         except ProtocolError as error:
-            self._core.registry.end_as(session, BAD_COMMAND, Close(error.close_code, error.reason))
+            if is_sendable(error.close_code):
+                close = Close(error.close_code, error.reason)
+                self._core.registry.end_as(session, BAD_COMMAND, close)
+            else:
+                self._failed(session, error)
         except CommandError as error:
             self._refuse(session, error)
+        except Exception as error:
+            self._failed(session, error)
         else:
             if commands:
                 self._wait(session, self._run(session, commands))
 
     async def _run(self, session: ClientSession, commands: Sequence[Command]) -> None:
         for command in commands:
-            if session.close is not None:
-                return
+            close = session.close
+            if close is not None and (close.by_server or not session.is_connected):
+                return  # else it is as with messages: what was sent before the end is handled
             await self._execute(session, command)
 
     async def _execute(self, session: ClientSession, command: Command) -> None:
         """Carry out one command and answer it. Whatever it raises ends here."""
-        opening = session.opening
-        assert opening is not None
-        if isinstance(command, Connect) == opening.is_connected and not isinstance(command, Pong):
+        if isinstance(command, Connect) == session.is_connected and not isinstance(command, Pong):
             self._core.registry.end(session, BAD_COMMAND, type(command).__name__)
             return
         number: int | None = getattr(command, "id", None)
         try:
             is_answered = await self._carry_out(session, command)
         except CommandError as error:
-            self._core.publishing.tell(session, ErrorReply(number, error))
+            self._reply(session, error, number)
         except BrokerError:
             later = CommandError("unavailable", "try again later", temporary=True)
-            self._core.publishing.tell(session, ErrorReply(number, later))
+            self._reply(session, later, number)
         except asyncio.CancelledError as cancelled:
             if is_being_cancelled():
                 raise
-            self._failed(session, cancelled)  # only something that a handler awaited
+            self._command_failed(session, number, cancelled)  # only something that it awaited
         except Exception as wrong:
-            self._failed(session, wrong)
+            self._command_failed(session, number, wrong)
         else:
             if not is_answered:
-                self._core.publishing.tell(session, Reply(number, command))
+                self._answer(session, Reply(number, command))
+
+    def _command_failed(
+        self, session: ClientSession, number: int | None, error: BaseException
+    ) -> None:
+        """Deal with what a command raised, and answer a client that stays: it waits for that."""
+        self._failed(session, error)
+        if number is not None and session.close is None:
+            self._reply(session, CommandError("internal_error", "internal error"), number)
 
     async def _carry_out(self, session: ClientSession, command: Command) -> bool:
         """Do what a command says; return whether it has been answered, or needs no answer."""
@@ -184,10 +204,10 @@ class CommandDispatcher(Dispatcher):
         except Refused as refusal:
             self._turn_away(session, command, refusal)
             return
-        opening.is_connected = True
-        opening.handshake = handshake
         left_s = None if identity.expires_at is None else identity.expires_at - time.time()
-        core.publishing.tell(session, Connected(command.id, client_id, left_s))
+        if not self._answer(session, Connected(command.id, client_id, left_s)):
+            return
+        opening.handshake = handshake
         core.registry.connect(session, opening.place, identity, handshake, client_id)
         opening.end()
         rest, opening.rest = opening.rest, None
@@ -201,8 +221,7 @@ class CommandDispatcher(Dispatcher):
         text = "a connect command from %s was refused: %d %s"
         code = printable(refusal.code)
         core.log.log(logging.INFO, "refused", text, session.name, refusal.status, code)
-        error = CommandError(refusal.code, refusal.message)
-        core.publishing.tell(session, ErrorReply(command.id, error))
+        self._reply(session, CommandError(refusal.code, refusal.message), command.id)
         close = close_of(refusal)
         assert close is not None
         core.registry.disconnect(session, *close)

@@ -68,6 +68,9 @@ class Registry:
     def reset(self) -> None:
         """Forget what a dead event loop left behind."""
         self.sessions.clear()
+        for session in self.opened:
+            if session.opening is not None:
+                session.opening.give_back()
         self.opened.clear()
         self.transports.clear()
         self._rooms.clear()
@@ -86,7 +89,11 @@ class Registry:
 
     def open(self, transport: Transport, dialect: Dialect = PLAIN) -> ClientSession:
         """Take a connection whose handshake was accepted. It is nobody's yet, and in no room."""
-        session = ClientSession(self._core, transport, dialect)
+        core = self._core
+        session = ClientSession(core, transport, dialect)
+        rate = core.settings.messages_per_second
+        if rate is not None:
+            session.message_bucket = TokenBucket(rate, rate * BURST_S, core.clock())
         self.transports.add(transport)
         return session
 
@@ -141,9 +148,6 @@ class Registry:
         core, client = self._core, session.client
         if identity.meta:
             client.meta.update(identity.meta)
-        rate = core.settings.messages_per_second
-        if rate is not None:
-            session.message_bucket = TokenBucket(rate, rate * BURST_S, core.clock())
         self.opened.pop(session, None)
         self.sessions[client.id] = session
         place.seat(session)
@@ -257,7 +261,7 @@ class Registry:
     def tell_dropped(self, session: ClientSession) -> None:
         """Say now and then that a client's outbox drops messages."""
         text = "client %s is slow; its outbox drops messages"
-        self._core.log.log(logging.WARNING, "dropped", text, session.client.id)
+        self._core.log.log(logging.WARNING, "dropped", text, session.name)
 
     def everybody(self) -> list[ClientSession]:
         """Return all connections that have not ended, those that are not connected yet included."""
@@ -284,18 +288,21 @@ class Registry:
             return Subscribed(room)
         joining = session.joining
         if joining is None:
-            joining = session.joining = set()
+            joining = session.joining = {}
         if room in joining:
             raise CommandError("joining", "this client is joining the room already", temporary=True)
         self._check_room_limit(session)
-        joining.add(room)
+        attempt = joining[room] = object()  # one that was left must not count as the next one
         try:
             await self._core.access.check(session.client, "join", room)
+            if session.close is not None:
+                raise _left(room)
             await self._await_interest(room)
-            if session.close is not None or room not in joining:
+            if session.close is not None or joining.get(room) is not attempt:
                 raise _left(room)
         finally:
-            joining.discard(room)
+            if joining.get(room) is attempt:
+                del joining[room]
         if room not in session.memberships:
             self._enter(session, room)
         return Subscribed(room)
@@ -327,7 +334,7 @@ class Registry:
         """See `Client.leave`. `by_server`: the client has not asked for it, and is told."""
         check_room_name(room)
         if session.joining is not None:
-            session.joining.discard(room)
+            session.joining.pop(room, None)
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return

@@ -91,7 +91,7 @@ class ClientSession:
         self.frame_bucket: TokenBucket | None = None
         self.place: Place | None = None
         self.opening: Opening | None = None
-        self.joining: set[str] | None = None
+        self.joining: dict[str, object] | None = None
         self.dropped: int = 0
         self.variant: Variant = core.variants.get(dialect, deflates=transport.deflates)
         transport.bind(self)
@@ -106,13 +106,13 @@ class ClientSession:
         """The client's id for a line of the log; before it is connected, where it comes from."""
         if self.is_connected:
             return self.client.id
-        assert self.opening is not None
-        return f"from {printable(self.opening.handshake.address or 'an unknown address')}"
+        address = None if self.opening is None else self.opening.handshake.address
+        return f"from {printable(address or 'an unknown address')}"
 
     @property
     def is_connected(self) -> bool:
         """Whether the connection is, or was, that of a client: it is known who that is."""
-        return self.opening is None or self.opening.is_connected
+        return hasattr(self, "client")
 
     @property
     def id(self) -> str:
