@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from hubbub import BrokerUnavailable, Frame, Hub, Position, Publication, Receipt
@@ -184,8 +185,10 @@ class ExchangeBroker:
     def unsubscribe(self, rooms: Sequence[str]) -> None:
         """Forget what the node is interested in."""
         self.calls.append(("unsubscribe", tuple(rooms)))
-        for room in rooms:
-            self.rooms.discard(room)
+        self.rooms.difference_update(rooms)
+        # Once more behind the questions that are on their way.
+        forget = partial(self.rooms.difference_update, rooms)
+        self._exchange.put(self._number, "\\0interest", forget)
 
     def send_control(self, control: Control) -> asyncio.Future[None] | None:
         """Say something to the other nodes."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from exchange import Exchange, carried
-from hubbub import BrokerUnavailable, Hub
+from exchange import Exchange, ExchangeBroker, carried
+from hubbub import BrokerUnavailable, CommandError, Frame, Hub, Publication, Receipt
+from hubbub.brokers.broker import Ability, Node
 from hubbub.hub import interest as interest_module
 from hubbub.hub.core import core_of
-from hubbub.testing import connect
+from hubbub.testing import connect, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -114,3 +116,194 @@ async def test_after_the_stop_nothing_is_asked_whatever_was_to_be_asked_again(
     assert core_of(hub).interest is not before
     assert broker.calls[count:] == [("subscribe", ("",))]
     await hub.stop()
+
+
+async def test_a_question_that_is_open_at_the_stop_is_not_told_as_a_refusal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub, exchange = await started()
+    exchange.hold()
+    connect(hub).client.join("red")
+    await asyncio.sleep(0)
+    await hub.stop()
+    await asyncio.sleep(0)
+    assert "does not send" not in caplog.text
+
+
+async def test_a_broker_that_raises_when_it_should_leave_keeps_no_client(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: ExchangeBroker, rooms: Sequence[str]) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(ExchangeBroker, "unsubscribe", fail)
+    monkeypatch.setattr(interest_module, "MOST_LINGERING", 0)
+    hub, exchange = await started()
+    gone: list[str] = []
+    hub.on_disconnect(lambda client: gone.append(client.id))
+    peer = connect(hub, client_id="c")
+    peer.client.join("red")
+    await carried(exchange)
+    peer.close()
+    await asyncio.sleep(0)
+    assert (gone, len(hub)) == (["c"], 0)
+    await asyncio.sleep(0)
+    assert "the broker could not leave 1 rooms" in caplog.text
+    await hub.stop()
+
+
+async def test_who_gives_up_does_not_take_the_room_from_who_waits_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "LINGER_S", 0.01)
+    hub, exchange = await started()
+    impatient, patient = connect(hub).client, connect(hub).client
+    exchange.hold()
+    tasks = [asyncio.create_task(each.subscribe("red")) for each in (impatient, patient)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    await asyncio.sleep(0.05)
+    exchange.release()
+    assert (await asyncio.wait_for(tasks[1], 5)).room == "red"
+    assert exchange.brokers[0].rooms == {"", "red"}
+    await hub.stop()
+
+
+async def test_many_rooms_that_come_and_go_in_a_turn_cost_few_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "MOST_LINGERING", 3)
+    hub, exchange = await started()
+    (broker,) = exchange.brokers
+    broker.calls.clear()
+    client = connect(hub).client
+    for number in range(10):
+        client.join(f"r{number}")
+        client.leave(f"r{number}")
+    client.join("r0")
+    await carried(exchange)
+    assert broker.calls == [("subscribe", ("r0", "r7", "r8", "r9"))]
+    for number in range(6):
+        client.join(f"s{number}")
+    await carried(exchange)
+    for number in range(6):
+        client.leave(f"s{number}")
+    await asyncio.sleep(0)
+    assert broker.calls[2:] == [("unsubscribe", ("r7", "r8", "r9", "s0", "s1", "s2"))]
+    assert broker.rooms == {"", "r0", "s3", "s4", "s5"}
+    await hub.stop()
+
+
+async def test_a_thousand_clients_that_come_and_go_turn_by_turn_ask_once_for_a_room() -> None:
+    hub, exchange = await started()
+    clients = [connect(hub).client for _ in range(1000)]
+    for _ in range(3):
+        for number, client in enumerate(clients):
+            client.join(f"room {number}")
+            client.join("all")
+        await asyncio.sleep(0)
+        for number, client in enumerate(clients):
+            client.leave(f"room {number}")
+            client.leave("all")
+        await asyncio.sleep(0)
+    await carried(exchange)
+    calls = exchange.brokers[0].calls
+    asked = [room for verb, rooms in calls for room in rooms if verb == "subscribe"]
+    assert len(asked) == len(set(asked)) == 1002
+    await hub.stop()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_subscribe_that_is_given_up_at_any_moment_leaves_nothing(turns: int) -> None:
+    hub, exchange = await started()
+    exchange.late_turns = 3
+
+    @hub.authorize
+    async def may(client: object, action: str, room: str) -> bool:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return True
+
+    client = connect(hub).client
+    task = asyncio.create_task(client.subscribe("red"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    client.leave("red")
+    await carried(exchange)
+    await client.subscribe("red")
+    assert client.rooms == {"red"}
+    assert exchange.brokers[0].rooms == {"", "red"}
+    await hub.stop()
+
+
+async def test_who_is_allowed_after_the_stop_is_told_that_it_was_gone() -> None:
+    hub, _ = await started()
+    gate = asyncio.Event()
+
+    @hub.authorize
+    async def may(client: object, action: str, room: str) -> bool:
+        await gate.wait()
+        return True
+
+    client = connect(hub).client
+    task = asyncio.create_task(client.subscribe("red"))
+    await asyncio.sleep(0)
+    await hub.stop()
+    gate.set()
+    with pytest.raises(CommandError, match="left"):
+        await task
+
+
+class TalkativeBroker:
+    """Calls its node from within everything that it is asked."""
+
+    abilities: frozenset[Ability] = frozenset()
+    receives_all = False
+    node: Node
+
+    def __init__(self) -> None:
+        self.rooms: set[str] = set()
+
+    def _talk(self) -> None:
+        for room in ("", "red", "blue"):
+            self.node.deliver(Publication(room, Frame(b"x", True)))
+        self.node.note_gap(["red"])
+        self.node.note_gap(None)
+
+    async def start(self, node: Node) -> None:
+        self.node = node
+        self._talk()
+
+    async def stop(self) -> None:
+        self.rooms.clear()
+        self._talk()
+
+    def publish(self, publication: Publication) -> Receipt:
+        self._talk()
+        return Receipt(self.node.deliver(publication))
+
+    def subscribe(self, rooms: Sequence[str]) -> None:
+        self._talk()
+        assert self.rooms.isdisjoint(rooms)
+        self.rooms.update(rooms)
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        self._talk()
+        self.rooms.difference_update(rooms)
+
+
+async def test_a_broker_may_call_its_node_from_within_each_of_its_verbs() -> None:
+    hub = Hub(broker=TalkativeBroker())
+    for _ in range(3):
+        await hub.start()
+        peer = connect(hub)
+        await peer.client.subscribe("red")
+        hub.broadcast("y")
+        peer.client.leave("red")
+        peer.client.join("blue")
+        await settle(hub)
+        assert "y" in peer.received
+        await hub.stop()

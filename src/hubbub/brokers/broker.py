@@ -111,7 +111,10 @@ class Broker(Protocol):
         ...
 
     def unsubscribe(self, rooms: Sequence[str]) -> None:
-        """Be interested no more. What is on its way may still be delivered."""
+        """Be interested no more, in the order of the calls: also in what `subscribe` has not answered yet.
+
+        What is on its way may still be delivered.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..brokers.broker import MOST_ROOMS_A_CALL
@@ -35,9 +36,11 @@ class Interest:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._rooms: dict[str, asyncio.Future[None]] = {}
-        self._asked: list[str] = []
+        self._asked: dict[str, None] = {}
         self._lingering: dict[str, float] = {}
         self._has_timer = False
+        self._will_ask = False
+        self._will_trim = False
         self._is_over = False
 
     def __len__(self) -> int:
@@ -54,17 +57,19 @@ class Interest:
         if self._is_over or self._lingering.pop(room, None) is not None or room in self._rooms:
             return
         self._rooms[room] = asyncio.get_running_loop().create_future()
-        if not self._asked:
+        self._asked[room] = None
+        if not self._will_ask:
+            self._will_ask = True
             self._core.lifecycle.schedule(self._ask)
-        self._asked.append(room)
 
     def remove(self, room: str) -> None:
         """Want a room no more: its last member has gone."""
         if room not in self._rooms:
             return
         self._lingering[room] = self._core.clock()
-        if len(self._lingering) > MOST_LINGERING:
-            self._leave([next(iter(self._lingering))])
+        if len(self._lingering) > MOST_LINGERING and not self._will_trim:
+            self._will_trim = True
+            self._core.lifecycle.schedule(self._trim)
         self._sweep_later()
 
     def ready(self, room: str) -> asyncio.Future[None] | None:
@@ -78,7 +83,7 @@ class Interest:
         return future
 
     def stop(self) -> None:
-        """Wait for nothing any more, and ask for nothing."""
+        """Wait for nothing any more, and ask for nothing: what is answered from now on comes too late."""
         self._is_over = True
         for future in self._rooms.values():
             if not future.done():
@@ -89,8 +94,9 @@ class Interest:
         self._lingering.clear()
 
     def _ask(self) -> None:
-        rooms, self._asked = self._asked, []
-        rooms = [room for room in rooms if room in self._rooms]
+        self._will_ask = False
+        self._trim()  # what has come and gone within the turn need not be asked for
+        rooms, self._asked = list(self._asked), {}
         for start in range(0, len(rooms), MOST_ROOMS_A_CALL):
             self._subscribe(rooms[start : start + MOST_ROOMS_A_CALL])
 
@@ -98,14 +104,13 @@ class Interest:
         waiting = [self._rooms[room] for room in rooms]
         try:
             done = self._core.broker.subscribe(rooms)
+            if done is not None:
+                done.add_done_callback(lambda each: self._answered(rooms, waiting, each))
         except Exception as error:
             self._failed(rooms, waiting, error)
-            return
-        if done is None:
-            for future in waiting:
-                future.set_result(None)
         else:
-            done.add_done_callback(lambda each: self._answered(rooms, waiting, each))
+            if done is None:
+                _succeed(waiting)
 
     def _answered(
         self,
@@ -117,14 +122,14 @@ class Interest:
         if error is not None:
             self._failed(rooms, waiting, error)
             return
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        _succeed(waiting)
 
     def _failed(
         self, rooms: Sequence[str], waiting: Sequence[asyncio.Future[None]], error: BaseException
     ) -> None:
         """Tell those who wait, and ask again later for the rooms that have members."""
+        if self._is_over:
+            return
         core = self._core
         text = "the broker does not send what is published to %d rooms (%s first): %s; asked again"
         why = printable(str(error) or type(error).__name__)
@@ -139,10 +144,11 @@ class Interest:
             if self._rooms.get(room) is future:
                 del self._rooms[room]
                 self._lingering.pop(room, None)
-        if core.lifecycle.loop is not None:
-            core.lifecycle.schedule(lambda: self._ask_again(rooms), RETRY_S)
+        core.lifecycle.schedule(lambda: self._ask_again(rooms), RETRY_S)
 
     def _ask_again(self, rooms: Sequence[str]) -> None:
+        if self._is_over:
+            return
         for room in rooms:
             if room == EVERYBODY or self._core.registry.room_of(room) is not None:
                 self.add(room)
@@ -155,17 +161,47 @@ class Interest:
     def _sweep(self) -> None:
         self._has_timer = False
         now = self._core.clock()
-        old = [room for room, since in self._lingering.items() if now - since >= LINGER_S]
-        for start in range(0, len(old), MOST_ROOMS_A_CALL):
-            self._leave(old[start : start + MOST_ROOMS_A_CALL])
+        rooms = self._rooms
+        # One that the broker has not answered for stays: somebody may wait for that.
+        self._leave(
+            [
+                room
+                for room, since in self._lingering.items()
+                if now - since >= LINGER_S and rooms[room].done()
+            ]
+        )
         if self._lingering:
             self._sweep_later()
 
+    def _trim(self) -> None:
+        self._will_trim = False
+        count = len(self._lingering) - MOST_LINGERING
+        if count > 0:
+            self._leave(list(islice(self._lingering, count)))
+
     def _leave(self, rooms: Sequence[str]) -> None:
+        """Leave rooms that linger; what was not asked for yet is not left either."""
+        known = [room for room in rooms if room not in self._asked]
         for room in rooms:
             del self._lingering[room]
+            self._asked.pop(room, None)
             future = self._rooms.pop(room)
             if not future.done():
                 future.set_exception(BrokerUnavailable("the room was left"))
                 future.exception()
-        self._core.broker.unsubscribe(rooms)
+        for start in range(0, len(known), MOST_ROOMS_A_CALL):
+            self._unsubscribe(known[start : start + MOST_ROOMS_A_CALL])
+
+    def _unsubscribe(self, rooms: Sequence[str]) -> None:
+        core = self._core
+        try:
+            core.broker.unsubscribe(rooms)
+        except Exception as error:
+            text = "the broker could not leave %d rooms"
+            core.log.log(logging.ERROR, "interest", text, len(rooms), error=error)
+
+
+def _succeed(waiting: Sequence[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
