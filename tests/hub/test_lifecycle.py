@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from exchange import Exchange, ExchangeBroker
 from hubbub import (
     BrokerUnavailable,
     Client,
@@ -299,4 +300,73 @@ async def test_a_broker_that_cannot_stop_leaves_a_hub_that_can_start_again() -> 
     await settle(hub)
     assert peer.received == ["again"]
     with pytest.raises(OSError, match="gone"):
+        await hub.stop()
+
+
+class LateBroker(ExchangeBroker):
+    """Starts when `gate` is set."""
+
+    gate: asyncio.Event
+
+    async def start(self, node: Node) -> None:
+        await self.gate.wait()
+        await super().start(node)
+
+
+@pytest.mark.parametrize("starts_again", [False, True])
+async def test_a_hub_that_is_stopped_while_it_starts_has_not_started(starts_again: bool) -> None:
+    exchange = Exchange()
+    broker = LateBroker(exchange)
+    exchange.brokers.append(broker)
+    broker.gate = asyncio.Event()
+    hub = Hub(broker=broker, shutdown_timeout_s=1)
+    starts = [asyncio.create_task(hub.start()) for _ in range(2)]
+    await asyncio.sleep(0)
+    await hub.stop()
+    again = asyncio.create_task(hub.start() if starts_again else asyncio.sleep(0))
+    await asyncio.sleep(0)
+    broker.gate.set()
+    errors = await asyncio.wait_for(asyncio.gather(*starts, return_exceptions=True), 5)
+    assert [type(error) for error in errors] == [HubNotRunning, HubNotRunning]
+    await again
+    assert hub.is_running is starts_again
+    assert (broker.node is not None) is starts_again
+    await hub.stop()
+    await hub.start()
+    await connect(hub).client.subscribe("red")
+    await hub.stop()
+
+
+async def test_a_broker_that_never_stops_holds_up_no_shutdown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Endless(MemoryBroker):
+        async def stop(self) -> None:
+            await asyncio.Event().wait()
+
+    hub = Hub(broker=Endless(), shutdown_timeout_s=0.2)
+    await hub.start()
+    await asyncio.wait_for(hub.stop(), 5)
+    assert "the broker did not stop in time" in caplog.text
+    assert not hub.is_running
+
+
+async def test_a_stop_that_is_given_up_at_any_moment_can_be_made_again() -> None:
+    for turns in range(12):
+        (hub,) = Exchange().hubs(1, shutdown_timeout_s=2)
+
+        @hub.on_disconnect
+        async def gone(client: Client) -> None:
+            await asyncio.sleep(0.01)
+
+        await hub.start()
+        connect(hub)
+        stop = asyncio.create_task(hub.stop())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        stop.cancel()
+        await asyncio.gather(stop, return_exceptions=True)
+        await asyncio.wait_for(hub.stop(), 5)
+        await hub.start()
+        await connect(hub).client.subscribe("red")
         await hub.stop()

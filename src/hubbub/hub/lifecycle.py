@@ -6,6 +6,7 @@ What must not live here: the tables (`registry`), what is published (`publishing
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 import weakref
@@ -26,6 +27,8 @@ _PACE_S = 0.002
 """Pause between two close frames of a shutdown, so that not everybody comes back in one moment."""
 _SOCKETS_SHARE = 0.8
 """Which part of `shutdown_timeout_s` the sockets may take; the rest is left for the handlers."""
+_LEAST_BROKER_S = 1.0
+"""How long the broker may take to stop, at least, when the handlers have taken all the time."""
 
 
 class State(Enum):
@@ -91,8 +94,11 @@ class Lifecycle:
         core = self._core
         try:
             await core.broker.start(core.new_node())
+            if self._start is not started:
+                await self._undo_late_start()
         except BaseException as error:
-            self._unbind(State.NEW)
+            if self._start is started:
+                self._unbind(State.NEW)
             is_plain = isinstance(error, Exception)
             started.set_exception(error if is_plain else HubNotRunning("the start was cancelled"))
             started.exception()
@@ -108,6 +114,24 @@ class Lifecycle:
         self.runtime = Runtime(core.settings, core.broker, self.loop)
         self.runtime.begin()
 
+    async def _undo_late_start(self) -> None:
+        """The hub was stopped while its broker started: have none of it, and raise."""
+        if self.loop is None:  # else it has been started again, and the broker is its
+            await self._stop_broker()
+        raise HubNotRunning("the hub was stopped while it started")
+
+    async def _stop_broker(self) -> None:
+        """Stop the broker; one that does not end within what is left of the time is left behind."""
+        left_s = max(_LEAST_BROKER_S, self._deadline - asyncio.get_running_loop().time())
+        timeout = asyncio.timeout(left_s)
+        try:
+            async with timeout:
+                await self._core.broker.stop()
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            self._core.log.log(logging.ERROR, "broker", "the broker did not stop in time")
+
     async def stop(self) -> None:
         """See `Hub.stop`."""
         if self.loop is None:
@@ -119,7 +143,7 @@ class Lifecycle:
             core.liveness.stop()
             core.interest.stop()
             try:
-                await core.broker.stop()
+                await self._stop_broker()
             finally:
                 self._unbind(State.STOPPED)
         finally:
