@@ -59,3 +59,40 @@ async def test_an_answer_that_comes_too_late_is_no_error() -> None:
     )
     assert len(found) == 1
     await hub.stop()
+
+
+async def test_a_broker_that_raises_anything_keeps_nobody_here_from_being_disconnected(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: ExchangeBroker, control: Control) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(ExchangeBroker, "send_control", fail)
+    (hub,) = Exchange().hubs(1)
+    await hub.start()
+    ann = connect(hub, user="ann")
+    assert hub.disconnect("ann") == 1
+    assert ann.closed is not None
+    assert "could not be told 'disconnect': RuntimeError" in caplog.text
+    assert len(await hub.nodes(wait_s=0.0)) == 1
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        Control("disconnect", "other", {"user": "ann", "code": float("inf"), "reason": ""}),
+        Control("disconnect", "other", {"user": "ann", "code": 1000, "reason": "x" * 1000}),
+        Control("kick", 5, {"client": "c"}),  # type: ignore[arg-type]
+        Control("kick", "other", None),  # type: ignore[arg-type]
+        Control("count", "other", {}),
+        Control("counted", "other", {"question": "1", "clients": []}),
+        Control("a verb of next year", "other", {}),
+    ],
+)
+async def test_a_word_that_makes_no_sense_raises_nothing_into_the_broker(control: Control) -> None:
+    (hub,) = Exchange().hubs(1)
+    await hub.start()
+    connect(hub, user="ann")
+    core_of(hub).control.hear(control)
+    await hub.stop()

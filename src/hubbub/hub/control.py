@@ -14,7 +14,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..brokers.broker import Ability, Control, ControlBroker
-from ..errors import BrokerError, check_close
+from ..errors import check_close
 from ..limits import printable
 from ..model import USER_PREFIX
 
@@ -79,9 +79,9 @@ class ControlPlane:
             return
         try:
             self._obey(control)
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:
             text = "node %s sent a control message %r that makes no sense: %s"
-            sender, verb = printable(control.origin, 50), printable(control.verb, 50)
+            sender, verb = printable(str(control.origin), 50), printable(str(control.verb), 50)
             why = printable(f"{type(error).__name__} {error}")
             self._core.log.log(logging.WARNING, "control", text, sender, verb, why)
 
@@ -129,7 +129,7 @@ class ControlPlane:
         broker = cast(ControlBroker, core.broker)
         try:
             sent = broker.send_control(Control(verb, core.node_id, arguments, target))
-        except BrokerError as error:
+        except Exception as error:  # what a broker raises keeps nobody here from being told
             self._not_sent(verb, error)
             return
         if sent is not None:
@@ -141,4 +141,6 @@ class ControlPlane:
 
     def _not_sent(self, verb: str, error: BaseException) -> None:
         text = "the other nodes could not be told %r: %s"
-        self._core.log.log(logging.ERROR, "control", text, verb, printable(str(error)))
+        self._core.log.log(
+            logging.ERROR, "control", text, verb, printable(str(error) or type(error).__name__)
+        )
