@@ -233,8 +233,8 @@ class MemoryTransport:
         session, limit = self._session, self._session.limits.max_message_bytes
         if limit is not None and len(frame.payload) > limit:
             session.flush()
-            self.close(MESSAGE_TOO_BIG, too_big(limit))
             session.violated(MESSAGE_TOO_BIG, too_big(limit))
+            self.close(MESSAGE_TOO_BIG, too_big(limit))
         else:
             session.context.copy().run(session.receive, frame)
 
