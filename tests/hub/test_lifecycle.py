@@ -370,3 +370,29 @@ async def test_a_stop_that_is_given_up_at_any_moment_can_be_made_again() -> None
         await hub.start()
         await connect(hub).client.subscribe("red")
         await hub.stop()
+
+
+async def test_a_second_stop_that_takes_longer_does_not_end_the_next_run() -> None:
+    class Lingering(MemoryBroker):
+        stops = 0
+
+        async def stop(self) -> None:
+            self.stops += 1
+            number = self.stops
+            await super().stop()
+            for _ in range(10 * number):
+                await asyncio.sleep(0)
+
+    hub = Hub(broker=Lingering())
+    await hub.start()
+    first, second = asyncio.create_task(hub.stop()), asyncio.create_task(hub.stop())
+    await first
+    await hub.start()
+    peer = connect(hub)
+    await second
+    assert hub.is_running
+    hub.broadcast("x")
+    await settle(hub)
+    assert peer.received == ["x"]
+    assert hub.stats()["loop"] == "asyncio"  # it still knows what it runs on
+    await hub.stop()

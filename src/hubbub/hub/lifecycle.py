@@ -136,18 +136,22 @@ class Lifecycle:
         """See `Hub.stop`."""
         if self.loop is None:
             return
-        core = self._core
+        core, shutdown = self._core, self.shut_down()
         try:
-            await asyncio.shield(self.shut_down())  # who gives up waiting does not keep others
+            await asyncio.shield(shutdown)  # who gives up waiting does not keep others
             await self.tasks.end(self._deadline - asyncio.get_running_loop().time())
+            if self._shutdown is not shutdown:
+                return  # another call has done the rest, and the next run may have begun
             core.liveness.stop()
             core.interest.stop()
             try:
                 await self._stop_broker()
             finally:
-                self._unbind(State.STOPPED)
+                if self._shutdown is shutdown:
+                    self._unbind(State.STOPPED)
         finally:
-            self._end_runtime()
+            if self.loop is None or self._shutdown is shutdown:
+                self._end_runtime()
 
     def shut_down(self) -> asyncio.Task[None]:
         """Begin to close every client, once; return the task that does it.
