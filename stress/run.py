@@ -65,7 +65,7 @@ HOSTILE: dict[str, Scenario] = {
     "spoofs_address": spoofing.forwarded_address,
     "replays_token": spoofing.replayed_token,
     "token_expires": spoofing.expiring_token,
-    "token_renewed": spoofing.renewed_token,
+    "token_refreshed": spoofing.refreshed_token,
     "injects_into_logs": spoofing.log_injection,
 }
 FAULTS: dict[str, Scenario] = {

@@ -129,9 +129,9 @@ def make_hub(told: dict[str, Any]) -> tuple[Hub, Accounts]:
     def join(client: Client, message: dict[str, Any]) -> None:
         client.join(message["room"])
 
-    @hub.on("renew")
-    def renew(client: Client, message: dict[str, Any]) -> None:
-        client.renew(time.time() + message["seconds"])
+    @hub.on("refresh")
+    def refresh(client: Client, message: dict[str, Any]) -> None:
+        client.refresh(time.time() + message["seconds"])
 
     @hub.on("mark")
     def mark(client: Client, message: dict[str, Any]) -> None:

@@ -177,12 +177,12 @@ async def expiring_token(scale: Scale) -> Outcome:
         return harness.outcome
 
 
-async def renewed_token(scale: Scale) -> Outcome:
+async def refreshed_token(scale: Scale) -> Outcome:
     """Clients are asked for a new token: half of them show one and stay, the others are closed."""
     count, lives_s = scale.pick(10, 500), scale.pick(3.0, 10.0)
     async with scenario(
-        "a token that expires while connected, to be renewed",
-        f"{count} clients with tokens for {lives_s:g} s, half of them renew",
+        "a token that expires while connected, to be refreshed",
+        f"{count} clients with tokens for {lives_s:g} s, half of them refresh",
         moves=["expired"],
         settings={"on_expiry": "ask"},
         tickets=[f"{TOKEN}-{number}" for number in range(count)],
@@ -196,7 +196,7 @@ async def renewed_token(scale: Scale) -> Outcome:
             asked = await asyncio.gather(*(_is_asked(one, lives_s) for one in clients))
             harness.outcome.expect(all(asked), f"{asked.count(False)} were not asked")
             for one in clients[::2]:
-                one.writer.write(frame(TEXT, b'{"type": "renew", "seconds": 3600}'))
+                one.writer.write(frame(TEXT, b'{"type": "refresh", "seconds": 3600}'))
             ends = asyncio.gather(*(one.close_code() for one in clients[1::2]))
             codes = Counter(await asyncio.wait_for(ends, 30 + lives_s))
             harness.outcome.expect(set(codes) == {3005}, f"closed with {dict(codes)}")

@@ -51,8 +51,8 @@ def until_s(seconds: float) -> float:
     return int(time.time() + seconds)
 
 
-def test_authentication_a_token_is_renewed(load: Any) -> None:
-    app = load("docs/guides/authentication.md", "renew_app.py")
+def test_authentication_a_token_is_refreshed(load: Any) -> None:
+    app = load("docs/guides/authentication.md", "refresh_app.py")
     short, long, foreign = [
         jwt.encode({"sub": sub, "exp": until_s(seconds)}, app.KEY, "HS256")
         for sub, seconds in (("ann", 100), ("ann", 600), ("bob", 600))
@@ -73,12 +73,12 @@ def test_authentication_a_token_is_renewed(load: Any) -> None:
                 assert ann.receive_json()["code"] == code
             ann.send_json({"type": "token", "token": long})
             ann.send_json({"type": "what"})
-            assert ann.receive_json()["type"] == "error", "so that the renewal has been read"
+            assert ann.receive_json()["type"] == "error", "so that the refresh has been read"
             client.portal.call(advance_time, app.hub, 75)
             with pytest.raises(WebSocketDisconnect) as caught:
                 idle.receive_json()
             assert caught.value.code == 3005
-            assert [found.user for found in app.hub] == ["ann"], "the one that was renewed"
+            assert [found.user for found in app.hub] == ["ann"], "the one that was refreshed"
 
 
 def test_authentication_a_ticket_is_good_for_one_time(load: Any) -> None:

@@ -37,7 +37,7 @@ async def test_what_a_client_knows_of_itself() -> None:
     assert not ann.is_connected
 
 
-async def test_a_client_may_be_renewed_or_ended(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_may_be_refreshed_or_ended(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hubbub")
     hub, clock, now = Hub(), FakeClock(), time.time()
     set_clock(hub, clock)
@@ -46,8 +46,8 @@ async def test_a_client_may_be_renewed_or_ended(caplog: pytest.LogCaptureFixture
     forever = connect(hub)
     advance_time(hub, 90)
     assert len(hub) == 4
-    peers["b"].client.renew(time.time() + 100)
-    peers["c"].client.renew(None)
+    peers["b"].client.refresh(time.time() + 100)
+    peers["c"].client.refresh(None)
     advance_time(hub, 15)
     assert peers["a"].closed == Close(3005, "token expired", by_server=True)
     assert "client a has a token that expired; closed" in caplog.text
@@ -59,12 +59,12 @@ async def test_a_client_may_be_renewed_or_ended(caplog: pytest.LogCaptureFixture
         assert peer.closed is None
         assert peer.received == []
     assert hub.stats()["expired"] == 2
-    peers["a"].client.renew(None)  # gone already: no error, and nothing comes back
-    peers["c"].client.renew(time.time() - 1)
+    peers["a"].client.refresh(None)  # gone already: no error, and nothing comes back
+    peers["c"].client.refresh(time.time() - 1)
     advance_time(hub, 2)
     assert peers["c"].closed is not None
     with pytest.raises(ValueError, match="expires_at=nan"):
-        forever.client.renew(float("nan"))
+        forever.client.refresh(float("nan"))
     await hub.stop()
 
 
@@ -73,8 +73,8 @@ async def test_a_client_may_be_asked_for_a_new_token_first() -> None:
     set_clock(hub, clock)
 
     @hub.on("token")
-    def renew(client: Client, message: dict[str, Any]) -> None:
-        client.renew(time.time() + message["seconds"])
+    def refresh(client: Client, message: dict[str, Any]) -> None:
+        client.refresh(time.time() + message["seconds"])
 
     await hub.start()
     good, bad = [connect(hub, expires_at=time.time() + 100) for _ in range(2)]
@@ -157,9 +157,25 @@ async def test_what_was_sent_before_a_close_goes_first() -> None:
     await hub.stop()
 
 
+async def test_renew_is_refresh_now_and_still_works_with_a_warning() -> None:
+    hub = Hub()
+    set_clock(hub, FakeClock())
+    await hub.start()
+    peer = connect(hub, expires_at=time.time() + 10)
+    with pytest.warns(DeprecationWarning, match=r"client\.refresh") as said:
+        peer.client.renew(None)  # type: ignore[attr-defined]
+    assert said[0].filename == __file__
+    advance_time(hub, 20)
+    assert peer.closed is None
+    assert "renew" not in dir(peer.client)
+    with pytest.raises(AttributeError, match="'Client' object has no attribute 'renewal'"):
+        peer.client.renewal  # type: ignore[attr-defined]  # noqa: B018
+    await hub.stop()
+
+
 PUBLIC = {
     *("id", "user", "address", "connected_at", "dropped", "meta", "rooms", "is_connected"),
-    *("send", "join", "subscribe", "leave", "renew", "close"),
+    *("send", "join", "subscribe", "leave", "refresh", "close"),
 }
 
 

@@ -69,8 +69,8 @@ async def test_the_clock_has_moved_to_the_test_kit_and_still_works_with_a_warnin
         hub.clock = clock
     assert said[0].filename == __file__
     assert core_of(hub).clock is clock
+    old: Any = hub
     with pytest.warns(DeprecationWarning, match="set_clock"):
-        assert hub.clock is clock
-    missing: Any = hub
+        assert old.clock is clock
     with pytest.raises(AttributeError, match="'Hub' object has no attribute 'fanout'"):
-        _ = missing.fanout
+        _ = old.fanout

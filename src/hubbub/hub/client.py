@@ -6,7 +6,8 @@ belongs to the event loop's thread, except `send` and `close`, which may be call
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NORMAL
@@ -115,7 +116,7 @@ class Client:
         """Stop being a member of `room`; not being one is no error. Event loop only."""
         self._core.registry.leave(self._session, room, by_server=True)
 
-    def renew(self, expires_at: float | None) -> None:
+    def refresh(self, expires_at: float | None) -> None:
         """Let the client stay until `expires_at` (Unix time in seconds; None: for good).
 
         For a client that has shown a new token; see `Identity.expires_at`. A time that has passed
@@ -131,6 +132,16 @@ class Client:
         a code that RFC 6455 section 7.4 does not let an endpoint send. Any thread.
         """
         self._core.registry.disconnect(self._session, code, reason)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Callable[[float | None], None]:
+            """Give what has a new name, with a warning, until the next minor version."""
+            if name == "renew":
+                text = "client.renew has a new name: write client.refresh"
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+                return self.refresh
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 def session_of(client: Client) -> ClientSession:

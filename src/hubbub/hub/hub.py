@@ -395,12 +395,14 @@ class Hub:
             self._asgi = Endpoint(self)
         return self._asgi
 
-    def __getattr__(self, name: str) -> Any:
-        """Give what has moved, with a warning, until the next minor version."""
-        if name == "clock":
-            _warn_of_clock()
-            return self._core.clock
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Give what has moved, with a warning, until the next minor version."""
+            if name == "clock":
+                _warn_of_clock()
+                return self._core.clock
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "clock":

@@ -164,7 +164,7 @@ class Registry:
             self.end(session, SERVER_STOPPING)  # its handshake was under way at that moment
 
     def refresh(self, session: ClientSession, expires_at: float | None) -> None:
-        """See `Client.renew`."""
+        """See `Client.refresh`."""
         check_unix_time(expires_at)
         if session.close is None:
             # Counted by the hub's own clock from here on: one that is set forward ends nobody.
