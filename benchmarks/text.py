@@ -62,7 +62,7 @@ METHOD = """\
   frame, checks every byte of the message, and counts messages, not bytes. A message names its
   publisher, its number and the microsecond of its sending, so what is lost, doubled, late or out of
   order is known for each client. Where anything was lost, the row says so.
-- **CPU time, not wall time.** A server is judged by the CPU time that it used for the counted
+- **CPU time, not wall time.** A server is measured by the CPU time that it used for the counted
   messages: `CLOCK_PROCESS_CPUTIME_ID` of all its processes, which includes the kernel's work in its
   system calls. The generator lets everything in flight arrive, says "begin", and waits; the runner
   reads the clocks; the same at the end. So what is counted and what is charged are the same work.

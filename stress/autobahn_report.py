@@ -23,7 +23,7 @@ REASONS = {
         "The server fails the connection before it has written the echo of the message that came "
         "before the wrong frame, as RFC 6455 section 7.1.7 allows",
     ),
-    "6.4.": "Text is judged when its message is whole, not at its first wrong byte; RFC 6455 section "
+    "6.4.": "Text is checked when its message is whole, not at its first wrong byte; RFC 6455 section "
     "8.1 does not say when",
     "7.1.6": "What becomes of a message when a close frame comes right after it: the suite only tells",
     "7.13.": "Close codes above 4999, which RFC 6455 does not define: the suite only tells",

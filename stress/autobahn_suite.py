@@ -147,7 +147,7 @@ def run(testees: list[Testee], *, full: bool) -> list[Outcome]:
     return list(outcomes.values())
 
 
-def judge(outcome: Outcome) -> list[str]:
+def failures_of(outcome: Outcome) -> list[str]:
     """Return what is wrong with a server, in words."""
     if not outcome.cases:
         return ["no case was run"]
@@ -172,7 +172,7 @@ def report(outcomes: list[Outcome]) -> bool:
         print(f"{outcome.name}: {len(outcome.cases)} cases: {counts}")
         for verdict, numbers, reason in listed(outcome):
             print(f"    {verdict}: {numbers}: {reason}")
-        for line in judge(outcome):
+        for line in failures_of(outcome):
             is_well = False
             print(f"    WRONG: {line}")
     return is_well

@@ -43,14 +43,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 def _leave_logging_as_it_was() -> Iterator[None]:
     """Undo what servers, frameworks and commands do to the loggers of this process."""
     root = logging.getLogger()
-    book = {
+    kept = {
         name: logger
         for name, logger in [("", root), *logging.Logger.manager.loggerDict.items()]
         if isinstance(logger, logging.Logger)
     }
     before = {
         name: (logger.level, list(logger.handlers), logger.propagate, logger.disabled)
-        for name, logger in book.items()
+        for name, logger in kept.items()
     }
     yield
     for name, logger in [("", root), *list(logging.Logger.manager.loggerDict.items())]:

@@ -204,7 +204,7 @@ class ExchangeBroker:
 
         def hear() -> None:
             if self.node is not None:
-                self.node.hear(control)
+                self.node.handle_control(control)
 
         self._exchange.put(self._number, "\\0control", hear)
 

@@ -18,7 +18,7 @@ from hubbub import Client, Close, Handshake, Hub, Refused
 from hubbub.hub.client import session_of
 
 hub = Hub(shutdown_timeout_s=1)
-goodbyes: list[int] = []
+closes: list[int] = []
 """Close codes of the clients that went, in order."""
 
 
@@ -55,19 +55,19 @@ def room(client: Client, message: dict[str, Any]) -> None:
 
 @hub.on("close")
 def close(client: Client, message: dict[str, Any]) -> None:
-    client.send("the last word")
+    client.send("before the close")
     client.close(message["code"], message["reason"])
 
 
 @hub.on_disconnect
 def gone(client: Client, close: Close) -> None:
-    goodbyes.append(close.code)
+    closes.append(close.code)
 
 
 async def stats(request: Request) -> JSONResponse:
     hub: Hub = request.state.hub
     transports = [type(session_of(client).transport).__name__ for client in hub]
-    ours = {"pid": os.getpid(), "goodbyes": goodbyes, "transports": transports}
+    ours = {"pid": os.getpid(), "closes": closes, "transports": transports}
     return JSONResponse({**hub.stats(), **ours})
 
 

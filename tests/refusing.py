@@ -168,7 +168,7 @@ def _accept_and_read_nothing(peer: socket.socket, key: str) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     accept_handshake(peer, key)
     time.sleep(0.5)
-    # With this the kernel says RST instead of goodbye.
+    # With this the kernel sends RST instead of FIN.
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 

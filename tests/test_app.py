@@ -24,7 +24,7 @@ def served() -> Iterator[int]:
     config = uvicorn.Config(
         app,
         port=0,
-        ws="hubbub.transports.uvicorn_protocol:Protocol",
+        ws="hubbub.transports.uvicorn_protocol:UvicornWebSocketProtocol",
         log_config=None,
         lifespan="on",
     )

@@ -76,7 +76,7 @@ def test_other_errors_of_the_hub_are_written_so_too(caplog: pytest.LogCaptureFix
     try:
         quote(FORGED)
     except ValueError:
-        logging.getLogger("hubbub").exception("the ticker failed")
+        logging.getLogger("hubbub").exception("the periodic task failed")
     assert "\n  ValueError: refused bad\n  INFO" in caplog.text
 
 

@@ -137,17 +137,17 @@ async def test_a_blocked_client_takes_what_waits_when_it_is_unblocked(fast: bool
     await hub.stop()
 
 
-async def test_a_goodbye_stands_behind_what_waits() -> None:
+async def test_a_close_stands_behind_what_waits() -> None:
     hub = await started()
     peer = connect(hub)
     peer.transport.block()
-    peer.client.send("last words")
+    peer.client.send("before the close")
     peer.client.close(4000, "bye")
     peer.client.close(4001)
     assert peer.closed is None
     peer.send("never read")
     peer.transport.unblock()
-    assert peer.received == ["last words"]
+    assert peer.received == ["before the close"]
     assert peer.closed == Close(4000, "bye", by_server=True)
     peer.transport.unblock()
     assert not peer.transport.writable
@@ -191,7 +191,7 @@ async def test_a_connection_may_be_cut_from_both_sides() -> None:
     await hub.stop()
 
 
-async def test_messages_wait_for_a_busy_client_and_its_goodbye_does_not() -> None:
+async def test_messages_wait_for_a_busy_client_and_its_close_does_not() -> None:
     hub = Hub()
     gate = asyncio.Event()
     log: list[str] = []
@@ -308,7 +308,7 @@ async def test_settle_gives_up_on_a_hub_that_never_rests(monkeypatch: pytest.Mon
 
 async def test_it_is_a_transport() -> None:
     transport: Transport = MemoryTransport()
-    assert transport.progress() == 0
+    assert transport.write_progress() == 0
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -317,7 +317,7 @@ async def test_fault_07_who_cannot_be_taken_in_is_closed_and_holds_no_place(fast
     await hub.start()
 
     def fail(session: object) -> None:
-        raise LookupError("no place in the books")
+        raise LookupError("no place in the tables")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(core_of(hub).liveness, "add", fail)

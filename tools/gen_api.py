@@ -54,7 +54,7 @@ OTHERS = "Others"
 
 INTERNAL = {
     "Frame": "deflated has_text text_seen wire",
-    "MemoryTransport": ("abort bind close pause_reading ping progress resume_reading write"),
+    "MemoryTransport": ("abort bind close pause_reading ping resume_reading write write_progress"),
 }
 """Methods that the hub's own parts call: they may change without a word, and are not shown."""
 CLOSED = {"Protocol", "HttpProtocol"}

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from .hub.room import Room, User
     from .model import Close, Handshake, Identity, Position, Receipt
     from .settings import Settings
-    from .transports.uvicorn_http import HttpProtocol
-    from .transports.uvicorn_protocol import Protocol
+    from .transports.uvicorn_http import UvicornHttpProtocol as HttpProtocol
+    from .transports.uvicorn_protocol import UvicornWebSocketProtocol as Protocol
     from .wire.frame import Frame
     from .wire.publication import Publication
 
@@ -82,7 +82,7 @@ _MODULES = {
     "Disconnected": "errors",
     "Frame": "wire.frame",
     "Handshake": "model",
-    "HttpProtocol": "transports.uvicorn_http",
+    "HttpProtocol": "transports.uvicorn_http:UvicornHttpProtocol",
     "Hub": "hub.hub",
     "HubDep": "asgi.fastapi",
     "HubNotRunning": "errors",
@@ -91,7 +91,7 @@ _MODULES = {
     "MemoryBroker": "brokers.memory",
     "MissingExtra": "errors",
     "Position": "model",
-    "Protocol": "transports.uvicorn_protocol",
+    "Protocol": "transports.uvicorn_protocol:UvicornWebSocketProtocol",
     "ProtocolError": "errors",
     "Publication": "wire.publication",
     "Receipt": "model",
@@ -103,7 +103,8 @@ _MODULES = {
     "User": "hub.room",
     "connect": "connection",
 }
-"""Where each name is defined: the module, without the name of this package."""
+"""Where each name is defined: the module, without the name of this package; `module:Name` where it has
+another name there."""
 
 _SUBMODULES = ("errors", "settings")
 """Documented modules that `import hubbub` has always brought along: `hubbub.errors.CLOSE_CODES`."""
@@ -126,7 +127,8 @@ def _load(name: str) -> object:
         return import_module(f"{__name__}.{name}")  # which sets the attribute
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module, _, own_name = _MODULES[name].partition(":")
+    value = getattr(import_module(f"{__name__}.{module}"), own_name or name)
     globals()[name] = value
     return value
 

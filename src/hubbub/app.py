@@ -7,19 +7,12 @@ server: `uvicorn hubbub.app:app --ws hubbub:Protocol`. The settings come from th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
 import msgspec
 
-from .asgi.endpoint import ASGIApp
 from .hub.hub import Hub
+from .transports.asgi import ASGIApp, Receive, Scope, Send
 
 __all__ = ["app", "hub"]
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 SENTENCE = "This is a Hubbub server: connect a WebSocket client to /ws, and all others hear it."
 _TEXT = b"text/plain; charset=utf-8"

@@ -77,7 +77,7 @@ class _Close(NamedTuple):
 
 
 def refusal_of(error: BaseException) -> Refused | None:
-    """Return the refusal that `error`, raised while a handshake is judged, asks for.
+    """Return the refusal that `error`, raised during a handshake, asks for.
 
     None for an error that asks for nothing: the code that raised it has failed. `Refused` is
     itself; an HTTP error keeps its status, its detail and its headers; a close code becomes a

@@ -174,8 +174,8 @@ class MemoryTransport:
         self.is_reading = True
         asyncio.get_running_loop().call_soon(self._deliver_held)  # never from within this call
 
-    def progress(self) -> int:
-        """See `Transport.progress`."""
+    def write_progress(self) -> int:
+        """See `Transport.write_progress`."""
         return self._progress
 
     def _note_life(self) -> None:

@@ -1383,14 +1383,14 @@ def test_the_test_client_sees_the_server_close() -> None:
 
 
 def test_the_test_client_ends_with_sockets_open() -> None:
-    """The application's lifespan ends first, and says goodbye; nothing hangs."""
+    """The application's lifespan ends first, and sends a last message; nothing hangs."""
     hub = Hub()
     web = TestClient(starlette_app(hub))
     with contextlib.ExitStack() as stack:
         stack.enter_context(web)
         socket = stack.enter_context(web.websocket_connect("/ws"))
-        hub.broadcast("last words")
-        assert socket.receive_text() == "last words"
+        hub.broadcast("before the close")
+        assert socket.receive_text() == "before the close"
         assert web.portal is not None
         web.portal.call(hub.stop)
         with pytest.raises(WebSocketDisconnect) as caught:
@@ -1449,7 +1449,7 @@ class Giving(Mapping[str, Any]):
         return 1
 
 
-def fail_in_books(hub: Hub) -> None:
+def fail_in_tables(hub: Hub) -> None:
     def add(session: object) -> None:
         raise LookupError("no place in the tables")
 
@@ -1474,7 +1474,7 @@ FAILURES: dict[str, Callable[[Hub], object]] = {
         lambda _: Unchecked(expires_at=Giving())  # type: ignore[arg-type]
     ),
     "meta that cannot be read": lambda hub: hub.authenticate(lambda _: Identity(meta=Giving())),
-    "the books": fail_in_books,
+    "the tables": fail_in_tables,
     "a connect handler": fail_at_connect,
 }
 

@@ -65,8 +65,8 @@ async def end_of(client: ClientConnection) -> int | None:
         return None if end.rcvd is None else end.rcvd.code
 
 
-def hear(caplog: pytest.LogCaptureFixture) -> None:
-    """Hear uvicorn, whatever an earlier test's server did to its loggers."""
+def listen_to_uvicorn(caplog: pytest.LogCaptureFixture) -> None:
+    """Collect the log of uvicorn, whatever an earlier test's server did to its loggers."""
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
@@ -322,7 +322,7 @@ async def test_s16_the_authenticate_handler_refuses_through_fastapi(native: bool
 async def test_s16_no_token_is_in_an_access_line(
     native: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hear(caplog)
+    listen_to_uvicorn(caplog)
     hub = Hub()
     async with serve(guarded(hub), native=native, log_config=None, log_level="info") as server:
         async with server.connect("/api/ws?token=good&number=7"):
@@ -417,7 +417,7 @@ async def test_s07_attach_in_a_fastapi_route(native: bool) -> None:
 async def test_a_client_that_goes_during_its_handshake_is_no_error(
     native: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hear(caplog)
+    listen_to_uvicorn(caplog)
     hub = Hub()
     answer = asyncio.Event()
 

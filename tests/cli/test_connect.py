@@ -1017,7 +1017,7 @@ def late(prompt):
 builtins.input = late
 atexit.register(time.sleep, 0.5)
 """
-"""Has prompts come late, and the program's end too, so that they can come after its last word."""
+"""Has prompts come late, and the program's end too, so that they can come after its last line."""
 
 
 def test_ctrl_c_on_a_terminal_gives_it_back_though_a_prompt_was_about_to_come(

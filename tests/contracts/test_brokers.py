@@ -59,7 +59,7 @@ class Told:
         self.delivered.append((publication.room, publication.data))
         return 3
 
-    def hear(self, control: Control) -> None:
+    def handle_control(self, control: Control) -> None:
         self.heard.append(control)
 
     def note_gap(self, rooms: Sequence[str] | None) -> None:
@@ -452,9 +452,13 @@ async def test_a_word_that_makes_no_sense_hurts_nobody(
         ann = connect(hub, user="ann")
         node = exchange.brokers[0].node
         assert node is not None
-        node.hear(Control(verb, "another", arguments))
-        node.hear(Control("disconnect", node.id, {"user": "ann", "code": 4000, "reason": ""}))
-        node.hear(Control("disconnect", "a", {"user": "ann", "code": 4000, "reason": ""}, "third"))
+        node.handle_control(Control(verb, "another", arguments))
+        node.handle_control(
+            Control("disconnect", node.id, {"user": "ann", "code": 4000, "reason": ""})
+        )
+        node.handle_control(
+            Control("disconnect", "a", {"user": "ann", "code": 4000, "reason": ""}, "third")
+        )
         assert ann.closed is None
 
 

@@ -14,7 +14,7 @@ from serving import DEFLATED_WAYS, nothing, serve, take, until, venue
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_client_may_say_goodbye_to_itself_from_its_own_handlers(way: str) -> None:
+async def test_a_client_may_close_itself_in_its_own_handlers(way: str) -> None:
     hub = Hub()
 
     @hub.on_connect

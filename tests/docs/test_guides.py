@@ -110,7 +110,7 @@ def test_authentication_a_ticket_is_good_for_one_time(load: Any) -> None:
 def test_testing_a_cancelled_socket_is_gone_at_once() -> None:
     """TestClient cancels a socket's task through anyio, which cancels every later await in it too.
 
-    Whoever waits before taking the client out of the books keeps it there, and the end of each test
+    Whoever waits before taking the client out of the tables keeps it there, and the end of each test
     waits `shutdown_timeout_s` for it.
     """
     scope: dict[str, Any] = {"type": "websocket", "path": "/", "headers": [], "scheme": "ws"}

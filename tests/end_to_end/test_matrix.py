@@ -232,7 +232,7 @@ async def test_a_room_reaches_its_members_alone(server: Running) -> None:
 async def test_the_server_closes_with_code_and_reason(server: Running) -> None:
     async with server.connect() as client:
         await ask(client, {"type": "close", "code": 4321, "reason": "see you"})
-        assert await take(client, 1) == ["the last word"]
+        assert await take(client, 1) == ["before the close"]
         end = (await closed(client)).rcvd
         assert end is not None
         assert end.code == 4321
@@ -241,12 +241,10 @@ async def test_the_server_closes_with_code_and_reason(server: Running) -> None:
 
 async def test_the_application_learns_that_a_client_went(server: Running) -> None:
     told = server.row.told
-    before = server.stats()["goodbyes"].count(told)
+    before = server.stats()["closes"].count(told)
     async with visit(server) as client:
         await client.close(4567, "enough")
-    await server.until(
-        lambda stats: stats["clients"] == 0 and stats["goodbyes"].count(told) > before
-    )
+    await server.until(lambda stats: stats["clients"] == 0 and stats["closes"].count(told) > before)
 
 
 async def test_a_client_that_vanishes_is_taken_out(server: Running) -> None:

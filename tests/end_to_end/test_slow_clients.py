@@ -68,7 +68,7 @@ async def test_s23_one_that_never_reads_costs_only_itself(
     hub.on_disconnect(lambda client, close: gone.append(close))
     async with venue(hub, way) as here, raw_connect(here.served, limit=2**24) as stuck:
         stuck.stop_reading()
-        (victim,) = hub
+        (slow_client,) = hub
         readers = [Reader(socket) for socket in await here.crowd(50)]
         for client in hub:
             client.join("room")
@@ -94,19 +94,19 @@ async def test_s23_one_that_never_reads_costs_only_itself(
             assert len(hub) == 50
             return
         assert gone == []
-        assert victim.dropped == stats["dropped"] > 0
-        outbox = session_of(victim).outbox
+        assert slow_client.dropped == stats["dropped"] > 0
+        outbox = session_of(slow_client).outbox
         assert outbox is not None
         assert outbox.nbytes <= MIB
         got = await _wake_up(stuck, until_last=count - 1 if policy != "drop_newest" else None)
         assert got == sorted(set(got))
-        assert len(got) + victim.dropped == count
+        assert len(got) + slow_client.dropped == count
         if policy == "drop_newest":
             # What fitted came first; the kernel's buffer may grow and let a later one in.
             assert got[:16] == list(range(16))
         else:
             assert got[-1] == count - 1
-        await until(lambda: missed == [victim.dropped])
+        await until(lambda: missed == [slow_client.dropped])
 
 
 async def _wake_up(stuck: Any, until_last: int | None) -> list[int]:
@@ -131,11 +131,11 @@ async def test_a_hub_may_mix_policies_and_keeps_the_order(way: str) -> None:
     hub = Hub(slow_policies={"cursor:*": "latest"}, write_timeout_s=None)
     async with venue(hub, way) as here, raw_connect(here.served) as stuck:
         stuck.stop_reading()
-        (victim,) = hub
-        victim.join("cursor:1")
-        victim.join("talk")
-        while session_of(victim).transport.writable or session_of(victim).outbox is None:
-            victim.send(bytes(64 * 1024))
+        (slow_client,) = hub
+        slow_client.join("cursor:1")
+        slow_client.join("talk")
+        while session_of(slow_client).transport.writable or session_of(slow_client).outbox is None:
+            slow_client.send(bytes(64 * 1024))
             await asyncio.sleep(0)
         for number in range(50):
             hub.room("cursor:1").broadcast(f"cursor {number}")
@@ -152,7 +152,7 @@ async def test_a_hub_may_mix_policies_and_keeps_the_order(way: str) -> None:
         ]
         assert [text for text in texts if text.startswith("cursor")] == ["cursor 49"]
         assert texts.index("cursor 49") == len(texts) - 2
-        assert victim.dropped == 49
+        assert slow_client.dropped == 49
 
 
 async def test_a_socket_that_takesnothing_is_cut_after_the_write_timeout(way: str) -> None:
@@ -161,9 +161,9 @@ async def test_a_socket_that_takesnothing_is_cut_after_the_write_timeout(way: st
     hub.on_disconnect(lambda client, close: gone.append(close.code))
     async with venue(hub, way) as here, raw_connect(here.served) as stuck:
         stuck.stop_reading()
-        (victim,) = hub
+        (slow_client,) = hub
         for _ in range(200):
-            victim.send(bytes(64 * 1024))
+            slow_client.send(bytes(64 * 1024))
             await asyncio.sleep(0)
         await until(lambda: gone == [3008])
         assert hub.stats()["slow_disconnects"] == 1
@@ -173,12 +173,12 @@ async def test_a_socket_that_takesnothing_is_cut_after_the_write_timeout(way: st
 async def test_a_slow_reader_that_takes_something_now_and_then_is_not_cut(way: str) -> None:
     hub = Hub(write_timeout_s=0.5, outbox_max_bytes=64 * MIB)
     async with venue(hub, way) as here, raw_connect(here.served) as slow:
-        (victim,) = hub
+        (slow_client,) = hub
         size = 64 * 1024
         for number in range(150):
-            victim.send(number.to_bytes(4) + bytes(size - 4))
+            slow_client.send(number.to_bytes(4) + bytes(size - 4))
             await asyncio.sleep(0)
-        assert session_of(victim).outbox is not None
+        assert session_of(slow_client).outbox is not None
         loop = asyncio.get_running_loop()
         end = loop.time() + 2.0
         got = 0

@@ -146,10 +146,10 @@ async def test_send_says_whether_the_client_is_there() -> None:
 async def test_what_was_sent_before_a_close_goes_first() -> None:
     hub = await started()
     peer = connect(hub)
-    peer.client.send("last words")
+    peer.client.send("before the close")
     peer.client.close(4001, "é" * 100)
     peer.client.close(4002)
-    assert peer.received == ["last words"]
+    assert peer.received == ["before the close"]
     assert peer.closed == Close(4001, "é" * 61, by_server=True)
     for code in (1005, 1006, 1015, 999, 5000, 0):
         with pytest.raises(ValueError, match=r"section 7\.4"):

@@ -54,7 +54,7 @@ async def test_an_answer_that_comes_too_late_is_no_error() -> None:
     (hub,) = exchange.hubs(1)
     await hub.start()
     found = await hub.nodes(wait_s=0.0)
-    core_of(hub).control.hear(
+    core_of(hub).control.handle_control(
         Control("counted", "other", {"question": "1", "clients": 1, "rooms": 1})
     )
     assert len(found) == 1

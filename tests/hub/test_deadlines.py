@@ -1,4 +1,4 @@
-"""Expiry: deadlines, questions before them, and what a heap keeps of those who are gone."""
+"""Deadlines, questions before them, and what a heap keeps of those who are gone."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ async def one(hub: Hub) -> MemoryClient:
 
 
 @pytest.fixture(autouse=True)
-def _hear(caplog: pytest.LogCaptureFixture) -> None:
+def _listen_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hubbub")
 
 

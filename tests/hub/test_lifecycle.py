@@ -188,7 +188,7 @@ async def test_a_shutdown_says_1012_to_everybody_paced() -> None:
 
 
 class Hanging(MemoryTransport):
-    """A transport whose goodbye never ends, until it is cut."""
+    """A transport whose close never ends, until it is cut."""
 
     def close(self, code: int, reason: str) -> None:
         return

@@ -187,7 +187,7 @@ async def test_a_socket_that_takes_a_little_is_slow_but_not_stuck_and_not_dead()
     await hub.stop()
 
 
-async def test_without_a_write_timeout_only_the_heartbeat_judges() -> None:
+async def test_without_a_write_timeout_only_pings_find_dead_clients() -> None:
     hub, _ = await started(write_timeout_s=None)
     peer = connect(hub)
     peer.transport.answers_pings = False

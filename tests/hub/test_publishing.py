@@ -483,7 +483,7 @@ async def test_threads_may_close_and_get_their_mistakes_back_at_once() -> None:
     peer = connect(hub)
 
     def work() -> None:
-        peer.client.send("last words")
+        peer.client.send("before the close")
         peer.client.close(4000, "from a thread")
         with pytest.raises(ValueError, match="1005"):
             peer.client.close(1005)
@@ -492,7 +492,7 @@ async def test_threads_may_close_and_get_their_mistakes_back_at_once() -> None:
 
     await asyncio.to_thread(work)
     await until(lambda: peer.closed is not None)
-    assert peer.received == ["last words"]
+    assert peer.received == ["before the close"]
     assert peer.closed == Close(4000, "from a thread", by_server=True)
     assert await asyncio.to_thread(peer.client.send, "x") is False
     await until(lambda: hub.stats()["sends_to_gone"] == 1)

@@ -1,4 +1,4 @@
-"""Rooms: the book of who is where, policies by name, and what an application holds in its hand."""
+"""Rooms: the table of who is where, policies by name, and what an application holds in its hand."""
 
 from __future__ import annotations
 

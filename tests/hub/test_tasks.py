@@ -91,7 +91,7 @@ async def test_the_end_waits_for_what_follows_a_task_too() -> None:
     assert len(tasks) == 0
 
 
-async def test_the_end_stops_the_tickers() -> None:
+async def test_the_end_stops_periodic_tasks() -> None:
     tasks = TaskSet()
     ticks: list[int] = []
     tasks.repeat(PeriodicTask(lambda: ticks.append(1), 0.001, lambda: True))
@@ -141,7 +141,7 @@ async def test_who_swallows_a_cancellation_does_not_hold_up_the_end(
     tasks.repeat(PeriodicTask(deaf_tick, 0.001, lambda: True))
     await asyncio.sleep(0.02)
     await asyncio.wait_for(tasks.end(0.01), 5)
-    assert sorted(swallowed) == [1, 1, 2], "the second time ends the ticker"
+    assert sorted(swallowed) == [1, 1, 2], "the second time ends the task"
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
     assert caplog.text.count("deaf") == 2
     gate.set()
@@ -176,7 +176,7 @@ def run_for(
     period_s: float,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run a ticker for so many seconds of the loop's clock."""
+    """Run a periodic task for so many seconds of the loop's clock."""
 
     async def main() -> None:
         task = asyncio.create_task(PeriodicTask(function, period_s, is_wanted).run())
@@ -245,7 +245,7 @@ def test_s10_what_a_tick_awaits_may_be_cancelled_without_ending_it(
     assert "awaits_what_is_cancelled" in caplog.text
 
 
-def test_a_tick_is_cancelled_with_its_ticker() -> None:
+def test_a_tick_is_cancelled_with_its_task() -> None:
     ended: list[str] = []
 
     async def long() -> None:

@@ -29,14 +29,14 @@ class Wheel:
         self.now = self.start
         self.ticks = 0
         self.lag = lag
-        self.heartbeat: TimingWheel[Member] = TimingWheel(ping_s, pong_s, self.start)
+        self.wheel: TimingWheel[Member] = TimingWheel(ping_s, pong_s, self.start)
 
     @property
     def tick_s(self) -> float:
-        return self.heartbeat.tick_s
+        return self.wheel.tick_s
 
     def add(self, member: Member) -> None:
-        self.heartbeat.add(member, self.now)
+        self.wheel.add(member, self.now)
 
     def tick(self) -> None:
         self.ticks += 1
@@ -44,7 +44,7 @@ class Wheel:
         self.turn()
 
     def turn(self) -> None:
-        self.heartbeat.advance(self.now, self.ping, self.overdue)
+        self.wheel.advance(self.now, self.ping, self.overdue)
 
     def ping(self, member: Member) -> None:
         member.pinged_at.append(self.now)
@@ -70,7 +70,7 @@ def test_a_silent_member_gets_one_ping_and_is_dead_in_time() -> None:
     assert PING_S - wheel.tick_s < member.pinged_at[0] - member.last_seen <= PING_S
     assert member.dead_at is not None
     assert PONG_S - wheel.tick_s < member.dead_at - member.last_seen <= PONG_S
-    assert len(wheel.heartbeat) == 0, "who is dead is watched no more"
+    assert len(wheel.wheel) == 0, "who is dead is watched no more"
 
 
 def test_who_answers_its_pings_lives() -> None:
@@ -97,12 +97,12 @@ def test_who_talks_gets_no_pings() -> None:
 def test_removed_members_are_forgotten() -> None:
     wheel, member = Wheel(), Member()
     wheel.add(member)
-    assert len(wheel.heartbeat) == 1
-    wheel.heartbeat.remove(member)
-    wheel.heartbeat.remove(member)
-    wheel.heartbeat.remove(Member())
+    assert len(wheel.wheel) == 1
+    wheel.wheel.remove(member)
+    wheel.wheel.remove(member)
+    wheel.wheel.remove(Member())
     wheel.pass_time(200.0)
-    assert (member.pinged_at, member.dead_at, len(wheel.heartbeat)) == ([], None, 0)
+    assert (member.pinged_at, member.dead_at, len(wheel.wheel)) == ([], None, 0)
 
 
 def test_a_machine_that_slept_finds_nobody_dead() -> None:
@@ -125,20 +125,20 @@ def test_a_machine_that_slept_finds_nobody_dead() -> None:
 
 def test_a_short_stall_is_forgiven_where_the_timeouts_are_short() -> None:
     """A stall of 40 ms eats the whole margin of these timeouts; nobody could read a pong in it."""
-    heartbeat: TimingWheel[Member] = TimingWheel(0.02, 0.05, 0.0)
+    wheel: TimingWheel[Member] = TimingWheel(0.02, 0.05, 0.0)
     member = Member()
-    heartbeat.add(member, 0.0)
+    wheel.add(member, 0.0)
     dead: list[Member] = []
     pings: list[Member] = []
     now = 0.0
     while not pings:
-        now += heartbeat.tick_s
-        heartbeat.advance(now, pings.append, dead.append)
+        now += wheel.tick_s
+        wheel.advance(now, pings.append, dead.append)
     now += 0.04
-    heartbeat.advance(now, pings.append, dead.append)
+    wheel.advance(now, pings.append, dead.append)
     assert dead == []
     member.last_seen = now
-    heartbeat.advance(now + heartbeat.tick_s, pings.append, dead.append)
+    wheel.advance(now + wheel.tick_s, pings.append, dead.append)
     assert dead == []
 
 
@@ -155,42 +155,42 @@ def test_who_spoke_just_after_the_sleep_is_given_no_time_for_it() -> None:
 
 
 def test_who_is_removed_because_of_another_is_neither_judged_nor_kept() -> None:
-    heartbeat: TimingWheel[Member] = TimingWheel(PING_S, PONG_S, 0.0)
+    wheel: TimingWheel[Member] = TimingWheel(PING_S, PONG_S, 0.0)
     pair = [Member("first"), Member("second")]
     dead: list[str] = []
 
     def overdue(member: Member) -> None:
         dead.append(member.name)
         for other in pair:
-            heartbeat.remove(other)
+            wheel.remove(other)
 
     for member in pair:
-        heartbeat.add(member, 0.0)
+        wheel.add(member, 0.0)
     for now in range(1, 100):
-        heartbeat.advance(float(now), lambda member: None, overdue)
+        wheel.advance(float(now), lambda member: None, overdue)
     assert dead == ["first"]
-    assert len(heartbeat) == 0
+    assert len(wheel) == 0
 
 
 def test_a_turn_before_its_time_does_nothing_and_costs_nothing() -> None:
     wheel, member = Wheel(), Member()
     wheel.add(member)
     for step in range(1, 601):
-        wheel.heartbeat.advance(wheel.start + step * 0.1, wheel.ping, wheel.overdue)
+        wheel.wheel.advance(wheel.start + step * 0.1, wheel.ping, wheel.overdue)
     assert len(member.pinged_at) == 1
 
 
 def test_floating_point_ticks_add_up() -> None:
     """Turns at 0.1, 0.2, 0.30000000000000004 ... are one tick each."""
-    heartbeat: TimingWheel[Member] = TimingWheel(0.4, 0.8, 0.0)
-    assert heartbeat.tick_s == 0.1
+    wheel: TimingWheel[Member] = TimingWheel(0.4, 0.8, 0.0)
+    assert wheel.tick_s == 0.1
     member = Member()
-    heartbeat.add(member, 0.0)
+    wheel.add(member, 0.0)
     dead: list[float] = []
     now = 0.0
     for _ in range(20):
         now += 0.1
-        heartbeat.advance(now, lambda _: None, lambda _, at=now: dead.append(at))  # type: ignore[misc]
+        wheel.advance(now, lambda _: None, lambda _, at=now: dead.append(at))  # type: ignore[misc]
     assert len(dead) == 1
     assert dead[0] == pytest.approx(0.8, abs=0.1 + 1e-6)
     assert dead[0] <= 0.8 + 1e-6
@@ -242,11 +242,11 @@ def test_any_schedule_finds_the_dead_in_time_and_nobody_else(
         elif what == "speak" and member in watched:
             member.last_seen = wheel.now
         elif what == "remove":
-            wheel.heartbeat.remove(member)
+            wheel.wheel.remove(member)
             watched.discard(member)
-        assert len(wheel.heartbeat) == len(watched)
+        assert len(wheel.wheel) == len(watched)
     for _ in range(round(pong_s / wheel.tick_s) + 1):
         wheel.tick()
         check()
     assert not watched
-    assert len(wheel.heartbeat) == 0
+    assert len(wheel.wheel) == 0

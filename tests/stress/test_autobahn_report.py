@@ -19,7 +19,7 @@ from stress.autobahn_report import (
     place,
     read,
 )
-from stress.autobahn_suite import TESTEES, judge, report
+from stress.autobahn_suite import TESTEES, failures_of, report
 from stress.page import PAGE
 
 
@@ -56,7 +56,7 @@ def test_an_index_of_the_suite_is_read_in_the_order_of_the_cases(tmp_path: Path)
 def test_what_is_bad_is_bad(behavior: str, close: str, is_bad: bool) -> None:
     found = case("12.1.1", behavior, close)
     assert found.is_bad is is_bad
-    assert bool(judge(outcome(found))) is is_bad
+    assert bool(failures_of(outcome(found))) is is_bad
 
 
 def test_only_group_13_may_be_declined() -> None:
@@ -68,23 +68,23 @@ def test_a_known_failure_is_listed_and_does_not_fail_until_it_is_gone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     failing = outcome(case("7.1.5", "FAILED", "WRONG CODE"), known={"7.1.5": "its cause"})
-    assert judge(failing) == []
+    assert failures_of(failing) == []
     assert list(listed(failing)) == [("WRONG CODE", "7.1.5", "its cause")]
     assert failing.counts()["FAILED"] == 1
     assert report([failing])
     mended = outcome(case("7.1.5"), known={"7.1.5": "its cause"})
-    assert "take it out" in judge(mended)[0]
+    assert "take it out" in failures_of(mended)[0]
     assert not report([mended])
     assert "WRONG: 7.1.5" in capsys.readouterr().out
 
 
 def test_tracebacks_in_the_native_servers_log_are_wrong() -> None:
-    assert judge(outcome(case(), log_errors=2)) == ["2 tracebacks in the server's log"]
-    assert judge(outcome(case(), name="portable", log_errors=2)) == []
+    assert failures_of(outcome(case(), log_errors=2)) == ["2 tracebacks in the server's log"]
+    assert failures_of(outcome(case(), name="portable", log_errors=2)) == []
 
 
 def test_nothing_at_all_is_no_success() -> None:
-    assert judge(outcome()) == ["no case was run"]
+    assert failures_of(outcome()) == ["no case was run"]
 
 
 def test_a_wrong_code_counts_as_a_failure_even_where_the_behavior_is_right() -> None:
@@ -100,7 +100,7 @@ def test_every_case_that_is_listed_has_a_reason() -> None:
     text = part(json.loads(as_json([outcome(case("6.4.1", "NON-STRICT"), case())], about)))
     assert "- **native**: a server. Suite 1, on 2026-11-25, commit `abc`, uvicorn 1." in text
     assert "| native | 1 (1), 6 (1) | 1 | 1 | 0 | 0 | 0 |" in text
-    assert "- native, NON-STRICT: 6.4.1. Text is judged when" in text
+    assert "- native, NON-STRICT: 6.4.1. Text is checked when" in text
     for testee in json.loads(RESULTS.read_text(encoding="utf-8"))["testees"]:
         assert all(reason for _, _, reason in testee["listed"])
 

@@ -193,7 +193,7 @@ async def test_a_client_that_is_closed_gets_its_messages_first() -> None:
     await hub.stop()
 
 
-async def test_a_goodbye_that_cannot_be_sent_ends_within_the_write_timeout() -> None:
+async def test_a_close_that_cannot_be_sent_ends_within_the_write_timeout() -> None:
     hub = Hub(write_timeout_s=0.1)
     server, client = await connected(hub)
     server.gate.clear()
@@ -204,7 +204,7 @@ async def test_a_goodbye_that_cannot_be_sent_ends_within_the_write_timeout() -> 
     await hub.stop()
 
 
-async def test_fault_03_a_goodbye_that_waits_alone_ends_within_the_write_timeout_too() -> None:
+async def test_fault_03_a_close_that_waits_alone_ends_within_the_write_timeout_too() -> None:
     hub = Hub(write_timeout_s=0.1)
     server, client = await connected(hub)
     server.gate.clear()
@@ -445,7 +445,7 @@ async def test_a_broker_that_cannot_start_is_a_503() -> None:
 async def test_fault_03_who_gives_up_waiting_for_the_stop_does_not_keep_others_from_it() -> None:
     hub = Hub(shutdown_timeout_s=0.5)
     server, _ = await connected(hub)
-    server.gate.clear()  # its goodbye hangs
+    server.gate.clear()  # its close hangs
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await hub.stop()

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +26,12 @@ from ..hub.runtime import NATIVE, PORTABLE
 from ..limits import check_head, printable, scrub_query
 from ..logs import level_of
 from ..model import Handshake, Identity
-from ..transports.asgi import ASGITransport
+from ..transports.asgi import ASGITransport, Receive, Scope, Send
 from ..transports.transport import EXTENSION
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
     from ..transports.transport import HandshakeSocket, Transport
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _STATIC_TYPES = {
     "hubbub.js": "text/javascript; charset=utf-8",
@@ -125,7 +120,7 @@ class Endpoint:
             await _deny(scope, send, refusal)
             return None
         if socket is not None and transport is not None:
-            socket.read_early()
+            socket.read_buffered()
         return transport
 
     def _report(self, error: BaseException) -> None:

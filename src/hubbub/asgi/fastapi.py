@@ -21,7 +21,7 @@ from ..hub.hub import Hub
 from .endpoint import STATIC_FILES, Endpoint, checked_path, hubs_of
 
 if TYPE_CHECKING:
-    from .endpoint import Receive, Scope, Send
+    from ..transports.asgi import Receive, Scope, Send
 
 _ANSWER = "hubbub.answer"
 """The key in the scope of a plain request on the socket's way: what to call at its end."""

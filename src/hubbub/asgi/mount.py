@@ -18,7 +18,7 @@ from .endpoint import Endpoint, checked_path, state_of
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
-    from .endpoint import ASGIApp, Receive, Scope, Send
+    from ..transports.asgi import ASGIApp, Receive, Scope, Send
 
 logger: logging.Logger = logging.getLogger("hubbub")
 

@@ -2,7 +2,7 @@
 
 What must not live here: counting (`accounting`), who sends when (`worker`, which owns the
 sockets). RFC 6455 belongs to the client core of `websockets`; the common frame alone (final,
-unmasked, text or binary) is read here, as `transport_uvicorn` does on the server's side.
+unmasked, text or binary) is read here, as `transports.uvicorn` does on the server's side.
 """
 
 from __future__ import annotations

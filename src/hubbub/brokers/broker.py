@@ -28,9 +28,9 @@ class Ability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A word from one node to others; see `hub.control` for the verbs.
+    """A control message from one node to others; see `hub.control` for the verbs.
 
-    `origin` is the node that says it, `target` the one that is to hear it (None: all others).
+    `origin` is the node that sends it, `target` the one that it is for (None: all others).
     `arguments` are of types that JSON has.
     """
 
@@ -50,8 +50,8 @@ class Node(Protocol):
         """Hand a publication to this process's clients; return how many there are in the room."""
         ...
 
-    def hear(self, control: Control) -> None:
-        """Take a word of another node. One that is not understood is no error."""
+    def handle_control(self, control: Control) -> None:
+        """Take a control message of another node. One that is not understood is no error."""
         ...
 
     def note_gap(self, rooms: Sequence[str] | None) -> None:

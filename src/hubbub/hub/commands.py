@@ -112,11 +112,11 @@ class CommandDispatcher(Dispatcher):
                 close = Close(error.close_code, error.reason)
                 self._core.registry.end_as(session, BAD_COMMAND, close)
             else:
-                self._failed(session, error)
+                self._handler_failed(session, error)
         except CommandError as error:
-            self._refuse(session, error)
+            self._reject(session, error)
         except Exception as error:
-            self._failed(session, error)
+            self._handler_failed(session, error)
         else:
             if commands:
                 self._wait(session, self._run(session, commands))
@@ -155,7 +155,7 @@ class CommandDispatcher(Dispatcher):
         self, session: ClientSession, number: int | None, error: BaseException
     ) -> None:
         """Deal with what a command raised, and answer a client that stays: it waits for that."""
-        self._failed(session, error)
+        self._handler_failed(session, error)
         if number is not None and session.close is None:
             self._reply(session, CommandError("internal_error", "internal error"), number)
 

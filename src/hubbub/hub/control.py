@@ -72,7 +72,7 @@ class ControlPlane:
             del self._counts[question]
         return found
 
-    def hear(self, control: Control) -> None:
+    def handle_control(self, control: Control) -> None:
         """Do what another node asks for; see `brokers.Node`."""
         own = self._core.node_id
         if control.origin == own or control.target not in (None, own):

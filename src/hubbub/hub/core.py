@@ -123,7 +123,7 @@ class HubNode:
         self._core = core
         self.id: str = core.node_id
         self.deliver: Callable[[Publication], int] = core.publishing.deliver
-        self.hear: Callable[[Control], None] = core.control.hear
+        self.handle_control: Callable[[Control], None] = core.control.handle_control
 
     def note_gap(self, rooms: Sequence[str] | None) -> None:
         """Count that publications may have been lost."""

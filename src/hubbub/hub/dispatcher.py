@@ -7,7 +7,7 @@ concurrently. A plain function runs in place. A coroutine that has to wait becom
 the client sends meanwhile waits in its inbox, while pings and the end of the connection are taken.
 All run in the context (see `contextvars`) of the client's handshake, or in a copy of it.
 
-What a handler may raise, and what becomes of it, is decided in one place: `_failed`.
+What a handler may raise, and what becomes of it, is decided in one place: `_handler_failed`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Dispatcher:
                 return
             is_done = not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
-            self._failed(session, error)
+            self._handler_failed(session, error)
             return
         if is_done:
             self._returned(only.function, result)
@@ -254,7 +254,7 @@ class Dispatcher:
                 later = self._validate_later(session, frame, function, message, verdict)
                 self._wait(session, later)
             elif verdict is False:
-                self._refuse(session, CommandError("invalid_message", "the message was refused"))
+                self._reject(session, CommandError("invalid_message", "the message was refused"))
             else:
                 self._handle(session, frame, function, message)
 
@@ -271,13 +271,13 @@ class Dispatcher:
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
-            self._failed(session, error)  # only something that the validation awaited
+            self._handler_failed(session, error)  # only something that the validation awaited
             return
         except Exception as error:
             self._invalid(session, error)
             return
         if is_valid is False:
-            self._refuse(session, CommandError("invalid_message", "the message was refused"))
+            self._reject(session, CommandError("invalid_message", "the message was refused"))
         elif function is None:
             self._core.publishing.broadcast(EVERYBODY, frame)
         else:
@@ -304,7 +304,7 @@ class Dispatcher:
         if hasattr(is_valid, "__await__"):
             await self._validate_later(session, frame, function, message, is_valid)
         elif is_valid is False:
-            self._refuse(session, CommandError("invalid_message", "the message was refused"))
+            self._reject(session, CommandError("invalid_message", "the message was refused"))
         elif function is None:
             self._core.publishing.broadcast(EVERYBODY, frame)
         else:
@@ -333,7 +333,7 @@ class Dispatcher:
             is_done = not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
             # Nobody cancels a call: the error is that of a future which the function has asked.
-            self._failed(session, error)
+            self._handler_failed(session, error)
             return None
         if is_done:
             self._returned(function, result)
@@ -345,9 +345,9 @@ class Dispatcher:
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
-            self._failed(session, error)  # only something that the handler awaited
+            self._handler_failed(session, error)  # only something that the handler awaited
         except Exception as error:
-            self._failed(session, error)
+            self._handler_failed(session, error)
         else:
             if value is not None and asyncio.iscoroutine(result):
                 self._returned(result, value)
@@ -408,7 +408,7 @@ class Dispatcher:
             error = CommandError("too_many_messages", message, temporary=True)
             self._core.publishing.tell(session, ErrorReply(None, error))
 
-    def _refuse(self, session: ClientSession, error: CommandError) -> None:
+    def _reject(self, session: ClientSession, error: CommandError) -> None:
         """An invalid message: count it, then answer, ignore or close as set.
 
         The log gets the error's code alone: its text may quote the message, and so a token in it.
@@ -425,18 +425,18 @@ class Dispatcher:
     def _undecodable(self, session: ClientSession, error: Exception) -> None:
         """A decoder raised: it refuses the message, or code of the application in it has failed."""
         if isinstance(error, CommandError):
-            self._refuse(session, error)
+            self._reject(session, error)
         else:
-            self._failed(session, error)
+            self._handler_failed(session, error)
 
     def _invalid(self, session: ClientSession, error: BaseException) -> None:
         """The validation raised: it refuses the message, or has failed."""
         if isinstance(error, ValueError) and not isinstance(error, CommandError):
             error = CommandError("invalid_message", explain(error))
         if isinstance(error, CommandError):
-            self._refuse(session, error)
+            self._reject(session, error)
         else:
-            self._failed(session, error)
+            self._handler_failed(session, error)
 
     def _reply(
         self, session: ClientSession, error: CommandError, number: int | None = None
@@ -455,7 +455,7 @@ class Dispatcher:
             self._core.publishing.send(session, frame, is_encoded=True)
         return True
 
-    def _failed(self, session: ClientSession, error: BaseException) -> None:
+    def _handler_failed(self, session: ClientSession, error: BaseException) -> None:
         """What a handler raised: answer, close, or log and close, by the kind of error.
 
         Here, and nowhere else, ends whatever the application's code raises. See `raised`.

@@ -1,6 +1,6 @@
 """Fan-out: the step from what was published in one turn of the event loop to many sockets.
 
-No await, no task, no encoding per receiver. What must not live here: the registry's books, and
+No await, no task, no encoding per receiver. What must not live here: the registry's tables, and
 what a full outbox does. The registry feeds it; it writes to sessions.
 
 How order is kept. All that a turn publishes stands in one list, in the order of publication. At
@@ -281,7 +281,7 @@ class Fanout:
             self._deliver_merge([session], chosen, pending, session.variant)
 
     def _entries(self, indices: list[int], pending: _Pending, variant: Variant) -> Iterable[Entry]:
-        """Split a merge into entries by policy, for a session whose outbox has to judge them."""
+        """Split a merge into entries by policy, for a session whose outbox decides about each."""
         runs: list[tuple[SlowPolicy, str, list[Frame]]] = []
         for index in indices:
             target, raw, _, publication = pending[index]

@@ -94,7 +94,7 @@ class Handlers:
         self.only: MessageHandler | None = None
         """The handler of every message, where there is one, and no other and no validation."""
 
-    def _note_the_only_one(self) -> None:
+    def _compile(self) -> None:
         is_alone = not self.typed and self.validate is None
         self.only = self.message if is_alone else None
 
@@ -117,7 +117,7 @@ class Handlers:
         handler = self._message_handler(SHAPES["on_message"], function, str)
         _check_free("on_message", function, self.message)
         self.message = handler
-        self._note_the_only_one()
+        self._compile()
 
     def add_typed(self, kind: str, function: Function) -> None:
         """Register `f(client, message)` for JSON objects whose `type` is `kind`."""
@@ -125,14 +125,14 @@ class Handlers:
         handler = self._message_handler(shape, function, dict[str, Any], kind)
         _check_free(shape.decorator, function, self.typed.get(kind))
         self.typed[kind] = handler
-        self._note_the_only_one()
+        self._compile()
 
     def set_validate(self, function: Function) -> None:
         """Register the one `f(client, message)` that may refuse a message."""
         read(function, SHAPES["validate"])
         _check_free("validate", function, self.validate)
         self.validate = function
-        self._note_the_only_one()
+        self._compile()
 
     def set_authenticate(self, function: Function) -> None:
         """Register the one `f(handshake)` that says who asks for a socket."""

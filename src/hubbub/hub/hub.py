@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.routing import BaseRoute
 
-    from ..asgi.endpoint import ASGIApp, Endpoint, Receive, Scope, Send
+    from ..asgi.endpoint import Endpoint
+    from ..transports.asgi import ASGIApp, Receive, Scope, Send
 
 
 class Hub:
@@ -169,7 +170,7 @@ class Hub:
         check_period(seconds)
 
         def register(function: TickF) -> TickF:
-            self._core.lifecycle.add_ticker(function, seconds, while_connected)
+            self._core.lifecycle.add_periodic(function, seconds, while_connected)
             return function
 
         return register
@@ -177,10 +178,10 @@ class Hub:
     # Life
 
     async def start(self) -> None:
-        """Bind the hub to the running event loop and start its broker, heartbeat and tickers.
+        """Bind the hub to the running event loop; start its broker, its checks and periodic tasks.
 
         Starting twice is no error. The first handshake starts a hub that nobody has started, so
-        that a route alone is enough; a lifespan is better, because tickers begin with it, and
+        that a route alone is enough; a lifespan is better, because periodic tasks begin with it, and
         nothing can be published before. The log gets a line that says what the hub runs on.
         Raises `HubNotRunning` when the hub already runs in another loop.
         """

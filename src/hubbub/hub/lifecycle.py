@@ -54,7 +54,7 @@ class Lifecycle:
         self.runtime: Runtime | None = None
         """What the hub runs on; None while it does not run."""
         self.started_at: float = time.monotonic()
-        self._tickers: list[PeriodicTask] = []
+        self._periodic: list[PeriodicTask] = []
         self._start: asyncio.Future[None] | None = None
         self._shutdown: asyncio.Task[None] | None = None
         self._deadline = 0.0
@@ -103,8 +103,8 @@ class Lifecycle:
             started.set_exception(error if is_plain else HubNotRunning("the start was cancelled"))
             started.exception()
             raise
-        for ticker in self._tickers:
-            self.tasks.repeat(ticker)
+        for task in self._periodic:
+            self.tasks.repeat(task)
         core.liveness.start()
         core.interest.start()
         if self.state is State.STARTING:  # else the server has begun its shutdown meanwhile
@@ -217,16 +217,16 @@ class Lifecycle:
         """Run `coroutine` as a task that the hub keeps, and ends at its own end."""
         return self.tasks.spawn(coroutine, name, is_last=is_last)
 
-    def add_ticker(
+    def add_periodic(
         self, function: Callable[[], Any], period_s: float, is_conditional: bool
     ) -> None:
         """Call `function` every `period_s` seconds; conditional ones only while a client is there."""
         sessions = self._core.registry.sessions
         wanted = (lambda: bool(sessions)) if is_conditional else (lambda: True)
-        ticker = PeriodicTask(function, period_s, wanted)
-        self._tickers.append(ticker)
+        task = PeriodicTask(function, period_s, wanted)
+        self._periodic.append(task)
         if self._start is not None and self._start.done():
-            self.tasks.repeat(ticker)
+            self.tasks.repeat(task)
 
     def schedule(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
         """Call `function` in the loop's next turn, or after `delay_s` seconds."""

@@ -120,7 +120,7 @@ class LivenessMonitor:
     def write_blocked(self, session: ClientSession) -> None:
         """Watch a socket that is not writable until it is, and its outbox is empty again."""
         if session not in self._blocked:
-            self._blocked[session] = (self._clock(), session.transport.progress())
+            self._blocked[session] = (self._clock(), session.transport.write_progress())
 
     @property
     def slow_count(self) -> int:
@@ -182,7 +182,7 @@ class LivenessMonitor:
     def _check_blocked(self, now: float, pause_s: float) -> None:
         limit_s = self._settings.write_timeout_s
         for session, (since, progress) in list(self._blocked.items()):
-            current = session.transport.progress()
+            current = session.transport.write_progress()
             if session not in self._blocked:
                 continue  # what was done about another session has ended this one
             if session.outbox is None and session.transport.writable:

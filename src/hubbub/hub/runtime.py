@@ -43,6 +43,8 @@ PARTS = {
 
 _MEMORY = "memory"
 _NATIVE_MODULE = "hubbub.transports.uvicorn_protocol"
+_OUR_HTTP = ("hubbub.transports.uvicorn_http", "hubbub:HttpProtocol")
+"""Where our HTTP class is defined, and how it is written on a command line."""
 
 
 class Server(NamedTuple):
@@ -101,6 +103,8 @@ def _http(config: Any) -> str | None:
     chosen = getattr(config, "http_protocol_class", None)
     if chosen is None:
         return None
+    if chosen.__module__ == _OUR_HTTP[0]:
+        return _OUR_HTTP[1]
     package, _, module = chosen.__module__.rpartition(".")
     if package == "uvicorn.protocols.http":
         return str(module.removesuffix("_impl"))

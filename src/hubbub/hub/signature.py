@@ -2,7 +2,7 @@
 
 What must not live here: what the functions are for (`handlers`) and what a message may be
 (`dialect`). Pure functions: each returns what it read, or raises `TypeError` that names the
-function and the parameter, says what was found, and what to write. `handlers` and `ticker` call it.
+function and the parameter, says what was found, and what to write. `handlers` and `tasks` call it.
 """
 
 from __future__ import annotations

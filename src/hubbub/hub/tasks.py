@@ -30,7 +30,7 @@ _CANCEL_SHARE = 0.05
 SHAPE = Shape(
     "every(…)", (), 0, advice="nobody reads that; what a tick has to say it broadcasts itself"
 )
-"""What a function for a ticker looks like."""
+"""What a function for a periodic task looks like."""
 
 
 class PeriodicTask:
@@ -74,7 +74,7 @@ class PeriodicTask:
             self._log_failure()
 
     def _log_failure(self) -> None:
-        logger.exception("the ticker %s failed; it goes on", name_of(self.function))
+        logger.exception("the periodic task %s failed; it goes on", name_of(self.function))
 
 
 def check_period(period_s: object) -> None:

@@ -1,6 +1,6 @@
 """Message types: what an annotation says of the messages that fit it, told before the first comes.
 
-What must not live here: decoding (`dialect_plain`), and where the annotation stands (`signature`).
+What must not live here: decoding (`decoders`), and where the annotation stands (`signature`).
 Pure functions over types and their JSON schemas. A dialect and `signature` call them.
 """
 

@@ -28,9 +28,11 @@ from ..wire.frame import Batch, Frame
 if TYPE_CHECKING:
     from .transport import Session
 
+Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _LOOK_S = 1.0
 """While too many messages wait for a handler, as many again are taken this often. ASGI tells of the
@@ -130,8 +132,8 @@ class ASGITransport:
             self._resumed.set_result(None)
         self._resumed = None
 
-    def progress(self) -> int:
-        """See `Transport.progress`."""
+    def write_progress(self) -> int:
+        """See `Transport.write_progress`."""
         return self._sent
 
     # Writing

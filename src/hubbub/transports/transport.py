@@ -157,7 +157,7 @@ class Transport(Protocol):
         """Read again, what was held back first; never from within this call."""
         ...
 
-    def progress(self) -> int:
+    def write_progress(self) -> int:
         """Return a number that changes whenever the peer took some of what is buffered."""
         ...
 
@@ -170,7 +170,7 @@ class HandshakeSocket(Protocol):
     """A server's socket during its handshake: what the hub's endpoint may ask of it.
 
     `scope["extensions"][EXTENSION]["socket"]` is one. In this order: `stop_deadline`, `claim`, the
-    ASGI event that accepts, `detach`, and in the same turn `read_early`.
+    ASGI event that accepts, `detach`, and in the same turn `read_buffered`.
     """
 
     def stop_deadline(self, shutdown_timeout_s: float) -> None:
@@ -191,6 +191,6 @@ class HandshakeSocket(Protocol):
         """
         ...
 
-    def read_early(self) -> None:
+    def read_buffered(self) -> None:
         """Deliver what the client sent before its handshake was answered."""
         ...

@@ -213,8 +213,8 @@ class NativeTransport(asyncio.Protocol):
         self._is_stopped = False
         self._read_on_soon()
 
-    def progress(self) -> int:
-        """See `Transport.progress`."""
+    def write_progress(self) -> int:
+        """See `Transport.write_progress`."""
         rest = 0 if self._rest is None else len(self._rest)
         return rest + self._socket.get_write_buffer_size()
 

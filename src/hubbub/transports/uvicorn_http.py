@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, which gives up on a client that does not finish its request's head.
 
 What must not live here: HTTP (uvicorn and httptools read and write it), WebSockets
-(`transport_uvicorn`). uvicorn makes one for each connection (`--http hubbub:HttpProtocol`, `hubbub serve`).
+(`uvicorn`). uvicorn makes one for each connection (`--http hubbub:HttpProtocol`, `hubbub serve`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def answer_of(refusal: Refused, default_headers: Sequence[tuple[bytes, bytes]]) 
     return b"\r\n".join((start, *(b"%b: %b" % header for header in headers), b"", body))
 
 
-class HttpProtocol(HttpToolsProtocol):
+class UvicornHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with a bound for the head of a request, in seconds and in bytes.
 
     Give it to uvicorn: `uvicorn app:app --http hubbub:HttpProtocol`. uvicorn waits for ever for a

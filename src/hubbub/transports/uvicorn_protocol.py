@@ -1,7 +1,7 @@
 """The native protocol class: uvicorn's WebSocket class with a door, through which a hub takes the socket.
 
-What must not live here: what becomes of the socket then (`transport_uvicorn`), HTTP parsing. uvicorn
-makes a `Protocol` for each upgrade (its `ws=` setting, `--ws hubbub:Protocol`); the hub's endpoint
+What must not live here: what becomes of the socket then (`uvicorn`), HTTP parsing. uvicorn
+makes a `UvicornWebSocketProtocol` for each upgrade (its `ws=` setting, `--ws hubbub:Protocol`); the hub's endpoint
 finds it in the ASGI scope.
 
 A handshake that a hub accepts needs little: the head of the request, the scope, the key's answer.
@@ -127,7 +127,7 @@ def _promises_body(name: bytes, value: bytes) -> bool:
 def is_ordinary(head: Head) -> bool:
     """Tell whether a request has all that RFC 6455 section 4.2.1 asks for, each once and plainly.
 
-    Of any other the core of `websockets` is the judge.
+    Any other is left to the core of `websockets`, which says what is wrong with it.
     """
     once: dict[bytes, bytes] = {}
     for name, value in head.headers:
@@ -154,7 +154,7 @@ _HANDSHAKE_HEADERS = frozenset(
 )
 
 
-class Protocol(WebSocketsSansIOProtocol):
+class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, with a door through which a hub takes the socket over.
 
     Give it to uvicorn: `uvicorn app:app --ws hubbub:Protocol`. Sockets of routes that are not a
@@ -196,7 +196,7 @@ class Protocol(WebSocketsSansIOProtocol):
         self._head: Head | None = None
         self._buffered = b""
         self._is_claimed = False
-        self._is_connect_told = False
+        self._has_connected = False
         self._extensions: str | None = None
         self._shutdown_timeout_s: float | None = None
         self._report: Callable[[BaseException], None]
@@ -399,7 +399,7 @@ class Protocol(WebSocketsSansIOProtocol):
         self.handshake_initiated = True
         if self._is_claimed:
             self._claim_fallback()
-        if not self._is_connect_told:
+        if not self._has_connected:
             self.queue.put_nowait({"type": "websocket.connect"})
         if self.response.status_code != 101:
             process_stats.refused_handshakes += 1
@@ -429,8 +429,8 @@ class Protocol(WebSocketsSansIOProtocol):
         """Give the application its connect event; all others are uvicorn's class's to give."""
         if self._owner == _HUB:
             raise SocketTaken("receive")
-        if not self._is_connect_told and self._owner != _UVICORN:
-            self._is_connect_told = True
+        if not self._has_connected and self._owner != _UVICORN:
+            self._has_connected = True
             return {"type": "websocket.connect"}
         if self._owner == _OURS:
             self._fall_back()
@@ -466,8 +466,8 @@ class Protocol(WebSocketsSansIOProtocol):
         elif self.handshake_complete:
             self._stop_timer()
             if self._buffered and not self._is_claimed:
-                early, self._buffered = self._buffered, b""
-                super().data_received(early)
+                buffered, self._buffered = self._buffered, b""
+                super().data_received(buffered)
 
     def send_500_response(self) -> None:
         """Answer for an application that failed or gave no answer."""
@@ -531,7 +531,7 @@ class Protocol(WebSocketsSansIOProtocol):
     def detach(self, report: Callable[[BaseException], None]) -> NativeTransport | None:
         """Hand the socket over, after the handshake was accepted; None if it is gone already.
 
-        To be followed by `read_early` in the same turn, when the session is open.
+        To be followed by `read_buffered` in the same turn, when the session is open.
         """
         socket = self.transport
         if self.disconnected or not self.handshake_complete or socket.is_closing():
@@ -550,11 +550,11 @@ class Protocol(WebSocketsSansIOProtocol):
         asyncio.get_running_loop().call_soon(socket.set_protocol, taken)
         return taken
 
-    def read_early(self) -> None:
+    def read_buffered(self) -> None:
         """Deliver what the client sent before its handshake was answered."""
         if self._taken is not None and self._buffered:
-            early, self._buffered = self._buffered, b""
-            self._taken.data_received(early)
+            buffered, self._buffered = self._buffered, b""
+            self._taken.data_received(buffered)
 
 
 class _DetachedTransport:

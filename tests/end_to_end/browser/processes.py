@@ -50,7 +50,7 @@ class ServerProcess:
             raise AssertionError(f"{self.target}: {error}:\n{self.log.read_text()}") from None
 
     def kill(self) -> None:
-        """End at once, without a goodbye (SIGKILL)."""
+        """End at once, without closing (SIGKILL)."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
