@@ -57,7 +57,7 @@ INTERNAL = {
     "MemoryTransport": ("abort bind close pause_reading ping resume_reading write write_progress"),
 }
 """Methods that the hub's own parts call: they may change without a word, and are not shown."""
-CLOSED = {"Protocol", "HttpProtocol"}
+CLOSED = {"UvicornWebSocketProtocol", "UvicornHttpProtocol"}
 """Classes whose methods a server calls, and nobody else."""
 GIVEN = {"Client", "Room", "User", "Connection"}
 """Classes whose instances the hub gives: nobody makes them."""

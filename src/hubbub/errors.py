@@ -36,59 +36,53 @@ class CloseCode(NamedTuple):
     meaning: str
 
 
-CLOSE_CODES: tuple[CloseCode, ...] = (
-    CloseCode(1000, "normal", False, "The conversation is over; either side may say so."),
-    CloseCode(1001, "going away", True, "The page was left, or the server goes away."),
-    CloseCode(1002, "protocol error", False, "The bytes were not RFC 6455."),
-    CloseCode(
-        1003, "unsupported data", False, "Text was expected and binary came, or the reverse."
-    ),
-    CloseCode(1005, "no status", True, "The close frame carried no code. Never sent."),
-    CloseCode(1006, "abnormal", True, "The connection ended without a close frame. Never sent."),
-    CloseCode(1007, "invalid data", False, "A text message was not UTF-8."),
-    CloseCode(1008, "policy violation", False, "The message broke a rule of the application."),
-    CloseCode(1009, "message too big", True, "A message was larger than max_message_bytes."),
-    CloseCode(
-        1010, "extension missing", False, "The client needed an extension and did not get it."
-    ),
-    CloseCode(1011, "internal error", True, "A handler of the application failed."),
-    CloseCode(1012, "service restart", True, "The server shuts down or restarts."),
-    CloseCode(1013, "try again later", True, "The server is overloaded."),
-    CloseCode(1014, "bad gateway", True, "A proxy got no good answer. Never sent by the hub."),
-    CloseCode(1015, "TLS failure", True, "The TLS handshake failed. Never sent."),
-    CloseCode(3005, "token expired", True, "The time of Identity.expires_at; get a new token."),
-    CloseCode(
-        3008, "slow consumer", True, "The outbox was full, or the socket took nothing in time."
-    ),
-    CloseCode(3012, "no pong", True, "No sign of life within pong_timeout_s."),
-    CloseCode(3013, "too many messages", True, "More messages than messages_per_second allows."),
-    CloseCode(3501, "bad request", False, "A command that no client of the dialect sends."),
-    CloseCode(3502, "stale", False, "No connect command within handshake_timeout_s."),
-    CloseCode(3503, "disconnected", False, "The application sent this client away."),
-    CloseCode(3511, "replaced", False, "A newer connection took over this client id."),
-)
-"""Codes that the hub sends or a client may see. Applications may use 4000-4999."""
+_rows: list[CloseCode] = []
 
-NORMAL = 1000
-PROTOCOL_ERROR = 1002
-UNSUPPORTED_DATA = 1003
-NO_STATUS = 1005
-ABNORMAL = 1006
-INVALID_DATA = 1007
-POLICY_VIOLATION = 1008
-MESSAGE_TOO_BIG = 1009
-INTERNAL_ERROR = 1011
-SERVICE_RESTART = 1012
-TRY_AGAIN_LATER = 1013
-TLS_FAILURE = 1015
-TOKEN_EXPIRED = 3005
-SLOW_CONSUMER = 3008
-NO_PONG = 3012
-TOO_MANY_MESSAGES = 3013
-BAD_REQUEST = 3501
-STALE = 3502
-DISCONNECTED = 3503
-REPLACED = 3511
+
+def _row(code: int, name: str, come_back: bool, meaning: str) -> int:
+    """Add a row to the table, and return its code: so each code is written once."""
+    _rows.append(CloseCode(code, name, come_back, meaning))
+    return code
+
+
+NORMAL = _row(1000, "normal", False, "The conversation is over; either side may say so.")
+_row(1001, "going away", True, "The page was left, or the server goes away.")
+PROTOCOL_ERROR = _row(1002, "protocol error", False, "The bytes were not RFC 6455.")
+UNSUPPORTED_DATA = _row(
+    1003, "unsupported data", False, "Text was expected and binary came, or the reverse."
+)
+NO_STATUS = _row(1005, "no status", True, "The close frame carried no code. Never sent.")
+ABNORMAL = _row(1006, "abnormal", True, "The connection ended without a close frame. Never sent.")
+INVALID_DATA = _row(1007, "invalid data", False, "A text message was not UTF-8.")
+POLICY_VIOLATION = _row(
+    1008, "policy violation", False, "The message broke a rule of the application."
+)
+MESSAGE_TOO_BIG = _row(
+    1009, "message too big", True, "A message was larger than max_message_bytes."
+)
+_row(1010, "extension missing", False, "The client needed an extension and did not get it.")
+INTERNAL_ERROR = _row(1011, "internal error", True, "A handler of the application failed.")
+SERVICE_RESTART = _row(1012, "service restart", True, "The server shuts down or restarts.")
+TRY_AGAIN_LATER = _row(1013, "try again later", True, "The server is overloaded.")
+_row(1014, "bad gateway", True, "A proxy got no good answer. Never sent by the hub.")
+TLS_FAILURE = _row(1015, "TLS failure", True, "The TLS handshake failed. Never sent.")
+TOKEN_EXPIRED = _row(
+    3005, "token expired", True, "The time of Identity.expires_at; get a new token."
+)
+SLOW_CONSUMER = _row(
+    3008, "slow consumer", True, "The outbox was full, or the socket took nothing in time."
+)
+NO_PONG = _row(3012, "no pong", True, "No sign of life within pong_timeout_s.")
+TOO_MANY_MESSAGES = _row(
+    3013, "too many messages", True, "More messages than messages_per_second allows."
+)
+BAD_REQUEST = _row(3501, "bad request", False, "A command that no client of the dialect sends.")
+STALE = _row(3502, "stale", False, "No connect command within handshake_timeout_s.")
+DISCONNECTED = _row(3503, "disconnected", False, "The application sent this client away.")
+REPLACED = _row(3511, "replaced", False, "A newer connection took over this client id.")
+
+CLOSE_CODES: tuple[CloseCode, ...] = tuple(_rows)
+"""Codes that the hub sends or a client may see. Applications may use 4000-4999."""
 
 RECONNECT_RANGES: tuple[tuple[int, int, bool], ...] = (
     (3000, 3499, True),
