@@ -18,7 +18,8 @@ from typing import Any
 from hubbub.connection.failures import CAUSES
 from hubbub.errors import CLOSE_CODES, NORMAL, RECONNECT_RANGES
 from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
-from hubbub.settings import Row, rows, shown
+from hubbub.settings import rows
+from hubbub.settings_values import Row, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = ROOT / "tests" / "refusals.json"

@@ -34,7 +34,8 @@ from hubbub.cli.serve import (
 )
 from hubbub.cli.target import read_target
 from hubbub.errors import SettingsError
-from hubbub.settings import rows, shown
+from hubbub.settings import rows
+from hubbub.settings_values import shown
 from serving import held_port
 
 VALUES = {

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hubbub.settings import rows, shown
+from hubbub.settings import rows
+from hubbub.settings_values import shown
 from places import ROOT
 
 SECURITY = ROOT / "docs" / "security.md"

@@ -364,6 +364,19 @@ def test_the_tests_mirror_the_modules(build: Build, tests: Path) -> None:
     ]
 
 
+def test_a_module_may_have_a_test_file_for_each_subject(build: Build, tests: Path) -> None:
+    house = build({})
+    (tests / "hub" / "test_outbox.py").rename(tests / "hub" / "test_outbox_sizes.py")
+    (tests / "hub" / "test_outbox_policies.py").touch()
+    assert house_rules.mirror(house, tests) == []
+    (tests / "hub" / "test_outboxes.py").touch()
+    (tests / "test_outbox_order.py").touch()
+    assert house_rules.mirror(house, tests) == [
+        "hub/test_outboxes.py has no module",
+        "test_outbox_order.py has no module",
+    ]
+
+
 def test_exceptions_from_the_mirror_end_with_their_reason(build: Build, tests: Path) -> None:
     house = build({})
     assert house_rules.mirror(

@@ -19,7 +19,8 @@ import msgspec
 from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
 from ..hub.runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
-from ..settings import Settings, rows, shown
+from ..settings import Settings, rows
+from ..settings_values import shown
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import SettingsError
-from ..settings import Settings, rows, shown
+from ..settings import Settings, rows
+from ..settings_values import shown
 from .target import DEFAULT_APP, Target, load, read_target, require_module, use_folder
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
-from ..settings import Settings, shown
+from ..settings import Settings
+from ..settings_values import shown
 from .workers import WorkerWatch, roll
 
 logger: logging.Logger = logging.getLogger("hubbub")
