@@ -629,12 +629,12 @@ async def test_frames_that_are_no_messages_have_a_limit_of_their_own(
     peer = connect(hub)
     client = peer.client
     admitted = [
-        core_of(hub).dispatcher.charge_frame(session_of(client), droppable=True)
+        core_of(hub).rates.charge_frame(session_of(client), droppable=True)
         for _ in range(allowed)
     ]
     assert all(admitted)
     peer.send("a message is counted apart")
-    assert not core_of(hub).dispatcher.charge_frame(session_of(client), droppable=True)
+    assert not core_of(hub).rates.charge_frame(session_of(client), droppable=True)
     assert code_of(peer) == 3013
     assert hub.stats()["rate_limited"] == 1
     await hub.stop()
@@ -646,12 +646,12 @@ async def test_frames_are_dropped_instead_where_messages_are_but_a_fragment_cann
     await started(hub)
     peer = connect(hub)
     admitted = [
-        core_of(hub).dispatcher.charge_frame(session_of(peer.client), droppable=True)
+        core_of(hub).rates.charge_frame(session_of(peer.client), droppable=True)
         for _ in range(30)
     ]
     assert admitted == [True] * 20 + [False] * 10
     assert peer.closed is None
-    assert not core_of(hub).dispatcher.charge_frame(session_of(peer.client), droppable=False)
+    assert not core_of(hub).rates.charge_frame(session_of(peer.client), droppable=False)
     assert code_of(peer) == 3013
     await hub.stop()
 
@@ -661,7 +661,7 @@ async def test_without_a_rate_no_frame_is_counted() -> None:
     await started(hub)
     client = connect(hub).client
     assert all(
-        core_of(hub).dispatcher.charge_frame(session_of(client), droppable=False)
+        core_of(hub).rates.charge_frame(session_of(client), droppable=False)
         for _ in range(1000)
     )
     assert session_of(client).frame_bucket is None

@@ -112,11 +112,11 @@ class CommandDispatcher(Dispatcher):
                 close = Close(error.close_code, error.reason)
                 self._core.registry.end_as(session, BAD_COMMAND, close)
             else:
-                self._handler_failed(session, error)
+                self._errors.failed(session, error)
         except CommandError as error:
-            self._reject(session, error)
+            self._errors.reject(session, error)
         except Exception as error:
-            self._handler_failed(session, error)
+            self._errors.failed(session, error)
         else:
             if commands:
                 self._wait(session, self._run(session, commands))
@@ -137,10 +137,10 @@ class CommandDispatcher(Dispatcher):
         try:
             is_answered = await self._carry_out(session, command)
         except CommandError as error:
-            self._reply(session, error, number)
+            self._errors.reply(session, error, number)
         except BrokerError:
             later = CommandError("unavailable", "try again later", temporary=True)
-            self._reply(session, later, number)
+            self._errors.reply(session, later, number)
         except asyncio.CancelledError as cancelled:
             if is_being_cancelled():
                 raise
@@ -149,15 +149,15 @@ class CommandDispatcher(Dispatcher):
             self._command_failed(session, number, wrong)
         else:
             if not is_answered:
-                self._answer(session, Reply(number, command))
+                self._errors.answer(session, Reply(number, command))
 
     def _command_failed(
         self, session: ClientSession, number: int | None, error: BaseException
     ) -> None:
         """Deal with what a command raised, and answer a client that stays: it waits for that."""
-        self._handler_failed(session, error)
+        self._errors.failed(session, error)
         if number is not None and session.close is None:
-            self._reply(session, CommandError("internal_error", "internal error"), number)
+            self._errors.reply(session, CommandError("internal_error", "internal error"), number)
 
     async def _carry_out(self, session: ClientSession, command: Command) -> bool:
         """Do what a command says; return whether it has been answered, or needs no answer."""
@@ -205,7 +205,7 @@ class CommandDispatcher(Dispatcher):
             self._turn_away(session, command, refusal)
             return
         left_s = None if identity.expires_at is None else identity.expires_at - time.time()
-        if not self._answer(session, Connected(command.id, client_id, left_s)):
+        if not self._errors.answer(session, Connected(command.id, client_id, left_s)):
             return
         opening.handshake = handshake
         core.registry.connect(session, opening.place, identity, handshake, client_id)
@@ -221,7 +221,7 @@ class CommandDispatcher(Dispatcher):
         text = "a connect command from %s was refused: %d %s"
         code = printable(refusal.code)
         core.log.log(logging.INFO, "refused", text, session.name, refusal.status, code)
-        self._reply(session, CommandError(refusal.code, refusal.message), command.id)
+        self._errors.reply(session, CommandError(refusal.code, refusal.message), command.id)
         close = close_of(refusal)
         assert close is not None
         core.registry.disconnect(session, *close)

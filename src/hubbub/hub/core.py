@@ -24,11 +24,13 @@ from .commands import CommandDispatcher
 from .control import ControlPlane
 from .dispatcher import Dispatcher
 from .fanout import Fanout
+from .handler_errors import HandlerErrors
 from .handlers import Handlers
 from .interest import Interest
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
 from .publishing import Publishing
+from .rates import Rates
 from .registry import Registry
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
 from .variant import Variants
@@ -64,6 +66,8 @@ class Core:
         self.publishing: Publishing = Publishing(self)
         self.access: Access = Access(self)
         self.control: ControlPlane = ControlPlane(self)
+        self.rates: Rates = Rates(self)
+        self.handler_errors: HandlerErrors = HandlerErrors(self)
         self.dispatcher: Dispatcher = Dispatcher(self)
         self.commands: CommandDispatcher = CommandDispatcher(self)
         self.reset()

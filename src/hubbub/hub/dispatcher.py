@@ -1,13 +1,13 @@
 """Dispatcher: all that one connection, one message or one disconnect of a client may cause.
 
-What must not live here: sockets, and the tables (`registry`). The session and the registry call it.
+What must not live here: sockets, the tables (`registry`), how fast a client may send (`rates`), and
+what becomes of an error (`handler_errors`). The session and the registry call it.
 
 Handlers of one client run one at a time, in the order of arrival; different clients' handlers run
 concurrently. A plain function runs in place. A coroutine that has to wait becomes a task, and what
 the client sends meanwhile waits in its inbox, while pings and the end of the connection are taken.
 All run in the context (see `contextvars`) of the client's handshake, or in a copy of it.
 
-What a handler may raise, and what becomes of it, is decided in one place: `_handler_failed`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..dialects.dialect import ErrorReply, Event, RefreshDue
-from ..errors import INTERNAL_ERROR, POLICY_VIOLATION, CommandError
-from ..limits import BURST_S, LEAST_FRAMES_PER_SECOND, TokenBucket, explain, printable
+from ..dialects.dialect import RefreshDue
+from ..errors import CommandError
 from ..model import EVERYBODY, Close, Handshake
-from ..raised import close_of
 from ..stats import Stats
 from ..wire.frame import Frame
-from .disconnects import FRAMES_LIMITED, RATE_LIMITED
+from .handler_errors import HandlerErrors
 from .handlers import Handlers
 from .inbox import Inbox
-from .signature import Function, name_of
+from .signature import Function
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from .core import Core
     from .session import ClientSession
+
+
+_ANSWERED: object = object()
+"""The verdict on a message for which the validation raised: the client has its answer already."""
 
 
 class Dispatcher:
@@ -43,6 +45,7 @@ class Dispatcher:
         self._handlers: Handlers = core.handlers
         self._settings = core.settings
         self._log = core.log
+        self._errors: HandlerErrors = core.handler_errors
         self.stats: Stats = core.stats
 
     def connected(self, session: ClientSession, handshake: Handshake) -> None:
@@ -94,7 +97,7 @@ class Dispatcher:
             if message is None:
                 message = only.decode(frame)
         except Exception as error:
-            self._undecodable(session, error)
+            self._errors.undecodable(session, error)
             return
         try:
             result = only.function(session.client, message)
@@ -102,36 +105,12 @@ class Dispatcher:
                 return
             is_done = not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
-            self._handler_failed(session, error)
+            self._errors.failed(session, error)
             return
         if is_done:
-            self._returned(only.function, result)
+            self._errors.returned(only.function, result)
         else:
             self._wait(session, self._finish(session, result))
-
-    def charge_frame(self, session: ClientSession, *, droppable: bool) -> bool:
-        """Charge a frame that costs work and is no message: a ping, a pong, a tiny fragment.
-
-        Under `messages_per_second` a client may send as many of these again, and at least
-        `LEAST_FRAMES_PER_SECOND`. False: there are too many, and this one is to be dropped; one
-        that cannot be dropped (a fragment) has closed the session.
-        """
-        rate = self._settings.messages_per_second
-        if rate is None:
-            return True
-        bucket = session.frame_bucket
-        if bucket is None:
-            rate = max(rate, LEAST_FRAMES_PER_SECOND)
-            bucket = session.frame_bucket = TokenBucket(rate, rate * BURST_S, session.last_seen)
-        if bucket.take(session.last_seen):
-            return True
-        self.stats.rate_limited += 1
-        if self._settings.on_rate_limit == "close" or not droppable:
-            self._core.registry.end(session, FRAMES_LIMITED, bucket.rate_per_second)
-        else:
-            text = "client %s sent more than %g pings or fragments per second; they are dropped"
-            self._log.log(logging.WARNING, "rate", text, session.name, bucket.rate_per_second)
-        return False
 
     def _route(self, session: ClientSession, frame: Frame) -> None:
         """Find the handler of a message by its type, after validation if there is one."""
@@ -142,7 +121,7 @@ class Dispatcher:
         try:
             function, message = handlers.route(frame)
         except Exception as error:
-            self._undecodable(session, error)
+            self._errors.undecodable(session, error)
             return
         if handlers.validate is not None:
             self._validate(session, frame, function, message)
@@ -242,75 +221,71 @@ class Dispatcher:
     def _validate(
         self, session: ClientSession, frame: Frame, function: Function | None, message: Any
     ) -> None:
+        verdict = self._verdict(session, message)
+        if hasattr(verdict, "__await__"):
+            later = self._handle_later(session, frame, function, message, verdict)
+            self._wait(session, later)
+        elif self._is_accepted(session, verdict):
+            self._handle(session, frame, function, message)
+
+    def _verdict(self, session: ClientSession, message: Any) -> Any:
+        """Ask the validation about a message; return its answer, which may have to be awaited."""
         validate = self._handlers.validate
-        assert validate is not None
+        if validate is None:
+            return True
         try:
             verdict = validate(session.client, message)
-            is_waiting = hasattr(verdict, "__await__")
+            hasattr(verdict, "__await__")  # an object of the application's may raise here too
         except (Exception, asyncio.CancelledError) as error:
-            self._invalid(session, error)
-        else:
-            if is_waiting:
-                later = self._validate_later(session, frame, function, message, verdict)
-                self._wait(session, later)
-            elif verdict is False:
-                self._reject(session, CommandError("invalid_message", "the message was refused"))
-            else:
-                self._handle(session, frame, function, message)
+            self._errors.invalid(session, error)
+            return _ANSWERED
+        return verdict
 
-    async def _validate_later(
+    def _is_accepted(self, session: ClientSession, verdict: Any) -> bool:
+        """Tell whether a message goes on to its handler; answer if the validation said no."""
+        if verdict is False:
+            refusal = CommandError("invalid_message", "the message was refused")
+            self._errors.reject(session, refusal)
+        return verdict is not False and verdict is not _ANSWERED
+
+    async def handle(self, session: ClientSession, frame: Frame) -> None:
+        """Hand a message to its handler and wait until that has ended: one step of a longer task."""
+        try:
+            function, message = self._handlers.route(frame)
+        except Exception as error:
+            self._errors.undecodable(session, error)
+            return
+        verdict = self._verdict(session, message)
+        await self._handle_later(session, frame, function, message, verdict)
+
+    async def _handle_later(
         self,
         session: ClientSession,
         frame: Frame,
         function: Function | None,
         message: Any,
-        verdict: Awaitable[Any],
+        verdict: Any,
     ) -> None:
-        try:
-            is_valid = await verdict
-        except asyncio.CancelledError as error:
-            if is_being_cancelled():
-                raise
-            self._handler_failed(session, error)  # only something that the validation awaited
-            return
-        except Exception as error:
-            self._invalid(session, error)
-            return
-        if is_valid is False:
-            self._reject(session, CommandError("invalid_message", "the message was refused"))
-        elif function is None:
-            self._core.publishing.broadcast(EVERYBODY, frame)
-        else:
-            result = self._call(session, function, (session.client, message))
-            if result is not None:
-                await self._finish(session, result)
-
-    async def handle(self, session: ClientSession, frame: Frame) -> None:
-        """Hand a message to its handler and wait until that has ended: one step of a longer task."""
-        handlers = self._handlers
-        try:
-            function, message = handlers.route(frame)
-        except Exception as error:
-            self._undecodable(session, error)
-            return
-        if handlers.validate is None:
-            is_valid: Any = True
-        else:
+        """Wait for the validation's answer, if need be, and for the handler."""
+        if hasattr(verdict, "__await__"):
             try:
-                is_valid = handlers.validate(session.client, message)
-            except Exception as error:
-                self._invalid(session, error)
+                verdict = await verdict
+            except asyncio.CancelledError as error:
+                if is_being_cancelled():
+                    raise
+                self._errors.failed(session, error)  # only something that the validation awaited
                 return
-        if hasattr(is_valid, "__await__"):
-            await self._validate_later(session, frame, function, message, is_valid)
-        elif is_valid is False:
-            self._reject(session, CommandError("invalid_message", "the message was refused"))
-        elif function is None:
+            except Exception as error:
+                self._errors.invalid(session, error)
+                return
+        if not self._is_accepted(session, verdict):
+            return
+        if function is None:
             self._core.publishing.broadcast(EVERYBODY, frame)
-        else:
-            result = self._call(session, function, (session.client, message))
-            if result is not None:
-                await self._finish(session, result)
+            return
+        result = self._call(session, function, (session.client, message))
+        if result is not None:
+            await self._finish(session, result)
 
     def _handle(
         self, session: ClientSession, frame: Frame, function: Function | None, message: Any
@@ -333,10 +308,10 @@ class Dispatcher:
             is_done = not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
             # Nobody cancels a call: the error is that of a future which the function has asked.
-            self._handler_failed(session, error)
+            self._errors.failed(session, error)
             return None
         if is_done:
-            self._returned(function, result)
+            self._errors.returned(function, result)
         return None if is_done else result
 
     async def _finish(self, session: ClientSession, result: Awaitable[Any]) -> None:
@@ -345,21 +320,12 @@ class Dispatcher:
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
-            self._handler_failed(session, error)  # only something that the handler awaited
+            self._errors.failed(session, error)  # only something that the handler awaited
         except Exception as error:
-            self._handler_failed(session, error)
+            self._errors.failed(session, error)
         else:
             if value is not None and asyncio.iscoroutine(result):
-                self._returned(result, value)
-
-    def _returned(self, function: object, value: object) -> None:
-        """Say that nobody reads what a handler returned; a bool is what `session.send` answered."""
-        if type(value) is not bool:
-            text = "%s returned a value of the type %s, which nobody reads; to answer, call "
-            text += "client.send(…)"
-            self._log.log(
-                logging.WARNING, "returned", text, name_of(function), type(value).__name__
-            )
+                self._errors.returned(result, value)
 
     def _wait(self, session: ClientSession, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the client's one task; its messages wait meanwhile."""
@@ -393,88 +359,3 @@ class Dispatcher:
             session.is_handling = False
             if session.close is not None:
                 self.disconnected(session)
-
-    def rate_limited(self, session: ClientSession, bucket: TokenBucket) -> None:
-        """One message too many: count it, then close, or drop it and say so now and then."""
-        self.stats.rate_limited += 1
-        limit = self._settings.messages_per_second
-        if self._settings.on_rate_limit == "close":
-            self._core.registry.end(session, RATE_LIMITED, limit)
-            return
-        text = "client %s sent more than %g messages per second; they are dropped"
-        self._log.log(logging.WARNING, "rate", text, session.name, limit)
-        if bucket.may_tell(session.last_seen):
-            message = f"more than {limit:g} messages per second; the message was dropped"
-            error = CommandError("too_many_messages", message, temporary=True)
-            self._core.publishing.tell(session, ErrorReply(None, error))
-
-    def _reject(self, session: ClientSession, error: CommandError) -> None:
-        """An invalid message: count it, then answer, ignore or close as set.
-
-        The log gets the error's code alone: its text may quote the message, and so a token in it.
-        """
-        self.stats.invalid += 1
-        text = "client %s sent an invalid message: %s"
-        self._log.log(logging.INFO, "invalid", text, session.name, printable(error.code))
-        action = self._settings.on_invalid
-        if action == "reply":
-            self._reply(session, error)
-        elif action == "close":
-            self._core.registry.disconnect(session, POLICY_VIOLATION, error.message)
-
-    def _undecodable(self, session: ClientSession, error: Exception) -> None:
-        """A decoder raised: it refuses the message, or code of the application in it has failed."""
-        if isinstance(error, CommandError):
-            self._reject(session, error)
-        else:
-            self._handler_failed(session, error)
-
-    def _invalid(self, session: ClientSession, error: BaseException) -> None:
-        """The validation raised: it refuses the message, or has failed."""
-        if isinstance(error, ValueError) and not isinstance(error, CommandError):
-            error = CommandError("invalid_message", explain(error))
-        if isinstance(error, CommandError):
-            self._reject(session, error)
-        else:
-            self._handler_failed(session, error)
-
-    def _reply(
-        self, session: ClientSession, error: CommandError, number: int | None = None
-    ) -> None:
-        """Answer with an error."""
-        self._answer(session, ErrorReply(number, error))
-
-    def _answer(self, session: ClientSession, event: Event) -> bool:
-        """Say what a client waits for; what no message can carry is a handler's failure: False."""
-        try:
-            frame = session.variant.dialect.encode(event)
-        except Exception as wrong:
-            self._broken(session, wrong)
-            return False
-        if frame is not None:
-            self._core.publishing.send(session, frame, is_encoded=True)
-        return True
-
-    def _handler_failed(self, session: ClientSession, error: BaseException) -> None:
-        """What a handler raised: answer, close, or log and close, by the kind of error.
-
-        Here, and nowhere else, ends whatever the application's code raises. See `raised`.
-        """
-        if isinstance(error, CommandError):
-            self._reply(session, error)
-            return
-        close = close_of(error)
-        if close is None:
-            self._broken(session, error)
-        else:
-            self._core.registry.disconnect(session, *close)
-
-    def _broken(self, session: ClientSession, error: BaseException) -> None:
-        """A handler did not do its work: count it, log it, and close the client if set so."""
-        self.stats.handler_errors += 1
-        text = "client %s: a handler failed"
-        self._log.log(logging.ERROR, "handler", text, session.name, error=error)
-        # A future that somebody cancelled broke off one message; the client is not to blame.
-        is_broken = not isinstance(error, asyncio.CancelledError)
-        if is_broken and self._settings.on_handler_error == "close":
-            self._core.registry.disconnect(session, INTERNAL_ERROR, "internal error")

@@ -146,7 +146,7 @@ class ClientSession:
         stats.bytes_in += len(frame.payload)
         bucket = self.message_bucket
         if bucket is not None and not bucket.take(self.last_seen):
-            dispatcher.rate_limited(self, bucket)
+            self._core.rates.message_limited(self, bucket)
         elif self.is_handling:
             dispatcher.keep(self, frame)
         else:
@@ -161,7 +161,7 @@ class ClientSession:
 
     def charge_frame(self, *, droppable: bool) -> bool:
         """See `transport.Session`."""
-        return self.dispatcher.charge_frame(self, droppable=droppable)
+        return self._core.rates.charge_frame(self, droppable=droppable)
 
     def write_blocked(self) -> None:
         """See `transport.Session`."""
