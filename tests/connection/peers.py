@@ -97,3 +97,9 @@ class Inlet:
 def response(status: int, body: bytes = b"", **headers: str) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(status, "Some Phrase", Headers(named), body)
+
+
+async def unused_url() -> str:
+    """Return the address of a server that has just ended."""
+    async with server(hold) as url:
+        return url
