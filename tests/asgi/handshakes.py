@@ -17,6 +17,7 @@ from hubbub import (
     Handshake,
     Hub,
 )
+from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
 from serving import PATIENCE_S, Served, take
 
 
@@ -108,3 +109,25 @@ async def chat(server: Served, path: str) -> None:
         await one.send("hello")
         assert await take(other, 1) == ["hello"]
         assert await take(one, 1) == ["hello"]
+
+
+def big_heads() -> dict[str, list[tuple[bytes, bytes]]]:
+    return {
+        "many": [(b"a", b"")] * (MAX_HEADERS + 1),
+        "long": [(b"cookie", b"x" * MAX_HEAD_BYTES)],
+        "the most": [(b"a", b"")] * MAX_HEADERS,
+    }
+
+
+async def call(hub: Hub, first: str, **scope: Any) -> list[Any]:
+    """Call the hub for a socket whose first event is `first`; return what it sent."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": first}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    await hub({"type": "websocket", "path": "/ws", "headers": [], **scope}, receive, send)
+    return sent

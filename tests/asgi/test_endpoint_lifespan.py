@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from asgi.handshakes import chat, clients, nobody_came
+from asgi.handshakes import call, chat, clients, nobody_came
 from hubbub import (
     Client,
     Handshake,
@@ -91,29 +91,6 @@ async def test_a_cancelled_asgi_call_leaves_nothing_behind() -> None:
     assert len(gone) == 1
     async with asyncio.timeout(hub.settings.shutdown_timeout_s / 5):
         await hub.stop()
-
-
-async def call(hub: Hub, first: str, **scope: Any) -> list[Any]:
-    """Call the hub for a socket whose first event is `first`; return what it sent."""
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": first}
-
-    async def send(event: Any) -> None:
-        sent.append(event)
-
-    await hub({"type": "websocket", "path": "/ws", "headers": [], **scope}, receive, send)
-    return sent
-
-
-async def test_a_server_without_denial_responses_is_told_to_close() -> None:
-    """It answers the handshake with a bare 403; daphne is one."""
-    hub = Hub()
-    hub.authenticate(lambda handshake: None)
-    sent = await call(hub, "websocket.connect")
-    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "unauthorized"}]
-    await hub.stop()
 
 
 async def test_a_socket_that_is_gone_already_gets_nothing() -> None:

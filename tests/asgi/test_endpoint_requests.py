@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -17,11 +16,10 @@ from hubbub import (
     Handshake,
     HttpProtocol,
     Hub,
-    Refused,
 )
 from hubbub.asgi import endpoint as endpoint_module
-from hubbub.asgi.endpoint import read_handshake
-from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
+from hubbub.asgi import handshake as handshake_module
+from hubbub.asgi.handshake import read_handshake
 from serving import PATIENCE_S, Served, serve
 
 pytestmark = pytest.mark.anyio
@@ -189,36 +187,6 @@ async def test_refusals_are_logged_with_the_address_and_not_in_a_flood(
 # Heads
 
 
-def big_heads() -> dict[str, list[tuple[bytes, bytes]]]:
-    return {
-        "many": [(b"a", b"")] * (MAX_HEADERS + 1),
-        "long": [(b"cookie", b"x" * MAX_HEAD_BYTES)],
-        "the most": [(b"a", b"")] * MAX_HEADERS,
-    }
-
-
-@pytest.mark.parametrize("name", ["many", "long"])
-def test_fault_08_a_head_that_is_too_large_is_refused_before_it_is_read(name: str) -> None:
-    class Unread(list[tuple[bytes, bytes]]):
-        looks = 0
-
-        def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-            type(self).looks += 1
-            return super().__iter__()
-
-    headers = Unread(big_heads()[name] * 1000)
-    with pytest.raises(Refused) as caught:
-        read_handshake({"path": "/ws", "headers": headers})
-    assert (caught.value.status, caught.value.code) == (431, "head_too_large")
-    assert Unread.looks == 0, "their number alone is enough"
-
-
-def test_repeated_headers_are_joined() -> None:
-    pairs = [(b"x", b"1"), (b"cookie", b"a=1"), (b"X", b"2"), (b"cookie", b"b=2"), (b"y", b"")]
-    handshake = read_handshake({"path": "/ws", "headers": pairs})
-    assert handshake.headers == {"x": "1, 2", "cookie": "a=1; b=2", "y": ""}
-
-
 @pytest.mark.parametrize("http", ["h11", "httptools", HttpProtocol], ids=str)
 async def test_fault_08_a_request_is_read_once_and_a_huge_one_not_at_all(
     native: bool, http: Any, monkeypatch: pytest.MonkeyPatch
@@ -229,7 +197,8 @@ async def test_fault_08_a_request_is_read_once_and_a_huge_one_not_at_all(
         reads.append(len(scope["headers"]))
         return read_handshake(scope)
 
-    monkeypatch.setattr(endpoint_module, "read_handshake", reading)
+    for module in (endpoint_module, handshake_module):
+        monkeypatch.setattr(module, "read_handshake", reading)
     hub = Hub()
     hub.authenticate(lambda handshake: None)
     config: dict[str, Any] = {"http": http, "h11_max_incomplete_event_size": 2**22}

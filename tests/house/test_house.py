@@ -30,7 +30,6 @@ NO_TESTS_OF_THEIR_OWN = {
 
 NO_MODULE_OF_THEIR_OWN = {
     "test_fuzz_frames.py": "the native transport's lane against the core of websockets",
-    "transports/test_uvicorn_deflate.py": "the native transport of clients that deflate",
 }
 """Tests that prove something about several modules at once, each with what that is."""
 

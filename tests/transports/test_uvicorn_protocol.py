@@ -15,25 +15,15 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.utils import accept_key
 
-from hubbub import Handshake, HttpProtocol, Hub, Protocol, Refused, Settings
-from hubbub.limits import MAX_HEAD_BYTES, MAX_HEADERS
+from hubbub import Handshake, HttpProtocol, Hub, Protocol, Settings
 from hubbub.logs import RateLimitedLogger
 from hubbub.transports import uvicorn_protocol
-from hubbub.transports.uvicorn_protocol import MAX_EARLY_BYTES, is_ordinary, read_head
+from hubbub.transports.uvicorn_protocol import MAX_EARLY_BYTES
 from rawsocket import TEXT, frame
 from serving import PATIENCE_S, Served, nothing, serve, take, until
+from transports.heads import KEY, LINES, head, without
 
 pytestmark = pytest.mark.anyio
-
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-"""The key of RFC 6455 section 1.3; its answer stands there too."""
-LINES = (
-    "Host: localhost",
-    "Upgrade: websocket",
-    "Connection: keep-alive, Upgrade",
-    f"Sec-WebSocket-Key: {KEY}",
-    "Sec-WebSocket-Version: 13",
-)
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -52,14 +42,6 @@ def sockets_only(app: App) -> App:
         await app(scope, receive, send)
 
     return called
-
-
-def head(*lines: str, start: str = "GET /ws?a=1 HTTP/1.1") -> bytes:
-    return "\r\n".join((start, *lines, "", "")).encode("latin-1")
-
-
-def without(name: str) -> list[str]:
-    return [line for line in LINES if not line.startswith(name)]
 
 
 @asynccontextmanager
@@ -82,65 +64,6 @@ async def answer_to(
     pairs = [tuple(line.split(b": ", 1)) for line in lines]
     headers = {name.lower(): value for name, value in pairs}
     return status, headers, [name.lower() for name, _ in pairs]
-
-
-def test_an_ordinary_request_is_read_by_itself() -> None:
-    request = read_head(head(*LINES))
-    assert request.url == b"/ws?a=1"
-    assert request.headers[0] == (b"host", b"localhost")
-    assert len(request.headers) == len(LINES)
-    assert is_ordinary(request)
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        without("Host"),
-        without("Sec-WebSocket-Key"),
-        without("Sec-WebSocket-Version"),
-        [*LINES, f"Sec-WebSocket-Key: {KEY}"],
-        [*LINES, "Host: elsewhere"],
-        [*without("Sec-WebSocket-Version"), "Sec-WebSocket-Version: 8"],
-        [*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: c2hvcnQ="],
-        [*without("Sec-WebSocket-Key"), "Sec-WebSocket-Key: not base 64"],
-        [*without("Upgrade"), "Upgrade: websocket, h2c"],
-    ],
-)
-def test_anything_unusual_is_left_to_the_core(lines: list[str]) -> None:
-    assert not is_ordinary(read_head(head(*lines)))
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (head(*LINES, start="POST /ws HTTP/1.1"), 405),
-        (head(*LINES, start="GET /ws HTTP/1.0"), 400),
-        (head(*LINES, start="GET /w\xe4 HTTP/1.1"), 400),
-        (head(*LINES)[:-2], 400),
-        (head(*LINES) + b"more", 400),
-        (head(*LINES, "Content-Length: 5"), 400),
-        (head(*LINES, "Transfer-Encoding: chunked"), 400),
-        (head(*without("Upgrade")), 400),
-        (head(*without("Connection")), 400),
-        (head(*without("Connection"), "Connection: close"), 400),
-        (b"\x16\x03\x01\x02\x00", 400),
-        (head(*LINES, "X: " + "x" * MAX_HEAD_BYTES), 431),
-        (head(*LINES, *["X: x"] * (MAX_HEADERS - len(LINES) + 1)), 431),
-    ],
-)
-def test_what_is_no_request_for_a_socket_is_refused(data: bytes, status: int) -> None:
-    with pytest.raises(Refused) as caught:
-        read_head(data)
-    assert caught.value.status == status
-
-
-def test_the_largest_head_is_read() -> None:
-    filled = head(*LINES, "X: ")
-    longest = head(*LINES, "X: " + "x" * (MAX_HEAD_BYTES - len(filled)))
-    assert len(longest) == MAX_HEAD_BYTES
-    assert is_ordinary(read_head(longest))
-    most = head(*LINES, *["X: x"] * (MAX_HEADERS - len(LINES)))
-    assert len(read_head(most).headers) == MAX_HEADERS
 
 
 def test_the_protocol_class_needs_no_framework() -> None:
@@ -438,7 +361,10 @@ async def test_a_fault_that_only_uvicorns_class_sees_is_answered_once(
 # Heads that nobody would answer
 
 HTTP_CLASSES = {"h11": "h11", "httptools": "httptools", "hubbub": HttpProtocol}
+
+
 LONG = "x" * 9000
+
 
 ODD_HEADS = {
     # what the request has besides, the status where a hub accepts, and where the application refuses

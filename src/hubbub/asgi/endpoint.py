@@ -1,19 +1,16 @@
 """Endpoint: the hub as an ASGI application: handshakes, refusals, the lifespan, its files.
 
-What must not live here: the tables and verbs (`hub`), sockets (the transports). `Hub` makes one when a
-server or a framework first calls it.
+What must not live here: the tables and verbs (`hub`), sockets (the transports), how a scope is read
+(`handshake`) and an answer written (`responses`). `Hub` makes one when a server or a framework first
+calls it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import logging
-import re
 import time
 from collections.abc import Mapping, MutableMapping
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..dialects.dialect import Dialect
@@ -23,24 +20,26 @@ from ..hub.admission import Place
 from ..hub.auth import check_expiry, check_origin, is_same_origin, to_identity
 from ..hub.core import Core, core_of
 from ..hub.runtime import NATIVE, PORTABLE
-from ..limits import check_head, printable, scrub_query
+from ..limits import printable
 from ..logs import level_of
 from ..model import Handshake, Identity
 from ..transports.asgi import ASGITransport, Receive, Scope, Send
 from ..transports.transport import EXTENSION
+from .handshake import address_of, read_handshake, read_if_small
+from .responses import (
+    STATIC_TYPES,
+    body_of,
+    deny,
+    raw,
+    respond,
+    send_first,
+    static_file,
+    without_framing,
+)
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
     from ..transports.transport import HandshakeSocket, Transport
-
-_STATIC_TYPES = {
-    "hubbub.js": "text/javascript; charset=utf-8",
-    "hubbub.d.ts": "text/plain; charset=utf-8",
-}
-STATIC_FILES: tuple[str, ...] = tuple(_STATIC_TYPES)
-"""Files that the hub serves beside its route."""
-
-_ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
 class Endpoint:
@@ -117,7 +116,7 @@ class Endpoint:
                     core.registry.open_later(transport, self._dialect, place, handshake)
         except Refused as refusal:
             self._count_refusal("handshake", refusal, scope)
-            await _deny(scope, send, refusal)
+            await deny(scope, send, refusal)
             return None
         if socket is not None and transport is not None:
             socket.read_buffered()
@@ -134,7 +133,7 @@ class Endpoint:
         """Answer yes."""
         if socket is not None:
             socket.claim(deflate=self._core.settings.compression == "shared")
-        await _send_first(scope, send, {"type": "websocket.accept", "subprotocol": subprotocol})
+        await send_first(scope, send, {"type": "websocket.accept", "subprotocol": subprotocol})
 
     def _subprotocol(self, handshake: Handshake, who: tuple[Identity, str] | None) -> str | None:
         """Choose the subprotocol: the identity's wish, else the dialect's best that was offered."""
@@ -189,7 +188,7 @@ class Endpoint:
         name = scope["path"].rstrip("/").rpartition("/")[2]
         if scope["method"] not in ("GET", "HEAD"):
             refusal = Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
-            await _respond(send, scope, refusal.status, _body(refusal), refusal.headers)
+            await respond(send, scope, refusal.status, body_of(refusal), refusal.headers)
             return
         try:
             handshake = read_handshake(scope)
@@ -197,10 +196,10 @@ class Endpoint:
             self._count_refusal("GET", refusal, scope)
             await self._answer(scope, send, refusal, None)
             return
-        if name in _STATIC_TYPES:
-            headers = {"Content-Type": _STATIC_TYPES[name], "Cache-Control": "no-cache"}
+        if name in STATIC_TYPES:
+            headers = {"Content-Type": STATIC_TYPES[name], "Cache-Control": "no-cache"}
             headers |= self._cors(handshake)
-            await _respond(send, scope, 200, static_file(name), headers)
+            await respond(send, scope, 200, static_file(name), headers)
         else:
             answer = await self._probe(handshake, scope)
             await self._answer(scope, send, answer, handshake)
@@ -225,7 +224,7 @@ class Endpoint:
 
     async def answer_refusal(self, scope: Scope, send: Send, refusal: Refused) -> None:
         """Answer a plain request with a refusal that no cache keeps."""
-        await self._answer(scope, send, refusal, _read_if_small(scope))
+        await self._answer(scope, send, refusal, read_if_small(scope))
 
     async def _answer(
         self, scope: Scope, send: Send, refusal: Refused, handshake: Handshake | None
@@ -233,8 +232,8 @@ class Endpoint:
         # A page that may not connect is told so, or it would try for ever; the answer has no secret.
         to_anyone = refusal.code == "origin_refused"
         cors = self._cors(handshake, to_anyone=to_anyone)
-        headers = {**_allowed(refusal.headers), "Cache-Control": "no-store", **cors}
-        await _respond(send, scope, refusal.status, _body(refusal), headers)
+        headers = {**without_framing(refusal.headers), "Cache-Control": "no-store", **cors}
+        await respond(send, scope, refusal.status, body_of(refusal), headers)
 
     async def relay_refusal(
         self, scope: Scope, send: Send, event: MutableMapping[str, Any]
@@ -243,9 +242,9 @@ class Endpoint:
         if event["type"] != "http.response.start":
             await send(event)
             return
-        ours = _raw({"Cache-Control": "no-store", **self._cors(_read_if_small(scope))})
+        ours = raw({"Cache-Control": "no-store", **self._cors(read_if_small(scope))})
         event["headers"] = [*event.get("headers", ()), *ours]
-        await _send_first(scope, send, event)
+        await send_first(scope, send, event)
 
     def _cors(self, handshake: Handshake | None, *, to_anyone: bool = False) -> dict[str, str]:
         """Let a page of an allowed foreign origin read the answer, or of any."""
@@ -268,7 +267,7 @@ class Endpoint:
 
     def _count_refusal(self, what: str, refusal: Refused, scope: Scope) -> None:
         self._core.stats.refuse(refusal.code, is_get=what == "GET")
-        who = printable(_address(scope) or "an unknown address")
+        who = printable(address_of(scope) or "an unknown address")
         why = printable(refusal.code)
         if "origin" in refusal.details:  # what belongs into the setting, if it is a friend's
             why += f" ({printable(str(refusal.details['origin']))})"
@@ -314,57 +313,6 @@ def checked_path(path: object) -> str:
     return path
 
 
-def read_handshake(scope: Mapping[str, Any]) -> Handshake:
-    """Return the handshake in an ASGI scope. Repeated headers are joined with a comma.
-
-    Raises `Refused(431)` for a head over `MAX_HEAD_BYTES` or `MAX_HEADERS`.
-    """
-    query: bytes = scope.get("query_string", b"")
-    check_head(len(scope.get("raw_path") or scope["path"]) + len(query), scope["headers"])
-    values: dict[str, list[str]] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        values.setdefault(name, []).append(raw_value.decode("latin-1"))
-    headers = {
-        name: ("; " if name == "cookie" else ", ").join(found) for name, found in values.items()
-    }
-    if scope.get("type") == "http":
-        _name_the_page(headers)
-    return Handshake(
-        path=scope["path"],
-        headers=headers,
-        query_string=query.decode("latin-1"),
-        subprotocols=tuple(scope.get("subprotocols", ())),
-        address=_address(scope),
-        scheme=scope.get("scheme", "ws"),
-        scope=scope,
-    )
-
-
-def _read_if_small(scope: Mapping[str, Any]) -> Handshake | None:
-    try:
-        return read_handshake(scope)
-    except Refused:
-        return None
-
-
-def _name_the_page(headers: dict[str, str]) -> None:
-    """Give a GET of a page the Origin header that the page's handshake has.
-
-    A browser sends it with every handshake, and with a GET to other origins only. Behind a proxy
-    that rewrites Host the two would be answered differently. hubbub.js has the page's origin sent as
-    the Referer. What a person follows is no page's question.
-    """
-    page = _ORIGIN.match(headers.get("referer", ""))
-    if page and headers.get("sec-fetch-mode") != "navigate":
-        headers.setdefault("origin", page[0])
-
-
-def _address(scope: Mapping[str, Any]) -> str | None:
-    peer = scope.get("client")
-    return None if not peer else str(peer[0])
-
-
 async def _send_to_taken(event: MutableMapping[str, Any]) -> None:
     """Be `send` of a Starlette socket that a hub has taken."""
     raise SocketTaken(str(event["type"]))
@@ -373,63 +321,3 @@ async def _send_to_taken(event: MutableMapping[str, Any]) -> None:
 async def _receive_from_taken() -> MutableMapping[str, Any]:
     """Be `receive` of a Starlette socket that a hub has taken."""
     raise SocketTaken("receive")
-
-
-@functools.cache
-def static_file(name: str) -> bytes:
-    """Return a file of the JavaScript client."""
-    return resources.files("hubbub").joinpath("static", name).read_bytes()
-
-
-def _body(refusal: Refused) -> bytes:
-    return json.dumps(refusal.body()).encode()
-
-
-def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a refusal without those that say how long the body is: it is ours."""
-    framing = ("content-length", "transfer-encoding")
-    return {name: value for name, value in headers.items() if name.lower() not in framing}
-
-
-def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [
-        (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()
-    ]
-
-
-async def _deny(scope: Scope, send: Send, refusal: Refused) -> None:
-    """Refuse with status and body where the server can (ASGI's denial response), else with 403."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        close = {"type": "websocket.close", "code": 1008, "reason": refusal.code}
-        await _send_first(scope, send, close)
-        return
-    body = _body(refusal)
-    headers = {"Content-Type": "application/json", **_allowed(refusal.headers)}
-    raw = [*_raw(headers), (b"content-length", str(len(body)).encode())]
-    start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": raw}
-    await _send_first(scope, send, start)
-    await send({"type": "websocket.http.response.body", "body": body})
-
-
-async def _respond(
-    send: Send, scope: Scope, status: int, body: bytes, headers: Mapping[str, str]
-) -> None:
-    every = {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}
-    start = {"type": "http.response.start", "status": status, "headers": _raw(every)}
-    await _send_first(scope, send, start)
-    is_head = scope["method"] == "HEAD"
-    await send({"type": "http.response.body", "body": b"" if is_head else body})
-
-
-async def _send_first(scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:
-    """Send the event that begins an answer.
-
-    uvicorn writes its access line then, with the query string as it finds it in the scope: no token
-    may stand in it.
-    """
-    query: bytes = scope.get("query_string", b"")
-    scope["query_string"] = scrub_query(query)
-    try:
-        await send(event)
-    finally:
-        scope["query_string"] = query

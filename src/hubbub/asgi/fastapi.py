@@ -18,7 +18,8 @@ from ..dialects.dialect import Dialect
 from ..dialects.plain import PLAIN
 from ..errors import HubNotRunning, Refused
 from ..hub.hub import Hub
-from .endpoint import STATIC_FILES, Endpoint, checked_path, hubs_of
+from .endpoint import Endpoint, checked_path, hubs_of
+from .responses import STATIC_FILES
 
 if TYPE_CHECKING:
     from ..transports.asgi import Receive, Scope, Send

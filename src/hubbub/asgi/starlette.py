@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from ..dialects.dialect import Dialect
 from ..dialects.plain import PLAIN
-from .endpoint import STATIC_FILES, Endpoint, checked_path
+from .endpoint import Endpoint, checked_path
+from .responses import STATIC_FILES
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub

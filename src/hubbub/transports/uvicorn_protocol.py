@@ -1,6 +1,6 @@
 """The native protocol class: uvicorn's WebSocket class with a door, through which a hub takes the socket.
 
-What must not live here: what becomes of the socket then (`uvicorn`), HTTP parsing. uvicorn
+What must not live here: what becomes of the socket then (`uvicorn`), reading heads (`uvicorn_head`). uvicorn
 makes a `UvicornWebSocketProtocol` for each upgrade (its `ws=` setting, `--ws hubbub:Protocol`); the hub's endpoint
 finds it in the ASGI scope.
 
@@ -20,13 +20,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
-import httptools
 from uvicorn.protocols.utils import (
     ClientDisconnected,
     get_client_addr,
@@ -41,13 +38,14 @@ from websockets.http11 import Request
 from websockets.utils import accept_key
 
 from ..errors import Refused, SocketTaken
-from ..limits import MAX_HEAD_BYTES, MAX_HEADERS, head_too_large, printable, scrub_query
+from ..limits import printable, scrub_query
 from ..logs import RateLimitedLogger, level_of
 from ..stats import process_stats
 from ..wire.reader import CORE_LOGGER
 from .deflate import negotiate
 from .transport import EXTENSION
 from .uvicorn import DeflatingTransport, NativeTransport
+from .uvicorn_head import Head, is_ordinary, read_head
 from .uvicorn_http import answer_of, environment, head_timeout_s
 
 if TYPE_CHECKING:
@@ -70,88 +68,6 @@ _ACCEPTED = (
 )
 _SHORTEST_HEAD = b"GET / HTTP/1.1\r\n\r\n"
 """What the core of `websockets` is given to read: its own limits are not ours."""
-
-
-class Head(NamedTuple):
-    """The head of a request for a WebSocket; header names are in lower case."""
-
-    url: bytes
-    headers: list[tuple[bytes, bytes]]
-
-
-class _HeadReader:
-    """What httptools calls while it reads a head."""
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-
-def read_head(data: bytes) -> Head:
-    """Read the whole head of a request for a WebSocket, as uvicorn's HTTP classes pass it on.
-
-    Raises `Refused`: 431 for a head over `MAX_HEAD_BYTES` or `MAX_HEADERS`, 405 for another method
-    than GET, 400 for one that is not HTTP/1.1, promises a body, or asks for no upgrade (RFC 6455
-    section 4.2.1).
-    """
-    if len(data) > MAX_HEAD_BYTES or data.count(b"\n") > MAX_HEADERS + 2:
-        raise head_too_large()
-    reader = _HeadReader()
-    parser = httptools.HttpRequestParser(reader)
-    is_whole = False
-    try:
-        parser.feed_data(data)
-    except httptools.HttpParserUpgrade as upgrade:
-        is_whole = upgrade.args[0] == len(data)
-    except httptools.HttpParserError:
-        pass
-    if is_whole and parser.get_method() != b"GET":
-        raise Refused(405, headers={"Allow": "GET"})
-    is_right = is_whole and parser.get_http_version() == "1.1" and reader.url.isascii()
-    if not is_right or any(_promises_body(*header) for header in reader.headers):
-        raise Refused(400, message="This is no request for a WebSocket")
-    return Head(reader.url, reader.headers)
-
-
-def _promises_body(name: bytes, value: bytes) -> bool:
-    """Tell whether a header announces bytes that would be taken for frames (RFC 9112 section 6)."""
-    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
-
-
-def is_ordinary(head: Head) -> bool:
-    """Tell whether a request has all that RFC 6455 section 4.2.1 asks for, each once and plainly.
-
-    Any other is left to the core of `websockets`, which says what is wrong with it.
-    """
-    once: dict[bytes, bytes] = {}
-    for name, value in head.headers:
-        if name in _HANDSHAKE_HEADERS:
-            if name in once:
-                return False
-            once[name] = value
-    try:
-        key = a2b_base64(once.get(b"sec-websocket-key", b""), strict_mode=True)
-    except Base64Error:
-        return False
-    connection = once.get(b"connection", b"").lower()
-    return (
-        len(key) == 16
-        and once.get(b"sec-websocket-version") == b"13"
-        and once.get(b"upgrade", b"").lower() == b"websocket"
-        and b"upgrade" in [token.strip() for token in connection.split(b",")]
-        and b"host" in once
-    )
-
-
-_HANDSHAKE_HEADERS = frozenset(
-    (b"sec-websocket-key", b"sec-websocket-version", b"upgrade", b"connection", b"host")
-)
 
 
 class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):

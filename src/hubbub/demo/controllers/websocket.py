@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from ... import Client, CommandError, Handshake
-from ...asgi.endpoint import STATIC_FILES
+from ...asgi.responses import STATIC_FILES
 from ..models.clock import iso_now
 from ..models.names import clean_name, roster
 from ..views import Views
