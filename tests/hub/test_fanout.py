@@ -16,7 +16,7 @@ from hubbub.dialects.plain import PLAIN
 from hubbub.hub import fanout as fanout_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.fanout import MANY_WRITES, MAX_REST_S, MAX_SHARED_WRITE_BYTES, Fanout
+from hubbub.hub.fanout import MANY_WRITES, MAX_BATCHING_DELAY_S, MAX_SHARED_WRITE_BYTES, Fanout
 from hubbub.hub.room import RoomTable
 from hubbub.hub.session import ClientSession
 from hubbub.stats import Stats
@@ -274,7 +274,7 @@ class Sink:
 @pytest.mark.parametrize("kind", ["direct", "room of one's own"])
 def test_a_message_for_each_of_thousands_costs_no_thousands_squared(kind: str) -> None:
     """One of its own for each of 30,000 clients in one turn; squared, it would take minutes."""
-    fanout = Fanout(Stats(), "disconnect", lambda flush, delay_s=0.0: None)
+    fanout = Fanout(Stats(), "disconnect", lambda flush, delay_s: None)
     rooms = RoomTable("disconnect", {})
     sinks, core = [Sink() for _ in range(30_000)], core_of(Hub())
     frame: Frame = encode("hello")
@@ -319,7 +319,7 @@ class Crowd:
             self._members = rooms.add(session, "room")
         self._fanout = Fanout(Stats(), "disconnect", self._schedule)
 
-    def _schedule(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
+    def _schedule(self, function: Callable[[], None], delay_s: float) -> None:
         self.delays_s.append(delay_s)
 
     def bind(self, session: object) -> None:
@@ -363,14 +363,14 @@ def test_the_rest_is_over_when_its_time_has_passed(clock: Clock) -> None:
 def test_a_process_suspended_in_a_fanout_does_not_rest_for_long(clock: Clock) -> None:
     crowd = Crowd(clock, MANY_WRITES, 70.0)
     crowd.publish()
-    assert crowd.publish() == pytest.approx(MAX_REST_S)
+    assert crowd.publish() == pytest.approx(MAX_BATCHING_DELAY_S)
 
 
 async def test_what_is_published_in_a_rest_arrives_after_it_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fanout_module, "MANY_WRITES", 1)
-    monkeypatch.setattr(fanout_module, "REST_SHARE", 1e9)
+    monkeypatch.setattr(fanout_module, "BATCHING_SHARE", 1e9)
     hub = Hub()
     await hub.start()
     peer = connect(hub)
@@ -383,7 +383,7 @@ async def test_what_is_published_in_a_rest_arrives_after_it_in_order(
     peer.client.send("3")
     await asyncio.sleep(0)
     assert peer.received == ["0", "1"]
-    await asyncio.sleep(2 * MAX_REST_S)
+    await asyncio.sleep(2 * MAX_BATCHING_DELAY_S)
     assert peer.received == ["0", "1", "2", "3"]
     assert len(peer.transport.writes) == 2
     await hub.stop()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from ..model import EVERYBODY
 from ..settings import SlowPolicy
@@ -32,22 +32,19 @@ MAX_SHARED_WRITE_BYTES = 256 * 1024
 """Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""
 
 MANY_WRITES = 256
-"""A fan-out of several messages in so many writes is followed by a rest."""
-REST_SHARE = 0.25
-"""How long the rest is, as a share of the fan-out before it."""
-MAX_REST_S = 0.025
-"""The longest rest: a process that was suspended in a fan-out does not sleep on."""
+"""A fan-out of several messages in so many writes delays the next one."""
+BATCHING_SHARE = 0.25
+"""How long that delay is, as a share of the fan-out before it."""
+MAX_BATCHING_DELAY_S = 0.025
+"""The longest delay: a process that was suspended in a fan-out does not sleep on."""
 
 _Interval = tuple[Membership, int, int]
 _Row = tuple[Membership | ClientSession, Frame, ClientSession | None, Publication | None]
 """To whom, what, who gets nothing of it, and the publication that it came with."""
 _Pending = list[_Row]
 
-
-class Schedule(Protocol):
-    """Calls a function of the hub's event loop: in its next turn, or after `delay_s` seconds."""
-
-    def __call__(self, function: Callable[[], None], delay_s: float = 0.0) -> None: ...
+Schedule = Callable[[Callable[[], None], float], None]
+"""Calls a function in the event loop's next turn, or after so many seconds."""
 
 
 class Fanout:
@@ -70,7 +67,7 @@ class Fanout:
         self._stats = stats
         self._policy = policy
         self._schedule = schedule
-        self._rests_until = 0.0
+        self._delayed_until = 0.0
         self._writes = 0
         self._pending: _Pending = []
         self._personal: dict[ClientSession, list[_Interval]] = {}
@@ -131,8 +128,8 @@ class Fanout:
         return len(chosen) + len(directs.get(session, ()))
 
     def _schedule_flush(self) -> None:
-        """Have what is gathered from here on delivered: at the turn's end, or after the rest."""
-        self._schedule(self.flush, max(0.0, self._rests_until - perf_counter()))
+        """Have what is gathered from here on delivered: at the turn's end, or after the batching delay."""
+        self._schedule(self.flush, max(0.0, self._delayed_until - perf_counter()))
 
     def flush(self) -> None:
         """Deliver what the turn has gathered. Harmless when there is nothing."""
@@ -145,7 +142,9 @@ class Fanout:
         # One message alone says that the last fan-out was over before it came: nothing piles up.
         if count > 1 and self._writes >= MANY_WRITES:
             ended = perf_counter()
-            self._rests_until = ended + min((ended - began) * REST_SHARE, MAX_REST_S)
+            self._delayed_until = ended + min(
+                (ended - began) * BATCHING_SHARE, MAX_BATCHING_DELAY_S
+            )
 
     def _deliver_all(self) -> None:
         pending = self._pending
