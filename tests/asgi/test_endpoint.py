@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -133,3 +136,47 @@ async def test_deflate_is_left_to_the_applications_own_sockets() -> None:
             assert [e.name for e in socket.protocol.extensions] == ["permessage-deflate"]
             await socket.send("squeezed " * 500)
             assert await take(socket, 1) == ["squeezed " * 500]
+
+
+async def test_who_will_say_later_who_it_is_has_a_place_before_it_is_accepted() -> None:
+    from array_dialect import ArrayDialect
+    from hubbub.asgi.endpoint import Endpoint
+
+    hub = Hub(max_clients=1)
+    await hub.start()
+    endpoint = Endpoint(hub, ArrayDialect())
+    gate = asyncio.Event()
+
+    async def shake(log: list[str]) -> None:
+        async def receive() -> dict[str, Any]:
+            if log:
+                await asyncio.sleep(30)
+            return {"type": "websocket.connect"}
+
+        async def send(event: Any) -> None:
+            log.append(event["type"])
+            if event["type"] == "websocket.accept":
+                await gate.wait()
+
+        scope = {
+            "type": "websocket",
+            "path": "/ws",
+            "headers": [],
+            "client": ("127.0.0.1", 1),
+            "extensions": {"websocket.http.response": {}},
+        }
+        await endpoint(scope, receive, send)
+
+    logs: list[list[str]] = [[], []]
+    tasks = [asyncio.create_task(shake(log)) for log in logs]
+    await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert logs == [
+        ["websocket.accept"],
+        ["websocket.http.response.start", "websocket.http.response.body"],
+    ]
+    await hub.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

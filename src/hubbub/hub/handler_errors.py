@@ -82,9 +82,7 @@ class HandlerErrors:
                 logging.WARNING, "returned", text, name_of(function), type(value).__name__
             )
 
-    def reply(
-        self, session: ClientSession, error: CommandError, number: int | None = None
-    ) -> None:
+    def reply(self, session: ClientSession, error: CommandError, number: int | None = None) -> None:
         """Answer with an error: to a command of that number, to a message if it is None."""
         self.answer(session, ErrorReply(number, error))
 
