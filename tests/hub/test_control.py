@@ -94,5 +94,5 @@ async def test_a_word_that_makes_no_sense_raises_nothing_into_the_broker(control
     (hub,) = Exchange().hubs(1)
     await hub.start()
     connect(hub, user="ann")
-    core_of(hub).control.hear(control)
+    core_of(hub).control.handle_control(control)
     await hub.stop()

@@ -215,10 +215,10 @@ class FrameReader:
         self._is_text = False
         self._is_paid = False
         self._unread: list[Event] = []
-        self.has_more = False
-        self.is_idle = True
-        self.left = 0
-        self.inflated = 0
+        self.has_more: bool = False
+        self.is_idle: bool = True
+        self.left: int = 0
+        self.inflated: int = 0
 
     def keep(self, data: bytes, need: int = 0) -> None:
         """Keep `data` for the next `read`, which finds nothing unless `need` bytes are there."""
@@ -238,8 +238,8 @@ class FrameReader:
 
         Unless it `may_inflate`, it stops before a frame that it may have to inflate.
         """
-        self.inflated = 0
-        self.has_more = False
+        self.inflated: int = 0
+        self.has_more: bool = False
         kept = self._kept
         if kept or self._unread:
             kept += data
