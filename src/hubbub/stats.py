@@ -1,7 +1,7 @@
 """Stats: plain integer counters of one process, and their snapshot.
 
-What must not live here: gauges that others own (who is connected, which rooms there are); the
-registry adds those. Written by the hub's modules on the event loop's thread only.
+What must not live here: gauges that others own (who is connected, which rooms there are); `core`
+adds those. Written by the hub's modules on the event loop's thread only.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ class MemoryClient:
         self.transport = transport
 
     def __repr__(self) -> str:
-        return f"<MemoryClient {self._session.name}>"
+        return f"<MemoryClient {self._session.label}>"
 
     @property
     def client(self) -> Client:
@@ -322,7 +322,7 @@ def connect(
         return MemoryClient(session_of(client), transport)
     core = core_of(hub)
     with core.admission.reserve(address, core.liveness.recent_lag_s) as place:
-        session = core.registry.open_later(transport, spoken, place, handshake)
+        session = core.registry.open_unidentified(transport, spoken, place, handshake)
     return MemoryClient(session, transport)
 
 

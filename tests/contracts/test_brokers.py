@@ -436,6 +436,8 @@ async def test_each_node_says_what_it_has(exchange: Exchange) -> None:
     ("verb", "arguments"),
     [
         ("disconnect", {}),
+        ("disconnect", {"user": None, "code": 4000, "reason": ""}),
+        ("disconnect", {"user": "ann", "code": "4000", "reason": ""}),
         ("disconnect", {"user": "ann", "code": "x", "reason": ""}),
         ("disconnect", {"user": "ann", "code": 1006, "reason": ""}),
         ("kick", {"client": 5, "code": 4000, "reason": ""}),

@@ -365,3 +365,26 @@ def test_places_that_a_dead_loop_has_left_are_given_back() -> None:
         return int(hub.stats()["register"])
 
     assert [asyncio.run(leave_behind()) for _ in range(3)] == [1, 1, 1]
+
+
+async def test_who_sent_its_connect_command_in_time_is_not_stale_while_it_is_authenticated() -> (
+    None
+):
+    hub = Hub(handshake_timeout_s=0.3)
+
+    @hub.authenticate
+    async def slow(handshake: Handshake) -> str:
+        await asyncio.sleep(0.2)
+        return "ann"
+
+    await hub.start()
+    peer = connect(hub, dialect=ArrayDialect())
+    await asyncio.sleep(0.2)
+    ask(peer, "connect", 1)
+    for _ in range(200):
+        await asyncio.sleep(0.01)
+        if peer.received:
+            break
+    assert peer.closed is None
+    assert events_of(peer.received)[0][:2] == ["connected", 1]
+    await hub.stop()

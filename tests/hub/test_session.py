@@ -175,11 +175,11 @@ async def test_a_connection_has_a_name_of_its_own_that_is_never_used_again() -> 
     hub, other = await started(), await started()
     peers = [connect(hub, user="ann", client_id="same") for _ in range(3)]
     peers.append(connect(other, client_id="same"))
-    names = {session_of(peer.client).id for peer in peers}
+    names = {session_of(peer.client).connection_id for peer in peers}
     assert len(names) == 4
     await hub.stop()
     await hub.start()
-    assert session_of(connect(hub, client_id="same").client).id not in names
+    assert session_of(connect(hub, client_id="same").client).connection_id not in names
     await hub.stop()
     await other.stop()
 

@@ -113,7 +113,7 @@ class Endpoint:
                     session = core.registry.open(transport)
                     core.registry.connect(session, place, who[0], handshake, who[1])
                 elif transport is not None:
-                    core.registry.open_later(transport, self._dialect, place, handshake)
+                    core.registry.open_unidentified(transport, self._dialect, place, handshake)
         except Refused as refusal:
             self._count_refusal("handshake", refusal, scope)
             await deny(scope, send, refusal)

@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from ..dialects.dialect import (
     Command,
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from ..wire.frame import Frame
     from .admission import Place
     from .session import ClientSession
+
+
+AUTHENTICATION_SHARE = 1.25
+"""How long a connection may take from its connect command on, in parts of `handshake_timeout_s`: an
+authenticate handler that takes longer than the setting is refused before that."""
 
 
 class Opening:
@@ -186,6 +191,8 @@ class CommandDispatcher(Dispatcher):
                 action = "history" if isinstance(command, History) else "presence"
                 await core.access.check(session.client, action, room)  # type: ignore[arg-type]
                 raise CommandError("not_available", f"this hub keeps no {action}")
+            case _:
+                assert_never(command)
         return False
 
     async def _connect(self, session: ClientSession, command: Connect) -> None:
@@ -193,6 +200,7 @@ class CommandDispatcher(Dispatcher):
         opening, core = session.opening, self._core
         assert opening is not None
         assert opening.place is not None
+        self._wait_longer(session, opening)
         handshake = dataclasses.replace(
             opening.handshake, connect_token=command.token, data=command.data
         )
@@ -214,13 +222,21 @@ class CommandDispatcher(Dispatcher):
         if rest is not None:
             await rest
 
+    def _wait_longer(self, session: ClientSession, opening: Opening) -> None:
+        """Give who sent its connect command in time the time that authentication has, and a little."""
+        core = self._core
+        opening.timer.cancel()
+        delay_s = core.settings.handshake_timeout_s * AUTHENTICATION_SHARE
+        loop = asyncio.get_running_loop()
+        opening.timer = loop.call_later(delay_s, core.registry.end, session, CONNECT_TIMEOUT)
+
     def _turn_away(self, session: ClientSession, command: Connect, refusal: Refused) -> None:
         """Answer a connect command with a refusal, and close."""
         core = self._core
         core.stats.refuse(refusal.code)
         text = "a connect command from %s was refused: %d %s"
         code = printable(refusal.code)
-        core.log.log(logging.INFO, "refused", text, session.name, refusal.status, code)
+        core.log.log(logging.INFO, "refused", text, session.label, refusal.status, code)
         self._errors.reply(session, CommandError(refusal.code, refusal.message), command.id)
         close = close_of(refusal)
         assert close is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..brokers.broker import Ability, Control, ControlBroker
@@ -89,25 +90,23 @@ class ControlPlane:
         arguments = control.arguments
         match control.verb:
             case "disconnect":
-                code, reason = int(arguments["code"]), str(arguments["reason"])
-                check_close(code, reason)
-                self._disconnect_here(str(arguments["user"]), code, reason)
+                user = _text(arguments, "user")
+                self._disconnect_here(user, *_close(arguments))
             case "kick":
-                code, reason = int(arguments["code"]), str(arguments["reason"])
-                check_close(code, reason)
-                session = self._core.registry.sessions.get(str(arguments["client"]))
+                session = self._core.registry.sessions.get(_text(arguments, "client"))
+                code, reason = _close(arguments)
                 if session is not None:
                     self._core.registry.disconnect(session, code, reason)
             case "count":
                 _, clients, rooms = self._own_info()
-                question = str(arguments["question"])
+                question = _text(arguments, "question")
                 self._say(
                     "counted", control.origin, question=question, clients=clients, rooms=rooms
                 )
             case "counted":
-                found = self._counts.get(str(arguments["question"]))
+                found = self._counts.get(_text(arguments, "question"))
                 if found is not None:
-                    clients, rooms = int(arguments["clients"]), int(arguments["rooms"])
+                    clients, rooms = _number(arguments, "clients"), _number(arguments, "rooms")
                     found.append(NodeInfo(control.origin, clients, rooms))
 
     def _own_info(self) -> NodeInfo:
@@ -144,3 +143,23 @@ class ControlPlane:
         self._core.log.log(
             logging.ERROR, "control", text, verb, printable(str(error) or type(error).__name__)
         )
+
+
+def _text(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _number(arguments: Mapping[str, Any], name: str) -> int:
+    value = arguments[name]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is no whole number")
+    return value
+
+
+def _close(arguments: Mapping[str, Any]) -> tuple[int, str]:
+    code, reason = _number(arguments, "code"), _text(arguments, "reason")
+    check_close(code, reason)
+    return code, reason

@@ -157,7 +157,7 @@ class Dispatcher:
             self.stats.handlers_cancelled += 1
             text = "client %s has gone; its handler still ran after %g s and was cancelled"
             grace_s = self._settings.handler_grace_s
-            self._log.log(logging.INFO, "cancelled", text, session.name, grace_s)
+            self._log.log(logging.INFO, "cancelled", text, session.label, grace_s)
             task.cancel()
 
     def _drop_waiting(self, session: ClientSession) -> None:
@@ -167,7 +167,7 @@ class Dispatcher:
     def _run_disconnect(self, session: ClientSession, close: Close) -> None:
         rest = self._run_each(session, self._handlers.disconnect, (session.client, close))
         if rest is not None:
-            name = f"disconnect {session.name}"
+            name = f"disconnect {session.label}"
             self._core.lifecycle.spawn(rest, name, is_last=True)
 
     def _run_each(
@@ -216,7 +216,7 @@ class Dispatcher:
         for function in self._handlers.drop:
             result = self._call(session, function, (session.client, count))
             if result is not None:
-                self._core.lifecycle.spawn(self._finish(session, result), f"drop {session.name}")
+                self._core.lifecycle.spawn(self._finish(session, result), f"drop {session.label}")
 
     def _validate(
         self, session: ClientSession, frame: Frame, function: Function | None, message: Any
@@ -329,7 +329,7 @@ class Dispatcher:
 
     def _wait(self, session: ClientSession, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the client's one task; its messages wait meanwhile."""
-        task = self._core.lifecycle.spawn(work, f"handler {session.name}")
+        task = self._core.lifecycle.spawn(work, f"handler {session.label}")
         if not task.done():
             session.handler_task = task
             task.add_done_callback(lambda _: self._ended(session, task), context=session.context)

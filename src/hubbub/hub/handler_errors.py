@@ -36,7 +36,7 @@ class HandlerErrors:
         """
         self._stats.invalid += 1
         text = "client %s sent an invalid message: %s"
-        self._log.log(logging.INFO, "invalid", text, session.name, printable(error.code))
+        self._log.log(logging.INFO, "invalid", text, session.label, printable(error.code))
         action = self._settings.on_invalid
         if action == "reply":
             self.reply(session, error)
@@ -101,7 +101,7 @@ class HandlerErrors:
         """A handler did not do its work: count it, log it, and close the client if set so."""
         self._stats.handler_errors += 1
         text = "client %s: a handler failed"
-        self._log.log(logging.ERROR, "handler", text, session.name, error=error)
+        self._log.log(logging.ERROR, "handler", text, session.label, error=error)
         # A future that somebody cancelled broke off one message; the client is not to blame.
         is_broken = not isinstance(error, asyncio.CancelledError)
         if is_broken and self._settings.on_handler_error == "close":

@@ -7,7 +7,7 @@ into the transport when that is writable.
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from ..settings import SlowPolicy
 from ..wire.frame import Batch
@@ -66,11 +66,15 @@ class Outbox:
         if self._fits(size):
             self._append(entry, size)
             return 0
-        if entry.policy == "disconnect":
-            raise Overflow(self.messages + len(entry.batch))
-        if entry.policy == "drop_newest":
-            return len(entry.batch)
-        return self._push_over_oldest(entry, size)
+        match entry.policy:
+            case "disconnect":
+                raise Overflow(self.messages + len(entry.batch))
+            case "drop_newest":
+                return len(entry.batch)
+            case "drop_oldest":
+                return self._push_over_oldest(entry, size)
+            case _:
+                assert_never(entry.policy)
 
     def pop(self) -> Batch | None:
         """Take the oldest entry, or None when nothing waits."""

@@ -123,7 +123,7 @@ def _excluded(exclude: object) -> ClientSession:
 
 def _name_of(excluded: ClientSession) -> str | None:
     """Return the name of the connection that gets nothing; None for one that is gone anyway."""
-    return None if excluded.close is not None else excluded.id
+    return None if excluded.close is not None else excluded.connection_id
 
 
 def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:

@@ -35,7 +35,7 @@ class Rates:
             self._core.registry.end(session, RATE_LIMITED, limit)
             return
         text = "client %s sent more than %g messages per second; they are dropped"
-        self._log.log(logging.WARNING, "rate", text, session.name, limit)
+        self._log.log(logging.WARNING, "rate", text, session.label, limit)
         if bucket.may_tell(session.last_seen):
             message = f"more than {limit:g} messages per second; the message was dropped"
             error = CommandError("too_many_messages", message, temporary=True)
@@ -62,5 +62,5 @@ class Rates:
             self._core.registry.end(session, FRAMES_LIMITED, bucket.rate_per_second)
         else:
             text = "client %s sent more than %g pings or fragments per second; they are dropped"
-            self._log.log(logging.WARNING, "rate", text, session.name, bucket.rate_per_second)
+            self._log.log(logging.WARNING, "rate", text, session.label, bucket.rate_per_second)
         return False

@@ -97,7 +97,7 @@ class Registry:
         self.transports.add(transport)
         return session
 
-    def open_later(
+    def open_unidentified(
         self, transport: Transport, dialect: Dialect, place: Place, handshake: Handshake
     ) -> ClientSession:
         """Take a connection whose first command will say whose it is; see `commands`.
@@ -178,8 +178,8 @@ class Registry:
         core = self._core
         core.stats.undelivered += core.fanout.pending_for(session)
         session.note_close(close)
-        if session.has_id:
-            self._named.pop(session.id, None)
+        if session.has_connection_id:
+            self._named.pop(session.connection_id, None)
         for members in session.memberships.values():
             self._rooms.remove(session, members)
         session.joining = None
@@ -189,7 +189,7 @@ class Registry:
         if session.place is not None:
             session.place.release()
         core.liveness.remove(session)
-        logger.debug("client %s disconnected: %s", session.name, close.code)
+        logger.debug("client %s disconnected: %s", session.label, close.code)
         session.dispatcher.disconnected(session)
 
     def transport_lost(self, session: ClientSession) -> None:
@@ -246,7 +246,7 @@ class Registry:
             setattr(core.stats, cause.counter, getattr(core.stats, cause.counter) + 1)
         if cause.text is not None:
             text = f"client %s {cause.text}"
-            core.log.log(cause.level, cause.kind, text, session.name, *details, error=error)
+            core.log.log(cause.level, cause.kind, text, session.label, *details, error=error)
 
     def violated(self, session: ClientSession, code: int, reason: str) -> None:
         """Take out a client whose bytes broke RFC 6455 or a limit; its transport closes by itself."""
@@ -255,13 +255,13 @@ class Registry:
         text = "client %s closed with %d: %s"
         is_too_big = code == MESSAGE_TOO_BIG  # which a setting says, and nothing in the RFC
         level, kind = (logging.WARNING, "size") if is_too_big else (logging.INFO, "protocol")
-        core.log.log(level, kind, text, session.name, code, printable(reason))
+        core.log.log(level, kind, text, session.label, code, printable(reason))
         self.remove(session, Close(code, reason, by_server=True))
 
     def tell_dropped(self, session: ClientSession) -> None:
         """Say now and then that a client's outbox drops messages."""
         text = "client %s is slow; its outbox drops messages"
-        self._core.log.log(logging.WARNING, "dropped", text, session.name)
+        self._core.log.log(logging.WARNING, "dropped", text, session.label)
 
     def everybody(self) -> list[ClientSession]:
         """Return all connections that have not ended, those that are not connected yet included."""

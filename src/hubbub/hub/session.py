@@ -99,10 +99,10 @@ class ClientSession:
         self.writes_directly: bool = self.write_wire is not None and transport.writable
 
     def __repr__(self) -> str:
-        return f"<ClientSession of {self.name}>"
+        return f"<ClientSession of {self.label}>"
 
     @property
-    def name(self) -> str:
+    def label(self) -> str:
         """The client's id for a line of the log; before it is connected, where it comes from."""
         if self.is_connected:
             return self.client.id
@@ -115,15 +115,15 @@ class ClientSession:
         return hasattr(self, "client")
 
     @property
-    def id(self) -> str:
+    def connection_id(self) -> str:
         """A name for this connection that no other has, in any process, and that is never used again."""
         if self._id is None:
             self._id = self._core.registry.name_session(self)
         return self._id
 
     @property
-    def has_id(self) -> bool:
-        """Whether anybody has asked for the `id`."""
+    def has_connection_id(self) -> bool:
+        """Whether anybody has asked for the `connection_id`."""
         return self._id is not None
 
     @property

@@ -238,8 +238,8 @@ class FrameReader:
 
         Unless it `may_inflate`, it stops before a frame that it may have to inflate.
         """
-        self.inflated: int = 0
-        self.has_more: bool = False
+        self.inflated = 0
+        self.has_more = False
         kept = self._kept
         if kept or self._unread:
             kept += data
