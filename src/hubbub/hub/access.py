@@ -64,6 +64,8 @@ class Access:
             try:
                 async with timeout:
                     answer = await answer
+                if timeout.expired():  # it swallowed its cancellation
+                    raise TimeoutError
             except TimeoutError:
                 if not timeout.expired():  # it is the application's own
                     raise
