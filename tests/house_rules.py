@@ -6,6 +6,7 @@ house is read (tools/house.py).
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,14 @@ COMES_WITH = {
 """Packages that are one foreign interface with another. uvicorn's classes stand on the core of
 websockets, as ours do."""
 
+GONE = """
+bench_books bench_dial bench_pacer bench_process bench_result bench_rows bench_socket bench_wire
+broker_memory cli_app cli_bench cli_check cli_connect cli_handshake cli_input cli_reload cli_screen
+cli_serve connect_options connect_rules dialect_plain expiry fanout_deflate heartbeat http_uvicorn
+inbound message_types protocol_uvicorn quietlog route_fastapi route_starlette ticker
+transport_asgi transport_deflate transport_uvicorn uvicorn_deflate warden watch
+"""
+"""Names that modules had once, and none has now."""
 
 OWED_WORDS = ("It owns", "It must not know")
 """How the docstring of a room says what it says."""
@@ -217,6 +226,24 @@ def docstrings(house: House, not_yet: Collection[str] = ()) -> list[str]:
             found.append(f"{room} says it, and need not be excepted")
         elif text and room not in not_yet:
             found += owed
+    return found
+
+
+def named_modules(house: House) -> list[str]:
+    """The docstring of a module names no module that is not there.
+
+    What counts as one: `hub.room` and what begins so (`hub.room.Room`), with `hubbub.` before it or
+    not, for each room that is a folder; and the single names that are `GONE`.
+    """
+    gone = {*GONE.split()} - {module.name.rpartition(".")[2] for module in house.modules.values()}
+    found = []
+    for module in house.modules.values():
+        for name in re.findall(r"`(?:hubbub\.)?([a-z_]\w*(?:\.\w+)?)[\w.:]*`", module.doc):
+            is_gone = name in gone
+            if house.folder(name.partition(".")[0]) and "." in name:
+                is_gone = house.module_of(name) not in house.modules
+            if is_gone:
+                found.append(f"{module.name} names {name}, which is no module")
     return found
 
 

@@ -1,7 +1,7 @@
 """A ready application: one hub at /ws that passes every message on to everybody.
 
 What must not live here: anything that an application of one's own would not write too; it is also
-the smallest example of `hub.mount`. `hubbub serve` without APP runs it, and so does any ASGI
+the smallest example of `Hub.mount`. `hubbub serve` without APP runs it, and so does any ASGI
 server: `uvicorn hubbub.app:app --ws hubbub:Protocol`. The settings come from the environment.
 """
 

@@ -84,6 +84,10 @@ def test_every_module_and_every_room_says_what_it_is() -> None:
     assert house_rules.docstrings(HOUSE, NOT_SAID_YET) == []
 
 
+def test_docstrings_name_modules_that_are_there() -> None:
+    assert house_rules.named_modules(HOUSE) == []
+
+
 def test_every_module_has_its_tests_and_the_reverse() -> None:
     found = house_rules.mirror(
         HOUSE, TESTS, NO_TESTS_OF_THEIR_OWN, NO_MODULE_OF_THEIR_OWN, NOT_MIRRORED_YET

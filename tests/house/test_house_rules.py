@@ -88,6 +88,7 @@ RULES = {
         house_rules.pure,
         house_rules.relative,
         house_rules.docstrings,
+        house_rules.named_modules,
     )
 }
 
@@ -235,6 +236,17 @@ BROKEN = {
         {"hub/__init__.py": '"""A room. It owns clients."""\n'},
         "hub does not say: It must not know",
     ),
+    # named
+    "names no module of a room": (
+        "named_modules",
+        {"errors.py": '"""What `hub.inbound.Message` raises."""\n'},
+        "errors names hub.inbound, which is no module",
+    ),
+    "names what is gone": (
+        "named_modules",
+        {"hub/outbox.py": '"""Not `warden`."""\n'},
+        "hub.outbox names warden, which is no module",
+    ),
     # drawn
     "not drawn": ("rooms", {"extra.py": MODULE}, "extra is not in the drawing"),
     "twice": ("rooms", {"testing/__init__.py": ROOM}, "testing is a module and a folder"),
@@ -263,6 +275,13 @@ ALLOWED = {
     "a new module in a room": {"hub/room.py": MODULE + "from . import outbox\n"},
     "a module that has moved in": {"hub/client.py": MODULE},
     "an empty package inside a room": {"asgi/views/__init__.py": "", "asgi/views/page.py": MODULE},
+    "names of modules, and of other things": {
+        "errors.py": '"""See `hub.outbox.Outbox`, `hubbub.hub.hub`, `asgi.api`, `Hub.on`, `warden.x`, `hub`."""\n'
+    },
+    "a name that a module has again": {
+        "hub/warden.py": MODULE,
+        "errors.py": '"""See `warden`."""\n',
+    },
     "types of tomorrow": {"errors.py": MODULE + TYPES + "from typing_extensions import TypeForm\n"},
     "a loop where not all is pure": {"hub/hub.py": MODULE + "import asyncio, time\n"},
     "one interface in each of two files": {

@@ -1,6 +1,6 @@
 """The result of `hubbub bench`: figures, and which side was the limit.
 
-What must not live here: how they were counted (`accounting`), how they are shown (`cli_bench`).
+What must not live here: how they were counted (`accounting`), how they are shown (`cli.bench`).
 Pure: `run` hands over what was measured and gets a `Result`.
 """
 

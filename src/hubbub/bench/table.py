@@ -1,6 +1,6 @@
 """The result of `hubbub bench` in words and figures, for people.
 
-What must not live here: drawing and printing (`cli_bench`, which calls it), the figures' making
+What must not live here: drawing and printing (`cli.bench`, which calls it), the figures' making
 (`result`).
 """
 

@@ -85,7 +85,8 @@ class Broker(Protocol):
     """
 
     abilities: frozenset[Ability]
-    """What else it can do. What asks for an ability that is not here is an error at the hub's start."""
+    """What else it can do. The hub uses control where it is, and
+    asks for nothing that is not here."""
 
     receives_all: bool
     """True: all publications reach this node, wanted or not, so that `subscribe` is never called."""
@@ -105,8 +106,8 @@ class Broker(Protocol):
     def subscribe(self, rooms: Sequence[str]) -> Future[None] | None:
         """Be interested in rooms; done when all that is published from then on will come.
 
-        The hub calls this at most once in a turn of the event loop, with `MOST_ROOMS_A_CALL` rooms at
-        most, and never for a room that it is interested in already. None: done at once.
+        The hub calls this with `MOST_ROOMS_A_CALL` rooms at most, several times in a turn of the event
+        loop only if there are more, and never for a room that it is interested in already. None: done at once.
         """
         ...
 

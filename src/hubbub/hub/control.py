@@ -74,7 +74,7 @@ class ControlPlane:
         return found
 
     def handle_control(self, control: Control) -> None:
-        """Do what another node asks for; see `brokers.Node`."""
+        """Do what another node asks for; see `brokers.broker.Node`."""
         own = self._core.node_id
         if control.origin == own or control.target not in (None, own):
             return

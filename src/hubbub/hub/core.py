@@ -121,7 +121,7 @@ class Core:
 
 
 class HubNode:
-    """A hub as its broker sees it; see `brokers.Node`. It is of one event loop, as its id is."""
+    """A hub as its broker sees it; see `brokers.broker.Node`. It is of one event loop, as its id is."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

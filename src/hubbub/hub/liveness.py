@@ -28,7 +28,7 @@ STALL_S = 0.25
 """From this lateness of the event loop on, something has blocked it."""
 
 PULSE_S = 0.1
-"""How often the watch sees whether something blocks the event loop. What blocks it may have begun so
+"""How often the monitor sees whether something blocks the event loop. What blocks it may have begun so
 much before the timer was due: this is how exactly its length is known."""
 
 TURN_TOKENS = 50

@@ -1,6 +1,6 @@
 """Outbox: what one client has not taken yet, bounded in entries and bytes; and what happens when it is full.
 
-What must not live here: sockets and the decision when to write. `client` fills it, and empties it
+What must not live here: sockets and the decision when to write. `session` fills it, and empties it
 into the transport when that is writable.
 """
 

@@ -76,7 +76,7 @@ class Publishing:
             self._core.log.log(logging.ERROR, "broker", "a broadcast failed", error=error)
 
     def deliver(self, publication: Publication) -> int:
-        """Take a publication from the broker to this process's clients; see `broker.Deliver`."""
+        """Take a publication from the broker to this process's clients; see `brokers.broker.Node`."""
         members = self._registry.room_of(publication.room)
         if members is None:
             self._lifecycle.require_loop()

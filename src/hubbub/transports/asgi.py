@@ -1,6 +1,6 @@
 """The portable transport: any ASGI server, through `receive` and `send`.
 
-What must not live here: handshakes (`hub`), rooms, handlers. One task per client reads beside the
+What must not live here: handshakes (`asgi.endpoint`), rooms, handlers. One task per client reads beside the
 ASGI call's own task, which writes.
 
 What ASGI cannot do: pings (the server's own keep-alive decides who is dead), shared frames, and a
