@@ -26,7 +26,7 @@ from ..wire.publication import Publication
 from .outbox import Entry
 from .room import Membership
 from .session import ClientSession
-from .variant import ENCODED, Variant, frames_of
+from .variant import Variant, frames_of
 
 MAX_SHARED_WRITE_BYTES = 256 * 1024
 """Joined bytes over this size go through `Transport.write`, which feeds a socket in pieces."""
@@ -90,15 +90,17 @@ class Fanout:
         if exclude is not None:
             self._personal.setdefault(exclude, [])
 
-    def send(self, session: ClientSession, frame: Frame, *, is_encoded: bool = False) -> None:
+    def send(
+        self, session: ClientSession, frame: Frame, publication: Publication | None = None
+    ) -> None:
         """Send `frame` to one session, in its place among what is published.
 
-        `is_encoded`: the frame is in the client's dialect already.
+        `publication` is `ENCODED` for a frame that is in the client's dialect already, else None.
         """
         pending = self._pending
         if not pending:
             self._schedule_flush()
-        pending.append((session, frame, None, ENCODED if is_encoded else None))
+        pending.append((session, frame, None, publication))
         self._direct_count += 1
 
     def joined(self, session: ClientSession, members: Membership) -> None:
@@ -199,6 +201,14 @@ class Fanout:
         self._stats.bytes_out += size
 
     def _deliver_room(self, members: Membership, pending: _Pending) -> None:
+        sessions = list(members.sessions)
+        if not sessions:
+            return
+        if members.parts is None and members.variant.is_plain:
+            batch = Batch([row[1] for row in pending])
+            entries = [Entry(batch, members.policy, members.name)]
+            self._deliver(sessions, batch, lambda: entries)
+            return
         for variant, sessions in members.by_variant():
             frames = frames_of(variant, pending)
             if frames:

@@ -16,6 +16,7 @@ from ..model import Receipt
 from ..wire.frame import Frame, encode
 from ..wire.publication import Publication
 from .client import Client, session_of
+from .variant import ENCODED
 
 if TYPE_CHECKING:
     from ..dialects.dialect import Event
@@ -105,7 +106,7 @@ class Publishing:
             core.stats.sends_to_gone += 1
             return False
         try:
-            core.fanout.send(session, frame, is_encoded=is_encoded)
+            core.fanout.send(session, frame, ENCODED if is_encoded else None)
         except HubNotRunning:  # its loop was closed without a stop of the hub
             core.stats.sends_to_gone += 1
             return False
