@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -30,27 +28,9 @@ from hubbub.testing import (
     open_client,
     settle,
 )
+from started_hub import code_of, started, until
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE_S = 10.0
-
-
-async def started(**settings: Any) -> Hub:
-    hub = Hub(**settings)
-    await hub.start()
-    return hub
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.001)
-
-
-def code_of(peer: MemoryClient) -> int | None:
-    return None if peer.closed is None else peer.closed.code
 
 
 async def test_start_and_stop_and_start_again() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 import warnings
 from asyncio import Future
 from collections.abc import Callable, Coroutine
@@ -34,27 +33,9 @@ from hubbub.testing import (
     connect,
     settle,
 )
+from started_hub import started, until
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE_S = 10.0
-
-
-async def started(**settings: Any) -> Hub:
-    hub = Hub(**settings)
-    await hub.start()
-    return hub
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.001)
-
-
-def code_of(peer: MemoryClient) -> int | None:
-    return None if peer.closed is None else peer.closed.code
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, Receipt]) -> Receipt:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -24,34 +21,15 @@ from hubbub.hub.core import core_of
 from hubbub.settings import SlowPolicy
 from hubbub.testing import (
     FakeClock,
-    MemoryClient,
     MemoryTransport,
     advance_time,
     connect,
     set_clock,
     settle,
 )
+from started_hub import code_of, started
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE_S = 10.0
-
-
-async def started(**settings: Any) -> Hub:
-    hub = Hub(**settings)
-    await hub.start()
-    return hub
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.001)
-
-
-def code_of(peer: MemoryClient) -> int | None:
-    return None if peer.closed is None else peer.closed.code
 
 
 def test_before_it_runs_nobody_is_there() -> None:

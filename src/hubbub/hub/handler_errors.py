@@ -74,7 +74,7 @@ class HandlerErrors:
             self._core.registry.disconnect(session, *close)
 
     def returned(self, function: object, value: object) -> None:
-        """Say that nobody reads what a handler returned; a bool is what `session.send` answered."""
+        """Say that nobody reads what a handler returned; a bool is what `client.send` answered."""
         if type(value) is not bool:
             text = "%s returned a value of the type %s, which nobody reads; to answer, call "
             text += "client.send(…)"

@@ -46,7 +46,7 @@ class Rates:
 
         Under `messages_per_second` a client may send as many of these again, and at least
         `LEAST_FRAMES_PER_SECOND`. False: there are too many, and this one is to be dropped; one
-        that cannot be dropped (a fragment) has closed the session.
+        that cannot be dropped (a fragment) has closed the client.
         """
         rate = self._settings.messages_per_second
         if rate is None:
