@@ -137,6 +137,8 @@ class Endpoint:
 
     def _subprotocol(self, handshake: Handshake, who: tuple[Identity, str] | None) -> str | None:
         """Choose the subprotocol: the identity's wish, else the dialect's best that was offered."""
+        if not handshake.subprotocols:
+            return None
         # RFC 6455 section 4.2.2: none that the client did not offer; browsers would give up.
         wished = self._dialect.subprotocols if who is None else (who[0].subprotocol,)
         return next((name for name in wished if name in handshake.subprotocols), None)

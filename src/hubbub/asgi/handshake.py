@@ -23,13 +23,16 @@ def read_handshake(scope: Mapping[str, Any]) -> Handshake:
     """
     query: bytes = scope.get("query_string", b"")
     check_head(len(scope.get("raw_path") or scope["path"]) + len(query), scope["headers"])
-    values: dict[str, list[str]] = {}
+    headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        values.setdefault(name, []).append(raw_value.decode("latin-1"))
-    headers = {
-        name: ("; " if name == "cookie" else ", ").join(found) for name, found in values.items()
-    }
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name in headers:
+            repeated.setdefault(name, [headers[name]]).append(value)
+        else:
+            headers[name] = value
+    for name, found in repeated.items():
+        headers[name] = ("; " if name == "cookie" else ", ").join(found)
     if scope.get("type") == "http":
         _name_the_page(headers)
     return Handshake(

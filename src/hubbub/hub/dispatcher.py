@@ -139,7 +139,7 @@ class Dispatcher:
             self._drop_waiting(session)
         if session.handler_task is not None:
             self._limit(session, session.handler_task)
-        elif not session.is_handling:
+        elif not session.is_handling and self._handlers.disconnect:
             # In the context of the handshake, not in that of whoever ended the connection.
             session.context.copy().run(self._run_disconnect, session, session.close)
         # Else a handler takes its first step, or its only one; `handler_done` comes after it.

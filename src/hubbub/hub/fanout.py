@@ -13,7 +13,6 @@ mid-turn) gets a merge of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from time import perf_counter
 from typing import Any, cast
 
@@ -131,32 +130,39 @@ class Fanout:
 
     def _schedule_flush(self) -> None:
         """Have what is gathered from here on delivered: at the turn's end, or after the batching delay."""
-        self._schedule(self.flush, max(0.0, self._delayed_until - perf_counter()))
+        delay_s = 0.0
+        if self._delayed_until:
+            delay_s = max(0.0, self._delayed_until - perf_counter())
+            self._delayed_until = 0.0
+        self._schedule(self.flush, delay_s)
 
     def flush(self) -> None:
         """Deliver what the turn has gathered. Harmless when there is nothing."""
-        count = len(self._pending)
-        if not count:
+        pending = self._pending
+        if not pending:
+            return
+        self._pending = []
+        if len(pending) == 1:  # the last fan-out was over before it came: nothing piles up
+            self._deliver_all(pending)
             return
         self._writes = 0
         began = perf_counter()
-        self._deliver_all()
-        # One message alone says that the last fan-out was over before it came: nothing piles up.
-        if count > 1 and self._writes >= MANY_WRITES:
+        self._deliver_all(pending)
+        if self._writes >= MANY_WRITES:
             ended = perf_counter()
             self._delayed_until = ended + min(
                 (ended - began) * BATCHING_SHARE, MAX_BATCHING_DELAY_S
             )
 
-    def _deliver_all(self) -> None:
-        pending = self._pending
-        self._pending = []
+    def _deliver_all(self, pending: _Pending) -> None:
         direct_count, self._direct_count = self._direct_count, 0
         if direct_count == len(pending):
             self._deliver_sends(pending)
             return
-        if len(pending) == 1 and not self._personal:
-            self._deliver_one(pending)
+        if len(pending) == 1 and not self._personal:  # as in every hub that is not busy
+            members = cast(Membership, pending[0][0])
+            members.pending = 0
+            self._deliver_room(members, pending)
             return
         personal, self._personal = self._personal, {}
         joined_at, self._joined_at = self._joined_at, {}
@@ -173,21 +179,15 @@ class Fanout:
             chosen = self._indices_for(session, intervals, pending, by_room, joined_at)
             self._deliver_personal(session, chosen + directs.get(session, []), pending)
 
-    def _deliver_one(self, pending: _Pending) -> None:
-        """Deliver what was published alone in its turn, as in every hub that is not busy."""
-        members = cast(Membership, pending[0][0])
-        members.pending = 0
-        self._deliver_room(members, pending)
-
     def _deliver_sends(self, pending: _Pending) -> None:
         """Deliver a turn of direct sends alone, as in every echo: nobody to share with."""
-        lone = {cast(ClientSession, row[0]): row for row in pending}
-        if len(lone) < len(pending):
-            for session, indices in _indices_by_target(pending)[1].items():
-                self._deliver_personal(session, indices, pending)
+        if len(pending) > 1 and len({row[0] for row in pending}) < len(pending):
+            for receiver, indices in _indices_by_target(pending)[1].items():
+                self._deliver_personal(receiver, indices, pending)
             return
         count = size = 0
-        for session, row in lone.items():
+        for row in pending:
+            session = cast(ClientSession, row[0])
             if session.writes_directly and session.variant.is_plain:
                 wire = row[1].wire
                 if len(wire) <= MAX_SHARED_WRITE_BYTES:
@@ -205,16 +205,19 @@ class Fanout:
         if not sessions:
             return
         if members.parts is None and members.variant.is_plain:
-            batch = Batch([row[1] for row in pending])
-            entries = [Entry(batch, members.policy, members.name)]
-            self._deliver(sessions, batch, lambda: entries)
+            self._deliver_batch(members, sessions, Batch([row[1] for row in pending]))
             return
         for variant, sessions in members.by_variant():
             frames = frames_of(variant, pending)
             if frames:
-                batch = variant.batch(frames)
-                entry = Entry(batch, members.policy, members.name)
-                self._deliver(sessions, batch, partial(_alone, entry))
+                self._deliver_batch(members, sessions, variant.batch(frames))
+
+    def _deliver_batch(
+        self, members: Membership, sessions: list[ClientSession], batch: Batch
+    ) -> None:
+        slow = self._write(sessions, batch)
+        if slow:
+            _enqueue(slow, [Entry(batch, members.policy, members.name)])
 
     def _deliver_rooms(
         self,
@@ -259,7 +262,9 @@ class Fanout:
             if not frames:
                 return
             batch = variant.batch(frames)
-        self._deliver(sessions, batch, partial(self._entries, indices, pending, variant))
+        slow = self._write(sessions, batch)
+        if slow:
+            _enqueue(slow, self._entries(indices, pending, variant))
 
     def _indices_for(
         self,
@@ -307,24 +312,20 @@ class Fanout:
                 runs.append((policy, room, [frame]))
         return [Entry(variant.batch(frames), policy, room) for policy, room, frames in runs]
 
-    def _deliver(
-        self, sessions: list[ClientSession], batch: Batch, entries: Callable[[], Iterable[Entry]]
-    ) -> None:
-        """Write the shared bytes to who can take them; `entries` is asked for the others."""
+    def _write(self, sessions: list[ClientSession], batch: Batch) -> list[ClientSession]:
+        """Write the shared bytes to who can take them; return the others."""
         wire = batch.wire
         self._writes += len(sessions)
         slow = sessions if len(wire) > MAX_SHARED_WRITE_BYTES else write_shared(sessions, wire)
         written = len(sessions) - len(slow)
         self._stats.messages_out += written * len(batch.frames)
         self._stats.bytes_out += written * len(wire)
-        if slow:
-            parts = entries()
-            for session in slow:
-                session.enqueue(parts)
+        return slow
 
 
-def _alone(entry: Entry) -> list[Entry]:
-    return [entry]
+def _enqueue(slow: list[ClientSession], entries: Iterable[Entry]) -> None:
+    for session in slow:
+        session.enqueue(entries)
 
 
 def _indices_by_target(

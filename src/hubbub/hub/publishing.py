@@ -57,13 +57,10 @@ class Publishing:
         excluded = None if exclude is None else _excluded(exclude)
         frame = encode(data)
         lifecycle = self._lifecycle
-        if _thread_id() == lifecycle.thread_id:
-            self._hand_over(key, frame, excluded)
-        elif not lifecycle.post(self._hand_over, key, frame, excluded):
-            raise lifecycle.not_running()
-
-    def _hand_over(self, key: str, frame: Frame, excluded: ClientSession | None) -> None:
-        """Publish for somebody who does not wait for the receipt."""
+        if _thread_id() != lifecycle.thread_id:
+            if not lifecycle.post(self.broadcast, key, frame, exclude):
+                raise lifecycle.not_running()
+            return
         name = None if excluded is None else _name_of(excluded)
         try:
             result = self._broker.publish(Publication(key, frame, name))
