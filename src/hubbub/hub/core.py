@@ -79,9 +79,9 @@ class Core:
     def reset(self) -> None:
         """Make anew what belongs to one event loop, and forget what a dead one left behind."""
         settings = self.settings
+        self.node_id = secrets.token_hex(8)
         self.admission.reset()
         self.registry.reset()
-        self.node_id = secrets.token_hex(8)
         self.interest = Interest(self)
         self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -52,7 +51,6 @@ class Registry:
         self.room_of: Callable[[str], Membership | None] = self._rooms.get
         """Return who is in a room, None when nobody is. Every publication asks."""
         self._named: dict[str, ClientSession] = {}
-        self._name_prefix = ""
         self._last_name = 0
         self.session_named: Callable[[str], ClientSession | None] = self._named.get
         """Return the live connection of a name, None when it is another process's, or gone."""
@@ -75,12 +73,11 @@ class Registry:
         self.transports.clear()
         self._rooms.clear()
         self._named.clear()
-        self._name_prefix = f"{secrets.token_hex(8)}."
 
     def name_session(self, session: ClientSession) -> str:
-        """Return a new name for a connection; see `ClientSession.id`."""
+        """Return a new name for a connection; see `ClientSession.connection_id`."""
         self._last_name += 1
-        name = f"{self._name_prefix}{self._last_name}"
+        name = f"{self._core.node_id}.{self._last_name}"
         if session.close is None:
             self._named[name] = session
         return name
