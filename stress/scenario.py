@@ -343,13 +343,8 @@ async def _conclude(harness: Harness, before: dict[str, Any], moves: Sequence[st
     outcome.rss_peak_kib = server.peak_kib()
     last = int((await server.ask("/silence?on=1"))["number"])
     await _until(lambda: all(one.last >= last or one.closed for one in harness.control_clients))
-    after = await server.ask("/facts?settle")
-    # A connection or a timer that is just ending is no leak.
-    deadline = time.monotonic() + ENDING_S
-    while (found := leaks(before, after)) and time.monotonic() < deadline:
-        await asyncio.sleep(0.2)
-        after = await server.ask("/facts?settle")
-    outcome.leaks = found
+    after = await ask_when_ended(server, before)
+    outcome.leaks = leaks(before, after)
     outcome.rss_before_kib, outcome.rss_after_kib = before["rss_kib"], after["rss_kib"]
     outcome.block_ms, outcome.block_cpu_ms = after["block_ms"], after["block_cpu_ms"]
     outcome.expected = sum(one.expected(last) for one in harness.control_clients)
@@ -358,6 +353,16 @@ async def _conclude(harness: Harness, before: dict[str, Any], moves: Sequence[st
         name: _counter(after["stats"], name) - _counter(before["stats"], name) for name in moves
     }
     check(harness)
+
+
+async def ask_when_ended(server: ServerProcess, before: dict[str, Any]) -> dict[str, Any]:
+    """Ask a server for its facts; what is just ending, a connection or a timer, may do so first."""
+    deadline = time.monotonic() + ENDING_S
+    after = await server.ask("/facts?settle")
+    while leaks(before, after) and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+        after = await server.ask("/facts?settle")
+    return after
 
 
 def leaks(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

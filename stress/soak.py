@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .raw_client import CLOSE, PING, PONG, TEXT, RawClient, connect, frame
-from .scenario import ServerProcess, leaks
+from .scenario import ServerProcess, ask_when_ended, leaks
 
 ROOMS_PER_CLIENTS = 50
 """One room for so many clients."""
@@ -250,7 +250,7 @@ async def soak(clients: int, seconds: float, *, life_s: float = 20.0) -> Soaked:
                 ),
                 "all to be gone",
             )
-        after = await server.ask("/facts?settle")
+        after = await ask_when_ended(server, before)
         _conclude(soaked, population.ledger, before, after)
         return soaked
     finally:

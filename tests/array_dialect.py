@@ -3,7 +3,12 @@
     client: ["connect", 1, "token"]  ["subscribe", 2, "red"]  ["unsubscribe", 3, "red"]
             ["publish", 4, "red", "text"]  ["send", "text"]  ["refresh", 5, "token"]  ["pong"]
             ["history", 6, "red"]  ["presence", 7, "red"]; several commands stand in one array of arrays
+            ["subscribe", 2, "red", 7, "epoch"] comes back with a position, and so does
+            ["history", 6, "red", limit, 7, "epoch", reverse]
     server: ["connected", 1, "id"]  ["ok", 2]  ["error", 3, "code", "message"]  ["published", "red", "text"]
+            ["subscribed", 2, "red", [9, "epoch"], recovered, [["text", 8], ["text", 9]]]
+            ["page", 6, [["text", 8]], [9, "epoch"]]  ["published", "red", "text", 9]
+            ["server_unsubscribed", "red", "gap"]
             ["message", "text"]  ["server_unsubscribed", "red"]  ["refresh", 29.9]; those of one turn are joined
 
 It has all that a dialect can have, and no more; binary messages are written as their characters.
@@ -16,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from hubbub import CommandError, Frame, ProtocolError
+from hubbub import CommandError, Frame, Position, ProtocolError, Publication
 from hubbub.dialects.dialect import (
     Command,
     Connect,
@@ -25,6 +30,7 @@ from hubbub.dialects.dialect import (
     Event,
     History,
     Message,
+    Page,
     Pong,
     Presence,
     Publish,
@@ -38,10 +44,20 @@ from hubbub.dialects.dialect import (
     Subscribe,
     Unsubscribe,
 )
+from hubbub.wire.publication import Subscribed
 
 
 def text(frame: Frame) -> str:
     return frame.payload.decode("utf-8" if frame.is_text else "latin-1")
+
+
+def rows(publications: Sequence[Publication]) -> list[tuple[str, int]]:
+    """Return the texts of publications, and their offsets."""
+    found = []
+    for publication in publications:
+        assert publication.position is not None
+        found.append((text(publication.frame), publication.position.offset))
+    return found
 
 
 def array(*values: Any) -> Frame:
@@ -77,6 +93,8 @@ class ArrayDialect:
                 return Connect(number)
             case ["subscribe", int() as number, str() as room]:
                 return Subscribe(number, room)
+            case ["subscribe", int() as number, str() as room, int() as offset, str() as epoch]:
+                return Subscribe(number, room, Position(offset, epoch))
             case ["unsubscribe", int() as number, str() as room]:
                 return Unsubscribe(number, room)
             case ["publish", int() as number, str() as room, str() as message]:
@@ -85,6 +103,9 @@ class ArrayDialect:
                 return Send(Frame(message.encode(), True))
             case ["history", int() as number, str() as room]:
                 return History(number, room)
+            case ["history", int() as number, str() as room, limit, offset, epoch, reverse]:
+                since = None if offset is None else Position(offset, epoch)
+                return History(number, room, limit, since, reverse)
             case ["presence", int() as number, str() as room]:
                 return Presence(number, room)
             case ["refresh", int() as number, str() as token]:
@@ -99,19 +120,28 @@ class ArrayDialect:
         self.encoded[kind] = self.encoded.get(kind, 0) + 1
         match event:
             case Published(publication):
-                return array("published", publication.room, text(publication.frame))
+                position = publication.position
+                offset = [] if position is None else [position.offset]
+                return array("published", publication.room, text(publication.frame), *offset)
             case Message(message):
                 return array("message", text(message))
             case Connected(number, client_id):
                 return array("connected", number, client_id)
+            case Reply(number, _, Subscribed() as answer) if answer.position is not None:
+                found = rows(answer.publications)
+                return array(
+                    "subscribed", number, answer.room, answer.position, answer.recovered, found
+                )
+            case Reply(number, _, Page(publications, position)):
+                return array("page", number, rows(publications), position)
             case Reply(number):
                 return None if number is None else array("ok", number)
             case ErrorReply(number, error):
                 return array("error", number, error.code, error.message)
             case ServerSubscribed(room):
                 return array("server_subscribed", room)
-            case ServerUnsubscribed(room):
-                return array("server_unsubscribed", room)
+            case ServerUnsubscribed(room, is_gap):
+                return array("server_unsubscribed", room, *(["gap"] if is_gap else []))
             case RefreshDue(left_s):
                 return array("refresh", round(left_s, 1))
         return None

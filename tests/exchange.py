@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any
 
 from hubbub import BrokerUnavailable, Frame, Hub, Position, Publication, Receipt
-from hubbub.brokers.broker import Ability, Control, Node
+from hubbub.brokers.broker import Ability, Control, History, Keep, Node
+from hubbub.brokers.history import HistoryStore
 
 
 class Exchange:
@@ -27,7 +28,10 @@ class Exchange:
         self.late_turns = late_turns
         self.held = False
         self._shuffle = shuffle
-        self._offsets: dict[str, int] = {}
+        self.store = HistoryStore(64 * 1024**2)
+        """What is kept; every node sees the same."""
+        self.clock: Callable[[], float] = lambda: 0.0
+        """What it is aged by."""
         self._queues: dict[tuple[int, str], deque[Callable[[], object]]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -50,16 +54,25 @@ class Exchange:
         self.held = False
         self._wake()
 
-    def accept(self, publication: Publication) -> Publication:
-        """Give a publication its place."""
-        room = publication.room
-        offset = self._offsets[room] = self._offsets.get(room, 0) + 1
-        # As over a network: the bytes arrive, not the object.
+    def accept(self, publication: Publication, keep: Keep | None) -> Publication | Receipt:
+        """Give a publication its place, and keep it; return a receipt for one that was here before."""
+        room, key, now = publication.room, publication.key, self.clock()
+        if key is not None and (seen := self.store.seen(room, key, now)) is not None:
+            return Receipt(0, seen[0], is_repeated=True)
+        if keep is not None:
+            self.store.add(publication, keep, now)
+        if key is not None:
+            self.store.note_key(room, key, publication.position, now)
+        return publication
+
+    @staticmethod
+    def copy(publication: Publication) -> Publication:
+        """Return what arrives: as over a network, that is the bytes, and not the object."""
         return Publication(
-            room,
+            publication.room,
             Frame(bytes(publication.data), publication.is_text),
             publication.exclude,
-            Position(offset, "exchange"),
+            publication.position,
             key=publication.key,
             kind=publication.kind,
             origin=publication.origin,
@@ -105,7 +118,7 @@ class ExchangeBroker:
     """One node's broker; see `hubbub.brokers.broker.Broker`."""
 
     receives_all: bool = False
-    abilities: frozenset[Ability] = frozenset({Ability.CONTROL})
+    abilities: frozenset[Ability] = frozenset({Ability.CONTROL, Ability.HISTORY})
 
     def __init__(self, exchange: Exchange) -> None:
         self.node: Node | None = None
@@ -135,12 +148,23 @@ class ExchangeBroker:
 
     def publish(self, publication: Publication) -> asyncio.Future[Receipt]:
         """Hand a publication to the exchange."""
+        return self._publish(publication, None)
+
+    def publish_kept(self, publication: Publication, keep: Keep) -> asyncio.Future[Receipt]:
+        """Hand a publication to the exchange, which keeps it."""
+        return self._publish(publication, keep)
+
+    def _publish(self, publication: Publication, keep: Keep | None) -> asyncio.Future[Receipt]:
         if self._is_cut or self.node is None:
             raise BrokerUnavailable("the exchange cannot be reached")
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._receipts.add(future)
         future.add_done_callback(self._receipts.discard)
-        accepted = self._exchange.accept(publication)
+        accepted = self._exchange.accept(publication, keep)
+        if isinstance(accepted, Receipt):
+            future.set_result(accepted)
+            return future
+        accepted = self._exchange.copy(accepted)
         for broker in self._exchange.brokers:
             if broker is self:
                 self._exchange.put(
@@ -164,6 +188,31 @@ class ExchangeBroker:
         count = self._take(publication)
         if not future.done():
             future.set_result(Receipt(count, publication.position))
+
+    async def history(
+        self,
+        room: str,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> History:
+        """Read what the exchange keeps, some turns later."""
+        if self._is_cut:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        for _ in range(1 + self._exchange.late_turns):
+            await asyncio.sleep(0)
+        now = self._exchange.clock()
+        page = self._exchange.store.read(room, now, since=since, limit=limit, reverse=reverse)
+        for _ in range(1 + self._exchange.late_turns):
+            await asyncio.sleep(0)
+        if self._is_cut:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        return page
+
+    async def remove_history(self, room: str) -> None:
+        """Forget what the exchange keeps of a room."""
+        self._exchange.store.remove(room, self._exchange.clock())
 
     def subscribe(self, rooms: Sequence[str]) -> asyncio.Future[None]:
         """Note what the node is interested in, when the exchange has heard of it."""

@@ -32,7 +32,7 @@ def handshake(query: str = "", **headers: str) -> Handshake:
 
 
 def test_a_receipt_without_history_has_no_position() -> None:
-    assert Receipt(3) == (3, None)
+    assert Receipt(3) == (3, None, False)
     assert Receipt(3, Position(7, "e1")).position == (7, "e1")
 
 

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from hubbub.errors import SettingsError
-from hubbub.settings import SLOW_POLICIES, Settings
+from hubbub.room_rules import SLOW_POLICIES
+from hubbub.settings import Settings
 from setting_rows import ROWS
 
 

@@ -8,11 +8,14 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from hubbub import Hub, Settings, SettingsError
+from hubbub import Hub, RoomRules, Settings, SettingsError
 from hubbub.settings import rows
 from hubbub.settings_keywords import SettingsKeywords
 
-WIDER = {tuple[str, ...]: Sequence[str]}
+WIDER = {
+    tuple[str, ...]: Sequence[str],
+    tuple[RoomRules, ...]: Sequence[RoomRules],
+}
 """Where a keyword takes more than the setting keeps: any sequence becomes a tuple."""
 
 

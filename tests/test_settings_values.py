@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub.errors import SettingsError
+from hubbub.room_rules import RoomRules
 from hubbub.settings import Settings
 from hubbub.settings_values import ENV_PREFIX, Row, parse, shown
 from setting_rows import ROWS
@@ -124,6 +125,16 @@ def values_of(row: Row) -> st.SearchStrategy[Any]:
             st.sampled_from(
                 ["*", "null", "same-origin", "https://a.example", "http://*.b.example:8"]
             )
+        ).map(tuple),
+        tuple[RoomRules, ...]: st.lists(
+            st.builds(
+                RoomRules,
+                st.from_regex(r"[a-c]{1,3}", fullmatch=True),
+                history=st.integers(0, 9),
+                history_ttl_s=st.floats(0.01, 1e9),
+                publish=st.sampled_from([None, "members"]),
+            ),
+            unique_by=lambda rule: rule.pattern,
         ).map(tuple),
     }
     found = kinds[row.kind]

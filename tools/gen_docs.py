@@ -18,6 +18,7 @@ from typing import Any
 from hubbub.connection.failures import CAUSES
 from hubbub.errors import CLOSE_CODES, NORMAL, RECONNECT_RANGES
 from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
+from hubbub.room_rules import RoomRules
 from hubbub.settings import rows
 from hubbub.settings_values import Row, shown
 
@@ -69,6 +70,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal, TypedDict
+
+from .room_rules import RoomRules
 
 
 class SettingsKeywords(TypedDict, total=False):
@@ -283,7 +286,8 @@ def keyword_type(row: Row) -> str:
     if row.choices:
         kind = "Literal[" + ", ".join(f'"{choice}"' for choice in row.choices) + "]"
     else:
-        kind = "Sequence[str]" if row.kind == tuple[str, ...] else row.kind.__name__
+        kinds = {tuple[str, ...]: "Sequence[str]", tuple[RoomRules, ...]: "Sequence[RoomRules]"}
+        kind = kinds.get(row.kind, row.kind.__name__)
     return kind if row.none is None else f"{kind} | None"
 
 

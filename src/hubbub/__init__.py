@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         HubbubError,
         HubNotRunning,
         MissingExtra,
+        PositionLost,
         ProtocolError,
         Refused,
         SettingsError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .hub.hub import Hub
     from .hub.room import Room, User
     from .model import Close, Handshake, Identity, Position, Receipt
+    from .room_rules import RoomRules
     from .settings import Settings
     from .transports.uvicorn_http import UvicornHttpProtocol as HttpProtocol
     from .transports.uvicorn_protocol import UvicornWebSocketProtocol as Protocol
@@ -58,12 +60,14 @@ __all__ = [
     "MemoryBroker",
     "MissingExtra",
     "Position",
+    "PositionLost",
     "Protocol",
     "ProtocolError",
     "Publication",
     "Receipt",
     "Refused",
     "Room",
+    "RoomRules",
     "Settings",
     "SettingsError",
     "SocketTaken",
@@ -91,12 +95,14 @@ _MODULES = {
     "MemoryBroker": "brokers.memory",
     "MissingExtra": "errors",
     "Position": "model",
+    "PositionLost": "errors",
     "Protocol": "transports.uvicorn_protocol:UvicornWebSocketProtocol",
     "ProtocolError": "errors",
     "Publication": "wire.publication",
     "Receipt": "model",
     "Refused": "errors",
     "Room": "hub.room",
+    "RoomRules": "room_rules",
     "Settings": "settings",
     "SettingsError": "errors",
     "SocketTaken": "errors",

@@ -8,6 +8,7 @@ nothing of ours.
     ├── Refused              the handshake says no: an HTTP status and a JSON body
     ├── ProtocolError        the peer's bytes are not the protocol; becomes a close
     ├── CommandError         answered; the connection lives
+    ├── PositionLost         what came after a position is not kept any more
     ├── Disconnected         a handler raises it to close its client
     ├── MissingExtra         an optional dependency is not installed
     ├── HubNotRunning        a verb needs the hub's event loop and there is none
@@ -287,6 +288,20 @@ class CommandError(HubbubError):
         if self.temporary:
             reply["temporary"] = True
         return reply
+
+
+class PositionLost(HubbubError, LookupError):
+    """What was published after a position is not kept any more, or never was.
+
+    `is_other_epoch` says that the room's history began anew since; else the oldest of it has gone.
+    Nothing is given in its place: a part is never shown as if it were all.
+    """
+
+    def __init__(self, room: str, *, is_other_epoch: bool) -> None:
+        self.room = room
+        self.is_other_epoch = is_other_epoch
+        why = "its history began anew" if is_other_epoch else "it is not kept any more"
+        super().__init__(f"not all that was published to {room!r} since then is there: {why}")
 
 
 class Disconnected(HubbubError):

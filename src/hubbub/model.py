@@ -43,21 +43,13 @@ class Receipt(NamedTuple):
     """What `publish` answers.
 
     `delivered_to` counts the clients of this process that the publication was handed to;
-    `position` is None when the room keeps no history.
+    `position` is None when the room keeps no history. `is_repeated` says that a publication with the
+    same key was taken before: nothing was published, and `position` is that of the first.
     """
 
     delivered_to: int
     position: Position | None = None
-
-
-class Subscribed(NamedTuple):
-    """What `Client.subscribe` answers: the client is in `room`, whose history stands at `position`.
-
-    `position` is None when the room keeps no history.
-    """
-
-    room: str
-    position: Position | None = None
+    is_repeated: bool = False
 
 
 class Close(NamedTuple):

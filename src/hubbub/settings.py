@@ -13,16 +13,14 @@ import os
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field, fields
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, Unpack
 
 from .errors import SettingsError
 from .origins import SAME_ORIGIN
+from .room_rules import RoomRules, SlowPolicy
 from .settings_environment import nearest, read_environment, unknown
 from .settings_keywords import SettingsKeywords
 from .settings_values import Row, checked, row_of
-
-SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
-SLOW_POLICIES: tuple[SlowPolicy, ...] = get_args(SlowPolicy)
 
 
 def _setting(
@@ -100,6 +98,19 @@ class Settings:
         "policy",
         "What a full outbox does: close the client (3008), drop the oldest entry, drop the newest, "
         "or keep only the latest message of each room.",
+    )
+    room_rules: tuple[RoomRules, ...] = _setting(
+        (),
+        "rules",
+        "What rooms keep and promise, by their names; the first rule that fits a room counts. In the "
+        'environment JSON, as in [{"pattern": "chat:*", "history": 100}].',
+    )
+    history_max_bytes: int = _setting(
+        64 * 1024**2,
+        "bytes",
+        "How much the memory broker keeps of all rooms together, 200 bytes for each message "
+        "included; when it is more, the rooms that were silent longest lose their oldest.",
+        least=1,
     )
     origins: tuple[str, ...] = _setting(
         (SAME_ORIGIN,),

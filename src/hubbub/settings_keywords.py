@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
+from .room_rules import RoomRules
+
 
 class SettingsKeywords(TypedDict, total=False):
     """A keyword for each setting. One that is left out has its value from the environment."""
@@ -48,6 +50,15 @@ class SettingsKeywords(TypedDict, total=False):
     slow_policy: Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
     """What a full outbox does: close the client (3008), drop the oldest entry, drop the newest,
     or keep only the latest message of each room. Default: disconnect."""
+
+    room_rules: Sequence[RoomRules]
+    """What rooms keep and promise, by their names; the first rule that fits a room counts. In the
+    environment JSON, as in [{"pattern": "chat:*", "history": 100}]. Default: ."""
+
+    history_max_bytes: int
+    """In bytes. How much the memory broker keeps of all rooms together, 200 bytes for each
+    message included; when it is more, the rooms that were silent longest lose their oldest.
+    Default: 67108864."""
 
     origins: Sequence[str]
     """Origins whose pages may connect: 'same-origin', 'https://example.com',

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from .errors import SettingsError
 from .origins import SAME_ORIGIN, read_pattern
+from .room_rules import RoomRules, checked_rules, read_rules, shown_rules
 
 ENV_PREFIX = "HUBBUB_"
 
@@ -71,7 +72,8 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ",".join(value)
+        is_rules = bool(value) and isinstance(value[0], RoomRules)
+        return shown_rules(value) if is_rules else ",".join(value)
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return str(value)
@@ -116,12 +118,15 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
     int: _parse_size,
     float: float,
     tuple[str, ...]: _parse_list,
+    tuple[RoomRules, ...]: read_rules,
 }
 
 
 def _expected(row: Row) -> str:
     if row.choices:
         return "must be one of " + ", ".join(row.choices)
+    if row.kind == tuple[RoomRules, ...]:
+        return 'must be JSON, as in [{"pattern": "chat:*", "history": 100}]'
     what = {bool: "yes or no", int: "a whole number of", float: "a number of"}.get(row.kind)
     text = (
         f"must be {what} {row.unit}" if row.kind in (int, float) else f"must be {what or row.unit}"
@@ -135,6 +140,8 @@ def checked(row: Row, value: Any, source: str) -> Any:
         return None
     if row.kind == tuple[str, ...]:
         return _checked_strings(row, value, source)
+    if row.kind == tuple[RoomRules, ...]:
+        return checked_rules(value)
     right = {bool: bool, int: int, float: (int, float)}.get(row.kind, str)
     is_right = isinstance(value, right) and (row.kind is bool or not isinstance(value, bool))  # type: ignore[arg-type]
     if not is_right or (row.choices and value not in row.choices):

@@ -22,7 +22,7 @@ class Stats:
     `messages_out` when its transport has taken it, in `dropped` when its outbox was full, in
     `undelivered` when its connection ended before. `handlers_cancelled` counts handlers that
     were still running `handler_grace_s` after their client had gone, `unhandled` messages that came
-    whole and that no handler saw, since their client had gone, `broker_gaps` how often the broker said that it may have lost publications, `stale` connections that sent no connect command in time, `stuck_handlers` clients that were
+    whole and that no handler saw, since their client had gone, `broker_gaps` how often the broker said that it may have lost publications, `recoveries` how often who came back to a room got all that it had missed, `recoveries_refused` how often that was not kept any more, `stale` connections that sent no connect command in time, `stuck_handlers` clients that were
     closed with 1013, since their inbox was full and no handler of theirs ended.
     """
 
@@ -48,6 +48,8 @@ class Stats:
     loop_stalls: int = 0
     broker_gaps: int = 0
     sends_to_gone: int = 0
+    recoveries: int = 0
+    recoveries_refused: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     """Refused handshakes, by the word that says why."""
     refused_gets: dict[str, int] = field(default_factory=dict)

@@ -16,9 +16,13 @@ class Told:
     """A node that only takes what is delivered."""
 
     id: str = "node"
+    history_max_bytes = 1024**2
 
     def __init__(self, deliver: Callable[[Publication], int]) -> None:
         self.deliver = deliver
+
+    def now(self) -> float:
+        return 0.0
 
     def handle_control(self, control: Control) -> None: ...
     def note_gap(self, rooms: Sequence[str] | None) -> None: ...

@@ -25,6 +25,7 @@ from hubbub import (
     MemoryBroker,
     Publication,
     Receipt,
+    RoomRules,
 )
 from hubbub.brokers.broker import Ability, Broker, Control, as_broker, unsupported
 from hubbub.hub import interest as interest_module
@@ -51,9 +52,13 @@ class Told:
 
     def __init__(self) -> None:
         self.id = "node"
+        self.history_max_bytes = 1024**2
         self.delivered: list[tuple[str, bytes]] = []
         self.heard: list[Control] = []
         self.gaps: list[Sequence[str] | None] = []
+
+    def now(self) -> float:
+        return 0.0
 
     def deliver(self, publication: Publication) -> int:
         self.delivered.append((publication.room, publication.data))
@@ -239,7 +244,7 @@ async def test_fault_22_exclude_leaves_out_one_connection_and_no_stranger_of_tha
 
 
 async def test_a_receipt_says_where_and_how_many_here(exchange: Exchange) -> None:
-    async with cluster(exchange) as (here, there):
+    async with cluster(exchange, room_rules=[RoomRules("red", history=2)]) as (here, there):
         await joined(here, "red")
         await joined(there, "red")
         first = await here.publish("red", "1")
@@ -478,9 +483,11 @@ async def test_without_the_ability_control_is_this_processes_own() -> None:
 def test_an_ability_without_its_verbs_is_found() -> None:
     class Boaster(MemoryBroker):
         abilities = frozenset({Ability.HISTORY, Ability.CONTROL})
+        publish_kept = history = remove_history = None  # type: ignore[assignment]
 
     assert unsupported(Boaster()) == [
         "control (send_control)",
+        "history (publish_kept)",
         "history (history)",
         "history (remove_history)",
     ]

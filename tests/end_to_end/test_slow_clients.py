@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection
 
 from hubbub import Client, Close, Hub
 from hubbub.hub.client import session_of
-from hubbub.settings import SlowPolicy
+from hubbub.room_rules import SlowPolicy
 from rawsocket import BINARY, PING, PONG, TEXT, frame, raw_connect
 from serving import PATIENCE_S, WAYS, take, until, venue
 

@@ -14,7 +14,7 @@ from hub.test_variant import FailingDialect
 from hubbub import Client, Close, CommandError, Frame, Handshake, Hub, Identity, ProtocolError
 from hubbub.dialects.dialect import Command
 from hubbub.hub.core import core_of
-from hubbub.settings import SlowPolicy
+from hubbub.room_rules import SlowPolicy
 from hubbub.testing import MemoryClient, connect, settle
 
 pytestmark = pytest.mark.anyio

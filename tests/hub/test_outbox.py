@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub.hub.outbox import Entry, Outbox, Overflow
-from hubbub.settings import SLOW_POLICIES, SlowPolicy
+from hubbub.room_rules import SLOW_POLICIES, SlowPolicy
 from hubbub.wire.frame import Batch, DeflatedBatch, Frame
 
 MAX_ENTRIES = 4

@@ -369,8 +369,8 @@ class FutureBroker(MemoryBroker):
 
     def confirm(self) -> None:
         for publication, future in self.taken:
-            assert self._deliver is not None
-            future.set_result(Receipt(self._deliver(publication)))
+            assert self._node is not None
+            future.set_result(Receipt(self._node.deliver(publication)))
         self.taken.clear()
 
 

@@ -18,7 +18,7 @@ from hubbub import (
 )
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.settings import SlowPolicy
+from hubbub.room_rules import SlowPolicy
 from hubbub.testing import (
     FakeClock,
     MemoryTransport,
@@ -398,6 +398,11 @@ async def test_s20_the_stats_and_their_names() -> None:
         "unhandled": 0,
         "loop_stalls": 0,
         "broker_gaps": 0,
+        "recoveries": 0,
+        "recoveries_refused": 0,
+        "history_rooms": 0,
+        "history_entries": 0,
+        "history_bytes": 0,
         "sends_to_gone": 1,
         "refused": {"unauthorized": 1},
         "refused_gets": {},

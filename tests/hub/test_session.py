@@ -9,7 +9,7 @@ import pytest
 from hubbub import Client, Close, Frame, Hub
 from hubbub.hub.client import session_of
 from hubbub.hub.outbox import Entry
-from hubbub.settings import SlowPolicy
+from hubbub.room_rules import SlowPolicy
 from hubbub.testing import connect, settle
 from hubbub.wire.frame import Batch
 

@@ -15,7 +15,7 @@ from hubbub import Frame, Handshake, Hub, Identity
 from hubbub.dialects.dialect import Event
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.settings import SlowPolicy
+from hubbub.room_rules import SlowPolicy
 from hubbub.testing import MemoryClient, MemoryTransport, connect, messages, open_client, settle
 from hubbub.wire.frame import Batch, DeflatedBatch, encode
 from rawsocket import inflate

@@ -40,11 +40,32 @@ class Control:
     target: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How a broker keeps what is published to a room: the newest `entries`, each for `ttl_s` seconds,
+    and together up to `max_bytes` bytes of messages."""
+
+    entries: int
+    ttl_s: float
+    max_bytes: int
+
+
+KEY_TTL_S = 300.0
+"""For how many seconds a broker knows a publication's key again."""
+
+
 class Node(Protocol):
     """What a broker is given at start, and may call until the end of `stop`."""
 
     id: str
     """The node's name. No other has it, at any time."""
+
+    history_max_bytes: int
+    """How much a broker that keeps history in this process may keep of all rooms together."""
+
+    def now(self) -> float:
+        """Return the time of the node's clock in seconds, by which history in this process ages."""
+        ...
 
     def deliver(self, publication: Publication) -> int:
         """Hand a publication to this process's clients; return how many there are in the room."""
@@ -68,6 +89,9 @@ class Broker(Protocol):
 
     *Atomicity.* What a publication gets (its place in the order, its position, its entry in the
     history) it gets in one step: no node sees one without the others.
+
+    *Keys.* A publication whose `key` the broker has seen in the same room within `KEY_TTL_S` is not
+    published again: its receipt has the position of the first, and `is_repeated`.
 
     *Delivery.* `deliver` is called at most once for each publication and node, the publisher's own
     included, and only for rooms in which the node is interested; for those it is called for all that was
@@ -143,15 +167,31 @@ class History:
 
 
 class HistoryBroker(Broker, Protocol):
-    """A broker with `Ability.HISTORY`."""
+    """A broker with `Ability.HISTORY`.
+
+    A room has its position from the first question about it on, so that who asks before anything was
+    published is not told later that it has missed something. What is kept is lost by age, by number and
+    by bytes, the oldest first; the position stays for a day at least. A room that is forgotten
+    altogether begins a new epoch.
+    """
+
+    def publish_kept(self, publication: Publication, keep: Keep) -> Receipt | Future[Receipt]:
+        """Take a publication as `publish` does, give it its position in the room, and keep it."""
+        ...
 
     async def history(
-        self, room: str, *, since: Position | None = None, limit: int | None = None
+        self,
+        room: str,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
     ) -> History:
         """Return what was published after `since`, the oldest first (None: all that is kept).
 
-        Raises `LookupError` for a position of another epoch, or one that is not kept any more: a part is
-        never given as if it were all.
+        `limit` is how many publications at most (0: the position alone). With `reverse` it is the newest
+        first, and those before `since`. Raises `PositionLost` for a position of another epoch, or, but
+        for `reverse`, one after which something is not kept any more.
         """
         ...
 
@@ -201,7 +241,7 @@ def unsupported(broker: Broker) -> list[str]:
     """Return which abilities a broker claims whose verbs it has not."""
     verbs = {
         Ability.CONTROL: ("send_control",),
-        Ability.HISTORY: ("history", "remove_history"),
+        Ability.HISTORY: ("publish_kept", "history", "remove_history"),
         Ability.PRESENCE: ("enter", "leave", "presence"),
     }
     return [

@@ -1,49 +1,114 @@
 """The broker of one process: no server, nothing to install.
 
-What must not live here: the contract (`broker`).
+What must not live here: the contract (`broker`), what is kept (`history`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ..model import Receipt
+from ..model import Position, Receipt
 from ..wire.publication import Publication
-from .broker import Ability, Node
+from .broker import Ability, History, Keep, Node
+from .history import HistoryStore
+
+SWEEP_S = 1.0
+"""How often what is too old is looked for, while anything is kept."""
 
 
 class MemoryBroker:
     """The broker of one process: a publication is delivered within `publish`.
 
-    It keeps no history and knows no other process; two workers do not see each other through it.
+    It keeps histories in this process's memory, and knows no other process: two workers do not see
+    each other through it, and what it keeps ends with the process.
     """
 
-    abilities: frozenset[Ability] = frozenset()
+    abilities: frozenset[Ability] = frozenset({Ability.HISTORY})
     receives_all: bool = True
 
     def __init__(self) -> None:
-        self._deliver: Callable[[Publication], int] | None = None
+        self._node: Node | None = None
         self._receipt = Receipt(0)
+        self._timer: asyncio.TimerHandle | None = None
+        self.store: HistoryStore = HistoryStore(0)
+        """What is kept; it is made anew at each start."""
 
     async def start(self, node: Node) -> None:
         """Remember whom to deliver to."""
-        self._deliver = node.deliver
+        self._node = node
+        self.store = HistoryStore(node.history_max_bytes)
 
     async def stop(self) -> None:
-        """Forget whom to deliver to."""
-        self._deliver = None
+        """Forget whom to deliver to, and all that was kept."""
+        self._node = None
+        self.store = HistoryStore(0)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def publish(self, publication: Publication) -> Receipt:
         """Deliver at once. Before start nobody is there, and nobody is reached."""
-        if self._deliver is None:
+        node = self._node
+        if node is None:
             return Receipt(0)
-        count = self._deliver(publication)
+        if publication.key is not None:
+            return self._publish_once(node, publication, None)
+        count = node.deliver(publication)
         receipt = self._receipt
         if receipt.delivered_to != count:
             # One is kept, since most rooms keep their size from message to message.
             receipt = self._receipt = Receipt(count)
         return receipt
+
+    def publish_kept(self, publication: Publication, keep: Keep) -> Receipt:
+        """See `HistoryBroker.publish_kept`."""
+        node = self._node
+        return Receipt(0) if node is None else self._publish_once(node, publication, keep)
+
+    def _publish_once(self, node: Node, publication: Publication, keep: Keep | None) -> Receipt:
+        """Keep a publication, if it is to be kept, and deliver it unless its key was seen before."""
+        store, room, key, now = self.store, publication.room, publication.key, node.now()
+        if key is not None and (seen := store.seen(room, key, now)) is not None:
+            return Receipt(0, seen[0], is_repeated=True)
+        position = None
+        if keep is not None:
+            publication.time_ms = int(time.time() * 1000)
+            position = store.add(publication, keep, now)
+        if key is not None:
+            store.note_key(room, key, position, now)
+        if self._timer is None:
+            self._sweep_later(node)
+        return Receipt(node.deliver(publication), position)
+
+    def _sweep_later(self, node: Node) -> None:
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep, node)
+
+    def _sweep(self, node: Node) -> None:
+        self._timer = None
+        self.store.sweep(node.now())
+        self.store.let_go()
+        if self.store.is_in_use:
+            self._sweep_later(node)
+
+    async def history(
+        self,
+        room: str,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> History:
+        """See `HistoryBroker.history`."""
+        now = 0.0 if self._node is None else self._node.now()
+        return self.store.read(room, now, since=since, limit=limit, reverse=reverse)
+
+    async def remove_history(self, room: str) -> None:
+        """See `HistoryBroker.remove_history`."""
+        if self._node is not None:
+            self.store.remove(room, self._node.now())
 
     def subscribe(self, rooms: Sequence[str]) -> Future[None] | None:
         """Do nothing: all publications come anyway."""

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import CommandError
+from ..model import Position
 from ..wire.frame import Frame
-from ..wire.publication import Publication
+from ..wire.publication import Publication, Subscribed
 
 # Commands: what a client asks for. `id` is the client's own number for its answer; None asks for none.
 
@@ -35,10 +36,12 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Join a room."""
+    """Join a room. `since` is the last position that the client has seen of it (None: it wants
+    nothing of what was before)."""
 
     id: int | None
     room: str
+    since: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Ask for what was published to a room."""
+    """Ask for what was published to a room: after `since`, or before it, the newest first, with
+    `reverse`; `limit` publications at most."""
 
     id: int | None
     room: str
     limit: int | None = None
+    since: Position | None = None
+    reverse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,14 @@ Command = Connect | Subscribe | Unsubscribe | Publish | Send | History | Presenc
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a room's history; `position` is where the room stands."""
+
+    publications: Sequence[Publication]
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """Something was published to a room that the client is in."""
 
@@ -125,10 +139,14 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to any other command that was carried out."""
+    """The answer to any other command that was carried out.
+
+    `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`.
+    """
 
     id: int | None
     command: Command
+    result: Subscribed | Page | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +159,29 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class ServerSubscribed:
-    """The server has put the client into a room, without being asked."""
+    """The server has put the client into a room, without being asked.
+
+    `position` is where the room stands, if it keeps a history.
+    """
 
     room: str
+    position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServerUnsubscribed:
-    """The server has taken the client out of a room."""
+    """The server has taken the client out of a room.
+
+    `is_gap`: it has missed something of the room, and should come back with its position.
+    """
+
+    room: str
+    is_gap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The client has missed something of a room that it is still in."""
 
     room: str
 
@@ -168,6 +201,7 @@ Event = (
     | ErrorReply
     | ServerSubscribed
     | ServerUnsubscribed
+    | Gap
     | RefreshDue
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..wire.frame import Frame, encode
-from .dialect import Command, Dialect, ErrorReply, Event, Message, Published, RefreshDue
+from .dialect import Command, Dialect, ErrorReply, Event, Gap, Message, Published, RefreshDue
 
 
 class PlainDialect:
@@ -25,7 +25,8 @@ class PlainDialect:
     def encode(self, event: Event) -> Frame | None:
         """Return a message as it is, and what the hub itself has to say as a JSON object.
 
-        That is `{"type": "error", "code": …, "message": …}` and `{"type": "refresh", "expires_in_s": …}`.
+        That is `{"type": "error", "code": …, "message": …}`, `{"type": "refresh", "expires_in_s": …}` and, in rooms
+        that keep a history, `{"type": "gap", "room": …}` for who has missed something.
         """
         match event:
             case Published(publication):
@@ -34,6 +35,8 @@ class PlainDialect:
                 return message
             case ErrorReply(_, error):
                 return encode(error.reply())
+            case Gap(room):
+                return encode({"type": "gap", "room": room})
             case RefreshDue(left_s):
                 return encode({"type": "refresh", "expires_in_s": round(left_s, 3)})
             case _:

@@ -85,12 +85,23 @@ class Access:
 
     async def check(self, client: Client, action: Action, room: str) -> None:
         """Raise `CommandError` where the client may not do this. What the handler raises comes through."""
+        by_rule = self._by_rule(client, room) if action == "publish" else None
         function = self._core.handlers.authorize
-        if function is None:
-            is_allowed = action in ALLOWED_BY_DEFAULT
+        if by_rule is False:
+            is_allowed = False
+        elif function is None:
+            is_allowed = by_rule is True or action in ALLOWED_BY_DEFAULT
         else:
             is_allowed = function(client, action, room)
             if hasattr(is_allowed, "__await__"):
                 is_allowed = await is_allowed
         if is_allowed is not True:
             raise CommandError("forbidden", f"{action} is not allowed in this room")
+
+    def _by_rule(self, client: Client, room: str) -> bool | None:
+        """Return whether the room's rule lets this client publish; None where it says nothing of that."""
+        rule = self._core.rules.of(room)
+        publish = None if rule is None else rule.rules.publish
+        if publish is None:
+            return None
+        return publish == "members" and room in client.rooms

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NORMAL
-from ..model import EVERYBODY, USER_PREFIX, Subscribed
+from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.frame import encode
+from ..wire.publication import Subscribed
 
 if TYPE_CHECKING:
     from .core import Core
@@ -102,15 +103,17 @@ class Client:
         """
         self._core.registry.join(self._session, room)
 
-    async def subscribe(self, room: str) -> Subscribed:
+    async def subscribe(self, room: str, *, since: Position | None = None) -> Subscribed:
         """Become a member of `room` if the authorize handler allows it, and wait until that is true.
 
         Afterwards everything that is published to the room reaches the client, whichever process
         published it; `join` asks nobody and waits for nothing. Being a member already is no error.
+        With `since`, a position that an answer, a receipt or `hub.cursor` gave, the client is first sent
+        all that was published after it, if the room keeps that; the answer says whether it was all.
         Raises `CommandError`: "forbidden", "too_many_rooms", a name that is not allowed, or "left" when
         the client left the room, or was gone, before it was in. Event loop only.
         """
-        return await self._core.registry.subscribe(self._session, room)
+        return await self._core.registry.subscribe(self._session, room, since, by_server=True)
 
     def leave(self, room: str) -> None:
         """Stop being a member of `room`; not being one is no error. Event loop only."""

@@ -21,6 +21,7 @@ from ..dialects.dialect import (
     Connect,
     Connected,
     History,
+    Page,
     Pong,
     Presence,
     Publish,
@@ -30,10 +31,18 @@ from ..dialects.dialect import (
     Subscribe,
     Unsubscribe,
 )
-from ..errors import BrokerError, CommandError, ProtocolError, Refused, is_sendable
+from ..errors import (
+    BrokerError,
+    CommandError,
+    PositionLost,
+    ProtocolError,
+    Refused,
+    is_sendable,
+)
 from ..limits import check_room_name, printable
 from ..model import Close, Handshake
 from ..raised import close_of
+from ..wire.publication import Subscribed
 from .disconnects import BAD_COMMAND, CONNECT_TIMEOUT, SERVER_STOPPING
 from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
@@ -44,6 +53,8 @@ if TYPE_CHECKING:
     from .session import ClientSession
 
 
+MOST_A_PAGE = 300
+"""How many publications one answer to a history command has at most."""
 AUTHENTICATION_SHARE = 1.25
 """How long a connection may take from its connect command on, in parts of `handshake_timeout_s`: an
 authenticate handler that takes longer than the setting is refused before that."""
@@ -140,7 +151,7 @@ class CommandDispatcher(Dispatcher):
             return
         number: int | None = getattr(command, "id", None)
         try:
-            is_answered = await self._carry_out(session, command)
+            answer = await self._carry_out(session, command, number)
         except CommandError as error:
             self._errors.reply(session, error, number)
         except BrokerError:
@@ -153,8 +164,8 @@ class CommandDispatcher(Dispatcher):
         except Exception as wrong:
             self._command_failed(session, number, wrong)
         else:
-            if not is_answered:
-                self._errors.answer(session, Reply(number, command))
+            if answer is not None:
+                self._errors.answer(session, answer)
 
     def _command_failed(
         self, session: ClientSession, number: int | None, error: BaseException
@@ -164,20 +175,23 @@ class CommandDispatcher(Dispatcher):
         if number is not None and session.close is None:
             self._errors.reply(session, CommandError("internal_error", "internal error"), number)
 
-    async def _carry_out(self, session: ClientSession, command: Command) -> bool:
-        """Do what a command says; return whether it has been answered, or needs no answer."""
+    async def _carry_out(
+        self, session: ClientSession, command: Command, number: int | None
+    ) -> Reply | None:
+        """Do what a command says; return its answer, None if it has been answered, or needs none."""
         core = self._core
+        result: Subscribed | Page | None = None
         match command:
             case Connect():
                 await self._connect(session, command)
-                return True
+                return None
             case Send(message):
                 await self.handle(session, message)
-                return True
+                return None
             case Pong():
-                return True
-            case Subscribe(_, room):
-                await core.registry.subscribe(session, room)
+                return None
+            case Subscribe(_, room, since):
+                result = await core.registry.subscribe(session, room, since)
             case Unsubscribe(_, room):
                 core.registry.leave(session, room)
             case Publish(_, room, message):
@@ -186,14 +200,34 @@ class CommandDispatcher(Dispatcher):
                 await core.publishing.publish(room, message)
             case Refresh(_, token):
                 await self._refresh(session, token)
-            case History(_, room) | Presence(_, room):
+            case History(_, room):
+                result = await self._history(session, command)
+            case Presence(_, room):
                 check_room_name(room)
-                action = "history" if isinstance(command, History) else "presence"
-                await core.access.check(session.client, action, room)  # type: ignore[arg-type]
-                raise CommandError("not_available", f"this hub keeps no {action}")
+                await core.access.check(session.client, "presence", room)
+                raise CommandError("not_available", "this hub keeps no presence")
             case _:
                 assert_never(command)
-        return False
+        return Reply(number, command, result)
+
+    async def _history(self, session: ClientSession, command: History) -> Page:
+        """Read a part of a room's history for a client."""
+        core, room = self._core, command.room
+        check_room_name(room)
+        await core.access.check(session.client, "history", room)
+        core.recovery.require_history(room)
+        limit = MOST_A_PAGE if command.limit is None else min(command.limit, MOST_A_PAGE)
+        try:
+            page = await core.recovery.page(
+                room,
+                since=command.since,
+                limit=limit,
+                reverse=command.reverse,
+                client=session,
+            )
+        except PositionLost as lost:
+            raise CommandError("position_lost", str(lost)) from None
+        return Page(page.publications, page.position)
 
     async def _connect(self, session: ClientSession, command: Connect) -> None:
         """Learn who the client is, and make one of its connection."""

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..brokers.broker import Broker, Control, Node
+from ..brokers.history import HistoryStore
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
 from ..logs import RateLimitedLogger
-from ..settings import Settings, SlowPolicy
+from ..room_rules import SlowPolicy
+from ..settings import Settings
 from ..stats import Stats, process_stats
 from ..transports.transport import TransportLimits
 from ..wire.publication import Publication
@@ -31,7 +33,9 @@ from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
 from .publishing import Publishing
 from .rates import Rates
+from .recovery import Recovery
 from .registry import Registry
+from .rules import Rules
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
 from .variant import Variants
 
@@ -59,6 +63,8 @@ class Core:
         self.handlers: Handlers = Handlers()
         self.variants: Variants = Variants(settings.compression_min_bytes, self.log)
         self.lifecycle: Lifecycle = Lifecycle(self)
+        self.rules: Rules = Rules(self)
+        self.recovery: Recovery = Recovery(self)
         self.registry: Registry = Registry(self, slow_policies)
         self.admission: Admission = Admission(
             settings, self.registry.sessions, lambda: self.lifecycle.is_draining
@@ -82,6 +88,7 @@ class Core:
         self.node_id = secrets.token_hex(8)
         self.admission.reset()
         self.registry.reset()
+        self.recovery.reset()
         self.interest = Interest(self)
         self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(
@@ -111,6 +118,7 @@ class Core:
             "handlers": len(lifecycle.tasks),
             "loop_lag_s": round(liveness.lag_s, 4),
             **self.stats.snapshot(),
+            **history_facts(self.broker),
             "slow_handshakes": process_stats.slow_handshakes,
             "refused_handshakes": process_stats.refused_handshakes,
             "uptime_s": round(time.monotonic() - lifecycle.started_at, 3),
@@ -120,18 +128,33 @@ class Core:
         }
 
 
+def history_facts(broker: Broker) -> dict[str, Any]:
+    """Return what a broker says of the histories that it keeps in this process."""
+    store = getattr(broker, "store", None)
+    if not isinstance(store, HistoryStore):
+        return {}
+    return {
+        "history_rooms": store.rooms,
+        "history_entries": store.entries,
+        "history_bytes": store.nbytes,
+    }
+
+
 class HubNode:
     """A hub as its broker sees it; see `brokers.broker.Node`. It is of one event loop, as its id is."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.id: str = core.node_id
+        self.now: Callable[[], float] = core.now
+        self.history_max_bytes: int = core.settings.history_max_bytes
         self.deliver: Callable[[Publication], int] = core.publishing.deliver
         self.handle_control: Callable[[Control], None] = core.control.handle_control
 
     def note_gap(self, rooms: Sequence[str] | None) -> None:
-        """Count that publications may have been lost."""
+        """Count that publications may have been lost, and see what is missing where it was kept."""
         self._core.stats.broker_gaps += 1
+        self._core.recovery.note_gap(rooms)
 
 
 def core_of(hub: Hub) -> Core:

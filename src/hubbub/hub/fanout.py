@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any, cast
 
 from ..model import EVERYBODY
-from ..settings import SlowPolicy
+from ..room_rules import SlowPolicy
 from ..stats import Stats
 from ..wire.frame import Batch, Frame
 from ..wire.lane import write_shared
@@ -217,7 +217,7 @@ class Fanout:
     ) -> None:
         slow = self._write(sessions, batch)
         if slow:
-            _enqueue(slow, [Entry(batch, members.policy, members.name)])
+            _enqueue(slow, [Entry(batch, members.policy, members.name, members.remembers)])
 
     def _deliver_rooms(
         self,
@@ -296,21 +296,23 @@ class Fanout:
 
     def _entries(self, indices: list[int], pending: _Pending, variant: Variant) -> Iterable[Entry]:
         """Split a merge into entries by policy, for a session whose outbox decides about each."""
-        runs: list[tuple[SlowPolicy, str, list[Frame]]] = []
+        runs: list[tuple[SlowPolicy, str, bool, list[Frame]]] = []
         for index in indices:
             target, raw, _, publication = pending[index]
             frame = variant.frame_of(raw, publication)
             if frame is None:
                 continue
-            policy, room = self._policy, EVERYBODY
+            kind = (self._policy, EVERYBODY, False)
             if isinstance(target, Membership):
-                policy, room = target.policy, target.name
-            is_same = runs and runs[-1][0] == policy and (policy != "latest" or runs[-1][1] == room)
-            if is_same:
-                runs[-1][2].append(frame)
+                kind = (target.policy, target.name, target.remembers)
+            if runs and _may_join(runs[-1][:3], kind):
+                runs[-1][3].append(frame)
             else:
-                runs.append((policy, room, [frame]))
-        return [Entry(variant.batch(frames), policy, room) for policy, room, frames in runs]
+                runs.append((*kind, [frame]))
+        return [
+            Entry(variant.batch(frames), policy, room, remembers)
+            for policy, room, remembers, frames in runs
+        ]
 
     def _write(self, sessions: list[ClientSession], batch: Batch) -> list[ClientSession]:
         """Write the shared bytes to who can take them; return the others."""
@@ -321,6 +323,14 @@ class Fanout:
         self._stats.messages_out += written * len(batch.frames)
         self._stats.bytes_out += written * len(wire)
         return slow
+
+
+def _may_join(one: tuple[SlowPolicy, str, bool], other: tuple[SlowPolicy, str, bool]) -> bool:
+    """Tell whether messages of two kinds may be dropped or kept together, as one entry."""
+    policy, _, remembers = one
+    if policy == "latest" or remembers or other[2]:
+        return one == other
+    return policy == other[0]
 
 
 def _enqueue(slow: list[ClientSession], entries: Iterable[Entry]) -> None:

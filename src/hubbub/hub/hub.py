@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from ..brokers.broker import Broker, as_broker
+from ..brokers.broker import Broker, History, as_broker
 from ..brokers.memory import MemoryBroker
 from ..dialects.dialect import Dialect
 from ..dialects.names import dialect_of
 from ..errors import DISCONNECTED, MissingExtra, check_close
 from ..limits import check_room_name, checked_user
-from ..model import EVERYBODY, USER_PREFIX, Identity, Receipt
-from ..settings import Settings, SlowPolicy, as_settings
+from ..model import EVERYBODY, USER_PREFIX, Identity, Position, Receipt
+from ..room_rules import RoomRules, SlowPolicy
+from ..settings import Settings, as_settings
 from ..settings_keywords import SettingsKeywords
 from .client import Client, session_of
 from .control import NodeInfo
@@ -45,6 +46,7 @@ from .decorator_types import (
 )
 from .handlers import check_kind, takes, takes_function
 from .room import Room, User
+from .rules import takes_rules
 from .tasks import check_period
 
 if TYPE_CHECKING:
@@ -236,13 +238,58 @@ class Hub:
         """
         self._core.publishing.broadcast(EVERYBODY, data, exclude)
 
-    async def publish(self, room: str, data: Any, *, exclude: Client | None = None) -> Receipt:
+    async def publish(
+        self, room: str, data: Any, *, exclude: Client | None = None, key: str | None = None
+    ) -> Receipt:
         """Send `data` to the members of `room` and wait for the broker's receipt.
 
-        Raises `CommandError` for a name that no room may have, `BrokerError` when the broker did
+        `key` is your own name for this message: a second one with the same key in the same room within
+        five minutes is not published, and the receipt says so. Raises `CommandError` for a name that no room may have, `BrokerError` when the broker did
         not take it, and `HubNotRunning` as `broadcast` does. Event loop only.
         """
-        return await self._core.publishing.publish(check_room_name(room), data, exclude)
+        return await self._core.publishing.publish(check_room_name(room), data, exclude, key)
+
+    # What rooms keep
+
+    @takes_rules(RoomRules)
+    def room_rules(self, rules: RoomRules) -> RoomRules:
+        """Add a rule for the rooms of a pattern: `hub.room_rules("chat:*", history=100)`.
+
+        It takes what `RoomRules` does, and comes after the rules that the hub has. Before the start only:
+        raises `RuntimeError` afterwards, and `SettingsError` for a rule that cannot be or is never used.
+        """
+        self._core.lifecycle.require_not_started("room_rules")
+        self._core.rules.add(rules)
+        return rules
+
+    async def history(
+        self,
+        room: str,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> History:
+        """Return what was published to `room` and is kept: the oldest first, after `since`.
+
+        `limit` is how many publications at most (None: all), `reverse` gives the newest first, and those
+        before `since`. The answer has the `publications`, each with its `data` and `position`, and the
+        `position` where the room stands. Raises `PositionLost` where something after `since` is not kept
+        any more, `CommandError` ("not_available") for a room without a history, `BrokerError`. Event loop
+        only.
+        """
+        self._core.lifecycle.require_loop()
+        recovery = self._core.recovery
+        recovery.require_history(check_room_name(room))
+        return await recovery.page(room, since=since, limit=limit, reverse=reverse)
+
+    async def cursor(self, room: str) -> Position:
+        """Return where `room` stands, for a page or an answer that shows what is so far.
+
+        Who subscribes with it misses nothing from then on: `client.subscribe(room, since=position)`, or
+        `since` of a subscription in a browser. Raises as `history` does. Event loop only.
+        """
+        return (await self.history(room, limit=0)).position
 
     def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
         """Close a client, or all clients of a user, in other processes too if the broker connects them.

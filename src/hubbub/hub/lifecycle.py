@@ -93,6 +93,7 @@ class Lifecycle:
     async def _start_parts(self, started: asyncio.Future[None]) -> None:
         core = self._core
         try:
+            core.rules.check()
             await core.broker.start(core.new_node())
             if self._start is not started:
                 await self._undo_late_start()
@@ -262,6 +263,11 @@ class Lifecycle:
         """Raise where the hub has no event loop, or one that will never turn again."""
         if self.loop is None or self.loop.is_closed():
             raise self.not_running()
+
+    def require_not_started(self, what: str) -> None:
+        """Raise where it is too late for something that belongs before the start."""
+        if self.state not in (State.NEW, State.STOPPED):
+            raise RuntimeError(f"call hub.{what}() before the hub starts, where the hub is made")
 
     def not_running(self) -> HubNotRunning:
         """Return the error that says why nobody can be reached here, and what to do."""

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, assert_never
 
-from ..settings import SlowPolicy
+from ..room_rules import SlowPolicy
 from ..wire.frame import Batch
 
 
 class Entry(NamedTuple):
     """What one turn of the event loop had for the client, under one policy.
 
-    `room` matters to the policy `latest` alone: which messages a newer one replaces.
+    `room` matters to the policy `latest`, which says what a newer message replaces, and where
+    `remembers` says that the room keeps what was published: then all in the batch are of that room.
     """
 
     batch: Batch
     policy: SlowPolicy
     room: str
+    remembers: bool = False
 
 
 class Overflow(Exception):
@@ -39,12 +41,14 @@ class Outbox:
     never fits and is treated as the policy says.
     """
 
-    __slots__ = ("_entries", "max_bytes", "max_entries", "nbytes")
+    __slots__ = ("_entries", "gaps", "max_bytes", "max_entries", "nbytes")
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self.max_entries: int = max_entries
         self.max_bytes: int = max_bytes
         self.nbytes: int = 0
+        self.gaps: set[str] | None = None
+        """The rooms that remember, and of which something was dropped (None: there are none)."""
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
@@ -70,7 +74,7 @@ class Outbox:
             case "disconnect":
                 raise Overflow(self.messages + len(entry.batch))
             case "drop_newest":
-                return len(entry.batch)
+                return self._dropped(entry)
             case "drop_oldest":
                 return self._push_over_oldest(entry, size)
             case _:
@@ -106,12 +110,12 @@ class Outbox:
         pinned = [old for old in self._entries if old.policy == "disconnect"]
         pinned_bytes = sum(len(old.batch.wire) for old in pinned)
         if len(pinned) >= self.max_entries or pinned_bytes + size > self.max_bytes:
-            return len(entry.batch)
+            return self._dropped(entry)
         dropped = 0
         while not self._fits(size):
             victim = next(old for old in self._entries if old.policy != "disconnect")
             self._remove(victim)
-            dropped += len(victim.batch)
+            dropped += self._dropped(victim)
         self._append(entry, size)
         return dropped
 
@@ -125,6 +129,22 @@ class Outbox:
             dropped += len(old.batch)
         newest = entry if len(frames) == 1 else entry._replace(batch=entry.batch.last())
         return dropped + self._push_over_oldest(newest, len(newest.batch.wire))
+
+    def drop_room(self, room: str) -> int:
+        """Drop all that waits of a room that remembers; return how many messages that were."""
+        dropped = 0
+        for entry in [old for old in self._entries if old.remembers and old.room == room]:
+            self._remove(entry)
+            dropped += len(entry.batch)
+        return dropped
+
+    def _dropped(self, entry: Entry) -> int:
+        """Note that an entry is lost; return how many messages it has."""
+        if entry.remembers:
+            if self.gaps is None:
+                self.gaps = set()
+            self.gaps.add(entry.room)
+        return len(entry.batch)
 
     def _remove(self, entry: Entry) -> None:
         # By identity: two rooms may hold equal entries that share one batch.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from threading import get_ident as _thread_id
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from ..brokers.broker import HistoryBroker, Keep
 from ..errors import BrokerError, HubNotRunning
 from ..limits import printable
 from ..model import Receipt
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
+MOST_KEY_CHARACTERS = 256
+"""How long a publication's key may be."""
+
 
 class Publishing:
     """Hands messages to the broker, and takes them back from it."""
@@ -34,13 +38,19 @@ class Publishing:
         self._broker = core.broker
         self._lifecycle = core.lifecycle
         self._registry = core.registry
+        self._rules = core.rules
 
-    async def publish(self, key: str, data: Any, exclude: Client | None = None) -> Receipt:
+    async def publish(
+        self, room: str, data: Any, exclude: Client | None = None, key: str | None = None
+    ) -> Receipt:
         """Encode and publish, and wait for the broker's receipt. Event loop only.
 
-        `key` is a room's name, or everybody's or a user's. Raises `BrokerError` when the broker did
-        not take it, `HubNotRunning` where the hub does not run.
+        `room` is a room's name, or everybody's or a user's; `key` the publisher's own name for the
+        message. Raises `BrokerError` when the broker did not take it, `HubNotRunning` where the hub does
+        not run.
         """
+        if key is not None:
+            _check_key(key)
         excluded = None if exclude is None else _excluded(exclude)
         frame = encode(data)
         lifecycle = self._lifecycle
@@ -49,21 +59,29 @@ class Publishing:
                 raise lifecycle.not_running()
             raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
         name = None if excluded is None else _name_of(excluded)
-        result = self._broker.publish(Publication(key, frame, name))
+        publication = Publication(room, frame, name, key=key)
+        keep = self._rules.keep_of(room) if self._rules.has_any else None
+        result = (
+            self._broker.publish(publication) if keep is None else self._keep(publication, keep)
+        )
         return result if isinstance(result, Receipt) else await result
 
-    def broadcast(self, key: str, data: Any, exclude: Client | None = None) -> None:
+    def broadcast(self, room: str, data: Any, exclude: Client | None = None) -> None:
         """Encode here and now, then publish on the hub's own thread. What fails there is logged."""
         excluded = None if exclude is None else _excluded(exclude)
         frame = encode(data)
         lifecycle = self._lifecycle
         if _thread_id() != lifecycle.thread_id:
-            if not lifecycle.post(self.broadcast, key, frame, exclude):
+            if not lifecycle.post(self.broadcast, room, frame, exclude):
                 raise lifecycle.not_running()
             return
         name = None if excluded is None else _name_of(excluded)
+        keep = self._rules.keep_of(room) if self._rules.has_any else None
         try:
-            result = self._broker.publish(Publication(key, frame, name))
+            publication = Publication(room, frame, name)
+            result = (
+                self._broker.publish(publication) if keep is None else self._keep(publication, keep)
+            )
             if not isinstance(result, Receipt):
                 result.add_done_callback(_log_failed_publish)
         except HubNotRunning:
@@ -73,9 +91,14 @@ class Publishing:
         except Exception as error:  # a broker's own failure is not the publisher's
             self._core.log.log(logging.ERROR, "broker", "a broadcast failed", error=error)
 
+    def _keep(self, publication: Publication, keep: Keep) -> Receipt | asyncio.Future[Receipt]:
+        return cast(HistoryBroker, self._broker).publish_kept(publication, keep)
+
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `brokers.broker.Node`."""
         members = self._registry.room_of(publication.room)
+        if publication.position is not None and not self._core.recovery.admit(publication, members):
+            return 0
         if members is None:
             self._lifecycle.require_loop()
             return 0
@@ -117,6 +140,13 @@ def _excluded(exclude: object) -> ClientSession:
         f"exclude must be a Client or None, not {type(exclude).__name__}; hub.client(id) finds "
         "a client by its id"
     )
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str) or not 0 < len(key) <= MOST_KEY_CHARACTERS:
+        raise TypeError(
+            f"key must be a str of 1 to {MOST_KEY_CHARACTERS} characters, not {key!r:.80}"
+        )
 
 
 def _name_of(excluded: ClientSession) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,21 @@ from ..dialects.dialect import Dialect, ServerSubscribed, ServerUnsubscribed
 from ..dialects.plain import PLAIN
 from ..errors import MESSAGE_TOO_BIG, BrokerError, CommandError, check_close, fit_reason
 from ..limits import BURST_S, TokenBucket, check_room_name, printable
-from ..model import EVERYBODY, USER_PREFIX, Close, Handshake, Identity, Subscribed, check_unix_time
-from ..settings import SlowPolicy
+from ..model import (
+    EVERYBODY,
+    USER_PREFIX,
+    Close,
+    Handshake,
+    Identity,
+    Position,
+    check_unix_time,
+)
+from ..room_rules import SlowPolicy
 from ..transports.transport import Transport
+from ..wire.publication import Subscribed
 from .client import Client
 from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SERVER_STOPPING, SLOW_CONSUMER, Cause
+from .recovery import Progress, Recovered, split_names, with_names
 from .room import Membership, Room, RoomTable
 from .session import ClientSession
 
@@ -45,9 +55,11 @@ class Registry:
         """The transports whose sockets are not gone."""
         policy = core.settings.slow_policy
         if core.broker.receives_all:
-            self._rooms = RoomTable(policy, slow_policies)
+            self._rooms = RoomTable(policy, slow_policies, rules=core.rules)
         else:
-            self._rooms = RoomTable(policy, slow_policies, self._first_came, self._last_went)
+            self._rooms = RoomTable(
+                policy, slow_policies, self._first_came, self._last_went, rules=core.rules
+            )
         self.room_of: Callable[[str], Membership | None] = self._rooms.get
         """Return who is in a room, None when nobody is. Every publication asks."""
         self._named: dict[str, ClientSession] = {}
@@ -276,13 +288,27 @@ class Registry:
         if not session.variant.dialect.is_plain:
             self._core.publishing.tell(session, ServerSubscribed(room))
 
-    async def subscribe(self, session: ClientSession, room: str) -> Subscribed:
-        """See `Client.subscribe`. That the client is joining is noted before anything is awaited."""
+    async def subscribe(
+        self,
+        session: ClientSession,
+        room: str,
+        since: Position | None = None,
+        *,
+        by_server: bool = False,
+    ) -> Subscribed:
+        """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
+
+        `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
+        is in the answer to its command.
+        """
         check_room_name(room)
         if session.close is not None:
             raise _left(room)
         if room in session.memberships:
-            return Subscribed(room)
+            return Subscribed(room, self._position_of(room))
+        names: list[str] = []
+        if since is not None:
+            since, names = split_names(since)
         joining = session.joining
         if joining is None:
             joining = session.joining = {}
@@ -294,7 +320,7 @@ class Registry:
             await self._core.access.check(session.client, "join", room)
             if session.close is not None:
                 raise _left(room)
-            await self._await_interest(room)
+            recovered = await self._await_room(room, since)
             if session.close is not None or joining.get(room) is not attempt:
                 raise _left(room)
         finally:
@@ -302,22 +328,57 @@ class Registry:
                 del joining[room]
         if room not in session.memberships:
             self._enter(session, room)
-        return Subscribed(room)
+        answer = Subscribed(room)
+        if recovered is not None:
+            answer = self._answer(session, room, names, recovered)
+        if by_server:
+            self._announce(session, answer)
+        return answer
 
-    async def _await_interest(self, room: str) -> None:
-        """Wait until all that is published to a room comes to this process."""
+    def _answer(
+        self, session: ClientSession, room: str, names: Sequence[str], recovered: Recovered
+    ) -> Subscribed:
+        """Note how far the room has come here, and return what a new member of it is answered."""
+        members = session.memberships[room]
+        if members.progress is None:
+            members.progress = Progress(recovered.position)
+        names = [*names, session.connection_id]
+        found = tuple(each for each in recovered.publications if each.exclude not in names)
+        position = with_names(recovered.position, names)
+        return Subscribed(room, position, recovered.is_whole, found)
+
+    def _announce(self, session: ClientSession, answer: Subscribed) -> None:
+        """Tell a client that the server has put it into a room, and send it what it missed."""
+        publishing = self._core.publishing
+        if not session.variant.dialect.is_plain:
+            publishing.tell(session, ServerSubscribed(answer.room, answer.position))
+        for publication in answer.publications:
+            self._core.fanout.send(session, publication.frame, publication)
+
+    def _position_of(self, room: str) -> Position | None:
+        members = self._rooms.get(room)
+        return None if members is None or members.progress is None else members.progress.position
+
+    async def _await_room(self, room: str, since: Position | None) -> Recovered | None:
+        """Wait until all that is published to a room comes here, and what was missed is known."""
         core = self._core
-        if core.broker.receives_all:
-            return
-        core.interest.add(room)
+        rule = core.rules.of(room)
+        remembers = rule is not None and rule.remembers
+        if core.broker.receives_all and not remembers:
+            return None
+        if not core.broker.receives_all:
+            core.interest.add(room)
         ready = core.interest.ready(room)
         try:
             if ready is not None:
                 await asyncio.shield(ready)
+            if rule is None or not remembers:
+                return None
+            return await core.recovery.read_for(room, rule, since if rule.rules.recover else None)
         except BrokerError as error:
             raise CommandError("unavailable", "try again later", temporary=True) from error
         finally:
-            if self._rooms.get(room) is None:
+            if not core.broker.receives_all and self._rooms.get(room) is None:
                 core.interest.remove(room)  # it lingers, and stays if a member comes now
 
     def _check_room_limit(self, session: ClientSession) -> None:
@@ -345,6 +406,10 @@ class Registry:
         members = self._rooms.add(session, room)
         self._core.fanout.joined(session, members)
         session.memberships[room] = members
+
+    def memberships(self) -> list[Membership]:
+        """Return all rooms that have members here."""
+        return self._rooms.all()
 
     def members_of(self, key: str) -> Mapping[ClientSession, None]:
         """Return the clients of this process that are in a room now, in the order of joining."""

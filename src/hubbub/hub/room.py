@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingsError
 from ..model import EVERYBODY, USER_PREFIX, Receipt
-from ..settings import SLOW_POLICIES, SlowPolicy
+from ..room_rules import SLOW_POLICIES, SlowPolicy, check_pattern
 from .client import Client, session_of
 
 if TYPE_CHECKING:
     from .core import Core
+    from .recovery import Progress
+    from .rules import Rules
     from .session import ClientSession
     from .variant import Variant
 
@@ -27,12 +29,26 @@ class Membership:
     members by their forms as soon as there are two (None: there is one).
     """
 
-    __slots__ = ("name", "parts", "pending", "policy", "room", "sessions", "variant")
+    __slots__ = (
+        "name",
+        "parts",
+        "pending",
+        "policy",
+        "progress",
+        "remembers",
+        "room",
+        "sessions",
+        "variant",
+    )
     variant: Variant
 
-    def __init__(self, name: str, policy: SlowPolicy) -> None:
+    def __init__(self, name: str, policy: SlowPolicy, *, remembers: bool = False) -> None:
         self.name: str = name
         self.policy = policy
+        self.remembers: bool = remembers
+        """Whether the room keeps what was published; see `rules`."""
+        self.progress: Progress | None = None
+        """How far the room has come here, if it remembers; see `recovery`."""
         self.sessions: dict[ClientSession, None] = {}
         self.parts: dict[Variant, dict[ClientSession, None]] | None = None
         self.pending: int = 0
@@ -76,7 +92,7 @@ class RoomTable:
     """The rooms that have members. An empty room has no entry.
 
     `policies` gives rooms a slow-consumer policy of their own, by name or by a prefix with `*` at
-    its end; the longest match counts. `on_first` is called when a room gets its first member,
+    its end; the longest match counts, and a rule of the room's own before that. `on_first` is called when a room gets its first member,
     `on_last` when its last has gone. Raises `SettingsError` for a policy that does not exist.
     """
 
@@ -86,11 +102,14 @@ class RoomTable:
         policies: Mapping[str, SlowPolicy],
         on_first: Callable[[str], None] | None = None,
         on_last: Callable[[str], None] | None = None,
+        *,
+        rules: Rules | None = None,
     ) -> None:
         self._default = default
         self._on_first = on_first
         self._on_last = on_last
         self._policies = _checked_policies(policies)
+        self._rules = rules
         self._members: dict[str, Membership] = {}
         self.get: Callable[[str], Membership | None] = self._members.get
         """Return the members of a room, None when it is empty. Every publication asks."""
@@ -102,11 +121,19 @@ class RoomTable:
         """Make `session` a member of `room`."""
         members = self._members.get(room)
         if members is None:
-            members = self._members[room] = Membership(room, self.policy_of(room))
+            members = self._members[room] = self._new(room)
             if self._on_first is not None:
                 self._on_first(room)
         members.add(session)
         return members
+
+    def _new(self, room: str) -> Membership:
+        rules = self._rules
+        rule = rules.of(room) if rules is not None and rules.has_any else None
+        if rule is None:
+            return Membership(room, self.policy_of(room))
+        policy = rule.slow_policy or self.policy_of(room)
+        return Membership(room, policy, remembers=rule.remembers)
 
     def remove(self, session: ClientSession, members: Membership) -> None:
         """Take `session` out of a room; a room ends with its last member."""
@@ -119,6 +146,10 @@ class RoomTable:
     def clear(self) -> None:
         """Forget all rooms."""
         self._members.clear()
+
+    def all(self) -> list[Membership]:
+        """Return all rooms that have members."""
+        return list(self._members.values())
 
     def sizes(self) -> dict[str, int]:
         """Return the number of members by room, without everybody's and the users' rooms.
@@ -153,8 +184,7 @@ def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolic
         if policy not in SLOW_POLICIES:
             expected = f"for {pattern!r} must be one of {', '.join(SLOW_POLICIES)}"
             raise SettingsError("slow_policies", policy, expected)
-        if not isinstance(pattern, str) or not pattern or "*" in pattern.removesuffix("*"):
-            raise SettingsError("slow_policies", pattern, "a name, or a prefix with * at its end")
+        check_pattern(pattern, "slow_policies")
     return dict(policies)
 
 
@@ -180,9 +210,14 @@ class Room:
         """Send `data` to every member but `exclude`. Never blocks; any thread."""
         self._core.publishing.broadcast(self._key, data, exclude)
 
-    async def publish(self, data: Any, *, exclude: Client | None = None) -> Receipt:
-        """Send `data` to every member but `exclude`, and wait for the broker's receipt."""
-        return await self._core.publishing.publish(self._key, data, exclude)
+    async def publish(
+        self, data: Any, *, exclude: Client | None = None, key: str | None = None
+    ) -> Receipt:
+        """Send `data` to every member but `exclude`, and wait for the broker's receipt.
+
+        `key` names the message, so that it is published once; see `Hub.publish`.
+        """
+        return await self._core.publishing.publish(self._key, data, exclude, key)
 
     def __len__(self) -> int:
         return len(self._core.registry.members_of(self._key))

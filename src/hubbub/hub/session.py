@@ -46,12 +46,14 @@ class ClientSession:
         "_id",
         "_is_cut",
         "_missed",
+        "behind",
         "client",
         "close",
         "context",
         "dispatcher",
         "dropped",
         "frame_bucket",
+        "gaps",
         "handler_task",
         "inbox",
         "is_handling",
@@ -93,6 +95,10 @@ class ClientSession:
         self.opening: Opening | None = None
         self.joining: dict[str, object] | None = None
         self.dropped: int = 0
+        self.behind: set[str] | None = None
+        """The rooms that remember, and of which it has missed something; it is told when it can take it."""
+        self.gaps: tuple[int, float] | None = None
+        """How often that has happened lately, and since when; see `recovery`."""
         self.variant: Variant = core.variants.get(dialect, deflates=transport.deflates)
         transport.bind(self)
         self.write_wire: Callable[[bytes], object] | None = transport.write_wire
@@ -217,7 +223,7 @@ class ClientSession:
         for entry in entries:
             if self.close is not None:
                 return
-            if self._is_cut:
+            if self._is_cut or (entry.remembers and self._has_left_behind(entry.room)):
                 self._dropped(len(entry.batch))
             elif self.transport.writable and not self.outbox:
                 self._write(entry.batch)
@@ -242,6 +248,9 @@ class ClientSession:
             missed, self._missed = self._missed, 0
             core = self._core
             core.lifecycle.schedule(lambda: self.dispatcher.drained(self, missed))
+            if self.behind is not None:
+                rooms, self.behind = self.behind, None
+                core.lifecycle.schedule(lambda: core.recovery.note_dropped(self, rooms))
 
     def count_lost(self, count: int) -> None:
         """Count messages that this client will never get, since it is slow."""
@@ -264,9 +273,31 @@ class ClientSession:
         except Overflow as overflow:
             self._cut(overflow.lost)
             return
+        if self.outbox.gaps is not None:
+            dropped += self._fall_behind(self.outbox, self.outbox.gaps)
         if dropped:
             self._missed += dropped
             self._dropped(dropped)
+
+    def _has_left_behind(self, room: str) -> bool:
+        """Tell whether nothing more of a room may come before the client knows that there is a gap."""
+        behind = self.behind
+        return behind is not None and room in behind and not self.variant.dialect.is_plain
+
+    def _fall_behind(self, outbox: Outbox, rooms: set[str]) -> int:
+        """Note rooms of which something was dropped; return how many messages more are.
+
+        A client that can come back with its position is taken out of the room, and nothing more of it
+        may reach the client: it would take that for the next.
+        """
+        outbox.gaps = None
+        self.behind = rooms if self.behind is None else self.behind | rooms
+        if self.variant.dialect.is_plain:
+            return 0
+        core = self._core
+        # After the running fan-out, and before the next.
+        core.lifecycle.schedule(lambda: core.recovery.take_out(self, rooms))
+        return sum(outbox.drop_room(room) for room in rooms)
 
     def _cut(self, lost: int) -> None:
         """Give up a client whose outbox is full: it must not see what comes after the gap.

@@ -7,6 +7,7 @@ to a client (a dialect).
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
 
 from ..model import Position
 from .frame import Frame
@@ -86,3 +87,18 @@ class Publication:
 
     def __repr__(self) -> str:
         return f"Publication(room={self.room!r}, {len(self.frame.payload)} bytes)"
+
+
+class Subscribed(NamedTuple):
+    """What `Client.subscribe` answers: the client is in `room`.
+
+    In a room that keeps a history `position` is where it stands; the client can come back with it (its
+    epoch says who the client was too, so that it is not served later what it was excluded from). None:
+    the room keeps no history. `recovered` says that `publications` are all that it missed since the
+    position that it came with; otherwise there are none.
+    """
+
+    room: str
+    position: Position | None = None
+    recovered: bool = False
+    publications: tuple[Publication, ...] = ()

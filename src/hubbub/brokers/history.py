@@ -1,0 +1,282 @@
+"""The history of rooms, kept in the memory of one process: what was published, and where each room
+stands.
+
+What must not live here: an event loop, delivery, who may read it. The memory broker has a store.
+
+A room is *full* while something of it is kept. Then it stays *bare* for a while: it has a position, so
+that clients that have seen everything are told so, and no publications.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict, deque
+from itertools import islice
+
+from ..errors import PositionLost
+from ..model import Position
+from ..wire.frame import Frame
+from ..wire.publication import Publication
+from .broker import KEY_TTL_S, History, Keep
+
+ENTRY_BYTES = 200
+"""What an entry costs beside its message, at most."""
+BARE_TTL_S = 24 * 3600.0
+"""How long a room's position is kept after its last publication."""
+MOST_BARE = 10_000
+"""How many rooms have a position and no publications; of more the oldest is forgotten."""
+MOST_KEYS = 100_000
+"""How many keys of publications are known; of more the oldest is forgotten."""
+MOST_MADE = 1024
+"""How many publications are held ready for the next who asks for the same."""
+
+
+class Entry:
+    """What is kept of one publication. `kept_at` is the time of the store's clock."""
+
+    __slots__ = ("exclude", "is_text", "kept_at", "payload", "time_ms")
+
+    def __init__(self, publication: Publication, kept_at: float) -> None:
+        self.payload: bytes = publication.frame.payload
+        self.is_text: bool = publication.frame.is_text
+        self.exclude: str | None = publication.exclude
+        self.time_ms: int | None = publication.time_ms
+        self.kept_at: float = kept_at
+
+
+class RoomHistory:
+    """One room: the last `entries`, of which the newest has the offset `top`."""
+
+    __slots__ = ("entries", "epoch", "last_at", "nbytes", "top", "ttl_s")
+
+    def __init__(self, epoch: str, now: float) -> None:
+        self.epoch: str = epoch
+        self.top: int = 0
+        self.entries: deque[Entry] = deque()
+        self.nbytes: int = 0
+        self.ttl_s: float = 0.0
+        self.last_at: float = now
+
+    @property
+    def position(self) -> Position:
+        """Where the room stands."""
+        return Position(self.top, self.epoch)
+
+    @property
+    def before_first(self) -> int:
+        """The offset after which everything is kept."""
+        return self.top - len(self.entries)
+
+    def pop(self) -> int:
+        """Lose the oldest entry; return how many bytes that was."""
+        size = len(self.entries.popleft().payload)
+        self.nbytes -= size
+        return size
+
+
+class HistoryStore:
+    """The histories of all rooms, bounded by number, bytes and age. Not thread-safe.
+
+    All times are of one clock that never goes back, in seconds; whoever calls says what it shows.
+    `max_bytes` bounds all rooms together, `ENTRY_BYTES` for each entry included.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.entries: int = 0
+        """How many publications are kept."""
+        self._payload_bytes = 0
+        # By how long their entries are kept, and then by their last publication: the first of each is
+        # the one that ends first.
+        self._full: dict[float, OrderedDict[str, RoomHistory]] = {}
+        self._rooms: dict[str, RoomHistory] = {}
+        self._bare: OrderedDict[str, RoomHistory] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str], tuple[float, Position | None]] = OrderedDict()
+        self._made: dict[Entry, Publication] = {}
+        self._epoch = secrets.token_hex(4)
+        self._last_epoch = 0
+
+    @property
+    def rooms(self) -> int:
+        """How many rooms have a position."""
+        return len(self._rooms)
+
+    @property
+    def nbytes(self) -> int:
+        """What all entries cost, in bytes."""
+        return self._payload_bytes + ENTRY_BYTES * self.entries
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether anything here may become too old."""
+        return bool(self._rooms or self._keys)
+
+    def add(self, publication: Publication, keep: Keep, now: float) -> Position:
+        """Give a publication its position, which it has from then on, and keep it."""
+        room = publication.room
+        history = self._rooms.get(room) or self._new(room, now)
+        history.top += 1
+        position = publication.position = history.position
+        entry = Entry(publication, now)
+        history.entries.append(entry)
+        size = len(entry.payload)
+        history.nbytes += size
+        self.entries += 1
+        self._payload_bytes += size
+        self._file(room, history, keep.ttl_s, now)
+        while len(history.entries) > keep.entries or history.nbytes > keep.max_bytes:
+            self._lose_oldest(history)
+        self._lose_aged(history, now)
+        self.sweep(now, 2)
+        while self.nbytes > self.max_bytes and self._full:
+            self._lose_of_the_most_silent()
+        if not history.entries:
+            self._empty(room, history)
+        return position
+
+    def seen(self, room: str, key: str, now: float) -> tuple[Position | None] | None:
+        """Return the position that a publication of this key got, in a tuple; None for a new key."""
+        known = self._keys.get((room, key))
+        return None if known is None or known[0] <= now else (known[1],)
+
+    def note_key(self, room: str, key: str, position: Position | None, now: float) -> None:
+        """Know a key again for `KEY_TTL_S`."""
+        self._keys.pop((room, key), None)
+        self._keys[room, key] = (now + KEY_TTL_S, position)
+        if len(self._keys) > MOST_KEYS:
+            self._keys.popitem(last=False)
+
+    def read(
+        self,
+        room: str,
+        now: float,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> History:
+        """Return a part of what is kept; see `HistoryBroker.history`."""
+        history = self._rooms.get(room) or self._new(room, now)
+        self._lose_aged(history, now)
+        if not history.entries:
+            self._empty(room, history)
+        first, stop = history.before_first, history.top
+        if since is not None:
+            if since.epoch != history.epoch or since.offset > history.top:
+                raise PositionLost(room, is_other_epoch=True)
+            if reverse:
+                stop = max(first, since.offset - 1)
+            elif since.offset < first:
+                raise PositionLost(room, is_other_epoch=False)
+            else:
+                first = since.offset
+        count = stop - first if limit is None else min(limit, stop - first)
+        if reverse:
+            first = stop - count
+        found = self._publications(room, history, first, count)
+        return History(found[::-1] if reverse else found, history.position)
+
+    def _publications(
+        self, room: str, history: RoomHistory, first: int, count: int
+    ) -> list[Publication]:
+        """Return `count` publications, the first of them the one after the offset `first`."""
+        start = first - history.before_first
+        if count == len(history.entries) - start:  # the newest: quicker from the other end
+            entries = list(islice(reversed(history.entries), count))[::-1]
+        else:
+            entries = list(islice(history.entries, start, start + count))
+        made = self._made
+        if len(made) > MOST_MADE:
+            made.clear()
+        for offset, entry in enumerate(entries, first + 1):
+            if entry not in made:
+                made[entry] = Publication(
+                    room,
+                    Frame(entry.payload, entry.is_text),
+                    entry.exclude,
+                    Position(offset, history.epoch),
+                    time_ms=entry.time_ms,
+                )
+        return [made[entry] for entry in entries]
+
+    def remove(self, room: str, now: float) -> None:
+        """Forget what a room has kept; it begins a new epoch."""
+        history = self._rooms.get(room)
+        if history is not None:
+            self._forget(room, history)
+            self._new(room, now)
+
+    def sweep(self, now: float, most: int = 1000) -> None:
+        """Lose what is too old, of so many rooms at most."""
+        for ttl_s, rooms in list(self._full.items()):
+            for _ in range(most):
+                room, history = next(iter(rooms.items()))
+                if history.last_at + ttl_s > now:
+                    break
+                self._lose_aged(history, now)
+                self._empty(room, history)  # the last is gone, so all are
+                if not rooms:
+                    break
+        for _ in range(most):
+            if not self._bare:
+                break
+            room, history = next(iter(self._bare.items()))
+            if history.last_at + BARE_TTL_S > now and len(self._bare) <= MOST_BARE:
+                break
+            self._forget(room, history)
+        for _ in range(most):
+            if not self._keys or next(iter(self._keys.values()))[0] > now:
+                break
+            self._keys.popitem(last=False)
+
+    def let_go(self) -> None:
+        """Hold no publications ready any more. To be called when nobody has asked for a while."""
+        self._made.clear()
+
+    def _new(self, room: str, now: float) -> RoomHistory:
+        self._last_epoch += 1
+        history = RoomHistory(f"{self._epoch}{self._last_epoch:x}", now)
+        self._rooms[room] = self._bare[room] = history
+        if len(self._bare) > MOST_BARE:
+            self._forget(*next(iter(self._bare.items())))
+        return history
+
+    def _file(self, room: str, history: RoomHistory, ttl_s: float, now: float) -> None:
+        """Put a room behind all others that are as long-lived: it has had a publication."""
+        self._take_out(room, history)
+        history.ttl_s, history.last_at = ttl_s, now
+        self._full.setdefault(ttl_s, OrderedDict())[room] = history
+
+    def _take_out(self, room: str, history: RoomHistory) -> None:
+        self._bare.pop(room, None)
+        rooms = self._full.get(history.ttl_s)
+        if rooms is not None and rooms.pop(room, None) is not None and not rooms:
+            del self._full[history.ttl_s]
+
+    def _empty(self, room: str, history: RoomHistory) -> None:
+        """Keep no more of a room than where it stands."""
+        self._take_out(room, history)
+        self._bare[room] = history
+
+    def _forget(self, room: str, history: RoomHistory) -> None:
+        while history.entries:
+            self._lose_oldest(history)
+        self._take_out(room, history)
+        del self._rooms[room]
+
+    def _lose_oldest(self, history: RoomHistory) -> None:
+        self._payload_bytes -= history.pop()
+        self.entries -= 1
+
+    def _lose_aged(self, history: RoomHistory, now: float) -> None:
+        entries = history.entries
+        while entries and entries[0].kept_at + history.ttl_s <= now:
+            self._lose_oldest(history)
+
+    def _lose_of_the_most_silent(self) -> None:
+        """Lose the oldest entry of the room that was silent longest."""
+        firsts = [next(iter(rooms.items())) for rooms in self._full.values()]
+        room, history = min(firsts, key=lambda each: each[1].last_at)
+        self._lose_oldest(history)
+        if not history.entries:
+            self._empty(room, history)

@@ -1,0 +1,111 @@
+"""Rules: which rule a room has, and what its broker is told to keep.
+
+What must not live here: what a rule says (`room_rules`), who is in a room (`room`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from ..brokers.broker import Ability, Keep
+from ..errors import SettingsError
+from ..model import EVERYBODY, USER_PREFIX
+from ..room_rules import RoomRules, SlowPolicy, checked_rules
+
+if TYPE_CHECKING:
+    from .core import Core
+
+Owner = TypeVar("Owner")
+Fields = ParamSpec("Fields")
+
+MOST_KNOWN = 10_000
+"""For how many rooms it is known which rule they have; of more all are looked up anew."""
+
+
+class Rule:
+    """A rule as the hub uses it. `keep` is what the broker is told (None: to keep nothing)."""
+
+    __slots__ = ("keep", "rules")
+
+    def __init__(self, rules: RoomRules) -> None:
+        self.rules: RoomRules = rules
+        self.keep: Keep | None = None
+        if rules.history:
+            self.keep = Keep(rules.history, rules.history_ttl_s, rules.history_bytes)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether rooms of this rule keep what was published."""
+        return self.keep is not None
+
+    @property
+    def slow_policy(self) -> SlowPolicy | None:
+        """What a full outbox does with messages of such a room; None: what the settings say."""
+        return self.rules.slow_policy
+
+
+class Rules:
+    """The rules of one hub, in their order. Nobody adds to them once the hub has started."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._rules: list[Rule] = [Rule(rules) for rules in core.settings.room_rules]
+        self._known: dict[str, Rule | None] = {}
+        self.has_any: bool = bool(self._rules)
+        """Whether any room has a rule. Every publication asks."""
+
+    def of(self, room: str) -> Rule | None:
+        """Return the rule of a room; None for a room without one, a user's and everybody's."""
+        if room in self._known:
+            return self._known[room]
+        found = None
+        if room != EVERYBODY and room[0] != USER_PREFIX:
+            found = next((rule for rule in self._rules if rule.rules.fits(room)), None)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[room] = found
+        return found
+
+    def keep_of(self, room: str) -> Keep | None:
+        """Return what the broker is to keep of a room; None for nothing."""
+        rule = self.of(room)
+        return None if rule is None else rule.keep
+
+    def add(self, rules: RoomRules) -> None:
+        """Add a rule behind all others. Raises `SettingsError` for one that is never used."""
+        checked_rules([*(rule.rules for rule in self._rules), rules])
+        self._rules.append(Rule(rules))
+        self.has_any = True
+        self._known.clear()
+
+    def check(self) -> None:
+        """Raise `SettingsError` for a rule that needs what the broker has not."""
+        broker = self._core.broker
+        for rule in self._rules:
+            if rule.remembers and Ability.HISTORY not in broker.abilities:
+                raise SettingsError(
+                    "room_rules",
+                    rule.rules.pattern,
+                    f"keeps a history, and {type(broker).__name__} has none",
+                )
+
+
+def takes_rules(
+    make: Callable[Fields, RoomRules],
+) -> Callable[
+    [Callable[[Owner, RoomRules], RoomRules]], Callable[Concatenate[Owner, Fields], RoomRules]
+]:
+    """Let a method that takes a rule take instead what a rule is made of, which is written once."""
+
+    def decorate(
+        method: Callable[[Owner, RoomRules], RoomRules],
+    ) -> Callable[Concatenate[Owner, Fields], RoomRules]:
+        def with_fields(owner: Owner, /, *args: Fields.args, **kwargs: Fields.kwargs) -> RoomRules:
+            return method(owner, make(*args, **kwargs))
+
+        functools.update_wrapper(with_fields, method)
+        return with_fields
+
+    return decorate

@@ -1,0 +1,148 @@
+"""Room rules: what a room keeps and promises, by its name.
+
+What must not live here: how it is kept (`brokers`), and which rooms there are (`hub`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, cast, get_args
+
+from .errors import SettingsError
+
+SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
+SLOW_POLICIES: tuple[SlowPolicy, ...] = get_args(SlowPolicy)
+
+PublishRule = Literal["server", "members"]
+"""Who may publish by a command of a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRules:
+    """What holds for the rooms that `pattern` names: a name, or a prefix with `*` at its end.
+
+    `history` is how many publications each of the rooms keeps (0: none), for `history_ttl_s` seconds
+    and up to `history_bytes` bytes of messages. `recover` says whether a client that comes back is
+    given what it missed; `cache` that only the newest publication matters, so that whoever joins is
+    given that one, and no older one is. `slow_policy` is what a full outbox does (None: what the
+    setting of that name says). `publish` says who may publish by a command: nobody but the server, or
+    the members of the room (None: whom the authorize handler allows).
+
+    Raises `SettingsError` for a rule that cannot be.
+    """
+
+    pattern: str
+    _: KW_ONLY
+    history: int = 0
+    history_ttl_s: float = 3600.0
+    history_bytes: int = 1024**2
+    recover: bool = True
+    cache: bool = False
+    slow_policy: SlowPolicy | None = None
+    publish: PublishRule | None = None
+
+    def __post_init__(self) -> None:
+        check_pattern(self.pattern, "room_rules")
+        self._check_number("history", 0, whole=True)
+        self._check_number("history_ttl_s", 0.01)
+        self._check_number("history_bytes", 1, whole=True)
+        for name in ("recover", "cache"):
+            if type(getattr(self, name)) is not bool:
+                raise self._wrong(name, "must be True or False")
+        if self.slow_policy not in (None, *SLOW_POLICIES):
+            raise self._wrong("slow_policy", f"must be one of {', '.join(SLOW_POLICIES)}, or None")
+        if self.publish not in (None, *get_args(PublishRule)):
+            raise self._wrong("publish", 'must be "server", "members" or None')
+        if self.cache and not self.history:
+            raise self._wrong("cache", "needs history=1")
+        if self.recovers and self.slow_policy == "latest" and not self.cache:
+            raise self._wrong(
+                "slow_policy",
+                "drops messages that recover=True promises: write cache=True for a room in which "
+                "only the newest counts, or recover=False",
+            )
+
+    def _check_number(self, name: str, least: float, *, whole: bool = False) -> None:
+        value = getattr(self, name)
+        kinds = int if whole else (int, float)
+        is_right = isinstance(value, kinds) and not isinstance(value, bool)
+        if not (is_right and least <= value < 1e15):  # NaN fails too
+            what = "a whole number" if whole else "a number"
+            raise self._wrong(name, f"must be {what}, at least {least:g}")
+
+    def _wrong(self, name: str, expected: str) -> SettingsError:
+        return SettingsError(
+            "room_rules", getattr(self, name), f"{name} of {self.pattern!r} {expected}"
+        )
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a client that comes back is given what it missed."""
+        return self.recover and self.history > 0
+
+    def fits(self, room: str) -> bool:
+        """Tell whether the rule is for the room of that name."""
+        return matches(self.pattern, room)
+
+
+def matches(pattern: str, room: str) -> bool:
+    """Tell whether a pattern names a room: it is the name, or a prefix of it with `*` at its end."""
+    return room.startswith(pattern[:-1]) if pattern.endswith("*") else room == pattern
+
+
+def check_pattern(pattern: object, setting: str) -> None:
+    """Raise `SettingsError` for what is no pattern of rooms."""
+    if not isinstance(pattern, str) or not pattern or "*" in pattern.removesuffix("*"):
+        raise SettingsError(setting, pattern, "a name, or a prefix with * at its end")
+
+
+def checked_rules(value: object) -> tuple[RoomRules, ...]:
+    """Return rules in their order; raise `SettingsError` for one that no room can ever have."""
+    if isinstance(value, RoomRules):
+        value = (value,)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SettingsError("room_rules", value, 'must be a list, as in [RoomRules("chat:*")]')
+    rules = tuple(value)
+    for number, rule in enumerate(rules):
+        if not isinstance(rule, RoomRules):
+            raise SettingsError("room_rules", rule, 'must be RoomRules, as in RoomRules("chat:*")')
+        _check_is_reached(rule, rules[:number])
+    return cast("tuple[RoomRules, ...]", rules)
+
+
+def _check_is_reached(rule: RoomRules, earlier: Sequence[RoomRules]) -> None:
+    for other in earlier:
+        is_hidden = other.pattern.endswith("*") and rule.pattern.startswith(other.pattern[:-1])
+        if is_hidden or other.pattern == rule.pattern:
+            raise SettingsError(
+                "room_rules",
+                rule.pattern,
+                f"is never used, since {other.pattern!r} comes first: put it before that",
+            )
+
+
+def read_rules(text: str) -> tuple[RoomRules, ...]:
+    """Read rules from JSON, as in `[{"pattern": "chat:*", "history": 100}]`.
+
+    Raises `ValueError` for what is none, `SettingsError` for a rule that cannot be.
+    """
+    try:
+        return tuple(RoomRules(**row) for row in json.loads(text or "[]"))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def shown_rules(rules: Sequence[RoomRules]) -> str:
+    """Write rules as JSON, without what is as it is by default."""
+    return json.dumps([_shown(rule) for rule in rules], ensure_ascii=False)
+
+
+def _shown(rule: RoomRules) -> dict[str, Any]:
+    plain = RoomRules(rule.pattern)
+    names = [name for name in rule.__slots__ if name != "pattern"]
+    changed = {name: getattr(rule, name) for name in names}
+    return {"pattern": rule.pattern} | {
+        name: value for name, value in changed.items() if value != getattr(plain, name)
+    }

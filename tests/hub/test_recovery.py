@@ -1,0 +1,584 @@
+"""Recovery: who comes back gets all, once and in order, on the memory broker and across two hubs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from array_dialect import events_of
+from exchange import Exchange, carried
+from hubbub import (
+    BrokerUnavailable,
+    Client,
+    CommandError,
+    Hub,
+    Position,
+    PositionLost,
+    RoomRules,
+    SettingsError,
+)
+from hubbub.hub import recovery as recovery_module
+from hubbub.hub.core import core_of
+from hubbub.hub.recovery import MOST_GAPS, MOST_HELD_BACK
+from hubbub.testing import FakeClock, connect, set_clock, settle
+from recovering import DIALECT, Recovering, read_all
+from started_hub import code_of, started, until
+
+pytestmark = pytest.mark.anyio
+
+RULES = [
+    RoomRules("state:*", history=1, cache=True),
+    RoomRules("quiet:*", history=5, recover=False),
+    RoomRules("members:*", publish="members"),
+    RoomRules("server:*", publish="server", history=3),
+    RoomRules("red", history=5, history_ttl_s=60.0),
+]
+
+
+async def remembering(**settings: Any) -> Hub:
+    return await started(room_rules=RULES, **settings)
+
+
+@asynccontextmanager
+async def two_hubs(exchange: Exchange, **settings: Any) -> AsyncIterator[list[Hub]]:
+    hubs = exchange.hubs(2, room_rules=RULES, **settings)
+    for hub in hubs:
+        await hub.start()
+    try:
+        yield hubs
+    finally:
+        for broker in exchange.brokers:
+            broker.mend()
+        exchange.release()
+        for hub in hubs:
+            await hub.stop()
+
+
+async def publish(
+    hub: Hub, *texts: str, room: str = "red", exclude: Client | None = None
+) -> Position:
+    for text in texts:
+        receipt = await hub.publish(room, text, exclude=exclude)
+    assert receipt.position is not None
+    return receipt.position
+
+
+def texts(client: Recovering) -> list[str]:
+    return [text for text, _ in client.got]
+
+
+async def test_a_plain_client_that_comes_back_is_sent_what_it_missed_before_all_else() -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    joined = await peer.client.subscribe("red")
+    assert (joined.recovered, joined.publications) == (False, ())
+    await publish(hub, "1")
+    await settle(hub)
+    peer.close()
+    await publish(hub, "2", "3")
+    again = connect(hub)
+    answer = await again.client.subscribe("red", since=Position(1, joined.position.epoch))  # type: ignore[union-attr]
+    await publish(hub, "4")
+    await settle(hub)
+    assert answer.recovered
+    assert [each.data for each in answer.publications] == [b"2", b"3"]
+    assert answer.position is not None
+    assert answer.position.offset == 3
+    assert again.received == ["2", "3", "4"]
+    await hub.stop()
+
+
+async def test_who_was_away_too_long_is_told_so_and_given_nothing() -> None:
+    hub = await remembering()
+    old = await publish(hub, "1")
+    await publish(hub, *"234567")
+    peer = connect(hub)
+    answer = await peer.client.subscribe("red", since=old)
+    assert (answer.recovered, answer.publications) == (False, ())
+    assert answer.position is not None
+    assert answer.position.offset == 7
+    other = connect(hub)
+    answer = await other.client.subscribe("red", since=Position(7, "another epoch"))
+    assert not answer.recovered
+    await settle(hub)
+    assert peer.received == other.received == []
+    assert hub.stats()["recoveries_refused"] == 2
+    assert hub.stats()["recoveries"] == 0
+    await hub.stop()
+
+
+async def test_age_ends_what_can_be_recovered() -> None:
+    hub = Hub(room_rules=RULES)
+    clock = FakeClock()
+    set_clock(hub, clock)
+    await hub.start()
+    start = await hub.cursor("red")
+    await publish(hub, "1")
+    clock.advance(59.0)
+    assert (await connect(hub).client.subscribe("red", since=start)).recovered
+    clock.advance(2.0)
+    assert not (await connect(hub).client.subscribe("red", since=start)).recovered
+    await hub.stop()
+
+
+async def test_a_room_of_which_only_the_newest_counts_gives_that_to_whoever_joins() -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    empty = await peer.client.subscribe("state:1")
+    assert empty.publications == ()
+    position = await publish(hub, "old", "new", room="state:1")
+    fresh, same, late = (connect(hub) for _ in range(3))
+    answer = await fresh.client.subscribe("state:1")
+    assert [each.data for each in answer.publications] == [b"new"]
+    assert (await same.client.subscribe("state:1", since=position)).publications == ()
+    assert (await late.client.subscribe("state:1", since=empty.position)).recovered
+    await settle(hub)
+    assert (peer.received, fresh.received) == (["old", "new"], ["new"])
+    assert (same.received, late.received) == ([], ["new"])
+    await hub.stop()
+
+
+async def test_a_room_may_have_a_history_from_which_nobody_recovers() -> None:
+    hub = await remembering()
+    start = await hub.cursor("quiet:1")
+    await publish(hub, "1", room="quiet:1")
+    answer = await connect(hub).client.subscribe("quiet:1", since=start)
+    assert (answer.recovered, answer.publications) == (False, ())
+    assert len((await hub.history("quiet:1")).publications) == 1
+    await hub.stop()
+
+
+async def test_nobody_is_served_later_what_it_was_excluded_from() -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    first = await peer.client.subscribe("red")
+    await publish(hub, "not to it", exclude=peer.client)
+    peer.close()
+    await publish(hub, "to all")
+    second = connect(hub)
+    answer = await second.client.subscribe("red", since=first.position)
+    assert [each.data for each in answer.publications] == [b"to all"]
+    await publish(hub, "not to it either", exclude=second.client)
+    second.close()
+    third = connect(hub)  # which has seen no more than the first had
+    assert answer.position is not None
+    answer = await third.client.subscribe("red", since=Position(0, answer.position.epoch))
+    assert [each.data for each in answer.publications] == [b"to all"]
+    start = Position(0, (await hub.cursor("red")).epoch)
+    stranger = await connect(hub).client.subscribe("red", since=start)
+    assert len(stranger.publications) == 3
+    await hub.stop()
+
+
+async def test_a_cursor_joins_a_page_and_what_follows() -> None:
+    hub = await remembering()
+    await publish(hub, "in the page")
+    cursor = await hub.cursor("red")
+    await publish(hub, "between")
+    peer = connect(hub)
+    await peer.client.subscribe("red", since=cursor)
+    await publish(hub, "live")
+    await settle(hub)
+    assert peer.received == ["between", "live"]
+    await hub.stop()
+
+
+async def test_a_history_is_read_in_parts() -> None:
+    hub = await remembering()
+    top = await publish(hub, *"abcdefg")
+    page = await hub.history("red", since=Position(3, top.epoch), limit=2)
+    assert ([each.data for each in page.publications], page.position) == ([b"d", b"e"], top)
+    newest = await hub.history("red", limit=2, reverse=True)
+    assert [each.data for each in newest.publications] == [b"g", b"f"]
+    with pytest.raises(PositionLost):
+        await hub.history("red", since=Position(1, top.epoch))
+    with pytest.raises(CommandError, match="keeps no history; RoomRules"):
+        await hub.history("blue")
+    with pytest.raises(CommandError, match="bad_room"):
+        await hub.cursor("")
+    await hub.stop()
+
+
+async def test_a_key_publishes_once() -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    for room in ("red", "blue"):
+        await peer.client.subscribe(room)
+        first = await hub.publish(room, "paid", key="order 7")
+        second = await hub.room(room).publish("paid", key="order 7")
+        assert (first.is_repeated, second.is_repeated) == (False, True)
+        assert second.position == first.position
+        assert (first.delivered_to, second.delivered_to) == (1, 0)
+    await settle(hub)
+    assert peer.received == ["paid", "paid"]
+    for wrong in ("", "x" * 257, 5):
+        with pytest.raises(TypeError, match="key must be a str of 1 to 256"):
+            await hub.publish("red", "x", key=wrong)  # type: ignore[arg-type]
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("room", "is_member", "handler", "allowed"),
+    [
+        ("members:1", True, None, True),
+        ("members:1", False, None, False),
+        ("members:1", True, False, False),
+        ("members:1", True, True, True),
+        ("members:1", False, True, False),
+        ("server:1", True, True, False),
+        ("server:1", True, None, False),
+        ("blue", True, None, False),
+        ("blue", False, True, True),
+    ],
+)
+async def test_rules_say_who_may_publish(
+    room: str, is_member: bool, handler: bool | None, allowed: bool
+) -> None:
+    hub = await remembering()
+    if handler is not None:
+        hub.authorize(lambda client, action, room: action != "publish" or bool(handler))
+    peer = connect(hub, dialect=DIALECT)
+    peer.send('["connect", 1]')
+    if is_member:
+        peer.send(f'["subscribe", 2, "{room}"]')
+    peer.send(f'["publish", 3, "{room}", "hello"]')
+    await settle(hub)
+    answer = [row for row in events_of(peer.received) if row[:2] in (["ok", 3], ["error", 3])]
+    assert answer[0][:3] == (["ok", 3] if allowed else ["error", 3, "forbidden"])
+    await hub.stop()
+
+
+async def test_a_broker_without_history_is_an_error_at_the_start() -> None:
+    broker = Exchange().broker()
+    broker.abilities = frozenset()
+    hub = Hub(broker=broker, room_rules=RULES)
+    with pytest.raises(
+        SettingsError, match=r"state:.*keeps a history, and ExchangeBroker has none"
+    ):
+        await hub.start()
+    only_publishing = Hub(broker=broker, room_rules=[RoomRules("a", publish="server")])
+    await only_publishing.start()
+    await only_publishing.stop()
+
+
+async def test_rules_are_added_before_the_start() -> None:
+    hub = Hub()
+    rule = hub.room_rules("chat:*", history=3)
+    assert rule == RoomRules("chat:*", history=3)
+    with pytest.raises(SettingsError, match="is never used"):
+        hub.room_rules("chat:1")
+    with pytest.raises(TypeError, match="histori"):
+        hub.room_rules("x", histori=3)  # type: ignore[call-arg]
+    await hub.start()
+    assert (await publish(hub, "1", room="chat:1")).offset == 1
+    with pytest.raises(RuntimeError, match="before the hub starts"):
+        hub.room_rules("late:*")
+    await hub.stop()
+
+
+async def test_a_user_and_everybody_have_no_rule() -> None:
+    hub = await started(room_rules=[RoomRules("*", history=3)])
+    assert (await hub.everybody.publish("1")).position is None
+    assert (await hub.to_user("ann").publish("1")).position is None
+    assert (await hub.publish("any", "1")).position is not None
+    await hub.stop()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_a_client_of_commands_recovers_in_its_answer(fast: bool) -> None:
+    hub = await remembering()
+    client = Recovering("red", fast=fast)
+    client.come_back(hub)
+    await read_all([client], [hub])
+    await publish(hub, "1", "2")
+    await read_all([client], [hub])
+    client.cut()
+    await publish(hub, "3", "4")
+    client.come_back(hub)
+    await publish(hub, "5")
+    await read_all([client], [hub])
+    assert texts(client) == list("12345")
+    assert (client.recovered, client.began_anew) == (1, 0)
+    await hub.stop()
+
+
+async def test_a_client_of_commands_reads_history() -> None:
+    hub = await remembering()
+    client = Recovering("red")
+    client.come_back(hub)
+    top = await publish(hub, "1", "2", "3")
+    await settle(hub)
+    for number, command, expected in [
+        (3, ["history", 3, "red"], ["page", 3, [["1", 1], ["2", 2], ["3", 3]], list(top)]),
+        (4, ["history", 4, "red", 1, 1, top.epoch, False], ["page", 4, [["2", 2]], list(top)]),
+        (5, ["history", 5, "red", 1, None, None, True], ["page", 5, [["3", 3]], list(top)]),
+        (6, ["history", 6, "red", 1, 1, "old", False], ["error", 6, "position_lost"]),
+        (7, ["history", 7, "blue"], ["error", 7, "not_available"]),
+    ]:
+        client._say(*command)
+        await settle(hub)
+        answers = [row for row in events_of(client.peer.received) if row[1] == number]
+        assert answers[0][: len(expected)] == expected
+    await hub.stop()
+
+
+# What is lost on its way to a process
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_what_was_lost_on_its_way_is_brought_up_when_the_broker_is_back(plain: bool) -> None:
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        client, peer = Recovering("red"), connect(there)
+        if plain:
+            await peer.client.subscribe("red")
+        else:
+            client.come_back(there)
+            await read_all([client], [here, there])
+        await publish(here, "1")
+        await carried(exchange)
+        exchange.brokers[1].cut()
+        await publish(here, "2", "3")
+        exchange.brokers[1].mend()
+        await publish(here, "4")
+        await carried(exchange)
+        await read_all([client], [here, there])
+        assert (peer.received if plain else texts(client)) == list("1234")
+        assert client.began_anew == client.gaps == 0
+
+
+async def test_a_loss_that_nobody_reports_is_found_by_the_next_publication() -> None:
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        peer = connect(there)
+        await peer.client.subscribe("red")
+        await publish(here, "1")
+        await carried(exchange)
+        exchange.hold()
+        await asyncio.gather(*(asyncio.create_task(quick(here, text)) for text in "23"))
+        exchange.clear(1)
+        exchange.release()
+        await publish(here, "4")
+        await carried(exchange)
+        await settle(there)
+        assert peer.received == list("1234")
+
+
+async def quick(hub: Hub, text: str) -> None:
+    hub.room("red").broadcast(text)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_members_are_told_of_a_loss_that_is_not_kept_any_more(plain: bool) -> None:
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        client, peer = Recovering("red"), connect(there)
+        if plain:
+            await peer.client.subscribe("red")
+        else:
+            client.come_back(there)
+            await read_all([client], [here, there])
+        await publish(here, "1")
+        await carried(exchange)
+        await read_all([client], [here, there])
+        exchange.brokers[1].cut()
+        await publish(here, *"2345678")
+        exchange.brokers[1].mend()
+        await carried(exchange)
+        await read_all([client], [here, there])
+        await publish(here, "9")
+        await carried(exchange)
+        await read_all([client], [here, there])
+        if plain:
+            assert peer.received == ["1", '{"type":"gap","room":"red"}', "9"]
+        else:
+            assert (client.gaps, client.began_anew, texts(client)) == (1, 1, ["9"])
+
+
+async def test_a_history_that_cannot_be_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recovery_module, "RETRY_S", 0.001)
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        peer = connect(there)
+        await peer.client.subscribe("red")
+        await publish(here, "1")
+        await carried(exchange)
+        broker, failures = exchange.brokers[1], [OSError("reset"), BrokerUnavailable("away")]
+        read = broker.history
+
+        async def failing(*args: Any, **keywords: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await read(*args, **keywords)
+
+        monkeypatch.setattr(broker, "history", failing)
+        broker.cut()
+        await publish(here, "2")
+        broker.mend()
+        await until(lambda: peer.received == ["1", "2"])
+        assert "the history of red could not be read: away; asked again" in caplog.text
+
+
+async def test_who_joins_while_the_broker_is_away_may_try_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        await publish(here, "1")
+
+        async def away(*args: Any, **keywords: Any) -> Any:
+            raise BrokerUnavailable("away")
+
+        monkeypatch.setattr(exchange.brokers[1], "history", away)
+        peer = connect(there)
+        with pytest.raises(CommandError, match="unavailable") as caught:
+            await peer.client.subscribe("red")
+        assert caught.value.temporary
+        assert peer.client.rooms == frozenset()
+        assert core_of(there).recovery.joining_rooms == 0
+
+
+async def test_joining_brings_the_others_up_to_date_first() -> None:
+    """Its history may be ahead of what has come here: the room's members must not see that twice."""
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        member = connect(there)
+        await member.client.subscribe("red")
+        await publish(here, "1")
+        await carried(exchange)
+        exchange.hold()
+        for text in "23":
+            here.room("red").broadcast(text)
+        newcomer, other = connect(there), connect(there)
+        start = Position(0, (await there.cursor("red")).epoch)
+        answers = await asyncio.gather(
+            newcomer.client.subscribe("red", since=start), other.client.subscribe("red")
+        )
+        exchange.release()
+        await publish(here, "4")
+        await carried(exchange)
+        await settle(there)
+        assert [answer.recovered for answer in answers] == [True, False]
+        assert member.received == newcomer.received == list("1234")
+        assert other.received == ["4"]
+
+
+async def test_what_comes_while_a_history_is_read_is_held_back_within_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery_module, "MOST_HELD_BACK", 3)
+    assert MOST_HELD_BACK == 1000
+    exchange = Exchange(late_turns=3)
+    rules = [RoomRules("red", history=100)]
+    hubs = exchange.hubs(2, room_rules=rules)
+    for hub in hubs:
+        await hub.start()
+    here, there = hubs
+    peer = connect(there)
+    joining = asyncio.create_task(peer.client.subscribe("red"))
+    await carried(exchange)
+    await joining
+    await publish(here, "0")
+    await carried(exchange)
+    exchange.brokers[1].cut()
+    await publish(here, "1")
+    exchange.brokers[1].mend()
+    for number in range(2, 20):
+        await publish(here, str(number))
+    await carried(exchange)
+    await until(lambda: len(peer.received) == 20)
+    assert peer.received == [str(number) for number in range(20)]
+    for hub in hubs:
+        await hub.stop()
+
+
+# Slow clients
+
+
+def slow_rules(policy: str) -> list[RoomRules]:
+    return [RoomRules("red", history=100, slow_policy=policy)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+@pytest.mark.parametrize("fast", [True, False])
+async def test_a_slow_client_recovers_what_was_dropped(policy: str, fast: bool) -> None:
+    hub = await started(room_rules=slow_rules(policy), outbox_max_entries=3)
+    client, bystander = Recovering("red", fast=fast), Recovering("red")
+    for each in (client, bystander):
+        each.come_back(hub)
+    await read_all([client, bystander], [hub])
+    client.peer.transport.block()
+    for number in range(10):
+        await publish(hub, str(number))
+        await settle(hub)
+    client.peer.transport.unblock()
+    await read_all([client, bystander], [hub])
+    await publish(hub, "last")
+    await read_all([client, bystander], [hub])
+    expected = [*map(str, range(10)), "last"]
+    assert texts(client) == texts(bystander) == expected
+    assert (client.gaps, client.began_anew, bystander.gaps) == (1, 0, 0)
+    assert hub.stats()["dropped"] > 0
+    await hub.stop()
+
+
+async def test_a_plain_slow_client_is_told_of_the_gap() -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
+    peer = connect(hub)
+    await peer.client.subscribe("red")
+    peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    peer.transport.unblock()
+    await settle(hub)
+    await publish(hub, "last")
+    await settle(hub)
+    assert peer.received == ["3", "4", '{"type":"gap","room":"red"}', "last"]
+    await hub.stop()
+
+
+async def test_one_that_falls_behind_again_and_again_is_closed() -> None:
+    hub = await started(room_rules=slow_rules("drop_newest"), outbox_max_entries=1)
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    for _ in range(MOST_GAPS + 1):
+        assert client.is_connected
+        client.peer.transport.block()
+        for number in range(3):
+            await publish(hub, str(number))
+            await settle(hub)
+        client.peer.transport.unblock()
+        await read_all([client], [hub])
+    assert code_of(client.peer) == 3008
+    client.cut()
+    client.come_back(hub)
+    await read_all([client], [hub])
+    assert len(client.got) == 3 * (MOST_GAPS + 1)
+    await hub.stop()
+
+
+async def test_other_rooms_of_a_slow_client_are_not_touched() -> None:
+    rules = [RoomRules("red", history=9, slow_policy="drop_oldest")]
+    hub = await started(room_rules=rules, outbox_max_entries=4, slow_policy="drop_oldest")
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    client.peer.client.join("blue")
+    client.peer.transport.block()
+    for number in range(4):
+        await publish(hub, str(number))
+        hub.room("blue").broadcast("in blue")
+        await settle(hub)
+    assert client.peer.client.rooms == {"blue"}
+    client.peer.transport.unblock()
+    await settle(hub)
+    assert sum("in blue" in str(row) for row in events_of(client.peer.received)) >= 3
+    await hub.stop()

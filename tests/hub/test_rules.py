@@ -1,0 +1,62 @@
+"""Rules: which rule a room has, and that finding it costs a bounded memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubbub import Hub, RoomRules
+from hubbub.brokers.broker import Keep
+from hubbub.hub import rules as rules_module
+from hubbub.hub.core import core_of
+from hubbub.hub.rules import Rule, Rules
+
+
+def rules_of(*rules: RoomRules) -> Rules:
+    return core_of(Hub(room_rules=rules)).rules
+
+
+def test_the_first_rule_that_fits_counts() -> None:
+    rules = rules_of(RoomRules("chat:vip", history=9), RoomRules("chat:*", history=5))
+    kept = [rules.keep_of(room) for room in ("chat:vip", "chat:1", "game")]
+    assert kept == [Keep(9, 3600.0, 1024**2), Keep(5, 3600.0, 1024**2), None]
+    assert rules.has_any
+
+
+def test_a_hub_without_rules_says_so() -> None:
+    rules = rules_of()
+    assert not rules.has_any
+    rules.add(RoomRules("a"))
+    assert rules.has_any
+    assert rules.of("a") is not None
+
+
+@pytest.mark.parametrize("room", ["", "@ann"])
+def test_everybody_and_users_have_none(room: str) -> None:
+    assert rules_of(RoomRules("*", history=5)).of(room) is None
+
+
+def test_a_new_rule_counts_for_rooms_that_were_asked_for_before() -> None:
+    rules = rules_of()
+    assert rules.of("a") is None
+    rules.add(RoomRules("a", history=1))
+    assert rules.keep_of("a") is not None
+
+
+def test_what_is_known_of_rooms_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_module, "MOST_KNOWN", 3)
+    rules = rules_of(RoomRules("a*", history=1))
+    for number in range(50):
+        assert rules.keep_of(f"a{number}") is not None
+        assert rules.keep_of(f"b{number}") is None
+        assert len(rules._known) <= 3
+
+
+def test_a_rule_without_history_keeps_nothing_and_may_have_a_policy() -> None:
+    rule = Rule(RoomRules("a", slow_policy="latest"))
+    assert (rule.keep, rule.remembers, rule.slow_policy) == (None, False, "latest")
+
+
+def test_a_rules_policy_comes_before_all_others() -> None:
+    hub = Hub(room_rules=[RoomRules("a", slow_policy="latest")], slow_policies={"a": "drop_oldest"})
+    rooms = core_of(hub).registry._rooms
+    assert [rooms._new(room).policy for room in ("a", "b")] == ["latest", "disconnect"]
