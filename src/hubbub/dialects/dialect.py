@@ -10,8 +10,8 @@ frames, and writes events into frames, and holds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import CommandError
@@ -26,22 +26,26 @@ from ..wire.publication import Publication, Subscribed
 class Connect:
     """The first command, where a dialect has one: who the client is.
 
-    `token` is what it shows (None: nothing), `data` whatever else it says.
+    `token` is what it shows (None: nothing), `data` whatever else it says, `positions` how far it has come
+    in rooms that the server had put it into.
     """
 
     id: int | None
     token: str | None = None
     data: Any = None
+    positions: Mapping[str, Position] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     """Join a room. `since` is the last position that the client has seen of it (None: it wants
-    nothing of what was before)."""
+    nothing of what was before; an empty epoch: it does not know which). `must_recover`: it wants to be in
+    only if it misses nothing."""
 
     id: int | None
     room: str
     since: Position | None = None
+    must_recover: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,23 @@ class Send:
     """A message for the application's handlers, as every message of the plain dialect is."""
 
     message: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """Call a function of the application by its name, and wait for what it returns. `data` is JSON."""
+
+    id: int | None
+    method: str
+    data: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A command that is understood, and that nobody carries out; `error` is its answer."""
+
+    id: int | None
+    error: CommandError
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +122,19 @@ class Pong:
     """Answer a ping of the dialect's own."""
 
 
-Command = Connect | Subscribe | Unsubscribe | Publish | Send | History | Presence | Refresh | Pong
+Command = (
+    Connect
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Send
+    | Rpc
+    | History
+    | Presence
+    | Refresh
+    | Pong
+    | Unsupported
+)
 
 # Events: what the hub has to say to a client.
 
@@ -112,6 +145,20 @@ class Page:
 
     publications: Sequence[Publication]
     position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The new token is good; it ends in `expires_in_s` seconds (None: never)."""
+
+    expires_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a function that was called has returned, as JSON."""
+
+    data: Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +184,20 @@ class Connected:
     expires_in_s: float | None = None
 
 
+Result = Subscribed | Page | Refreshed | Returned
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to any other command that was carried out.
 
-    `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`.
+    `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`, `Refreshed` to
+    a `Refresh`, `Returned` to an `Rpc`.
     """
 
     id: int | None
     command: Command
-    result: Subscribed | Page | None = None
+    result: Result | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +238,11 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Ping:
+    """The server is alive; see `PingingDialect`."""
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshDue:
     """The client's token ends in `left_s` seconds: it is asked for a new one."""
 
@@ -202,6 +258,7 @@ Event = (
     | ServerSubscribed
     | ServerUnsubscribed
     | Gap
+    | Ping
     | RefreshDue
 )
 
@@ -240,3 +297,10 @@ class Dialect(Protocol):
     def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Join frames of one turn, where the dialect can say several things in one message."""
         ...
+
+
+class PingingDialect(Dialect, Protocol):
+    """A dialect whose clients expect to hear from the server, whatever else there is to say."""
+
+    ping_interval_s: float
+    """How often, in seconds: then `encode` is asked for a `Ping`."""

@@ -31,6 +31,7 @@ from .handlers import Handlers
 from .interest import Interest
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
+from .pings import Pings
 from .publishing import Publishing
 from .rates import Rates
 from .recovery import Recovery
@@ -51,6 +52,7 @@ class Core:
     node_id: str
     limits: TransportLimits
     liveness: LivenessMonitor
+    pings: Pings
 
     def __init__(
         self, settings: Settings, broker: Broker, slow_policies: Mapping[str, SlowPolicy]
@@ -100,6 +102,7 @@ class Core:
             self.clock,
         )
         self.liveness = LivenessMonitor(self)
+        self.pings = Pings(self)
 
     def new_node(self) -> Node:
         """Return what the broker is given: this process as a node of its cluster."""

@@ -40,6 +40,7 @@ from .decorator_types import (
     DropLambda,
     MessageF,
     MessageLambda,
+    RpcF,
     TickF,
     TypedLambda,
     ValidateLambda,
@@ -119,6 +120,21 @@ class Hub:
         def register(function: MessageF | TypedLambda) -> MessageF:
             self._core.handlers.add_typed(kind, function)
             return cast("MessageF", function)
+
+        return register
+
+    @takes("method", '@hub.rpc("add") for what clients call by that name')
+    def rpc(self, method: str) -> Callable[[RpcF], RpcF]:
+        """Let clients of a dialect with commands call `f(client, data)` by the name `method`.
+
+        What it returns, or what is awaited of it, is the answer, as JSON; a `CommandError` that it raises
+        is an error's. Its annotation decides what `data` is, as for `on_message`; JSON without one.
+        """
+        check_kind(method)
+
+        def register(function: RpcF) -> RpcF:
+            self._core.handlers.add_rpc(method, function)
+            return function
 
         return register
 

@@ -295,11 +295,12 @@ class Registry:
         since: Position | None = None,
         *,
         by_server: bool = False,
+        must_recover: bool = False,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
         `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
-        is in the answer to its command.
+        is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
         """
         check_room_name(room)
         if session.close is not None:
@@ -307,6 +308,8 @@ class Registry:
         if room in session.memberships:
             return Subscribed(room, self._position_of(room))
         names: list[str] = []
+        if since is None and by_server and session.opening is not None:
+            since = session.opening.positions.get(room)
         if since is not None:
             since, names = split_names(since)
         joining = session.joining
@@ -323,6 +326,8 @@ class Registry:
             recovered = await self._await_room(room, since)
             if session.close is not None or joining.get(room) is not attempt:
                 raise _left(room)
+            if must_recover and since is not None and not (recovered and recovered.is_whole):
+                raise CommandError("position_lost", "unrecoverable position")
         finally:
             if joining.get(room) is attempt:
                 del joining[room]
@@ -342,7 +347,8 @@ class Registry:
         members = session.memberships[room]
         if members.progress is None:
             members.progress = Progress(recovered.position)
-        names = [*names, session.connection_id]
+        own = session.connection_id
+        names = [*(name for name in names if name != own), own]
         found = tuple(each for each in recovered.publications if each.exclude not in names)
         position = with_names(recovered.position, names)
         return Subscribed(room, position, recovered.is_whole, found)
