@@ -25,6 +25,10 @@ if TYPE_CHECKING:
         Refused,
         SettingsError,
         SocketTaken,
+        TokenError,
+        TokenExpired,
+        TokenInvalid,
+        TokenKeysUnavailable,
     )
     from .hub.client import Client
     from .hub.hub import Hub
@@ -67,6 +71,10 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SocketTaken",
+    "TokenError",
+    "TokenExpired",
+    "TokenInvalid",
+    "TokenKeysUnavailable",
     "User",
     "connect",
 ]
@@ -100,6 +108,10 @@ _MODULES = {
     "Settings": "settings",
     "SettingsError": "errors",
     "SocketTaken": "errors",
+    "TokenError": "errors",
+    "TokenExpired": "errors",
+    "TokenInvalid": "errors",
+    "TokenKeysUnavailable": "errors",
     "User": "hub.room",
     "connect": "connection",
 }
