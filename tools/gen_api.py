@@ -20,6 +20,13 @@ GROUPS = {
     "Clients and rooms": ["Client", "Room", "User", "Close", "Handshake", "Identity"],
     "Messages": ["Frame", "wire.frame.encode", "Publication", "Position", "Receipt"],
     "Settings": ["Settings"],
+    "Tokens": [
+        "TokenVerifier",
+        "tokens.ConnectionToken",
+        "tokens.SubscriptionToken",
+        "tokens.SubscriptionOptions",
+        "tokens.Override",
+    ],
     "Servers": ["Protocol", "HttpProtocol"],
     "Brokers": ["Broker", "MemoryBroker"],
     "The Python client": ["connect", "Connection"],

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .hub.room import Room, User
     from .model import Close, Handshake, Identity, Position, Receipt
     from .settings import Settings
+    from .tokens.verifier import TokenVerifier
     from .transports.uvicorn_http import UvicornHttpProtocol as HttpProtocol
     from .transports.uvicorn_protocol import UvicornWebSocketProtocol as Protocol
     from .wire.frame import Frame
@@ -75,6 +76,7 @@ __all__ = [
     "TokenExpired",
     "TokenInvalid",
     "TokenKeysUnavailable",
+    "TokenVerifier",
     "User",
     "connect",
 ]
@@ -112,6 +114,7 @@ _MODULES = {
     "TokenExpired": "errors",
     "TokenInvalid": "errors",
     "TokenKeysUnavailable": "errors",
+    "TokenVerifier": "tokens.verifier",
     "User": "hub.room",
     "connect": "connection",
 }
