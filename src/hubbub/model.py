@@ -6,7 +6,6 @@ module; it imports nothing of ours.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,8 +118,8 @@ def check_unix_time(value: float | None) -> float | None:
             "expires_at must be a Unix time in seconds, or None (of a datetime, write "
             f"when.timestamp()), not {type(value).__name__}: {value!r:.100}"
         )
-    if value is not None and not (math.isfinite(value) and abs(value) < _FAR_FUTURE):
-        raise ValueError(f"expires_at={value!r}: must be a Unix time in seconds, or None")
+    if value is not None and not -_FAR_FUTURE < value < _FAR_FUTURE:  # as NaN is not
+        raise ValueError(f"expires_at={value!r:.100}: must be a Unix time in seconds, or None")
     return value
 
 

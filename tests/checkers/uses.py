@@ -13,7 +13,17 @@ from typing import Any, Literal, NoReturn, assert_type
 
 import msgspec
 
-from hubbub import Client, Close, Frame, Handshake, Hub, Identity, MemoryBroker, Settings
+from hubbub import (
+    Client,
+    Close,
+    Frame,
+    Handshake,
+    Hub,
+    Identity,
+    MemoryBroker,
+    Settings,
+    TokenVerifier,
+)
 
 
 class Say(msgspec.Struct, tag="say"):
@@ -207,6 +217,7 @@ def of_client(client: Client) -> str: ...
 
 
 hub.authenticate(lambda handshake: handshake.token)
+hub.authenticate(TokenVerifier(hmac_secret=["new", b"old"]).authenticate)
 hub.authenticate(lambda handshake: handshake.tokn)  # wrong: attribute
 
 

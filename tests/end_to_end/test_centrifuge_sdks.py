@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from centrifuge import (
+from centrifuge import (  # type: ignore[import-untyped]
     CentrifugeError,
     Client,
     ClientState,
@@ -160,7 +160,7 @@ async def test_js_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> 
     assert events[-1] == ["disconnected", 4500, "stay away"]
 
 
-class Noting(SubscriptionEventHandler):
+class Noting(SubscriptionEventHandler):  # type: ignore[misc]
     """Writes down what comes."""
 
     def __init__(self) -> None:
