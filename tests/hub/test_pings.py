@@ -66,6 +66,14 @@ async def test_who_has_gone_is_pinged_no_more() -> None:
     await hub.stop()
 
 
+async def test_a_second_clients_slots_are_its_dialects() -> None:
+    hub = await started()
+    await connected(hub, Pinging())
+    await connected(hub, Pinging())
+    assert len(core_of(hub).pings) == 2
+    await hub.stop()
+
+
 async def test_dialects_without_pings_cost_nothing() -> None:
     hub = await started()
     await connected(hub, ArrayDialect())

@@ -52,6 +52,8 @@ BAD_REQUEST = 3501
 """The close code for what no client of this protocol sends."""
 PING_INTERVAL_S = 25.0
 """How often a client hears from the server, so that it knows the connection for a living one."""
+ENVELOPE_BYTES = 64 * 1024
+"""An SDK's first message has its token and all its subscriptions, with their positions."""
 VERSION = "hubbub"
 """What a client is told of the server's version: applications see it, and nobody reads it."""
 INTERNAL_ERROR = 100
@@ -77,6 +79,7 @@ ERROR_CODES: Mapping[str, int] = {
     "too_many_rooms": 106,
     "bad_room": 107,
     "bad_request": 107,
+    "too_large": 107,
     "invalid_message": 107,
     "text_expected": 107,
     "binary_expected": 107,
@@ -177,6 +180,7 @@ class CentrifugeDialect:
     subprotocols: tuple[str, ...] = ("centrifuge-json",)
     is_plain: bool = False
     ping_interval_s: float = PING_INTERVAL_S
+    envelope_bytes: int = ENVELOPE_BYTES
 
     def parse(self, frame: Frame) -> Sequence[Command]:
         """Return the commands in a message, a line each."""

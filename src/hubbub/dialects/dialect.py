@@ -299,6 +299,14 @@ class Dialect(Protocol):
         ...
 
 
+class EnvelopeDialect(Dialect, Protocol):
+    """A dialect in whose messages there is more than the application's own."""
+
+    envelope_bytes: int
+    """How many bytes beside them a message of a client may have: tokens, the names of rooms, several
+    commands at once. `max_message_bytes` bounds the application's own then, each for itself."""
+
+
 class PingingDialect(Dialect, Protocol):
     """A dialect whose clients expect to hear from the server, whatever else there is to say."""
 

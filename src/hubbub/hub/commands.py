@@ -189,6 +189,7 @@ class CommandDispatcher(Dispatcher):
         """Do what a command says; return its answer, None if it has been answered, or needs none."""
         core = self._core
         result: Result | None = None
+        self._check_size(command)
         match command:
             case Connect():
                 await self._connect(session, command)
@@ -221,6 +222,15 @@ class CommandDispatcher(Dispatcher):
             case _:
                 assert_never(command)
         return Reply(number, command, result)
+
+    def _check_size(self, command: Command) -> None:
+        """Raise `CommandError` for a message of the application's own that is too large."""
+        limit = self._settings.max_message_bytes
+        if limit is None or not isinstance(command, Publish | Send | Rpc):
+            return
+        frame = command.data if isinstance(command, Rpc) else command.message
+        if len(frame.payload) > limit:
+            raise CommandError("too_large", f"a message has at most {limit} bytes")
 
     async def _subscribe(self, session: ClientSession, command: Subscribe) -> Subscribed:
         """Bring a client into a room that it asks for."""

@@ -6,6 +6,7 @@ may ask of another is that one's public methods.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..brokers.broker import Broker, Control, Node
 from ..brokers.history import HistoryStore
+from ..dialects.dialect import Dialect
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
 from ..logs import RateLimitedLogger
 from ..room_rules import SlowPolicy
@@ -101,8 +103,18 @@ class Core:
             TurnBudget(TURN_INFLATED_BYTES),
             self.clock,
         )
+        self._limits_of: dict[Dialect, TransportLimits] = {}
         self.liveness = LivenessMonitor(self)
         self.pings = Pings(self)
+
+    def limits_of(self, dialect: Dialect) -> TransportLimits:
+        """Return the limits of a dialect's clients: where there is more in a message, it may be longer."""
+        limits = self._limits_of.get(dialect, self.limits)
+        size, more = limits.max_message_bytes, getattr(dialect, "envelope_bytes", 0)
+        if limits is self.limits and size is not None and more:
+            limits = dataclasses.replace(limits, max_message_bytes=size + more)
+            self._limits_of[dialect] = limits
+        return limits
 
     def new_node(self) -> Node:
         """Return what the broker is given: this process as a node of its cluster."""
