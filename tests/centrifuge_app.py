@@ -8,14 +8,25 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import jwt
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from hubbub import Client, CommandError, Handshake, Hub, Identity, Refused, RoomRules
+from hubbub import (
+    Client,
+    CommandError,
+    Handshake,
+    Hub,
+    Identity,
+    Refused,
+    RoomRules,
+    TokenVerifier,
+)
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
+from issuing import SECRET
 
 RULES = [
     RoomRules("short:*", history=3, publish="members"),
@@ -63,6 +74,7 @@ def make_hub() -> Hub:
     def fail(client: Client, data: Any) -> None:
         raise CommandError("450", "not today")
 
+    core_of(hub).access.verifier = TokenVerifier(hmac_secret=SECRET)
     return hub
 
 
@@ -90,6 +102,9 @@ async def do(hub: Hub, request: list[Any]) -> Any:
                 core_of(hub).recovery.tell_gap(session_of(client), room)
         case ["send", user, data]:
             hub.to_user(user).send(data)
+        case ["token", user, room, seconds]:
+            exp = int(time.time()) + seconds
+            return jwt.encode({"sub": user, "channel": room, "exp": exp}, SECRET, "HS256")
         case ["meta", user]:
             return [client.meta.get("data") for client in hub.clients_of(user)]
         case _:

@@ -364,8 +364,10 @@ class TokenInvalid(TokenError):
     The same token will never be good. Centrifuge closes with 3500 then.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, is_foreign: bool = False) -> None:
         self.why = why
+        self.is_foreign = is_foreign
+        """Whether it is a good token of somebody else, or for something else."""
         super().__init__(f"The token is not valid: {why}")
 
 

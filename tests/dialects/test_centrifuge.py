@@ -34,6 +34,7 @@ from hubbub.dialects.dialect import (
     Send,
     ServerSubscribed,
     ServerUnsubscribed,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
     Unsupported,
@@ -82,6 +83,8 @@ def test_each_command() -> None:
             History(7, "a", 2, Position(1, "e"), True),
         ),
         ('"refresh":{"token":"t"}', Refresh(7, "t")),
+        ('"subscribe":{"channel":"a","token":"t"}', Subscribe(7, "a", token="t")),
+        ('"sub_refresh":{"channel":"a","token":"t"}', SubRefresh(7, "a", "t")),
     ]
     for text, expected in rows:
         assert read(f'{{{text},"id":7}}') == [expected]
@@ -106,12 +109,12 @@ def test_payloads_pass_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("text", "code"),
     [
+        ('"sub_refresh":{"channel":"a"}', 107),
         ('"subscribe":{"channel":"a","type":1}', 108),
         ('"subscribe":{"channel":"a","tf":{"op":""}}', 107),
         ('"publish":{"channel":"a","type":1,"data":1}', 108),
         ('"publish":{"channel":"a"}', 107),
         ('"presence_stats":{"channel":"a"}', 108),
-        ('"sub_refresh":{"channel":"a","token":"t"}', 108),
     ],
 )
 def test_what_nobody_carries_out_is_answered(text: str, code: int) -> None:
@@ -144,6 +147,7 @@ def test_what_nobody_carries_out_is_answered(text: str, code: int) -> None:
         '{"id":1,"publish":{"data":1}}',
         '{"id":1,"history":{}}',
         '{"id":1,"refresh":{}}',
+        '{"id":1,"sub_refresh":{"token":"t"}}',
         "[" * 100_000,
     ],
 )
@@ -192,6 +196,18 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
     "refreshed": (
         Reply(2, Refresh(2, "t"), Refreshed(0.2)),
         '{"id":2,"refresh":{"expires":true,"ttl":1}}',
+    ),
+    "subscribed for a while": (
+        Reply(3, Subscribe(3, "a"), Subscribed("a", expires_in_s=9.5)),
+        '{"id":3,"subscribe":{"expires":true,"ttl":9}}',
+    ),
+    "refreshed in a room": (
+        Reply(2, SubRefresh(2, "a", "t"), Refreshed(60.5)),
+        '{"id":2,"sub_refresh":{"expires":true,"ttl":60}}',
+    ),
+    "expired in a room": (
+        ServerUnsubscribed("a", is_expired=True),
+        '{"push":{"channel":"a","unsubscribe":{"code":2501,"reason":"subscription expired"}}}',
     ),
     "refreshed for good": (Reply(2, Refresh(2, "t"), Refreshed(None)), '{"id":2,"refresh":{}}'),
     "subscribed": (Reply(3, Subscribe(3, "a"), Subscribed("a")), '{"id":3,"subscribe":{}}'),

@@ -130,6 +130,16 @@ async def test_js_refreshes_its_token(served: tuple[Hub, Served]) -> None:
     assert events == [["connecting", 0], ["connected"], ["state", "connected"]]
 
 
+async def test_js_shows_tokens_for_single_rooms(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "tokens")
+    assert of(events, "error") == [["error", 109]]
+    assert len(of(events, "subscribed")) == 1
+    assert of(events, "publication") == [["publication", "still here", 1]]
+    assert of(events, "asked") == [["asked", 3]]
+    assert of(events, "unsubscribed") == [["unsubscribed", 103]]
+    assert events[-1] == ["disconnected", 3500, "invalid token"]
+
+
 async def test_js_subscribes_again_after_a_gap_and_not_after_a_leave(
     served: tuple[Hub, Served],
 ) -> None:

@@ -43,6 +43,7 @@ from .dialect import (
     Send,
     ServerSubscribed,
     ServerUnsubscribed,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
     Unsupported,
@@ -91,7 +92,7 @@ ERROR_CODES: Mapping[str, int] = {
 """What the hub's words are in this protocol."""
 TEMPORARY = frozenset({INTERNAL_ERROR, 111, 113})
 """The codes after which an SDK tries again."""
-GAP_CODE, UNSUBSCRIBED_CODE = 2500, 2000
+GAP_CODE, EXPIRED_CODE, UNSUBSCRIBED_CODE = 2500, 2501, 2000
 """Why the server has ended a subscription: from 2500 on an SDK subscribes again, with its position."""
 _FOSSIL = "fossil"
 _MUST_RECOVER = 2  # a flag of subscribe: rather no subscription than one with a gap
@@ -249,7 +250,8 @@ def _subscribe(number: int, request: _SubscribeRequest) -> Command:
     if request.tf:  # never passed over: it would get what it has not asked for
         error = CommandError("bad_request", "bad request: filters by tags are not available")
         return Unsupported(number, error)
-    return Subscribe(number, room, since, must_recover=bool(request.flag & _MUST_RECOVER))
+    must_recover = bool(request.flag & _MUST_RECOVER)
+    return Subscribe(number, room, since, must_recover, request.token or None)
 
 
 def _not_available(number: int, what: str) -> Command:
@@ -278,8 +280,19 @@ def _refresh(number: int, request: _TokenRequest) -> Command:
     return Refresh(number, request.token)
 
 
+def _sub_refresh(number: int, request: _TokenRequest) -> Command:
+    room = _channel(request)
+    if not request.token:
+        return Unsupported(number, CommandError("bad_request", "bad request: a token is missing"))
+    return SubRefresh(number, room, request.token)
+
+
 def _channel(
-    request: _SubscribeRequest | _ChannelRequest | _PublishRequest | _HistoryRequest,
+    request: _SubscribeRequest
+    | _ChannelRequest
+    | _PublishRequest
+    | _HistoryRequest
+    | _TokenRequest,
 ) -> str:
     if not request.channel:
         raise ProtocolError(BAD_REQUEST, "bad request: a channel has a name")
@@ -305,7 +318,7 @@ _READERS: Mapping[str, Callable[[int, Any], Command]] = {
     "rpc": _rpc,
     "send": _send,
     "refresh": _refresh,
-    "sub_refresh": lambda number, request: _not_available(number, "tokens of subscriptions"),
+    "sub_refresh": _sub_refresh,
 }
 """By the names of commands, in the order in which they count if there are several."""
 
@@ -364,7 +377,7 @@ def _expiry(left_s: float | None) -> dict[str, Any]:
 
 
 def _subscribed(event: Reply, answer: Subscribed) -> bytes:
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = _expiry(answer.expires_in_s)
     found = b""
     if answer.position is not None:
         command = event.command
@@ -372,7 +385,7 @@ def _subscribed(event: Reply, answer: Subscribed) -> bytes:
         # What was recovered moves the client on from where it was, one by one.
         is_from_there = answer.recovered and since is not None
         offset = since.offset if is_from_there and since is not None else answer.position.offset
-        result = {**_CAPABILITIES, "epoch": answer.position.epoch, "offset": offset}
+        result |= {**_CAPABILITIES, "epoch": answer.position.epoch, "offset": offset}
         if since is not None:
             result |= {"was_recovering": True, "recovered": answer.recovered}
         if answer.recovered and answer.publications:
@@ -401,7 +414,10 @@ def _reply(event: Reply) -> bytes | None:
         case Returned(data):
             return b'{"id":%d,"rpc":{"data":%b}}' % (event.id, _payload(data))
         case Refreshed(left_s):
-            return _encode({"id": event.id, "refresh": _expiry(left_s)})
+            is_sub = isinstance(event.command, SubRefresh)
+            return _encode(
+                {"id": event.id, "sub_refresh" if is_sub else "refresh": _expiry(left_s)}
+            )
     name = _NAMES.get(type(event.command))
     return None if name is None else _encode({"id": event.id, name: {}})
 
@@ -441,6 +457,8 @@ def _server_unsubscribed(event: ServerUnsubscribed) -> bytes:
     code, reason = UNSUBSCRIBED_CODE, "server unsubscribe"
     if event.is_gap:
         code, reason = GAP_CODE, "insufficient state"
+    elif event.is_expired:
+        code, reason = EXPIRED_CODE, "subscription expired"
     body = {"code": code, "reason": reason}
     return _encode({"push": {"channel": event.room, "unsubscribe": body}})
 

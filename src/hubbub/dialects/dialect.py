@@ -40,12 +40,13 @@ class Connect:
 class Subscribe:
     """Join a room. `since` is the last position that the client has seen of it (None: it wants
     nothing of what was before; an empty epoch: it does not know which). `must_recover`: it wants to be in
-    only if it misses nothing."""
+    only if it misses nothing. `token` is what it shows to be let in (None: nothing)."""
 
     id: int | None
     room: str
     since: Position | None = None
     must_recover: bool = False
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,15 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
+class SubRefresh:
+    """Show a new token for a room before the old one ends."""
+
+    id: int | None
+    room: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """Answer a ping of the dialect's own."""
 
@@ -132,6 +142,7 @@ Command = (
     | History
     | Presence
     | Refresh
+    | SubRefresh
     | Pong
     | Unsupported
 )
@@ -192,7 +203,7 @@ class Reply:
     """The answer to any other command that was carried out.
 
     `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`, `Refreshed` to
-    a `Refresh`, `Returned` to an `Rpc`.
+    a `Refresh` or a `SubRefresh`, `Returned` to an `Rpc`.
     """
 
     id: int | None
@@ -223,11 +234,13 @@ class ServerSubscribed:
 class ServerUnsubscribed:
     """The server has taken the client out of a room.
 
-    `is_gap`: it has missed something of the room, and should come back with its position.
+    `is_gap`: it has missed something of the room, and should come back with its position. `is_expired`:
+    its token for the room has ended, and it should come back with a new one.
     """
 
     room: str
     is_gap: bool = False
+    is_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

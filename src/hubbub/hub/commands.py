@@ -32,6 +32,7 @@ from ..dialects.dialect import (
     Returned,
     Rpc,
     Send,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
     Unsupported,
@@ -211,6 +212,8 @@ class CommandDispatcher(Dispatcher):
                 result = await self._refresh(session, token)
             case History(_, room):
                 result = await self._history(session, command)
+            case SubRefresh(_, room, token):
+                result = await self._refresh_subscription(session, room, token)
             case Rpc():
                 result = await self._call_function(session, command)
             case Unsupported(_, error):
@@ -237,8 +240,31 @@ class CommandDispatcher(Dispatcher):
         if command.room in session.memberships:
             raise CommandError("already_subscribed", "already subscribed")
         return await self._core.registry.subscribe(
-            session, command.room, command.since, must_recover=command.must_recover
+            session,
+            command.room,
+            command.since,
+            must_recover=command.must_recover,
+            token=command.token,
         )
+
+    async def _refresh_subscription(
+        self, session: ClientSession, room: str, token: str
+    ) -> Refreshed:
+        """Take a new token of a client for a room that it is in."""
+        core = self._core
+        if room not in session.memberships:
+            raise CommandError("forbidden", "not subscribed")
+        try:
+            expires_at = await core.access.check_token(session.client, room, token)
+        except CommandError as error:
+            if error.code != "token_expired":
+                raise
+            core.subscriptions.end(session, room)  # so that it comes back with a new one
+            return Refreshed(None)
+        if expires_at is None:
+            core.subscriptions.forget(session, room)
+            return Refreshed(None)
+        return Refreshed(core.subscriptions.expire(session, room, expires_at))
 
     async def _call_function(self, session: ClientSession, command: Rpc) -> Returned:
         """Call a function of the application for a client. What it raises comes through."""
@@ -297,6 +323,8 @@ class CommandDispatcher(Dispatcher):
         core.registry.connect(session, opening.place, identity, handshake, client_id)
         opening.end()
         core.pings.add(session)
+        for room in identity.rooms:
+            await core.registry.subscribe(session, room, by_server=True, is_allowed=True)
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest

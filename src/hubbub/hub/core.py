@@ -40,6 +40,7 @@ from .recovery import Recovery
 from .registry import Registry
 from .rules import Rules
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
+from .subscriptions import SubscriptionDeadlines
 from .variant import Variants
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Core:
     limits: TransportLimits
     liveness: LivenessMonitor
     pings: Pings
+    subscriptions: SubscriptionDeadlines
 
     def __init__(
         self, settings: Settings, broker: Broker, slow_policies: Mapping[str, SlowPolicy]
@@ -106,6 +108,7 @@ class Core:
         self._limits_of: dict[Dialect, TransportLimits] = {}
         self.liveness = LivenessMonitor(self)
         self.pings = Pings(self)
+        self.subscriptions = SubscriptionDeadlines(self)
 
     def limits_of(self, dialect: Dialect) -> TransportLimits:
         """Return the limits of a dialect's clients: where there is more in a message, it may be longer."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..asgi.endpoint import Endpoint
+    from ..tokens.verifier import TokenVerifier
     from ..transports.asgi import ASGIApp, Receive, Scope, Send
 
 
@@ -175,6 +176,17 @@ class Hub:
         """
         self._core.handlers.set_authorize(function)
         return cast("AuthorizeF", function)
+
+    def verify_tokens(self, verifier: TokenVerifier) -> None:
+        """Let clients in by their JSON Web Tokens, in place of an authenticate handler.
+
+        `verifier` says who a client is by the token of its connection, which also names rooms that it is
+        put into (`channels`, `subs`). Clients of the Centrifuge SDKs may show tokens for single rooms: a
+        good one lets them in without the authorize handler, until it ends. Raises `ValueError` where there
+        is an authenticate handler already.
+        """
+        self._core.handlers.set_authenticate(verifier.authenticate)
+        self._core.access.verifier = verifier
 
     @takes_function
     def validate(self, function: MessageF | ValidateLambda) -> MessageF:

@@ -168,6 +168,9 @@ class Registry:
             self.refresh(session, identity.expires_at)
         core.stats.total_clients += 1
         logger.debug("client %s connected", client.id)
+        if session.dispatcher is core.dispatcher:  # else they come after the answer to its command
+            for room in identity.rooms:
+                self.join(session, room)
         session.dispatcher.connected(session, handshake)
         if core.lifecycle.is_draining:
             self.end(session, SERVER_STOPPING)  # its handshake was under way at that moment
@@ -198,6 +201,7 @@ class Registry:
         if session.place is not None:
             session.place.release()
         core.liveness.remove(session)
+        core.subscriptions.forget(session)
         logger.debug("client %s disconnected: %s", session.label, close.code)
         session.dispatcher.disconnected(session)
 
@@ -295,12 +299,15 @@ class Registry:
         since: Position | None = None,
         *,
         by_server: bool = False,
+        is_allowed: bool = False,
         must_recover: bool = False,
+        token: str | None = None,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
         `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
-        is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
+        is in the answer to its command. `is_allowed`: nobody is asked. `must_recover`: it wants to be in only
+        if it misses nothing. `token` is what it shows to be let in.
         """
         check_room_name(room)
         if session.close is not None:
@@ -320,7 +327,9 @@ class Registry:
         self._check_room_limit(session)
         attempt = joining[room] = object()  # one that was left must not count as the next one
         try:
-            await self._core.access.check(session.client, "join", room)
+            expires_at = None
+            if not is_allowed:
+                expires_at = await self._core.access.check_join(session.client, room, token)
             if session.close is not None:
                 raise _left(room)
             recovered = await self._await_room(room, since)
@@ -336,6 +345,9 @@ class Registry:
         answer = Subscribed(room)
         if recovered is not None:
             answer = self._answer(session, room, names, recovered)
+        if expires_at is not None:
+            left_s = self._core.subscriptions.expire(session, room, expires_at)
+            answer = answer._replace(expires_in_s=left_s)
         if by_server:
             self._announce(session, answer)
         return answer
@@ -402,6 +414,7 @@ class Registry:
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return
+        self._core.subscriptions.forget(session, room)
         self._core.fanout.left(session, members)
         del session.memberships[room]
         self._rooms.remove(session, members)

@@ -122,8 +122,8 @@ class TokenVerifier:
     async def authenticate(self, handshake: Handshake) -> Identity:
         """Say who asks for a connection, by `handshake.token`: for `hub.authenticate`.
 
-        `client.meta` has the members of the claim `meta`, and `info`. The claims `channels` and `subs`
-        are not looked at: the application says who is in which room. Raises `Refused`: 401
+        `client.meta` has the members of the claim `meta`, and `info`. The client is put into the rooms of
+        the claims `channels` and `subs`, whose options are not looked at. Raises `Refused`: 401
         `token_missing`, `token_expired` or `token_invalid`, 503 `token_keys_unavailable`.
         """
         if not handshake.token:
@@ -137,6 +137,7 @@ class TokenVerifier:
                 user=token.user,
                 meta={**token.meta, "info": token.info},
                 expires_at=token.expires_at,
+                rooms=(*token.channels, *token.subs),
             )
         raise refusal
 
@@ -164,11 +165,11 @@ class TokenVerifier:
             claims, user_claim=self._user_claim, now=self._clock(), leeway_s=self._leeway_s
         )
         if found.user != (user or None):
-            raise TokenInvalid("it is for another user")
+            raise TokenInvalid("it is for another user", is_foreign=True)
         if found.room != room:
-            raise TokenInvalid("it is for another room")
+            raise TokenInvalid("it is for another room", is_foreign=True)
         if only_client_id is not None and only_client_id != client_id:
-            raise TokenInvalid("it is for another client")
+            raise TokenInvalid("it is for another client", is_foreign=True)
         return found
 
     async def _claims(self, token: str) -> dict[str, Any]:

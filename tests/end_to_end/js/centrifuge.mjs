@@ -185,6 +185,30 @@ const scenarios = {
     await new Promise((resolve) => setTimeout(resolve, 3000));
     note("state", one.state);
   },
+  async tokens() {
+    const one = client("kim");
+    const ends = [-10, 2, 3600];
+    let asked = 0;
+    const getToken = async ({ channel }) => {
+      asked += 1;
+      return server("token", "kim", channel, ends[asked - 1]);
+    };
+    const subscription = listen(one.newSubscription("chat:secret of kim", { getToken }));
+    subscription.subscribe();
+    one.connect();
+    await until(() => asked === 3);
+    await server("publish", "chat:secret of kim", "still here");
+    await until(said("publication"));
+    note("asked", asked);
+    const stranger = listen(one.newSubscription("chat:secret", { token: "forged" }));
+    stranger.subscribe();
+    await until(said("unsubscribed"));
+    const foreign = listen(
+      one.newSubscription("chat:a secret", { token: await server("token", "bob", "chat:a secret", 60) }),
+    );
+    foreign.subscribe();
+    await until(said("disconnected"));
+  },
   async taken() {
     const one = client("ida");
     const subscription = listen(one.newSubscription("chat:taken"));
