@@ -319,13 +319,7 @@ class Registry:
             since = session.opening.positions.get(room)
         if since is not None:
             since, names = split_names(since)
-        joining = session.joining
-        if joining is None:
-            joining = session.joining = {}
-        if room in joining:
-            raise CommandError("joining", "this client is joining the room already", temporary=True)
-        self._check_room_limit(session)
-        attempt = joining[room] = object()  # one that was left must not count as the next one
+        attempt = self._note_joining(session, room)
         try:
             expires_at = None
             if not is_allowed:
@@ -333,18 +327,16 @@ class Registry:
             if session.close is not None:
                 raise _left(room)
             recovered = await self._await_room(room, since)
-            if session.close is not None or joining.get(room) is not attempt:
+            if session.close is not None or not _is_joining(session, room, attempt):
                 raise _left(room)
             if must_recover and since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
         finally:
-            if joining.get(room) is attempt:
-                del joining[room]
-        if room not in session.memberships:
-            self._enter(session, room)
-        answer = Subscribed(room)
-        if recovered is not None:
-            answer = self._answer(session, room, names, recovered)
+            if session.joining is not None and _is_joining(session, room, attempt):
+                del session.joining[room]
+        if room in session.memberships:  # the application has put it in meanwhile
+            return Subscribed(room, self._position_of(room))
+        answer = self._answer(session, room, names, recovered)
         if expires_at is not None:
             left_s = self._core.subscriptions.expire(session, room, expires_at)
             answer = answer._replace(expires_in_s=left_s)
@@ -352,10 +344,23 @@ class Registry:
             self._announce(session, answer)
         return answer
 
+    def _note_joining(self, session: ClientSession, room: str) -> object:
+        """Note that a client is joining; return what tells this from the next time it does."""
+        if session.joining is None:
+            session.joining = {}
+        if room in session.joining:
+            raise CommandError("joining", "this client is joining the room already", temporary=True)
+        self._check_room_limit(session)
+        attempt = session.joining[room] = object()
+        return attempt
+
     def _answer(
-        self, session: ClientSession, room: str, names: Sequence[str], recovered: Recovered
+        self, session: ClientSession, room: str, names: Sequence[str], recovered: Recovered | None
     ) -> Subscribed:
-        """Note how far the room has come here, and return what a new member of it is answered."""
+        """Bring a client into a room, note how far that has come here, and return the answer."""
+        self._enter(session, room)
+        if recovered is None:
+            return Subscribed(room)
         members = session.memberships[room]
         if members.progress is None:
             members.progress = Progress(recovered.position)
@@ -463,6 +468,10 @@ def _room_count(session: ClientSession) -> int:
     hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
     joining = 0 if session.joining is None else len(session.joining)
     return len(session.memberships) - hidden + joining
+
+
+def _is_joining(session: ClientSession, room: str, attempt: object) -> bool:
+    return session.joining is not None and session.joining.get(room) is attempt
 
 
 def _left(room: str) -> CommandError:
