@@ -98,7 +98,7 @@ async def test_drops_are_counted_and_told_when_the_client_has_caught_up(
 async def test_who_breaks_the_protocol_is_taken_out_without_its_words_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    hub = Hub()
+    hub = Hub(shutdown_timeout_s=0.1)  # its socket stays, as a transport would not let it
     peer = await one(hub)
     core_of(hub).registry.violated(session_of(peer.client), 1002, "bad\nline\x1b[31m" + "x" * 300)
     assert len(hub) == 0
@@ -115,7 +115,7 @@ async def test_who_breaks_the_protocol_is_taken_out_without_its_words_in_the_log
 async def test_what_a_setting_forbids_is_a_warning_and_what_the_rfc_forbids_is_not(
     code: int, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub = Hub()
+    hub = Hub(shutdown_timeout_s=0.1)  # its socket stays, as a transport would not let it
     peer = await one(hub)
     core_of(hub).registry.violated(session_of(peer.client), code, "why")
     assert caplog.records[-1].levelname == level

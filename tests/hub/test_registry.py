@@ -160,7 +160,7 @@ async def test_disconnect_closes_a_client_or_all_of_a_user() -> None:
 async def test_who_broke_the_protocol_is_counted_and_logged_on_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    hub = await started()
+    hub = await started(shutdown_timeout_s=0.1)
     caplog.set_level(logging.INFO, "hubbub")
     peer = connect(hub, client_id="ann")
     core_of(hub).registry.violated(session_of(peer.client), 1002, "reserved\nbits")

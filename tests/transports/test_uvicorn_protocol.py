@@ -550,7 +550,7 @@ async def test_fault_05_a_shutdown_ends_a_handshake_that_nobody_answers(
         was_asked.set()
         await asyncio.Event().wait()
 
-    hub = Hub(handshake_timeout_s=600)
+    hub = Hub(handshake_timeout_s=600, shutdown_timeout_s=0.2)
     hub.authenticate(lambda handshake: never(None, None, None))
     async with serve(hub.mount(sockets_only(never)), log_level="critical") as served:
         assert served.server is not None
