@@ -1,0 +1,141 @@
+"""Connections are cut at random while fifty messages a second are published: nobody misses one, or gets one
+twice, and nobody is disconnected for good. `RECOVERY_STORM_S` says for how many seconds (20)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from centrifuge import (  # type: ignore[import-untyped]
+    Client,
+    PublicationContext,
+    SubscribedContext,
+    SubscriptionEventHandler,
+)
+
+from centrifuge_app import make_app, make_hub
+from hubbub import Hub
+from hubbub.hub.client import session_of
+from serving import Served, serve, until
+
+SECONDS = float(os.environ.get("RECOVERY_STORM_S", "20"))
+RATE = 50
+NODE_CLIENTS, PYTHON_CLIENTS = 160, 40
+CUTS_A_TICK = 2
+TICK_S = 0.1
+ROOM = "chat:storm"
+SCRIPT = Path(__file__).parent / "js" / "storm.mjs"
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(SECONDS + 120)]
+
+
+class Seen(SubscriptionEventHandler):  # type: ignore[misc]
+    """What one client of the Python SDK got."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self.recovered = self.lost = 0
+        self.is_done = False
+
+    async def on_publication(self, ctx: PublicationContext) -> None:
+        if ctx.pub.data == "the end":
+            self.is_done = True
+        else:
+            self.got.append(ctx.pub.data)
+
+    async def on_subscribed(self, ctx: SubscribedContext) -> None:
+        if ctx.was_recovering:
+            self.recovered += ctx.recovered
+            self.lost += not ctx.recovered
+
+
+async def start_node(server: Served) -> asyncio.subprocess.Process:
+    node = shutil.which("node")
+    if node is None:
+        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
+    arguments = (str(SCRIPT), f"127.0.0.1:{server.port}", str(NODE_CLIENTS), ROOM)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        node, *arguments, stdout=pipe, stderr=pipe, limit=64 * 1024**2
+    )
+    assert process.stdout is not None
+    first = await asyncio.wait_for(process.stdout.readline(), 60)
+    assert first == b"ready\n"
+    return process
+
+
+async def start_python(server: Served) -> tuple[list[Client], list[Seen]]:
+    clients, seen = [], [Seen() for _ in range(PYTHON_CLIENTS)]
+    for number, each in enumerate(seen):
+        client = Client(
+            server.ws("/connection/websocket"),
+            token=f"py{number}",
+            min_reconnect_delay=0.02,
+            max_reconnect_delay=0.2,
+        )
+        subscription = client.new_subscription(
+            ROOM, events=each, min_resubscribe_delay=0.02, max_resubscribe_delay=0.2
+        )
+        clients.append(client)
+        await client.connect()
+        await subscription.subscribe()
+        await subscription.ready(timeout=20)
+    return clients, seen
+
+
+async def publish(hub: Hub) -> int:
+    """Publish for so many seconds; return how many messages that were."""
+    loop = asyncio.get_running_loop()
+    began, number = loop.time(), 0
+    while loop.time() - began < SECONDS:
+        await hub.publish(ROOM, number)
+        number += 1
+        await asyncio.sleep(max(0.0, began + number / RATE - loop.time()))
+    return number
+
+
+async def cut(hub: Hub, chance: random.Random) -> None:
+    """Cut random clients, until this is cancelled."""
+    while True:
+        await asyncio.sleep(TICK_S)
+        clients = list(hub)
+        for client in chance.sample(clients, min(CUTS_A_TICK, len(clients))):
+            session_of(client).transport.abort()
+
+
+async def test_cut_at_random_everybody_has_everything_once_and_in_order() -> None:
+    hub = make_hub()
+    async with serve(make_app(hub)) as server:
+        process = await start_node(server)
+        clients, seen = await start_python(server)
+        cutting = asyncio.create_task(cut(hub, random.Random(5)))
+        count = await publish(hub)
+        cutting.cancel()
+        await asyncio.gather(cutting, return_exceptions=True)
+        await hub.publish(ROOM, "the end")
+        assert process.stdout is not None
+        printed = await asyncio.wait_for(process.stdout.readline(), 60)
+        await process.wait()
+        await until(lambda: all(each.is_done for each in seen), "the Python SDK")
+        for client in clients:
+            await client.disconnect()
+        stats = hub.stats()
+    in_node = json.loads(printed)
+    everything = list(range(count))
+    assert len(in_node) == NODE_CLIENTS
+    for each in in_node:
+        assert each["got"] == everything
+        assert (each["ended"], each["lost"]) == (None, 0)
+    for one in seen:
+        assert one.got == everything
+        assert one.lost == 0
+    recovered = sum(each["recovered"] for each in in_node) + sum(one.recovered for one in seen)
+    assert recovered > SECONDS * CUTS_A_TICK
+    assert stats["recoveries_refused"] == 0
+    assert stats["handler_errors"] == 0
