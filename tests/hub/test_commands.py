@@ -13,6 +13,7 @@ from array_dialect import ArrayDialect, events_of
 from hub.test_variant import FailingDialect
 from hubbub import Client, Close, CommandError, Frame, Handshake, Hub, Identity, ProtocolError
 from hubbub.dialects.dialect import Command
+from hubbub.hub.commands import AUTHENTICATION_SHARE
 from hubbub.hub.core import core_of
 from hubbub.room_rules import RoomRules, SlowPolicy
 from hubbub.testing import MemoryClient, connect, settle
@@ -371,22 +372,27 @@ def test_places_that_a_dead_loop_has_left_are_given_back() -> None:
 async def test_who_sent_its_connect_command_in_time_is_not_stale_while_it_is_authenticated() -> (
     None
 ):
-    hub = Hub(handshake_timeout_s=0.3)
+    hub = Hub(handshake_timeout_s=60)
+    may_answer = asyncio.Event()
 
     @hub.authenticate
     async def slow(handshake: Handshake) -> str:
-        await asyncio.sleep(0.2)
+        await may_answer.wait()
         return "ann"
 
     await hub.start()
     peer = connect(hub, dialect=ArrayDialect())
-    await asyncio.sleep(0.2)
+    (session,) = core_of(hub).registry.opened
+    assert session.opening is not None
+    first = session.opening.timer
+    await asyncio.sleep(0.01)
     ask(peer, "connect", 1)
-    for _ in range(200):
-        await asyncio.sleep(0.01)
-        if peer.received:
-            break
-    assert peer.closed is None
+    assert first.cancelled()
+    longer_s = session.opening.timer.when() - first.when()
+    assert longer_s > 60 * (AUTHENTICATION_SHARE - 1), "it has its time anew, and a little more"
+    may_answer.set()
+    await settle(hub)
+    assert session.opening.timer.cancelled()
     assert events_of(peer.received)[0][:2] == ["connected", 1]
     await hub.stop()
 
