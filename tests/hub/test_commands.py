@@ -387,6 +387,7 @@ async def test_who_sent_its_connect_command_in_time_is_not_stale_while_it_is_aut
     first = session.opening.timer
     await asyncio.sleep(0.01)
     ask(peer, "connect", 1)
+    await settle(hub)
     assert first.cancelled()
     longer_s = session.opening.timer.when() - first.when()
     assert longer_s > 60 * (AUTHENTICATION_SHARE - 1), "it has its time anew, and a little more"
