@@ -12,7 +12,7 @@ import msgspec
 from .hub.hub import Hub
 from .transports.asgi import ASGIApp, Receive, Scope, Send
 
-__all__ = ["app", "hub"]
+__all__ = ["app", "centrifuge_app", "hub"]
 
 SENTENCE = "This is a Hubbub server: connect a WebSocket client to /ws, and all others hear it."
 _TEXT = b"text/plain; charset=utf-8"
@@ -50,3 +50,6 @@ async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 app: ASGIApp = hub.mount(_pages, "/ws")
+
+centrifuge_app: ASGIApp = hub.mount(app, "/connection/websocket", dialect="centrifuge")
+"""The same, and a route for the Centrifuge SDKs: `hubbub serve --centrifuge`."""

@@ -110,6 +110,30 @@ def test_without_app_the_ready_application_is_served() -> None:
         assert "Traceback" not in server.err
 
 
+def test_the_ready_application_takes_sdks() -> None:
+    rules = '[{"pattern": "*", "history": 10, "publish": "members"}]'
+    with (
+        serving("serve", "--centrifuge", "--room-rules", rules) as (_, address),
+        connect(f"ws://{address}/ws", proxy=None) as plain,
+        connect(f"ws://{address}/connection/websocket", proxy=None) as sdk,
+    ):
+        sdk.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}')
+        lines: list[str] = []
+        while len(lines) < 2:
+            lines += str(sdk.recv(PATIENCE_S)).split("\n")
+        answers = [json.loads(line) for line in lines]
+        assert [answer["id"] for answer in answers] == [1, 2]
+        assert answers[1]["subscribe"]["recoverable"] is True
+        plain.send("hello")
+        assert json.loads(sdk.recv(PATIENCE_S)) == {"push": {"message": {"data": "hello"}}}
+
+
+def test_sdks_of_an_application_need_its_route() -> None:
+    result = CliRunner().invoke(main, ["serve", "app:app", "--centrifuge"])
+    assert result.exit_code == 2
+    assert 'in APP write  hub.router("/connection/websocket", dialect="centrifuge")' in result.output
+
+
 def test_s18_the_box_talks_to_itself() -> None:
     with serving("serve") as (_, address), command("connect", f"ws://{address}/ws") as client:
         client.send("one\ntwo\n")

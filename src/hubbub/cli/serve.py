@@ -23,7 +23,7 @@ import click
 from ..errors import SettingsError
 from ..settings import Settings, rows
 from ..settings_values import shown
-from .target import DEFAULT_APP, Target, load, read_target, require_module, use_folder
+from .target import CENTRIFUGE_APP, DEFAULT_APP, Target, load, read_target, require_module, use_folder
 
 if TYPE_CHECKING:
     import uvicorn
@@ -119,7 +119,12 @@ class _ServeCommand(click.Command):
 
 
 @click.command(cls=_ServeCommand)
-@click.argument("app", default=DEFAULT_APP)
+@click.argument("app", required=False)
+@click.option(
+    "--centrifuge",
+    is_flag=True,
+    help="Without APP: let the Centrifuge SDKs connect at /connection/websocket, beside /ws.",
+)
 @click.option("--app-dir", default=".", show_default=True, help="Where the module of APP is.")
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -152,15 +157,21 @@ class _ServeCommand(click.Command):
 )
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
 @settings_flags
-def serve(app: str, app_dir: str, factory: bool, **options: Any) -> None:
+def serve(
+    app: str | None, centrifuge: bool, app_dir: str, factory: bool, **options: Any
+) -> None:
     """Serve APP, with uvicorn set up for a hub.
 
     APP is a module and an attribute, such as  app:app ; without APP a ready application runs that
     passes every message at /ws on to everybody.
     """
+    if centrifuge and app is not None:
+        route = 'hub.router("/connection/websocket", dialect="centrifuge")'
+        raise click.UsageError(f"--centrifuge is for the ready application; in APP write  {route}")
     given = {name: options.pop(name) for name in _SETTINGS}
     settings = apply_settings(given)
-    serving = Serving(target=read_target(app), folder=app_dir, is_factory=factory, **options)
+    ready = CENTRIFUGE_APP if centrifuge else DEFAULT_APP
+    serving = Serving(target=read_target(app or ready), folder=app_dir, is_factory=factory, **options)
     run(serving, settings)
 
 

@@ -24,6 +24,7 @@ from ..errors import HubbubError, MissingExtra
 from ..hub.hub import Hub, all_hubs
 
 DEFAULT_APP = "hubbub.app:app"
+CENTRIFUGE_APP = "hubbub.app:centrifuge_app"
 _DEFAULT_ATTRIBUTE = "app"
 
 
