@@ -116,21 +116,21 @@ class HistoryStore:
         room = publication.room
         history = self._rooms.get(room) or self._new(room, now)
         history.top += 1
-        position = publication.position = history.position
-        entry = Entry(publication, now)
-        history.entries.append(entry)
-        size = len(entry.payload)
+        position = publication.position = Position(history.top, history.epoch)
+        entries = history.entries
+        entries.append(Entry(publication, now))
+        size = len(publication.frame.payload)
         history.nbytes += size
         self.entries += 1
         self._payload_bytes += size
         self._file(room, history, keep.ttl_s, now)
-        while len(history.entries) > keep.entries or history.nbytes > keep.max_bytes:
+        while len(entries) > keep.entries or history.nbytes > keep.max_bytes:
             self._lose_oldest(history)
-        self._lose_aged(history, now)
-        self.sweep(now, 2)
-        while self.nbytes > self.max_bytes and self._full:
+        if entries and entries[0].kept_at + keep.ttl_s <= now:
+            self._lose_aged(history, now)
+        while self._payload_bytes + ENTRY_BYTES * self.entries > self.max_bytes and self._full:
             self._lose_of_the_most_silent()
-        if not history.entries:
+        if not entries:
             self._empty(room, history)
         return position
 
@@ -243,8 +243,13 @@ class HistoryStore:
 
     def _file(self, room: str, history: RoomHistory, ttl_s: float, now: float) -> None:
         """Put a room behind all others that are as long-lived: it has had a publication."""
+        history.last_at = now
+        rooms = self._full.get(ttl_s)
+        if rooms is not None and room in rooms:
+            rooms.move_to_end(room)
+            return
         self._take_out(room, history)
-        history.ttl_s, history.last_at = ttl_s, now
+        history.ttl_s = ttl_s
         self._full.setdefault(ttl_s, OrderedDict())[room] = history
 
     def _take_out(self, room: str, history: RoomHistory) -> None:

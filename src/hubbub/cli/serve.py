@@ -23,7 +23,15 @@ import click
 from ..errors import SettingsError
 from ..settings import Settings, rows
 from ..settings_values import shown
-from .target import CENTRIFUGE_APP, DEFAULT_APP, Target, load, read_target, require_module, use_folder
+from .target import (
+    CENTRIFUGE_APP,
+    DEFAULT_APP,
+    Target,
+    load,
+    read_target,
+    require_module,
+    use_folder,
+)
 
 if TYPE_CHECKING:
     import uvicorn
