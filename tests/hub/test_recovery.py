@@ -565,6 +565,25 @@ async def test_one_that_falls_behind_again_and_again_is_closed() -> None:
     await hub.stop()
 
 
+async def test_who_leaves_meanwhile_is_not_told_of_its_gap() -> None:
+    hub = await started(room_rules=slow_rules("drop_newest"), outbox_max_entries=1)
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    client.peer.transport.block()
+    for number in range(3):
+        await publish(hub, str(number))
+        await settle(hub)
+    client._say("unsubscribe", 9, "red")
+    await settle(hub)
+    client.peer.transport.unblock()
+    await settle(hub)
+    kinds = [row[0] for row in events_of(client.peer.received)]
+    assert "server_unsubscribed" not in kinds
+    assert kinds[-1] == "ok"
+    await hub.stop()
+
+
 async def test_other_rooms_of_a_slow_client_are_not_touched() -> None:
     rules = [RoomRules("red", history=9, slow_policy="drop_oldest")]
     hub = await started(room_rules=rules, outbox_max_entries=4, slow_policy="drop_oldest")

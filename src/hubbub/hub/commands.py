@@ -204,6 +204,8 @@ class CommandDispatcher(Dispatcher):
                 result = await self._subscribe(session, command)
             case Unsubscribe(_, room):
                 core.registry.leave(session, room)
+                if session.behind is not None:
+                    session.behind.discard(room)  # it wants no more of it, the gap included
             case Publish(_, room, message):
                 check_room_name(room)
                 await core.access.check(session.client, "publish", room)
