@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .hub.client import Client
     from .hub.hub import Hub
     from .hub.room import Room, User
-    from .model import Close, Handshake, Identity, Position, Receipt
+    from .model import ClientInfo, Close, Handshake, Identity, Position, PresenceStats, Receipt
     from .room_rules import RoomRules
     from .settings import Settings
     from .transports.uvicorn_http import UvicornHttpProtocol as HttpProtocol
@@ -45,6 +45,7 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailable",
     "Client",
+    "ClientInfo",
     "Close",
     "CommandError",
     "Connection",
@@ -61,6 +62,7 @@ __all__ = [
     "MissingExtra",
     "Position",
     "PositionLost",
+    "PresenceStats",
     "Protocol",
     "ProtocolError",
     "Publication",
@@ -80,6 +82,7 @@ _MODULES = {
     "BrokerError": "errors",
     "BrokerUnavailable": "errors",
     "Client": "hub.client",
+    "ClientInfo": "model",
     "Close": "model",
     "CommandError": "errors",
     "Connection": "connection",
@@ -96,6 +99,7 @@ _MODULES = {
     "MissingExtra": "errors",
     "Position": "model",
     "PositionLost": "errors",
+    "PresenceStats": "model",
     "Protocol": "transports.uvicorn_protocol:UvicornWebSocketProtocol",
     "ProtocolError": "errors",
     "Publication": "wire.publication",
