@@ -10,12 +10,13 @@ frames, and writes events into frames, and holds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import CommandError
-from ..model import Position
+from ..model import ClientInfo, Position
+from ..model import PresenceStats as Counts
 from ..wire.frame import Frame
 from ..wire.publication import Publication, Subscribed
 
@@ -89,6 +90,14 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True)
+class PresenceStats:
+    """Ask how many are in a room."""
+
+    id: int | None
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refresh:
     """Show a new token before the old one ends."""
 
@@ -101,7 +110,18 @@ class Pong:
     """Answer a ping of the dialect's own."""
 
 
-Command = Connect | Subscribe | Unsubscribe | Publish | Send | History | Presence | Refresh | Pong
+Command = (
+    Connect
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Send
+    | History
+    | Presence
+    | PresenceStats
+    | Refresh
+    | Pong
+)
 
 # Events: what the hub has to say to a client.
 
@@ -112,6 +132,13 @@ class Page:
 
     publications: Sequence[Publication]
     position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Who is in a room, by the ids of clients."""
+
+    clients: Mapping[str, ClientInfo]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +168,13 @@ class Connected:
 class Reply:
     """The answer to any other command that was carried out.
 
-    `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`.
+    `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`, `Present` to a
+    `Presence`, and to a `PresenceStats` what `model.PresenceStats` counts.
     """
 
     id: int | None
     command: Command
-    result: Subscribed | Page | None = None
+    result: Subscribed | Page | Present | Counts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +215,33 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """These people have come into a room that the client is in, each with the client that it came with.
+
+    The client's own join is among them."""
+
+    room: str
+    infos: Sequence[ClientInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """These people have left a room that the client is in, each with the client that was its last."""
+
+    room: str
+    infos: Sequence[ClientInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class PresencePaused:
+    """The room has become too large to tell of joins and leaves; or, it is told again, and who is there
+    has to be asked for anew."""
+
+    room: str
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshDue:
     """The client's token ends in `left_s` seconds: it is asked for a new one."""
 
@@ -202,6 +257,9 @@ Event = (
     | ServerSubscribed
     | ServerUnsubscribed
     | Gap
+    | Joined
+    | Left
+    | PresencePaused
     | RefreshDue
 )
 
