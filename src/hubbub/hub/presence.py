@@ -176,12 +176,11 @@ class Presence:
         """Tell the broker what it does not know of a room, until it knows all."""
         core = self._core
         try:
+            if core.now() >= roll.renew_at:
+                await self._renew(roll)
             while roll.entering or roll.leaving:
                 await self._tell_changes(roll)
-            now = core.now()
-            if now >= roll.renew_at:
-                await self._renew(roll)
-            if now >= roll.expire_at:
+            if core.now() >= roll.expire_at:
                 await self._expire(roll)
             while roll.entering or roll.leaving:
                 await self._tell_changes(roll)
