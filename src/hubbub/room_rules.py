@@ -148,7 +148,12 @@ def read_rules(text: str) -> tuple[RoomRules, ...]:
 
 def shown_rules(rules: Sequence[RoomRules]) -> str:
     """Write rules as JSON, without what is as it is by default."""
-    return json.dumps([_shown(rule) for rule in rules], ensure_ascii=False)
+    return json.dumps(rule_rows(rules), ensure_ascii=False)
+
+
+def rule_rows(rules: Sequence[RoomRules]) -> list[dict[str, Any]]:
+    """Return the same as what JSON has."""
+    return [_shown(rule) for rule in rules]
 
 
 def _shown(rule: RoomRules) -> dict[str, Any]:
