@@ -45,6 +45,7 @@ RULES = [
     RoomRules("now", presence=True, join_leave=True, leave_grace_s=0),
     RoomRules("quiet", presence=True, leave_grace_s=0),
     RoomRules("small", presence=True, join_leave=True, join_leave_max_members=4, leave_grace_s=0),
+    RoomRules("price", presence=True, join_leave=True, leave_grace_s=0, slow_policy="latest"),
     RoomRules("kept", presence=True, join_leave=True, leave_grace_s=0, history=10),
 ]
 
@@ -220,6 +221,28 @@ async def test_joins_keep_their_place_among_messages() -> None:
     hub.room("kept").broadcast({"n": 2})
     await settle(hub)
     assert [row.get("n", "told") for row in ann.json()] == ["told", 1, "told", 2]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("also", [False, True], ids=["one room", "two rooms"])
+async def test_a_join_does_not_take_the_place_of_the_latest_message(also: bool) -> None:
+    hub = await with_presence()
+    slow = await member(hub, "price", "slow", fast=False)
+    slow.client.join("other")
+    await settle(hub)
+    slow.transport.block()
+    for number in range(3):
+        hub.room("price").broadcast({"price": number})
+        if also:
+            hub.room("other").broadcast({"n": number})
+        connect(hub, user=f"u{number}").client.join("price")
+        for _ in range(3):  # until the join is told in the same turn as the next price, or alone
+            await asyncio.sleep(0)
+    await settle(hub)
+    slow.transport.unblock()
+    await settle(hub)
+    assert [row["price"] for row in slow.json() if "price" in row] == [2]
+    assert told(slow) == [("joined", [name]) for name in ("slow", "u0", "u1", "u2")]
     await hub.stop()
 
 

@@ -92,6 +92,7 @@ class Presence:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._timer: asyncio.TimerHandle | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -100,8 +101,8 @@ class Presence:
         self._changed: dict[Roll, None] = {}
         self._readers: dict[str, list[list[Publication]]] = {}
         self._calls: dict[str, deque[tuple[Sequence[Function], ClientInfo]]] = {}
-        self._has_timer = False
         self._is_over = False
+        self._rest()
 
     def __len__(self) -> int:
         """How many rooms this process has something to do with."""
@@ -156,15 +157,20 @@ class Presence:
                 self._begin(roll)
 
     def _look_later(self) -> None:
-        if not self._has_timer and not self._is_over:
-            self._has_timer = True
-            self._core.lifecycle.schedule(self._look, LOOK_S)
+        if self._timer is None and not self._is_over:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def _look(self) -> None:
-        self._has_timer = False
-        if self._rolls and not self._is_over:
-            self.check()
+        self._timer = None
+        self.check()
+        if self._rolls:
             self._look_later()
+
+    def _rest(self) -> None:
+        """Look no more, until somebody comes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _begin(self, roll: Roll) -> None:
         """Do what is to be done about a room, unless that goes on already."""
@@ -260,6 +266,7 @@ class Presence:
         if self._is_over:
             return
         self._is_over = True
+        self._rest()
         try:
             async with asyncio.timeout(STOP_S):
                 for roll in list(self._rolls.values()):
