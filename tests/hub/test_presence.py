@@ -32,9 +32,10 @@ from hubbub.hub import commands as commands_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.presence import RENEW_S, RETRY_S
+from hubbub.hub.presence import RENEW_S, RETRY_S, _brought_up
 from hubbub.hub.rules import LEASE_S
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
+from hubbub.wire.presence import Told, told_frame
 from hubbub.wire.publication import Kind
 from started_hub import until
 
@@ -765,7 +766,90 @@ async def test_those_who_have_gone_while_the_broker_was_away_are_bounded(
         assert await there.presence("now") == {}
 
 
+class Gated(MemoryBroker):
+    """A broker whose calls wait for a gate, and may fail behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fails = False
+
+    async def _pass(self) -> None:
+        await self.gate.wait()
+        if self.fails:
+            raise BrokerUnavailable("on purpose")
+
+    async def enter(self, *rest: Any) -> Any:
+        """Wait, and do it."""
+        await self._pass()
+        return await super().enter(*rest)
+
+    async def leave(self, *rest: Any) -> Any:
+        """Wait, and do it."""
+        await self._pass()
+        return await super().leave(*rest)
+
+
+async def test_who_goes_while_others_are_told_of_was_never_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence_module, "MOST_MEMBERS_A_CALL", 1)
+    broker = Gated()
+    hub = await with_presence(broker=broker)
+    said = Said(hub)
+    await member(hub, "now", "ann")
+    broker.gate.clear()
+    peers = [connect(hub, user=user) for user in ("bob", "eve")]
+    for peer in peers:
+        peer.client.join("now")
+    await settle(hub)
+    peers[1].close()
+    broker.gate.set()
+    await settle(hub)
+    assert said.rows == [("join", "now", "ann"), ("join", "now", "bob")]
+    await hub.stop()
+
+
+async def test_who_comes_back_before_a_leave_could_be_told_has_not_left() -> None:
+    broker = Gated()
+    hub = await with_presence(broker=broker)
+    said = Said(hub)
+    ann, bob = await member(hub, "now", "ann"), await member(hub, "now", "bob")
+    broker.gate.clear()
+    broker.fails = True
+    ann.client.leave("now")
+    await settle(hub)
+    ann.client.join("now")
+    await settle(hub)
+    broker.gate.set()
+    await settle(hub)
+    assert len(said.rows) == 2
+    broker.fails = False
+    await pass_time(hub, RETRY_S + 1)
+    assert said.rows == [("join", "now", "ann"), ("join", "now", "bob")]
+    assert await users(hub, "now") == ["ann", "bob"]
+    assert [kind for kind, _ in told(bob)] == ["joined"]
+    await hub.stop()
+
+
 # Snapshots
+
+
+def test_what_is_older_than_a_snapshot_does_not_change_it() -> None:
+    ann, bob, eve = (ClientInfo(f"c{user}", user) for user in ("ann", "bob", "eve"))
+    second = ClientInfo("c2", "ann")
+    rows = [
+        Told(Kind.JOIN, (eve,), 5),
+        Told(Kind.LEAVE, (ann,), 6),
+        Told(Kind.LEAVE, (bob,)),
+        Told(Kind.JOIN, (eve,), 7),
+        Told(Kind.LEAVE, (second,), 8),
+    ]
+    told = [Publication("red", told_frame("red", row), kind=row.kind) for row in rows]
+    snapshot = Snapshot((ann, second, bob), 6)
+    assert list(_brought_up(snapshot, told[:3])) == ["cann", "c2", "cbob"]
+    assert list(_brought_up(snapshot, told)) == ["cbob", "ceve"], "a person leaves with all clients"
 
 
 async def test_a_snapshot_has_what_was_told_while_it_was_read() -> None:
