@@ -13,10 +13,11 @@ PINS := requirements/dev.txt requirements/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WSCAT := 6.1.0
 WS := 8.23.0
+CENTRIFUGE := 5.8.0
 TYPESCRIPT := 5.9.3
 NODE_TYPES := 22.20.7
 PYRIGHT := 1.1.414
-NODE_MODULES := node_modules/.wscat-$(WSCAT)-ws-$(WS)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)-pyright-$(PYRIGHT)
+NODE_MODULES := node_modules/.wscat-$(WSCAT)-ws-$(WS)-centrifuge-$(CENTRIFUGE)-typescript-$(TYPESCRIPT)-types-$(NODE_TYPES)-pyright-$(PYRIGHT)
 PYRIGHT_JS := node_modules/pyright/index.js
 ATHERIS := 3.0.0
 AUTOBAHN := 25.10.1
@@ -127,7 +128,7 @@ $(VENV)/.fuzz: $(VENV)/.dev
 		|| echo "wsaccel could not be built: the suite will be slower"
 	@touch $@
 
-# What the tests drive from outside: a real browser, node for hubbub.js, wscat, ws, tsc, curl.
+# What the tests drive from outside: a real browser, node for hubbub.js, wscat, ws, the Centrifuge SDK, tsc, curl.
 
 browser: $(NODE_MODULES)
 	@sh tools/bring.sh chromium chromium
@@ -140,7 +141,7 @@ $(NODE_MODULES):
 	@sh tools/bring.sh npm npm
 	@npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
 		--fetch-retries=2 --fetch-timeout=60000 \
-		wscat@$(WSCAT) ws@$(WS) typescript@$(TYPESCRIPT) @types/node@$(NODE_TYPES) pyright@$(PYRIGHT)
+		wscat@$(WSCAT) ws@$(WS) centrifuge@$(CENTRIFUGE) typescript@$(TYPESCRIPT) @types/node@$(NODE_TYPES) pyright@$(PYRIGHT)
 	@touch $@
 
 clean:

@@ -23,6 +23,10 @@ from hubbub.errors import (
     ProtocolError,
     Refused,
     SettingsError,
+    TokenError,
+    TokenExpired,
+    TokenInvalid,
+    TokenKeysUnavailable,
     fit_reason,
     is_sendable,
     should_come_back,
@@ -177,6 +181,18 @@ def test_errors_build_their_text_from_their_data() -> None:
     assert str(Disconnected()) == "3503"
     assert str(Disconnected(4001, "bye")) == "4001 bye"
     assert str(CommandError("full", "No.")) == "full: No."
+
+
+def test_errors_of_tokens_say_how_a_handshake_is_refused() -> None:
+    for error, status, code in (
+        (TokenInvalid("no"), 401, "token_invalid"),
+        (TokenExpired(), 401, "token_expired"),
+        (TokenKeysUnavailable(), 503, "token_keys_unavailable"),
+    ):
+        assert isinstance(error, TokenError)
+        refused = error.refusal()
+        assert (refused.status, refused.code, refused.message) == (status, code, str(error))
+    assert TokenExpired().claim == "exp"
 
 
 def test_missing_extra_says_what_to_type() -> None:

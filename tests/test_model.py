@@ -65,7 +65,7 @@ def test_an_identity_ends_at_a_unix_time(expires_at: float | None) -> None:
     assert Identity(expires_at=expires_at).expires_at == expires_at
 
 
-@pytest.mark.parametrize("expires_at", [float("nan"), float("inf"), 1_795_000_000_000])
+@pytest.mark.parametrize("expires_at", [float("nan"), float("inf"), 1_795_000_000_000, 10**400])
 def test_a_time_in_milliseconds_is_no_unix_time(expires_at: float) -> None:
     with pytest.raises(ValueError, match="must be a Unix time in seconds"):
         Identity(expires_at=expires_at)

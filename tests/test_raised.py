@@ -13,7 +13,14 @@ from starlette.exceptions import HTTPException, WebSocketException
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
-from hubbub import CommandError, Disconnected, Refused
+from hubbub import (
+    CommandError,
+    Disconnected,
+    Refused,
+    TokenExpired,
+    TokenInvalid,
+    TokenKeysUnavailable,
+)
 from hubbub.errors import is_sendable
 from hubbub.raised import (
     CODE_OF_STATUS,
@@ -67,6 +74,8 @@ class ApiStatusError(Exception):
     message = "the key of this server is wrong"
 
 
+NOT_YET = "The token is not valid yet"
+NO_KEYS = "The keys that tokens are checked with cannot be fetched now"
 ASKING = [
     # what is raised, the refusal, the close
     (WebSocketException(1008), (403, "Forbidden"), (1008, "")),
@@ -79,6 +88,10 @@ ASKING = [
     (Disconnected(), (403, "Forbidden"), (3503, "")),
     (Disconnected(4001, "bye"), (403, "bye"), (4001, "bye")),
     (Refused(409, "taken", "Taken"), (409, "Taken"), (1008, "Taken")),
+    (TokenExpired(), (401, "The token has expired"), (3005, "The token has expired")),
+    (TokenExpired("nbf"), (401, NOT_YET), (3005, NOT_YET)),
+    (TokenInvalid("no"), (401, "The token is not valid: no"), (1008, "The token is not valid: no")),
+    (TokenKeysUnavailable(), (503, NO_KEYS), (1013, NO_KEYS)),
     (HTTPException(403), (403, "Forbidden"), (1008, "Forbidden")),
     (HTTPException(HTTPStatus.NOT_FOUND, "no room"), (404, "no room"), (1008, "no room")),
     (HTTPException(429, "slowly"), (429, "slowly"), (1013, "slowly")),

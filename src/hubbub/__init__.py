@@ -26,6 +26,10 @@ if TYPE_CHECKING:
         Refused,
         SettingsError,
         SocketTaken,
+        TokenError,
+        TokenExpired,
+        TokenInvalid,
+        TokenKeysUnavailable,
     )
     from .hub.client import Client
     from .hub.hub import Hub
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from .model import ClientInfo, Close, Handshake, Identity, Position, PresenceStats, Receipt
     from .room_rules import RoomRules
     from .settings import Settings
+    from .tokens.verifier import TokenVerifier
     from .transports.uvicorn_http import UvicornHttpProtocol as HttpProtocol
     from .transports.uvicorn_protocol import UvicornWebSocketProtocol as Protocol
     from .wire.frame import Frame
@@ -73,6 +78,11 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SocketTaken",
+    "TokenError",
+    "TokenExpired",
+    "TokenInvalid",
+    "TokenKeysUnavailable",
+    "TokenVerifier",
     "User",
     "connect",
 ]
@@ -110,6 +120,11 @@ _MODULES = {
     "Settings": "settings",
     "SettingsError": "errors",
     "SocketTaken": "errors",
+    "TokenError": "errors",
+    "TokenExpired": "errors",
+    "TokenInvalid": "errors",
+    "TokenKeysUnavailable": "errors",
+    "TokenVerifier": "tokens.verifier",
     "User": "hub.room",
     "connect": "connection",
 }

@@ -13,6 +13,10 @@ nothing of ours.
     ├── MissingExtra         an optional dependency is not installed
     ├── HubNotRunning        a verb needs the hub's event loop and there is none
     ├── SocketTaken          the application uses a socket that the hub has taken
+    ├── TokenError           a JSON Web Token proves nothing
+    │   ├── TokenInvalid             and never will
+    │   ├── TokenExpired             now; it did, or it will
+    │   └── TokenKeysUnavailable     as long as the keys cannot be had
     └── BrokerError
         └── BrokerUnavailable
 """
@@ -344,6 +348,59 @@ class SocketTaken(HubbubError, RuntimeError):
             f"{what}: the hub owns this socket; use the client instead (client.send, client.close, "
             "the handlers of the hub)"
         )
+
+
+class TokenError(HubbubError):
+    """A JSON Web Token proves nothing. No text of it quotes the token, its claims or a key."""
+
+    def refusal(self) -> Refused:
+        """Return the answer to a handshake that came with the token."""
+        return Refused(401, "token_invalid", str(self))
+
+
+class TokenInvalid(TokenError):
+    """The token is none of ours, or says what no token may say; `why` is the end of a sentence.
+
+    The same token will never be good. Centrifuge closes with 3500 then.
+    """
+
+    def __init__(self, why: str, *, is_foreign: bool = False) -> None:
+        self.why = why
+        self.is_foreign = is_foreign
+        """Whether it is a good token of somebody else, or for something else."""
+        super().__init__(f"The token is not valid: {why}")
+
+
+class TokenExpired(TokenError):
+    """The token is of ours, and its time is over, or has not come.
+
+    `claim` says which time: "exp" or "expire_at" has passed, "nbf" has not come. A client should
+    come back with a new token; Centrifuge answers with 109.
+    """
+
+    def __init__(self, claim: str = "exp") -> None:
+        self.claim = claim
+        super().__init__(
+            "The token is not valid yet" if claim == "nbf" else "The token has expired"
+        )
+
+    def refusal(self) -> Refused:
+        """Return the answer to a handshake that came with the token."""
+        return Refused(401, "token_expired", str(self))
+
+
+class TokenKeysUnavailable(TokenError):
+    """Nobody can say whether the token is good: its key is not at hand, and cannot be fetched now.
+
+    The same token may be good later. The log says what went wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("The keys that tokens are checked with cannot be fetched now")
+
+    def refusal(self) -> Refused:
+        """Return the answer to a handshake that came with the token."""
+        return Refused(503, "token_keys_unavailable", str(self))
 
 
 class BrokerError(HubbubError):

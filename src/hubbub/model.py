@@ -6,7 +6,6 @@ module; it imports nothing of ours.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,7 +95,8 @@ class Identity:
     the application wants to find again as `client.meta`, `client_id` a wish for `client.id`
     (None: generated), `subprotocol` the one to agree on, of those that the client offered (None:
     none), `expires_at` when the token ends that proved it (Unix time in seconds; None: never). See
-    the setting `on_expiry` for what happens then. Raises `TypeError` for a field of another type
+    the setting `on_expiry` for what happens then, `rooms` those that the client is in from the beginning.
+    Raises `TypeError` for a field of another type
     (a number as `user`: write `str(number)`), and `ValueError` for a time that is none.
     """
 
@@ -105,6 +105,7 @@ class Identity:
     client_id: str | None = None
     subprotocol: str | None = None
     expires_at: float | None = None
+    rooms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (
@@ -112,11 +113,13 @@ class Identity:
             and isinstance(self.client_id, _TEXT)
             and isinstance(self.subprotocol, _TEXT)
             and isinstance(self.meta, _MAPPING)
+            and isinstance(self.rooms, tuple)
         ):
             hint = "a str or None; of another key, write str(key)"
             for name in ("user", "client_id", "subprotocol"):
                 _check_type(self, name, _TEXT, hint)
             _check_type(self, "meta", _MAPPING, 'a mapping, as in meta={"role": "admin"}')
+            _check_type(self, "rooms", (tuple,), 'a tuple, as in rooms=("news",)')
         if self.expires_at is not None:
             check_unix_time(self.expires_at)
 
@@ -144,8 +147,8 @@ def check_unix_time(value: float | None) -> float | None:
             "expires_at must be a Unix time in seconds, or None (of a datetime, write "
             f"when.timestamp()), not {type(value).__name__}: {value!r:.100}"
         )
-    if value is not None and not (math.isfinite(value) and abs(value) < _FAR_FUTURE):
-        raise ValueError(f"expires_at={value!r}: must be a Unix time in seconds, or None")
+    if value is not None and not -_FAR_FUTURE < value < _FAR_FUTURE:  # as NaN is not
+        raise ValueError(f"expires_at={value!r:.100}: must be a Unix time in seconds, or None")
     return value
 
 

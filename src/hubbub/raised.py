@@ -14,11 +14,14 @@ from .errors import (
     INTERNAL_ERROR,
     MESSAGE_TOO_BIG,
     POLICY_VIOLATION,
+    TOKEN_EXPIRED,
     TRY_AGAIN_LATER,
     UNSUPPORTED_DATA,
     CommandError,
     Disconnected,
     Refused,
+    TokenError,
+    TokenExpired,
     is_sendable,
 )
 
@@ -82,10 +85,12 @@ def refusal_of(error: BaseException) -> Refused | None:
     None for an error that asks for nothing: the code that raised it has failed. `Refused` is
     itself; an HTTP error keeps its status, its detail and its headers; a close code becomes a
     status by `status_of_code`; a `CommandError` is a 403 with its code and message, a temporary
-    one a 503.
+    one a 503. A `TokenError` says itself what it is: a 401, or a 503.
     """
     if isinstance(error, Refused):
         return error
+    if isinstance(error, TokenError):
+        return error.refusal()
     try:
         return _new_refusal(error)
     except (TypeError, ValueError):  # it carries what no answer can
@@ -111,10 +116,14 @@ def close_of(error: BaseException) -> tuple[int, str] | None:
     None for an error that asks for no close: a `CommandError`, which is answered, and everything
     that is simply a failure. The code may be sent (RFC 6455 section 7.4); the reason may be too
     long for a close frame, see `errors.fit_reason`. A `Disconnected` or a WebSocket error with a code
-    that may not be sent is a failure too.
+    that may not be sent is a failure too. `TokenExpired` asks the client to come back with a new one.
     """
     if isinstance(error, CommandError):
         return None
+    if isinstance(error, TokenExpired):
+        return TOKEN_EXPIRED, str(error)
+    if isinstance(error, TokenError):
+        error = error.refusal()
     if isinstance(error, Refused):
         return code_of_status(error.status), error.message
     http = _http_error_of(error)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -293,12 +293,13 @@ def connect(
     meta: Mapping[str, Any] | None = None,
     address: str | None = "127.0.0.1",
     expires_at: float | None = None,
+    rooms: Sequence[str] = (),
     fast: bool = True,
     dialect: str | Dialect = "plain",
 ) -> MemoryClient:
     """Connect a client in memory to a hub that runs in this event loop, and run the connect handlers.
 
-    `user`, `meta`, `client_id` and `expires_at` are what authentication would have found (the authenticate
+    `user`, `meta`, `client_id`, `expires_at` and `rooms` are what authentication would have found (the authenticate
     handler and the origin check are not asked), `query` and `headers` what the handshake carries,
     `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client
     takes, see `MemoryTransport`. With a `dialect` that has a connect command the client is connected
@@ -314,7 +315,13 @@ def connect(
         query_string=urlencode(query or {}),
         address=address,
     )
-    identity = Identity(user, {} if meta is None else meta, client_id, expires_at=expires_at)
+    identity = Identity(
+        user,
+        {} if meta is None else meta,
+        client_id,
+        expires_at=expires_at,
+        rooms=tuple(rooms),
+    )
     transport = MemoryTransport(fast=fast)
     spoken = dialect_of(dialect)
     if spoken.is_plain:

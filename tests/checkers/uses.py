@@ -23,6 +23,7 @@ from hubbub import (
     Identity,
     MemoryBroker,
     Settings,
+    TokenVerifier,
 )
 
 
@@ -241,6 +242,7 @@ def of_client(client: Client) -> str: ...
 
 
 hub.authenticate(lambda handshake: handshake.token)
+hub.authenticate(TokenVerifier(hmac_secret=["new", b"old"]).authenticate)
 hub.authenticate(lambda handshake: handshake.tokn)  # wrong: attribute
 
 

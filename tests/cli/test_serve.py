@@ -47,6 +47,7 @@ VALUES = {
     "on_handler_error": "stay",
     "on_rate_limit": "reply",
     "on_expiry": "ask",
+    "room_rules": '[{"pattern": "chat:*", "history": 77}]',
     "workers_ok": "yes",
     "ping_interval_s": "11",
 }

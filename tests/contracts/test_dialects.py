@@ -249,7 +249,7 @@ async def test_a_wrong_command_is_answered_and_the_client_stays(way: str) -> Non
         assert (await client.ask("what"))[:3] == ["error", None, "unknown_command"]
         assert (await client.ask("subscribe", 2, "@ann"))[:3] == ["error", 2, "bad_room"]
         assert await client.ask("subscribe", 3, "red") == ["ok", 3]
-        assert await client.ask("subscribe", 4, "red") == ["ok", 4]
+        assert (await client.ask("subscribe", 4, "red"))[:3] == ["error", 4, "already_subscribed"]
         assert (await client.ask("subscribe", 5, "blue"))[:3] == ["error", 5, "too_many_rooms"]
         assert (await client.ask("publish", 6, "red", "x"))[:3] == ["error", 6, "forbidden"]
         assert (await client.ask("history", 7, "red"))[:3] == ["error", 7, "not_available"]

@@ -21,7 +21,7 @@ def test_each_has_the_name_by_which_it_is_known() -> None:
 def test_a_wrong_one_is_an_error_when_the_route_is_made() -> None:
     hub = Hub()
     for make in (hub.routes, hub.router, lambda **words: hub.mount(nothing, **words)):
-        with pytest.raises(ValueError, match="there is no dialect 'morse', only plain"):
+        with pytest.raises(ValueError, match="there is no dialect 'morse', only centrifuge, plain"):
             make(dialect="morse")
         with pytest.raises(TypeError, match="dialect must be a name, or an object with name"):
             make(dialect=ArrayDialect)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -19,6 +20,7 @@ from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, advance_time, set_clock
 from matrix_worker import HubWorker
 from pages import assert_echoes, refusal
+from serving import serve
 
 
 def test_authentication_by_cookie(load: Any) -> None:
@@ -144,6 +146,18 @@ def test_slow_clients(load: Any) -> None:
     with TestClient(slow.app) as client, client.websocket_connect("/ws") as socket:
         assert_echoes(socket)
         assert slow.hub.rooms == {"log": 1}
+
+
+def test_centrifuge_the_application_and_its_client(load: Any) -> None:
+    app = load("docs/guides/centrifuge.md", "sdk_app.py").app
+    client = load("docs/guides/centrifuge.md", "sdk_client.py")
+
+    async def scenario() -> None:
+        async with serve(app) as server:
+            url = server.ws("/connection/websocket")
+            assert await client.main(url, "secret of ann") == ("hello", 0.5)
+
+    asyncio.run(scenario())
 
 
 def test_handlers_a_stream_ends_with_its_client(load: Any) -> None:

@@ -14,8 +14,9 @@ from hub.test_variant import FailingDialect
 from hubbub import Client, Close, CommandError, Frame, Handshake, Hub, Identity, ProtocolError
 from hubbub.dialects.dialect import Command
 from hubbub.hub.core import core_of
-from hubbub.room_rules import SlowPolicy
+from hubbub.room_rules import RoomRules, SlowPolicy
 from hubbub.testing import MemoryClient, connect, settle
+from started_hub import code_of, started
 
 pytestmark = pytest.mark.anyio
 
@@ -387,4 +388,28 @@ async def test_who_sent_its_connect_command_in_time_is_not_stale_while_it_is_aut
             break
     assert peer.closed is None
     assert events_of(peer.received)[0][:2] == ["connected", 1]
+    await hub.stop()
+
+
+class Enveloping(ArrayDialect):
+    envelope_bytes = 100
+
+
+async def test_a_dialect_with_more_in_a_message_has_longer_ones() -> None:
+    hub = await started(max_message_bytes=10, room_rules=[RoomRules("red", publish="members")])
+    peer = connect(hub, dialect=Enveloping())
+    peer.send('["connect", 1]')
+    peer.send('["subscribe", 2, "red"]')
+    peer.send('["publish", 3, "red", "ten bytes."]')
+    peer.send('["publish", 4, "red", "eleven byte"]')
+    await settle(hub)
+    assert peer.closed is None
+    answers = [row for row in events_of(peer.received) if row[1] in (3, 4)]
+    assert answers == [["ok", 3], ["error", 4, "too_large", "a message has at most 10 bytes"]]
+    peer.send(" " * 111)
+    assert code_of(peer) == 1009
+    short, plain = connect(hub, dialect=ArrayDialect()), connect(hub)
+    short.send('["connect", 1]')
+    plain.send("eleven byte")
+    assert (code_of(short), code_of(plain)) == (1009, 1009)
     await hub.stop()

@@ -11,7 +11,7 @@ frames, and writes events into frames, and holds nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import CommandError
@@ -27,22 +27,27 @@ from ..wire.publication import Publication, Subscribed
 class Connect:
     """The first command, where a dialect has one: who the client is.
 
-    `token` is what it shows (None: nothing), `data` whatever else it says.
+    `token` is what it shows (None: nothing), `data` whatever else it says, `positions` how far it has come
+    in rooms that the server had put it into.
     """
 
     id: int | None
     token: str | None = None
     data: Any = None
+    positions: Mapping[str, Position] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     """Join a room. `since` is the last position that the client has seen of it (None: it wants
-    nothing of what was before)."""
+    nothing of what was before; an empty epoch: it does not know which). `must_recover`: it wants to be in
+    only if it misses nothing. `token` is what it shows to be let in (None: nothing)."""
 
     id: int | None
     room: str
     since: Position | None = None
+    must_recover: bool = False
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,23 @@ class Send:
     """A message for the application's handlers, as every message of the plain dialect is."""
 
     message: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """Call a function of the application by its name, and wait for what it returns. `data` is JSON."""
+
+    id: int | None
+    method: str
+    data: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A command that is understood, and that nobody carries out; `error` is its answer."""
+
+    id: int | None
+    error: CommandError
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +128,15 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
+class SubRefresh:
+    """Show a new token for a room before the old one ends."""
+
+    id: int | None
+    room: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """Answer a ping of the dialect's own."""
 
@@ -116,11 +147,14 @@ Command = (
     | Unsubscribe
     | Publish
     | Send
+    | Rpc
     | History
     | Presence
     | PresenceStats
     | Refresh
+    | SubRefresh
     | Pong
+    | Unsupported
 )
 
 # Events: what the hub has to say to a client.
@@ -139,6 +173,20 @@ class Present:
     """Who is in a room, by the ids of clients."""
 
     clients: Mapping[str, ClientInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The new token is good; it ends in `expires_in_s` seconds (None: never)."""
+
+    expires_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a function that was called has returned, as JSON."""
+
+    data: Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +212,21 @@ class Connected:
     expires_in_s: float | None = None
 
 
+Result = Subscribed | Page | Refreshed | Returned | Present | Counts
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to any other command that was carried out.
 
-    `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`, `Present` to a
-    `Presence`, and to a `PresenceStats` what `model.PresenceStats` counts.
+    `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`, `Refreshed` to
+    a `Refresh` or a `SubRefresh`, `Returned` to an `Rpc`, `Present` to a `Presence`, and to a
+    `PresenceStats` what `model.PresenceStats` counts.
     """
 
     id: int | None
     command: Command
-    result: Subscribed | Page | Present | Counts | None = None
+    result: Result | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +252,13 @@ class ServerSubscribed:
 class ServerUnsubscribed:
     """The server has taken the client out of a room.
 
-    `is_gap`: it has missed something of the room, and should come back with its position.
+    `is_gap`: it has missed something of the room, and should come back with its position. `is_expired`:
+    its token for the room has ended, and it should come back with a new one.
     """
 
     room: str
     is_gap: bool = False
+    is_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +296,11 @@ class PresencePaused:
 
 
 @dataclass(frozen=True, slots=True)
+class Ping:
+    """The server is alive; see `PingingDialect`."""
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshDue:
     """The client's token ends in `left_s` seconds: it is asked for a new one."""
 
@@ -260,6 +319,7 @@ Event = (
     | Joined
     | Left
     | PresencePaused
+    | Ping
     | RefreshDue
 )
 
@@ -298,3 +358,18 @@ class Dialect(Protocol):
     def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Join frames of one turn, where the dialect can say several things in one message."""
         ...
+
+
+class EnvelopeDialect(Dialect, Protocol):
+    """A dialect in whose messages there is more than the application's own."""
+
+    envelope_bytes: int
+    """How many bytes beside them a message of a client may have: tokens, the names of rooms, several
+    commands at once. `max_message_bytes` bounds the application's own then, each for itself."""
+
+
+class PingingDialect(Dialect, Protocol):
+    """A dialect whose clients expect to hear from the server, whatever else there is to say."""
+
+    ping_interval_s: float
+    """How often, in seconds: then `encode` is asked for a `Ping`."""

@@ -5,10 +5,11 @@ What must not live here: a dialect. A new one is a line in `DIALECTS`, its modul
 
 from __future__ import annotations
 
+from .centrifuge import CENTRIFUGE
 from .dialect import Dialect
 from .plain import PLAIN
 
-DIALECTS: dict[str, Dialect] = {PLAIN.name: PLAIN}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (PLAIN, CENTRIFUGE)}
 """By name. One object serves everybody: a dialect holds nothing."""
 
 

@@ -8,9 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from ..errors import CommandError, Refused
+from ..errors import (
+    CommandError,
+    Disconnected,
+    Refused,
+    TokenExpired,
+    TokenInvalid,
+    TokenKeysUnavailable,
+)
 from ..model import Handshake, Identity
 from ..raised import refusal_of
 from .auth import check_expiry, to_identity
@@ -28,11 +35,36 @@ ALLOWED_BY_DEFAULT: frozenset[Action] = frozenset({"join", "history", "presence"
 application's own handlers then."""
 
 
+INVALID_TOKEN = 3500
+"""The close code for a client that shows somebody else's token; it stays away."""
+
+
+class Grant(Protocol):
+    """What a subscription token says."""
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it ends, as a Unix time in seconds; None: never."""
+        ...
+
+
+class SubscriptionVerifier(Protocol):
+    """What checks tokens of subscriptions; `hubbub.TokenVerifier` is one."""
+
+    async def subscription(
+        self, token: str, *, user: str | None, room: str, client_id: str | None = None
+    ) -> Grant:
+        """Return what a token says. Raises `TokenError`."""
+        ...
+
+
 class Access:
     """Asks the handlers `authenticate` and `authorize` of one hub. Event loop only."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.verifier: SubscriptionVerifier | None = None
+        """What checks tokens of subscriptions (None: there are none)."""
 
     async def identify(self, handshake: Handshake) -> Identity:
         """Return who asks for a connection.
@@ -82,6 +114,35 @@ class Access:
             self._core.log.log(logging.ERROR, "authenticate", text, error=error)
             return Refused(500)
         return refusal
+
+    async def check_join(self, client: Client, room: str, token: str | None) -> float | None:
+        """Raise where the client may not join a room; return when the token that it shows for it ends.
+
+        A good token lets it in without the authorize handler; None, and no token: it needs none.
+        """
+        if token is None:
+            await self.check(client, "join", room)
+            return None
+        return await self.check_token(client, room, token)
+
+    async def check_token(self, client: Client, room: str, token: str) -> float | None:
+        """Return when a token for a room ends (None: never); raise for one that is not good."""
+        verifier = self.verifier
+        if verifier is None:
+            raise CommandError("forbidden", "tokens of subscriptions are not taken here")
+        try:
+            found = await verifier.subscription(
+                token, user=client.user, room=room, client_id=client.id
+            )
+        except TokenExpired as error:
+            raise CommandError("token_expired", "token expired") from error
+        except TokenKeysUnavailable as error:
+            raise CommandError("unavailable", "try again later", temporary=True) from error
+        except TokenInvalid as error:
+            if error.is_foreign:
+                raise Disconnected(INVALID_TOKEN, "invalid token") from error
+            raise CommandError("forbidden", "the token is not valid") from error
+        return found.expires_at
 
     async def check(self, client: Client, action: Action, room: str) -> None:
         """Raise `CommandError` where the client may not do this. What the handler raises comes through."""

@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 from ..dialects.dialect import (
@@ -28,10 +28,16 @@ from ..dialects.dialect import (
     Present,
     Publish,
     Refresh,
+    Refreshed,
     Reply,
+    Result,
+    Returned,
+    Rpc,
     Send,
+    SubRefresh,
     Subscribe,
     Unsubscribe,
+    Unsupported,
 )
 from ..errors import (
     BrokerError,
@@ -42,16 +48,16 @@ from ..errors import (
     is_sendable,
 )
 from ..limits import check_room_name, printable
-from ..model import Close, Handshake
+from ..model import Close, Handshake, Identity, Position
 from ..model import PresenceStats as Counts
 from ..raised import close_of
+from ..wire.frame import Frame, encode_json
 from ..wire.publication import Subscribed
 from .disconnects import BAD_COMMAND, CONNECT_TIMEOUT, SERVER_STOPPING
 from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
-    from ..wire.frame import Frame
     from .admission import Place
     from .session import ClientSession
 
@@ -68,7 +74,7 @@ authenticate handler that takes longer than the setting is refused before that."
 class Opening:
     """What an open connection holds until its first command has connected it, and remembers after."""
 
-    __slots__ = ("handshake", "place", "rest", "timer")
+    __slots__ = ("handshake", "place", "positions", "rest", "timer")
 
     def __init__(self, handshake: Handshake, place: Place, timer: asyncio.TimerHandle) -> None:
         self.handshake: Handshake = handshake
@@ -76,6 +82,8 @@ class Opening:
         self.timer: asyncio.TimerHandle = timer
         self.rest: Coroutine[Any, Any, None] | None = None
         """What the connect handlers have still to do."""
+        self.positions: Mapping[str, Position] = {}
+        """How far the client has come in rooms that the server had put it into."""
 
     def end(self) -> None:
         """Wait no more, and give back what is held. Twice is no error."""
@@ -112,6 +120,7 @@ class CommandDispatcher(Dispatcher):
         opening = session.opening
         assert opening is not None
         opening.end()
+        self._core.pings.remove(session)
         if session.is_connected:
             super().disconnected(session)
         else:
@@ -185,7 +194,8 @@ class CommandDispatcher(Dispatcher):
     ) -> Reply | None:
         """Do what a command says; return its answer, None if it has been answered, or needs none."""
         core = self._core
-        result: Subscribed | Page | Present | Counts | None = None
+        result: Result | None = None
+        self._check_size(command)
         match command:
             case Connect():
                 await self._connect(session, command)
@@ -195,8 +205,8 @@ class CommandDispatcher(Dispatcher):
                 return None
             case Pong():
                 return None
-            case Subscribe(_, room, since):
-                result = await core.registry.subscribe(session, room, since)
+            case Subscribe():
+                result = await self._subscribe(session, command)
             case Unsubscribe(_, room):
                 core.registry.leave(session, room)
             case Publish(_, room, message):
@@ -204,14 +214,74 @@ class CommandDispatcher(Dispatcher):
                 await core.access.check(session.client, "publish", room)
                 await core.publishing.publish(room, message)
             case Refresh(_, token):
-                await self._refresh(session, token)
+                result = await self._refresh(session, token)
             case History(_, room):
                 result = await self._history(session, command)
             case Presence() | PresenceStats():
                 result = await self._presence(session, command)
+            case SubRefresh(_, room, token):
+                result = await self._refresh_subscription(session, room, token)
+            case Rpc():
+                result = await self._call_function(session, command)
+            case Unsupported(_, error):
+                raise error
             case _:
                 assert_never(command)
         return Reply(number, command, result)
+
+    def _check_size(self, command: Command) -> None:
+        """Raise `CommandError` for a message of the application's own that is too large."""
+        limit = self._settings.max_message_bytes
+        if limit is None or not isinstance(command, Publish | Send | Rpc):
+            return
+        frame = command.data if isinstance(command, Rpc) else command.message
+        if len(frame.payload) > limit:
+            raise CommandError("too_large", f"a message has at most {limit} bytes")
+
+    async def _subscribe(self, session: ClientSession, command: Subscribe) -> Subscribed:
+        """Bring a client into a room that it asks for."""
+        if command.room in session.memberships:
+            raise CommandError("already_subscribed", "already subscribed")
+        return await self._core.registry.subscribe(
+            session,
+            command.room,
+            command.since,
+            must_recover=command.must_recover,
+            token=command.token,
+        )
+
+    async def _refresh_subscription(
+        self, session: ClientSession, room: str, token: str
+    ) -> Refreshed:
+        """Take a new token of a client for a room that it is in."""
+        core = self._core
+        if room not in session.memberships:
+            raise CommandError("forbidden", "not subscribed")
+        try:
+            expires_at = await core.access.check_token(session.client, room, token)
+        except CommandError as error:
+            if error.code != "token_expired":
+                raise
+            core.subscriptions.end(session, room)  # so that it comes back with a new one
+            return Refreshed(None)
+        if expires_at is None:
+            core.subscriptions.forget(session, room)
+            return Refreshed(None)
+        return Refreshed(core.subscriptions.expire(session, room, expires_at))
+
+    async def _call_function(self, session: ClientSession, command: Rpc) -> Returned:
+        """Call a function of the application for a client. What it raises comes through."""
+        functions = self._core.handlers.rpc
+        handler = functions.get(command.method)
+        if not functions:
+            raise CommandError("not_available", "not available: nothing can be called here")
+        if handler is None:
+            method = printable(command.method, 50)
+            raise CommandError("unknown_method", f"there is no method {method!r}")
+        value = handler.function(session.client, handler.decode(command.data))
+        if hasattr(value, "__await__"):
+            value = await value
+        return Returned(Frame(encode_json(value), True))
 
     async def _history(self, session: ClientSession, command: History) -> Page:
         """Read a part of a room's history for a client."""
@@ -264,12 +334,15 @@ class CommandDispatcher(Dispatcher):
         except Refused as refusal:
             self._turn_away(session, command, refusal)
             return
-        left_s = None if identity.expires_at is None else identity.expires_at - time.time()
-        if not self._errors.answer(session, Connected(command.id, client_id, left_s)):
+        opening.positions = command.positions
+        if not self._errors.answer(session, Connected(command.id, client_id, _left_s(identity))):
             return
         opening.handshake = handshake
         core.registry.connect(session, opening.place, identity, handshake, client_id)
         opening.end()
+        core.pings.add(session)
+        for room in identity.rooms:
+            await core.registry.subscribe(session, room, by_server=True, is_allowed=True)
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest
@@ -294,7 +367,7 @@ class CommandDispatcher(Dispatcher):
         assert close is not None
         core.registry.disconnect(session, *close)
 
-    async def _refresh(self, session: ClientSession, token: str) -> None:
+    async def _refresh(self, session: ClientSession, token: str) -> Refreshed:
         """Take a new token of a client; one of another user closes it."""
         opening, core = session.opening, self._core
         assert opening is not None
@@ -306,3 +379,9 @@ class CommandDispatcher(Dispatcher):
         if identity.user != session.client.user:
             raise Refused(403, "other_user", "The token belongs to another user")
         core.registry.refresh(session, identity.expires_at)
+        return Refreshed(_left_s(identity))
+
+
+def _left_s(identity: Identity) -> float | None:
+    """Return in how many seconds the client's token ends; None for never."""
+    return None if identity.expires_at is None else identity.expires_at - time.time()

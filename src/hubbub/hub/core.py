@@ -6,6 +6,7 @@ may ask of another is that one's public methods.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..brokers.broker import Broker, Control, Node
 from ..brokers.history import HistoryStore
+from ..dialects.dialect import Dialect
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
 from ..logs import RateLimitedLogger
 from ..room_rules import SlowPolicy
@@ -31,6 +33,7 @@ from .handlers import Handlers
 from .interest import Interest
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
+from .pings import Pings
 from .presence import Presence
 from .publishing import Publishing
 from .rates import Rates
@@ -38,6 +41,7 @@ from .recovery import Recovery
 from .registry import Registry
 from .rules import Rules
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
+from .subscriptions import SubscriptionDeadlines
 from .variant import Variants
 
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ class Core:
     node_id: str
     limits: TransportLimits
     liveness: LivenessMonitor
+    pings: Pings
+    subscriptions: SubscriptionDeadlines
 
     def __init__(
         self, settings: Settings, broker: Broker, slow_policies: Mapping[str, SlowPolicy]
@@ -102,7 +108,19 @@ class Core:
             TurnBudget(TURN_INFLATED_BYTES),
             self.clock,
         )
+        self._limits_of: dict[Dialect, TransportLimits] = {}
         self.liveness = LivenessMonitor(self)
+        self.pings = Pings(self)
+        self.subscriptions = SubscriptionDeadlines(self)
+
+    def limits_of(self, dialect: Dialect) -> TransportLimits:
+        """Return the limits of a dialect's clients: where there is more in a message, it may be longer."""
+        limits = self._limits_of.get(dialect, self.limits)
+        size, more = limits.max_message_bytes, getattr(dialect, "envelope_bytes", 0)
+        if limits is self.limits and size is not None and more:
+            limits = dataclasses.replace(limits, max_message_bytes=size + more)
+            self._limits_of[dialect] = limits
+        return limits
 
     def new_node(self) -> Node:
         """Return what the broker is given: this process as a node of its cluster."""

@@ -69,6 +69,12 @@ class MessageHandler(Protocol):
     def __call__(self, client: Client, message: Any, /) -> Done: ...
 
 
+class RpcHandler(Protocol):
+    """Takes a client and what it sent along, of any type; returns what the client gets."""
+
+    def __call__(self, client: Client, data: Any, /) -> Any: ...
+
+
 class DropHandler(Protocol):
     """Takes a client and how many messages it missed."""
 
@@ -109,6 +115,7 @@ MessageF = TypeVar("MessageF", bound=MessageHandler, default=MessageHandler)
 MessageLambda = Callable[[Client, str], NoneOrBool]
 TypedLambda = Callable[[Client, dict[str, Any]], NoneOrBool]
 ValidateLambda = Callable[[Client, Any], NoneOrBool]
+RpcF = TypeVar("RpcF", bound=RpcHandler, default=RpcHandler)
 DropF = TypeVar("DropF", bound=DropHandler, default=DropHandler)
 DropLambda = Callable[[Client, int], NoneOrBool]
 AuthenticateF = TypeVar("AuthenticateF", bound=AuthenticateHandler, default=AuthenticateHandler)

@@ -92,6 +92,7 @@ class Handlers:
         self.drop: list[Function] = []
         self.message: MessageHandler | None = None
         self.typed: dict[str, MessageHandler] = {}
+        self.rpc: dict[str, MessageHandler] = {}
         self.validate: Function | None = None
         self.authenticate: Function | None = None
         self.authorize: Function | None = None
@@ -134,6 +135,14 @@ class Handlers:
         _check_free(shape.decorator, function, self.typed.get(kind))
         self.typed[kind] = handler
         self._compile()
+
+    def add_rpc(self, method: str, function: Function) -> None:
+        """Register `f(client, data)` that clients call by the name `method`."""
+        advice = "return what the client is to get"
+        shape = Shape(f"rpc({method!r})", (CLIENT, Given("data")), 2, (object,), advice)
+        handler = self._message_handler(shape, function, Any)
+        _check_free(shape.decorator, function, self.rpc.get(method))
+        self.rpc[method] = handler
 
     def set_validate(self, function: Function) -> None:
         """Register the one `f(client, message)` that may refuse a message."""

@@ -52,6 +52,7 @@ from .decorator_types import (
     MessageLambda,
     PresenceF,
     PresenceLambda,
+    RpcF,
     TickF,
     TypedLambda,
     ValidateLambda,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from ..asgi.endpoint import Endpoint
+    from ..tokens.verifier import TokenVerifier
     from ..transports.asgi import ASGIApp, Receive, Scope, Send
 
 
@@ -134,6 +136,21 @@ class Hub:
 
         return register
 
+    @takes("method", '@hub.rpc("add") for what clients call by that name')
+    def rpc(self, method: str) -> Callable[[RpcF], RpcF]:
+        """Let clients of a dialect with commands call `f(client, data)` by the name `method`.
+
+        What it returns, or what is awaited of it, is the answer, as JSON; a `CommandError` that it raises
+        is an error's. Its annotation decides what `data` is, as for `on_message`; JSON without one.
+        """
+        check_kind(method)
+
+        def register(function: RpcF) -> RpcF:
+            self._core.handlers.add_rpc(method, function)
+            return function
+
+        return register
+
     @overload
     def on_disconnect(self, function: ClientF | ClientLambda) -> ClientF: ...
     @overload
@@ -171,6 +188,17 @@ class Hub:
         """
         self._core.handlers.set_authorize(function)
         return cast("AuthorizeF", function)
+
+    def verify_tokens(self, verifier: TokenVerifier) -> None:
+        """Let clients in by their JSON Web Tokens, in place of an authenticate handler.
+
+        `verifier` says who a client is by the token of its connection, which also names rooms that it is
+        put into (`channels`, `subs`). Clients of the Centrifuge SDKs may show tokens for single rooms: a
+        good one lets them in without the authorize handler, until it ends. Raises `ValueError` where there
+        is an authenticate handler already.
+        """
+        self._core.handlers.set_authenticate(verifier.authenticate)
+        self._core.access.verifier = verifier
 
     @takes_function
     def validate(self, function: MessageF | ValidateLambda) -> MessageF:

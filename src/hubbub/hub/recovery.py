@@ -207,6 +207,8 @@ class Recovery:
         `since` is the last position that it has seen (None: it wants nothing but what comes). This
         process has all of the room's publications from here on.
         """
+        if since is not None and not since.epoch:  # it does not know which history it has seen
+            since = Position(since.offset, (await self._read(room, None, limit=0)).position.epoch)
         joiner = _Joiner()
         joiners = self._joining.setdefault(room, [])
         joiners.append(joiner)

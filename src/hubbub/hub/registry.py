@@ -168,6 +168,9 @@ class Registry:
             self.refresh(session, identity.expires_at)
         core.stats.total_clients += 1
         logger.debug("client %s connected", client.id)
+        if session.dispatcher is core.dispatcher:  # else they come after the answer to its command
+            for room in identity.rooms:
+                self.join(session, room)
         session.dispatcher.connected(session, handshake)
         if core.lifecycle.is_draining:
             self.end(session, SERVER_STOPPING)  # its handshake was under way at that moment
@@ -200,6 +203,7 @@ class Registry:
         if session.place is not None:
             session.place.release()
         core.liveness.remove(session)
+        core.subscriptions.forget(session)
         logger.debug("client %s disconnected: %s", session.label, close.code)
         session.dispatcher.disconnected(session)
 
@@ -297,11 +301,15 @@ class Registry:
         since: Position | None = None,
         *,
         by_server: bool = False,
+        is_allowed: bool = False,
+        must_recover: bool = False,
+        token: str | None = None,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
         `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
-        is in the answer to its command.
+        is in the answer to its command. `is_allowed`: nobody is asked. `must_recover`: it wants to be in only
+        if it misses nothing. `token` is what it shows to be let in.
         """
         check_room_name(room)
         if session.close is not None:
@@ -309,42 +317,57 @@ class Registry:
         if room in session.memberships:
             return Subscribed(room, self._position_of(room))
         names: list[str] = []
+        if since is None and by_server and session.opening is not None:
+            since = session.opening.positions.get(room)
         if since is not None:
             since, names = split_names(since)
-        joining = session.joining
-        if joining is None:
-            joining = session.joining = {}
-        if room in joining:
-            raise CommandError("joining", "this client is joining the room already", temporary=True)
-        self._check_room_limit(session)
-        attempt = joining[room] = object()  # one that was left must not count as the next one
+        attempt = self._note_joining(session, room)
         try:
-            await self._core.access.check(session.client, "join", room)
+            expires_at = None
+            if not is_allowed:
+                expires_at = await self._core.access.check_join(session.client, room, token)
             if session.close is not None:
                 raise _left(room)
             recovered = await self._await_room(room, since)
-            if session.close is not None or joining.get(room) is not attempt:
+            if session.close is not None or not _is_joining(session, room, attempt):
                 raise _left(room)
+            if must_recover and since is not None and not (recovered and recovered.is_whole):
+                raise CommandError("position_lost", "unrecoverable position")
         finally:
-            if joining.get(room) is attempt:
-                del joining[room]
-        if room not in session.memberships:
-            self._enter(session, room)
-        answer = Subscribed(room)
-        if recovered is not None:
-            answer = self._answer(session, room, names, recovered)
+            if session.joining is not None and _is_joining(session, room, attempt):
+                del session.joining[room]
+        if room in session.memberships:  # the application has put it in meanwhile
+            return Subscribed(room, self._position_of(room))
+        answer = self._answer(session, room, names, recovered)
+        if expires_at is not None:
+            left_s = self._core.subscriptions.expire(session, room, expires_at)
+            answer = answer._replace(expires_in_s=left_s)
         if by_server:
             self._announce(session, answer)
         return answer
 
+    def _note_joining(self, session: ClientSession, room: str) -> object:
+        """Note that a client is joining; return what tells this from the next time it does."""
+        if session.joining is None:
+            session.joining = {}
+        if room in session.joining:
+            raise CommandError("joining", "this client is joining the room already", temporary=True)
+        self._check_room_limit(session)
+        attempt = session.joining[room] = object()
+        return attempt
+
     def _answer(
-        self, session: ClientSession, room: str, names: Sequence[str], recovered: Recovered
+        self, session: ClientSession, room: str, names: Sequence[str], recovered: Recovered | None
     ) -> Subscribed:
-        """Note how far the room has come here, and return what a new member of it is answered."""
+        """Bring a client into a room, note how far that has come here, and return the answer."""
+        self._enter(session, room)
+        if recovered is None:
+            return Subscribed(room)
         members = session.memberships[room]
         if members.progress is None:
             members.progress = Progress(recovered.position)
-        names = [*names, session.connection_id]
+        own = session.connection_id
+        names = [*(name for name in names if name != own), own]
         found = tuple(each for each in recovered.publications if each.exclude not in names)
         position = with_names(recovered.position, names)
         return Subscribed(room, position, recovered.is_whole, found)
@@ -398,6 +421,7 @@ class Registry:
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return
+        self._core.subscriptions.forget(session, room)
         self._core.fanout.left(session, members)
         del session.memberships[room]
         self._rooms.remove(session, members)
@@ -450,6 +474,10 @@ def _room_count(session: ClientSession) -> int:
     hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
     joining = 0 if session.joining is None else len(session.joining)
     return len(session.memberships) - hidden + joining
+
+
+def _is_joining(session: ClientSession, room: str, attempt: object) -> bool:
+    return session.joining is not None and session.joining.get(room) is attempt
 
 
 def _left(room: str) -> CommandError:

@@ -75,11 +75,12 @@ class ClientSession:
 
     def __init__(self, core: Core, transport: Transport, dialect: Dialect) -> None:
         self._core = core
-        self.dispatcher: Dispatcher = core.dispatcher if dialect.is_plain else core.commands
+        is_plain = dialect.is_plain
+        self.dispatcher: Dispatcher = core.dispatcher if is_plain else core.commands
         self._id: str | None = None
         self._is_cut = False
         self._missed = 0
-        self.limits: TransportLimits = core.limits
+        self.limits: TransportLimits = core.limits if is_plain else core.limits_of(dialect)
         self.transport: Transport = transport
         self.close: Close | None = None
         self.context: Context = copy_context()

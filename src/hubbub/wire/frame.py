@@ -137,7 +137,7 @@ def _enc_hook(value: Any) -> Any:
     raise TypeError(f"cannot send a {type(value).__name__}: it has no JSON form")
 
 
-_encode_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_enc_hook).encode
+encode_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_enc_hook).encode
 
 
 def encode(data: Any) -> Frame:
@@ -160,7 +160,7 @@ def encode(data: Any) -> Frame:
         return Frame(data.encode(), True)
     if isinstance(data, (bytes, bytearray, memoryview)):
         return Frame(bytes(data), False)
-    return Frame(_encode_json(data), True)
+    return Frame(encode_json(data), True)
 
 
 class Batch:

@@ -1,0 +1,126 @@
+"""An application for the tests of the Centrifuge SDKs: rooms that remember, and what a test asks of it.
+
+`POST /do` with a JSON array does one thing on the server's side, and answers with JSON.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jwt
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from hubbub import (
+    Client,
+    CommandError,
+    Handshake,
+    Hub,
+    Identity,
+    Refused,
+    RoomRules,
+    TokenVerifier,
+)
+from hubbub.hub.client import session_of
+from hubbub.hub.core import core_of
+from issuing import SECRET
+
+RULES = [
+    RoomRules("short:*", history=3, publish="members"),
+    RoomRules("state:*", history=1, cache=True),
+    RoomRules("chat:*", history=500, publish="members"),
+]
+
+
+def make_hub() -> Hub:
+    """Return the hub. A token is a user's name, and what happens to it after a colon."""
+    hub = Hub(room_rules=RULES, origins="*", max_message_bytes=64 * 1024)
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> Identity:
+        user, _, fate = (handshake.token or "").partition(":")
+        if fate == "invalid":
+            raise Refused(401, "unauthorized", "the token is not valid")
+        if fate == "expired":
+            raise Refused(401, "token_expired", "the token has expired")
+        expires_at = time.time() + float(fate) if fate else None
+        return Identity(user=user or None, meta={"data": handshake.data}, expires_at=expires_at)
+
+    @hub.authorize
+    def may(client: Client, action: str, room: str) -> bool:
+        return "secret" not in room
+
+    @hub.on_connect
+    async def begin(client: Client) -> None:
+        if client.user == "server-side":
+            await client.subscribe("chat:given")
+
+    @hub.on("hello")
+    def hello(client: Client, message: dict[str, Any]) -> None:
+        client.send({"type": "welcome", "to": message["name"]})
+
+    @hub.rpc("add")
+    async def add(client: Client, data: list[int]) -> dict[str, int]:
+        return {"sum": sum(data)}
+
+    @hub.rpc("text")
+    def say(client: Client, data: Any) -> str:
+        return "42"
+
+    @hub.rpc("fail")
+    def fail(client: Client, data: Any) -> None:
+        raise CommandError("450", "not today")
+
+    core_of(hub).access.verifier = TokenVerifier(hmac_secret=SECRET)
+    return hub
+
+
+async def do(hub: Hub, request: list[Any]) -> Any:
+    """Do one thing on the server's side."""
+    match request:
+        case ["publish", room, *texts]:
+            for each in texts:
+                receipt = await hub.publish(room, each)
+            return receipt.position
+        case ["cut"]:
+            for client in list(hub):
+                session_of(client).transport.abort()
+        case ["cut", user]:
+            for client in hub.clients_of(user):
+                session_of(client).transport.abort()
+        case ["close", user, code, reason]:
+            for client in hub.clients_of(user):
+                client.close(code, reason)
+        case ["leave", user, room]:
+            for client in hub.clients_of(user):
+                client.leave(room)
+        case ["gap", user, room]:
+            for client in hub.clients_of(user):
+                core_of(hub).recovery.tell_gap(session_of(client), room)
+        case ["send", user, data]:
+            hub.to_user(user).send(data)
+        case ["token", user, room, seconds]:
+            exp = int(time.time()) + seconds
+            return jwt.encode({"sub": user, "channel": room, "exp": exp}, SECRET, "HS256")
+        case ["meta", user]:
+            return [client.meta.get("data") for client in hub.clients_of(user)]
+        case _:
+            raise AssertionError(request)
+    return None
+
+
+def make_app(hub: Hub) -> Starlette:
+    """Return the application: plain clients at /ws, SDKs at /connection/websocket."""
+
+    async def answer(request: Request) -> JSONResponse:
+        return JSONResponse(await do(hub, await request.json()))
+
+    routes = [
+        *hub.routes("/ws"),
+        *hub.routes("/connection/websocket", dialect="centrifuge"),
+        Route("/do", answer, methods=["POST"]),
+    ]
+    return Starlette(routes=routes, lifespan=hub.lifespan)

@@ -1,0 +1,339 @@
+"""The Centrifuge dialect: what is read, what is refused, and what is written, byte by byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubbub import CommandError, Frame, Position, ProtocolError, Publication
+from hubbub.dialects.centrifuge import CENTRIFUGE, ERROR_CODES, code_of
+from hubbub.dialects.dialect import (
+    Connect,
+    Connected,
+    ErrorReply,
+    Gap,
+    History,
+    Message,
+    Page,
+    Ping,
+    Pong,
+    Presence,
+    Publish,
+    Published,
+    Refresh,
+    RefreshDue,
+    Refreshed,
+    Reply,
+    Returned,
+    Rpc,
+    Send,
+    ServerSubscribed,
+    ServerUnsubscribed,
+    SubRefresh,
+    Subscribe,
+    Unsubscribe,
+    Unsupported,
+)
+from hubbub.wire.publication import Subscribed
+
+
+def read(text: str) -> list[Any]:
+    return list(CENTRIFUGE.parse(Frame(text.encode(), True)))
+
+
+def written(event: Any) -> str | None:
+    frame = CENTRIFUGE.encode(event)
+    return None if frame is None else frame.text
+
+
+def publication(text: str, offset: int | None = None) -> Publication:
+    position = None if offset is None else Position(offset, "e")
+    return Publication("chat", Frame(text.encode(), True), None, position)
+
+
+def test_commands_are_read_in_order_a_line_each() -> None:
+    text = '{"id":1,"connect":{"name":"js"}}\n{"subscribe":{"channel":"a","flag":1},"id":2}\n{}\n'
+    assert read(text) == [Connect(1), Subscribe(2, "a"), Pong()]
+
+
+def test_each_command() -> None:
+    rows: list[tuple[str, Any]] = [
+        ('"connect":{"token":"t","data":{"a":1}}', Connect(7, "t", {"a": 1})),
+        (
+            '"connect":{"subs":{"a":{"recover":true,"offset":3,"epoch":"e"},"b":{}}}',
+            Connect(7, None, None, {"a": Position(3, "e")}),
+        ),
+        ('"subscribe":{"channel":"a"}', Subscribe(7, "a")),
+        (
+            '"subscribe":{"channel":"a","recover":true,"epoch":"e","offset":5,"flag":3}',
+            Subscribe(7, "a", Position(5, "e"), must_recover=True),
+        ),
+        ('"subscribe":{"channel":"a","recover":true}', Subscribe(7, "a", Position(0, ""))),
+        ('"unsubscribe":{"channel":"a"}', Unsubscribe(7, "a")),
+        ('"presence":{"channel":"a"}', Presence(7, "a")),
+        ('"history":{"channel":"a"}', History(7, "a", 0)),
+        ('"history":{"channel":"a","limit":-1}', History(7, "a", None)),
+        (
+            '"history":{"channel":"a","limit":2,"since":{"offset":1,"epoch":"e"},"reverse":true}',
+            History(7, "a", 2, Position(1, "e"), True),
+        ),
+        ('"refresh":{"token":"t"}', Refresh(7, "t")),
+        ('"subscribe":{"channel":"a","token":"t"}', Subscribe(7, "a", token="t")),
+        ('"sub_refresh":{"channel":"a","token":"t"}', SubRefresh(7, "a", "t")),
+    ]
+    for text, expected in rows:
+        assert read(f'{{{text},"id":7}}') == [expected]
+
+
+def test_payloads_pass_as_they_are() -> None:
+    (publish,) = read(
+        '{"id":1,"publish":{"channel":"a","data":{"n": 1.10, "big": 12345678901234567890}}}'
+    )
+    assert isinstance(publish, Publish)
+    assert publish.message.payload == b'{"n": 1.10, "big": 12345678901234567890}'
+    (rpc,) = read('{"id":1,"rpc":{"method":"m","data":[1, 2]}}')
+    assert isinstance(rpc, Rpc)
+    assert (rpc.method, rpc.data.payload) == ("m", b"[1, 2]")
+    (send,) = read('{"send":{"data":"x"}}')
+    assert isinstance(send, Send)
+    assert send.message.payload == b'"x"'
+    (nothing,) = read('{"send":{}}')
+    assert nothing.message.payload == b"null"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('"sub_refresh":{"channel":"a"}', 107),
+        ('"subscribe":{"channel":"a","type":1}', 108),
+        ('"subscribe":{"channel":"a","tf":{"op":""}}', 107),
+        ('"publish":{"channel":"a","type":1,"data":1}', 108),
+        ('"publish":{"channel":"a"}', 107),
+        ('"presence_stats":{"channel":"a"}', 108),
+    ],
+)
+def test_what_nobody_carries_out_is_answered(text: str, code: int) -> None:
+    (command,) = read(f'{{"id":4,{text}}}')
+    assert isinstance(command, Unsupported)
+    assert (command.id, code_of(command.error)) == (4, code)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        '{"id":1,"connect":{}}\n\n{"id":2,"subscribe":{"channel":"a"}}',
+        "{",
+        "[]",
+        "5",
+        "null",
+        '{"id":"1","connect":{}}',
+        '{"id":-1,"connect":{}}',
+        '{"id":4294967296,"connect":{}}',
+        '{"connect":{}}',
+        '{"subscribe":{"channel":"a"}}',
+        '{"id":1}',
+        '{"id":1,"ping":{}}',
+        '{"id":1,"subscribe":{}}',
+        '{"id":1,"subscribe":{"channel":5}}',
+        '{"id":1,"subscribe":{"channel":"a","delta":"other"}}',
+        '{"id":1,"unsubscribe":{}}',
+        '{"id":1,"publish":{"data":1}}',
+        '{"id":1,"history":{}}',
+        '{"id":1,"refresh":{}}',
+        '{"id":1,"sub_refresh":{"token":"t"}}',
+        "[" * 100_000,
+    ],
+)
+def test_what_no_sdk_sends_closes_the_connection_for_good(text: str) -> None:
+    with pytest.raises(ProtocolError, match="bad request") as caught:
+        read(text)
+    assert caught.value.close_code == 3501
+    assert not caught.value.reason.startswith("{"), "an SDK would read that as JSON"
+
+
+def test_bytes_are_no_json() -> None:
+    with pytest.raises(ProtocolError):
+        CENTRIFUGE.parse(Frame(b"{}", False))
+
+
+def test_unknown_fields_are_passed_over_and_the_first_command_counts() -> None:
+    text = '{"id":1,"later":5,"publish":{"channel":"a","data":1},"subscribe":{"channel":"a","x":1}}'
+    assert read(text) == [Subscribe(1, "a")]
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_are_commands_or_a_protocol_error(payload: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        CENTRIFUGE.parse(Frame(payload, True))
+
+
+EVENTS: dict[str, tuple[Any, str | None]] = {
+    "published": (
+        Published(publication('{"a": 1}', 7)),
+        '{"push":{"channel":"chat","pub":{"data":{"a": 1},"offset":7}}}',
+    ),
+    "published without history": (
+        Published(publication("5")),
+        '{"push":{"channel":"chat","pub":{"data":5}}}',
+    ),
+    "message": (Message(Frame(b'"hi"', True)), '{"push":{"message":{"data":"hi"}}}'),
+    "ping": (Ping(), "{}"),
+    "connected": (
+        Connected(1, "id"),
+        '{"id":1,"connect":{"client":"id","version":"hubbub","ping":25,"pong":true}}',
+    ),
+    "connected for a while": (
+        Connected(1, "id", 29.7),
+        '{"id":1,"connect":{"client":"id","version":"hubbub","ping":25,"pong":true,"expires":true,"ttl":29}}',
+    ),
+    "refreshed": (
+        Reply(2, Refresh(2, "t"), Refreshed(0.2)),
+        '{"id":2,"refresh":{"expires":true,"ttl":1}}',
+    ),
+    "subscribed for a while": (
+        Reply(3, Subscribe(3, "a"), Subscribed("a", expires_in_s=9.5)),
+        '{"id":3,"subscribe":{"expires":true,"ttl":9}}',
+    ),
+    "refreshed in a room": (
+        Reply(2, SubRefresh(2, "a", "t"), Refreshed(60.5)),
+        '{"id":2,"sub_refresh":{"expires":true,"ttl":60}}',
+    ),
+    "expired in a room": (
+        ServerUnsubscribed("a", is_expired=True),
+        '{"push":{"channel":"a","unsubscribe":{"code":2501,"reason":"subscription expired"}}}',
+    ),
+    "refreshed for good": (Reply(2, Refresh(2, "t"), Refreshed(None)), '{"id":2,"refresh":{}}'),
+    "subscribed": (Reply(3, Subscribe(3, "a"), Subscribed("a")), '{"id":3,"subscribe":{}}'),
+    "subscribed to a history": (
+        Reply(3, Subscribe(3, "a"), Subscribed("a", Position(9, "e"))),
+        '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":9}}',
+    ),
+    "recovered": (
+        Reply(
+            3,
+            Subscribe(3, "a", Position(7, "e")),
+            Subscribed("a", Position(9, "e"), True, (publication("8", 8), publication("9", 9))),
+        ),
+        (
+            '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":7,'
+            '"was_recovering":true,"recovered":true,'
+            '"publications":[{"data":8,"offset":8},{"data":9,"offset":9}]}}'
+        ),
+    ),
+    "not recovered": (
+        Reply(3, Subscribe(3, "a", Position(1, "e")), Subscribed("a", Position(9, "e"))),
+        (
+            '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":9,'
+            '"was_recovering":true,"recovered":false}}'
+        ),
+    ),
+    "page": (
+        Reply(4, History(4, "a"), Page([publication("8", 8)], Position(9, "e"))),
+        '{"id":4,"history":{"publications":[{"data":8,"offset":8}],"epoch":"e","offset":9}}',
+    ),
+    "returned": (
+        Reply(5, Rpc(5, "m", Frame(b"1", True)), Returned(Frame(b"[1]", True))),
+        '{"id":5,"rpc":{"data":[1]}}',
+    ),
+    "unsubscribed": (Reply(6, Unsubscribe(6, "a")), '{"id":6,"unsubscribe":{}}'),
+    "publish": (Reply(7, Publish(7, "a", Frame(b"1", True))), '{"id":7,"publish":{}}'),
+    "error": (
+        ErrorReply(8, CommandError("forbidden", "not here")),
+        '{"id":8,"error":{"code":103,"message":"not here"}}',
+    ),
+    "temporary error": (
+        ErrorReply(8, CommandError("unavailable", "")),
+        '{"id":8,"error":{"code":100,"message":"unavailable","temporary":true}}',
+    ),
+    "error for no command": (ErrorReply(None, CommandError("invalid_message", "what?")), None),
+    "server subscribed": (
+        ServerSubscribed("a", Position(9, "e")),
+        '{"push":{"channel":"a","subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":9}}}',
+    ),
+    "server subscribed without history": (
+        ServerSubscribed("a"),
+        '{"push":{"channel":"a","subscribe":{}}}',
+    ),
+    "server unsubscribed": (
+        ServerUnsubscribed("a"),
+        '{"push":{"channel":"a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}',
+    ),
+    "gap": (
+        ServerUnsubscribed("a", is_gap=True),
+        '{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}',
+    ),
+    "a gap that stays": (Gap("a"), None),
+    "refresh due": (RefreshDue(3.0), None),
+    "answer to nothing": (Reply(None, Unsubscribe(None, "a")), None),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_each_event_is_written(name: str) -> None:
+    event, expected = EVENTS[name]
+    assert written(event) == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_text", "expected"),
+    [
+        (b"no JSON", True, '"no JSON"'),
+        (b'"\xc3\xa9"', True, '"é"'),
+        (b'{\n "a": [1,\r\n 2]\n}', True, '{"a":[1,2]}'),
+        (b'"a\\nb"', True, '"a\\nb"'),
+        (b"line\nbreak", True, '"line\\nbreak"'),
+        (b"", True, '""'),
+        (b"\x00\xff", False, '"AP8="'),
+    ],
+)
+def test_any_message_is_a_json_value_on_one_line(
+    payload: bytes, is_text: bool, expected: str
+) -> None:
+    text = written(Message(Frame(payload, is_text)))
+    assert text == f'{{"push":{{"message":{{"data":{expected}}}}}}}'
+
+
+@given(st.text() | st.binary())
+def test_whatever_is_published_is_one_line_of_json(message: str | bytes) -> None:
+    is_text = isinstance(message, str)
+    payload = message.encode("utf-8", "replace") if isinstance(message, str) else message
+    frame = CENTRIFUGE.encode(Published(Publication('a\n"', Frame(payload, is_text))))
+    assert frame is not None
+    assert b"\n" not in frame.payload
+    assert json.loads(frame.payload)["push"]["channel"] == 'a\n"'
+
+
+def test_what_is_said_of_a_publication_is_made_once() -> None:
+    shared = publication("1", 1)
+    CENTRIFUGE.encode(Published(shared))
+    made = dict(shared.forms)
+    written(
+        Reply(
+            3,
+            Subscribe(3, "a", Position(0, "e")),
+            Subscribed("a", Position(1, "e"), True, (shared,)),
+        )
+    )
+    assert shared.forms == made
+
+
+def test_several_go_in_one_message_a_line_each() -> None:
+    frames = [Frame(b"{}", True), Frame(b'{"id":1}', True)]
+    assert CENTRIFUGE.merge(frames[:1]) == frames[:1]
+    (joined,) = CENTRIFUGE.merge(frames)
+    assert joined.text == '{}\n{"id":1}'
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [*ERROR_CODES.items(), ("450", 450), ("1999", 1999), ("2000", 400), ("7", 400), ("what", 400)],
+)
+def test_words_have_numbers(word: str, code: int) -> None:
+    assert code_of(CommandError(word, "why")) == code

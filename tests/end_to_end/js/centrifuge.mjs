@@ -1,0 +1,258 @@
+// One scenario with the unmodified npm SDK. Prints what happened, as one JSON array of events.
+import { Centrifuge } from "centrifuge";
+import WebSocket from "ws";
+
+const [, , base, name] = process.argv;
+const events = [];
+const note = (kind, ...rest) => events.push([kind, ...rest]);
+
+function client(token, options = {}) {
+  const made = new Centrifuge(`ws://${base}/connection/websocket`, {
+    websocket: WebSocket,
+    token,
+    minReconnectDelay: 20,
+    maxReconnectDelay: 100,
+    ...options,
+  });
+  made.on("connected", () => note("connected"));
+  made.on("connecting", (x) => note("connecting", x.code));
+  made.on("disconnected", (x) => note("disconnected", x.code, x.reason));
+  made.on("message", (x) => note("message", x.data));
+  made.on("subscribed", (x) => note("given", x.channel, x.streamPosition?.offset));
+  made.on("unsubscribed", (x) => note("taken", x.channel));
+  made.on("publication", (x) => note("given publication", x.data, x.offset));
+  return made;
+}
+
+function listen(subscription) {
+  subscription.on("subscribed", (x) => note("subscribed", x.wasRecovering, x.recovered));
+  subscription.on("publication", (x) => note("publication", x.data, x.offset ?? null));
+  subscription.on("unsubscribed", (x) => note("unsubscribed", x.code));
+  subscription.on("subscribing", (x) => note("subscribing", x.code));
+  subscription.on("error", (x) => note("error", x.error.code));
+  return subscription;
+}
+
+async function server(...request) {
+  const answer = await fetch(`http://${base}/do`, { method: "POST", body: JSON.stringify(request) });
+  return answer.json();
+}
+
+async function until(condition, what) {
+  for (let left = 1000; !condition(); left -= 1) {
+    if (left === 0) throw new Error(`waited in vain for ${what ?? condition}: ${JSON.stringify(events)}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+const count = (kind) => events.filter((event) => event[0] === kind).length;
+const said = (kind) => () => count(kind) > 0;
+
+async function attempt(what, work) {
+  try {
+    note(what, await work());
+  } catch (error) {
+    note(`${what} failed`, error.code, error.temporary ?? null);
+  }
+}
+
+const scenarios = {
+  async recovery() {
+    const one = client("ann");
+    const subscription = listen(one.newSubscription("chat:recovery"));
+    subscription.subscribe();
+    one.connect();
+    await subscription.ready(5000);
+    await server("publish", "chat:recovery", "1", "2");
+    await until(() => count("publication") === 2);
+    await server("cut", "ann");
+    await server("publish", "chat:recovery", "3", "4");
+    await until(() => count("publication") === 4);
+    await server("publish", "chat:recovery", "5");
+    await until(() => count("publication") === 5);
+    subscription.unsubscribe();
+    await server("publish", "chat:recovery", "6");
+    subscription.subscribe();
+    await until(() => count("publication") === 6);
+  },
+  async lost() {
+    const one = client("bob");
+    const subscription = listen(one.newSubscription("short:lost"));
+    subscription.subscribe();
+    one.connect();
+    await subscription.ready(5000);
+    await server("publish", "short:lost", "1");
+    await until(said("publication"));
+    await server("cut", "bob");
+    await server("publish", "short:lost", "2", "3", "4", "5", "6");
+    await until(() => count("subscribed") === 2);
+    await server("publish", "short:lost", "7");
+    await until(() => count("publication") === 2);
+  },
+  async several() {
+    const one = client("cat");
+    const names = ["chat:a", "chat:b", "plain", "state:c"];
+    const all = names.map((each) => listen(one.newSubscription(each)));
+    await server("publish", "state:c", "newest");
+    for (const each of all) each.subscribe();
+    one.connect();
+    await Promise.all(all.map((each) => each.ready(5000)));
+    await server("cut", "cat");
+    await until(() => count("subscribed") === 8);
+    await server("publish", "plain", "in a room without history");
+    await until(said("publication"));
+  },
+  async newest() {
+    const one = client("dan");
+    await server("publish", "state:newest", "old", "new");
+    const subscription = listen(one.newSubscription("state:newest", { since: {} }));
+    subscription.subscribe();
+    one.connect();
+    await until(said("publication"));
+  },
+  async commands() {
+    const one = client("eve", { data: { from: "a test" } });
+    const subscription = listen(one.newSubscription("chat:commands"));
+    subscription.subscribe();
+    one.connect();
+    await subscription.ready(5000);
+    await attempt("publish", () => subscription.publish({ text: "é\n" }));
+    await attempt("publish elsewhere", () => one.publish("chat:other", {}));
+    await attempt("history", async () => {
+      const page = await subscription.history({ limit: 10 });
+      return page.publications.map((each) => [each.data, each.offset]);
+    });
+    await server("publish", "chat:commands", "2", "3", "4");
+    await attempt("page", async () => {
+      const start = await subscription.history({ limit: 1 });
+      const since = { offset: start.publications[0].offset, epoch: start.epoch };
+      const page = await subscription.history({ limit: 2, since });
+      return page.publications.map((each) => each.data);
+    });
+    await attempt("newest", async () => {
+      const page = await subscription.history({ limit: 1, reverse: true });
+      return page.publications.map((each) => each.data);
+    });
+    await attempt("position", async () => (await subscription.history({ limit: 0 })).offset);
+    await attempt("other epoch", () => subscription.history({ limit: 1, since: { offset: 1, epoch: "x" } }));
+    await attempt("no history", () => one.history("plain", { limit: 1 }));
+    await attempt("rpc", () => one.rpc("add", [1, 2, 3]));
+    await attempt("rpc of text", () => one.rpc("text", null));
+    await attempt("rpc with nonsense", () => one.rpc("add", "one"));
+    await attempt("rpc of nobody", () => one.rpc("subtract", []));
+    await attempt("rpc that fails", () => one.rpc("fail", {}));
+    await attempt("presence stats", () => one.presenceStats("chat:commands"));
+    await one.send({ type: "hello", name: "eve" });
+    await until(said("message"));
+    await attempt("meta", () => server("meta", "eve"));
+    await attempt("unsubscribe twice", async () => {
+      subscription.unsubscribe();
+      subscription.subscribe();
+      await subscription.ready(5000);
+      return "ready";
+    });
+    const forbidden = listen(one.newSubscription("chat:secret"));
+    forbidden.subscribe();
+    await until(() => events.at(-1)[0] === "unsubscribed");
+  },
+  async refused() {
+    const one = client("fay:invalid");
+    one.connect();
+    await until(said("disconnected"));
+  },
+  async expired() {
+    let asked = 0;
+    const one = client("gil:expired", {
+      getToken: async () => {
+        asked += 1;
+        return "gil";
+      },
+    });
+    one.connect();
+    await until(said("connected"));
+    note("asked", asked);
+  },
+  async refresh() {
+    let asked = 0;
+    const one = client("hal:2", {
+      getToken: async () => {
+        asked += 1;
+        return "hal:3600";
+      },
+    });
+    one.connect();
+    await until(() => asked === 1);
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    note("state", one.state);
+  },
+  async tokens() {
+    const one = client("kim");
+    const ends = [-10, 2, 3600];
+    let asked = 0;
+    const getToken = async ({ channel }) => {
+      asked += 1;
+      return server("token", "kim", channel, ends[asked - 1]);
+    };
+    const subscription = listen(one.newSubscription("chat:secret of kim", { getToken }));
+    subscription.subscribe();
+    one.connect();
+    await until(() => asked === 3);
+    await server("publish", "chat:secret of kim", "still here");
+    await until(said("publication"));
+    note("asked", asked);
+    const stranger = listen(one.newSubscription("chat:secret", { token: "forged" }));
+    stranger.subscribe();
+    await until(said("unsubscribed"));
+    const foreign = listen(
+      one.newSubscription("chat:a secret", { token: await server("token", "bob", "chat:a secret", 60) }),
+    );
+    foreign.subscribe();
+    await until(said("disconnected"));
+  },
+  async taken() {
+    const one = client("ida");
+    const subscription = listen(one.newSubscription("chat:taken"));
+    subscription.subscribe();
+    one.connect();
+    await subscription.ready(5000);
+    await server("gap", "ida", "chat:taken");
+    await until(() => count("subscribed") === 2);
+    await server("leave", "ida", "chat:taken");
+    await until(said("unsubscribed"));
+    note("state", one.state);
+  },
+  async given() {
+    const one = client("server-side");
+    one.connect();
+    await until(said("given"));
+    await server("publish", "chat:given", "1");
+    await until(said("given publication"));
+    await server("cut", "server-side");
+    await server("publish", "chat:given", "2");
+    await until(() => count("given publication") === 2);
+    await server("send", "server-side", { only: "you" });
+    await until(said("message"));
+    await server("leave", "server-side", "chat:given");
+    await until(() => events.at(-1)[0] === "taken");
+  },
+  async codes() {
+    const one = client("jim");
+    one.connect();
+    await until(said("connected"));
+    await server("close", "jim", 4000, "come back");
+    await until(() => count("connected") === 2);
+    await server("close", "jim", 4500, "stay away");
+    await until(said("disconnected"));
+  },
+};
+
+scenarios[name]().then(
+  () => {
+    console.log(JSON.stringify(events));
+    process.exit(0);
+  },
+  (error) => {
+    console.error(error);
+    process.exit(1);
+  },
+);

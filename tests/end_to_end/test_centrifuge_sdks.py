@@ -1,0 +1,231 @@
+"""The Centrifuge SDKs, unmodified: npm `centrifuge` in Node, PyPI `centrifuge-python` here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from centrifuge import (  # type: ignore[import-untyped]
+    CentrifugeError,
+    Client,
+    ClientState,
+    PublicationContext,
+    SubscribedContext,
+    SubscriptionEventHandler,
+)
+
+from centrifuge_app import do, make_app, make_hub
+from hubbub import Hub
+from serving import Served, serve, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+
+SCRIPT = Path(__file__).parent / "js" / "centrifuge.mjs"
+
+
+@pytest.fixture(params=["native", "portable"])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Hub, Served]]:
+    hub = make_hub()
+    async with serve(make_app(hub), native=request.param == "native") as server:
+        yield hub, server
+
+
+async def play(server: Served, name: str) -> list[list[Any]]:
+    """Play a scenario in Node; return what happened."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
+    process = await asyncio.create_subprocess_exec(
+        node,
+        str(SCRIPT),
+        f"127.0.0.1:{server.port}",
+        name,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, errors = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, errors.decode()
+    events: list[list[Any]] = json.loads(out)
+    return events
+
+
+def of(events: list[list[Any]], *kinds: str) -> list[list[Any]]:
+    return [event for event in events if event[0] in kinds]
+
+
+async def test_js_recovers_what_it_missed(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "recovery")
+    publications = [[number, number] for number in range(1, 7)]
+    assert [event[1:] for event in of(events, "publication")] == publications
+    recovered = [[False, False], [True, True], [True, True]]
+    assert [event[1:] for event in of(events, "subscribed")] == recovered
+
+
+async def test_js_is_told_that_something_is_lost(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "lost")
+    assert of(events, "publication") == [["publication", 1, 1], ["publication", 7, 7]]
+    assert [event[1:] for event in of(events, "subscribed")] == [[False, False], [True, False]]
+
+
+async def test_js_brings_all_its_subscriptions_in_one_message(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "several")
+    assert len(of(events, "subscribed")) == 8
+    assert of(events, "publication")[-1] == ["publication", "in a room without history", None]
+    assert of(events, "error", "unsubscribed") == []
+
+
+async def test_js_gets_the_newest_of_a_state(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "newest")
+    assert of(events, "publication") == [["publication", "new", 2]]
+
+
+async def test_js_commands(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "commands")
+    found = {event[0]: event[1:] for event in events}
+    assert found["publish"] == [{}]
+    assert found["publish elsewhere failed"] == [103, False]
+    assert found["history"] == [[[{"text": "é\n"}, 1]]]
+    assert found["page"] == [[2, 3]]
+    assert found["newest"] == [[4]]
+    assert found["position"] == [4]
+    assert found["other epoch failed"] == [112, False]
+    assert found["no history failed"] == [108, False]
+    assert found["rpc"] == [{"data": {"sum": 6}}]
+    assert found["rpc of text"] == [{"data": "42"}]
+    assert found["rpc with nonsense failed"] == [107, False]
+    assert found["rpc of nobody failed"] == [104, False]
+    assert found["rpc that fails failed"] == [450, False]
+    assert found["presence stats failed"][0] == 108
+    assert found["message"] == [{"type": "welcome", "to": "eve"}]
+    assert found["meta"] == [[{"from": "a test"}]]
+    assert found["unsubscribe twice"] == ["ready"]
+    assert events[-1] == ["unsubscribed", 103]
+    assert of(events, "disconnected") == []
+
+
+async def test_js_stays_away_when_it_is_refused(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "refused")
+    assert events == [["connecting", 0], ["disconnected", 101, "the token is not valid"]]
+
+
+async def test_js_asks_for_a_new_token_when_its_own_has_expired(
+    served: tuple[Hub, Served],
+) -> None:
+    events = await play(served[1], "expired")
+    assert events[-1] == ["asked", 1]
+    assert of(events, "disconnected") == []
+
+
+async def test_js_refreshes_its_token(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "refresh")
+    assert events == [["connecting", 0], ["connected"], ["state", "connected"]]
+
+
+async def test_js_shows_tokens_for_single_rooms(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "tokens")
+    assert of(events, "error") == [["error", 109]]
+    assert len(of(events, "subscribed")) == 1
+    assert of(events, "publication") == [["publication", "still here", 1]]
+    assert of(events, "asked") == [["asked", 3]]
+    assert of(events, "unsubscribed") == [["unsubscribed", 103]]
+    assert events[-1] == ["disconnected", 3500, "invalid token"]
+
+
+async def test_js_subscribes_again_after_a_gap_and_not_after_a_leave(
+    served: tuple[Hub, Served],
+) -> None:
+    events = await play(served[1], "taken")
+    kinds = of(events, "subscribing", "subscribed", "unsubscribed", "state")
+    assert kinds == [
+        ["subscribing", 0],
+        ["subscribed", False, False],
+        ["subscribing", 2500],
+        ["subscribed", True, True],
+        ["unsubscribed", 2000],
+        ["state", "connected"],
+    ]
+
+
+async def test_js_server_side_subscriptions(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "given")
+    assert of(events, "given")[0] == ["given", "chat:given", 0]
+    publications = [event[1:] for event in of(events, "given publication")]
+    assert publications == [[1, 1], [2, 2]]
+    assert of(events, "message") == [["message", {"only": "you"}]]
+    assert events[-1] == ["taken", "chat:given"]
+
+
+async def test_js_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "codes")
+    assert of(events, "connecting") == [["connecting", 0], ["connecting", 4000]]
+    assert events[-1] == ["disconnected", 4500, "stay away"]
+
+
+class Noting(SubscriptionEventHandler):  # type: ignore[misc]
+    """Writes down what comes."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[Any, int]] = []
+        self.recovered: list[tuple[bool, bool]] = []
+
+    async def on_publication(self, ctx: PublicationContext) -> None:
+        self.got.append((ctx.pub.data, ctx.pub.offset))
+
+    async def on_subscribed(self, ctx: SubscribedContext) -> None:
+        self.recovered.append((ctx.was_recovering, ctx.recovered))
+
+
+async def test_python_recovers_and_commands(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    client = Client(server.ws("/connection/websocket"), token="ann", min_reconnect_delay=0.02)
+    noting = Noting()
+    subscription = client.new_subscription("chat:python", events=noting)
+    await client.connect()
+    await subscription.subscribe()
+    await subscription.ready(timeout=10)
+    await subscription.publish({"text": "1"})
+    await until(lambda: len(noting.got) == 1)
+    await do(hub, ["cut", "ann"])
+    await do(hub, ["publish", "chat:python", {"text": "2"}, {"text": "3"}])
+    await until(lambda: len(noting.got) == 3)
+    assert noting.got == [({"text": str(number)}, number) for number in (1, 2, 3)]
+    assert noting.recovered == [(False, False), (True, True)]
+    page = await subscription.history(limit=2)
+    assert [each.data for each in page.publications] == [{"text": "1"}, {"text": "2"}]
+    assert (await client.rpc("add", [2, 3])).data == {"sum": 5}
+    with pytest.raises(CentrifugeError):
+        await client.rpc("nobody", [])
+    await do(hub, ["gap", "ann", "chat:python"])
+    await until(lambda: len(noting.recovered) == 3)
+    assert noting.recovered[-1] == (True, True)
+    assert client.state is ClientState.CONNECTED
+    await client.disconnect()
+
+
+async def test_a_plain_client_and_an_sdk_hear_the_same(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    client = Client(server.ws("/connection/websocket"), token="ann")
+    noting = Noting()
+    subscription = client.new_subscription("chat:mixed", events=noting)
+    await client.connect()
+    await subscription.subscribe()
+    await subscription.ready(timeout=10)
+    async with server.connect() as socket:
+        await until(lambda: hub.client_count == 2)
+        (plain,) = [each for each in hub if each.user is None]
+        plain.join("chat:mixed")
+        await subscription.publish({"text": "hello"})
+        await do(hub, ["publish", "chat:mixed", "no JSON"])
+        assert [await socket.recv() for _ in range(2)] == ['{"text": "hello"}', "no JSON"]
+        await until(lambda: len(noting.got) == 2)
+        assert [data for data, _ in noting.got] == [{"text": "hello"}, "no JSON"]
+    await client.disconnect()

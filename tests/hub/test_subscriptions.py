@@ -1,0 +1,251 @@
+"""Subscriptions: tokens for rooms let clients in, until they end; claims put them into rooms."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
+from hubbub.hub.core import core_of
+from hubbub.hub.subscriptions import GRACE_S
+from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
+from issuing import SECRET
+from started_hub import code_of
+
+pytestmark = pytest.mark.anyio
+
+
+def token(**claims: Any) -> str:
+    return jwt.encode({"sub": "ann", **claims}, SECRET, "HS256")
+
+
+async def secured(clock: FakeClock | None = None) -> Hub:
+    hub = Hub(room_rules=[RoomRules("news", history=5)], max_message_bytes=64 * 1024)
+    hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
+    hub.authorize(lambda client, action, room: room == "open")
+    if clock is not None:
+        set_clock(hub, clock)
+    await hub.start()
+    return hub
+
+
+async def connected(hub: Hub, **claims: Any) -> MemoryClient:
+    peer = connect(hub, dialect="centrifuge")
+    await say(peer, hub, connect={"token": token(**claims)})
+    return peer
+
+
+async def say(peer: MemoryClient, hub: Hub, **command: Any) -> list[dict[str, Any]]:
+    """Send a command; return all that has come since."""
+    seen = len(lines(peer))
+    peer.send(json.dumps({"id": 1 + seen, **command}))
+    for _ in range(3):
+        await settle(hub)
+    return lines(peer)[seen:]
+
+
+def lines(peer: MemoryClient) -> list[dict[str, Any]]:
+    return [json.loads(line) for message in peer.received for line in str(message).split("\n")]
+
+
+async def test_a_good_token_lets_in_without_the_authorize_handler() -> None:
+    hub = await secured()
+    peer = await connected(hub)
+    (answer,) = await say(peer, hub, subscribe={"channel": "closed"})
+    assert answer["error"]["code"] == 103
+    (answer,) = await say(peer, hub, subscribe={"channel": "open"})
+    assert answer["subscribe"] == {}
+    shown = {"channel": "closed", "token": token(channel="closed")}
+    (answer,) = await say(peer, hub, subscribe=shown)
+    assert answer["subscribe"] == {}
+    assert peer.client.rooms == {"open", "closed"}
+    assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [({"exp": 5}, 109), ({"nbf": 10**10}, 109)],
+)
+async def test_one_that_is_out_of_its_time_is_answered_with_109(
+    claims: dict[str, Any], code: int
+) -> None:
+    hub = await secured()
+    peer = await connected(hub)
+    shown = {"channel": "closed", "token": token(channel="closed", **claims)}
+    (answer,) = await say(peer, hub, subscribe=shown)
+    assert answer["error"]["code"] == code
+    assert peer.closed is None
+    await hub.stop()
+
+
+async def test_one_that_is_forged_is_refused_and_the_client_stays() -> None:
+    hub = await secured()
+    peer = await connected(hub)
+    forged = jwt.encode({"sub": "ann", "channel": "closed"}, SECRET[::-1], "HS256")
+    (answer,) = await say(peer, hub, subscribe={"channel": "closed", "token": forged})
+    assert answer["error"]["code"] == 103
+    assert peer.closed is None
+    assert peer.client.rooms == frozenset()
+    await hub.stop()
+
+
+@pytest.mark.parametrize("claims", [{"channel": "other"}, {"channel": "closed", "sub": "bob"}])
+async def test_somebody_elses_token_closes_for_good(claims: dict[str, Any]) -> None:
+    hub = await secured()
+    peer = await connected(hub)
+    await say(peer, hub, subscribe={"channel": "closed", "token": token(**claims)})
+    assert code_of(peer) == 3500
+    assert peer.closed is not None
+    assert peer.closed.reason == "invalid token"
+    await hub.stop()
+
+
+async def test_keys_that_cannot_be_had_are_a_passing_error() -> None:
+    class Away(TokenVerifier):
+        async def subscription(self, *_: Any, **__: Any) -> Any:
+            raise TokenKeysUnavailable
+
+    hub = await secured()
+    core_of(hub).access.verifier = Away(hmac_secret=SECRET)
+    peer = await connected(hub)
+    shown = {"channel": "closed", "token": token(channel="closed")}
+    (answer,) = await say(peer, hub, subscribe=shown)
+    assert answer["error"] == {"code": 100, "message": "try again later", "temporary": True}
+    await hub.stop()
+
+
+async def test_without_a_verifier_no_token_lets_in() -> None:
+    hub = Hub(max_message_bytes=None)
+    hub.authenticate(lambda handshake: Identity("ann"))
+    await hub.start()
+    peer = await connected(hub)
+    shown = {"channel": "closed", "token": token(channel="closed")}
+    (answer,) = await say(peer, hub, subscribe=shown)
+    assert answer["error"]["code"] == 103
+    await hub.stop()
+
+
+async def test_a_subscription_ends_with_its_token_and_a_grace() -> None:
+    clock = FakeClock()
+    hub = await secured(clock)
+    peer = await connected(hub)
+    shown = {"channel": "news", "token": token(channel="news", exp=int(time.time()) + 60)}
+    (answer,) = await say(peer, hub, subscribe=shown)
+    assert answer["subscribe"]["expires"] is True
+    assert 55 <= answer["subscribe"]["ttl"] <= 60
+    seen = len(lines(peer))
+    clock.advance(55 + GRACE_S)
+    core_of(hub).subscriptions.look()
+    assert peer.client.rooms == {"news"}
+    clock.advance(6)
+    core_of(hub).subscriptions.look()
+    await settle(hub)
+    (push,) = lines(peer)[seen:]
+    assert push == {
+        "push": {
+            "channel": "news",
+            "unsubscribe": {"code": 2501, "reason": "subscription expired"},
+        }
+    }
+    assert peer.client.rooms == frozenset()
+    assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+async def test_a_new_token_gives_a_new_time() -> None:
+    clock = FakeClock()
+    hub = await secured(clock)
+    peer = await connected(hub)
+    soon = int(time.time()) + 60
+    shown = {"channel": "news", "token": token(channel="news", exp=soon)}
+    await say(peer, hub, subscribe=shown)
+    longer = {"channel": "news", "token": token(channel="news", exp=soon + 3600)}
+    (answer,) = await say(peer, hub, sub_refresh=longer)
+    assert answer["sub_refresh"]["ttl"] > 3000
+    clock.advance(600.0)
+    core_of(hub).subscriptions.look()
+    assert peer.client.rooms == {"news"}
+    for_good = {"channel": "news", "token": token(channel="news")}
+    (answer,) = await say(peer, hub, sub_refresh=for_good)
+    assert answer["sub_refresh"] == {}
+    assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+async def test_refreshes_that_cannot_be() -> None:
+    hub = await secured()
+    peer = await connected(hub)
+    good = token(channel="news")
+    (answer,) = await say(peer, hub, sub_refresh={"channel": "news", "token": good})
+    assert answer["error"]["code"] == 103
+    await say(peer, hub, subscribe={"channel": "news", "token": good})
+    old = token(channel="news", exp=5)
+    answers = await say(peer, hub, sub_refresh={"channel": "news", "token": old})
+    assert answers[0]["push"]["unsubscribe"]["code"] == 2501
+    assert answers[1]["sub_refresh"] == {}
+    assert peer.client.rooms == frozenset()
+    await hub.stop()
+
+
+async def test_who_leaves_or_goes_has_no_deadline_any_more() -> None:
+    hub = await secured()
+    soon = int(time.time()) + 60
+    one, other = await connected(hub), await connected(hub)
+    for peer in (one, other):
+        for room in ("a", "b"):
+            shown = {"channel": room, "token": token(channel=room, exp=soon)}
+            await say(peer, hub, subscribe=shown)
+    subscriptions = core_of(hub).subscriptions
+    assert len(subscriptions) == 4
+    await say(one, hub, unsubscribe={"channel": "a"})
+    other.transport.drop_connection()
+    assert len(subscriptions) == 1
+    one.close()
+    assert len(subscriptions) == 0
+    assert subscriptions._rooms == {}
+    await hub.stop()
+
+
+async def test_the_token_of_a_connection_names_rooms() -> None:
+    hub = await secured()
+    await hub.publish("news", "1")
+    peer = await connected(hub, channels=["news", "closed"], subs={"third": {}})
+    assert peer.client.rooms == {"news", "closed", "third"}
+    kinds = [next(iter(line.get("push", line))) for line in lines(peer)]
+    assert kinds == ["id", "channel", "channel", "channel"]
+    position = lines(peer)[1]["push"]["subscribe"]
+    assert position["offset"] == 1
+    peer.close()
+    await hub.publish("news", "2")
+    again = connect(hub, dialect="centrifuge")
+    subs = {"news": {"recover": True, "offset": 1, "epoch": position["epoch"]}}
+    await say(again, hub, connect={"token": token(channels=["news"]), "subs": subs})
+    assert lines(again)[-1] == {"push": {"channel": "news", "pub": {"data": 2, "offset": 2}}}
+    await hub.stop()
+
+
+async def test_an_identity_names_rooms_for_plain_clients_too() -> None:
+    hub = Hub()
+    seen: list[frozenset[str]] = []
+    hub.on_connect(lambda client: seen.append(client.rooms))
+    await hub.start()
+    peer = connect(hub, user="ann", rooms=["news", "sport"])
+    assert seen == [{"news", "sport"}], "before the connect handlers run"
+    hub.room("news").broadcast("1")
+    await settle(hub)
+    assert peer.received == ["1"]
+    with pytest.raises(TypeError, match="a tuple, as in rooms="):
+        Identity("ann", rooms=["news"])  # type: ignore[arg-type]
+    await hub.stop()
+
+
+def test_a_second_way_to_authenticate_is_an_error() -> None:
+    hub = Hub()
+    hub.authenticate(lambda handshake: Identity("ann"))
+    with pytest.raises(ValueError, match="authenticate"):
+        hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
