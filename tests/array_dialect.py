@@ -2,13 +2,15 @@
 
     client: ["connect", 1, "token"]  ["subscribe", 2, "red"]  ["unsubscribe", 3, "red"]
             ["publish", 4, "red", "text"]  ["send", "text"]  ["refresh", 5, "token"]  ["pong"]
-            ["history", 6, "red"]  ["presence", 7, "red"]; several commands stand in one array of arrays
+            ["history", 6, "red"]  ["presence", 7, "red"]  ["presence_stats", 8, "red"]; several commands stand in one array of arrays
             ["subscribe", 2, "red", 7, "epoch"] comes back with a position, and so does
             ["history", 6, "red", limit, 7, "epoch", reverse]
     server: ["connected", 1, "id"]  ["ok", 2]  ["error", 3, "code", "message"]  ["published", "red", "text"]
             ["subscribed", 2, "red", [9, "epoch"], recovered, [["text", 8], ["text", 9]]]
             ["page", 6, [["text", 8]], [9, "epoch"]]  ["published", "red", "text", 9]
             ["server_unsubscribed", "red", "gap"]
+            ["present", 7, {"id": "user"}]  ["counted", 8, clients, users]
+            ["joined", "red", ["user", "info"]]  ["left", "red", …]  ["paused", "red", true]
             ["message", "text"]  ["server_unsubscribed", "red"]  ["refresh", 29.9]; those of one turn are joined
 
 It has all that a dialect can have, and no more; binary messages are written as their characters.
@@ -29,10 +31,15 @@ from hubbub.dialects.dialect import (
     ErrorReply,
     Event,
     History,
+    Joined,
+    Left,
     Message,
     Page,
     Pong,
     Presence,
+    PresencePaused,
+    PresenceStats,
+    Present,
     Publish,
     Published,
     Refresh,
@@ -44,6 +51,7 @@ from hubbub.dialects.dialect import (
     Subscribe,
     Unsubscribe,
 )
+from hubbub.model import PresenceStats as Counts
 from hubbub.wire.publication import Subscribed
 
 
@@ -108,6 +116,8 @@ class ArrayDialect:
                 return History(number, room, limit, since, reverse)
             case ["presence", int() as number, str() as room]:
                 return Presence(number, room)
+            case ["presence_stats", int() as number, str() as room]:
+                return PresenceStats(number, room)
             case ["refresh", int() as number, str() as token]:
                 return Refresh(number, token)
             case ["pong"]:
@@ -134,6 +144,16 @@ class ArrayDialect:
                 )
             case Reply(number, _, Page(publications, position)):
                 return array("page", number, rows(publications), position)
+            case Reply(number, _, Present(clients)):
+                return array("present", number, {each: info.user for each, info in clients.items()})
+            case Reply(number, PresenceStats(), Counts(count, users)):
+                return array("counted", number, count, users)
+            case Joined(room, infos):
+                return array("joined", room, *([info.user, info.info] for info in infos))
+            case Left(room, infos):
+                return array("left", room, *([info.user, info.info] for info in infos))
+            case PresencePaused(room, is_paused):
+                return array("paused", room, is_paused)
             case Reply(number):
                 return None if number is None else array("ok", number)
             case ErrorReply(number, error):

@@ -11,13 +11,24 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hubbub import BrokerUnavailable, Frame, Hub, Position, Publication, Receipt
-from hubbub.brokers.broker import Ability, Control, History, Keep, Node
+from hubbub import (
+    BrokerUnavailable,
+    ClientInfo,
+    Frame,
+    Hub,
+    Position,
+    PresenceStats,
+    Publication,
+    Receipt,
+)
+from hubbub.brokers.broker import Ability, Control, History, Keep, Node, PresenceTerms, Snapshot
 from hubbub.brokers.history import HistoryStore
+from hubbub.brokers.presence import Change, PresenceStore
+from hubbub.wire.presence import told_frame
 
 
 class Exchange:
@@ -30,6 +41,8 @@ class Exchange:
         self._shuffle = shuffle
         self.store = HistoryStore(64 * 1024**2)
         """What is kept; every node sees the same."""
+        self.members = PresenceStore()
+        """Who is where, on all nodes."""
         self.clock: Callable[[], float] = lambda: 0.0
         """What it is aged by."""
         self._queues: dict[tuple[int, str], deque[Callable[[], object]]] = {}
@@ -118,13 +131,15 @@ class ExchangeBroker:
     """One node's broker; see `hubbub.brokers.broker.Broker`."""
 
     receives_all: bool = False
-    abilities: frozenset[Ability] = frozenset({Ability.CONTROL, Ability.HISTORY})
+    abilities: frozenset[Ability] = frozenset({Ability.CONTROL, Ability.HISTORY, Ability.PRESENCE})
 
     def __init__(self, exchange: Exchange) -> None:
         self.node: Node | None = None
         self.rooms: set[str] = set()
         self.calls: list[tuple[str, tuple[str, ...]]] = []
         """What was asked of it: "subscribe" or "unsubscribe", and the rooms."""
+        self.presence_calls: list[tuple[str, tuple[str, ...]]] = []
+        """What was asked of it about presence, and the names of members."""
         self._exchange = exchange
         self._number = len(exchange.brokers)
         self._is_cut = False
@@ -213,6 +228,63 @@ class ExchangeBroker:
     async def remove_history(self, room: str) -> None:
         """Forget what the exchange keeps of a room."""
         self._exchange.store.remove(room, self._exchange.clock())
+
+    async def enter(
+        self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """Have members written down, some turns later, and told in the same step."""
+        exchange = self._exchange
+        self.presence_calls.append(("enter", tuple(members)))
+        await self._travel()
+        return await self._tell(
+            room, exchange.members.enter(room, members, terms, exchange.clock())
+        )
+
+    async def leave(
+        self, room: str, names: Sequence[str], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """Have members struck out."""
+        exchange = self._exchange
+        self.presence_calls.append(("leave", tuple(names)))
+        await self._travel()
+        return await self._tell(room, exchange.members.leave(room, names, terms, exchange.clock()))
+
+    async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
+        """Have those struck out whose time is over."""
+        exchange = self._exchange
+        self.presence_calls.append(("expire", ()))
+        await self._travel()
+        return await self._tell(room, exchange.members.expire(room, terms, exchange.clock()))
+
+    async def _tell(self, room: str, change: Change) -> Sequence[ClientInfo]:
+        told = change.told
+        if told is not None:
+            publication = Publication(room, told_frame(room, told), kind=told.kind)
+            for broker in self._exchange.brokers:
+                broker.send(publication)
+        await self._travel()
+        return change.infos
+
+    async def presence(self, room: str) -> Snapshot:
+        """Read who is in a room, some turns later; the answer takes some more."""
+        await self._travel()
+        snapshot = self._exchange.members.snapshot(room)
+        await self._travel()
+        return snapshot
+
+    async def presence_stats(self, room: str) -> PresenceStats:
+        """Count who is in a room."""
+        await self._travel()
+        return self._exchange.members.stats(room)
+
+    async def _travel(self) -> None:
+        """Be on the way to the exchange, or back; what is cut off meanwhile fails."""
+        for _ in range(1 + self._exchange.late_turns):
+            if self._is_cut:
+                break
+            await asyncio.sleep(0)
+        if self._is_cut or self.node is None:
+            raise BrokerUnavailable("the exchange cannot be reached")
 
     def subscribe(self, rooms: Sequence[str]) -> asyncio.Future[None]:
         """Note what the node is interested in, when the exchange has heard of it."""

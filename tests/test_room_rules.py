@@ -24,6 +24,11 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "policy": (lambda: RoomRules("a", slow_policy="newest"), "one of disconnect"),  # type: ignore[arg-type]
     "publish": (lambda: RoomRules("a", publish="all"), '"server", "members"'),  # type: ignore[arg-type]
     "cache of nothing": (lambda: RoomRules("a", cache=True), "needs history=1"),
+    "presence": (lambda: RoomRules("a", presence=1), "True or False"),  # type: ignore[arg-type]
+    "told": (lambda: RoomRules("a", join_leave=None), "True or False"),  # type: ignore[arg-type]
+    "told of whom": (lambda: RoomRules("a", join_leave=True), "needs presence=True"),
+    "told to nobody": (lambda: RoomRules("a", join_leave_max_members=0), "at least 1"),
+    "grace": (lambda: RoomRules("a", leave_grace_s=-1), "a number, at least 0"),
     "latest": (lambda: RoomRules("a", history=5, slow_policy="latest"), "write cache=True"),
 }
 

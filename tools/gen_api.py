@@ -17,7 +17,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 GROUPS = {
     "The hub": ["Hub", "HubDep"],
-    "Clients and rooms": ["Client", "Room", "User", "Close", "Handshake", "Identity"],
+    "Clients and rooms": [
+        *("Client", "Room", "User", "Close", "Handshake", "Identity"),
+        *("ClientInfo", "PresenceStats"),
+    ],
     "Messages": ["Frame", "wire.frame.encode", "Publication", "Position", "Receipt"],
     "Settings": ["Settings"],
     "Tokens": [

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .hub.client import Client
     from .hub.hub import Hub
     from .hub.room import Room, User
-    from .model import Close, Handshake, Identity, Position, Receipt
+    from .model import ClientInfo, Close, Handshake, Identity, Position, PresenceStats, Receipt
     from .room_rules import RoomRules
     from .settings import Settings
     from .tokens.verifier import TokenVerifier
@@ -50,6 +50,7 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailable",
     "Client",
+    "ClientInfo",
     "Close",
     "CommandError",
     "Connection",
@@ -66,6 +67,7 @@ __all__ = [
     "MissingExtra",
     "Position",
     "PositionLost",
+    "PresenceStats",
     "Protocol",
     "ProtocolError",
     "Publication",
@@ -90,6 +92,7 @@ _MODULES = {
     "BrokerError": "errors",
     "BrokerUnavailable": "errors",
     "Client": "hub.client",
+    "ClientInfo": "model",
     "Close": "model",
     "CommandError": "errors",
     "Connection": "connection",
@@ -106,6 +109,7 @@ _MODULES = {
     "MissingExtra": "errors",
     "Position": "model",
     "PositionLost": "errors",
+    "PresenceStats": "model",
     "Protocol": "transports.uvicorn_protocol:UvicornWebSocketProtocol",
     "ProtocolError": "errors",
     "Publication": "wire.publication",

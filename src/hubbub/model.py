@@ -1,4 +1,4 @@
-"""The nouns that travel: Position, Receipt, Identity, Handshake, Close.
+"""The nouns that travel: Position, Receipt, Identity, Handshake, Close, ClientInfo.
 
 What must not live here: behaviour beyond reading one's own fields. Everybody may import this
 module; it imports nothing of ours.
@@ -60,6 +60,31 @@ class Close(NamedTuple):
     code: int
     reason: str = ""
     by_server: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """A member of a room, as others see it: `client` is its id, `user` its user (None: anonymous).
+
+    `info` is what the application says of it in that room, of types that JSON has; see
+    `Hub.presence_info`.
+    """
+
+    client: str
+    user: str | None = None
+    info: Any = None
+
+    @property
+    def key(self) -> str:
+        """Who it is: all clients of one user have the same key, an anonymous client its own."""
+        return self.client if self.user is None else USER_PREFIX + self.user
+
+
+class PresenceStats(NamedTuple):
+    """How many are in a room: `clients` connections of `users` people, each anonymous client one."""
+
+    clients: int
+    users: int
 
 
 @dataclass(frozen=True, slots=True)

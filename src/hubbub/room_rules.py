@@ -30,6 +30,10 @@ class RoomRules:
     setting of that name says). `publish` says who may publish by a command: nobody but the server, or
     the members of the room (None: whom the authorize handler allows).
 
+    `presence` says whether it is known who is in the room, `join_leave` whether the members are told of
+    joins and leaves: while there are up to `join_leave_max_members` people in the room. Who comes back
+    within `leave_grace_s` seconds has not left (0: who leaves has left at once).
+
     Raises `SettingsError` for a rule that cannot be.
     """
 
@@ -42,13 +46,19 @@ class RoomRules:
     cache: bool = False
     slow_policy: SlowPolicy | None = None
     publish: PublishRule | None = None
+    presence: bool = False
+    join_leave: bool = False
+    join_leave_max_members: int = 500
+    leave_grace_s: float = 10.0
 
     def __post_init__(self) -> None:
         check_pattern(self.pattern, "room_rules")
         self._check_number("history", 0, whole=True)
         self._check_number("history_ttl_s", 0.01)
         self._check_number("history_bytes", 1, whole=True)
-        for name in ("recover", "cache"):
+        self._check_number("join_leave_max_members", 1, whole=True)
+        self._check_number("leave_grace_s", 0)
+        for name in ("recover", "cache", "presence", "join_leave"):
             if type(getattr(self, name)) is not bool:
                 raise self._wrong(name, "must be True or False")
         if self.slow_policy not in (None, *SLOW_POLICIES):
@@ -57,6 +67,8 @@ class RoomRules:
             raise self._wrong("publish", 'must be "server", "members" or None')
         if self.cache and not self.history:
             raise self._wrong("cache", "needs history=1")
+        if self.join_leave and not self.presence:
+            raise self._wrong("join_leave", "needs presence=True")
         if self.recovers and self.slow_policy == "latest" and not self.cache:
             raise self._wrong(
                 "slow_policy",
@@ -136,7 +148,12 @@ def read_rules(text: str) -> tuple[RoomRules, ...]:
 
 def shown_rules(rules: Sequence[RoomRules]) -> str:
     """Write rules as JSON, without what is as it is by default."""
-    return json.dumps([_shown(rule) for rule in rules], ensure_ascii=False)
+    return json.dumps(rule_rows(rules), ensure_ascii=False)
+
+
+def rule_rows(rules: Sequence[RoomRules]) -> list[dict[str, Any]]:
+    """Return the same as what JSON has."""
+    return [_shown(rule) for rule in rules]
 
 
 def _shown(rule: RoomRules) -> dict[str, Any]:

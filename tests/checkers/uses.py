@@ -15,6 +15,7 @@ import msgspec
 
 from hubbub import (
     Client,
+    ClientInfo,
     Close,
     Frame,
     Handshake,
@@ -192,6 +193,30 @@ def missed_nothing(client: Client) -> None: ...
 
 
 hub.on_drop(lambda client, count: client.send({"missed": count + 1}))
+
+
+# Who is in a room
+
+
+@hub.on_join
+def in_room(room: str, info: ClientInfo) -> None: ...
+@hub.on_leave
+async def out_of_room(room: str, info: ClientInfo) -> None: ...
+@hub.on_join  # wrong: argument
+def in_without_info(room: str) -> None: ...
+@hub.on_leave  # wrong: argument
+def out_with_client(client: Client, room: str) -> None: ...
+@hub.presence_info
+def seen_as(client: Client, room: str) -> dict[str, str | None]:
+    return {"name": client.user}
+
+
+@hub.presence_info  # wrong: argument
+def seen_without_room(client: Client) -> str: ...
+
+
+hub.on_join(lambda room, info: seen.append(f"{room} {info.client}"))
+hub.presence_info(lambda client, room: {"name": client.user, "room": room})
 
 
 # Who it is, and whether it may

@@ -184,6 +184,22 @@ async def test_s08_chat_announces_join_and_leave() -> None:
         assert (await next_of(ann, "left"))["name"] == "bob"
 
 
+async def test_chat_shows_who_is_here_once_and_then_what_changes() -> None:
+    async with demo() as (served, _), served.connect("/ws/chat?username=ann") as ann:
+        present = await next_of(ann, "present")
+        assert (present["count"], [who["user"] for who in present["people"]]) == (1, ["ann"])
+        async with (
+            served.connect("/ws/chat?username=bob") as bob,
+            served.connect("/ws/chat?username=bob"),
+        ):
+            assert [who["user"] for who in (await next_of(ann, "presence"))["joined"]] == ["bob"]
+            present = await next_of(bob, "present")
+            assert {who["user"] for who in present["people"]} == {"ann", "bob"}
+        async with served.connect("/ws/chat?username=bob"), served.connect("/ws/chat?username=eve"):
+            # Bob has reloaded his page: the next that is told is another.
+            assert [who["user"] for who in (await next_of(ann, "presence"))["joined"]] == ["eve"]
+
+
 async def test_s09_a_post_publishes_a_notification() -> None:
     async with demo() as (served, http), served.connect("/ws/notifications") as socket:
         assert await next_of(socket, "recent") == {"type": "recent", "notifications": []}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub import CommandError, Frame, Position, ProtocolError, Publication
+from hubbub import ClientInfo, CommandError, Frame, Position, ProtocolError, Publication
 from hubbub.dialects.centrifuge import CENTRIFUGE, ERROR_CODES, code_of
 from hubbub.dialects.dialect import (
     Connect,
@@ -18,11 +18,16 @@ from hubbub.dialects.dialect import (
     ErrorReply,
     Gap,
     History,
+    Joined,
+    Left,
     Message,
     Page,
     Ping,
     Pong,
     Presence,
+    PresencePaused,
+    PresenceStats,
+    Present,
     Publish,
     Published,
     Refresh,
@@ -39,6 +44,7 @@ from hubbub.dialects.dialect import (
     Unsubscribe,
     Unsupported,
 )
+from hubbub.model import PresenceStats as Counts
 from hubbub.wire.publication import Subscribed
 
 
@@ -76,6 +82,7 @@ def test_each_command() -> None:
         ('"subscribe":{"channel":"a","recover":true}', Subscribe(7, "a", Position(0, ""))),
         ('"unsubscribe":{"channel":"a"}', Unsubscribe(7, "a")),
         ('"presence":{"channel":"a"}', Presence(7, "a")),
+        ('"presence_stats":{"channel":"a"}', PresenceStats(7, "a")),
         ('"history":{"channel":"a"}', History(7, "a", 0)),
         ('"history":{"channel":"a","limit":-1}', History(7, "a", None)),
         (
@@ -114,7 +121,6 @@ def test_payloads_pass_as_they_are() -> None:
         ('"subscribe":{"channel":"a","tf":{"op":""}}', 107),
         ('"publish":{"channel":"a","type":1,"data":1}', 108),
         ('"publish":{"channel":"a"}', 107),
-        ('"presence_stats":{"channel":"a"}', 108),
     ],
 )
 def test_what_nobody_carries_out_is_answered(text: str, code: int) -> None:
@@ -174,6 +180,7 @@ def test_any_bytes_are_commands_or_a_protocol_error(payload: bytes) -> None:
         CENTRIFUGE.parse(Frame(payload, True))
 
 
+ANN = ClientInfo("c1", "ann", {"n": 1})
 EVENTS: dict[str, tuple[Any, str | None]] = {
     "published": (
         Published(publication('{"a": 1}', 7)),
@@ -242,6 +249,33 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
         Reply(5, Rpc(5, "m", Frame(b"1", True)), Returned(Frame(b"[1]", True))),
         '{"id":5,"rpc":{"data":[1]}}',
     ),
+    "present": (
+        Reply(5, Presence(5, "a"), Present({"c1": ANN, "c2": ClientInfo("c2")})),
+        (
+            '{"id":5,"presence":{"presence":{"c1":{"user":"ann","client":"c1","chan_info":{"n":1}},'
+            '"c2":{"user":"","client":"c2"}}}}'
+        ),
+    ),
+    "nobody present": (
+        Reply(5, Presence(5, "a"), Present({})),
+        '{"id":5,"presence":{"presence":{}}}',
+    ),
+    "counted": (
+        Reply(5, PresenceStats(5, "a"), Counts(3, 2)),
+        '{"id":5,"presence_stats":{"num_clients":3,"num_users":2}}',
+    ),
+    "joined": (
+        Joined("a", [ANN, ClientInfo("c2")]),
+        (
+            '{"push":{"channel":"a","join":{"info":{"user":"ann","client":"c1","chan_info":{"n":1}}}}}\n'
+            '{"push":{"channel":"a","join":{"info":{"user":"","client":"c2"}}}}'
+        ),
+    ),
+    "left": (
+        Left("a", [ClientInfo("c2", "bob")]),
+        '{"push":{"channel":"a","leave":{"info":{"user":"bob","client":"c2"}}}}',
+    ),
+    "paused": (PresencePaused("a", True), None),
     "unsubscribed": (Reply(6, Unsubscribe(6, "a")), '{"id":6,"unsubscribe":{}}'),
     "publish": (Reply(7, Publish(7, "a", Frame(b"1", True))), '{"id":7,"publish":{}}'),
     "error": (

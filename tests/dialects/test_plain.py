@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
-from hubbub import CommandError, Frame, Publication
+from hubbub import ClientInfo, CommandError, Frame, Publication
 from hubbub.dialects.dialect import (
     Connected,
     ErrorReply,
     Event,
+    Joined,
+    Left,
     Message,
+    PresencePaused,
     Published,
     RefreshDue,
     Reply,
@@ -57,3 +60,12 @@ def test_an_error_reply() -> None:
         "message": "a sentence",
         "temporary": True,
     }
+
+
+def test_joins_and_leaves() -> None:
+    info = {"client": "c1", "user": "ann", "info": None}
+    row = {"type": "presence", "room": "red", "joined": [], "left": []}
+    ann = [ClientInfo("c1", "ann")]
+    assert json.loads(said(Joined("red", ann)).payload) == {**row, "joined": [info]}
+    assert json.loads(said(Left("red", ann)).payload) == {**row, "left": [info]}
+    assert json.loads(said(PresencePaused("red", True)).payload) == {**row, "paused": True}

@@ -409,7 +409,11 @@ def test_fault_14_a_function_that_cannot_work_is_a_type_error_that_says_what_to_
 
 
 @pytest.mark.parametrize(
-    "name", ["on_connect", "on_message", "on_disconnect", "on_drop", "authenticate", "validate"]
+    "name",
+    [
+        *("on_connect", "on_message", "on_disconnect", "on_drop", "authenticate", "validate"),
+        *("on_join", "on_leave", "presence_info"),
+    ],
 )
 def test_fault_14_empty_brackets_are_a_type_error_that_says_what_to_write(name: str) -> None:
     decorator = getattr(hub(), name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hubbub import Hub, RoomRules
-from hubbub.brokers.broker import Keep
+from hubbub.brokers.broker import Keep, PresenceTerms
 from hubbub.hub import rules as rules_module
 from hubbub.hub.core import core_of
-from hubbub.hub.rules import Rule, Rules
+from hubbub.hub.rules import LEASE_S, Rule, Rules
 
 
 def rules_of(*rules: RoomRules) -> Rules:
@@ -20,6 +20,17 @@ def test_the_first_rule_that_fits_counts() -> None:
     kept = [rules.keep_of(room) for room in ("chat:vip", "chat:1", "game")]
     assert kept == [Keep(9, 3600.0, 1024**2), Keep(5, 3600.0, 1024**2), None]
     assert rules.has_any
+
+
+def test_a_rule_says_how_presence_is_kept_and_up_to_how_many_are_told() -> None:
+    rules = rules_of(
+        RoomRules("told", presence=True, join_leave=True, join_leave_max_members=7),
+        RoomRules("quiet", presence=True, leave_grace_s=0.5),
+        RoomRules("*", history=1),
+    )
+    assert rules.terms_of("told") == PresenceTerms(LEASE_S, 10.0, 7)
+    assert rules.terms_of("quiet") == PresenceTerms(LEASE_S, 0.5, 0)
+    assert rules.terms_of("other") is rules.terms_of("") is rules.terms_of("@ann") is None
 
 
 def test_a_hub_without_rules_says_so() -> None:

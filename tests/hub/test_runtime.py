@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import sys
@@ -22,6 +23,7 @@ from hubbub import (
     Protocol,
     Publication,
     Receipt,
+    RoomRules,
 )
 from hubbub.brokers.broker import Node
 from hubbub.hub.core import core_of
@@ -319,6 +321,17 @@ def test_the_settings_that_differ() -> None:
         "max_message_bytes": None,
         "slow_policy": "latest",
     }
+
+
+async def test_rules_are_shown_as_json_can_say_them(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hubbub")
+    hub = Hub(room_rules=[RoomRules("a", history=3)])
+    await hub.start()
+    assert json.loads(json.dumps(hub.stats()))["settings"] == {
+        "room_rules": [{"pattern": "a", "history": 3}]
+    }
+    await hub.stop()
+    assert 'room_rules=[{"pattern": "a", "history": 3}]' in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, cast
 
-from ..model import Position, Receipt
+from ..model import ClientInfo, Position, PresenceStats, Receipt
 from ..wire.publication import Publication
 
 
@@ -52,6 +52,19 @@ class Keep:
 
 KEY_TTL_S = 300.0
 """For how many seconds a broker knows a publication's key again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceTerms:
+    """How a broker keeps who is in a room: each member for `lease_s` seconds from the last time that its
+    node named it, and one that has left for `grace_s` seconds more, if nobody else is there for it.
+
+    Joins and leaves are told while there are up to `told_up_to` people in the room (0: never).
+    """
+
+    lease_s: float
+    grace_s: float
+    told_up_to: int
 
 
 class Node(Protocol):
@@ -200,19 +213,60 @@ class HistoryBroker(Broker, Protocol):
         ...
 
 
+MOST_MEMBERS_A_CALL = 1000
+"""How many members one `enter` or `leave` names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Who is in a room, on all nodes. `at` says after which change, as `Told.at` does."""
+
+    infos: Sequence[ClientInfo]
+    at: int
+
+
 class PresenceBroker(Broker, Protocol):
-    """A broker with `Ability.PRESENCE`."""
+    """A broker with `Ability.PRESENCE`.
 
-    async def enter(self, room: str, session: str, info: Mapping[str, Any], lease_s: float) -> bool:
-        """Write a member down for `lease_s` seconds, or longer; return whether it is a new one."""
+    A member is a connection, with a name that no other has. Those whose infos have the same key are one
+    person, who joins with the first of them and leaves with the last. Who leaves has the time of grace to
+    come back, on any node; it is listed meanwhile, unless others are there for it.
+
+    *Atomicity.* A change, its number (`at`, which grows in a room, also over a restart of the broker) and
+    the publication that tells of it are one step: what comes first to the nodes happened first. All who
+    joined or left by one call are in one publication of the kind JOIN or LEAVE, with the frame that
+    `wire.presence.told_frame` makes. It has no position, and is not kept. `PresenceTerms.told_up_to` says
+    when nothing is told; that, and that it is told again, is told once.
+
+    *Time* changes nothing by itself: whose lease or grace is over is struck out by `expire`, which the
+    nodes call now and then, and is told by one of them.
+    """
+
+    async def enter(
+        self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """Write members down by their names, or renew their leases; return who has joined by that."""
         ...
 
-    async def leave(self, room: str, session: str) -> None:
-        """Strike a member out. One that is not there is no error."""
+    async def leave(
+        self, room: str, names: Sequence[str], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """Strike members out, or give them their time of grace; return who has left by that.
+
+        A name that is not there is no error.
+        """
         ...
 
-    async def presence(self, room: str) -> Mapping[str, Mapping[str, Any]]:
-        """Return who is in a room, on all nodes, by session."""
+    async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
+        """Strike out whose lease or time of grace is over; return who has left by that."""
+        ...
+
+    async def presence(self, room: str) -> Snapshot:
+        """Return who is in a room."""
+        ...
+
+    async def presence_stats(self, room: str) -> PresenceStats:
+        """Return how many are in a room, without listing them."""
         ...
 
 
@@ -242,7 +296,7 @@ def unsupported(broker: Broker) -> list[str]:
     verbs = {
         Ability.CONTROL: ("send_control",),
         Ability.HISTORY: ("publish_kept", "history", "remove_history"),
-        Ability.PRESENCE: ("enter", "leave", "presence"),
+        Ability.PRESENCE: ("enter", "leave", "expire", "presence", "presence_stats"),
     }
     return [
         f"{ability.value} ({name})"

@@ -1,6 +1,6 @@
 """The broker of one process: no server, nothing to install.
 
-What must not live here: the contract (`broker`), what is kept (`history`).
+What must not live here: the contract (`broker`), what is kept (`history`, `presence`).
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ..model import Position, Receipt
+from ..model import ClientInfo, Position, PresenceStats, Receipt
+from ..wire.presence import told_frame
 from ..wire.publication import Publication
-from .broker import Ability, History, Keep, Node
+from .broker import Ability, History, Keep, Node, PresenceTerms, Snapshot
 from .history import HistoryStore
+from .presence import Change, PresenceStore
 
 SWEEP_S = 1.0
 """How often what is too old is looked for, while anything is kept."""
@@ -22,11 +24,11 @@ SWEEP_S = 1.0
 class MemoryBroker:
     """The broker of one process: a publication is delivered within `publish`.
 
-    It keeps histories in this process's memory, and knows no other process: two workers do not see
+    It keeps histories, and who is where, in this process's memory, and knows no other process: two workers do not see
     each other through it, and what it keeps ends with the process.
     """
 
-    abilities: frozenset[Ability] = frozenset({Ability.HISTORY})
+    abilities: frozenset[Ability] = frozenset({Ability.HISTORY, Ability.PRESENCE})
     receives_all: bool = True
 
     def __init__(self) -> None:
@@ -35,16 +37,20 @@ class MemoryBroker:
         self._timer: asyncio.TimerHandle | None = None
         self.store: HistoryStore = HistoryStore(0)
         """What is kept; it is made anew at each start."""
+        self.members: PresenceStore = PresenceStore()
+        """Who is where; made anew at each start too."""
 
     async def start(self, node: Node) -> None:
         """Remember whom to deliver to."""
         self._node = node
         self.store = HistoryStore(node.history_max_bytes)
+        self.members = PresenceStore()
 
     async def stop(self) -> None:
         """Forget whom to deliver to, and all that was kept."""
         self._node = None
         self.store = HistoryStore(0)
+        self.members = PresenceStore()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -102,13 +108,46 @@ class MemoryBroker:
         reverse: bool = False,
     ) -> History:
         """See `HistoryBroker.history`."""
-        now = 0.0 if self._node is None else self._node.now()
-        return self.store.read(room, now, since=since, limit=limit, reverse=reverse)
+        return self.store.read(room, self._now(), since=since, limit=limit, reverse=reverse)
 
     async def remove_history(self, room: str) -> None:
         """See `HistoryBroker.remove_history`."""
         if self._node is not None:
             self.store.remove(room, self._node.now())
+
+    async def enter(
+        self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """See `PresenceBroker.enter`."""
+        return self._tell(room, self.members.enter(room, members, terms, self._now()))
+
+    async def leave(
+        self, room: str, names: Sequence[str], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """See `PresenceBroker.leave`."""
+        return self._tell(room, self.members.leave(room, names, terms, self._now()))
+
+    async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
+        """See `PresenceBroker.expire`."""
+        return self._tell(room, self.members.expire(room, terms, self._now()))
+
+    def _tell(self, room: str, change: Change) -> Sequence[ClientInfo]:
+        """Deliver what is to be told of a change, and return who it concerns."""
+        told, node = change.told, self._node
+        if told is not None and node is not None:
+            node.deliver(Publication(room, told_frame(room, told), kind=told.kind))
+        return change.infos
+
+    async def presence(self, room: str) -> Snapshot:
+        """See `PresenceBroker.presence`."""
+        return self.members.snapshot(room)
+
+    async def presence_stats(self, room: str) -> PresenceStats:
+        """See `PresenceBroker.presence_stats`."""
+        return self.members.stats(room)
+
+    def _now(self) -> float:
+        return 0.0 if self._node is None else self._node.now()
 
     def subscribe(self, rooms: Sequence[str]) -> Future[None] | None:
         """Do nothing: all publications come anyway."""

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from ..errors import CommandError, ProtocolError
-from ..model import Position
+from ..model import ClientInfo, Position
+from ..model import PresenceStats as Counts
 from ..wire.frame import Frame
 from ..wire.publication import Publication, Subscribed
 from .dialect import (
@@ -28,11 +29,15 @@ from .dialect import (
     ErrorReply,
     Event,
     History,
+    Joined,
+    Left,
     Message,
     Page,
     Ping,
     Pong,
     Presence,
+    PresenceStats,
+    Present,
     Publish,
     Published,
     Refresh,
@@ -78,6 +83,7 @@ ERROR_CODES: Mapping[str, int] = {
     "unknown_type": 104,
     "already_subscribed": 105,
     "too_many_rooms": 106,
+    "too_many_members": 106,
     "bad_room": 107,
     "bad_request": 107,
     "too_large": 107,
@@ -314,7 +320,7 @@ _READERS: Mapping[str, Callable[[int, Any], Command]] = {
     "publish": _publish,
     "presence": lambda number, request: Presence(number, _channel(request)),
     "history": _history,
-    "presence_stats": lambda number, request: _not_available(number, "presence"),
+    "presence_stats": lambda number, request: PresenceStats(number, _channel(request)),
     "rpc": _rpc,
     "send": _send,
     "refresh": _refresh,
@@ -411,6 +417,12 @@ def _reply(event: Reply) -> bytes | None:
             return _subscribed(event, answer)
         case Page() as page:
             return _page(event, page)
+        case Present(clients):
+            infos = {client: _info(info) for client, info in clients.items()}
+            return _encode({"id": event.id, "presence": {"presence": infos}})
+        case Counts(clients=count, users=users):
+            stats = {"num_clients": count, "num_users": users}
+            return _encode({"id": event.id, "presence_stats": stats})
         case Returned(data):
             return b'{"id":%d,"rpc":{"data":%b}}' % (event.id, _payload(data))
         case Refreshed(left_s):
@@ -420,6 +432,21 @@ def _reply(event: Reply) -> bytes | None:
             )
     name = _NAMES.get(type(event.command))
     return None if name is None else _encode({"id": event.id, name: {}})
+
+
+def _info(info: ClientInfo) -> dict[str, Any]:
+    """Return a member as SDKs read it: a user's name is a text in any case."""
+    body: dict[str, Any] = {"user": info.user or "", "client": info.client}
+    return body if info.info is None else body | {"chan_info": info.info}
+
+
+def _told(event: Joined | Left) -> bytes:
+    """Write joins or leaves, a push for each."""
+    kind = "join" if isinstance(event, Joined) else "leave"
+    pushes = [
+        {"push": {"channel": event.room, kind: {"info": _info(info)}}} for info in event.infos
+    ]
+    return b"\n".join(map(_encode, pushes))
 
 
 _NAMES: Mapping[type, str] = {Unsubscribe: "unsubscribe", Publish: "publish"}
@@ -471,6 +498,8 @@ _WRITERS: Mapping[type, Callable[[Any], bytes | None]] = {
     ErrorReply: _error,
     ServerSubscribed: _server_subscribed,
     ServerUnsubscribed: _server_unsubscribed,
+    Joined: _told,
+    Left: _told,
     Ping: lambda event: b"{}",
 }
 """By the kinds of events; for the others (a gap, a token that ends soon) an SDK has its own ways."""

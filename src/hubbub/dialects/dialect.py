@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import CommandError
-from ..model import Position
+from ..model import ClientInfo, Position
+from ..model import PresenceStats as Counts
 from ..wire.frame import Frame
 from ..wire.publication import Publication, Subscribed
 
@@ -111,6 +112,14 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True)
+class PresenceStats:
+    """Ask how many are in a room."""
+
+    id: int | None
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refresh:
     """Show a new token before the old one ends."""
 
@@ -141,6 +150,7 @@ Command = (
     | Rpc
     | History
     | Presence
+    | PresenceStats
     | Refresh
     | SubRefresh
     | Pong
@@ -156,6 +166,13 @@ class Page:
 
     publications: Sequence[Publication]
     position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Who is in a room, by the ids of clients."""
+
+    clients: Mapping[str, ClientInfo]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +212,7 @@ class Connected:
     expires_in_s: float | None = None
 
 
-Result = Subscribed | Page | Refreshed | Returned
+Result = Subscribed | Page | Refreshed | Returned | Present | Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +220,8 @@ class Reply:
     """The answer to any other command that was carried out.
 
     `result` is what there is to say: `Subscribed` to a `Subscribe`, `Page` to a `History`, `Refreshed` to
-    a `Refresh` or a `SubRefresh`, `Returned` to an `Rpc`.
+    a `Refresh` or a `SubRefresh`, `Returned` to an `Rpc`, `Present` to a `Presence`, and to a
+    `PresenceStats` what `model.PresenceStats` counts.
     """
 
     id: int | None
@@ -251,6 +269,33 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """These people have come into a room that the client is in, each with the client that it came with.
+
+    The client's own join is among them."""
+
+    room: str
+    infos: Sequence[ClientInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """These people have left a room that the client is in, each with the client that was its last."""
+
+    room: str
+    infos: Sequence[ClientInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class PresencePaused:
+    """The room has become too large to tell of joins and leaves; or, it is told again, and who is there
+    has to be asked for anew."""
+
+    room: str
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """The server is alive; see `PingingDialect`."""
 
@@ -271,6 +316,9 @@ Event = (
     | ServerSubscribed
     | ServerUnsubscribed
     | Gap
+    | Joined
+    | Left
+    | PresencePaused
     | Ping
     | RefreshDue
 )

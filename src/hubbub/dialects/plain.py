@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..wire.frame import Frame, encode
-from .dialect import Command, Dialect, ErrorReply, Event, Gap, Message, Published, RefreshDue
+from ..wire.presence import Told, told_frame
+from ..wire.publication import Kind
+from .dialect import (
+    Command,
+    Dialect,
+    ErrorReply,
+    Event,
+    Gap,
+    Joined,
+    Left,
+    Message,
+    PresencePaused,
+    Published,
+    RefreshDue,
+)
 
 
 class PlainDialect:
@@ -26,7 +40,8 @@ class PlainDialect:
         """Return a message as it is, and what the hub itself has to say as a JSON object.
 
         That is `{"type": "error", "code": …, "message": …}`, `{"type": "refresh", "expires_in_s": …}` and, in rooms
-        that keep a history, `{"type": "gap", "room": …}` for who has missed something.
+        that keep a history, `{"type": "gap", "room": …}` for who has missed something. What tells of joins
+        and leaves is in this form already when it is published: see `wire.presence`.
         """
         match event:
             case Published(publication):
@@ -37,6 +52,12 @@ class PlainDialect:
                 return encode(error.reply())
             case Gap(room):
                 return encode({"type": "gap", "room": room})
+            case Joined(room, infos):
+                return told_frame(room, Told(Kind.JOIN, infos))
+            case Left(room, infos):
+                return told_frame(room, Told(Kind.LEAVE, infos))
+            case PresencePaused(room, is_paused):
+                return told_frame(room, Told(Kind.JOIN, (), is_paused=is_paused))
             case RefreshDue(left_s):
                 return encode({"type": "refresh", "expires_in_s": round(left_s, 3)})
             case _:

@@ -24,6 +24,8 @@ from ..dialects.dialect import (
     Page,
     Pong,
     Presence,
+    PresenceStats,
+    Present,
     Publish,
     Refresh,
     Refreshed,
@@ -47,6 +49,7 @@ from ..errors import (
 )
 from ..limits import check_room_name, printable
 from ..model import Close, Handshake, Identity, Position
+from ..model import PresenceStats as Counts
 from ..raised import close_of
 from ..wire.frame import Frame, encode_json
 from ..wire.publication import Subscribed
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
 
 MOST_A_PAGE = 300
 """How many publications one answer to a history command has at most."""
+MOST_LISTED = 10_000
+"""How many clients one answer to a presence command has at most: of more it is told only how many."""
 AUTHENTICATION_SHARE = 1.25
 """How long a connection may take from its connect command on, in parts of `handshake_timeout_s`: an
 authenticate handler that takes longer than the setting is refused before that."""
@@ -214,16 +219,14 @@ class CommandDispatcher(Dispatcher):
                 result = await self._refresh(session, token)
             case History(_, room):
                 result = await self._history(session, command)
+            case Presence() | PresenceStats():
+                result = await self._presence(session, command)
             case SubRefresh(_, room, token):
                 result = await self._refresh_subscription(session, room, token)
             case Rpc():
                 result = await self._call_function(session, command)
             case Unsupported(_, error):
                 raise error
-            case Presence(_, room):
-                check_room_name(room)
-                await core.access.check(session.client, "presence", room)
-                raise CommandError("not_available", "this hub keeps no presence")
             case _:
                 assert_never(command)
         return Reply(number, command, result)
@@ -300,6 +303,21 @@ class CommandDispatcher(Dispatcher):
         except PositionLost as lost:
             raise CommandError("position_lost", str(lost)) from None
         return Page(page.publications, page.position)
+
+    async def _presence(
+        self, session: ClientSession, command: Presence | PresenceStats
+    ) -> Present | Counts:
+        """Find out for a client who is in a room, or how many."""
+        core, room = self._core, command.room
+        check_room_name(room)
+        await core.access.check(session.client, "presence", room)
+        if isinstance(command, PresenceStats):
+            return await core.presence.stats(room)
+        clients = await core.presence.present(room)
+        if len(clients) > MOST_LISTED:
+            text = f"there are more than {MOST_LISTED} clients in this room; ask how many"
+            raise CommandError("too_many_members", text)
+        return Present(clients)
 
     async def _connect(self, session: ClientSession, command: Connect) -> None:
         """Learn who the client is, and make one of its connection."""

@@ -34,6 +34,7 @@ from .interest import Interest
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
 from .pings import Pings
+from .presence import Presence
 from .publishing import Publishing
 from .rates import Rates
 from .recovery import Recovery
@@ -71,6 +72,7 @@ class Core:
         self.lifecycle: Lifecycle = Lifecycle(self)
         self.rules: Rules = Rules(self)
         self.recovery: Recovery = Recovery(self)
+        self.presence: Presence = Presence(self)
         self.registry: Registry = Registry(self, slow_policies)
         self.admission: Admission = Admission(
             settings, self.registry.sessions, lambda: self.lifecycle.is_draining
@@ -95,6 +97,7 @@ class Core:
         self.admission.reset()
         self.registry.reset()
         self.recovery.reset()
+        self.presence.reset()
         self.interest = Interest(self)
         self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(

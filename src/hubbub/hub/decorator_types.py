@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ..model import Close, Handshake, Identity
+from ..model import ClientInfo, Close, Handshake, Identity
 from .client import Client
 
 if TYPE_CHECKING:
@@ -93,6 +93,18 @@ class AuthorizeHandler(Protocol):
     def __call__(self, client: Client, action: Any, room: str, /) -> bool | Awaitable[bool]: ...
 
 
+class PresenceHandler(Protocol):
+    """Takes a room's name and who has joined or left it."""
+
+    def __call__(self, room: str, info: ClientInfo, /) -> Done: ...
+
+
+class InfoHandler(Protocol):
+    """Takes a client and the room that it joins; returns what others see of it there."""
+
+    def __call__(self, client: Client, room: str, /) -> Any: ...
+
+
 ClientF = TypeVar("ClientF", bound=ClientHandler, default=ClientHandler)
 ClientLambda = Callable[[Client], NoneOrBool]
 ConnectF = TypeVar("ConnectF", bound=ConnectHandler, default=ConnectHandler)
@@ -110,4 +122,8 @@ AuthenticateF = TypeVar("AuthenticateF", bound=AuthenticateHandler, default=Auth
 AuthenticateLambda = Callable[[Handshake], IdentityOrNone]
 AuthorizeF = TypeVar("AuthorizeF", bound=AuthorizeHandler, default=AuthorizeHandler)
 AuthorizeLambda = Callable[[Client, str, str], bool]
+PresenceF = TypeVar("PresenceF", bound=PresenceHandler, default=PresenceHandler)
+PresenceLambda = Callable[[str, ClientInfo], NoneOrBool]
+InfoF = TypeVar("InfoF", bound=InfoHandler, default=InfoHandler)
+InfoLambda = Callable[[Client, str], Any]
 TickF = TypeVar("TickF", bound=Callable[[], Done])

@@ -21,7 +21,7 @@ from ..room_rules import SlowPolicy
 from ..stats import Stats
 from ..wire.frame import Batch, Frame
 from ..wire.lane import write_shared
-from ..wire.publication import Publication
+from ..wire.publication import Kind, Publication
 from .outbox import Entry
 from .room import Membership
 from .session import ClientSession
@@ -205,19 +205,31 @@ class Fanout:
         if not sessions:
             return
         if members.parts is None and members.variant.is_plain:
-            self._deliver_batch(members, sessions, Batch([row[1] for row in pending]))
+            batch = Batch([row[1] for row in pending])
+            self._deliver_batch(members, sessions, batch, pending, members.variant)
             return
         for variant, sessions in members.by_variant():
             frames = frames_of(variant, pending)
             if frames:
-                self._deliver_batch(members, sessions, variant.batch(frames))
+                self._deliver_batch(members, sessions, variant.batch(frames), pending, variant)
 
     def _deliver_batch(
-        self, members: Membership, sessions: list[ClientSession], batch: Batch
+        self,
+        members: Membership,
+        sessions: list[ClientSession],
+        batch: Batch,
+        pending: _Pending,
+        variant: Variant,
     ) -> None:
         slow = self._write(sessions, batch)
-        if slow:
-            _enqueue(slow, [Entry(batch, members.policy, members.name, members.remembers)])
+        if not slow:
+            return
+        entries: Iterable[Entry]
+        if members.policy == "latest" and members.has_presence:  # some may be no messages
+            entries = self._entries(list(range(len(pending))), pending, variant)
+        else:
+            entries = [Entry(batch, members.policy, members.name, members.remembers)]
+        _enqueue(slow, entries)
 
     def _deliver_rooms(
         self,
@@ -304,7 +316,7 @@ class Fanout:
                 continue
             kind = (self._policy, EVERYBODY, False)
             if isinstance(target, Membership):
-                kind = (target.policy, target.name, target.remembers)
+                kind = (_policy_for(target, publication), target.name, target.remembers)
             if runs and _may_join(runs[-1][:3], kind):
                 runs[-1][3].append(frame)
             else:
@@ -323,6 +335,12 @@ class Fanout:
         self._stats.messages_out += written * len(batch.frames)
         self._stats.bytes_out += written * len(wire)
         return slow
+
+
+def _policy_for(members: Membership, publication: Publication | None) -> SlowPolicy:
+    """Return a room's policy; a join or leave is not the latest message, and must not replace it."""
+    is_message = publication is None or publication.kind is Kind.MESSAGE
+    return members.policy if is_message or members.policy != "latest" else "drop_oldest"
 
 
 def _may_join(one: tuple[SlowPolicy, str, bool], other: tuple[SlowPolicy, str, bool]) -> bool:

@@ -6,6 +6,7 @@ What must not live here: calling order and errors (`dispatcher`) and the decorat
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from ..errors import CommandError
 from ..limits import printable
 from ..messages.decoders import Decoder, decoder_for, type_of
 from ..messages.types import NotAMessage, bare, shown
-from ..model import Close, Handshake, Identity
+from ..model import ClientInfo, Close, Handshake, Identity
 from ..wire.frame import Frame
 from .signature import (
     CLIENT,
@@ -27,6 +28,7 @@ from .signature import (
 )
 
 _MESSAGE = Given("message")
+_ROOM = Given("room", str)
 _NO_MESSAGES = (Handshake, Close, Identity)
 """Types of ours that could be read from JSON, and are what other functions get."""
 
@@ -53,6 +55,9 @@ SHAPES: Mapping[str, Shape] = {
             3,
             advice="return True to allow it, False to refuse",
         ),
+        Shape("on_join", (_ROOM, Given("info", ClientInfo)), 2),
+        Shape("on_leave", (_ROOM, Given("info", ClientInfo)), 2),
+        Shape("presence_info", (CLIENT, _ROOM), 2, (object,)),
     )
 }
 """What the function of each decorator looks like; `on` is like `on_message`."""
@@ -91,6 +96,9 @@ class Handlers:
         self.validate: Function | None = None
         self.authenticate: Function | None = None
         self.authorize: Function | None = None
+        self.join: list[Function] = []
+        self.leave: list[Function] = []
+        self.presence_info: Function | None = None
         self._either = decoder_for(str | bytes)
         self.only: MessageHandler | None = None
         """The handler of every message, where there is one, and no other and no validation."""
@@ -154,6 +162,27 @@ class Handlers:
         read(function, SHAPES["authorize"])
         _check_free("authorize", function, self.authorize)
         self.authorize = function
+
+    def add_join(self, function: Function) -> None:
+        """Register `f(room, info)` for who has come into a room."""
+        self._read_new("on_join", function, [(there, 2) for there in self.join])
+        self.join.append(function)
+
+    def add_leave(self, function: Function) -> None:
+        """Register `f(room, info)` for who has left a room."""
+        self._read_new("on_leave", function, [(there, 2) for there in self.leave])
+        self.leave.append(function)
+
+    def set_presence_info(self, function: Function) -> None:
+        """Register the one `f(client, room)` that says what others see of a member."""
+        read(function, SHAPES["presence_info"])
+        if inspect.iscoroutinefunction(inspect.unwrap(function)):
+            raise TypeError(
+                f"@hub.presence_info: {name_of(function)} is async, and is asked while the client "
+                "joins: note what it needs in client.meta before that, and write def"
+            )
+        _check_free("presence_info", function, self.presence_info)
+        self.presence_info = function
 
     @property
     def echoes(self) -> bool:

@@ -17,7 +17,15 @@ from ..dialects.dialect import Dialect
 from ..dialects.names import dialect_of
 from ..errors import DISCONNECTED, MissingExtra, check_close
 from ..limits import check_room_name, checked_user
-from ..model import EVERYBODY, USER_PREFIX, Identity, Position, Receipt
+from ..model import (
+    EVERYBODY,
+    USER_PREFIX,
+    ClientInfo,
+    Identity,
+    Position,
+    PresenceStats,
+    Receipt,
+)
 from ..room_rules import RoomRules, SlowPolicy
 from ..settings import Settings, as_settings
 from ..settings_keywords import SettingsKeywords
@@ -38,8 +46,12 @@ from .decorator_types import (
     DisconnectLambda,
     DropF,
     DropLambda,
+    InfoF,
+    InfoLambda,
     MessageF,
     MessageLambda,
+    PresenceF,
+    PresenceLambda,
     RpcF,
     TickF,
     TypedLambda,
@@ -194,6 +206,34 @@ class Hub:
         self._core.handlers.set_validate(function)
         return cast("MessageF", function)
 
+    @takes_function
+    def on_join(self, function: PresenceF | PresenceLambda) -> PresenceF:
+        """Call `f(room, info)` when somebody has come into a room whose rule has `presence=True`.
+
+        Of several clients of one user only the first counts, and one that comes back in time does not.
+        It is called in one process, the one where the client is.
+        """
+        self._core.handlers.add_join(function)
+        return cast("PresenceF", function)
+
+    @takes_function
+    def on_leave(self, function: PresenceF | PresenceLambda) -> PresenceF:
+        """Call `f(room, info)` when somebody has left such a room, and has not come back in time.
+
+        `info` is of the client that was the last. It is called in one process, whichever noticed.
+        """
+        self._core.handlers.add_leave(function)
+        return cast("PresenceF", function)
+
+    @takes_function
+    def presence_info(self, function: InfoF | InfoLambda) -> InfoF:
+        """Call `f(client, room)` for what others see of a client in such a room: `ClientInfo.info`.
+
+        It returns what JSON has, up to 4 KiB of it, and is no `async def`. Without it `info` is None.
+        """
+        self._core.handlers.set_presence_info(function)
+        return cast("InfoF", function)
+
     @takes("seconds", "@hub.every(5) to call the function every five seconds")
     def every(self, seconds: float, *, while_connected: bool = False) -> Callable[[TickF], TickF]:
         """Call `f()` every so many seconds while the hub runs; see `hubbub.hub.tasks.PeriodicTask`."""
@@ -318,6 +358,26 @@ class Hub:
         `since` of a subscription in a browser. Raises as `history` does. Event loop only.
         """
         return (await self.history(room, limit=0)).position
+
+    # Who is there, in all processes
+
+    async def presence(self, room: str) -> Mapping[str, ClientInfo]:
+        """Return who is in `room`, by the ids of clients, in all processes that the broker connects.
+
+        Who sends the result to a member before it awaits anything else has left no gap: the member is told
+        of every change that is not in it. A user without a client there, but within the time to come back
+        that the room's rule gives, is listed with its last client. Raises `CommandError`
+        ("not_available") for a room whose rule has no `presence=True`, `BrokerError`, and
+        `HubNotRunning`. Event loop only.
+        """
+        return await self._core.presence.present(check_room_name(room))
+
+    async def presence_stats(self, room: str) -> PresenceStats:
+        """Return how many clients and users are in `room`, without listing them.
+
+        Raises as `presence` does. Event loop only.
+        """
+        return await self._core.presence.stats(check_room_name(room))
 
     def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
         """Close a client, or all clients of a user, in other processes too if the broker connects them.

@@ -145,6 +145,7 @@ class Lifecycle:
                 return  # another call has done the rest, and the next run may have begun
             core.liveness.stop()
             core.interest.stop()
+            await core.presence.stop()
             try:
                 await self._stop_broker()
             finally:

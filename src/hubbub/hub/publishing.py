@@ -15,7 +15,7 @@ from ..errors import BrokerError, HubNotRunning
 from ..limits import printable
 from ..model import Receipt
 from ..wire.frame import Frame, encode
-from ..wire.publication import Publication
+from ..wire.publication import Kind, Publication
 from .client import Client, session_of
 from .variant import ENCODED
 
@@ -97,6 +97,8 @@ class Publishing:
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `brokers.broker.Node`."""
         members = self._registry.room_of(publication.room)
+        if publication.kind is not Kind.MESSAGE:
+            self._core.presence.note_told(publication)
         if publication.position is not None and not self._core.recovery.admit(publication, members):
             return 0
         if members is None:

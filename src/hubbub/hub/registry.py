@@ -194,6 +194,8 @@ class Registry:
             self._named.pop(session.connection_id, None)
         for members in session.memberships.values():
             self._rooms.remove(session, members)
+            if members.has_presence:
+                core.presence.left(session, members.name)
         session.joining = None
         self.opened.pop(session, None)
         if session.is_connected and self.sessions.get(session.client.id) is session:
@@ -423,6 +425,8 @@ class Registry:
         self._core.fanout.left(session, members)
         del session.memberships[room]
         self._rooms.remove(session, members)
+        if members.has_presence:
+            self._core.presence.left(session, room)
         if by_server and not session.variant.dialect.is_plain:
             self._core.publishing.tell(session, ServerUnsubscribed(room))
 
@@ -430,6 +434,8 @@ class Registry:
         members = self._rooms.add(session, room)
         self._core.fanout.joined(session, members)
         session.memberships[room] = members
+        if members.has_presence:
+            self._core.presence.entered(session, room)
 
     def memberships(self) -> list[Membership]:
         """Return all rooms that have members here."""

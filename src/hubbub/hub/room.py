@@ -30,6 +30,7 @@ class Membership:
     """
 
     __slots__ = (
+        "has_presence",
         "name",
         "parts",
         "pending",
@@ -42,11 +43,20 @@ class Membership:
     )
     variant: Variant
 
-    def __init__(self, name: str, policy: SlowPolicy, *, remembers: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        policy: SlowPolicy,
+        *,
+        remembers: bool = False,
+        has_presence: bool = False,
+    ) -> None:
         self.name: str = name
         self.policy = policy
         self.remembers: bool = remembers
         """Whether the room keeps what was published; see `rules`."""
+        self.has_presence: bool = has_presence
+        """Whether it is known who is in the room; see `presence`."""
         self.progress: Progress | None = None
         """How far the room has come here, if it remembers; see `recovery`."""
         self.sessions: dict[ClientSession, None] = {}
@@ -133,7 +143,9 @@ class RoomTable:
         if rule is None:
             return Membership(room, self.policy_of(room))
         policy = rule.slow_policy or self.policy_of(room)
-        return Membership(room, policy, remembers=rule.remembers)
+        return Membership(
+            room, policy, remembers=rule.remembers, has_presence=rule.terms is not None
+        )
 
     def remove(self, session: ClientSession, members: Membership) -> None:
         """Take `session` out of a room; a room ends with its last member."""

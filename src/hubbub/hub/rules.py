@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from ..brokers.broker import Ability, Keep
+from ..brokers.broker import Ability, Keep, PresenceTerms
 from ..errors import SettingsError
 from ..model import EVERYBODY, USER_PREFIX
 from ..room_rules import RoomRules, SlowPolicy, checked_rules
@@ -24,16 +24,25 @@ MOST_KNOWN = 10_000
 """For how many rooms it is known which rule they have; of more all are looked up anew."""
 
 
-class Rule:
-    """A rule as the hub uses it. `keep` is what the broker is told (None: to keep nothing)."""
+LEASE_S = 60.0
+"""How long a member of a room is known to be there after its process has last said so."""
 
-    __slots__ = ("keep", "rules")
+
+class Rule:
+    """A rule as the hub uses it. `keep` and `terms` are what the broker is told of history and presence
+    (None: to keep nothing)."""
+
+    __slots__ = ("keep", "rules", "terms")
 
     def __init__(self, rules: RoomRules) -> None:
         self.rules: RoomRules = rules
         self.keep: Keep | None = None
         if rules.history:
             self.keep = Keep(rules.history, rules.history_ttl_s, rules.history_bytes)
+        self.terms: PresenceTerms | None = None
+        if rules.presence:
+            told_up_to = rules.join_leave_max_members if rules.join_leave else 0
+            self.terms = PresenceTerms(LEASE_S, rules.leave_grace_s, told_up_to)
 
     @property
     def remembers(self) -> bool:
@@ -73,6 +82,11 @@ class Rules:
         rule = self.of(room)
         return None if rule is None else rule.keep
 
+    def terms_of(self, room: str) -> PresenceTerms | None:
+        """Return how the broker is to keep who is in a room; None for not at all."""
+        rule = self.of(room)
+        return None if rule is None else rule.terms
+
     def add(self, rules: RoomRules) -> None:
         """Add a rule behind all others. Raises `SettingsError` for one that is never used."""
         checked_rules([*(rule.rules for rule in self._rules), rules])
@@ -84,12 +98,17 @@ class Rules:
         """Raise `SettingsError` for a rule that needs what the broker has not."""
         broker = self._core.broker
         for rule in self._rules:
-            if rule.remembers and Ability.HISTORY not in broker.abilities:
-                raise SettingsError(
-                    "room_rules",
-                    rule.rules.pattern,
-                    f"keeps a history, and {type(broker).__name__} has none",
-                )
+            needs = {
+                Ability.HISTORY: ("keeps a history", rule.remembers),
+                Ability.PRESENCE: ("has presence=True", rule.terms is not None),
+            }
+            for ability, (what, is_needed) in needs.items():
+                if is_needed and ability not in broker.abilities:
+                    raise SettingsError(
+                        "room_rules",
+                        rule.rules.pattern,
+                        f"{what}, and {type(broker).__name__} has none",
+                    )
 
 
 def takes_rules(

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
+from ..room_rules import rule_rows
 from ..settings import Settings
 from ..settings_values import shown
 from .workers import WorkerWatch, roll
@@ -137,9 +138,12 @@ def broker_name(broker: Broker) -> str:
 
 
 def changed_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that differ from their defaults."""
+    """Return the settings that differ from their defaults, as JSON can say them."""
     values = {one.name: (getattr(settings, one.name), one.default) for one in fields(settings)}
-    return {name: value for name, (value, default) in values.items() if value != default}
+    changed = {name: value for name, (value, default) in values.items() if value != default}
+    if "room_rules" in changed:
+        changed["room_rules"] = rule_rows(settings.room_rules)
+    return changed
 
 
 NOTHING_KNOWN: dict[str, Any] = {
@@ -191,7 +195,8 @@ class Runtime:
 
     def line(self) -> str:
         """Return what is known as one line for the log."""
-        changed = changed_settings(self._settings).items()
+        settings = self._settings
+        changed = {name: getattr(settings, name) for name in changed_settings(settings)}
         parts = [
             f"transport {self.transport or 'not known before the first client'}",
             f"server {self.server.name}" if self.server.name else "",
@@ -201,7 +206,7 @@ class Runtime:
             f"broker {broker_name(self._broker)}",
             f"workers seen {self._watch.seen}",
             "settings: "
-            + (" ".join(f"{name}={shown(value)}" for name, value in changed) or "defaults"),
+            + (" ".join(f"{name}={shown(value)}" for name, value in changed.items()) or "defaults"),
         ]
         return "the hub has started: " + "; ".join(filter(None, parts)) + self._hint()
 

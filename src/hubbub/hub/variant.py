@@ -9,11 +9,20 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from ..dialects.dialect import Dialect, Event, Message, Published
+from ..dialects.dialect import (
+    Dialect,
+    Event,
+    Joined,
+    Left,
+    Message,
+    PresencePaused,
+    Published,
+)
 from ..logs import RateLimitedLogger
 from ..model import EVERYBODY, USER_PREFIX
 from ..wire.frame import Batch, DeflatedBatch, Frame
-from ..wire.publication import Publication
+from ..wire.presence import read_told
+from ..wire.publication import Kind, Publication
 
 ENCODED: Publication = Publication(EVERYBODY, Frame(b"", False))
 """Stands for the publication of a frame that is in its client's dialect already."""
@@ -58,9 +67,26 @@ class Variant:
         if dialect not in forms:
             room = publication.room
             is_hidden = room == EVERYBODY or room[0] == USER_PREFIX
-            event = Message(frame) if is_hidden else Published(publication)
-            forms[dialect] = self.encode(event)
+            event: Event | None
+            if publication.kind is not Kind.MESSAGE:
+                event = self._told(publication)
+            else:
+                event = Message(frame) if is_hidden else Published(publication)
+            forms[dialect] = None if event is None else self.encode(event)
         return forms[dialect]
+
+    def _told(self, publication: Publication) -> Event | None:
+        """Return the event of a publication that tells of joins or leaves; None for one that is none."""
+        room = publication.room
+        try:
+            told = read_told(publication.frame, publication.kind)
+        except ValueError as error:
+            self._failed(publication.kind.value, error)
+            return None
+        if told.is_paused is not None:
+            return PresencePaused(room, told.is_paused)
+        kind = Joined if told.kind is Kind.JOIN else Left
+        return kind(room, told.infos)
 
     def encode(self, event: Event) -> Frame | None:
         """Return an event in this dialect; None where it has no words for it, or has failed."""

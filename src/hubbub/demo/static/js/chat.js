@@ -1,6 +1,8 @@
-/** The page at /chat: one conversation, with names, joins and leaves. */
+/** The page at /chat: one conversation, with names, joins and leaves, and who is here. */
 
-import { $, Log, Shown, bubble, compose, element, onRestart, openHub, shortTime } from "./page.js";
+import {
+  $, Log, Shown, bubble, coloured, compose, element, onRestart, openHub, shortTime,
+} from "./page.js";
 
 const log = new Log($("#log"));
 const username = $("#username");
@@ -33,6 +35,36 @@ hub.onType("log", ({ you, lines }) => {
 });
 
 for (const type of ["said", "joined", "left"]) hub.onType(type, show);
+
+// Who is here: once all of them, then what changes. In a room that is too large the number is all.
+const SHOWN_NAMES = 40;
+const here = new Set();
+let unnamed = 0;
+
+function showHere() {
+  const names = [...here].sort((one, other) => one.localeCompare(other));
+  const people = names
+    .slice(0, SHOWN_NAMES)
+    .map((who) => coloured("li", who, { class: who === name ? "you" : undefined }, who));
+  const more = names.length - people.length + unnamed;
+  if (more > 0) people.push(element("li", { class: "more" }, `and ${more} more`));
+  $("#here").replaceChildren(...people);
+  $("#here-count").textContent = here.size + unnamed;
+}
+
+hub.onType("present", ({ count, people }) => {
+  here.clear();
+  for (const { user } of people) here.add(user);
+  unnamed = people.length ? 0 : count;
+  showHere();
+});
+
+hub.onType("presence", ({ joined, left, paused }) => {
+  for (const { user } of joined) here.add(user);
+  for (const { user } of left) here.delete(user);
+  if (paused === false) hub.reconnect(); // it is told again, so it is worth asking again
+  showHere();
+});
 
 hub.onType("error", ({ message }) => log.note(`Refused: ${message}.`));
 

@@ -1,0 +1,395 @@
+"""Presence: who is in a room, in all processes, and who is told of joins and leaves.
+
+What must not live here: who is in a room of this process (`room`), what a broker keeps, bytes.
+
+Who joins or leaves a room with such a rule here is noted in its `Roll`. What one turn of the event loop
+has, and what comes while the broker is asked, goes to the broker in one call for each room. The broker knows
+all processes: it decides whether a person has come or gone by that, and tells the members in the same step.
+The memberships of this process are leases, renewed every `RENEW_S`: those of a process that was killed end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from ..brokers.broker import MOST_MEMBERS_A_CALL, PresenceBroker, PresenceTerms, Snapshot
+from ..errors import BrokerError, CommandError
+from ..limits import printable
+from ..model import ClientInfo, PresenceStats
+from ..wire.presence import as_json, read_told
+from ..wire.publication import Kind
+from .rules import LEASE_S
+from .signature import Function, name_of
+from .tasks import is_being_cancelled
+
+if TYPE_CHECKING:
+    from ..wire.publication import Publication
+    from .client import Client
+    from .core import Core
+    from .session import ClientSession
+
+RENEW_S = LEASE_S / 3
+"""How often a process says of its members that they are there, and looks whose lease is over."""
+LOOK_S = 1.0
+"""How often it is looked whose time of grace is over, where there is somebody."""
+RETRY_S = 1.0
+"""How long after a failure the broker is asked again."""
+MOST_LEAVING = 10_000
+"""How many who have gone from a room are told to the broker later, if it is away."""
+STOP_S = 1.0
+"""How long the broker may take at the end to hear who has gone."""
+MOST_INFO_BYTES = 4096
+"""How much the application may say of a member, as JSON."""
+MOST_CALLS = 10_000
+"""How many joins and leaves of one room may wait for handlers that are slower than they come."""
+
+
+class Roll:
+    """One room: its members in this process, by the names of their connections. `entering` and `leaving` is
+    what the broker has not been told yet."""
+
+    __slots__ = (
+        "entering",
+        "expire_at",
+        "grace_until",
+        "leaving",
+        "members",
+        "renew_at",
+        "room",
+        "task",
+        "terms",
+    )
+
+    def __init__(self, room: str, terms: PresenceTerms, now: float) -> None:
+        self.room: str = room
+        self.terms: PresenceTerms = terms
+        self.members: dict[str, ClientInfo] = {}
+        self.entering: dict[str, ClientSession] = {}
+        self.leaving: dict[str, ClientInfo] = {}
+        self.renew_at: float = now + RENEW_S
+        self.expire_at: float = now + RENEW_S
+        self.grace_until: float = -math.inf
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the broker is being asked something about this room."""
+        return self.task is not None and not self.task.done()
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether this process has nothing to do with the room any more."""
+        return not (self.members or self.entering or self.leaving) and now >= self.grace_until
+
+
+class Presence:
+    """Tells the broker who is where, and what it knows to who asks. Event loop only."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._timer: asyncio.TimerHandle | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what a dead event loop left behind."""
+        self._rolls: dict[str, Roll] = {}
+        self._changed: dict[Roll, None] = {}
+        self._readers: dict[str, list[list[Publication]]] = {}
+        self._calls: dict[str, deque[tuple[Sequence[Function], ClientInfo]]] = {}
+        self._is_over = False
+        self._rest()
+
+    def __len__(self) -> int:
+        """How many rooms this process has something to do with."""
+        return len(self._rolls)
+
+    # Who comes and goes here
+
+    def entered(self, session: ClientSession, room: str) -> None:
+        """Note that a client has come into a room of this process."""
+        roll = self._rolls.get(room)
+        if roll is None:
+            terms = self._require(room)
+            roll = self._rolls[room] = Roll(room, terms, self._core.now())
+            self._look_later()
+        name = session.connection_id
+        info = roll.leaving.pop(name, None)
+        if info is not None:  # out and in again, before anybody has heard of it
+            roll.members[name] = info
+        else:
+            roll.entering[name] = session
+            self._tell_later(roll)
+
+    def left(self, session: ClientSession, room: str) -> None:
+        """Note that a client has gone from a room of this process."""
+        roll = self._rolls.get(room)
+        if roll is None:
+            return
+        name = session.connection_id
+        if roll.entering.pop(name, None) is None:
+            info = roll.members.pop(name, None)
+            if info is not None:
+                roll.leaving[name] = info
+                self._tell_later(roll)
+
+    def _tell_later(self, roll: Roll) -> None:
+        if not self._changed and not self._is_over:
+            self._core.lifecycle.schedule(self._tell_all)
+        self._changed[roll] = None
+
+    def _tell_all(self) -> None:
+        changed, self._changed = self._changed, {}
+        for roll in changed:
+            self._begin(roll)
+
+    # What the broker is asked
+
+    def check(self) -> None:
+        """See whose lease is due to be renewed, and who may have not come back."""
+        now = self._core.now()
+        for roll in list(self._rolls.values()):
+            if now >= min(roll.renew_at, roll.expire_at):
+                self._begin(roll)
+
+    def _look_later(self) -> None:
+        if self._timer is None and not self._is_over:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self.check()
+        if self._rolls:
+            self._look_later()
+
+    def _rest(self) -> None:
+        """Look no more, until somebody comes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin(self, roll: Roll) -> None:
+        """Do what is to be done about a room, unless that goes on already."""
+        if not roll.is_busy and not self._is_over:
+            name = f"presence {roll.room[:50]}"
+            roll.task = self._core.lifecycle.spawn(self._work(roll), name)
+
+    async def _work(self, roll: Roll) -> None:
+        """Tell the broker what it does not know of a room, until it knows all."""
+        core = self._core
+        try:
+            if core.now() >= roll.renew_at:
+                await self._renew(roll)
+            while roll.entering or roll.leaving:
+                await self._tell_changes(roll)
+            if core.now() >= roll.expire_at:
+                await self._expire(roll)
+            while roll.entering or roll.leaving:
+                await self._tell_changes(roll)
+        except Exception as error:
+            roll.renew_at = roll.expire_at = core.now() + RETRY_S
+            text = "the broker was not told who is in %s: %s; told again"
+            why = printable(str(error) or type(error).__name__)
+            known = error if not isinstance(error, BrokerError) else None
+            room = printable(roll.room, 50)
+            core.log.log(logging.WARNING, "presence", text, room, why, error=known)
+        if roll.is_over(core.now()) and self._rolls.get(roll.room) is roll:
+            del self._rolls[roll.room]
+
+    async def _tell_changes(self, roll: Roll) -> None:
+        """Tell who has come, and then who has gone: who does both has not gone."""
+        entering, roll.entering = roll.entering, {}
+        infos = {name: self._info(session.client, roll) for name, session in entering.items()}
+        roll.members.update(infos)
+        await self._enter(roll, infos)  # what fails here is done again when the leases are renewed
+        leaving, roll.leaving = roll.leaving, {}
+        names = list(leaving)
+        try:
+            for start in range(0, len(names), MOST_MEMBERS_A_CALL):
+                part = names[start : start + MOST_MEMBERS_A_CALL]
+                infos_of_left = await self._broker.leave(roll.room, part, roll.terms)
+                self._call(roll.room, self._core.handlers.leave, infos_of_left)
+        except Exception:
+            if len(leaving) + len(roll.leaving) <= MOST_LEAVING:  # else their leases end
+                back = {*roll.members, *roll.entering}
+                again = {name: info for name, info in leaving.items() if name not in back}
+                roll.leaving = {**again, **roll.leaving}
+            raise
+        if names:
+            roll.grace_until = self._core.now() + roll.terms.grace_s
+            roll.expire_at = min(roll.expire_at, roll.grace_until)
+
+    async def _enter(self, roll: Roll, infos: Mapping[str, ClientInfo]) -> None:
+        names = list(infos)
+        for start in range(0, len(names), MOST_MEMBERS_A_CALL):
+            part = {
+                name: infos[name]
+                for name in islice(names, start, start + MOST_MEMBERS_A_CALL)
+                if name in roll.members  # else it has gone meanwhile
+            }
+            joined = await self._broker.enter(roll.room, part, roll.terms)
+            self._call(roll.room, self._core.handlers.join, joined)
+
+    async def _renew(self, roll: Roll) -> None:
+        """Say of all members here that they are there; one that the broker has forgotten joins anew."""
+        roll.renew_at = self._core.now() + RENEW_S
+        await self._enter(roll, dict(roll.members))
+
+    async def _expire(self, roll: Roll) -> None:
+        """Have those struck out who have not come back, and those whose process has gone."""
+        now = self._core.now()
+        roll.expire_at = now + (LOOK_S if now < roll.grace_until else RENEW_S)
+        await self._strike_out(roll.room, roll.terms)
+
+    async def _strike_out(self, room: str, terms: PresenceTerms) -> None:
+        left = await self._broker.expire(room, terms)
+        self._call(room, self._core.handlers.leave, left)
+
+    def _info(self, client: Client, roll: Roll) -> ClientInfo:
+        """Return what others see of a new member; without what the application fails to say of it."""
+        function, value = self._core.handlers.presence_info, None
+        if function is not None:
+            try:
+                value = as_json(function(client, roll.room), MOST_INFO_BYTES)
+            except Exception as error:
+                text = "presence_info failed for client %s in %s"
+                room = printable(roll.room, 50)
+                self._core.log.log(logging.ERROR, "presence", text, client.id, room, error=error)
+        return ClientInfo(client.id, client.user, value)
+
+    async def stop(self) -> None:
+        """Tell the broker who has gone, if it listens; from now on nothing is told any more."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._rest()
+        try:
+            async with asyncio.timeout(STOP_S):
+                for roll in list(self._rolls.values()):
+                    for start in range(0, len(roll.leaving), MOST_MEMBERS_A_CALL):
+                        names = list(islice(roll.leaving, start, start + MOST_MEMBERS_A_CALL))
+                        await self._broker.leave(roll.room, names, roll.terms)
+        except (BrokerError, TimeoutError):
+            pass  # their leases end
+        except Exception as error:
+            text = "the broker was not told who has gone"
+            self._core.log.log(logging.ERROR, "presence", text, error=error)
+        self._rolls.clear()
+
+    # Who asks
+
+    async def present(self, room: str) -> dict[str, ClientInfo]:
+        """Return who is in a room, by the ids of clients: with all that its members here were told of.
+
+        What is told while the broker is asked, and is newer than its answer, is added: who sends the result
+        at once sends it to members who will hear of every change that comes after it.
+        """
+        terms = self._require(room)
+        await self._bring_up(room, terms)
+        told: list[Publication] = []
+        readers = self._readers.setdefault(room, [])
+        readers.append(told)
+        try:
+            snapshot = await self._broker.presence(room)
+        finally:
+            readers[:] = [each for each in readers if each is not told]
+            if not readers:
+                self._readers.pop(room, None)
+        return _brought_up(snapshot, told)
+
+    async def stats(self, room: str) -> PresenceStats:
+        """Return how many are in a room."""
+        await self._bring_up(room, self._require(room))
+        return await self._broker.presence_stats(room)
+
+    def note_told(self, publication: Publication) -> None:
+        """Note what the members of a room are told while somebody reads who is there."""
+        for told in self._readers.get(publication.room, ()):
+            told.append(publication)
+
+    async def _bring_up(self, room: str, terms: PresenceTerms) -> None:
+        """Have the broker know what is known here; for a room without members here, see what is over."""
+        self._core.lifecycle.require_loop()
+        roll = self._rolls.get(room)
+        if roll is None:
+            await self._strike_out(room, terms)
+            return
+        if roll.entering or roll.leaving:
+            self._begin(roll)
+        if roll.task is not None and not roll.task.done():
+            await asyncio.wait([roll.task])
+
+    def _require(self, room: str) -> PresenceTerms:
+        """Return how presence is kept in a room. Raises `CommandError` where it is not."""
+        terms = self._core.rules.terms_of(room)
+        if terms is None:
+            text = "nobody notes who is in this room; RoomRules say so, as in presence=True"
+            raise CommandError("not_available", text)
+        return terms
+
+    @property
+    def _broker(self) -> PresenceBroker:
+        return cast(PresenceBroker, self._core.broker)
+
+    # Handlers
+
+    def _call(self, room: str, functions: Sequence[Function], infos: Sequence[ClientInfo]) -> None:
+        """Have handlers called, those of one room one after another."""
+        if not functions or not infos:
+            return
+        calls = self._calls.get(room)
+        is_new = calls is None
+        if calls is None:
+            calls = self._calls[room] = deque()
+        if len(calls) + len(infos) > MOST_CALLS:
+            text = "handlers of joins and leaves are too slow in %s: %d calls are left out"
+            room_name = printable(room, 50)
+            self._core.log.log(logging.ERROR, "presence", text, room_name, len(infos))
+        else:
+            calls.extend((functions, info) for info in infos)
+        if is_new:
+            self._core.lifecycle.spawn(self._run_calls(room, calls), f"joins {room[:50]}")
+
+    async def _run_calls(
+        self, room: str, calls: deque[tuple[Sequence[Function], ClientInfo]]
+    ) -> None:
+        try:
+            while calls:
+                functions, info = calls.popleft()
+                for function in functions:
+                    await self._run_call(function, room, info)
+        finally:
+            if self._calls.get(room) is calls:
+                del self._calls[room]
+
+    async def _run_call(self, function: Function, room: str, info: ClientInfo) -> None:
+        """Call a handler. Whatever it raises ends here."""
+        try:
+            result: Any = function(room, info)
+            if hasattr(result, "__await__"):
+                await result
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            self._core.stats.handler_errors += 1
+            text = "the handler %s failed"
+            self._core.log.log(logging.ERROR, "presence", text, name_of(function), error=error)
+
+
+def _brought_up(snapshot: Snapshot, publications: Sequence[Publication]) -> dict[str, ClientInfo]:
+    """Return who is in a room by a snapshot, and by what was told that is newer."""
+    found = {info.client: info for info in snapshot.infos}
+    for publication in publications:
+        told = read_told(publication.frame, publication.kind)
+        if told.at is None or told.at <= snapshot.at:
+            continue
+        if told.kind is Kind.JOIN:
+            found |= {info.client: info for info in told.infos}
+        else:
+            gone = {info.key for info in told.infos}
+            found = {client: info for client, info in found.items() if info.key not in gone}
+    return found

@@ -1,0 +1,200 @@
+"""The contract of a broker that knows who is where, on each there is."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from contracts.test_brokers import EXCHANGES
+from exchange import Exchange, carried
+from hubbub import BrokerUnavailable, ClientInfo, MemoryBroker, PresenceStats, Publication
+from hubbub.brokers.broker import Ability, Control, PresenceBroker, PresenceTerms
+from hubbub.testing import FakeClock
+from hubbub.wire.presence import Told, read_told
+from hubbub.wire.publication import Kind
+
+pytestmark = pytest.mark.anyio
+
+TERMS = PresenceTerms(lease_s=60.0, grace_s=10.0, told_up_to=100)
+AT_ONCE = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=100)
+ANN, BOB = ClientInfo("c1", "ann", {"n": 1}), ClientInfo("c2", "bob")
+
+
+class Listener:
+    """A node that writes down what it is told, in order."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.id = "node"
+        self.history_max_bytes = 1024**2
+        self.now = clock
+        self.told: list[Told | str] = []
+
+    def deliver(self, publication: Publication) -> int:
+        assert publication.position is None
+        if publication.kind is Kind.MESSAGE:
+            self.told.append(publication.data.decode())
+        else:
+            self.told.append(read_told(publication.frame, publication.kind))
+        return 1
+
+    def handle_control(self, control: Control) -> None: ...
+
+    def note_gap(self, rooms: Sequence[str] | None) -> None: ...
+
+    @property
+    def people(self) -> set[str]:
+        """Who is there, by what was told."""
+        found: set[str] = set()
+        for each in self.told:
+            if isinstance(each, Told):
+                keys = {info.key for info in each.infos}
+                found = found | keys if each.kind is Kind.JOIN else found - keys
+        return found
+
+
+class Place:
+    """Brokers of one cluster (of one, with the broker of one process), with a node each."""
+
+    def __init__(self, brokers: Sequence[PresenceBroker], exchange: Exchange | None) -> None:
+        self.clock = FakeClock()
+        self.brokers = brokers
+        self.nodes = [Listener(self.clock) for _ in brokers]
+        self.exchange = exchange
+
+    async def start(self) -> None:
+        if self.exchange is not None:
+            self.exchange.clock = self.clock
+        for broker, node in zip(self.brokers, self.nodes, strict=True):
+            await broker.start(node)
+            if not broker.receives_all and (done := broker.subscribe(["red"])) is not None:
+                await done
+
+    async def quiet(self) -> None:
+        if self.exchange is not None:
+            await carried(self.exchange)
+
+    async def stop(self) -> None:
+        for broker in self.brokers:
+            await broker.stop()
+
+
+def alone() -> Place:
+    return Place([MemoryBroker()], None)
+
+
+def joined(make: Callable[[], Exchange]) -> Place:
+    exchange = make()
+    return Place([exchange.broker(), exchange.broker()], exchange)
+
+
+PLACES: dict[str, Callable[[], Place]] = {
+    "memory": alone,
+    **{name: lambda make=make: joined(make) for name, make in EXCHANGES.items()},  # type: ignore[misc]
+}
+
+
+@pytest.fixture(params=list(PLACES))
+def place(request: pytest.FixtureRequest) -> Place:
+    return PLACES[request.param]()
+
+
+async def test_who_enters_is_there_for_all_nodes_and_told_once(place: Place) -> None:
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    assert Ability.PRESENCE in first.abilities
+    assert list(await first.enter("red", {"a.1": ANN, "a.2": BOB}, TERMS)) == [ANN, BOB]
+    assert list(await last.enter("red", {"b.1": ClientInfo("c3", "ann")}, TERMS)) == []
+    assert list(await first.enter("red", {"a.1": ANN}, TERMS)) == []
+    await place.quiet()
+    snapshot = await last.presence("red")
+    assert {info.client: info for info in snapshot.infos}["c1"] == ANN
+    assert sorted(info.client for info in snapshot.infos) == ["c1", "c2", "c3"]
+    assert await last.presence_stats("red") == PresenceStats(clients=3, users=2)
+    assert await last.presence_stats("blue") == PresenceStats(0, 0)
+    for node in place.nodes:
+        assert node.told == [Told(Kind.JOIN, (ANN, BOB), snapshot.at)]
+    await place.stop()
+
+
+async def test_who_leaves_has_its_time_of_grace_on_any_node(place: Place) -> None:
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    await first.enter("red", {"a.1": ANN, "a.2": BOB}, TERMS)
+    assert list(await first.leave("red", ["a.1", "a.2", "a.9"], TERMS)) == []
+    place.clock.advance(9)
+    assert list(await last.enter("red", {"b.1": ClientInfo("c3", "ann")}, TERMS)) == []
+    assert list(await last.expire("red", TERMS)) == []
+    place.clock.advance(2)
+    gone = [await broker.expire("red", TERMS) for broker in (last, first)]
+    assert [list(each) for each in gone] == [[BOB], []]
+    await place.quiet()
+    for node in place.nodes:
+        assert [each.kind for each in node.told if isinstance(each, Told)] == [
+            Kind.JOIN,
+            Kind.LEAVE,
+        ]
+        assert node.people == {"@ann"}
+    await place.stop()
+
+
+async def test_a_lease_that_nobody_renews_ends_and_is_told_by_one(place: Place) -> None:
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    await first.enter("red", {"a.1": ANN}, TERMS)
+    await last.enter("red", {"b.1": BOB}, TERMS)
+    place.clock.advance(50)
+    await last.enter("red", {"b.1": BOB}, TERMS)
+    place.clock.advance(20)
+    found = await asyncio.gather(*(broker.expire("red", TERMS) for broker in place.brokers))
+    assert [info for left in found for info in left] == [ANN]
+    await place.quiet()
+    assert [node.people for node in place.nodes] == [{"@bob"}] * len(place.nodes)
+    await place.stop()
+
+
+async def test_joins_leaves_and_messages_come_to_all_in_one_order(place: Place) -> None:
+    """One person goes on one node and comes on another all the time: nobody ends with a ghost."""
+    await place.start()
+    rng = random.Random(3)
+
+    async def come_and_go(number: int) -> None:
+        broker = place.brokers[number % len(place.brokers)]
+        for turn in range(20):
+            info = ClientInfo(f"c{number}", rng.choice(["ann", "bob"]))
+            name = f"{number}.{turn}"
+            await broker.enter("red", {name: info}, AT_ONCE)
+            if turn < 19 or number % 2:
+                await broker.leave("red", [name], AT_ONCE)
+
+    await asyncio.gather(*(come_and_go(number) for number in range(4)))
+    await place.quiet()
+    told = place.nodes[0].told
+    assert all(node.told == told for node in place.nodes)
+    snapshot = await place.brokers[0].presence("red")
+    assert place.nodes[0].people == {info.key for info in snapshot.infos}
+    numbers = [each.at or 0 for each in told if isinstance(each, Told)]
+    assert numbers == sorted(set(numbers))
+    await place.stop()
+
+
+@pytest.mark.parametrize("name", list(EXCHANGES))
+async def test_who_is_cut_off_is_told_so(name: str) -> None:
+    place = joined(EXCHANGES[name])
+    await place.start()
+    assert place.exchange is not None
+    place.exchange.brokers[0].cut()
+    first = place.brokers[0]
+    for call in (
+        first.enter("red", {"a.1": ANN}, TERMS),
+        first.leave("red", ["a.1"], TERMS),
+        first.expire("red", TERMS),
+        first.presence("red"),
+        first.presence_stats("red"),
+    ):
+        with pytest.raises(BrokerUnavailable):
+            await call
+    assert list((await place.brokers[1].presence("red")).infos) == []
+    await place.stop()

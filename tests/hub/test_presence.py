@@ -1,0 +1,972 @@
+"""Presence: who is in a room, and who is told of it; on the memory broker and across two hubs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from array_dialect import ArrayDialect, events_of
+from exchange import Exchange, carried
+from hubbub import (
+    BrokerUnavailable,
+    Client,
+    ClientInfo,
+    CommandError,
+    Frame,
+    Hub,
+    HubNotRunning,
+    MemoryBroker,
+    PresenceStats,
+    Publication,
+    RoomRules,
+    SettingsError,
+)
+from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, Snapshot
+from hubbub.hub import commands as commands_module
+from hubbub.hub import presence as presence_module
+from hubbub.hub.client import session_of
+from hubbub.hub.core import core_of
+from hubbub.hub.presence import RENEW_S, RETRY_S, _brought_up
+from hubbub.hub.rules import LEASE_S
+from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
+from hubbub.wire.presence import Told, told_frame
+from hubbub.wire.publication import Kind
+from started_hub import until
+
+pytestmark = pytest.mark.anyio
+
+RULES = [
+    RoomRules("red", presence=True, join_leave=True),
+    RoomRules("now", presence=True, join_leave=True, leave_grace_s=0),
+    RoomRules("quiet", presence=True, leave_grace_s=0),
+    RoomRules("small", presence=True, join_leave=True, join_leave_max_members=4, leave_grace_s=0),
+    RoomRules("price", presence=True, join_leave=True, leave_grace_s=0, slow_policy="latest"),
+    RoomRules("kept", presence=True, join_leave=True, leave_grace_s=0, history=10),
+]
+
+
+class Said:
+    """What the handlers of a hub were told."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.rows: list[tuple[str, str, str | None]] = []
+        hub.on_join(lambda room, info: self.rows.append(("join", room, info.user)))
+        hub.on_leave(lambda room, info: self.rows.append(("leave", room, info.user)))
+
+
+async def with_presence(**settings: Any) -> Hub:
+    hub = Hub(room_rules=RULES, **settings)
+    set_clock(hub, FakeClock())
+    await hub.start()
+    return hub
+
+
+async def pass_time(hub: Hub, seconds: float) -> None:
+    advance_time(hub, seconds)
+    await settle(hub)
+
+
+async def member(hub: Hub, room: str, user: str | None = None, **options: Any) -> MemoryClient:
+    peer = connect(hub, user=user, **options)
+    peer.client.join(room)
+    await settle(hub)
+    return peer
+
+
+def told(peer: MemoryClient) -> list[tuple[str, list[str | None]]]:
+    """Return what a plain client was told: "joined" or "left", and which users."""
+    rows = []
+    for row in peer.json():
+        if isinstance(row, dict) and row.get("type") == "presence":
+            for kind in ("joined", "left"):
+                if row[kind]:
+                    rows.append((kind, [info["user"] for info in row[kind]]))
+            if "paused" in row:
+                rows.append(("paused" if row["paused"] else "told again", []))
+    return rows
+
+
+async def go(hub: Hub, *peers: MemoryClient) -> None:
+    for peer in peers:
+        peer.close()
+    await settle(hub)
+
+
+async def users(hub: Hub, room: str) -> list[str | None]:
+    return sorted((info.user for info in (await hub.presence(room)).values()), key=str)
+
+
+# One process
+
+
+async def test_members_are_told_who_comes_and_goes_and_who_asks_is_told_who_is_there() -> None:
+    hub = await with_presence()
+    said = Said(hub)
+    hub.presence_info(lambda client, room: {"room": room, "name": client.meta.get("name")})
+    ann = connect(hub, user="ann", client_id="a", meta={"name": "Ann"})
+    ann.client.join("now")
+    await settle(hub)
+    bob = await member(hub, "now", "bob", client_id="b")
+    found = await hub.presence("now")
+    assert found == {
+        "a": ClientInfo("a", "ann", {"room": "now", "name": "Ann"}),
+        "b": ClientInfo("b", "bob", {"room": "now", "name": None}),
+    }
+    bob.client.leave("now")
+    await settle(hub)
+    assert told(ann) == [("joined", ["ann"]), ("joined", ["bob"]), ("left", ["bob"])]
+    assert told(bob) == [("joined", ["bob"])], "its own leave is told to nobody who has left"
+    assert ann.json()[0]["joined"][0]["info"] == {"room": "now", "name": "Ann"}
+    assert said.rows == [
+        ("join", "now", "ann"),
+        ("join", "now", "bob"),
+        ("leave", "now", "bob"),
+    ]
+    await hub.stop()
+
+
+async def test_a_reload_is_neither_a_leave_nor_a_join() -> None:
+    hub = await with_presence()
+    said = Said(hub)
+    ann, bob = await member(hub, "red", "ann"), await member(hub, "red", "bob")
+    for _ in range(5):
+        bob.close()
+        await pass_time(hub, 9.0)
+        assert await users(hub, "red") == ["ann", "bob"]
+        bob = await member(hub, "red", "bob")
+        assert await hub.presence_stats("red") == PresenceStats(clients=2, users=2)
+        await pass_time(hub, 9.0)
+    assert told(ann) == [("joined", ["ann"]), ("joined", ["bob"])]
+    await go(hub, bob)
+    await pass_time(hub, 12.0)
+    assert told(ann)[2:] == [("left", ["bob"])]
+    assert said.rows[2:] == [("leave", "red", "bob")]
+    assert await users(hub, "red") == ["ann"]
+    await hub.stop()
+
+
+async def test_an_anonymous_client_comes_back_by_its_id() -> None:
+    hub = await with_presence()
+    ann = await member(hub, "red", "ann")
+    tab = await member(hub, "red", client_id="tab")
+    tab.close()
+    await pass_time(hub, 5.0)
+    tab = await member(hub, "red", client_id="tab")
+    other = await member(hub, "red")
+    await pass_time(hub, 20.0)
+    assert told(ann)[1:] == [("joined", [None]), ("joined", [None])]
+    assert await hub.presence_stats("red") == PresenceStats(3, 3)
+    await go(hub, other)
+    await pass_time(hub, 12.0)
+    assert told(ann)[3:] == [("left", [None])]
+    await hub.stop()
+
+
+async def test_of_several_devices_the_first_joins_and_the_last_leaves() -> None:
+    hub = await with_presence()
+    bob = await member(hub, "now", "bob")
+    devices = [await member(hub, "now", "ann") for _ in range(3)]
+    assert await hub.presence_stats("now") == PresenceStats(clients=4, users=2)
+    assert set(await hub.presence("now")) == {peer.client.id for peer in [bob, *devices]}
+    for number, device in enumerate(devices):
+        assert told(bob)[1:] == [("joined", ["ann"])], number
+        device.close()
+        await settle(hub)
+    assert told(bob)[2:] == [("left", ["ann"])]
+    await hub.stop()
+
+
+async def test_who_comes_and_goes_in_one_turn_was_never_there() -> None:
+    hub = await with_presence()
+    said = Said(hub)
+    bob = await member(hub, "now", "bob")
+    ann = connect(hub, user="ann")
+    ann.client.join("now")
+    ann.client.leave("now")
+    await settle(hub)
+    bob.client.leave("now")
+    bob.client.join("now")
+    await settle(hub)
+    assert told(bob) == [("joined", ["bob"])]
+    assert said.rows == [("join", "now", "bob")]
+    assert await users(hub, "now") == ["bob"]
+    await hub.stop()
+
+
+async def test_what_one_turn_has_is_told_in_one_message() -> None:
+    hub = await with_presence()
+    ann = await member(hub, "now", "ann")
+    peers = [connect(hub, user=f"u{number}") for number in range(20)]
+    for peer in peers:
+        peer.client.join("now")
+    await settle(hub)
+    for peer in peers:
+        peer.close()
+    await settle(hub)
+    kinds = [(kind, len(names)) for kind, names in told(ann)]
+    assert kinds == [("joined", 1), ("joined", 20), ("left", 20)]
+    await hub.stop()
+
+
+async def test_joins_keep_their_place_among_messages() -> None:
+    hub = await with_presence()
+    ann = await member(hub, "kept", "ann")
+    hub.room("kept").broadcast({"n": 1})
+    await member(hub, "kept", "bob")
+    hub.room("kept").broadcast({"n": 2})
+    await settle(hub)
+    assert [row.get("n", "told") for row in ann.json()] == ["told", 1, "told", 2]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("also", [False, True], ids=["one room", "two rooms"])
+async def test_a_join_does_not_take_the_place_of_the_latest_message(also: bool) -> None:
+    hub = await with_presence()
+    slow = await member(hub, "price", "slow", fast=False)
+    slow.client.join("other")
+    await settle(hub)
+    slow.transport.block()
+    for number in range(3):
+        hub.room("price").broadcast({"price": number})
+        if also:
+            hub.room("other").broadcast({"n": number})
+        connect(hub, user=f"u{number}").client.join("price")
+        for _ in range(3):  # until the join is told in the same turn as the next price, or alone
+            await asyncio.sleep(0)
+    await settle(hub)
+    slow.transport.unblock()
+    await settle(hub)
+    assert [row["price"] for row in slow.json() if "price" in row] == [2]
+    assert told(slow) == [("joined", [name]) for name in ("slow", "u0", "u1", "u2")]
+    await hub.stop()
+
+
+async def test_history_and_positions_do_not_count_what_is_told() -> None:
+    hub = await with_presence()
+    start = await hub.cursor("kept")
+    ann = connect(hub, user="ann")
+    await ann.client.subscribe("kept")
+    await settle(hub)
+    await hub.publish("kept", {"n": 1})
+    assert (await hub.cursor("kept")).offset == 1
+    assert [each.data for each in (await hub.history("kept")).publications] == [b'{"n":1}']
+    bob = connect(hub, user="bob")
+    assert (await bob.client.subscribe("kept", since=start)).recovered
+    await settle(hub)
+    assert [row.get("n", "told") for row in bob.json()] == [1, "told"]
+    assert hub.stats()["broker_gaps"] == 0
+    await hub.stop()
+
+
+async def test_a_rule_may_keep_presence_and_tell_nobody() -> None:
+    hub = await with_presence()
+    said = Said(hub)
+    ann = await member(hub, "quiet", "ann")
+    (await member(hub, "quiet", "bob")).close()
+    await settle(hub)
+    assert ann.received == []
+    assert said.rows[1:] == [("join", "quiet", "bob"), ("leave", "quiet", "bob")]
+    assert await users(hub, "quiet") == ["ann"]
+    await hub.stop()
+
+
+async def test_rooms_without_such_a_rule_cost_nothing_and_say_so() -> None:
+    hub = await with_presence()
+    ann = await member(hub, "blue", "ann")
+    presence = core_of(hub).presence
+    assert len(presence) == 0
+    assert not session_of(ann.client).has_connection_id
+    with pytest.raises(CommandError, match="presence=True") as caught:
+        await hub.presence("blue")
+    assert caught.value.code == "not_available"
+    with pytest.raises(CommandError):
+        await hub.presence_stats("blue")
+    with pytest.raises(CommandError, match="room"):
+        await hub.presence("")
+    await hub.stop()
+    with pytest.raises(HubNotRunning):
+        await hub.presence("red")
+
+
+async def test_nothing_is_left_of_a_room_that_nobody_is_in() -> None:
+    hub = await with_presence()
+    presence = core_of(hub).presence
+    for room in ("red", "now"):
+        (await member(hub, room, "ann")).close()
+    await settle(hub)
+    assert len(presence) == 1, "the other waits for its member"
+    await pass_time(hub, 12.0)
+    assert len(presence) == 0
+    assert await hub.presence("red") == {}
+    broker = core_of(hub).broker
+    assert isinstance(broker, MemoryBroker)
+    assert broker.members.rooms == 0
+    await hub.stop()
+
+
+async def test_a_client_that_joins_and_asks_at_once_finds_itself() -> None:
+    hub = await with_presence()
+    ann = connect(hub, user="ann")
+    await ann.client.subscribe("now")
+    assert await users(hub, "now") == ["ann"]
+    ann.close()
+    assert await hub.presence_stats("now") == PresenceStats(0, 0)
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    "value", [object(), "x" * 5000, {1, object()}, float], ids=["object", "long", "set", "type"]
+)
+async def test_what_cannot_be_said_of_a_member_is_left_out_and_logged(
+    value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = await with_presence()
+    hub.presence_info(lambda client, room: value)
+    ann = await member(hub, "now", "ann", client_id="a")
+    assert await hub.presence("now") == {"a": ClientInfo("a", "ann")}
+    assert told(ann) == [("joined", ["ann"])]
+    assert "presence_info failed for client a" in caplog.text
+    await hub.stop()
+
+
+async def test_handlers_of_a_room_run_in_order_and_a_failure_ends_with_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = await with_presence()
+    rows: list[str] = []
+    gate = asyncio.Event()
+
+    @hub.on_join
+    async def came(room: str, info: ClientInfo) -> None:
+        await gate.wait()
+        rows.append(f"{info.user} came")
+        raise RuntimeError("on purpose")
+
+    @hub.on_leave
+    async def went(room: str, info: ClientInfo) -> None:
+        rows.append(f"{info.user} went")
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    await go(hub, await member(hub, "now", "ann"))
+    await member(hub, "now", "bob")
+    assert rows == []
+    gate.set()
+    await settle(hub)
+    assert rows == ["ann came", "ann went", "bob came"]
+    assert "the handler came (test_presence.py:" in caplog.text
+    assert hub.stats()["handler_errors"] == 3
+    await hub.stop()
+
+
+async def test_calls_that_wait_for_slow_handlers_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(presence_module, "MOST_CALLS", 5)
+    hub = await with_presence()
+    gate = asyncio.Event()
+    rows: list[str | None] = []
+
+    @hub.on_join
+    async def came(room: str, info: ClientInfo) -> None:
+        await gate.wait()
+        rows.append(info.user)
+
+    for number in range(10):
+        await member(hub, "now", str(number))
+    assert "handlers of joins and leaves are too slow in now" in caplog.text
+    gate.set()
+    await settle(hub)
+    assert rows == ["0", "1", "2", "3", "4", "5"]
+    await hub.stop()
+
+
+# How much is told
+
+
+async def test_ten_thousand_members_are_told_of_in_linear_time() -> None:
+    """However they come: one after another, or all at once; and however they go."""
+    count, limit = 10_000, 50
+    rule = RoomRules("big", presence=True, join_leave=True, join_leave_max_members=limit)
+    hub = Hub(room_rules=[rule], max_clients=None, max_clients_per_address=None)
+    set_clock(hub, FakeClock())
+    await hub.start()
+    presence, stats = core_of(hub).presence, core_of(hub).stats
+    peers = []
+    for number in range(count):
+        peer = connect(hub, user=f"u{number}")
+        peer.client.join("big")
+        peers.append(peer)
+        if number < 200 or number % 500 == 0:  # some alone, and then in crowds
+            await settle(hub)
+    await settle(hub)
+    assert await hub.presence_stats("big") == PresenceStats(count, count)
+    assert len(await hub.presence("big")) == count
+    # Up to the limit each join is told to all, and then once that no more is told.
+    assert stats.messages_out <= limit * (limit + 1) // 2 + limit + 1
+    assert stats.bytes_out <= limit * limit * 200
+    await go(hub, *peers[limit // 2 :])
+    await pass_time(hub, 12.0)
+    assert stats.messages_out <= limit * (limit + 1) // 2 + 2 * limit + 1
+    assert await hub.presence_stats("big") == PresenceStats(limit // 2, limit // 2)
+    assert told(peers[0])[-1] == ("told again", [])
+    assert len(presence) == 1
+    await hub.stop()
+
+
+async def test_a_crowd_that_comes_at_once_is_not_told_of_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One call names fewer than have come: the first is more than may be told of all the same."""
+    assert RULES[0].join_leave_max_members < MOST_MEMBERS_A_CALL
+    monkeypatch.setattr(presence_module, "MOST_MEMBERS_A_CALL", 10)
+    hub = await with_presence()
+    said = Said(hub)
+    peers = [connect(hub) for _ in range(45)]
+    for peer in peers:
+        peer.client.join("small")
+    await settle(hub)
+    assert {tuple(kind for kind, _ in told(peer)) for peer in peers} == {("paused",)}
+    assert len(said.rows) == 45
+    await go(hub, *peers)
+    assert len(said.rows) == 90
+    await hub.stop()
+
+
+async def test_who_shows_a_list_is_told_when_to_ask_anew() -> None:
+    hub = await with_presence()
+    ann = await member(hub, "small", "ann")
+    others = [await member(hub, "small", f"u{number}") for number in range(6)]
+    for peer in others:
+        peer.close()
+        await settle(hub)
+    kinds = [kind for kind, _ in told(ann)]
+    assert kinds == [*["joined"] * 4, "paused", "told again", "left", "left"]
+    assert await users(hub, "small") == ["ann"]
+    await hub.stop()
+
+
+# Dialects
+
+
+async def array_member(hub: Hub, room: str, dialect: ArrayDialect) -> MemoryClient:
+    peer = connect(hub, dialect=dialect)
+    peer.send(json.dumps([["connect", 1], ["subscribe", 2, room]]))
+    await settle(hub)
+    return peer
+
+
+async def test_each_dialect_has_its_own_words_made_once() -> None:
+    hub = await with_presence()
+    dialect = ArrayDialect()
+    peers = [await array_member(hub, "small", dialect) for _ in range(3)]
+    plain = await member(hub, "small", "ann")
+    bob = await member(hub, "small", "bob")
+    bob.close()
+    plain.close()
+    await settle(hub)
+    rows = events_of(peers[0].received)[1:]
+    assert rows[0] == ["ok", 2], "the answer comes before what is told"
+    own = ["joined", "small", [None, None]]
+    assert rows[1:] == [
+        *[own] * 3,
+        ["joined", "small", ["ann", None]],
+        ["paused", "small", True],
+        ["paused", "small", False],
+    ]
+    assert dialect.encoded["Joined"] == 4
+    assert told(plain) == [("joined", ["ann"]), ("paused", [])]
+    await hub.stop()
+
+
+async def test_a_client_asks_by_commands_who_is_there_and_how_many() -> None:
+    hub = await with_presence()
+    hub.authorize(lambda client, action, room: room != "now" or action == "join")
+    await member(hub, "red", "ann", client_id="a")
+    await member(hub, "red", "ann", client_id="b")
+    peer = await array_member(hub, "now", ArrayDialect())
+    for number, room in enumerate(["red", "now", "blue"]):
+        peer.send(json.dumps(["presence", 10 + number, room]))
+        peer.send(json.dumps(["presence_stats", 20 + number, room]))
+    await settle(hub)
+    rows = [row for row in events_of(peer.received) if row[1] != "now"][2:]
+    assert rows[:2] == [["present", 10, {"a": "ann", "b": "ann"}], ["counted", 20, 2, 1]]
+    assert [row[:3] for row in rows[2:]] == [
+        ["error", 11, "forbidden"],
+        ["error", 21, "forbidden"],
+        ["error", 12, "not_available"],
+        ["error", 22, "not_available"],
+    ]
+    await hub.stop()
+
+
+async def test_a_list_that_is_too_long_is_not_given_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands_module, "MOST_LISTED", 2)
+    hub = await with_presence()
+    for _ in range(3):
+        await member(hub, "red")
+    peer = await array_member(hub, "now", ArrayDialect())
+    peer.send('["presence", 3, "red"]')
+    await settle(hub)
+    assert events_of(peer.received)[-1][:3] == ["error", 3, "too_many_members"]
+    await hub.stop()
+
+
+async def test_what_another_node_says_and_nobody_can_read_hurts_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = await with_presence()
+    peer = await array_member(hub, "now", ArrayDialect())
+    core_of(hub).publishing.deliver(Publication("now", Frame(b"?", True), kind=Kind.JOIN))
+    hub.room("now").broadcast("after")
+    await settle(hub)
+    assert events_of(peer.received)[-1] == ["published", "now", "after"]
+    assert "the dialect array failed at join" in caplog.text
+    await hub.stop()
+
+
+# Rules and brokers
+
+
+async def test_a_broker_without_presence_is_an_error_at_the_start() -> None:
+    broker = Exchange().broker()
+    broker.abilities = frozenset()
+    hub = Hub(broker=broker, room_rules=[RoomRules("a", presence=True)])
+    with pytest.raises(SettingsError, match="presence=True, and ExchangeBroker has none"):
+        await hub.start()
+
+
+# Two processes
+
+
+@asynccontextmanager
+async def two_hubs(exchange: Exchange) -> AsyncIterator[tuple[Hub, Hub]]:
+    one, other = exchange.hubs(2, room_rules=RULES)
+    clock = FakeClock()
+    exchange.clock = clock
+    for hub in (one, other):
+        set_clock(hub, clock)
+        await hub.start()
+    try:
+        yield one, other
+    finally:
+        for broker in exchange.brokers:
+            broker.mend()
+        exchange.release()
+        await one.stop()
+        await other.stop()
+
+
+EXCHANGES: dict[str, Callable[[], Exchange]] = {
+    "prompt": Exchange,
+    "late": lambda: Exchange(late_turns=3),
+    "shuffled": lambda: Exchange(shuffle=random.Random(7)),
+}
+
+
+@pytest.fixture(params=list(EXCHANGES))
+def exchange(request: pytest.FixtureRequest) -> Exchange:
+    return EXCHANGES[request.param]()
+
+
+async def quiet(exchange: Exchange, hubs: Sequence[Hub]) -> None:
+    for _ in range(3):
+        await carried(exchange)
+        for hub in hubs:
+            await settle(hub)
+
+
+async def time_passes(
+    exchange: Exchange, hubs: Sequence[Hub], seconds: int, alive: Sequence[Hub] = ()
+) -> None:
+    """Let time pass for all hubs, or for those that are alive, second by second."""
+    for _ in range(seconds):
+        for number, hub in enumerate(alive or hubs):
+            if number == 0:
+                advance_time(hub, 1.0)
+            else:
+                core_of(hub).presence.check()
+        await quiet(exchange, hubs)
+
+
+async def subscribed(hub: Hub, room: str, user: str | None, **options: Any) -> MemoryClient:
+    peer = connect(hub, user=user, **options)
+    await peer.client.subscribe(room)
+    return peer
+
+
+async def test_members_on_all_nodes_are_told_and_each_node_knows_all(exchange: Exchange) -> None:
+    async with two_hubs(exchange) as (here, there):
+        said = [Said(hub) for hub in (here, there)]
+        ann = await subscribed(here, "now", "ann")
+        bob = await subscribed(there, "now", "bob")
+        second = await subscribed(there, "now", "ann")
+        await quiet(exchange, [here, there])
+        assert await users(here, "now") == await users(there, "now") == ["ann", "ann", "bob"]
+        assert await here.presence_stats("now") == PresenceStats(3, 2)
+        ann.close()
+        await quiet(exchange, [here, there])
+        before = told(bob)
+        assert {kind for kind, _ in before} == {"joined"}
+        second.close()
+        await quiet(exchange, [here, there])
+        assert told(bob) == [*before, ("left", ["ann"])]
+        assert await users(here, "now") == ["bob"], "no member here: asked all the same"
+        rows = sorted(said[0].rows + said[1].rows)
+        assert rows == [
+            ("join", "now", "ann"),
+            ("join", "now", "bob"),
+            ("leave", "now", "ann"),
+        ], "each is called in one process only"
+
+
+async def test_a_reload_that_ends_on_another_node_is_neither(exchange: Exchange) -> None:
+    async with two_hubs(exchange) as (here, there):
+        bob = await subscribed(there, "red", "bob")
+        ann = await subscribed(here, "red", "ann")
+        await quiet(exchange, [here, there])
+        before = told(bob)
+        ann.close()
+        await time_passes(exchange, [here, there], 5)
+        ann = await subscribed(there, "red", "ann")
+        await time_passes(exchange, [here, there], 30)
+        assert told(bob) == before
+        assert await users(here, "red") == ["ann", "bob"]
+        ann.close()
+        await time_passes(exchange, [here, there], 12)
+        assert told(bob) == [*before, ("left", ["ann"])]
+
+
+async def test_members_of_a_node_that_was_killed_go_when_their_leases_end(
+    exchange: Exchange,
+) -> None:
+    async with two_hubs(exchange) as (here, there):
+        bob = await subscribed(there, "red", "bob")
+        await subscribed(here, "red", "ann")
+        await subscribed(here, "red", "bob")
+        await quiet(exchange, [here, there])
+        exchange.brokers[0].cut()
+        await time_passes(exchange, [here, there], int(RENEW_S), alive=[there])
+        assert await users(there, "red") == ["ann", "bob", "bob"]
+        await time_passes(exchange, [here, there], int(LEASE_S + RENEW_S), alive=[there])
+        assert told(bob)[-1] == ("left", ["ann"])
+        assert await users(there, "red") == ["bob"]
+        with pytest.raises(BrokerUnavailable):
+            await here.presence("red")
+        exchange.brokers[0].mend()  # it was only away: who is there is there again
+        await time_passes(exchange, [here, there], int(RENEW_S) + 2)
+        assert told(bob)[-1] == ("joined", ["ann"])
+        assert await users(there, "red") == ["ann", "bob", "bob"]
+
+
+async def test_what_happens_while_the_broker_is_away_is_told_when_it_is_back(
+    exchange: Exchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with two_hubs(exchange) as (here, there):
+        bob = await subscribed(there, "now", "bob")
+        ann = await subscribed(here, "now", "ann")
+        stays = await subscribed(here, "now", "stays")
+        await quiet(exchange, [here, there])
+        exchange.brokers[0].cut()
+        late = connect(here, user="late")
+        late.client.join("now")
+        ann.close()
+        both = connect(here, user="both")
+        both.client.join("now")
+        await quiet(exchange, [here, there])
+        both.close()
+        await quiet(exchange, [here, there])
+        assert "the broker was not told who is in now" in caplog.text
+        assert [kind for kind, _ in told(bob)][-1] == "joined"
+        exchange.brokers[0].mend()
+        await time_passes(exchange, [here, there], int(RETRY_S) + 2)
+        assert await users(there, "now") == ["bob", "late", "stays"]
+        assert told(bob)[-2:] == [("joined", ["late"]), ("left", ["ann"])]
+        assert stays.closed is None
+
+
+async def test_who_leaves_again_while_the_broker_hears_of_its_join_has_left(
+    exchange: Exchange,
+) -> None:
+    async with two_hubs(exchange) as (here, there):
+        bob = await subscribed(there, "now", "bob")
+        await quiet(exchange, [here, there])
+        client = (await subscribed(here, "now", "ann")).client
+        await asyncio.sleep(0)
+        for _ in range(6):
+            client.leave("now")
+            await asyncio.sleep(0)
+            client.join("now")
+            await asyncio.sleep(0)
+        client.leave("now")
+        await quiet(exchange, [here, there])
+        assert await users(there, "now") == ["bob"]
+        names = [names for _, names in told(bob) if names == ["ann"]]
+        assert len(names) % 2 == 0, "as many leaves as joins"
+
+
+async def test_a_hub_that_stops_says_who_has_gone_and_others_see_whether_they_come_back() -> None:
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        bob = await subscribed(there, "red", "bob")
+        await subscribed(here, "red", "ann")
+        await subscribed(here, "red", "eve")
+        await quiet(exchange, [here, there])
+        before = told(bob)
+        await here.stop()
+        await subscribed(there, "red", "ann")
+        await time_passes(exchange, [there], int(RENEW_S) + 12)
+        assert told(bob) == [*before, ("left", ["eve"])]
+
+
+async def test_a_broker_that_does_not_listen_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(MemoryBroker):
+        async def leave(self, *rest: Any) -> Any:
+            raise RuntimeError("broken on purpose")
+
+    hub = Hub(broker=Broken(), room_rules=RULES)
+    await hub.start()
+    for _ in range(2):
+        (await member(hub, "red", "ann")).close()
+        await settle(hub)
+    monkeypatch.setattr(presence_module, "MOST_LEAVING", 0)
+    await hub.stop()
+    assert "the broker was not told who has gone" in caplog.text
+    await hub.stop()
+    await core_of(hub).presence.stop()
+
+
+async def test_those_who_have_gone_while_the_broker_was_away_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence_module, "MOST_LEAVING", 3)
+    exchange = Exchange()
+    async with two_hubs(exchange) as (here, there):
+        peers = [await subscribed(here, "now", f"u{number}") for number in range(5)]
+        await quiet(exchange, [here, there])
+        exchange.brokers[0].cut()
+        for peer in peers:
+            peer.close()
+        await quiet(exchange, [here, there])
+        exchange.brokers[0].mend()
+        await time_passes(exchange, [here, there], 3)
+        assert len(await there.presence("now")) == 5, "their leases end"
+        exchange.clock.advance(LEASE_S)  # type: ignore[attr-defined]
+        assert await there.presence("now") == {}
+
+
+class Gated(MemoryBroker):
+    """A broker whose calls wait for a gate, and may fail behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fails = False
+
+    async def _pass(self) -> None:
+        await self.gate.wait()
+        if self.fails:
+            raise BrokerUnavailable("on purpose")
+
+    async def enter(self, *rest: Any) -> Any:
+        """Wait, and do it."""
+        await self._pass()
+        return await super().enter(*rest)
+
+    async def leave(self, *rest: Any) -> Any:
+        """Wait, and do it."""
+        await self._pass()
+        return await super().leave(*rest)
+
+
+async def test_who_goes_while_others_are_told_of_was_never_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence_module, "MOST_MEMBERS_A_CALL", 1)
+    broker = Gated()
+    hub = await with_presence(broker=broker)
+    said = Said(hub)
+    await member(hub, "now", "ann")
+    broker.gate.clear()
+    peers = [connect(hub, user=user) for user in ("bob", "eve")]
+    for peer in peers:
+        peer.client.join("now")
+    await settle(hub)
+    peers[1].close()
+    broker.gate.set()
+    await settle(hub)
+    assert said.rows == [("join", "now", "ann"), ("join", "now", "bob")]
+    await hub.stop()
+
+
+async def test_who_comes_back_before_a_leave_could_be_told_has_not_left() -> None:
+    broker = Gated()
+    hub = await with_presence(broker=broker)
+    said = Said(hub)
+    ann, bob = await member(hub, "now", "ann"), await member(hub, "now", "bob")
+    broker.gate.clear()
+    broker.fails = True
+    ann.client.leave("now")
+    await settle(hub)
+    ann.client.join("now")
+    await settle(hub)
+    broker.gate.set()
+    await settle(hub)
+    assert len(said.rows) == 2
+    broker.fails = False
+    await pass_time(hub, RETRY_S + 1)
+    assert said.rows == [("join", "now", "ann"), ("join", "now", "bob")]
+    assert await users(hub, "now") == ["ann", "bob"]
+    assert [kind for kind, _ in told(bob)] == ["joined"]
+    await hub.stop()
+
+
+# Snapshots
+
+
+def test_what_is_older_than_a_snapshot_does_not_change_it() -> None:
+    ann, bob, eve = (ClientInfo(f"c{user}", user) for user in ("ann", "bob", "eve"))
+    second = ClientInfo("c2", "ann")
+    rows = [
+        Told(Kind.JOIN, (eve,), 5),
+        Told(Kind.LEAVE, (ann,), 6),
+        Told(Kind.LEAVE, (bob,)),
+        Told(Kind.JOIN, (eve,), 7),
+        Told(Kind.LEAVE, (second,), 8),
+    ]
+    told = [Publication("red", told_frame("red", row), kind=row.kind) for row in rows]
+    snapshot = Snapshot((ann, second, bob), 6)
+    assert list(_brought_up(snapshot, told[:3])) == ["cann", "c2", "cbob"]
+    assert list(_brought_up(snapshot, told)) == ["cbob", "ceve"], "a person leaves with all clients"
+
+
+async def test_a_snapshot_has_what_was_told_while_it_was_read() -> None:
+    exchange = Exchange(late_turns=30)
+    async with two_hubs(exchange) as (here, there):
+        await subscribed(here, "now", "ann")
+        gone = await subscribed(here, "now", "gone")
+        await quiet(exchange, [here, there])
+        broker = exchange.brokers[0]
+        read = broker.presence
+        answered, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(room: str) -> Snapshot:
+            snapshot = await read(room)
+            answered.set()
+            await go_on.wait()
+            return snapshot
+
+        broker.presence = slow  # type: ignore[method-assign]
+        reading = asyncio.create_task(here.presence("now"))
+        await asyncio.wait_for(answered.wait(), 5)
+        await subscribed(there, "now", "late")
+        gone.close()
+        await quiet(exchange, [here, there])
+        go_on.set()
+        found = await asyncio.wait_for(reading, 5)
+        assert sorted(str(info.user) for info in found.values()) == ["ann", "late"]
+
+
+class Watcher:
+    """A member that shows who is there, as a page does: it asks once, and goes on by what it is told."""
+
+    def __init__(self, hub: Hub, number: int) -> None:
+        self.hub = hub
+        self.peer = connect(hub, user=f"watcher {number}")
+
+    async def begin(self, room: str) -> None:
+        await self.peer.client.subscribe(room)
+        found = await self.hub.presence(room)
+        self.peer.client.send({"snapshot": [info.key for info in found.values()]})
+
+    def shows(self) -> set[str]:
+        keys: set[str] | None = None
+        for row in self.peer.json():
+            if "snapshot" in row:
+                keys = set(row["snapshot"])
+            elif keys is not None:
+                keys |= {ClientInfo(**info).key for info in row["joined"]}
+                keys -= {ClientInfo(**info).key for info in row["left"]}
+        assert keys is not None
+        return keys
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("room", ["now", "red"])
+async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
+    exchange: Exchange, room: str, seed: int
+) -> None:
+    rng = random.Random(seed)
+    async with two_hubs(exchange) as hubs:
+        peers: list[MemoryClient] = []
+        watchers: list[Watcher] = []
+        beginning: list[asyncio.Task[None]] = []
+        for _ in range(120):
+            hub = rng.choice(hubs)
+            if peers and rng.random() < 0.5:
+                peers.pop(rng.randrange(len(peers))).close()
+            else:
+                peers.append(connect(hub, user=rng.choice(["ann", "bob", "eve", "joe"])))
+                peers[-1].client.join(room)
+            if rng.random() < 0.1:
+                watchers.append(Watcher(hub, len(watchers)))
+                beginning.append(asyncio.create_task(watchers[-1].begin(room)))
+            if rng.random() < 0.3:
+                exchange.clock.advance(rng.choice([1, 4]))  # type: ignore[attr-defined]
+                for each in hubs:
+                    core_of(each).presence.check()
+            for _ in range(rng.choice([0, 0, 1, 5])):
+                await asyncio.sleep(0)
+        await asyncio.gather(*beginning)
+        await time_passes(exchange, hubs, 12)
+        true = {info.key for info in exchange.members.snapshot(room).infos}
+        there = {f"@{peer.client.user}" for peer in peers}
+        assert true == there | {f"@{watcher.peer.client.user}" for watcher in watchers}
+        for watcher in watchers:
+            assert watcher.shows() == true
+
+
+def test_functions_that_cannot_work_are_refused_at_registration() -> None:
+    hub = Hub()
+
+    def info(client: Client, room: str) -> object: ...
+    async def later(client: Client, room: str) -> object: ...
+    def came(room: str, info: ClientInfo) -> None: ...
+
+    hub.presence_info(info)
+    with pytest.raises(ValueError, match="registered already"):
+        hub.presence_info(info)
+    with pytest.raises(TypeError, match=r"later \(.*\) is async, and is asked while"):
+        Hub().presence_info(later)
+    hub.on_join(came)
+    hub.on_leave(came)
+    for decorator in (hub.on_join, hub.on_leave):
+        with pytest.raises(ValueError, match="registered already"):
+            decorator(came)
+    wrong: Any = info
+    with pytest.raises(TypeError, match=r"f\(room: str, info: ClientInfo\)"):
+        hub.on_join(wrong)
+
+
+async def test_the_hubs_own_timer_looks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence_module, "LOOK_S", 0.001)
+    hub = await with_presence()
+    clock = core_of(hub).clock
+    assert isinstance(clock, FakeClock)
+    (await member(hub, "red", "ann")).close()
+    await settle(hub)
+    clock.advance(11)
+    await until(lambda: len(core_of(hub).presence) == 0)
+    await hub.stop()
