@@ -31,6 +31,7 @@ from issuing import SECRET
 RULES = [
     RoomRules("short:*", history=3, publish="members"),
     RoomRules("state:*", history=1, cache=True),
+    RoomRules("here:*", presence=True, join_leave=True, leave_grace_s=0.05),
     RoomRules("chat:*", history=500, publish="members"),
 ]
 

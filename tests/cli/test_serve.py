@@ -131,7 +131,9 @@ def test_the_ready_application_takes_sdks() -> None:
 def test_sdks_of_an_application_need_its_route() -> None:
     result = CliRunner().invoke(main, ["serve", "app:app", "--centrifuge"])
     assert result.exit_code == 2
-    assert 'in APP write  hub.router("/connection/websocket", dialect="centrifuge")' in result.output
+    assert (
+        'in APP write  hub.router("/connection/websocket", dialect="centrifuge")' in result.output
+    )
 
 
 def test_s18_the_box_talks_to_itself() -> None:

@@ -130,6 +130,14 @@ async def test_js_refreshes_its_token(served: tuple[Hub, Served]) -> None:
     assert events == [["connecting", 0], ["connected"], ["state", "connected"]]
 
 
+async def test_js_sees_who_is_there(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "presence")
+    assert of(events, "join", "leave") == [["join", "lea"], ["join", "max"], ["leave", "max"]]
+    assert of(events, "users") == [["users", ["lea", "max"]]]
+    assert of(events, "stats") == [["stats", {"numClients": 2, "numUsers": 2}]]
+    assert of(events, "after") == [["after", {"numClients": 1, "numUsers": 1}]]
+
+
 async def test_js_shows_tokens_for_single_rooms(served: tuple[Hub, Served]) -> None:
     events = await play(served[1], "tokens")
     assert of(events, "error") == [["error", 109]]

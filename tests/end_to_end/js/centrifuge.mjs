@@ -185,6 +185,29 @@ const scenarios = {
     await new Promise((resolve) => setTimeout(resolve, 3000));
     note("state", one.state);
   },
+  async presence() {
+    const one = client("lea");
+    const other = client("max");
+    const [here, there] = [one, other].map((each) =>
+      each.newSubscription("here:all", { joinLeave: true }),
+    );
+    here.on("join", (x) => note("join", x.info.user));
+    here.on("leave", (x) => note("leave", x.info.user));
+    here.subscribe();
+    one.connect();
+    await here.ready(5000);
+    await until(() => count("join") === 1, "its own join");
+    there.subscribe();
+    other.connect();
+    await there.ready(5000);
+    await until(() => count("join") === 2);
+    const { clients } = await here.presence();
+    note("users", Object.values(clients).map((each) => each.user).sort());
+    note("stats", await here.presenceStats());
+    other.disconnect();
+    await until(said("leave"));
+    note("after", await here.presenceStats());
+  },
   async tokens() {
     const one = client("kim");
     const ends = [-10, 2, 3600];
