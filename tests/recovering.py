@@ -32,6 +32,8 @@ class Recovering:
         self.recovered = 0
         self.gaps = 0
         self.is_subscribed = False
+        self._has_left = False
+        self._number = 100
         self._fast = fast
         self._hub: Hub | None = None
         self._peer: MemoryClient | None = None
@@ -51,6 +53,7 @@ class Recovering:
     def come_back(self, hub: Hub) -> None:
         """Connect to a hub, and subscribe."""
         self._hub, self._read = hub, 0
+        self._has_left = False
         self._peer = connect(hub, dialect=DIALECT, fast=self._fast)
         self._say("connect", 1)
         self._subscribe()
@@ -62,6 +65,12 @@ class Recovering:
             self._peer.transport.drop_connection()
         self._peer = None
         self.is_subscribed = False
+
+    def leave_and_return(self) -> None:
+        """Leave the room, and come back to it in the same moment."""
+        self.is_subscribed, self._has_left = False, True
+        self._say("unsubscribe", 7, self.room)
+        self._subscribe()
 
     def read(self) -> None:
         """Take what has come."""
@@ -79,19 +88,23 @@ class Recovering:
 
     def _subscribe(self) -> None:
         since = [self.offset, self.epoch] if self.epoch else []
-        self._say("subscribe", 2, self.room, *since)
+        self._number += 1
+        self._say("subscribe", self._number, self.room, *since)
 
     def _take(self, event: list[object]) -> None:
         match event:
             case [
                 "subscribed",
-                2,
+                int() as number,
                 self.room,
                 [int() as top, str() as epoch],
                 recovered,
                 list() as rows,
             ]:
-                self._begin(top, epoch, bool(recovered), rows)
+                if number == self._number:  # else it has asked again since
+                    self._begin(top, epoch, bool(recovered), rows)
+            case ["published", self.room, _, _] if self._has_left:
+                pass  # as in an SDK: it was on its way
             case ["published", self.room, str() as text, int() as offset]:
                 assert self.is_subscribed, f"{text} came before the subscription, or after its end"
                 self._add(text, offset)
@@ -99,16 +112,19 @@ class Recovering:
                 self.gaps += 1
                 self.is_subscribed = False
                 self._subscribe()
-            case ["error", 2, code, _]:
-                assert code in ("unavailable", "joining"), event
-                self._subscribe()
+            case ["error", number, code, _]:
+                assert code in ("unavailable", "joining", "already_subscribed"), event
+                if number == self._number:
+                    self.leave_and_return()
             case ["connected", 1, _]:
+                pass
+            case ["ok", 7]:
                 pass
             case _:
                 raise AssertionError(f"{event} was not expected")
 
     def _begin(self, top: int, epoch: str, recovered: bool, rows: list[tuple[str, int]]) -> None:
-        self.is_subscribed = True
+        self.is_subscribed, self._has_left = True, False
         if recovered:
             self.recovered += 1
             assert epoch.split("~")[0] == self.epoch.split("~")[0]

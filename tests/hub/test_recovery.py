@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -600,4 +601,68 @@ async def test_other_rooms_of_a_slow_client_are_not_touched() -> None:
     client.peer.transport.unblock()
     await settle(hub)
     assert sum("in blue" in str(row) for row in events_of(client.peer.received)) >= 3
+    await hub.stop()
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+async def test_whenever_it_drains_a_slow_client_gets_the_next_or_is_told(policy: str) -> None:
+    """Sockets stop and drain between any two publications, with and without a turn between them."""
+    for seed in range(150):
+        chance = random.Random(seed)
+        hub = await started(room_rules=slow_rules(policy), outbox_max_entries=3)
+        client = Recovering("red")
+        client.come_back(hub)
+        for number in range(60):
+            match chance.choices(["publish", "block", "unblock", "turn", "again"], [6, 2, 2, 1, 1])[
+                0
+            ]:
+                case "publish":
+                    hub.room("red").broadcast(str(number))
+                case "block":
+                    client.peer.transport.block()
+                case "unblock":
+                    client.peer.transport.unblock()
+                case "again" if client.is_subscribed and client.is_connected:
+                    client.leave_and_return()
+            if chance.random() < 0.5:
+                await asyncio.sleep(0)
+            client.read()
+            if not client.is_connected:
+                client.cut()
+                client.come_back(hub)
+        client.peer.transport.unblock()
+        await read_all([client], [hub])
+        if not client.is_connected:
+            client.cut()
+            client.come_back(hub)
+            await read_all([client], [hub])
+        assert client.began_anew == 0
+        assert client.offset == (await hub.cursor("red")).offset
+        await hub.stop()
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
+async def test_what_was_missed_and_answers_are_never_dropped(policy: Any) -> None:
+    rules = [RoomRules("red", history=200)]
+    hub = await started(room_rules=rules, slow_policy=policy, outbox_max_entries=4)
+    start = await hub.cursor("red")
+    await publish(hub, *map(str, range(100)))
+    peer = connect(hub)
+    peer.transport.block()
+    assert (await peer.client.subscribe("red", since=start)).recovered
+    await settle(hub)
+    client = connect(hub, dialect=DIALECT)
+    client.send('["connect", 1]')
+    await settle(hub)
+    client.transport.block()
+    for number in range(4):
+        client.send(f'["subscribe", {number + 2}, "room {number}"]')
+        hub.broadcast("news")
+        await settle(hub)
+    for each in (peer, client):
+        each.transport.unblock()
+    await settle(hub)
+    assert [text for text in peer.received if text != "news"] == [str(n) for n in range(100)]
+    answers = [row for row in events_of(client.received) if row[0] == "ok"]
+    assert answers == [["ok", number] for number in range(2, 6)]
     await hub.stop()

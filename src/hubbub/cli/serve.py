@@ -165,9 +165,7 @@ class _ServeCommand(click.Command):
 )
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
 @settings_flags
-def serve(
-    app: str | None, centrifuge: bool, app_dir: str, factory: bool, **options: Any
-) -> None:
+def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **options: Any) -> None:
     """Serve APP, with uvicorn set up for a hub.
 
     APP is a module and an attribute, such as  app:app ; without APP a ready application runs that
@@ -179,7 +177,9 @@ def serve(
     given = {name: options.pop(name) for name in _SETTINGS}
     settings = apply_settings(given)
     ready = CENTRIFUGE_APP if centrifuge else DEFAULT_APP
-    serving = Serving(target=read_target(app or ready), folder=app_dir, is_factory=factory, **options)
+    serving = Serving(
+        target=read_target(app or ready), folder=app_dir, is_factory=factory, **options
+    )
     run(serving, settings)
 
 

@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 from ..dialects.dialect import (
@@ -82,7 +82,7 @@ class Opening:
         self.timer: asyncio.TimerHandle = timer
         self.rest: Coroutine[Any, Any, None] | None = None
         """What the connect handlers have still to do."""
-        self.positions: Mapping[str, Position] = {}
+        self.positions: dict[str, Position] = {}
         """How far the client has come in rooms that the server had put it into."""
 
     def end(self) -> None:
@@ -336,7 +336,7 @@ class CommandDispatcher(Dispatcher):
         except Refused as refusal:
             self._turn_away(session, command, refusal)
             return
-        opening.positions = command.positions
+        opening.positions = dict(command.positions)
         if not self._errors.answer(session, Connected(command.id, client_id, _left_s(identity))):
             return
         opening.handshake = handshake

@@ -42,6 +42,10 @@ _Row = tuple[Membership | ClientSession, Frame, ClientSession | None, Publicatio
 """To whom, what, who gets nothing of it, and the publication that it came with."""
 _Pending = list[_Row]
 
+_EntryKind = tuple[SlowPolicy, str, bool, bool]
+"""What an `Entry` has beside its batch."""
+_OWED: _EntryKind = ("disconnect", EVERYBODY, False, True)
+
 Schedule = Callable[[Callable[[], None], float], None]
 """Calls a function in the event loop's next turn, or after so many seconds."""
 
@@ -308,23 +312,23 @@ class Fanout:
 
     def _entries(self, indices: list[int], pending: _Pending, variant: Variant) -> Iterable[Entry]:
         """Split a merge into entries by policy, for a session whose outbox decides about each."""
-        runs: list[tuple[SlowPolicy, str, bool, list[Frame]]] = []
+        runs: list[tuple[_EntryKind, list[Frame]]] = []
         for index in indices:
             target, raw, _, publication = pending[index]
             frame = variant.frame_of(raw, publication)
             if frame is None:
                 continue
-            kind = (self._policy, EVERYBODY, False)
+            kind: _EntryKind = (self._policy, EVERYBODY, False, False)
             if isinstance(target, Membership):
-                kind = (_policy_for(target, publication), target.name, target.remembers)
-            if runs and _may_join(runs[-1][:3], kind):
-                runs[-1][3].append(frame)
+                policy = _policy_for(target, publication)
+                kind = (policy, target.name, target.remembers, False)
+            elif publication is not None and target.is_connected:
+                kind = _OWED  # an answer, or what was missed: never dropped
+            if runs and _may_join(runs[-1][0], kind):
+                runs[-1][1].append(frame)
             else:
-                runs.append((*kind, [frame]))
-        return [
-            Entry(variant.batch(frames), policy, room, remembers)
-            for policy, room, remembers, frames in runs
-        ]
+                runs.append((kind, [frame]))
+        return [Entry(variant.batch(frames), *kind) for kind, frames in runs]
 
     def _write(self, sessions: list[ClientSession], batch: Batch) -> list[ClientSession]:
         """Write the shared bytes to who can take them; return the others."""
@@ -343,12 +347,12 @@ def _policy_for(members: Membership, publication: Publication | None) -> SlowPol
     return members.policy if is_message or members.policy != "latest" else "drop_oldest"
 
 
-def _may_join(one: tuple[SlowPolicy, str, bool], other: tuple[SlowPolicy, str, bool]) -> bool:
+def _may_join(one: _EntryKind, other: _EntryKind) -> bool:
     """Tell whether messages of two kinds may be dropped or kept together, as one entry."""
-    policy, _, remembers = one
+    policy, _, remembers, is_owed = one
     if policy == "latest" or remembers or other[2]:
         return one == other
-    return policy == other[0]
+    return (policy, is_owed) == (other[0], other[3])
 
 
 def _enqueue(slow: list[ClientSession], entries: Iterable[Entry]) -> None:

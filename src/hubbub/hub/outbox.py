@@ -18,12 +18,14 @@ class Entry(NamedTuple):
 
     `room` matters to the policy `latest`, which says what a newer message replaces, and where
     `remembers` says that the room keeps what was published: then all in the batch are of that room.
+    What `is_owed` (an answer, or what was missed) is never dropped, and others are for it.
     """
 
     batch: Batch
     policy: SlowPolicy
     room: str
     remembers: bool = False
+    is_owed: bool = False
 
 
 class Overflow(Exception):
@@ -72,7 +74,11 @@ class Outbox:
             return 0
         match entry.policy:
             case "disconnect":
-                raise Overflow(self.messages + len(entry.batch))
+                dropped = self._make_place(size) if entry.is_owed else None
+                if dropped is None:
+                    raise Overflow(self.messages + len(entry.batch))
+                self._append(entry, size)
+                return dropped
             case "drop_newest":
                 return self._dropped(entry)
             case "drop_oldest":
@@ -107,16 +113,24 @@ class Outbox:
 
         What cannot fit even then is dropped itself, and costs the others nothing.
         """
+        dropped = self._make_place(size)
+        if dropped is None:
+            return self._dropped(entry)
+        self._append(entry, size)
+        return dropped
+
+    def _make_place(self, size: int) -> int | None:
+        """Drop what may be dropped, the oldest first, until so many bytes fit; return how many messages
+        that were. None, and nothing is dropped, where they cannot fit."""
         pinned = [old for old in self._entries if old.policy == "disconnect"]
         pinned_bytes = sum(len(old.batch.wire) for old in pinned)
         if len(pinned) >= self.max_entries or pinned_bytes + size > self.max_bytes:
-            return self._dropped(entry)
+            return None
         dropped = 0
         while not self._fits(size):
             victim = next(old for old in self._entries if old.policy != "disconnect")
             self._remove(victim)
             dropped += self._dropped(victim)
-        self._append(entry, size)
         return dropped
 
     def _push_latest(self, entry: Entry) -> int:

@@ -223,7 +223,7 @@ class Recovery:
                     return self._recovered(since, is_kept, history, newest, joiner.publications)
         finally:
             joiners.remove(joiner)
-            if not joiners:
+            if not joiners and self._joining.get(room) is joiners:
                 del self._joining[room]
         raise CommandError("unavailable", "try again later", temporary=True)
 
@@ -340,12 +340,16 @@ class Recovery:
             core.registry.leave(session, room)
             core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
 
-    def note_dropped(self, session: ClientSession, rooms: Iterable[str]) -> None:
-        """A slow client's outbox has dropped publications of these rooms, and is empty again.
+    def note_dropped(self, session: ClientSession) -> None:
+        """A slow client's outbox has dropped publications of some rooms, and is empty again.
 
-        Each such client is told so; one to which that happens again and again is closed, and comes back
+        Until here nothing more of these rooms has reached the client. Each such client is told so; one to which that happens again and again is closed, and comes back
         when it can take more.
         """
+        self._core.fanout.flush()  # what this turn had for it of these rooms is dropped too
+        rooms = session.behind
+        if not rooms or session.close is not None or session.outbox is not None:
+            return  # what is not empty yet says so later
         now = self._core.clock()
         count, since = session.gaps or (0, now)
         if now - since > GAPS_WITHIN_S:
@@ -357,13 +361,15 @@ class Recovery:
         for room in rooms:
             if session.variant.dialect.is_plain:
                 self.tell_gap(session, room)
-            elif room not in session.memberships and session.close is None:
+            else:
                 self._core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
+        session.told_of_gaps()
 
     def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
         """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""
         for room in rooms:
-            self._core.registry.leave(session, room)
+            if session.behind is not None and room in session.behind:  # else it has come in anew
+                self._core.registry.leave(session, room)
 
     async def _read(self, room: str, since: Position | None, limit: int | None = None) -> History:
         return await self._broker.history(room, since=since, limit=limit)

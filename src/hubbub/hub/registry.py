@@ -318,7 +318,7 @@ class Registry:
             return Subscribed(room, self._position_of(room))
         names: list[str] = []
         if since is None and by_server and session.opening is not None:
-            since = session.opening.positions.get(room)
+            since = session.opening.positions.pop(room, None)
         if since is not None:
             since, names = split_names(since)
         attempt = self._note_joining(session, room)
@@ -431,6 +431,8 @@ class Registry:
             self._core.publishing.tell(session, ServerUnsubscribed(room))
 
     def _enter(self, session: ClientSession, room: str) -> None:
+        if session.behind is not None:
+            session.behind.discard(room)  # it begins anew, and knows from where
         members = self._rooms.add(session, room)
         self._core.fanout.joined(session, members)
         session.memberships[room] = members

@@ -185,6 +185,7 @@ class ClientSession:
             and self.outbox is None
             and self.close is None
             and not self._is_cut
+            and not self.behind
         )
 
     def flush(self) -> None:
@@ -249,9 +250,8 @@ class ClientSession:
             missed, self._missed = self._missed, 0
             core = self._core
             core.lifecycle.schedule(lambda: self.dispatcher.drained(self, missed))
-            if self.behind is not None:
-                rooms, self.behind = self.behind, None
-                core.lifecycle.schedule(lambda: core.recovery.note_dropped(self, rooms))
+            if self.behind:
+                core.lifecycle.schedule(lambda: core.recovery.note_dropped(self))
 
     def count_lost(self, count: int) -> None:
         """Count messages that this client will never get, since it is slow."""
@@ -279,6 +279,11 @@ class ClientSession:
         if dropped:
             self._missed += dropped
             self._dropped(dropped)
+
+    def told_of_gaps(self) -> None:
+        """The client knows of its gaps: it is written to directly again, if that can be."""
+        self.behind = None
+        self.write_resumed()
 
     def _has_left_behind(self, room: str) -> bool:
         """Tell whether nothing more of a room may come before the client knows that there is a gap."""
