@@ -85,7 +85,24 @@ def test_rules_are_shown_as_they_are_read() -> None:
     assert read_rules("") == ()
 
 
-@pytest.mark.parametrize("text", ["{", "5", "[5]", '[{"pattern": "a", "histori": 5}]', "[" * 9999])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '[{"pattern": "a", "histori": 5}]',
+            "has no 'histori'; the fields of a rule are pattern, hi",
+        ),
+        ('[{"history": 5}]', "needs a pattern; the fields"),
+        ('[{"pattern": "a", "history": "5"}]', "history of 'a' must be a whole number"),
+    ],
+)
+def test_a_wrong_rule_of_the_environment_says_what_is_wrong(text: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected) as caught:
+        Settings.load({"HUBBUB_ROOM_RULES": text})
+    assert caught.value.source == "environment, HUBBUB_ROOM_RULES"
+
+
+@pytest.mark.parametrize("text", ["{", "5", "[5]", "[" * 9999])
 def test_text_that_is_no_rules_is_an_error_of_the_setting(text: str) -> None:
     with pytest.raises(SettingsError, match=r"must be JSON, as in \[\{") as caught:
         Settings.load({"HUBBUB_ROOM_RULES": text})

@@ -141,9 +141,21 @@ def read_rules(text: str) -> tuple[RoomRules, ...]:
     Raises `ValueError` for what is none, `SettingsError` for a rule that cannot be.
     """
     try:
-        return tuple(RoomRules(**row) for row in json.loads(text or "[]"))
-    except (TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+        rows = json.loads(text or "[]")
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("is no list of objects")
+    return tuple(map(_read_rule, rows))
+
+
+def _read_rule(row: dict[str, Any]) -> RoomRules:
+    known = ", ".join(RoomRules.__slots__)
+    wrong = [name for name in row if name not in RoomRules.__slots__]
+    if wrong or "pattern" not in row:
+        what = f"has no {wrong[0]!r}" if wrong else "needs a pattern"
+        raise SettingsError("room_rules", row, f"{what}; the fields of a rule are {known}")
+    return RoomRules(**row)
 
 
 def shown_rules(rules: Sequence[RoomRules]) -> str:

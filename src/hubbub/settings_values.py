@@ -88,6 +88,8 @@ def parse(row: Row, text: str, *, source: str) -> Any:
         return text
     try:
         return _PARSERS[row.kind](text)
+    except SettingsError as error:
+        raise SettingsError(row.name, error.value, error.expected, source=source) from None
     except (ValueError, OverflowError):
         sizes = ", such as 4096 or 4KiB" if row.unit == "bytes" else ""
         raise SettingsError(row.name, text, _expected(row) + sizes, source=source) from None

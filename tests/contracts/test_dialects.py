@@ -308,19 +308,19 @@ async def test_a_new_token_is_taken_if_it_is_the_same_users(way: str) -> None:
     def who(handshake: Handshake) -> Identity:
         if handshake.token == "expired":
             raise Refused(401, "token_expired", "too late")
+        if handshake.token == "wrong":
+            raise Refused(401, "unauthorized", "whose?")
         return Identity(user=handshake.token)
 
     async with place(hub, way) as here:
         client = await here.connected("ann")
         assert await client.ask("refresh", 2, "ann") == ["ok", 2]
-        assert await client.ask("refresh", 3, "expired") == [
-            "error",
-            3,
-            "token_expired",
-            "too late",
-        ]
+        assert await client.ask("refresh", 3, "wrong") == ["error", 3, "unauthorized", "whose?"]
         await client.socket.send(json.dumps(["refresh", 4, "bob"]))
-        assert (await client.end())[0] == 1008
+        assert (await client.end())[0] == 3500, "it stays away"
+        late = await here.connected("ann")
+        await late.socket.send(json.dumps(["refresh", 2, "expired"]))
+        assert (await late.end())[0] == 3005, "it comes back with a new one"
 
 
 async def test_the_best_subprotocol_that_was_offered_is_chosen(way: str) -> None:

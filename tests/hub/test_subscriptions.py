@@ -249,3 +249,57 @@ def test_a_second_way_to_authenticate_is_an_error() -> None:
     hub.authenticate(lambda handshake: Identity("ann"))
     with pytest.raises(ValueError, match="authenticate"):
         hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
+
+
+async def test_an_identity_with_rooms_that_cannot_be_is_refused_before_it_is_connected() -> None:
+    hub = await secured()
+    for channels in (["@bob"], ["x"] * 2 + [str(number) for number in range(129)]):
+        peer = await connected(hub, channels=channels)
+        (answer,) = lines(peer)
+        assert "error" in answer
+        assert peer.closed is not None
+    assert hub.client_count == 0
+    await hub.stop()
+
+
+async def test_a_subscription_that_ended_while_its_token_was_checked_has_no_deadline() -> None:
+    class Slow(TokenVerifier):
+        async def subscription(self, *args: Any, **keywords: Any) -> Any:
+            peer.client.leave("news")
+            return await super().subscription(*args, **keywords)
+
+    hub = await secured()
+    peer = await connected(hub)
+    soon = token(channel="news", exp=int(time.time()) + 60)
+    await say(peer, hub, subscribe={"channel": "news", "token": soon})
+    core_of(hub).access.verifier = Slow(hmac_secret=SECRET)
+    answers = await say(peer, hub, sub_refresh={"channel": "news", "token": soon})
+    assert answers[-1]["error"]["code"] == 103
+    assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+async def test_numbers_that_nobody_can_read_are_a_protocol_error() -> None:
+    hub = await secured()
+    peer = connect(hub, dialect="centrifuge")
+    peer.send('{"id":1,"connect":{"data":' + "9" * 5000 + "}}")
+    await settle(hub)
+    assert code_of(peer) == 3501
+    await hub.stop()
+
+
+async def test_a_frame_of_histories_leaves_the_others_their_turn() -> None:
+    hub = Hub(room_rules=[RoomRules("news", history=100)], max_message_bytes=None)
+    await hub.start()
+    for _ in range(100):
+        await hub.publish("news", "x" * 10_000)
+    peer = connect(hub, dialect="centrifuge")
+    await say(peer, hub, connect={})
+    peer.transport.block()
+    command = {"history": {"channel": "news", "limit": 100}}
+    peer.send("\n".join(json.dumps({"id": 2 + n, **command}) for n in range(50)))
+    for _ in range(5):
+        await settle(hub)
+    waiting = 0 if peer.client._session.outbox is None else peer.client._session.outbox.nbytes
+    assert waiting < 3_000_000, "one or two answers wait, not fifty"
+    await hub.stop()

@@ -237,7 +237,10 @@ def _command_of(request: _Request) -> Command:
 
 
 def _connect(number: int, request: _ConnectRequest) -> Command:
-    data = msgspec.json.decode(request.data) if request.data else None
+    try:
+        data = msgspec.json.decode(request.data) if request.data else None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ProtocolError(BAD_REQUEST, "bad request: data is no JSON") from error
     places = {
         room: Position(place.offset, place.epoch)
         for room, place in request.subs.items()

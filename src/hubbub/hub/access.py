@@ -18,9 +18,11 @@ from ..errors import (
     TokenInvalid,
     TokenKeysUnavailable,
 )
+from ..limits import check_room_name
 from ..model import Handshake, Identity
 from ..raised import refusal_of
 from .auth import check_expiry, to_identity
+from .client import session_of
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Access:
         try:
             identity = await self._authenticate(handshake)
             check_expiry(identity, time.time())
+            self._check_rooms(identity)
         except Refused:
             raise
         except (Exception, asyncio.CancelledError) as error:
@@ -83,6 +86,16 @@ class Access:
             # Nobody cancels this: the error is that of a future which the function has asked.
             raise self.as_refusal(error, "the authenticate handler failed") from error
         return identity
+
+    def _check_rooms(self, identity: Identity) -> None:
+        """Raise for rooms of an identity that cannot be: whoever made it is at fault."""
+        if not identity.rooms:
+            return
+        for room in identity.rooms:
+            check_room_name(room)
+        most = self._core.settings.max_rooms_per_client
+        if most is not None and len(set(identity.rooms)) > most:
+            raise ValueError(f"an identity names more than {most} rooms (max_rooms_per_client)")
 
     async def _authenticate(self, handshake: Handshake) -> Identity:
         core = self._core
@@ -156,7 +169,10 @@ class Access:
             is_allowed = function(client, action, room)
             if hasattr(is_allowed, "__await__"):
                 is_allowed = await is_allowed
-        if is_allowed is not True:
+        if by_rule and not self._by_rule(client, room):
+            is_allowed = False  # it has left while the handler was asked
+        has_gone = action == "publish" and not client.is_connected
+        if is_allowed is not True or has_gone:
             raise CommandError("forbidden", f"{action} is not allowed in this room")
 
     def _by_rule(self, client: Client, room: str) -> bool | None:
@@ -165,4 +181,4 @@ class Access:
         publish = None if rule is None else rule.rules.publish
         if publish is None:
             return None
-        return publish == "members" and room in client.rooms
+        return publish == "members" and room in session_of(client).memberships

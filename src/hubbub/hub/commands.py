@@ -42,6 +42,7 @@ from ..dialects.dialect import (
 from ..errors import (
     BrokerError,
     CommandError,
+    Disconnected,
     PositionLost,
     ProtocolError,
     Refused,
@@ -53,7 +54,8 @@ from ..model import PresenceStats as Counts
 from ..raised import close_of
 from ..wire.frame import Frame, encode_json
 from ..wire.publication import Subscribed
-from .disconnects import BAD_COMMAND, CONNECT_TIMEOUT, SERVER_STOPPING
+from .access import INVALID_TOKEN
+from .disconnects import BAD_COMMAND, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
 from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
 
@@ -62,6 +64,13 @@ if TYPE_CHECKING:
     from .session import ClientSession
 
 
+TURN_COST = 64
+"""What the commands of one client may cost in one turn of the event loop: each costs 1, and 1 more for
+every `COST_BYTES` of messages in its answer. A frame has room for a thousand commands, and each may be
+answered with a whole history."""
+COST_BYTES = 4096
+WAIT_S = 0.05
+"""How often it is looked whether a client has taken its answers."""
 MOST_A_PAGE = 300
 """How many publications one answer to a history command has at most."""
 MOST_LISTED = 10_000
@@ -152,17 +161,29 @@ class CommandDispatcher(Dispatcher):
                 self._wait(session, self._run(session, commands))
 
     async def _run(self, session: ClientSession, commands: Sequence[Command]) -> None:
+        left = TURN_COST
         for command in commands:
             close = session.close
             if close is not None and (close.by_server or not session.is_connected):
                 return  # else it is as with messages: what was sent before the end is handled
-            await self._execute(session, command)
+            if left <= 0:
+                await self._until_taken(session)
+                left = TURN_COST
+            left -= await self._execute(session, command)
 
-    async def _execute(self, session: ClientSession, command: Command) -> None:
-        """Carry out one command and answer it. Whatever it raises ends here."""
+    async def _until_taken(self, session: ClientSession) -> None:
+        """Leave the others their turn, and wait until the client has taken its answers so far."""
+        await asyncio.sleep(0)
+        while session.close is None and (
+            session.outbox is not None or not session.transport.writable
+        ):
+            await asyncio.sleep(WAIT_S)
+
+    async def _execute(self, session: ClientSession, command: Command) -> int:
+        """Carry out one command and answer it; return what that cost. Whatever it raises ends here."""
         if isinstance(command, Connect) == session.is_connected and not isinstance(command, Pong):
             self._core.registry.end(session, BAD_COMMAND, type(command).__name__)
-            return
+            return 1
         number: int | None = getattr(command, "id", None)
         try:
             answer = await self._carry_out(session, command, number)
@@ -180,6 +201,8 @@ class CommandDispatcher(Dispatcher):
         else:
             if answer is not None:
                 self._errors.answer(session, answer)
+                return _cost_of(answer)
+        return 1
 
     def _command_failed(
         self, session: ClientSession, number: int | None, error: BaseException
@@ -261,6 +284,8 @@ class CommandDispatcher(Dispatcher):
             raise CommandError("forbidden", "not subscribed")
         try:
             expires_at = await core.access.check_token(session.client, room, token)
+            if session.close is not None or room not in session.memberships:
+                raise CommandError("forbidden", "not subscribed")
         except CommandError as error:
             if error.code != "token_expired":
                 raise
@@ -343,11 +368,21 @@ class CommandDispatcher(Dispatcher):
         core.registry.connect(session, opening.place, identity, handshake, client_id)
         opening.end()
         core.pings.add(session)
-        for room in identity.rooms:
-            await core.registry.subscribe(session, room, by_server=True, is_allowed=True)
+        await self._put_into(session, identity.rooms)
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest
+
+    async def _put_into(self, session: ClientSession, rooms: Sequence[str]) -> None:
+        """Bring a client into the rooms of its identity; what cannot be is logged, and hurts no other."""
+        core = self._core
+        for room in rooms:
+            try:
+                await core.registry.subscribe(session, room, by_server=True, is_allowed=True)
+            except (CommandError, BrokerError) as error:
+                text = "client %s could not be put into %s: %s"
+                why = printable(str(error))
+                core.log.log(logging.ERROR, "rooms", text, session.label, printable(room, 50), why)
 
     def _wait_longer(self, session: ClientSession, opening: Opening) -> None:
         """Give who sent its connect command in time the time that authentication has, and a little."""
@@ -377,9 +412,11 @@ class CommandDispatcher(Dispatcher):
         try:
             identity = await core.access.identify(handshake)
         except Refused as refusal:
+            if refusal.code == "token_expired":  # an SDK would take an error for the end
+                raise Disconnected(EXPIRED.code, EXPIRED.reason) from None
             raise CommandError(refusal.code, refusal.message) from None
         if identity.user != session.client.user:
-            raise Refused(403, "other_user", "The token belongs to another user")
+            raise Disconnected(INVALID_TOKEN, "invalid token")
         core.registry.refresh(session, identity.expires_at)
         return Refreshed(_left_s(identity))
 
@@ -387,3 +424,10 @@ class CommandDispatcher(Dispatcher):
 def _left_s(identity: Identity) -> float | None:
     """Return in how many seconds the client's token ends; None for never."""
     return None if identity.expires_at is None else identity.expires_at - time.time()
+
+
+def _cost_of(answer: Reply) -> int:
+    """Return what an answer costs; see `TURN_COST`."""
+    publications = getattr(answer.result, "publications", ())
+    size = sum(len(each.frame.payload) for each in publications)
+    return 1 + len(publications) // 16 + size // COST_BYTES
