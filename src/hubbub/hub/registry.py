@@ -337,7 +337,7 @@ class Registry:
         if recovered is not None:
             answer = self._answer(session, room, names, recovered)
         if by_server:
-            self._announce(session, answer)
+            self._announce(session, answer, since)
         return answer
 
     def _answer(
@@ -353,11 +353,15 @@ class Registry:
         position = with_names(recovered.position, names)
         return Subscribed(room, position, recovered.is_whole, found)
 
-    def _announce(self, session: ClientSession, answer: Subscribed) -> None:
+    def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
         """Tell a client that the server has put it into a room, and send it what it missed."""
         publishing = self._core.publishing
         if not session.variant.dialect.is_plain:
-            publishing.tell(session, ServerSubscribed(answer.room, answer.position))
+            position = answer.position
+            if answer.recovered and since is not None and position is not None:
+                # What it missed moves it on; if it is cut off before that, it has not had it.
+                position = Position(since.offset, position.epoch)
+            publishing.tell(session, ServerSubscribed(answer.room, position))
         for publication in answer.publications:
             self._core.fanout.send(session, publication.frame, publication)
 
