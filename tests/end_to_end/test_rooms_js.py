@@ -272,3 +272,9 @@ async def test_examples_of_the_guide_are_javascript(tmp_path: Path) -> None:
         script = tmp_path / f"example{number}.mjs"
         script.write_text(example, "utf-8")
         await run_node("--check", str(script))
+
+
+async def test_servers_that_do_what_a_hub_rarely_does() -> None:
+    printed = await run_node("--test", "--test-reporter=tap", str(JS / "rooms_alone.mjs"))
+    assert re.search(r"^# pass [1-9]", printed, re.M), printed
+    assert re.search(r"^# (skipped|todo) [1-9]", printed, re.M) is None, printed

@@ -234,8 +234,7 @@ export class Rooms extends Listened {
   #refused(error) {
     const expired = error.code === EXPIRED && this.#options.getToken;
     if (expired) this.#token = undefined;
-    if (error.temporary || expired) this.#lose(error);
-    else if (error.code === TIMEOUT) this.#lose(error);
+    if (error.temporary || expired || error.code === TIMEOUT) this.#lose(error);
     else if (error.code >= 100) this.#stop(error);
   }
 
@@ -299,14 +298,13 @@ export class Rooms extends Listened {
     clearTimeout(this.#tokenTimer);
     if (code === 3005 && this.#options.getToken) this.#token = undefined; // it has expired
     if (comesBack) this.#why = null;
-    this.#outbox = this.#outbox.filter(({ isCommand }) => isCommand);
     for (const held of this.#rooms.values()) {
       held.request = 0;
       clearTimeout(held.timer);
       if (held.state === "subscribed") this.#become(held, "subscribing");
     }
-    for (const [id, { sent }] of this.#asked)
-      if (sent) this.#settle(id, new RoomsError(LOST, "the connection was lost"));
+    for (const [id, { sent, isCommand }] of this.#asked)
+      if (sent || !isCommand) this.#settle(id, new RoomsError(LOST, "the connection was lost"));
     emit(this, "close", { code, reason, opened, comesBack, ...why });
   }
 
@@ -347,7 +345,6 @@ export class Rooms extends Listened {
     let lines = "";
     for (const asked of this.#outbox.splice(0)) {
       const { id, method, text } = asked;
-      if (!this.#asked.has(id)) continue; // it waited too long
       const line = `{"id":${id},"${method}":${typeof text === "function" ? text() : text}}`;
       if (lines && lines.length + line.length > FRAME_CHARS) {
         this.#hub.send(lines);
@@ -364,6 +361,7 @@ export class Rooms extends Listened {
     if (!asked) return;
     this.#asked.delete(id);
     clearTimeout(asked.timer);
+    if (!asked.sent) this.#outbox = this.#outbox.filter((each) => each !== asked);
     asked.done(error, reply?.[asked.method] ?? {});
   }
 
