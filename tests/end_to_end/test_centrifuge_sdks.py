@@ -165,7 +165,7 @@ async def test_a_room_that_is_given_begins_where_the_client_was(served: tuple[Hu
         connect = {"token": "server-side", "subs": {"chat:given": place}}
         async with server.connect("/connection/websocket") as socket:
             await socket.send(json.dumps({"id": 1, "connect": connect}))
-            lines = (await socket.recv()).splitlines()
+            lines: list[Any] = [*(await socket.recv()).splitlines()]
             while len(lines) < 2 + max(0, 3 - offset):
                 lines += (await socket.recv()).splitlines()
         _, subscribed, *missed = (json.loads(line).get("push") for line in lines)
