@@ -194,6 +194,12 @@ async def test_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> Non
     ]
 
 
+async def test_a_command_that_is_too_long_closes_the_connection(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "too_long")
+    assert ["publish failed", 2, False] in events
+    assert [event[1] for event in of(events, "close")] == [1009]
+
+
 async def test_a_listener_may_leave_and_enter_again(served: tuple[Hub, Served]) -> None:
     events = await play(served[1], "entered_again")
     expected = [["publication", number, number] for number in range(1, 10)]

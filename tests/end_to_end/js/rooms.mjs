@@ -243,6 +243,12 @@ const scenarios = {
     await server("close", "jim", 4500, "stay away");
     await until(said("stop"));
   },
+  async too_long() {
+    const room = enter(client("ned"), "chat:long");
+    await ready(room);
+    await attempt("publish", () => room.publish("x".repeat(200_000)));
+    await until(() => count("subscribed") === 2);
+  },
   // Left and entered again by its own listener, in the middle of a message of several publications.
   async entered_again() {
     const room = enter(client("lea"), "chat:again");
