@@ -61,6 +61,8 @@ async def test_the_javascript_client_is_served_to_everybody() -> None:
     kinds = {
         "hubbub.js": "text/javascript; charset=utf-8",
         "hubbub.d.ts": "text/plain; charset=utf-8",
+        "rooms.js": "text/javascript; charset=utf-8",
+        "rooms.d.ts": "text/plain; charset=utf-8",
     }
     async with serve(hub) as server:
         for name, kind in kinds.items():

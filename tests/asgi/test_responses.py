@@ -21,7 +21,7 @@ async def test_a_server_without_denial_responses_is_told_to_close() -> None:
 
 
 def test_the_files_are_those_of_the_package() -> None:
-    assert set(STATIC_FILES) == {"hubbub.js", "hubbub.d.ts"}
+    assert set(STATIC_FILES) == {"hubbub.js", "hubbub.d.ts", "rooms.js", "rooms.d.ts"}
     for name in STATIC_FILES:
         assert static_file(name)
 

@@ -172,6 +172,25 @@ async def test_js_server_side_subscriptions(served: tuple[Hub, Served]) -> None:
     assert events[-1] == ["taken", "chat:given"]
 
 
+async def test_a_room_that_is_given_begins_where_the_client_was(served: tuple[Hub, Served]) -> None:
+    """Else what is cut off between the push and what was missed would never come."""
+    hub, server = served
+    for number in (1, 2, 3):
+        await do(hub, ["publish", "chat:given", {"n": number}])
+    epoch = (await hub.cursor("chat:given")).epoch
+    for offset, told in ((1, 1), (3, 3), (9, 3)):
+        place = {"recover": True, "offset": offset, "epoch": epoch}
+        connect = {"token": "server-side", "subs": {"chat:given": place}}
+        async with server.connect("/connection/websocket") as socket:
+            await socket.send(json.dumps({"id": 1, "connect": connect}))
+            lines: list[Any] = [*(await socket.recv()).splitlines()]
+            while len(lines) < 2 + max(0, 3 - offset):
+                lines += (await socket.recv()).splitlines()
+        _, subscribed, *missed = (json.loads(line).get("push") for line in lines)
+        assert subscribed["subscribe"]["offset"] == told
+        assert [each["pub"]["offset"] for each in missed] == [*range(offset + 1, 4)]
+
+
 async def test_js_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> None:
     events = await play(served[1], "codes")
     assert of(events, "connecting") == [["connecting", 0], ["connecting", 4000]]

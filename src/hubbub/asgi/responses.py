@@ -18,6 +18,8 @@ from ..transports.asgi import Scope, Send
 STATIC_TYPES = {
     "hubbub.js": "text/javascript; charset=utf-8",
     "hubbub.d.ts": "text/plain; charset=utf-8",
+    "rooms.js": "text/javascript; charset=utf-8",
+    "rooms.d.ts": "text/plain; charset=utf-8",
 }
 STATIC_FILES: tuple[str, ...] = tuple(STATIC_TYPES)
 """Files that the hub serves beside its route."""

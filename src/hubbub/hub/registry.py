@@ -343,7 +343,7 @@ class Registry:
             left_s = self._core.subscriptions.expire(session, room, expires_at)
             answer = answer._replace(expires_in_s=left_s)
         if by_server:
-            self._announce(session, answer)
+            self._announce(session, answer, since)
         return answer
 
     def _note_joining(self, session: ClientSession, room: str) -> object:
@@ -372,11 +372,15 @@ class Registry:
         position = with_names(recovered.position, names)
         return Subscribed(room, position, recovered.is_whole, found)
 
-    def _announce(self, session: ClientSession, answer: Subscribed) -> None:
+    def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
         """Tell a client that the server has put it into a room, and send it what it missed."""
         publishing = self._core.publishing
         if not session.variant.dialect.is_plain:
-            publishing.tell(session, ServerSubscribed(answer.room, answer.position))
+            position = answer.position
+            if answer.recovered and since is not None and position is not None:
+                # What it missed moves it on; if it is cut off before that, it has not had it.
+                position = Position(since.offset, position.epoch)
+            publishing.tell(session, ServerSubscribed(answer.room, position))
         for publication in answer.publications:
             self._core.fanout.send(session, publication.frame, publication)
 

@@ -1,0 +1,294 @@
+// One scenario with rooms.js. Prints what happened, as one JSON array of events.
+import WebSocket from "ws";
+
+const [, , script, base, name] = process.argv;
+const { Rooms } = await import(script);
+const events = [];
+const note = (kind, ...rest) => events.push([kind, ...rest]);
+
+function client(token, options = {}) {
+  const made = new Rooms(`ws://${base}/connection/websocket`, {
+    WebSocket,
+    token,
+    minDelayMs: 20,
+    maxDelayMs: 100,
+    ...options,
+  });
+  made.on("open", () => note("open"));
+  made.on("close", (x) => note("close", x.code, x.reason, x.comesBack));
+  made.on("stop", (x) => note("stop", x.code, x.reason));
+  made.on("message", (x) => note("message", x));
+  made.on("room", (room) => {
+    note("room", room.name);
+    listen(room);
+  });
+  return made;
+}
+
+function listen(room) {
+  room.on("subscribed", (x) => note("subscribed", x.wasRecovering, x.recovered));
+  room.on("message", (x) => note("publication", x.data, x.offset));
+  room.on("unsubscribed", (x) => note("unsubscribed", x.code));
+  room.on("gap", (x) => note("gap", x.position.offset));
+  room.on("state", (x) => x === "subscribing" && note("subscribing"));
+  room.on("error", (x) => note("error", x.code));
+  return room;
+}
+
+function enter(one, name, options) {
+  const room = listen(one.room(name, options));
+  room.subscribe();
+  return room;
+}
+
+async function server(...request) {
+  const answer = await fetch(`http://${base}/do`, { method: "POST", body: JSON.stringify(request) });
+  return answer.json();
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(condition, what) {
+  for (let left = 1000; !condition(); left -= 1) {
+    if (left === 0) throw new Error(`waited in vain for ${what ?? condition}: ${JSON.stringify(events)}`);
+    await sleep(10);
+  }
+}
+
+const count = (kind) => events.filter((event) => event[0] === kind).length;
+const said = (kind) => () => count(kind) > 0;
+const ready = (room) => until(() => room.state === "subscribed");
+
+async function attempt(what, work) {
+  try {
+    note(what, (await work()) ?? null);
+  } catch (error) {
+    note(`${what} failed`, error.code, error.temporary ?? null);
+  }
+}
+
+const scenarios = {
+  async recovery() {
+    const room = enter(client("ann"), "chat:recovery");
+    await ready(room);
+    await server("publish", "chat:recovery", "1", "2");
+    await until(() => count("publication") === 2);
+    await server("cut", "ann");
+    await server("publish", "chat:recovery", "3", "4");
+    await until(() => count("publication") === 4);
+    await server("publish", "chat:recovery", "5");
+    await until(() => count("publication") === 5);
+    room.unsubscribe();
+    await server("publish", "chat:recovery", "6");
+    room.subscribe();
+    await until(() => count("publication") === 6);
+  },
+  async lost() {
+    const room = enter(client("bob"), "short:lost");
+    await ready(room);
+    await server("publish", "short:lost", "1");
+    await until(said("publication"));
+    await server("cut", "bob");
+    await server("publish", "short:lost", "2", "3", "4", "5", "6");
+    await until(() => count("subscribed") === 2);
+    await server("publish", "short:lost", "7");
+    await until(() => count("publication") === 2);
+  },
+  async several() {
+    await server("publish", "state:c", "newest");
+    const frames = [];
+    class Noting extends WebSocket {
+      send(text) {
+        frames.push(text);
+        super.send(text);
+      }
+    }
+    const one = client("cat", { WebSocket: Noting });
+    const all = ["chat:a", "chat:b", "plain", "state:c"].map((each) => enter(one, each));
+    await Promise.all(all.map(ready));
+    await server("cut", "cat");
+    await until(() => count("subscribed") === 8);
+    await server("publish", "plain", "in a room without history");
+    await until(said("publication"));
+    note("lines", ...frames.map((text) => text.split("\n").length));
+  },
+  async many() {
+    const one = client("cat");
+    const all = Array.from({ length: 120 }, (_, n) => one.room(`chat:${"x".repeat(150)}${n}`));
+    for (const room of all) room.subscribe();
+    await Promise.all(all.map(ready));
+    await server("cut", "cat");
+    await until(() => count("open") === 2);
+    await Promise.all(all.map(ready));
+    note("ready", all.length);
+  },
+  async newest() {
+    await server("publish", "state:newest", "old", "new");
+    enter(client("dan"), "state:newest", { since: {} });
+    await until(said("publication"));
+  },
+  async commands() {
+    const one = client("eve", { data: { from: "a test" } });
+    const room = enter(one, "chat:commands");
+    await attempt("publish", () => room.publish({ text: "é\n" })); // before it is connected
+    await attempt("publish elsewhere", () => one.room("chat:other").publish({}));
+    await attempt("publish nothing", () => room.publish(undefined));
+    await attempt("publish a number", () => room.publish(1n));
+    await attempt("history", async () => {
+      const page = await room.history({ limit: 10 });
+      return page.publications.map((each) => [each.data, each.offset]);
+    });
+    await server("publish", "chat:commands", "2", "3", "4");
+    await attempt("page", async () => {
+      const { publications, position } = await room.history({ limit: 1 });
+      const since = { ...position, offset: publications[0].offset };
+      return (await room.history({ limit: 2, since })).publications.map((each) => each.data);
+    });
+    await attempt("newest", async () => {
+      const page = await room.history({ limit: 1, reverse: true });
+      return page.publications.map((each) => each.data);
+    });
+    await attempt("all", async () => (await room.history()).publications.length);
+    await attempt("position", async () => (await room.history({ limit: 0 })).position.offset);
+    await attempt("other epoch", () => room.history({ since: { offset: 1, epoch: "x" } }));
+    await attempt("no history", () => one.room("plain").history());
+    await attempt("call", () => one.call("add", [1, 2, 3]));
+    await attempt("call of text", () => one.call("text"));
+    await attempt("call with nonsense", () => one.call("add", "one"));
+    await attempt("call of nobody", () => one.call("subtract", []));
+    await attempt("call that fails", () => one.call("fail", {}));
+    await attempt("presence", () => room.presence());
+    note("sent", one.send({ type: "hello", name: "eve" }));
+    await until(said("message"));
+    await attempt("meta", () => server("meta", "eve"));
+    room.unsubscribe();
+    room.subscribe();
+    await ready(room);
+    enter(one, "chat:secret");
+    await until(said("unsubscribed") && (() => events.at(-1)[0] === "unsubscribed"));
+    one.close();
+    await attempt("too late", () => room.publish({}));
+  },
+  async refused() {
+    client("fay:invalid");
+    await until(said("stop"));
+  },
+  async expired() {
+    let asked = 0;
+    const getToken = async () => {
+      asked += 1;
+      return "gil";
+    };
+    const one = client("gil:expired", { getToken });
+    await until(said("open"));
+    note("asked", asked);
+    one.close();
+  },
+  async hopeless() {
+    client("gil:expired");
+    await until(said("stop"));
+  },
+  async token() {
+    let asked = 0;
+    const getToken = () => {
+      asked += 1;
+      if (asked === 1) throw new Error("no network");
+      return "kim";
+    };
+    const one = client(undefined, { getToken });
+    one.on("error", (error) => note("error", error.message));
+    await until(said("open"));
+    note("asked", asked);
+  },
+  async refresh() {
+    let asked = 0;
+    const getToken = async () => {
+      asked += 1;
+      return "hal:3600";
+    };
+    const one = client("hal:2", { getToken });
+    await until(() => asked === 1);
+    await sleep(3000);
+    note("asked", asked);
+    note("state", one.state);
+  },
+  async taken() {
+    const one = client("ida");
+    const room = enter(one, "chat:taken");
+    await ready(room);
+    await server("gap", "ida", "chat:taken");
+    await until(() => count("subscribed") === 2);
+    await server("leave", "ida", "chat:taken");
+    await until(said("unsubscribed"));
+    note("state", one.state);
+  },
+  async given() {
+    client("server-side");
+    await until(said("subscribed"));
+    await server("publish", "chat:given", "1");
+    await until(said("publication"));
+    await server("cut", "server-side");
+    await server("publish", "chat:given", "2");
+    await until(() => count("publication") === 2);
+    await server("send", "server-side", { only: "you" });
+    await until(said("message"));
+    await server("leave", "server-side", "chat:given");
+    await until(said("unsubscribed"));
+  },
+  async codes() {
+    client("jim");
+    await until(said("open"));
+    await server("close", "jim", 4000, "come back");
+    await until(() => count("open") === 2);
+    await server("close", "jim", 4500, "stay away");
+    await until(said("stop"));
+  },
+  async too_long() {
+    const room = enter(client("ned"), "chat:long");
+    await ready(room);
+    await attempt("publish", () => room.publish("x".repeat(200_000)));
+    await until(() => count("subscribed") === 2);
+  },
+  // Left and entered again by its own listener, in the middle of a message of several publications.
+  async entered_again() {
+    const room = enter(client("lea"), "chat:again");
+    room.on("message", ({ offset }) => {
+      if (offset % 3) return;
+      room.unsubscribe();
+      room.subscribe();
+    });
+    await ready(room);
+    await server("publish", "chat:again", ..."123456789".split(""));
+    await until(() => count("publication") >= 9);
+    await sleep(100);
+  },
+  async cuts() {
+    const one = client("max", { minDelayMs: 1, maxDelayMs: 30 });
+    const room = enter(one, "chat:cuts");
+    await ready(room);
+    for (let n = 1; n <= 100; n += 1) {
+      await server("publish", "chat:cuts", `${n}`);
+      const dice = Math.random();
+      if (dice < 0.1) await server("cut", "max");
+      else if (dice < 0.2) one.cut();
+      else if (dice < 0.25) one.reconnect();
+      else if (dice < 0.3) room.unsubscribe();
+      room.subscribe(); // nothing, but after unsubscribe()
+      if (dice > 0.5) await sleep(Math.random() * 15);
+    }
+    await until(() => count("publication") >= 100);
+    await sleep(50);
+    note("cut", count("open") > 1);
+  },
+};
+
+scenarios[name]().then(
+  () => {
+    console.log(JSON.stringify(events));
+    process.exit(0);
+  },
+  (error) => {
+    console.error(error);
+    process.exit(1);
+  },
+);

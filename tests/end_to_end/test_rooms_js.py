@@ -1,0 +1,286 @@
+"""rooms.js in Node: the scenarios of the npm SDK on the same server, its size and its types.
+
+What must not live here: rooms.js in Chromium (browser/test_rooms), the SDKs (test_centrifuge_sdks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from centrifuge_app import make_app, make_hub
+from hubbub import Hub
+from places import ROOT, SOURCE, TESTS
+from serving import Served, serve
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+
+JS = TESTS / "end_to_end" / "js"
+STATIC = SOURCE / "static"
+SCRIPT = (STATIC / "rooms.js").read_text("utf-8")
+TYPES = (STATIC / "rooms.d.ts").read_text("utf-8")
+GUIDE = (ROOT / "docs" / "rooms-js.md").read_text("utf-8")
+MAX_GZIPPED_BYTES = 5000
+
+
+@pytest.fixture(params=["native", "portable"])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Hub, Served]]:
+    hub = make_hub()
+    async with serve(make_app(hub), native=request.param == "native") as server:
+        yield hub, server
+
+
+async def run_node(*arguments: str) -> str:
+    """Run node; return what it printed."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(node, *arguments, stdout=pipe, stderr=pipe)
+    try:
+        out, errors = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, (out + errors).decode()
+    return out.decode()
+
+
+async def play(server: Served, name: str) -> list[list[Any]]:
+    """Play a scenario in Node; return what happened."""
+    base = f"127.0.0.1:{server.port}"
+    script = str(STATIC / "rooms.js")
+    events: list[list[Any]] = json.loads(await run_node(str(JS / "rooms.mjs"), script, base, name))
+    return events
+
+
+def of(events: list[list[Any]], *kinds: str) -> list[list[Any]]:
+    return [event for event in events if event[0] in kinds]
+
+
+async def test_it_recovers_what_it_missed(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "recovery")
+    publications = [[number, number] for number in range(1, 7)]
+    assert [event[1:] for event in of(events, "publication")] == publications
+    recovered = [[False, False], [True, True], [True, True]]
+    assert [event[1:] for event in of(events, "subscribed")] == recovered
+    assert of(events, "gap", "error") == []
+
+
+async def test_it_is_told_that_something_is_lost(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "lost")
+    assert of(events, "publication") == [["publication", 1, 1], ["publication", 7, 7]]
+    assert [event[1:] for event in of(events, "subscribed")] == [[False, False], [True, False]]
+    assert of(events, "gap") == [["gap", 6]]
+
+
+async def test_all_its_rooms_come_in_one_message(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "several")
+    assert len(of(events, "subscribed")) == 8
+    assert of(events, "publication")[-1] == ["publication", "in a room without history", None]
+    assert of(events, "error", "unsubscribed") == []
+    assert events[-1] == ["lines", 5, 5]
+
+
+async def test_more_rooms_than_a_message_may_have(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "many")
+    assert events[-1] == ["ready", 120]
+    assert len(of(events, "close")) == 1
+
+
+async def test_the_newest_of_a_state(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "newest")
+    assert of(events, "publication") == [["publication", "new", 2]]
+
+
+async def test_commands(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "commands")
+    found = {event[0]: event[1:] for event in events}
+    assert found["publish"] == [None]
+    assert found["publish elsewhere failed"] == [103, False]
+    assert found["publish nothing failed"] == [107, False]
+    assert found["publish a number failed"] == [None, None], "a TypeError of JSON"
+    assert found["history"] == [[[{"text": "é\n"}, 1]]]
+    assert found["page"] == [[2, 3]]
+    assert found["newest"] == [[4]]
+    assert found["all"] == [4]
+    assert found["position"] == [4]
+    assert found["other epoch failed"] == [112, False]
+    assert found["no history failed"] == [108, False]
+    assert found["call"] == [{"sum": 6}]
+    assert found["call of text"] == ["42"]
+    assert found["call with nonsense failed"] == [107, False]
+    assert found["call of nobody failed"] == [104, False]
+    assert found["call that fails failed"] == [450, False]
+    assert found["presence failed"][0] == 108
+    assert found["sent"] == [True]
+    assert found["message"] == [{"type": "welcome", "to": "eve"}]
+    assert found["meta"] == [[{"from": "a test"}]]
+    assert of(events, "unsubscribed") == [["unsubscribed", 0], ["unsubscribed", 103]]
+    assert found["too late failed"] == [3, False]
+    assert of(events, "close", "stop") == [["close", 1000, "", False], ["stop", 1000, ""]]
+
+
+async def test_it_stays_away_when_it_is_refused(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "refused")
+    why = [101, "the token is not valid"]
+    assert events == [["close", *why, False], ["stop", *why]]
+
+
+async def test_it_asks_for_a_new_token_when_its_own_has_expired(
+    served: tuple[Hub, Served],
+) -> None:
+    events = await play(served[1], "expired")
+    assert events[:3] == [
+        ["close", 109, "the token has expired", True],
+        ["open"],
+        ["asked", 1],
+    ]
+
+
+async def test_an_expired_token_without_another_is_the_end(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "hopeless")
+    assert events[-1] == ["stop", 109, "the token has expired"]
+
+
+async def test_a_token_is_asked_for_again_when_that_fails(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "token")
+    assert [event[0] for event in events] == ["error", "close", "open", "asked"]
+    assert events[-1] == ["asked", 2]
+
+
+async def test_it_refreshes_its_token(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "refresh")
+    assert events == [["open"], ["asked", 1], ["state", "open"]]
+
+
+async def test_it_subscribes_again_after_a_gap_and_not_after_a_leave(
+    served: tuple[Hub, Served],
+) -> None:
+    events = await play(served[1], "taken")
+    assert events == [
+        ["subscribing"],
+        ["open"],
+        ["subscribed", False, False],
+        ["subscribing"],
+        ["subscribed", True, True],
+        ["unsubscribed", 2000],
+        ["state", "open"],
+    ]
+
+
+async def test_rooms_that_the_server_gives(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "given")
+    assert of(events, "room") == [["room", "chat:given"]]
+    assert [event[1:] for event in of(events, "publication")] == [[1, 1], [2, 2]]
+    assert of(events, "message") == [["message", {"only": "you"}]]
+    assert events[-1] == ["unsubscribed", 2000]
+
+
+async def test_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "codes")
+    assert of(events, "close", "stop") == [
+        ["close", 4000, "come back", True],
+        ["close", 4500, "stay away", False],
+        ["stop", 4500, "stay away"],
+    ]
+
+
+async def test_a_command_that_is_too_long_closes_the_connection(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "too_long")
+    assert ["publish failed", 2, False] in events
+    assert [event[1] for event in of(events, "close")] == [1009]
+
+
+async def test_a_listener_may_leave_and_enter_again(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "entered_again")
+    expected = [["publication", number, number] for number in range(1, 10)]
+    assert of(events, "publication") == expected
+
+
+async def test_everything_once_and_in_order_whatever_is_cut(served: tuple[Hub, Served]) -> None:
+    events = await play(served[1], "cuts")
+    expected = [["publication", number, number] for number in range(1, 101)]
+    assert of(events, "publication") == expected
+    assert of(events, "gap", "error", "stop") == []
+    assert events[-1] == ["cut", True]
+
+
+def test_size_gzipped() -> None:
+    assert len(gzip.compress(SCRIPT.encode(), 9, mtime=0)) < MAX_GZIPPED_BYTES
+
+
+TSC = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
+
+
+@pytest.mark.parametrize("lib", ["ES2022", "ES2022,DOM"])
+async def test_the_types_compile(tmp_path: Path, lib: str) -> None:
+    if not TSC.exists():
+        pytest.fail("TypeScript is missing: run  make browser")
+    for file in (STATIC / "rooms.d.ts", STATIC / "hubbub.d.ts", JS / "types" / "uses-rooms.ts"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    options = "--strict --noEmit --target ES2022 --module NodeNext --exactOptionalPropertyTypes"
+    more = ["--noUncheckedIndexedAccess", "--lib", lib]
+    await run_node(str(TSC), *options.split(), *more, str(tmp_path / "uses-rooms.ts"))
+
+
+def members(kind: str) -> set[str]:
+    """Return the names of the members of a class of rooms.js, but for its constructor."""
+    body = re.search(rf"^(?:export )?class {kind} .*?^}}", SCRIPT, re.M | re.S)
+    assert body
+    listed = re.findall(r"^  (?:async |get )?(\w+)\(.*\{$", body[0], re.M)
+    return set(listed) - {"constructor"} | {"on"}
+
+
+def declared(kind: str) -> str:
+    body = re.search(rf"^export (?:declare class|interface) {kind}\b.*?^}}", TYPES, re.M | re.S)
+    assert body
+    return body[0]
+
+
+@pytest.mark.parametrize(("kind", "variable"), [("Rooms", "rooms"), ("Room", "room")])
+def test_types_and_guide_name_every_member(kind: str, variable: str) -> None:
+    named = re.findall(r"^  (?:readonly )?(\w+)(?:<.*>)?[(:]", declared(kind), re.M)
+    assert members(kind) == set(named) - {"constructor"}
+    for name in members(kind):
+        assert re.search(rf"`{variable}\.{name}\b", GUIDE), name
+
+
+@pytest.mark.parametrize("kind", ["Rooms", "Room"])
+def test_types_and_guide_name_every_event(kind: str) -> None:
+    lists = re.findall(r"super\((\[.*\])\);$", SCRIPT, re.M)
+    events = json.loads(lists[["Room", "Rooms"].index(kind)])
+    assert re.findall(r"^  (\w+): \[", declared(f"{kind}Events"), re.M) == events
+    for event in events:
+        assert re.search(rf"^\| `{event}` \|", GUIDE, re.M), event
+
+
+def test_types_and_guide_name_every_default() -> None:
+    (numbers,) = re.findall(r"const numbers = \{ (.*) \};", SCRIPT)
+    for name, value in (each.split(": ") for each in numbers.split(", ")):
+        assert re.search(rf"Default: {value}\. \*/\n  {name}\?:", TYPES), name
+        assert re.search(rf"^\| `{name}` \| {value} \|", GUIDE, re.M), name
+
+
+async def test_examples_of_the_guide_are_javascript(tmp_path: Path) -> None:
+    examples = re.findall(r"^```js\n(.*?)^```", GUIDE, re.M | re.S)
+    assert len(examples) >= 3
+    for number, example in enumerate(examples):
+        script = tmp_path / f"example{number}.mjs"
+        script.write_text(example, "utf-8")
+        await run_node("--check", str(script))
+
+
+async def test_servers_that_do_what_a_hub_rarely_does() -> None:
+    printed = await run_node("--test", "--test-reporter=tap", str(JS / "rooms_alone.mjs"))
+    assert re.search(r"^# pass [1-9]", printed, re.M), printed
+    assert re.search(r"^# (skipped|todo) [1-9]", printed, re.M) is None, printed
