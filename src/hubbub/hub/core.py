@@ -93,6 +93,7 @@ class Core:
         self.admission.reset()
         self.registry.reset()
         self.recovery.reset()
+        self.publishing.streaming.clear()
         self.interest = Interest(self)
         self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(

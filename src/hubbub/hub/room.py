@@ -13,6 +13,7 @@ from ..errors import SettingsError
 from ..model import EVERYBODY, USER_PREFIX, Receipt
 from ..room_rules import SLOW_POLICIES, SlowPolicy, check_pattern
 from .client import Client, session_of
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .core import Core
@@ -30,6 +31,7 @@ class Membership:
     """
 
     __slots__ = (
+        "is_stream",
         "name",
         "parts",
         "pending",
@@ -42,11 +44,15 @@ class Membership:
     )
     variant: Variant
 
-    def __init__(self, name: str, policy: SlowPolicy, *, remembers: bool = False) -> None:
+    def __init__(
+        self, name: str, policy: SlowPolicy, *, remembers: bool = False, is_stream: bool = False
+    ) -> None:
         self.name: str = name
         self.policy = policy
         self.remembers: bool = remembers
         """Whether the room keeps what was published; see `rules`."""
+        self.is_stream: bool = is_stream
+        """Whether what is published are pieces of a text; see `wire.piece`."""
         self.progress: Progress | None = None
         """How far the room has come here, if it remembers; see `recovery`."""
         self.sessions: dict[ClientSession, None] = {}
@@ -133,7 +139,7 @@ class RoomTable:
         if rule is None:
             return Membership(room, self.policy_of(room))
         policy = rule.slow_policy or self.policy_of(room)
-        return Membership(room, policy, remembers=rule.remembers)
+        return Membership(room, policy, remembers=rule.remembers, is_stream=rule.is_stream)
 
     def remove(self, session: ClientSession, members: Membership) -> None:
         """Take `session` out of a room; a room ends with its last member."""
@@ -218,6 +224,19 @@ class Room:
         `key` names the message, so that it is published once; see `Hub.publish`.
         """
         return await self._core.publishing.publish(self._key, data, exclude, key)
+
+    def stream(self, *, unheard_s: float | None = None) -> Stream:
+        """Return a stream into this room: `async with room.stream() as s: await s.append(text)`.
+
+        The room's rule says `stream=True`. With `unheard_s`, `append` raises `StreamUnheard` when nobody
+        has been a member for so many seconds: of this process, and of the others that the broker can
+        ask (None: never). Raises `CommandError` ("not_available") for a room that is no stream,
+        `ValueError` for a time that is none.
+        """
+        if unheard_s is not None and not 0 <= unheard_s < 1e15:
+            raise ValueError(f"unheard_s is a number of seconds or None, not {unheard_s!r}")
+        self._core.rules.require_stream(self._key)
+        return Stream(self._core, self._key, unheard_s)
 
     def __len__(self) -> int:
         return len(self._core.registry.members_of(self._key))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from ..brokers.broker import Ability, Keep
-from ..errors import SettingsError
+from ..errors import CommandError, SettingsError
 from ..model import EVERYBODY, USER_PREFIX
 from ..room_rules import RoomRules, SlowPolicy, checked_rules
 
@@ -39,6 +39,11 @@ class Rule:
     def remembers(self) -> bool:
         """Whether rooms of this rule keep what was published."""
         return self.keep is not None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether what is published to such a room are pieces of a text."""
+        return self.rules.stream
 
     @property
     def slow_policy(self) -> SlowPolicy | None:
@@ -72,6 +77,25 @@ class Rules:
         """Return what the broker is to keep of a room; None for nothing."""
         rule = self.of(room)
         return None if rule is None else rule.keep
+
+    def is_stream(self, room: str) -> bool:
+        """Tell whether what is published to a room are pieces of a text."""
+        rule = self.of(room) if self.has_any else None
+        return rule is not None and rule.is_stream
+
+    def require_stream(self, room: str) -> None:
+        """Raise `CommandError` for a room that keeps no pieces of a text."""
+        if not self.is_stream(room):
+            text = (
+                "this room is no stream; RoomRules make it one, as in stream=True, history=10_000"
+            )
+            raise CommandError("not_available", text)
+
+    def forbid_stream(self, room: str) -> None:
+        """Raise `CommandError` for a room that takes pieces of a text and nothing else."""
+        if self.is_stream(room):
+            text = "this room is a stream: it takes what its producer appends, and no messages"
+            raise CommandError("not_available", text)
 
     def add(self, rules: RoomRules) -> None:
         """Add a rule behind all others. Raises `SettingsError` for one that is never used."""
