@@ -24,6 +24,15 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "policy": (lambda: RoomRules("a", slow_policy="newest"), "one of disconnect"),  # type: ignore[arg-type]
     "publish": (lambda: RoomRules("a", publish="all"), '"server", "members"'),  # type: ignore[arg-type]
     "cache of nothing": (lambda: RoomRules("a", cache=True), "needs history=1"),
+    "stream of nothing": (lambda: RoomRules("a", stream=True), "needs recover=True and a history"),
+    "stream from now on": (
+        lambda: RoomRules("a", stream=True, history=5, recover=False),
+        "needs recover=True",
+    ),
+    "stream of one": (
+        lambda: RoomRules("a", stream=True, history=5, cache=True),
+        "needs all pieces",
+    ),
     "latest": (lambda: RoomRules("a", history=5, slow_policy="latest"), "write cache=True"),
 }
 
