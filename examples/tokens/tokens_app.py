@@ -18,7 +18,7 @@ from hubbub import Client, Handshake, Hub, Position, RoomRules, StreamUnheard
 
 TOKENS_PER_SECOND = 50
 TOKENS = 1000
-WORDS = "the a sea night light bird stone slow bright sings falls turns under over and but".split()
+WORDS = ("sea", "night", "light", "bird", "stone", "slow", "bright", "sings", "falls", "under")
 
 hub = Hub(room_rules=[RoomRules("answer:*", stream=True, history=10_000)])
 app = FastAPI()

@@ -84,8 +84,8 @@ class Reader:
             assert message["offset"] >= self.position.offset
         self.text += message["text"]
         self.said |= {name: True for name in message if name.startswith("is_")}
-        epoch = message.get("epoch") or (self.position and self.position.epoch)
-        self.position = Position(message["offset"], epoch)
+        before = "" if self.position is None else self.position.epoch
+        self.position = Position(message["offset"], message.get("epoch", before))
 
 
 async def append(stream: Stream, *texts: str) -> None:
@@ -214,10 +214,15 @@ async def test_another_text_begins_in_the_same_room() -> None:
 async def test_a_stream_whose_producer_fails_is_told_as_broken() -> None:
     hub = await streaming()
     reader = await Reader().come(hub)
-    with pytest.raises(ZeroDivisionError):
-        async with hub.room(ROOM).stream() as s:
+    s = hub.room(ROOM).stream()
+
+    async def produce() -> None:
+        async with s:
             await s.append("half of")
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await produce()
     late = await Reader().come(hub)
     await settle(hub)
     for each in (reader, late):
@@ -255,7 +260,8 @@ async def test_a_producer_can_stop_when_nobody_listens_any_more() -> None:
     set_clock(hub, clock)
     await hub.start()
     reader = await Reader().come(hub)
-    with pytest.raises(StreamUnheard, match="'answer:42' for 10 s") as caught:
+
+    async def produce() -> None:
         async with hub.room(ROOM).stream(unheard_s=10) as s:
             clock.advance(60)
             await s.append("a")
@@ -273,6 +279,9 @@ async def test_a_producer_can_stop_when_nobody_listens_any_more() -> None:
             await s.append("d")
             clock.advance(1)
             await s.append("e")
+
+    with pytest.raises(StreamUnheard, match="'answer:42' for 10 s") as caught:
+        await produce()
     assert (caught.value.room, caught.value.unheard_s) == (ROOM, 10)
     await reader.come(hub)
     await settle(hub)
@@ -298,7 +307,7 @@ async def test_all_bytes_are_linear() -> None:
 
     async def sent(appends: int, joiners: int) -> int:
         readers = []
-        before = hub.stats()["bytes_out"]
+        before: int = hub.stats()["bytes_out"]
         room = f"answer:{appends}"
         async with hub.room(room).stream() as s:
             for number in range(appends):
@@ -310,7 +319,8 @@ async def test_all_bytes_are_linear() -> None:
         assert all(reader.read() == "token " * appends for reader in readers)
         for reader in readers:
             reader.peer.close()
-        return int(hub.stats()["bytes_out"]) - before
+        after: int = hub.stats()["bytes_out"]
+        return after - before
 
     few, many = await sent(100, 5), await sent(400, 5)
     assert 3.5 * few < many < 4.5 * few
@@ -435,8 +445,8 @@ async def test_a_client_s_command_cannot_append() -> None:
     await hub.start()
     peer = connect(hub, dialect="centrifuge")
     peer.send('{"id":1,"connect":{}}')
-    data = '{"type":"append","text":"forged"}'
-    peer.send('{"id":2,"publish":{"channel":"answer:42","data":%s}}' % data)
+    command = {"channel": ROOM, "data": {"type": "append", "text": "forged"}}
+    peer.send(msgspec.json.encode({"id": 2, "publish": command}).decode())
     await settle(hub)
     assert pushes(peer)[-1]["error"]["code"] == 108
     assert (await hub.cursor(ROOM)).offset == 0
@@ -444,7 +454,7 @@ async def test_a_client_s_command_cannot_append() -> None:
 
 
 def pushes(peer: MemoryClient) -> list[dict[str, Any]]:
-    return [json.loads(line) for text in peer.received for line in text.split("\n")]
+    return [json.loads(line) for text in peer.received for line in str(text).split("\n")]
 
 
 async def test_a_client_of_the_centrifuge_protocol_gets_the_same_as_publications() -> None:
@@ -481,11 +491,15 @@ async def test_a_client_of_the_centrifuge_protocol_gets_the_same_as_publications
 async def test_a_broker_s_error_reaches_the_producer() -> None:
     exchange = Exchange()
     async with two_hubs(exchange) as (here, _):
-        with pytest.raises(BrokerUnavailable):
+
+        async def produce() -> None:
             async with here.room(ROOM).stream() as s:
                 await s.append("a")
                 exchange.brokers[0].cut()
                 await s.append("b")
+
+        with pytest.raises(BrokerUnavailable):
+            await produce()
         with pytest.raises(BrokerUnavailable):
             await finished(here, "x")
         exchange.brokers[0].mend()
@@ -496,14 +510,13 @@ async def test_a_broker_s_error_reaches_the_producer() -> None:
 
 async def test_a_slow_broker_slows_the_producer() -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, _):
-        async with here.room(ROOM).stream() as s:
-            exchange.hold()
-            appending = asyncio.create_task(s.append("a"))
-            await carried(exchange)
-            assert not appending.done()
-            exchange.release()
-            await appending
+    async with two_hubs(exchange) as (here, _), here.room(ROOM).stream() as s:
+        exchange.hold()
+        appending = asyncio.create_task(s.append("a"))
+        await carried(exchange)
+        assert not appending.done()
+        exchange.release()
+        await appending
 
 
 async def test_the_others_are_asked_whether_somebody_listens(
@@ -515,7 +528,8 @@ async def test_the_others_are_asked_whether_somebody_listens(
         clock = FakeClock()
         core_of(here).clock = clock
         reader = await Reader().come(there)
-        with pytest.raises(StreamUnheard):
+
+        async def produce() -> None:
             async with here.room(ROOM).stream(unheard_s=5) as s:
                 clock.advance(5)
                 await s.append("a")
@@ -529,6 +543,9 @@ async def test_the_others_are_asked_whether_somebody_listens(
                 await s.append("c")
                 clock.advance(1)
                 await s.append("d")
+
+        with pytest.raises(StreamUnheard):
+            await produce()
 
 
 @pytest.mark.parametrize("seed", range(6))
