@@ -580,3 +580,45 @@ async def test_across_two_nodes_late_shuffled_cut_and_mended(seed: int) -> None:
         for reader in readers:
             assert reader.read() == text
             assert reader.said == {"is_final": True}
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_a_text_whose_history_is_lost_begins_anew_for_its_members(is_allowed: bool) -> None:
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1, room_rules=RULES)
+    allowed = [True]
+    hub.authorize(lambda client, action, room: allowed[0])
+    await hub.start()
+    reader = await Reader().come(hub)
+    async with hub.room(ROOM).stream() as s:
+        await s.append("a")
+        await settle(hub)
+        assert reader.read() == "a"
+        await exchange.brokers[0].remove_history(ROOM)
+        allowed[0] = is_allowed
+        await s.append("b")
+        await carried(exchange)
+        await settle(hub)
+        await s.append("c")
+        await carried(exchange)
+        await settle(hub)
+    if is_allowed:
+        assert reader.read() == "bc"
+        assert reader.said["is_cut"], "it is not taken for the whole"
+    else:
+        assert reader.read() == "a"
+        assert reader.gaps == 1
+        assert ROOM not in reader.peer.client.rooms
+    await hub.stop()
+
+
+async def test_many_clients_share_one_form_of_a_piece() -> None:
+    hub = await streaming()
+    readers = [await Reader().come(hub) for _ in range(20)]
+    async with hub.room(ROOM).stream() as s:
+        await asyncio.gather(*(s.append(text) for text in "abcdef"))
+        await settle(hub)
+    assert {reader.read() for reader in readers} == {"abcdef"}, "in the order of the calls"
+    payloads = {id(reader.peer.transport.wire_writes[-1]) for reader in readers}
+    assert len(payloads) == 1
+    await hub.stop()
