@@ -29,6 +29,15 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "told of whom": (lambda: RoomRules("a", join_leave=True), "needs presence=True"),
     "told to nobody": (lambda: RoomRules("a", join_leave_max_members=0), "at least 1"),
     "grace": (lambda: RoomRules("a", leave_grace_s=-1), "a number, at least 0"),
+    "stream of nothing": (lambda: RoomRules("a", stream=True), "needs recover=True and a history"),
+    "stream from now on": (
+        lambda: RoomRules("a", stream=True, history=5, recover=False),
+        "needs recover=True",
+    ),
+    "stream of one": (
+        lambda: RoomRules("a", stream=True, history=5, cache=True),
+        "needs all pieces",
+    ),
     "latest": (lambda: RoomRules("a", history=5, slow_policy="latest"), "write cache=True"),
 }
 

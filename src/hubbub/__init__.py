@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Refused,
         SettingsError,
         SocketTaken,
+        StreamUnheard,
         TokenError,
         TokenExpired,
         TokenInvalid,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .hub.client import Client
     from .hub.hub import Hub
     from .hub.room import Room, User
+    from .hub.stream import Stream
     from .model import ClientInfo, Close, Handshake, Identity, Position, PresenceStats, Receipt
     from .room_rules import RoomRules
     from .settings import Settings
@@ -78,6 +80,8 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SocketTaken",
+    "Stream",
+    "StreamUnheard",
     "TokenError",
     "TokenExpired",
     "TokenInvalid",
@@ -120,6 +124,8 @@ _MODULES = {
     "Settings": "settings",
     "SettingsError": "errors",
     "SocketTaken": "errors",
+    "Stream": "hub.stream",
+    "StreamUnheard": "errors",
     "TokenError": "errors",
     "TokenExpired": "errors",
     "TokenInvalid": "errors",

@@ -12,6 +12,7 @@ nothing of ours.
     ├── Disconnected         a handler raises it to close its client
     ├── MissingExtra         an optional dependency is not installed
     ├── HubNotRunning        a verb needs the hub's event loop and there is none
+    ├── StreamUnheard        nobody listens to a stream any more
     ├── SocketTaken          the application uses a socket that the hub has taken
     ├── TokenError           a JSON Web Token proves nothing
     │   ├── TokenInvalid             and never will
@@ -334,6 +335,15 @@ class MissingExtra(HubbubError, ImportError):
 
 class HubNotRunning(HubbubError, RuntimeError):
     """A verb needs the hub's event loop, and the hub is not running in one."""
+
+
+class StreamUnheard(HubbubError):
+    """Nobody has listened to a stream in `room` for `unheard_s` seconds; see `Room.stream`."""
+
+    def __init__(self, room: str, unheard_s: float) -> None:
+        self.room = room
+        self.unheard_s = unheard_s
+        super().__init__(f"nobody has listened to the stream in {room!r} for {unheard_s:g} s")
 
 
 class SocketTaken(HubbubError, RuntimeError):

@@ -26,7 +26,8 @@ class RoomRules:
     `history` is how many publications each of the rooms keeps (0: none), for `history_ttl_s` seconds
     and up to `history_bytes` bytes of messages. `recover` says whether a client that comes back is
     given what it missed; `cache` that only the newest publication matters, so that whoever joins is
-    given that one, and no older one is. `slow_policy` is what a full outbox does (None: what the
+    given that one, and no older one is. `stream` that the publications are pieces of a text that grows, which
+    `Room.stream` makes: whoever joins is given the text so far. `slow_policy` is what a full outbox does (None: what the
     setting of that name says). `publish` says who may publish by a command: nobody but the server, or
     the members of the room (None: whom the authorize handler allows).
 
@@ -44,6 +45,7 @@ class RoomRules:
     history_bytes: int = 1024**2
     recover: bool = True
     cache: bool = False
+    stream: bool = False
     slow_policy: SlowPolicy | None = None
     publish: PublishRule | None = None
     presence: bool = False
@@ -58,7 +60,7 @@ class RoomRules:
         self._check_number("history_bytes", 1, whole=True)
         self._check_number("join_leave_max_members", 1, whole=True)
         self._check_number("leave_grace_s", 0)
-        for name in ("recover", "cache", "presence", "join_leave"):
+        for name in ("recover", "cache", "stream", "presence", "join_leave"):
             if type(getattr(self, name)) is not bool:
                 raise self._wrong(name, "must be True or False")
         if self.slow_policy not in (None, *SLOW_POLICIES):
@@ -69,6 +71,10 @@ class RoomRules:
             raise self._wrong("cache", "needs history=1")
         if self.join_leave and not self.presence:
             raise self._wrong("join_leave", "needs presence=True")
+        if self.stream and not self.recovers:
+            raise self._wrong("stream", "needs recover=True and a history, as in history=10_000")
+        if self.stream and self.cache:
+            raise self._wrong("stream", "needs all pieces, and cache=True keeps one")
         if self.recovers and self.slow_policy == "latest" and not self.cache:
             raise self._wrong(
                 "slow_policy",

@@ -204,6 +204,48 @@ async def test_plain_asgi_counts_and_passes_on(load: Load) -> None:
         assert await take(socket, 1) == [b"\x00\x01"]
 
 
+async def test_tokens_two_tabs_a_reload_and_a_lost_connection_see_one_text(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = load("tokens/tokens_app")
+    module = sys.modules["tokens/tokens_app"]
+    monkeypatch.setattr(module, "TOKENS_PER_SECOND", 500)
+    monkeypatch.setattr(module, "TOKENS", 120)
+    async with serve(app) as served, client_of(served) as http:
+        page = (await http.get("/")).text
+        assert "/ws/hubbub.js" in page
+        assert "http" not in page, "nothing comes from elsewhere"
+        answer = (await http.post("/ask")).json()["answer"]
+        path = f"/ws?answer={answer}"
+
+        async def read(socket: ClientConnection, count: int | None = None) -> list[dict[str, Any]]:
+            """Receive so many messages, or all until the end."""
+            found: list[dict[str, Any]] = []
+            while len(found) != count and not (found and found[-1].get("is_final")):
+                found += await objects(socket, 1)
+            return found
+
+        async with served.connect(path) as one, served.connect(path) as two:
+            before = await read(one, 20)
+            await one.close()
+            place = f"&offset={before[-1]['offset']}&epoch={quote(before[0]['epoch'])}"
+            async with served.connect(path) as reloaded, served.connect(path + place) as back:
+                whole = await read(two)
+                later = await read(reloaded)
+                rest = await read(back)
+    text = "".join(message["text"] for message in whole)
+    assert len(text.split()) == 120
+    assert (later[0]["type"], rest[0]["type"]) == ("stream", "append")
+    assert "".join(message["text"] for message in later) == text
+    assert "".join(message["text"] for message in before + rest) == text
+    assert len(later) < len(whole), "what was so far came in one"
+
+
+def test_the_tokens_say_how_to_run_them() -> None:
+    source = (EXAMPLES / "tokens" / "tokens_app.py").read_text(encoding="utf-8")
+    assert "uvicorn tokens_app:app --ws hubbub:Protocol" in source
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_example_says_how_to_run_it(name: str) -> None:
     source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from exchange import Exchange, ExchangeBroker
-from hubbub import BrokerUnavailable
+from hubbub import BrokerUnavailable, Hub
 from hubbub.brokers.broker import Control
 from hubbub.hub.core import core_of
 from hubbub.testing import connect
@@ -96,3 +96,27 @@ async def test_a_word_that_makes_no_sense_raises_nothing_into_the_broker(control
     connect(hub, user="ann")
     core_of(hub).control.handle_control(control)
     await hub.stop()
+
+
+async def test_another_node_says_that_a_room_has_members() -> None:
+    exchange = Exchange()
+    here, there = exchange.hubs(2)
+    for hub in (here, there):
+        await hub.start()
+    connect(there).client.join("red")
+    control = core_of(here).control
+    assert await control.has_members("red", 10.0)
+    assert not await control.has_members("blue", 0.0)
+    control.handle_control(Control("sought", "other", {"question": "2"}))
+    for hub in (here, there):
+        await hub.stop()
+
+
+async def test_where_nobody_can_be_asked_a_room_may_have_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone = Hub()
+    assert not await core_of(alone).control.has_members("red", 10.0)
+    monkeypatch.setattr(ExchangeBroker, "abilities", frozenset())
+    (hub,) = Exchange().hubs(1)
+    assert await core_of(hub).control.has_members("red", 10.0)

@@ -397,7 +397,7 @@ def _subscribed(event: Reply, answer: Subscribed) -> bytes:
         result |= {**_CAPABILITIES, "epoch": answer.position.epoch, "offset": offset}
         if since is not None:
             result |= {"was_recovering": True, "recovered": answer.recovered}
-        if answer.recovered and answer.publications:
+        if answer.publications:
             found = b',"publications":' + _publications(answer.publications)
     body = _encode(result)
     return b'{"id":%d,"subscribe":%b%b}' % (event.id or 0, body[:-1], found + b"}")

@@ -3,7 +3,7 @@
 What must not live here: how it travels (a broker), messages of applications.
 
 The verbs: `disconnect` (all clients of a user), `kick` (a client by its id), `count` (say how many
-clients and rooms there are) and `counted` (the answer). A node that does not know a verb, or is told
+clients and rooms there are) and `counted` (the answer), `seek` (say if a room has members) and `sought`. A node that does not know a verb, or is told
 something that makes no sense, goes on: nodes of two versions may be one cluster for a while.
 """
 
@@ -37,6 +37,7 @@ class ControlPlane:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._counts: dict[str, list[NodeInfo]] = {}
+        self._sought: dict[str, asyncio.Future[None]] = {}
         self._last_question = 0
 
     @property
@@ -73,6 +74,23 @@ class ControlPlane:
             del self._counts[question]
         return found
 
+    async def has_members(self, room: str, wait_s: float) -> bool:
+        """Tell whether another node says within `wait_s` seconds that a room has members there.
+
+        True where other nodes cannot be asked, and what is published here reaches them.
+        """
+        if not self.has_others:
+            return not self._core.broker.receives_all
+        self._last_question += 1
+        question = str(self._last_question)
+        answer = self._sought[question] = asyncio.get_running_loop().create_future()
+        try:
+            self._say("seek", question=question, room=room)
+            await asyncio.wait([answer], timeout=wait_s)
+        finally:
+            del self._sought[question]
+        return answer.done()
+
     def handle_control(self, control: Control) -> None:
         """Do what another node asks for; see `brokers.broker.Node`."""
         own = self._core.node_id
@@ -108,6 +126,15 @@ class ControlPlane:
                 if found is not None:
                     clients, rooms = _number(arguments, "clients"), _number(arguments, "rooms")
                     found.append(NodeInfo(control.origin, clients, rooms))
+
+            case "seek":
+                if self._core.registry.members_of(_text(arguments, "room")):
+                    question = _text(arguments, "question")
+                    self._say("sought", control.origin, question=question)
+            case "sought":
+                answer = self._sought.get(_text(arguments, "question"))
+                if answer is not None and not answer.done():
+                    answer.set_result(None)
 
     def _own_info(self) -> NodeInfo:
         registry = self._core.registry

@@ -98,6 +98,7 @@ class Core:
         self.registry.reset()
         self.recovery.reset()
         self.presence.reset()
+        self.publishing.streaming.clear()
         self.interest = Interest(self)
         self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(

@@ -15,6 +15,7 @@ from ..errors import BrokerError, HubNotRunning
 from ..limits import printable
 from ..model import Receipt
 from ..wire.frame import Frame, encode
+from ..wire.piece import shown
 from ..wire.publication import Kind, Publication
 from .client import Client, session_of
 from .variant import ENCODED
@@ -39,6 +40,8 @@ class Publishing:
         self._lifecycle = core.lifecycle
         self._registry = core.registry
         self._rules = core.rules
+        self.streaming: set[str] = set()
+        """The rooms in which a stream of this process is open."""
 
     async def publish(
         self, room: str, data: Any, exclude: Client | None = None, key: str | None = None
@@ -47,12 +50,21 @@ class Publishing:
 
         `room` is a room's name, or everybody's or a user's; `key` the publisher's own name for the
         message. Raises `BrokerError` when the broker did not take it, `HubNotRunning` where the hub does
-        not run.
+        not run, `CommandError` for a room that takes no messages.
         """
         if key is not None:
             _check_key(key)
+        self._rules.forbid_stream(room)
+        return await self._publish(room, encode(data), exclude, key)
+
+    async def publish_piece(self, room: str, frame: Frame, exclude: Client | None) -> Receipt:
+        """Publish a piece of a text to a room that takes such; see `publish`."""
+        return await self._publish(room, frame, exclude, None)
+
+    async def _publish(
+        self, room: str, frame: Frame, exclude: Client | None, key: str | None
+    ) -> Receipt:
         excluded = None if exclude is None else _excluded(exclude)
-        frame = encode(data)
         lifecycle = self._lifecycle
         if _thread_id() != lifecycle.thread_id:
             if lifecycle.loop is None:
@@ -78,6 +90,8 @@ class Publishing:
         name = None if excluded is None else _name_of(excluded)
         keep = self._rules.keep_of(room) if self._rules.has_any else None
         try:
+            if keep is not None:
+                self._rules.forbid_stream(room)
             publication = Publication(room, frame, name)
             result = (
                 self._broker.publish(publication) if keep is None else self._keep(publication, keep)
@@ -104,6 +118,8 @@ class Publishing:
         if members is None:
             self._lifecycle.require_loop()
             return 0
+        if members.is_stream:
+            publication = shown(publication)
         if publication.exclude is None:
             self._core.fanout.publish(members, publication)
             return len(members.sessions)

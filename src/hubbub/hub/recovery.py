@@ -26,6 +26,7 @@ from ..dialects.dialect import Gap, ServerUnsubscribed
 from ..errors import CommandError, PositionLost
 from ..limits import printable
 from ..model import Position
+from ..wire.piece import shown
 from .disconnects import SLOW_CONSUMER
 
 if TYPE_CHECKING:
@@ -197,6 +198,8 @@ class Recovery:
                 progress.position = position
                 name = publication.exclude
                 excluded = None if name is None else core.registry.session_named(name)
+                if members.is_stream:
+                    publication = shown(publication)
                 core.fanout.publish(members, publication, excluded)
 
     # Who joins
@@ -215,22 +218,27 @@ class Recovery:
         try:
             for _ in range(MOST_READS):
                 joiner.publications.clear()  # what came before the history is read is in it
-                history, is_kept = await self._read_since(room, since)
+                history, is_kept = await self._read_since(room, rule, since)
                 newest = None
                 if rule.rules.cache:
                     newest = await self._broker.history(room, limit=1, reverse=True)
                 if self._bring_up(room, history, newest or history, joiner.publications):
-                    return self._recovered(since, is_kept, history, newest, joiner.publications)
+                    return self._recovered(
+                        rule, since, is_kept, history, newest, joiner.publications
+                    )
         finally:
             joiners.remove(joiner)
             if not joiners and self._joining.get(room) is joiners:
                 del self._joining[room]
         raise CommandError("unavailable", "try again later", temporary=True)
 
-    async def _read_since(self, room: str, since: Position | None) -> tuple[History, bool]:
+    async def _read_since(
+        self, room: str, rule: Rule, since: Position | None
+    ) -> tuple[History, bool]:
         """Read a history since a position, or since where the room stands here if that is earlier.
 
-        Returns whether all that was published since `since` is in it.
+        Returns whether all that was published since `since` is in it. Of a stream all is read for who has
+        seen nothing of it, or has lost its place.
         """
         members = self._core.registry.room_of(room)
         progress = None if members is None else members.progress
@@ -238,14 +246,14 @@ class Recovery:
         first = since
         if since is not None and here is not None and here.epoch == since.epoch:
             first = min(since, here)
-        for start, is_kept in ((first, True), (here, False)):
+        for start, is_kept in ((first, True), (None if rule.is_stream else here, False)):
             if start is None or (start is first and since is None):
                 continue
             try:
                 return await self._read(room, start), is_kept
             except PositionLost:
                 continue
-        return await self._read(room, None, limit=0), False
+        return await self._read(room, None, limit=None if rule.is_stream else 0), False
 
     def _bring_up(
         self, room: str, history: History, last: History, came: Sequence[Publication]
@@ -272,6 +280,7 @@ class Recovery:
 
     def _recovered(
         self,
+        rule: Rule,
         since: Position | None,
         is_kept: bool,
         history: History,
@@ -290,8 +299,8 @@ class Recovery:
                 found = []
         else:
             is_whole = since is not None and is_kept
-            found = [*history.publications, *after] if is_whole else []
-            if since is not None:
+            found = [*history.publications, *after] if is_whole or rule.is_stream else []
+            if since is not None and is_whole:
                 found = [each for each in found if _is_after(each, since)]
         if since is not None and is_whole:
             stats.recoveries += 1
@@ -335,7 +344,10 @@ class Recovery:
         if session.close is not None or room not in session.memberships:
             return
         if session.variant.dialect.is_plain:
-            core.publishing.tell(session, Gap(room))
+            if core.rules.is_stream(room):
+                self._begin_text_anew(session, room)
+            else:
+                core.publishing.tell(session, Gap(room))
         else:
             core.registry.leave(session, room)
             core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
@@ -358,12 +370,29 @@ class Recovery:
         if count >= MOST_GAPS:
             self._core.registry.end(session, SLOW_CONSUMER, "it falls behind again and again")
             return
-        for room in rooms:
+        for room in list(rooms):
             if session.variant.dialect.is_plain:
-                self.tell_gap(session, room)
+                if self._core.rules.is_stream(room):  # it was taken out of that
+                    self._begin_text_anew(session, room)
+                else:
+                    self.tell_gap(session, room)
             else:
                 self._core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
         session.told_of_gaps()
+
+    def _begin_text_anew(self, session: ClientSession, room: str) -> None:
+        """Bring a plain client back into a stream, from the text so far."""
+        if session.close is None:
+            self._core.registry.leave(session, room)
+            name = f"begin anew in {room[:50]}"
+            self._core.lifecycle.spawn(self._begin_text_anew_now(session, room), name)
+
+    async def _begin_text_anew_now(self, session: ClientSession, room: str) -> None:
+        try:
+            await self._core.registry.subscribe(session, room, by_server=True)
+        except CommandError as error:
+            if error.code not in ("left", "joining"):
+                self._core.publishing.tell(session, Gap(room))
 
     def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
         """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""

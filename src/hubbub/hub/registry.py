@@ -28,6 +28,7 @@ from ..model import (
 )
 from ..room_rules import SlowPolicy
 from ..transports.transport import Transport
+from ..wire.piece import joined
 from ..wire.publication import Subscribed
 from .client import Client
 from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SERVER_STOPPING, SLOW_CONSUMER, Cause
@@ -289,6 +290,9 @@ class Registry:
         check_room_name(room)
         if room in session.memberships or session.close is not None:
             return
+        if self._core.rules.is_stream(room):
+            text = "a stream is joined by await client.subscribe(room), which gives the text so far"
+            raise CommandError("not_available", text)
         self._check_room_limit(session)
         self._enter(session, room)
         if not session.variant.dialect.is_plain:
@@ -370,6 +374,8 @@ class Registry:
         names = [*(name for name in names if name != own), own]
         found = tuple(each for each in recovered.publications if each.exclude not in names)
         position = with_names(recovered.position, names)
+        if members.is_stream:
+            found = (joined(room, found, position, is_all=not recovered.is_whole),)
         return Subscribed(room, position, recovered.is_whole, found)
 
     def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
@@ -422,6 +428,8 @@ class Registry:
         check_room_name(room)
         if session.joining is not None:
             session.joining.pop(room, None)
+        if by_server and session.behind is not None and session.variant.dialect.is_plain:
+            session.behind.discard(room)  # else it would be brought back when it can take more
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return

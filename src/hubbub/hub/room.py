@@ -13,6 +13,7 @@ from ..errors import SettingsError
 from ..model import EVERYBODY, USER_PREFIX, Receipt
 from ..room_rules import SLOW_POLICIES, SlowPolicy, check_pattern
 from .client import Client, session_of
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .core import Core
@@ -31,6 +32,7 @@ class Membership:
 
     __slots__ = (
         "has_presence",
+        "is_stream",
         "name",
         "parts",
         "pending",
@@ -50,6 +52,7 @@ class Membership:
         *,
         remembers: bool = False,
         has_presence: bool = False,
+        is_stream: bool = False,
     ) -> None:
         self.name: str = name
         self.policy = policy
@@ -57,6 +60,8 @@ class Membership:
         """Whether the room keeps what was published; see `rules`."""
         self.has_presence: bool = has_presence
         """Whether it is known who is in the room; see `presence`."""
+        self.is_stream: bool = is_stream
+        """Whether what is published are pieces of a text; see `wire.piece`."""
         self.progress: Progress | None = None
         """How far the room has come here, if it remembers; see `recovery`."""
         self.sessions: dict[ClientSession, None] = {}
@@ -144,7 +149,11 @@ class RoomTable:
             return Membership(room, self.policy_of(room))
         policy = rule.slow_policy or self.policy_of(room)
         return Membership(
-            room, policy, remembers=rule.remembers, has_presence=rule.terms is not None
+            room,
+            policy,
+            remembers=rule.remembers,
+            has_presence=rule.terms is not None,
+            is_stream=rule.is_stream,
         )
 
     def remove(self, session: ClientSession, members: Membership) -> None:
@@ -230,6 +239,19 @@ class Room:
         `key` names the message, so that it is published once; see `Hub.publish`.
         """
         return await self._core.publishing.publish(self._key, data, exclude, key)
+
+    def stream(self, *, unheard_s: float | None = None) -> Stream:
+        """Return a stream into this room: `async with room.stream() as s: await s.append(text)`.
+
+        The room's rule says `stream=True`. With `unheard_s`, `append` raises `StreamUnheard` when nobody
+        has been a member for so many seconds: of this process, and of the others that the broker can
+        ask (None: never). Raises `CommandError` ("not_available") for a room that is no stream,
+        `ValueError` for a time that is none.
+        """
+        if unheard_s is not None and not 0 <= unheard_s < 1e15:
+            raise ValueError(f"unheard_s is a number of seconds or None, not {unheard_s!r}")
+        self._core.rules.require_stream(self._key)
+        return Stream(self._core, self._key, unheard_s)
 
     def __len__(self) -> int:
         return len(self._core.registry.members_of(self._key))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from ..brokers.broker import Ability, Keep, PresenceTerms
-from ..errors import SettingsError
+from ..errors import CommandError, SettingsError
 from ..model import EVERYBODY, USER_PREFIX
 from ..room_rules import RoomRules, SlowPolicy, checked_rules
 
@@ -50,6 +50,11 @@ class Rule:
         return self.keep is not None
 
     @property
+    def is_stream(self) -> bool:
+        """Whether what is published to such a room are pieces of a text."""
+        return self.rules.stream
+
+    @property
     def slow_policy(self) -> SlowPolicy | None:
         """What a full outbox does with messages of such a room; None: what the settings say."""
         return self.rules.slow_policy
@@ -86,6 +91,25 @@ class Rules:
         """Return how the broker is to keep who is in a room; None for not at all."""
         rule = self.of(room)
         return None if rule is None else rule.terms
+
+    def is_stream(self, room: str) -> bool:
+        """Tell whether what is published to a room are pieces of a text."""
+        rule = self.of(room) if self.has_any else None
+        return rule is not None and rule.is_stream
+
+    def require_stream(self, room: str) -> None:
+        """Raise `CommandError` for a room that keeps no pieces of a text."""
+        if not self.is_stream(room):
+            text = (
+                "this room is no stream; RoomRules make it one, as in stream=True, history=10_000"
+            )
+            raise CommandError("not_available", text)
+
+    def forbid_stream(self, room: str) -> None:
+        """Raise `CommandError` for a room that takes pieces of a text and nothing else."""
+        if self.is_stream(room):
+            text = "this room is a stream: it takes what its producer appends, and no messages"
+            raise CommandError("not_available", text)
 
     def add(self, rules: RoomRules) -> None:
         """Add a rule behind all others. Raises `SettingsError` for one that is never used."""

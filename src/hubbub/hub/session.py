@@ -288,7 +288,11 @@ class ClientSession:
     def _has_left_behind(self, room: str) -> bool:
         """Tell whether nothing more of a room may come before the client knows that there is a gap."""
         behind = self.behind
-        return behind is not None and room in behind and not self.variant.dialect.is_plain
+        return behind is not None and room in behind and self._can_begin_anew(room)
+
+    def _can_begin_anew(self, room: str) -> bool:
+        """Tell whether a gap in a room ends with its coming back: by itself, or to a text so far."""
+        return not self.variant.dialect.is_plain or self._core.rules.is_stream(room)
 
     def _fall_behind(self, outbox: Outbox, rooms: set[str]) -> int:
         """Note rooms of which something was dropped; return how many messages more are.
@@ -298,7 +302,8 @@ class ClientSession:
         """
         outbox.gaps = None
         self.behind = rooms if self.behind is None else self.behind | rooms
-        if self.variant.dialect.is_plain:
+        rooms = {room for room in rooms if self._can_begin_anew(room)}
+        if not rooms:
             return 0
         core = self._core
         # After the running fan-out, and before the next.

@@ -95,8 +95,9 @@ class Subscribed(NamedTuple):
     In a room that keeps a history `position` is where it stands; the client can come back with it (its
     epoch says who the client was too, so that it is not served later what it was excluded from). None:
     the room keeps no history. `recovered` says that `publications` are all that it missed since the
-    position that it came with; otherwise there are none. `expires_in_s` says when the token ends by which
-    the client is in (None: it needs none).
+    position that it came with; otherwise there are none, but for a room of which only the newest counts
+    (that one) and a stream (the text so far, in one: there is always one of a stream).
+    `expires_in_s` says when the token ends by which the client is in (None: it needs none).
     """
 
     room: str
