@@ -23,6 +23,7 @@ from hubbub import (
     SettingsError,
 )
 from hubbub.hub import recovery as recovery_module
+from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.recovery import MOST_GAPS, MOST_HELD_BACK
 from hubbub.testing import FakeClock, connect, set_clock, settle
@@ -665,4 +666,26 @@ async def test_what_was_missed_and_answers_are_never_dropped(policy: Any) -> Non
     assert [text for text in peer.received if text != "news"] == [str(n) for n in range(100)]
     answers = [row for row in events_of(client.received) if row[0] == "ok"]
     assert answers == [["ok", number] for number in range(2, 6)]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+async def test_who_missed_something_of_a_room_that_the_server_gave_comes_back_to_the_hub(
+    is_slow: bool,
+) -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
+    peer = connect(hub, dialect=DIALECT)
+    peer.send('["connect", 1]')
+    await settle(hub)
+    await peer.client.subscribe("red")
+    if is_slow:
+        peer.transport.block()
+        for number in range(5):
+            await publish(hub, str(number))
+            await settle(hub)
+        peer.transport.unblock()
+        await settle(hub)
+    else:
+        core_of(hub).recovery.tell_gap(session_of(peer.client), "red")
+    assert code_of(peer) == (3008 if is_slow else 3010)
     await hub.stop()

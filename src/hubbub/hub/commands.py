@@ -83,7 +83,7 @@ authenticate handler that takes longer than the setting is refused before that."
 class Opening:
     """What an open connection holds until its first command has connected it, and remembers after."""
 
-    __slots__ = ("handshake", "place", "positions", "rest", "timer")
+    __slots__ = ("given", "handshake", "place", "positions", "rest", "timer")
 
     def __init__(self, handshake: Handshake, place: Place, timer: asyncio.TimerHandle) -> None:
         self.handshake: Handshake = handshake
@@ -91,6 +91,8 @@ class Opening:
         self.timer: asyncio.TimerHandle = timer
         self.rest: Coroutine[Any, Any, None] | None = None
         """What the connect handlers have still to do."""
+        self.given: set[str] = set()
+        """The rooms that the server has put the client into: it cannot come back to them by itself."""
         self.positions: dict[str, Position] = {}
         """How far the client has come in rooms that the server had put it into."""
 

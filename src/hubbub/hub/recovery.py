@@ -42,6 +42,9 @@ MOST_READS = 5
 """How often the history is read for one who joins, while publications are lost all the time."""
 RETRY_S = 0.5
 """How long after a failure the history is read again."""
+INSUFFICIENT_STATE = 3010
+"""The close code for a client that has missed something of a room that the server put it into: it comes
+back, and is put into the room from where it was."""
 MOST_GAPS = 5
 """How many times within `GAPS_WITHIN_S` a slow client may fall behind and recover."""
 GAPS_WITHIN_S = 60.0
@@ -348,6 +351,8 @@ class Recovery:
                 self._begin_text_anew(session, room)
             else:
                 core.publishing.tell(session, Gap(room))
+        elif _is_given(session, room):  # it cannot come back to the room; it can to the hub
+            core.registry.disconnect(session, INSUFFICIENT_STATE, "insufficient state")
         else:
             core.registry.leave(session, room)
             core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
@@ -355,8 +360,8 @@ class Recovery:
     def note_dropped(self, session: ClientSession) -> None:
         """A slow client's outbox has dropped publications of some rooms, and is empty again.
 
-        Until here nothing more of these rooms has reached the client. Each such client is told so; one to which that happens again and again is closed, and comes back
-        when it can take more.
+        Until here nothing more of these rooms has reached the client. Each such client is told so; one to
+        which that happens again and again is closed, and comes back when it can take more.
         """
         self._core.fanout.flush()  # what this turn had for it of these rooms is dropped too
         rooms = session.behind
@@ -397,8 +402,13 @@ class Recovery:
     def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
         """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""
         for room in rooms:
-            if session.behind is not None and room in session.behind:  # else it has come in anew
-                self._core.registry.leave(session, room)
+            if session.behind is None or room not in session.behind:
+                continue  # it has come in anew
+            if _is_given(session, room):
+                why = "it has missed something of a room that the server put it into"
+                self._core.registry.end(session, SLOW_CONSUMER, why)
+                return
+            self._core.registry.leave(session, room)
 
     async def _read(self, room: str, since: Position | None, limit: int | None = None) -> History:
         return await self._broker.history(room, since=since, limit=limit)
@@ -411,6 +421,10 @@ class Recovery:
         text = "the history of %s could not be read: %s; asked again"
         why = printable(str(error) or type(error).__name__)
         self._core.log.log(logging.WARNING, "history", text, printable(room, 50), why)
+
+
+def _is_given(session: ClientSession, room: str) -> bool:
+    return session.opening is not None and room in session.opening.given
 
 
 def _is_after(publication: Publication, position: Position) -> bool:

@@ -296,6 +296,7 @@ class Registry:
         self._check_room_limit(session)
         self._enter(session, room)
         if not session.variant.dialect.is_plain:
+            self._note_given(session, room)
             self._core.publishing.tell(session, ServerSubscribed(room))
 
     async def subscribe(
@@ -382,6 +383,7 @@ class Registry:
         """Tell a client that the server has put it into a room, and send it what it missed."""
         publishing = self._core.publishing
         if not session.variant.dialect.is_plain:
+            self._note_given(session, answer.room)
             position = answer.position
             if answer.recovered and since is not None and position is not None:
                 # What it missed moves it on; if it is cut off before that, it has not had it.
@@ -389,6 +391,11 @@ class Registry:
             publishing.tell(session, ServerSubscribed(answer.room, position))
         for publication in answer.publications:
             self._core.fanout.send(session, publication.frame, publication)
+
+    @staticmethod
+    def _note_given(session: ClientSession, room: str) -> None:
+        if session.opening is not None:
+            session.opening.given.add(room)
 
     def _position_of(self, room: str) -> Position | None:
         members = self._rooms.get(room)
@@ -436,6 +443,8 @@ class Registry:
         self._core.subscriptions.forget(session, room)
         self._core.fanout.left(session, members)
         del session.memberships[room]
+        if session.opening is not None:
+            session.opening.given.discard(room)
         self._rooms.remove(session, members)
         if members.has_presence:
             self._core.presence.left(session, room)
