@@ -108,8 +108,8 @@ class Settings:
     history_max_bytes: int = _setting(
         64 * 1024**2,
         "bytes",
-        "How much the memory broker keeps of all rooms together, 200 bytes for each message "
-        "included; when it is more, the rooms that were silent longest lose their oldest.",
+        "How much the memory broker keeps of all rooms together, 200 bytes for each message and "
+        "1200 for each room included; when it is more, the rooms that were silent longest lose their oldest.",
         least=1,
     )
     origins: tuple[str, ...] = _setting(

@@ -57,8 +57,8 @@ class SettingsKeywords(TypedDict, total=False):
 
     history_max_bytes: int
     """In bytes. How much the memory broker keeps of all rooms together, 200 bytes for each
-    message included; when it is more, the rooms that were silent longest lose their oldest.
-    Default: 67108864."""
+    message and 1200 for each room included; when it is more, the rooms that were silent longest
+    lose their oldest. Default: 67108864."""
 
     origins: Sequence[str]
     """Origins whose pages may connect: 'same-origin', 'https://example.com',

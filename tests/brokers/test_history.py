@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hubbub import Frame, Position, PositionLost, Publication
 from hubbub.brokers import history as history_module
 from hubbub.brokers.broker import KEY_TTL_S, Keep
-from hubbub.brokers.history import BARE_TTL_S, ENTRY_BYTES, Entry, HistoryStore
+from hubbub.brokers.history import BARE_TTL_S, ENTRY_BYTES, ROOM_BYTES, Entry, HistoryStore
 
 MIB = 1024**2
 FIVE = Keep(entries=5, ttl_s=60.0, max_bytes=MIB)
@@ -136,14 +136,16 @@ def test_a_message_that_is_too_large_is_not_kept_and_moves_the_position() -> Non
 
 
 def test_all_rooms_together_are_bounded_and_the_most_silent_loses_first() -> None:
-    kept = store(max_bytes=10 * (ENTRY_BYTES + 10))
+    kept = store(max_bytes=10 * (ENTRY_BYTES + 10) + 2 * ROOM_BYTES)
     for number, room in enumerate(["silent", "busy"]):
         add(kept, room, *["x" * 10] * 5, now=float(number))
     assert kept.entries == 10
     add(kept, "busy", "y" * 10, "y" * 10, now=2.0)  # which loses two of its own, and two are left
     assert (len(kept.read("silent", 2.0).publications), kept.entries) == (5, 10)
-    add(kept, "third", "z" * 10, "z" * 10, "z" * 10, now=3.0)
-    assert len(kept.read("silent", 3.0).publications) == 2
+    add(kept, "busy", "z" * 10, keep=Keep(9, 60.0, MIB), now=3.0)
+    assert len(kept.read("silent", 3.0).publications) == 4
+    add(kept, "third", "z" * 10, now=4.0)  # and a room costs more than its messages
+    assert (len(kept.read("silent", 4.0).publications), kept.entries) == (0, 7)
     assert kept.nbytes <= kept.max_bytes
 
 
@@ -220,7 +222,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = store(max_bytes=3000)
+        self.kept = store(max_bytes=3000 + 2 * ROOM_BYTES)
         self.now = 0.0
         self.published: dict[str, list[tuple[Position, str]]] = {}
 
@@ -265,11 +267,12 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def it_is_bounded_and_counted(self) -> None:
-        assert self.kept.nbytes <= 3000
+        assert self.kept.nbytes <= self.kept.max_bytes
         pages = [self.kept.read(room, self.now).publications for room in "ab"]
         found = [each for page in pages for each in page]
         assert self.kept.entries == len(found)
-        assert self.kept.nbytes == sum(len(each.data) + ENTRY_BYTES for each in found)
+        own = sum(len(each.data) + ENTRY_BYTES for each in found)
+        assert self.kept.nbytes == own + ROOM_BYTES * sum(map(bool, pages))
 
 
 TestModel = Model.TestCase

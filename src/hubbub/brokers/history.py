@@ -21,6 +21,8 @@ from .broker import KEY_TTL_S, History, Keep
 
 ENTRY_BYTES = 200
 """What an entry costs beside its message, at most."""
+ROOM_BYTES = 1200
+"""What a room costs that keeps anything: its names, its place in the tables, its queue."""
 BARE_TTL_S = 24 * 3600.0
 """How long a room's position is kept after its last publication."""
 MOST_BARE = 10_000
@@ -86,6 +88,7 @@ class HistoryStore:
         self.entries: int = 0
         """How many publications are kept."""
         self._payload_bytes = 0
+        self._full_rooms = 0
         # By how long their entries are kept, and then by their last publication: the first of each is
         # the one that ends first.
         self._full: dict[float, OrderedDict[str, RoomHistory]] = {}
@@ -103,8 +106,8 @@ class HistoryStore:
 
     @property
     def nbytes(self) -> int:
-        """What all entries cost, in bytes."""
-        return self._payload_bytes + ENTRY_BYTES * self.entries
+        """What all entries and their rooms cost, in bytes."""
+        return self._payload_bytes + ENTRY_BYTES * self.entries + ROOM_BYTES * self._full_rooms
 
     @property
     def is_in_use(self) -> bool:
@@ -128,7 +131,7 @@ class HistoryStore:
             self._lose_oldest(history)
         if entries and entries[0].kept_at + keep.ttl_s <= now:
             self._lose_aged(history, now)
-        while self._payload_bytes + ENTRY_BYTES * self.entries > self.max_bytes and self._full:
+        while self.nbytes > self.max_bytes and self._full:
             self._lose_of_the_most_silent()
         if not entries:
             self._empty(room, history)
@@ -251,12 +254,15 @@ class HistoryStore:
         self._take_out(room, history)
         history.ttl_s = ttl_s
         self._full.setdefault(ttl_s, OrderedDict())[room] = history
+        self._full_rooms += 1
 
     def _take_out(self, room: str, history: RoomHistory) -> None:
         self._bare.pop(room, None)
         rooms = self._full.get(history.ttl_s)
-        if rooms is not None and rooms.pop(room, None) is not None and not rooms:
-            del self._full[history.ttl_s]
+        if rooms is not None and rooms.pop(room, None) is not None:
+            self._full_rooms -= 1
+            if not rooms:
+                del self._full[history.ttl_s]
 
     def _empty(self, room: str, history: RoomHistory) -> None:
         """Keep no more of a room than where it stands."""
