@@ -79,7 +79,9 @@ async def test_js_is_told_that_something_is_lost(served: tuple[Hub, Served]) -> 
 async def test_js_brings_all_its_subscriptions_in_one_message(served: tuple[Hub, Served]) -> None:
     events = await play(served[1], "several")
     assert len(of(events, "subscribed")) == 8
-    assert of(events, "publication")[-1] == ["publication", "in a room without history", None]
+    publications = of(events, "publication")
+    assert publications[0] == ["publication", "newest", 1], "of the room of which only that counts"
+    assert publications[-1] == ["publication", "in a room without history", None]
     assert of(events, "error", "unsubscribed") == []
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
+_MESSAGE = Kind.MESSAGE
+
 MOST_KEY_CHARACTERS = 256
 """How long a publication's key may be."""
 
@@ -111,7 +113,7 @@ class Publishing:
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `brokers.broker.Node`."""
         members = self._registry.room_of(publication.room)
-        if publication.kind is not Kind.MESSAGE:
+        if publication.kind is not _MESSAGE:
             self._core.presence.note_told(publication)
         if publication.position is not None and not self._core.recovery.admit(publication, members):
             return 0
