@@ -689,3 +689,58 @@ async def test_who_missed_something_of_a_room_that_the_server_gave_comes_back_to
         core_of(hub).recovery.tell_gap(session_of(peer.client), "red")
     assert code_of(peer) == (3008 if is_slow else 3010)
     await hub.stop()
+
+
+@pytest.mark.parametrize("how", ["leaves", "goes"])
+async def test_who_leaves_while_its_right_is_asked_for_publishes_nothing(how: str) -> None:
+    hub = await remembering()
+    may_answer = asyncio.Event()
+
+    @hub.authorize
+    async def slowly(client: Client, action: str, room: str) -> bool:
+        if action == "publish":
+            await may_answer.wait()
+        return True
+
+    peer, member = connect(hub, dialect=DIALECT), connect(hub)
+    member.client.join("members:1")
+    peer.send('["connect", 1]')
+    peer.send('["subscribe", 2, "members:1"]')
+    await settle(hub)
+    peer.send('["publish", 3, "members:1", "too late"]')
+    await settle(hub)
+    if how == "leaves":
+        peer.client.leave("members:1")
+    else:
+        peer.client.close(3500, "banned")
+    may_answer.set()
+    await settle(hub)
+    assert member.received == []
+    await hub.stop()
+
+
+async def test_a_hub_that_starts_again_knows_nothing_of_who_was_joining(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = await remembering()
+    broker, may_answer = core_of(hub).broker, asyncio.Event()
+    read = broker.history  # type: ignore[attr-defined]
+
+    async def slowly(*args: Any, **keywords: Any) -> Any:
+        page = await read(*args, **keywords)
+        await may_answer.wait()
+        return page
+
+    monkeypatch.setattr(broker, "history", slowly)
+    before = asyncio.create_task(connect(hub).client.subscribe("red"))
+    await asyncio.sleep(0)
+    await hub.stop()
+    await hub.start()
+    after = asyncio.create_task(connect(hub).client.subscribe("red"))
+    await asyncio.sleep(0)
+    may_answer.set()
+    with pytest.raises(CommandError, match="left"):
+        await before
+    assert (await after).room == "red"
+    assert core_of(hub).recovery.joining_rooms == 0
+    await hub.stop()
