@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from hubbub import (
 from hubbub.brokers.broker import Ability, Control, History, Keep, Node, PresenceTerms, Snapshot
 from hubbub.brokers.history import HistoryStore
 from hubbub.brokers.presence import Change, PresenceStore
+from hubbub.testing import FakeClock, set_clock
 from hubbub.wire.presence import told_frame
 
 
@@ -349,6 +351,38 @@ class ExchangeBroker:
             if not future.done():
                 future.set_exception(BrokerUnavailable("the exchange cannot be reached"))
                 future.exception()
+
+
+EXCHANGES: dict[str, Callable[[], Exchange]] = {
+    "prompt": Exchange,
+    "late": lambda: Exchange(late_turns=3),
+    "shuffled": lambda: Exchange(shuffle=random.Random(7)),
+}
+"""The ways in which what is published may travel."""
+
+
+@asynccontextmanager
+async def cluster(
+    exchange: Exchange, count: int = 2, *, clock: FakeClock | None = None, **settings: object
+) -> AsyncIterator[list[Hub]]:
+    """Run hubs that are nodes of an exchange; at the end all ways are open, and nothing is held.
+
+    With a `clock` the hubs and the exchange go by that.
+    """
+    hubs = exchange.hubs(count, **settings)
+    for hub in hubs:
+        if clock is not None:
+            exchange.clock = clock
+            set_clock(hub, clock)
+        await hub.start()
+    try:
+        yield hubs
+    finally:
+        for broker in exchange.brokers:
+            broker.mend()
+        exchange.release()
+        for hub in hubs:
+            await hub.stop()
 
 
 async def carried(exchange: Exchange) -> None:

@@ -7,14 +7,12 @@ which is prompt, late, or lets rooms overtake one another.
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from exchange import Exchange, ExchangeBroker, carried
+from exchange import EXCHANGES, Exchange, ExchangeBroker, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     Client,
@@ -36,11 +34,6 @@ from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
 
 pytestmark = pytest.mark.anyio
 
-EXCHANGES: dict[str, Callable[[], Exchange]] = {
-    "prompt": Exchange,
-    "late": lambda: Exchange(late_turns=3),
-    "shuffled": lambda: Exchange(shuffle=random.Random(7)),
-}
 BROKERS: dict[str, Callable[[], Broker]] = {
     "memory": MemoryBroker,
     **{name: lambda make=make: make().broker() for name, make in EXCHANGES.items()},  # type: ignore[misc]
@@ -164,21 +157,6 @@ async def test_nothing_comes_after_the_stop_and_nothing_is_left_undone(broker: B
 
 
 # Hubs that are nodes of one cluster
-
-
-@asynccontextmanager
-async def cluster(exchange: Exchange, count: int = 2, **settings: Any) -> AsyncIterator[list[Hub]]:
-    hubs = exchange.hubs(count, **settings)
-    for hub in hubs:
-        await hub.start()
-    try:
-        yield hubs
-    finally:
-        for broker in exchange.brokers:
-            broker.mend()
-        exchange.release()
-        for hub in hubs:
-            await hub.stop()
 
 
 @pytest.fixture(params=list(EXCHANGES))

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from contracts.test_brokers import EXCHANGES
-from exchange import Exchange, carried
+from exchange import EXCHANGES, Exchange, carried
 from hubbub import BrokerUnavailable, ClientInfo, MemoryBroker, PresenceStats, Publication
 from hubbub.brokers.broker import Ability, Control, PresenceBroker, PresenceTerms
 from hubbub.testing import FakeClock

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from array_dialect import ArrayDialect, events_of
-from exchange import Exchange, carried
+from exchange import EXCHANGES, Exchange, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     Client,
@@ -548,31 +547,6 @@ async def test_a_broker_without_presence_is_an_error_at_the_start() -> None:
 # Two processes
 
 
-@asynccontextmanager
-async def two_hubs(exchange: Exchange) -> AsyncIterator[tuple[Hub, Hub]]:
-    one, other = exchange.hubs(2, room_rules=RULES)
-    clock = FakeClock()
-    exchange.clock = clock
-    for hub in (one, other):
-        set_clock(hub, clock)
-        await hub.start()
-    try:
-        yield one, other
-    finally:
-        for broker in exchange.brokers:
-            broker.mend()
-        exchange.release()
-        await one.stop()
-        await other.stop()
-
-
-EXCHANGES: dict[str, Callable[[], Exchange]] = {
-    "prompt": Exchange,
-    "late": lambda: Exchange(late_turns=3),
-    "shuffled": lambda: Exchange(shuffle=random.Random(7)),
-}
-
-
 @pytest.fixture(params=list(EXCHANGES))
 def exchange(request: pytest.FixtureRequest) -> Exchange:
     return EXCHANGES[request.param]()
@@ -605,7 +579,7 @@ async def subscribed(hub: Hub, room: str, user: str | None, **options: Any) -> M
 
 
 async def test_members_on_all_nodes_are_told_and_each_node_knows_all(exchange: Exchange) -> None:
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         said = [Said(hub) for hub in (here, there)]
         ann = await subscribed(here, "now", "ann")
         bob = await subscribed(there, "now", "bob")
@@ -630,7 +604,7 @@ async def test_members_on_all_nodes_are_told_and_each_node_knows_all(exchange: E
 
 
 async def test_a_reload_that_ends_on_another_node_is_neither(exchange: Exchange) -> None:
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "red", "bob")
         ann = await subscribed(here, "red", "ann")
         await quiet(exchange, [here, there])
@@ -649,7 +623,7 @@ async def test_a_reload_that_ends_on_another_node_is_neither(exchange: Exchange)
 async def test_members_of_a_node_that_was_killed_go_when_their_leases_end(
     exchange: Exchange,
 ) -> None:
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "red", "bob")
         await subscribed(here, "red", "ann")
         await subscribed(here, "red", "bob")
@@ -671,7 +645,7 @@ async def test_members_of_a_node_that_was_killed_go_when_their_leases_end(
 async def test_what_happens_while_the_broker_is_away_is_told_when_it_is_back(
     exchange: Exchange, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "now", "bob")
         ann = await subscribed(here, "now", "ann")
         stays = await subscribed(here, "now", "stays")
@@ -697,7 +671,7 @@ async def test_what_happens_while_the_broker_is_away_is_told_when_it_is_back(
 async def test_who_leaves_again_while_the_broker_hears_of_its_join_has_left(
     exchange: Exchange,
 ) -> None:
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "now", "bob")
         await quiet(exchange, [here, there])
         client = (await subscribed(here, "now", "ann")).client
@@ -716,7 +690,7 @@ async def test_who_leaves_again_while_the_broker_hears_of_its_join_has_left(
 
 async def test_a_hub_that_stops_says_who_has_gone_and_others_see_whether_they_come_back() -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "red", "bob")
         await subscribed(here, "red", "ann")
         await subscribed(here, "red", "eve")
@@ -752,7 +726,7 @@ async def test_those_who_have_gone_while_the_broker_was_away_are_bounded(
 ) -> None:
     monkeypatch.setattr(presence_module, "MOST_LEAVING", 3)
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         peers = [await subscribed(here, "now", f"u{number}") for number in range(5)]
         await quiet(exchange, [here, there])
         exchange.brokers[0].cut()
@@ -854,7 +828,7 @@ def test_what_is_older_than_a_snapshot_does_not_change_it() -> None:
 
 async def test_a_snapshot_has_what_was_told_while_it_was_read() -> None:
     exchange = Exchange(late_turns=30)
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         await subscribed(here, "now", "ann")
         gone = await subscribed(here, "now", "gone")
         await quiet(exchange, [here, there])
@@ -909,7 +883,7 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
     exchange: Exchange, room: str, seed: int
 ) -> None:
     rng = random.Random(seed)
-    async with two_hubs(exchange) as hubs:
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as hubs:
         peers: list[MemoryClient] = []
         watchers: list[Watcher] = []
         beginning: list[asyncio.Task[None]] = []

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from array_dialect import events_of
-from exchange import Exchange, carried
+from exchange import Exchange, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     Client,
@@ -43,21 +41,6 @@ RULES = [
 
 async def remembering(**settings: Any) -> Hub:
     return await started(room_rules=RULES, **settings)
-
-
-@asynccontextmanager
-async def two_hubs(exchange: Exchange, **settings: Any) -> AsyncIterator[list[Hub]]:
-    hubs = exchange.hubs(2, room_rules=RULES, **settings)
-    for hub in hubs:
-        await hub.start()
-    try:
-        yield hubs
-    finally:
-        for broker in exchange.brokers:
-            broker.mend()
-        exchange.release()
-        for hub in hubs:
-            await hub.stop()
 
 
 async def publish(
@@ -334,7 +317,7 @@ async def test_a_client_of_commands_reads_history() -> None:
 @pytest.mark.parametrize("plain", [True, False])
 async def test_what_was_lost_on_its_way_is_brought_up_when_the_broker_is_back(plain: bool) -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, room_rules=RULES) as (here, there):
         client, peer = Recovering("red"), connect(there)
         if plain:
             await peer.client.subscribe("red")
@@ -355,7 +338,7 @@ async def test_what_was_lost_on_its_way_is_brought_up_when_the_broker_is_back(pl
 
 async def test_a_loss_that_nobody_reports_is_found_by_the_next_publication() -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, room_rules=RULES) as (here, there):
         peer = connect(there)
         await peer.client.subscribe("red")
         await publish(here, "1")
@@ -377,7 +360,7 @@ async def quick(hub: Hub, text: str) -> None:
 @pytest.mark.parametrize("plain", [True, False])
 async def test_members_are_told_of_a_loss_that_is_not_kept_any_more(plain: bool) -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, room_rules=RULES) as (here, there):
         client, peer = Recovering("red"), connect(there)
         if plain:
             await peer.client.subscribe("red")
@@ -406,7 +389,7 @@ async def test_a_history_that_cannot_be_read_is_read_again(
 ) -> None:
     monkeypatch.setattr(recovery_module, "RETRY_S", 0.001)
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, room_rules=RULES) as (here, there):
         peer = connect(there)
         await peer.client.subscribe("red")
         await publish(here, "1")
@@ -431,7 +414,7 @@ async def test_who_joins_while_the_broker_is_away_may_try_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, room_rules=RULES) as (here, there):
         await publish(here, "1")
 
         async def away(*args: Any, **keywords: Any) -> Any:
@@ -449,7 +432,7 @@ async def test_who_joins_while_the_broker_is_away_may_try_again(
 async def test_joining_brings_the_others_up_to_date_first() -> None:
     """Its history may be ahead of what has come here: the room's members must not see that twice."""
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, room_rules=RULES) as (here, there):
         member = connect(there)
         await member.client.subscribe("red")
         await publish(here, "1")

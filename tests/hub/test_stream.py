@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
-from exchange import Exchange, carried
+from exchange import Exchange, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     CommandError,
@@ -96,21 +94,6 @@ async def append(stream: Stream, *texts: str) -> None:
 async def finished(hub: Hub, *texts: str, room: str = ROOM) -> None:
     async with hub.room(room).stream() as s:
         await append(s, *texts)
-
-
-@contextlib.asynccontextmanager
-async def two_hubs(exchange: Exchange) -> AsyncIterator[list[Hub]]:
-    hubs = exchange.hubs(2, room_rules=RULES)
-    for hub in hubs:
-        await hub.start()
-    try:
-        yield hubs
-    finally:
-        for broker in exchange.brokers:
-            broker.mend()
-        exchange.release()
-        for hub in hubs:
-            await hub.stop()
 
 
 async def streaming(**settings: Any) -> Hub:
@@ -490,7 +473,7 @@ async def test_a_client_of_the_centrifuge_protocol_gets_the_same_as_publications
 
 async def test_a_broker_s_error_reaches_the_producer() -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, _):
+    async with cluster(exchange, room_rules=RULES) as (here, _):
 
         async def produce() -> None:
             async with here.room(ROOM).stream() as s:
@@ -510,7 +493,7 @@ async def test_a_broker_s_error_reaches_the_producer() -> None:
 
 async def test_a_slow_broker_slows_the_producer() -> None:
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, _), here.room(ROOM).stream() as s:
+    async with cluster(exchange, room_rules=RULES) as (here, _), here.room(ROOM).stream() as s:
         exchange.hold()
         appending = asyncio.create_task(s.append("a"))
         await carried(exchange)
@@ -524,7 +507,7 @@ async def test_the_others_are_asked_whether_somebody_listens(
 ) -> None:
     monkeypatch.setattr(stream_module, "ASK_S", 0.01)
     exchange = Exchange()
-    async with two_hubs(exchange) as (here, there):
+    async with cluster(exchange, room_rules=RULES) as (here, there):
         clock = FakeClock()
         core_of(here).clock = clock
         reader = await Reader().come(there)
@@ -552,7 +535,7 @@ async def test_the_others_are_asked_whether_somebody_listens(
 async def test_across_two_nodes_late_shuffled_cut_and_mended(seed: int) -> None:
     chance = random.Random(seed)
     exchange = Exchange(late_turns=chance.randrange(4), shuffle=chance)
-    async with two_hubs(exchange) as hubs:
+    async with cluster(exchange, room_rules=RULES) as hubs:
         here, there = hubs
         readers = [await Reader().come(hub) for hub in (here, there, there)]
         words = [f"{number} " for number in range(60)]
