@@ -16,6 +16,7 @@ from hubbub.dialects.dialect import (
     Connected,
     ErrorReply,
     Gap,
+    Given,
     History,
     Joined,
     Left,
@@ -55,6 +56,9 @@ def publication(text: str, offset: int | None = None) -> Publication:
 
 
 ANN = ClientInfo("c1", "ann", {"n": 1})
+STANDING = Subscribed("a", Position(9, "e"), is_recoverable=True)
+FOUND = (publication("8", 8), publication("9", 9))
+RECOVERED = STANDING._replace(recovered=True, publications=FOUND)
 EVENTS: dict[str, tuple[Any, str | None]] = {
     "published": (
         Published(publication('{"a": 1}', 7)),
@@ -93,14 +97,14 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
     "refreshed for good": (Reply(2, Refresh(2, "t"), Refreshed(None)), '{"id":2,"refresh":{}}'),
     "subscribed": (Reply(3, Subscribe(3, "a"), Subscribed("a")), '{"id":3,"subscribe":{}}'),
     "subscribed to a history": (
-        Reply(3, Subscribe(3, "a"), Subscribed("a", Position(9, "e"))),
+        Reply(3, Subscribe(3, "a"), STANDING),
         '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":9}}',
     ),
     "recovered": (
         Reply(
             3,
             Subscribe(3, "a", Position(7, "e")),
-            Subscribed("a", Position(9, "e"), True, (publication("8", 8), publication("9", 9))),
+            RECOVERED,
         ),
         (
             '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":7,'
@@ -109,10 +113,38 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
         ),
     ),
     "not recovered": (
-        Reply(3, Subscribe(3, "a", Position(1, "e")), Subscribed("a", Position(9, "e"))),
+        Reply(3, Subscribe(3, "a", Position(1, "e")), STANDING),
         (
             '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":9,'
             '"was_recovering":true,"recovered":false}}'
+        ),
+    ),
+    "not recoverable": (
+        Reply(3, Subscribe(3, "a"), Subscribed("a", Position(9, "e"))),
+        '{"id":3,"subscribe":{}}',
+    ),
+    "newest of a state": (
+        Reply(3, Subscribe(3, "a"), Subscribed("a", publications=FOUND[1:])),
+        '{"id":3,"subscribe":{"publications":[{"data":9,"offset":9}]}}',
+    ),
+    "connected into rooms": (
+        Connected(
+            1,
+            "id",
+            rooms=[
+                Given(RECOVERED, Position(7, "e")),
+                Given(Subscribed("b", publications=FOUND)),
+                Given(STANDING._replace(room="c"), Position(1, "d")),
+            ],
+        ),
+        (
+            '{"id":1,"connect":{"client":"id","version":"hubbub","ping":25,"pong":true,"subs":{'
+            '"a":{"recoverable":true,"positioned":true,"epoch":"e","offset":7,'
+            '"was_recovering":true,"recovered":true,'
+            '"publications":[{"data":8,"offset":8},{"data":9,"offset":9}]},'
+            '"b":{},'
+            '"c":{"recoverable":true,"positioned":true,"epoch":"e","offset":9,'
+            '"was_recovering":true,"recovered":false}}}}'
         ),
     ),
     "page": (
@@ -226,7 +258,7 @@ def test_what_is_said_of_a_publication_is_made_once() -> None:
         Reply(
             3,
             Subscribe(3, "a", Position(0, "e")),
-            Subscribed("a", Position(1, "e"), True, (shared,)),
+            Subscribed("a", Position(1, "e"), True, (shared,), is_recoverable=True),
         )
     )
     assert shared.forms == made

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import CommandError
-from ..model import ClientInfo
+from ..model import ClientInfo, Position
 from ..model import PresenceStats as Counts
 from ..wire.frame import Frame
 from ..wire.publication import Publication, Subscribed
@@ -84,6 +84,7 @@ GAP_CODE, EXPIRED_CODE, UNSUBSCRIBED_CODE = 2500, 2501, 2000
 _CAPABILITIES: Mapping[str, bool] = {"recoverable": True, "positioned": True}
 
 _encode = msgspec.json.Encoder().encode
+_Raw = msgspec.Raw
 
 
 def write_event(event: Event) -> Frame | None:
@@ -135,6 +136,10 @@ def _published(event: Published) -> bytes:
 def _connected(event: Connected) -> bytes:
     result: dict[str, Any] = {"client": event.client_id, "version": VERSION}
     result |= {"ping": round(PING_INTERVAL_S), "pong": True} | _expiry(event.expires_in_s)
+    if event.rooms:
+        result["subs"] = {
+            each.answer.room: _Raw(_subscription(each.answer, each.since)) for each in event.rooms
+        }
     return _encode({"id": event.id, "connect": result})
 
 
@@ -144,21 +149,34 @@ def _expiry(left_s: float | None) -> dict[str, Any]:
 
 
 def _subscribed(event: Reply, answer: Subscribed) -> bytes:
+    command = event.command
+    since = command.since if isinstance(command, Subscribe) else None
+    publications = answer.publications
+    return b'{"id":%d,"subscribe":%b}' % (
+        event.id or 0,
+        _subscription(answer, since, publications),
+    )
+
+
+def _subscription(
+    answer: Subscribed, since: Position | None, publications: Sequence[Publication] | None = None
+) -> bytes:
+    """Write what a client is told of a room that it is in now; `publications` are what it is given with
+    that (None: what it has missed, if it is all)."""
+    if publications is None:
+        publications = answer.publications if answer.recovered else ()
     result: dict[str, Any] = _expiry(answer.expires_in_s)
-    found = b""
-    if answer.position is not None:
-        command = event.command
-        since = command.since if isinstance(command, Subscribe) else None
+    position = answer.position
+    if position is not None and answer.is_recoverable:
         # What was recovered moves the client on from where it was, one by one.
         is_from_there = answer.recovered and since is not None
-        offset = since.offset if is_from_there and since is not None else answer.position.offset
-        result |= {**_CAPABILITIES, "epoch": answer.position.epoch, "offset": offset}
-        if since is not None:
-            result |= {"was_recovering": True, "recovered": answer.recovered}
-        if answer.publications:
-            found = b',"publications":' + _publications(answer.publications)
-    body = _encode(result)
-    return b'{"id":%d,"subscribe":%b%b}' % (event.id or 0, body[:-1], found + b"}")
+        offset = since.offset if is_from_there and since is not None else position.offset
+        result |= {**_CAPABILITIES, "epoch": position.epoch, "offset": offset}
+    if since is not None:
+        result |= {"was_recovering": True, "recovered": answer.recovered}
+    found = b',"publications":' + _publications(publications) if publications else b""
+    body = _encode(result)[:-1] + found + b"}"
+    return body.replace(b"{,", b"{", 1) if body.startswith(b"{,") else body
 
 
 def _page(event: Reply, page: Page) -> bytes:

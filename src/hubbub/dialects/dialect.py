@@ -204,12 +204,23 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A room that the server has put a client into as it connected. `since` is the position that the client
+    came with (None: with none). What it has missed is in `answer`, if that says so, and follows if not."""
+
+    answer: Subscribed
+    since: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
-    """The answer to `Connect`: the client is `client_id`; its token ends in `expires_in_s` seconds."""
+    """The answer to `Connect`: the client is `client_id`; its token ends in `expires_in_s` seconds; `rooms`
+    are those that the server has put it into."""
 
     id: int | None
     client_id: str
     expires_in_s: float | None = None
+    rooms: Sequence[Given] = ()
 
 
 Result = Subscribed | Page | Refreshed | Returned | Present | Counts

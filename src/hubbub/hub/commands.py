@@ -55,7 +55,7 @@ from ..raised import close_of
 from ..wire.frame import Frame, encode_json
 from ..wire.publication import Subscribed
 from .access import INVALID_TOKEN
-from .disconnects import BAD_COMMAND, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
+from .disconnects import BAD_COMMAND, CONNECT_FAILED, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
 from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
 
@@ -233,7 +233,7 @@ class CommandDispatcher(Dispatcher):
             case Subscribe():
                 result = await self._subscribe(session, command)
             case Unsubscribe(_, room):
-                core.registry.leave(session, room)
+                core.joining.leave(session, room)
                 if session.behind is not None:
                     session.behind.discard(room)  # it wants no more of it, the gap included
             case Publish(_, room, message):
@@ -269,7 +269,7 @@ class CommandDispatcher(Dispatcher):
         """Bring a client into a room that it asks for."""
         if command.room in session.memberships:
             raise CommandError("already_subscribed", "already subscribed")
-        return await self._core.registry.subscribe(
+        return await self._core.joining.subscribe(
             session,
             command.room,
             command.since,
@@ -359,32 +359,35 @@ class CommandDispatcher(Dispatcher):
             identity = await core.access.identify(handshake)
             if session.close is not None:
                 return
+            rooms = await core.joining.ready(identity.rooms, command.positions)
+            if session.close is not None:
+                return
             client_id = opening.place.hold_id(handshake, identity)
         except Refused as refusal:
             self._turn_away(session, command, refusal)
             return
-        opening.positions = dict(command.positions)
-        if not self._errors.answer(session, Connected(command.id, client_id, _left_s(identity))):
-            return
+        given = set(identity.rooms)
+        opening.positions = {
+            room: position for room, position in command.positions.items() if room not in given
+        }
         opening.handshake = handshake
-        core.registry.connect(session, opening.place, identity, handshake, client_id)
+
+        def greet() -> None:
+            told = core.joining.give(session, rooms)
+            answer = Connected(command.id, client_id, _left_s(identity), told)
+            if not self._errors.answer(session, answer):
+                core.registry.disconnect(session, CONNECT_FAILED.code, CONNECT_FAILED.reason)
+                return
+            for each in told:
+                if not each.answer.recovered:
+                    core.joining.send_missed(session, each.answer)
+
+        core.registry.connect(session, opening.place, identity, handshake, client_id, greet)
         opening.end()
         core.pings.add(session)
-        await self._put_into(session, identity.rooms)
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest
-
-    async def _put_into(self, session: ClientSession, rooms: Sequence[str]) -> None:
-        """Bring a client into the rooms of its identity; what cannot be is logged, and hurts no other."""
-        core = self._core
-        for room in rooms:
-            try:
-                await core.registry.subscribe(session, room, by_server=True, is_allowed=True)
-            except (CommandError, BrokerError) as error:
-                text = "client %s could not be put into %s: %s"
-                why = printable(str(error))
-                core.log.log(logging.ERROR, "rooms", text, session.label, printable(room, 50), why)
 
     def _wait_longer(self, session: ClientSession, opening: Opening) -> None:
         """Give who sent its connect command in time the time that authentication has, and a little."""

@@ -31,6 +31,7 @@ from .fanout import Fanout
 from .handler_errors import HandlerErrors
 from .handlers import Handlers
 from .interest import Interest
+from .joining import Joining
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
 from .pings import Pings
@@ -74,6 +75,7 @@ class Core:
         self.recovery: Recovery = Recovery(self)
         self.presence: Presence = Presence(self)
         self.registry: Registry = Registry(self, slow_policies)
+        self.joining: Joining = Joining(self)
         self.admission: Admission = Admission(
             settings, self.registry.sessions, lambda: self.lifecycle.is_draining
         )
