@@ -175,6 +175,10 @@ class HubNode:
         self.deliver: Callable[[Publication], int] = core.publishing.deliver
         self.handle_control: Callable[[Control], None] = core.control.handle_control
 
+    def has_members(self, room: str) -> bool:
+        """Tell whether clients of this process are in a room now."""
+        return self._core.registry.room_of(room) is not None
+
     def note_gap(self, rooms: Sequence[str] | None) -> None:
         """Count that publications may have been lost, and see what is missing where it was kept."""
         self._core.stats.broker_gaps += 1
