@@ -43,3 +43,4 @@ def test_the_last_names_of_a_client_travel_in_its_epoch() -> None:
     assert split_names(HERE) == (HERE, [])
     assert split_names(with_names(HERE, list("abcdef"))) == (HERE, list("cdef"))
     assert split_names(Position(5, "e~a~b~c~d~e~f"))[1] == list("cdef")
+    assert split_names(Position(5, "e~a~" + "b" * 65)) == (HERE, ["a"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import CommandError, ProtocolError
+from ..errors import BAD_REQUEST, CommandError, ProtocolError
 from ..model import Position
 from ..wire.frame import Frame
 from .dialect import (
@@ -33,8 +33,6 @@ from .dialect import (
     Unsupported,
 )
 
-BAD_REQUEST = 3501
-"""The close code for what no client of this protocol sends."""
 _FOSSIL = "fossil"
 _MUST_RECOVER = 2  # a flag of subscribe: rather no subscription than one with a gap
 
@@ -144,17 +142,23 @@ def _connect(number: int, request: _ConnectRequest) -> Command:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ProtocolError(BAD_REQUEST, "bad request: data is no JSON") from error
     places = {
-        room: Position(place.offset, place.epoch)
+        room: _position(place.offset, place.epoch)
         for room, place in request.subs.items()
         if place.recover
     }
     return Connect(number, request.token or None, data, places)
 
 
+def _position(offset: int, epoch: str) -> Position:
+    if not 0 <= offset < 2**64:
+        raise ProtocolError(BAD_REQUEST, "bad request: an offset has 64 bits")
+    return Position(offset, epoch)
+
+
 def _subscribe(number: int, request: _SubscribeRequest) -> Command:
     if request.delta not in ("", _FOSSIL):
         raise ProtocolError(BAD_REQUEST, "bad request: this delta is not known")
-    since = Position(request.offset, request.epoch) if request.recover else None
+    since = _position(request.offset, request.epoch) if request.recover else None
     room = _channel(request)
     if request.type:
         return _not_available(number, "this type of subscription")
@@ -180,7 +184,9 @@ def _publish(number: int, request: _PublishRequest) -> Command:
 
 def _history(number: int, request: _HistoryRequest) -> Command:
     place = request.since
-    since = None if place is None else Position(place.offset, place.epoch)
+    since = None if place is None else _position(place.offset, place.epoch)
+    if not -(2**31) <= request.limit < 2**31:
+        raise ProtocolError(BAD_REQUEST, "bad request: a limit has 32 bits")
     limit = None if request.limit < 0 else request.limit
     return History(number, _channel(request), limit, since, request.reverse)
 

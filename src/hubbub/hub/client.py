@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NORMAL
-from ..model import EVERYBODY, USER_PREFIX, Position
+from ..model import EVERYBODY, USER_PREFIX, Position, check_position
 from ..wire.frame import encode
 from ..wire.publication import Subscribed
 
@@ -113,6 +113,7 @@ class Client:
         Raises `CommandError`: "forbidden", "too_many_rooms", a name that is not allowed, or "left" when
         the client left the room, or was gone, before it was in. Event loop only.
         """
+        check_position(since)
         return await self._core.joining.subscribe(self._session, room, since, by_server=True)
 
     def leave(self, room: str) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _NAME_MARK = "~"
 _MOST_NAMES = 4
+_MOST_NAME_CHARACTERS = 64
 
 
 class Progress:
@@ -69,4 +70,5 @@ def with_names(position: Position, names: Sequence[str]) -> Position:
 def split_names(position: Position) -> tuple[Position, list[str]]:
     """Return a client's position as the broker knows it, and the names that the client had."""
     epoch, *names = position.epoch.split(_NAME_MARK)
-    return Position(position.offset, epoch), names[-_MOST_NAMES:]
+    known = [name for name in names[-_MOST_NAMES:] if len(name) <= _MOST_NAME_CHARACTERS]
+    return Position(position.offset, epoch), known

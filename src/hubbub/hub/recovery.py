@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..brokers.broker import History, HistoryBroker
 from ..dialects.dialect import Gap, ServerUnsubscribed
-from ..errors import CommandError, PositionLost
+from ..errors import INSUFFICIENT_STATE, CommandError, PositionLost
 from ..limits import printable
 from ..model import Position
 from ..wire.piece import shown
@@ -46,9 +46,6 @@ MOST_VAIN_READS = 20
 """How often a history is read that does not have what has come here already, before it is given up."""
 RETRY_S = 0.5
 """How long after a failure the history is read again."""
-INSUFFICIENT_STATE = 3010
-"""The close code for a client that has missed something of a room that the server put it into: it comes
-back, and is put into the room from where it was."""
 MOST_GAPS = 5
 """How many times within `GAPS_WITHIN_S` a slow client may fall behind and recover."""
 GAPS_WITHIN_S = 60.0
@@ -271,17 +268,44 @@ class Recovery:
         since: Position | None = None,
         limit: int | None = None,
         reverse: bool = False,
-        client: ClientSession | None = None,
     ) -> History:
-        """Return a part of a room's history; for a client without what it was excluded from."""
+        """Return a part of a room's history; see `HistoryBroker.history`."""
+        if since is not None:
+            since, _ = split_names(since)
+        return await self._broker.history(room, since=since, limit=limit, reverse=reverse)
+
+    async def page_for(
+        self,
+        session: ClientSession,
+        room: str,
+        *,
+        since: Position | None,
+        limit: int,
+        reverse: bool,
+    ) -> History:
+        """Return a part of a room's history to a client, without what it was excluded from.
+
+        A page is no recovery: of what is not kept any more it begins with the oldest that is. Raises
+        `PositionLost` for a position of another epoch.
+        """
         names: list[str] = []
         if since is not None:
             since, names = split_names(since)
-        page = await self._broker.history(room, since=since, limit=limit, reverse=reverse)
-        if client is None:
-            return page
-        if client.has_connection_id:
-            names.append(client.connection_id)
+            if not since.epoch:
+                since = Position(
+                    since.offset, (await self.read(room, None, limit=0)).position.epoch
+                )
+        try:
+            page = await self._broker.history(room, since=since, limit=limit, reverse=reverse)
+        except PositionLost:
+            here = (await self.read(room, None, limit=0)).position
+            if since is None or since.epoch != here.epoch:
+                raise
+            if since.offset > here.offset:
+                return History([], here)
+            page = await self._broker.history(room, limit=limit, reverse=reverse)
+        if session.has_connection_id:
+            names.append(session.connection_id)
         found = [each for each in page.publications if each.exclude not in names]
         return History(found, page.position)
 

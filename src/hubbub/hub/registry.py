@@ -96,7 +96,7 @@ class Registry:
         core = self._core
         session = ClientSession(core, transport, dialect)
         rate = core.settings.messages_per_second
-        if rate is not None:
+        if rate is not None and dialect.is_plain:  # else each command is charged, not each frame
             session.message_bucket = TokenBucket(rate, rate * BURST_S, core.clock())
         self.transports.add(transport)
         return session
@@ -228,6 +228,7 @@ class Registry:
             return
         if session.close is not None:
             return
+        code, reason = session.variant.closing(code, reason)
         reason = fit_reason(reason)
         self._core.fanout.flush()
         session.transport.close(code, reason)
