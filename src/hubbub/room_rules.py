@@ -27,7 +27,8 @@ class RoomRules:
     and up to `history_bytes` bytes of messages. `recover` says whether a client that comes back is
     given what it missed; `cache` that only the newest publication matters, so that whoever joins is
     given that one, and no older one is. `stream` that the publications are pieces of a text that grows, which
-    `Room.stream` makes: whoever joins is given the text so far. `slow_policy` is what a full outbox does (None: what the
+    `Room.stream` makes: whoever joins is given the text so far. `delta` lets clients that ask for it have a
+    message as the difference to the one before it: less to send, and more to compute. `slow_policy` is what a full outbox does (None: what the
     setting of that name says). `publish` says who may publish by a command: nobody but the server, or
     the members of the room (None: whom the authorize handler allows).
 
@@ -46,6 +47,7 @@ class RoomRules:
     recover: bool = True
     cache: bool = False
     stream: bool = False
+    delta: bool = False
     slow_policy: SlowPolicy | None = None
     publish: PublishRule | None = None
     presence: bool = False
@@ -60,7 +62,7 @@ class RoomRules:
         self._check_number("history_bytes", 1, whole=True)
         self._check_number("join_leave_max_members", 1, whole=True)
         self._check_number("leave_grace_s", 0)
-        for name in ("recover", "cache", "stream", "presence", "join_leave"):
+        for name in ("recover", "cache", "stream", "delta", "presence", "join_leave"):
             if type(getattr(self, name)) is not bool:
                 raise self._wrong(name, "must be True or False")
         if self.slow_policy not in (None, *SLOW_POLICIES):
@@ -75,6 +77,8 @@ class RoomRules:
             raise self._wrong("stream", "needs recover=True and a history, as in history=10_000")
         if self.stream and self.cache:
             raise self._wrong("stream", "needs all pieces, and cache=True keeps one")
+        if self.delta and (self.stream or not self.recovers):
+            raise self._wrong("delta", "needs recover=True and a history, and no stream")
         if self.recovers and self.slow_policy == "latest" and not self.cache:
             raise self._wrong(
                 "slow_policy",

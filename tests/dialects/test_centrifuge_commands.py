@@ -55,6 +55,10 @@ def test_each_command() -> None:
             History(7, "a", 2, Position(1, "e"), True),
         ),
         ('"refresh":{"token":"t"}', Refresh(7, "t")),
+        (
+            '"subscribe":{"channel":"a","delta":"fossil"}',
+            Subscribe(7, "a", takes_patches=True),
+        ),
         ('"subscribe":{"channel":"a","token":"t"}', Subscribe(7, "a", token="t")),
         ('"sub_refresh":{"channel":"a","token":"t"}', SubRefresh(7, "a", "t")),
     ]

@@ -22,6 +22,7 @@ from hubbub.dialects.dialect import (
     Left,
     Message,
     Page,
+    Patched,
     Ping,
     Presence,
     PresencePaused,
@@ -56,6 +57,7 @@ def publication(text: str, offset: int | None = None) -> Publication:
 
 
 ANN = ClientInfo("c1", "ann", {"n": 1})
+BEFORE = b'["as it was, and so on", 1]'
 STANDING = Subscribed("a", Position(9, "e"), is_recoverable=True)
 FOUND = (publication("8", 8), publication("9", 9))
 RECOVERED = STANDING._replace(recovered=True, publications=FOUND)
@@ -67,6 +69,18 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
     "published without history": (
         Published(publication("5")),
         '{"push":{"channel":"chat","pub":{"data":5}}}',
+    ),
+    "patched, without a base": (
+        Patched(publication('{"a": 1}', 7), None),
+        r'{"push":{"channel":"chat","pub":{"data":"{\"a\": 1}","offset":7}}}',
+    ),
+    "patched": (
+        Patched(publication('["as it was, and so on", 2]', 8), Frame(BEFORE, True)),
+        '{"push":{"channel":"chat","pub":{"data":"R\\nP@0,2:2]33OfLk;","offset":8,"delta":true}}}',
+    ),
+    "patched, where nothing is like before": (
+        Patched(publication("5", 9), Frame(BEFORE, True)),
+        '{"push":{"channel":"chat","pub":{"data":"5","offset":9}}}',
     ),
     "message": (Message(Frame(b'"hi"', True)), '{"push":{"message":{"data":"hi"}}}'),
     "ping": (Ping(), "{}"),
@@ -145,6 +159,14 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
             '"b":{},'
             '"c":{"recoverable":true,"positioned":true,"epoch":"e","offset":9,'
             '"was_recovering":true,"recovered":false}}}}'
+        ),
+    ),
+    "recovered by who takes patches": (
+        Reply(3, Subscribe(3, "a", Position(7, "e")), RECOVERED._replace(takes_patches=True)),
+        (
+            '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":7,'
+            '"was_recovering":true,"recovered":true,"delta":true,'
+            '"publications":[{"data":"8","offset":8},{"data":"9","offset":9}]}}'
         ),
     ),
     "page": (

@@ -166,7 +166,8 @@ def _subscribe(number: int, request: _SubscribeRequest) -> Command:
         error = CommandError("bad_request", "bad request: filters by tags are not available")
         return Unsupported(number, error)
     must_recover = bool(request.flag & _MUST_RECOVER)
-    return Subscribe(number, room, since, must_recover, request.token or None)
+    token, is_patched = request.token or None, request.delta == _FOSSIL
+    return Subscribe(number, room, since, must_recover, token, takes_patches=is_patched)
 
 
 def _not_available(number: int, what: str) -> Command:

@@ -15,6 +15,7 @@ import msgspec
 from ..errors import CommandError
 from ..model import ClientInfo, Position
 from ..model import PresenceStats as Counts
+from ..wire.fossil import fossil_delta
 from ..wire.frame import Frame
 from ..wire.publication import Publication, Subscribed
 from .dialect import (
@@ -25,6 +26,7 @@ from .dialect import (
     Left,
     Message,
     Page,
+    Patched,
     Ping,
     Present,
     Publish,
@@ -77,6 +79,8 @@ ERROR_CODES: Mapping[str, int] = {
     "position_lost": 112,
 }
 """What the hub's words are in this protocol."""
+MOST_PATCHED_BYTES = 64 * 1024
+"""A message that is longer is sent whole: to find the difference takes time, in which nothing else is done."""
 TEMPORARY = frozenset({INTERNAL_ERROR, 111, 113})
 """The codes after which an SDK tries again."""
 GAP_CODE, EXPIRED_CODE, UNSUBSCRIBED_CODE = 2500, 2501, 2000
@@ -121,8 +125,32 @@ def _publication(publication: Publication) -> bytes:
     return made.payload
 
 
-def _publications(publications: Sequence[Publication]) -> bytes:
-    return b"[%b]" % b",".join(map(_publication, publications))
+def _publications(publications: Sequence[Publication], *, are_patched: bool = False) -> bytes:
+    write = _whole if are_patched else _publication
+    return b"[%b]" % b",".join(map(write, publications))
+
+
+def _whole(publication: Publication) -> bytes:
+    return _patch(publication, None)
+
+
+def _patch(publication: Publication, base: Frame | None) -> bytes:
+    """Write a publication for who takes patches: its JSON, or the difference to that of `base`, as a string."""
+    data, position = _payload(publication.frame), publication.position
+    patch = None
+    if base is not None and len(data) <= MOST_PATCHED_BYTES:
+        patch = fossil_delta(_payload(base), data)
+    offset = b"" if position is None else b',"offset":%d' % position.offset
+    text, mark = (data, b"") if patch is None else (patch, b',"delta":true')
+    return b'{"data":%b%b%b}' % (_encode(text.decode()), offset, mark)
+
+
+def _patched(event: Patched) -> bytes:
+    publication = event.publication
+    return b'{"push":{"channel":%b,"pub":%b}}' % (
+        _encode(publication.room),
+        _patch(publication, event.base),
+    )
 
 
 def _published(event: Published) -> bytes:
@@ -174,7 +202,12 @@ def _subscription(
         result |= {**_CAPABILITIES, "epoch": position.epoch, "offset": offset}
     if since is not None:
         result |= {"was_recovering": True, "recovered": answer.recovered}
-    found = b',"publications":' + _publications(publications) if publications else b""
+    if answer.takes_patches:
+        result["delta"] = True
+    found = b""
+    if publications:
+        are_patched = answer.takes_patches
+        found = b',"publications":' + _publications(publications, are_patched=are_patched)
     body = _encode(result)[:-1] + found + b"}"
     return body.replace(b"{,", b"{", 1) if body.startswith(b"{,") else body
 
@@ -271,6 +304,7 @@ def _server_unsubscribed(event: ServerUnsubscribed) -> bytes:
 
 _WRITERS: Mapping[type, Callable[[Any], bytes | None]] = {
     Published: _published,
+    Patched: _patched,
     Message: lambda event: b'{"push":{"message":{"data":%b}}}' % _payload(event.message),
     Connected: _connected,
     Reply: _reply,

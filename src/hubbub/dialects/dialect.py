@@ -41,13 +41,15 @@ class Connect:
 class Subscribe:
     """Join a room. `since` is the last position that the client has seen of it (None: it wants
     nothing of what was before; an empty epoch: it does not know which). `must_recover`: it wants to be in
-    only if it misses nothing. `token` is what it shows to be let in (None: nothing)."""
+    only if it misses nothing. `token` is what it shows to be let in (None: nothing). `takes_patches`: it can
+    make a message of the one before it and the difference."""
 
     id: int | None
     room: str
     since: Position | None = None
     must_recover: bool = False
     token: str | None = None
+    takes_patches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,15 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Patched:
+    """The same, for clients that take patches. `base` is the message before it, which they have (None: they
+    have none, and need the whole)."""
+
+    publication: Publication
+    base: Frame | None
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """The application sends this to the client alone, or to everybody."""
 
@@ -321,6 +332,7 @@ class RefreshDue:
 
 Event = (
     Published
+    | Patched
     | Message
     | Connected
     | Reply

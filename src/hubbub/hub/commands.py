@@ -293,6 +293,7 @@ class CommandDispatcher(Dispatcher):
             command.since,
             must_recover=command.must_recover,
             token=command.token,
+            takes_patches=command.takes_patches,
         )
 
     async def _refresh_subscription(

@@ -12,6 +12,7 @@ mid-turn) gets a merge of its own.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any, cast
@@ -23,6 +24,7 @@ from ..wire.frame import Batch, Frame
 from ..wire.lane import write_shared
 from ..wire.publication import Kind, Publication
 from .outbox import Entry
+from .patches import frames_for
 from .room import Membership
 from .session import ClientSession
 from .variant import Variant, frames_of
@@ -90,6 +92,11 @@ class Fanout:
             self._schedule_flush()
         pending.append((members, publication.frame, exclude, publication))
         members.pending += 1
+        patches = members.patches
+        if patches is not None and publication.position is not None:
+            patches.note(publication)
+            for session in patches.fresh:
+                self._personal.setdefault(session, [])
         if exclude is not None:
             self._personal.setdefault(exclude, [])
 
@@ -114,6 +121,9 @@ class Fanout:
 
     def left(self, session: ClientSession, members: Membership) -> None:
         """Note that `session` still gets what was published to `members` before this moment."""
+        patches = members.patches
+        if patches is not None and members.pending and session in patches.sessions:
+            self.flush()  # in the form that it has as long as it is a member
         if members.pending:
             start = self._joined_at.pop((session, members), 0)
             intervals = self._personal.setdefault(session, [])
@@ -181,13 +191,13 @@ class Fanout:
         self._deliver_rooms(by_room, pending, personal)
         for session, intervals in personal.items():
             chosen = self._indices_for(session, intervals, pending, by_room, joined_at)
-            self._deliver_personal(session, chosen + directs.get(session, []), pending)
+            self._deliver_personal(session, chosen + directs.get(session, []), pending, by_room)
 
     def _deliver_sends(self, pending: _Pending) -> None:
         """Deliver a turn of direct sends alone, as in every echo: nobody to share with."""
         if len(pending) > 1 and len({row[0] for row in pending}) < len(pending):
             for receiver, indices in _indices_by_target(pending)[1].items():
-                self._deliver_personal(receiver, indices, pending)
+                self._deliver_personal(receiver, indices, pending, {})
             return
         count = size = 0
         for row in pending:
@@ -255,6 +265,10 @@ class Fanout:
             return
         rooms_of: dict[ClientSession, tuple[Membership, ...]] = {}
         for members in by_room:
+            if members.patches is not None:  # their forms differ from room to room
+                for session in members.patches.sessions:
+                    personal.setdefault(session, [])
+        for members in by_room:
             for session in members.sessions:
                 rooms_of[session] = (*rooms_of.get(session, ()), members)
         groups: dict[tuple[Variant, tuple[Membership, ...]], list[ClientSession]] = {}
@@ -295,27 +309,47 @@ class Fanout:
         for members in session.memberships.values():
             if members in by_room:
                 intervals.append((members, joined_at.get((session, members), 0), len(pending)))
-        return [
-            index
-            for members, start, stop in intervals
-            for index in by_room.get(members, ())
-            if start <= index < stop and pending[index][2] is not session
-        ]
+        chosen: list[int] = []
+        for members, start, stop in intervals:
+            places = by_room.get(members, [])
+            first, end = bisect_left(places, start), bisect_left(places, stop)
+            chosen += [place for place in places[first:end] if pending[place][2] is not session]
+        return chosen
 
     def _deliver_personal(
-        self, session: ClientSession, chosen: list[int], pending: _Pending
+        self,
+        session: ClientSession,
+        chosen: list[int],
+        pending: _Pending,
+        by_room: dict[Membership, list[int]],
     ) -> None:
         """Deliver to one session what is its own: the merge of its rooms and its direct sends."""
-        if chosen and session.close is None:
-            chosen.sort()
+        if session.close is not None:
+            return
+        chosen.sort()
+        if any(members.patches is not None for members in by_room):
+            made = frames_for(session, chosen, pending, by_room)
+            frames = [frame for frame in made.values() if frame is not None]
+            if frames and self._write([session], session.variant.batch(frames)):
+                _enqueue([session], self._entries(chosen, pending, session.variant, made.get))
+        elif chosen:
             self._deliver_merge([session], chosen, pending, session.variant)
 
-    def _entries(self, indices: list[int], pending: _Pending, variant: Variant) -> Iterable[Entry]:
-        """Split a merge into entries by policy, for a session whose outbox decides about each."""
+    def _entries(
+        self,
+        indices: list[int],
+        pending: _Pending,
+        variant: Variant,
+        made: Callable[[int], Frame | None] | None = None,
+    ) -> Iterable[Entry]:
+        """Split a merge into entries by policy, for a session whose outbox decides about each.
+
+        `made` returns what a row is, by its place (None: it is as in the variant).
+        """
         runs: list[tuple[_EntryKind, list[Frame]]] = []
         for index in indices:
             target, raw, _, publication = pending[index]
-            frame = variant.frame_of(raw, publication)
+            frame = variant.frame_of(raw, publication) if made is None else made(index)
             if frame is None:
                 continue
             kind: _EntryKind = (self._policy, EVERYBODY, False, False)

@@ -99,12 +99,13 @@ class Joining:
         by_server: bool = False,
         must_recover: bool = False,
         token: str | None = None,
+        takes_patches: bool = False,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
         `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
         is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
-        `token` is what it shows to be let in.
+        `token` is what it shows to be let in. `takes_patches`: it is sent such, if the room has them.
         """
         check_room_name(room)
         if session.close is not None:
@@ -129,7 +130,7 @@ class Joining:
                 del session.joining[room]
         if room in session.memberships:  # the application has put it in meanwhile
             return Subscribed(room, self._core.recovery.position_of(room))
-        answer = self._answer(session, ready, recovered)
+        answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
         if expires_at is not None:
             left_s = self._core.subscriptions.expire(session, room, expires_at)
             answer = answer._replace(expires_in_s=left_s)
@@ -185,14 +186,20 @@ class Joining:
             core.interest.remove(room)  # it lingers, and stays if a member comes now
 
     def _answer(
-        self, session: ClientSession, ready: Ready, recovered: Recovered | None
+        self,
+        session: ClientSession,
+        ready: Ready,
+        recovered: Recovered | None,
+        *,
+        takes_patches: bool = False,
     ) -> Subscribed:
         """Bring a client into a room, note how far that has come here, and return the answer."""
-        room = ready.room
-        self.enter(session, room)
+        room, core = ready.room, self._core
+        rule = core.rules.of(room)
+        is_patched = takes_patches and rule is not None and rule.rules.delta
+        self.enter(session, room, is_patched=is_patched)
         if recovered is None:
             return Subscribed(room)
-        core = self._core
         core.recovery.count(recovered)
         members = session.memberships[room]
         if members.progress is None:
@@ -203,9 +210,15 @@ class Joining:
         position = with_names(recovered.position, names)
         if members.is_stream:
             found = (joined(room, found, position, is_all=not recovered.is_whole),)
-        rule = core.rules.of(room)
         can_recover = rule is not None and rule.rules.recover
-        return Subscribed(room, position, recovered.is_whole, found, is_recoverable=can_recover)
+        return Subscribed(
+            room,
+            position,
+            recovered.is_whole,
+            found,
+            is_recoverable=can_recover,
+            takes_patches=is_patched,
+        )
 
     def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
         """Tell a client that the server has put it into a room, and send it what it missed."""
@@ -232,12 +245,15 @@ class Joining:
                 "too_many_rooms", f"a client may be in {limit} rooms at most (max_rooms_per_client)"
             )
 
-    def enter(self, session: ClientSession, room: str) -> None:
+    def enter(self, session: ClientSession, room: str, *, is_patched: bool = False) -> None:
         """Make a client a member of a room that it may be in: everybody's and a user's too."""
-        core = self._core
+        core, variant = self._core, None
+        if is_patched:
+            dialect, deflates = session.variant.dialect, session.variant.deflates
+            variant = core.variants.get(dialect, deflates=deflates, patches=True)
         if session.behind is not None:
             session.behind.discard(room)  # it begins anew, and knows from where
-        members = core.registry.rooms.add(session, room)
+        members = core.registry.rooms.add(session, room, variant)
         core.fanout.joined(session, members)
         session.memberships[room] = members
         if members.has_presence:

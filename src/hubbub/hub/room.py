@@ -13,6 +13,7 @@ from ..errors import SettingsError
 from ..model import EVERYBODY, USER_PREFIX, Receipt
 from ..room_rules import SLOW_POLICIES, SlowPolicy, check_pattern
 from .client import Client, session_of
+from .patches import Patches
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Membership:
         "is_stream",
         "name",
         "parts",
+        "patches",
         "pending",
         "policy",
         "progress",
@@ -64,15 +66,24 @@ class Membership:
         """Whether what is published are pieces of a text; see `wire.piece`."""
         self.progress: Progress | None = None
         """How far the room has come here, if it remembers; see `recovery`."""
+        self.patches: Patches | None = None
+        """Those of the members that take patches (None: nobody does)."""
         self.sessions: dict[ClientSession, None] = {}
         self.parts: dict[Variant, dict[ClientSession, None]] | None = None
         self.pending: int = 0
         self.room: Room | None = None
         """What an application was given for this name last; its name need not be checked again."""
 
-    def add(self, session: ClientSession) -> None:
-        """Take in a member; twice is no error. It is put to those of its variant, once and for all."""
-        variant, parts = session.variant, self.parts
+    def add(self, session: ClientSession, patched: Variant | None = None) -> None:
+        """Take in a member; twice is no error. It is put to those of its variant, once and for all.
+
+        `patched` is its variant if it takes patches.
+        """
+        variant, parts = patched or session.variant, self.parts
+        if patched is not None:
+            if self.patches is None:
+                self.patches = Patches()
+            self.patches.add(session, patched)
         if not self.sessions:
             self.variant = variant
         elif parts is None and variant is not self.variant:
@@ -84,11 +95,16 @@ class Membership:
     def remove(self, session: ClientSession) -> None:
         """Let a member go; one that is none is no error."""
         self.sessions.pop(session, None)
-        parts = self.parts
-        if parts is not None and (part := parts.get(session.variant)) is not None:
+        parts, variant, patches = self.parts, session.variant, self.patches
+        if patches is not None:
+            variant = patches.sessions.get(session, variant)
+            patches.remove(session)
+            if not patches.sessions:
+                self.patches = None
+        if parts is not None and (part := parts.get(variant)) is not None:
             part.pop(session, None)
             if not part:
-                del parts[session.variant]
+                del parts[variant]
                 if len(parts) == 1:
                     (self.variant,) = parts
                     self.parts = None
@@ -132,14 +148,14 @@ class RoomTable:
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, session: ClientSession, room: str) -> Membership:
-        """Make `session` a member of `room`."""
+    def add(self, session: ClientSession, room: str, patched: Variant | None = None) -> Membership:
+        """Make `session` a member of `room`; see `Membership.add`."""
         members = self._members.get(room)
         if members is None:
             members = self._members[room] = self._new(room)
             if self._on_first is not None:
                 self._on_first(room)
-        members.add(session)
+        members.add(session, patched)
         return members
 
     def _new(self, room: str) -> Membership:

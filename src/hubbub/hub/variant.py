@@ -15,6 +15,7 @@ from ..dialects.dialect import (
     Joined,
     Left,
     Message,
+    Patched,
     PresencePaused,
     Published,
 )
@@ -39,12 +40,32 @@ class Variant:
     here: it costs the clients of that dialect what could not be said, and nobody else anything.
     """
 
-    __slots__ = ("_log", "deflates", "dialect", "is_plain", "min_bytes", "passes_messages")
+    __slots__ = (
+        "_form",
+        "_log",
+        "_whole",
+        "deflates",
+        "dialect",
+        "is_plain",
+        "min_bytes",
+        "passes_messages",
+        "patches",
+    )
 
     def __init__(
-        self, dialect: Dialect, *, deflates: bool, min_bytes: int, log: RateLimitedLogger
+        self,
+        dialect: Dialect,
+        *,
+        deflates: bool,
+        min_bytes: int,
+        log: RateLimitedLogger,
+        patches: bool = False,
     ) -> None:
         self._log = log
+        self.patches: bool = patches
+        """Whether messages of rooms are patches of those before them."""
+        self._form: object = (dialect, "patched") if patches else dialect
+        self._whole: object = (dialect, "whole")
         self.dialect: Dialect = dialect
         self.deflates: bool = deflates
         self.min_bytes: int = min_bytes
@@ -63,17 +84,26 @@ class Variant:
             return frame
         if publication is None:
             return self.encode(Message(frame))
-        forms = publication.forms
-        if dialect not in forms:
+        forms, form = publication.forms, self._form
+        if form not in forms:
             room = publication.room
             is_hidden = room == EVERYBODY or room[0] == USER_PREFIX
             event: Event | None
             if publication.kind is not Kind.MESSAGE:
                 event = self._told(publication)
+            elif self.patches:
+                event = Patched(publication, publication.base)
             else:
                 event = Message(frame) if is_hidden else Published(publication)
-            forms[dialect] = None if event is None else self.encode(event)
-        return forms[dialect]
+            forms[form] = None if event is None else self.encode(event)
+        return forms[form]
+
+    def whole_of(self, publication: Publication) -> Frame | None:
+        """Return a message for who takes patches, and has not got the one before it."""
+        forms = publication.forms
+        if self._whole not in forms:
+            forms[self._whole] = self.encode(Patched(publication, None))
+        return forms[self._whole]
 
     def _told(self, publication: Publication) -> Event | None:
         """Return the event of a publication that tells of joins or leaves; None for one that is none."""
@@ -165,18 +195,22 @@ class Variants:
     def __init__(self, min_bytes: int, log: RateLimitedLogger) -> None:
         self._min_bytes = min_bytes
         self._log = log
-        self._known: dict[tuple[int, bool], Variant] = {}
+        self._known: dict[tuple[int, bool, bool], Variant] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, dialect: Dialect, *, deflates: bool) -> Variant:
+    def get(self, dialect: Dialect, *, deflates: bool, patches: bool = False) -> Variant:
         """Return the one variant of its kind."""
-        key = (id(dialect), deflates)
+        key = (id(dialect), deflates, patches)
         variant = self._known.get(key)
         if variant is None:
             variant = self._known[key] = Variant(
-                dialect, deflates=deflates, min_bytes=self._min_bytes, log=self._log
+                dialect,
+                deflates=deflates,
+                min_bytes=self._min_bytes,
+                log=self._log,
+                patches=patches,
             )
         return variant
 

@@ -33,6 +33,7 @@ class Publication:
     """
 
     __slots__ = (
+        "_base",
         "_forms",
         "exclude",
         "frame",
@@ -43,6 +44,7 @@ class Publication:
         "room",
         "time_ms",
     )
+    _base: Frame | None
     _forms: dict[object, Frame | None]
 
     def __init__(
@@ -85,6 +87,15 @@ class Publication:
             self._forms = {}
             return self._forms
 
+    @property
+    def base(self) -> Frame | None:
+        """The message before it in its room, where there are members that take patches."""
+        return getattr(self, "_base", None)
+
+    @base.setter
+    def base(self, frame: Frame | None) -> None:
+        self._base = frame
+
     def __repr__(self) -> str:
         return f"Publication(room={self.room!r}, {len(self.frame.payload)} bytes)"
 
@@ -98,7 +109,8 @@ class Subscribed(NamedTuple):
     position that it came with; otherwise there are none, but for a room of which only the newest counts
     (that one) and a stream (the text so far, in one: there is always one of a stream).
     `expires_in_s` says when the token ends by which the client is in (None: it needs none).
-    `is_recoverable` says whether it can come back with its position and be given what it missed.
+    `is_recoverable` says whether it can come back with its position and be given what it missed,
+    `takes_patches` that a message may come as the difference to the one before it.
     """
 
     room: str
@@ -107,3 +119,4 @@ class Subscribed(NamedTuple):
     publications: tuple[Publication, ...] = ()
     expires_in_s: float | None = None
     is_recoverable: bool = False
+    takes_patches: bool = False
