@@ -52,6 +52,7 @@ GROUPS = {
     ],
     "Tests": [
         "testing.connect",
+        "testing.follow",
         "testing.settle",
         "testing.set_clock",
         "testing.advance_time",
@@ -59,6 +60,7 @@ GROUPS = {
         "testing.FakeClock",
         "testing.MemoryClient",
         "testing.MemoryTransport",
+        "testing.RoomClient",
     ],
 }
 """Headings and what stands under each: names of the package, and `module.name` of documented modules.

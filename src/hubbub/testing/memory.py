@@ -1,15 +1,7 @@
-"""Testing: clients in memory and a clock that stands still, for the tests of applications.
+"""Clients in memory, and a clock that stands still.
 
 What must not live here: a second hub. A client from here goes through the real registry, fan-out,
-outbox and handlers; only its transport has no socket. Applications' tests call it, and Hubbub's own.
-
-    async def test_greeting() -> None:
-        await hub.start()
-        ann = connect(hub, user="ann")
-        ann.send("hello")
-        await settle(hub)
-        assert ann.received == ["hello"]
-        await hub.stop()
+outbox and handlers; only its transport has no socket.
 """
 
 from __future__ import annotations
@@ -23,9 +15,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from .dialects.dialect import Dialect
-from .dialects.names import dialect_of
-from .errors import (
+from ..dialects.dialect import Dialect
+from ..dialects.names import dialect_of
+from ..errors import (
     ABNORMAL,
     MESSAGE_TOO_BIG,
     NORMAL,
@@ -33,14 +25,14 @@ from .errors import (
     Disconnected,
     HubNotRunning,
 )
-from .hub.client import Client, session_of
-from .hub.core import core_of
-from .hub.hub import Hub
-from .hub.session import ClientSession
-from .limits import too_big
-from .model import Close, Handshake, Identity
-from .transports.transport import Session, Transport
-from .wire.frame import TEXT, Batch, Frame, encode
+from ..hub.client import Client, session_of
+from ..hub.core import core_of
+from ..hub.hub import Hub
+from ..hub.session import ClientSession
+from ..limits import too_big
+from ..model import Close, Handshake, Identity
+from ..transports.transport import Session, Transport
+from ..wire.frame import TEXT, Batch, Frame, encode
 
 QUIET_TURNS = 10
 """How many turns of the event loop without a publication `settle` takes for silence."""

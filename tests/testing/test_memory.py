@@ -286,7 +286,7 @@ async def test_the_fake_clock_and_the_time_that_passes() -> None:
 
 
 async def test_settle_gives_up_on_a_hub_that_never_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.testing.MOST_TURNS", 100)
+    monkeypatch.setattr("hubbub.testing.memory.MOST_TURNS", 100)
     hub = await started()
     loop = asyncio.get_running_loop()
     left = 1000

@@ -1,0 +1,103 @@
+"""RoomClient: a test of an application cuts a client, heals it, and asks what it has missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hubbub import Hub, Identity, Position, Refused, RoomRules
+from hubbub.testing import FakeClock, advance_time, follow, set_clock, settle
+
+pytestmark = pytest.mark.anyio
+
+
+async def running(**settings: Any) -> Hub:
+    rules = [RoomRules("chat:*", history=100, history_ttl_s=60.0)]
+    hub = Hub(room_rules=rules, **settings)
+    set_clock(hub, FakeClock())
+    await hub.start()
+    return hub
+
+
+async def test_nothing_is_missed_until_it_is_not_kept_any_more() -> None:
+    hub = await running()
+    ann = await follow(hub, "chat:1")
+    await hub.publish("chat:1", {"text": "1"})
+    ann.cut()
+    await hub.publish("chat:1", {"text": "2"})
+    await ann.heal()
+    assert (ann.messages, ann.recovered) == ([{"text": "1"}, {"text": "2"}], True)
+    ann.cut()
+    await hub.publish("chat:1", {"text": "3"})
+    advance_time(hub, 61)
+    await ann.heal()
+    assert (len(ann.messages), ann.recovered, ann.gaps) == (2, False, 1)
+    await hub.publish("chat:1", {"text": "4"})
+    await settle(hub)
+    assert ann.messages[-1] == {"text": "4"}
+    assert ann.position is not None
+    assert ann.position.offset == 4
+    await hub.stop()
+
+
+async def test_it_begins_where_it_is_told_and_heals_once() -> None:
+    hub = await running()
+    start = await hub.cursor("chat:1")
+    await hub.publish("chat:1", 1)
+    ann = await follow(hub, "chat:1", since=start)
+    peer = ann.memory
+    await ann.heal()
+    assert (ann.messages, ann.recovered, ann.memory is peer) == ([1], True, True)
+    assert (await follow(hub, "chat:1")).recovered is None
+    await hub.stop()
+
+
+async def test_it_comes_back_by_itself_when_it_is_told_of_a_gap() -> None:
+    hub = await running(slow_policy="drop_oldest", outbox_max_entries=3)
+    ann = await follow(hub, "chat:1")
+    ann.memory.transport.block()
+    for number in range(50):
+        await hub.publish("chat:1", number)
+        await settle(hub)
+    ann.memory.transport.unblock()
+    await settle(hub)
+    assert len(ann.messages) < 50
+    await settle(hub)
+    assert (ann.messages, ann.recovered) == (list(range(50)), True)
+    await hub.stop()
+
+
+async def test_a_room_that_keeps_nothing() -> None:
+    hub = await running()
+    ann = await follow(hub, "other")
+    await hub.publish("other", "1")
+    await settle(hub)
+    ann.cut()
+    await hub.publish("other", "2")
+    await ann.heal()
+    assert (ann.messages, ann.recovered, ann.position) == ([1], None, None)
+    await hub.stop()
+
+
+async def test_who_is_not_let_in() -> None:
+    hub = await running()
+    hub.authorize(lambda client, action, room: False)
+    ann = await follow(hub, "chat:1")
+    assert (ann.error, ann.messages) == (103, [])
+    await hub.stop()
+    hub = Hub()
+
+    @hub.authenticate
+    def who(handshake: object) -> Identity:
+        token = getattr(handshake, "connect_token", None)
+        if token != "secret":
+            raise Refused(401, "unauthorized", "no")
+        return Identity(user="ann")
+
+    await hub.start()
+    with pytest.raises(RuntimeError, match="was not let in"):
+        await follow(hub, "chat:1")
+    ann = await follow(hub, "chat:1", token="secret", since=Position(1, "x"))
+    assert ann.memory.client.user == "ann"
+    await hub.stop()
