@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,6 +24,7 @@ from hubbub.demo import create_app
 from hubbub.demo.controllers import channels
 from hubbub.demo.models.names import clean_name
 from hubbub.demo.models.text import MAX_LINE_CHARACTERS
+from places import ROOT, SOURCE, TESTS
 from serving import PATIENCE_S, Served, serve
 
 pytestmark = pytest.mark.anyio
@@ -295,6 +299,38 @@ async def test_the_sdk_and_its_licences_are_served() -> None:
             place = channels.SDK.rpartition("/")[0]
             licence = await http.get(served.http(f"{place}/{name}"))
             assert "Permission is hereby granted, free of charge" in licence.text
+
+
+def test_the_sdk_is_the_one_that_npm_installs() -> None:
+    """Byte for byte, in the version of the Makefile; the other is a part of it."""
+    folder = SOURCE / "demo" / Path(channels.SDK).relative_to("/").parent
+    files = {
+        "centrifuge.js": "centrifuge/dist/centrifuge.js",
+        "LICENSE": "centrifuge/LICENSE",
+        "LICENSE-events": "events/LICENSE",
+    }
+    assert {path.name for path in folder.iterdir()} == set(files)
+    for ours, theirs in files.items():
+        installed = ROOT / "node_modules" / theirs
+        if not installed.exists():
+            pytest.fail("the SDK is missing: run  make browser")
+        assert (folder / ours).read_bytes() == installed.read_bytes(), ours
+    version = json.loads((ROOT / "node_modules/centrifuge/package.json").read_text())["version"]
+    (pinned,) = re.findall(r"^CENTRIFUGE := (.+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert folder.name == f"centrifuge-{version}" == f"centrifuge-{pinned}"
+    assert folder.name in (folder.parent / "README.md").read_text()
+
+
+def test_the_tally_and_the_wire_of_the_page() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
+    script = str(TESTS / "end_to_end" / "js" / "channels.mjs")
+    command = [node, "--test", "--test-reporter=tap", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^# pass [1-9]", done.stdout, re.M), done.stdout
+    assert re.search(r"^# (skipped|todo) [1-9]", done.stdout, re.M) is None, done.stdout
 
 
 async def test_no_command_harms_the_page_or_newcomers() -> None:

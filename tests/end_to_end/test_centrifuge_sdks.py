@@ -72,8 +72,6 @@ def play_in_a_page(browser: Browser, port: int, name: str) -> str:
     base = f"127.0.0.1:{port}"
     page = browser.new_page()
     try:
-        empty = "<!doctype html><title>page</title>"
-        page.route("**/page", lambda route: route.fulfill(body=empty, content_type="text/html"))
         page.route("**/scenarios.mjs", lambda route: route.fulfill(path=SCENARIOS))
         page.goto(f"http://{base}/page")
         page.add_script_tag(path=SHIPPED)

@@ -19,7 +19,7 @@ export class Wire {
         if (wire.mendedAt) wire.refused += 1;
         wire.#sockets.add(this);
         this.forget = () => wire.#sockets.delete(this);
-        if (wire.mendedAt) setTimeout(() => this.cut());
+        if (wire.mendedAt) setTimeout(() => this.cut(), 0);
         wire.onchange();
       }
     };
