@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -319,6 +320,14 @@ def test_the_sdk_is_the_one_that_npm_installs() -> None:
     (pinned,) = re.findall(r"^CENTRIFUGE := (.+)$", (ROOT / "Makefile").read_text(), re.M)
     assert folder.name == f"centrifuge-{version}" == f"centrifuge-{pinned}"
     assert folder.name in (folder.parent / "README.md").read_text()
+
+
+def test_the_package_names_the_licences_of_what_others_wrote() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = {path for pattern in project["license-files"] for path in ROOT.glob(pattern)}
+    vendor = SOURCE / "demo" / "static" / "vendor"
+    assert named == {ROOT / "LICENSE", *vendor.rglob("LICENSE*")}
+    assert len(named) == 3
 
 
 def test_the_tally_and_the_wire_of_the_page() -> None:

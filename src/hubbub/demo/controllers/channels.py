@@ -23,7 +23,8 @@ from ..models.pace import Pace
 from ..views import Views
 from .page import Page, spoken
 
-SDK = "/static/vendor/centrifuge-5.8.0/centrifuge.js"
+SDK_VERSION = "5.8.0"
+SDK = f"/static/vendor/centrifuge-{SDK_VERSION}/centrifuge.js"
 TICK_S = 0.25
 GRACE_S = 3.0
 """Who reloads the page has that long to come back, and has not left."""
@@ -118,6 +119,7 @@ class ChannelsPage(Page):
         seconds = int(cut) if cut.isdecimal() and len(cut) < 4 else CUT_S
         return {
             "sdk": SDK,
+            "sdk_version": SDK_VERSION,
             "talks": TALKS,
             "ticker": TICKER,
             "talk_prefix": TALK_PREFIX,
