@@ -43,10 +43,7 @@ export class Outage {
   /** A channel is back; what was missed comes at once, before anything else. */
   subscribed(channel, isWhole) {
     const followed = this.#followed.get(channel);
-    if (this.#state === "cut") {
-      this.#become("counting", "Counting …", "What was missed is arriving.");
-      this.#timer = setTimeout(() => this.#judge(true), PATIENCE_MS);
-    }
+    if (this.#state === "cut") this.#become("counting", "Counting …", "What was missed is arriving.");
     followed.isLate = isWhole;
     queueMicrotask(() => (followed.isLate = false));
   }
@@ -57,6 +54,8 @@ export class Outage {
     if (!followed) return;
     followed.newest = newest;
     followed.last ??= atStart;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#judge(true), PATIENCE_MS);
     this.#judge();
   }
 
@@ -80,14 +79,13 @@ export class Outage {
       this.#become("idle", "The server restarted", "Its numbers begin anew: there is nothing to count by.");
   }
 
+  /** Say what is missing once all has come that must; of what does not come, when it is late. */
   #judge(isLate = false) {
-    if (this.#state !== "counting") return;
     const all = [...this.#followed.values()].filter(({ tally }) => tally);
-    const isReached = ({ tally, newest }) => newest !== null && (tally.last ?? 0) >= newest;
-    if (!isLate && !all.every(isReached)) return;
-    clearTimeout(this.#timer);
+    if (this.#state !== "counting" || all.some(({ newest }) => newest === null)) return;
+    if (!isLate && all.some(({ tally, newest }) => (tally.last ?? 0) < newest)) return;
     const sum = (of) => all.reduce((total, each) => total + of(each), 0);
-    const missed = sum(({ tally, newest }) => tally.missed(newest ?? 0));
+    const missed = sum(({ tally, newest }) => tally.missed(newest));
     const twice = sum(({ tally }) => tally.twice);
     const late = sum((each) => each.late);
     const why = `${late} came late. Counted by the numbers in the messages.`;
