@@ -93,6 +93,9 @@ async def do(hub: Hub, request: list[Any]) -> Any:
         case ["cut", user]:
             for client in hub.clients_of(user):
                 session_of(client).transport.abort()
+        case ["miss", user, *publish]:
+            await do(hub, ["cut", user])
+            return await do(hub, ["publish", *publish])  # before the user can come back
         case ["close", user, code, reason]:
             for client in hub.clients_of(user):
                 client.close(code, reason)
