@@ -5,7 +5,7 @@
             ["history", 6, "red"]  ["presence", 7, "red"]  ["presence_stats", 8, "red"]; several commands stand in one array of arrays
             ["subscribe", 2, "red", 7, "epoch"] comes back with a position, and so does
             ["history", 6, "red", limit, 7, "epoch", reverse]
-    server: ["connected", 1, "id"]  ["ok", 2]  ["error", 3, "code", "message"]  ["published", "red", "text"]
+    server: ["connected", 1, "id", ["red", [9, "epoch"], recovered], …]  ["ok", 2]  ["error", 3, "code", "message"]  ["published", "red", "text"]
             ["subscribed", 2, "red", [9, "epoch"], recovered, [["text", 8], ["text", 9]]]
             ["page", 6, [["text", 8]], [9, "epoch"]]  ["published", "red", "text", 9]
             ["server_unsubscribed", "red", "gap"]
@@ -135,8 +135,12 @@ class ArrayDialect:
                 return array("published", publication.room, text(publication.frame), *offset)
             case Message(message):
                 return array("message", text(message))
-            case Connected(number, client_id):
-                return array("connected", number, client_id)
+            case Connected(number, client_id, _, rooms):
+                given = [
+                    [each.answer.room, each.answer.position, each.answer.recovered]
+                    for each in rooms
+                ]
+                return array("connected", number, client_id, *given)
             case Reply(number, _, Subscribed() as answer) if answer.position is not None:
                 found = rows(answer.publications)
                 return array(

@@ -41,7 +41,7 @@ class Exchange:
         self.late_turns = late_turns
         self.held = False
         self._shuffle = shuffle
-        self.store = HistoryStore(64 * 1024**2)
+        self.store = HistoryStore(64 * 1024**2, self._has_members)
         """What is kept; every node sees the same."""
         self.members = PresenceStore()
         """Who is where, on all nodes."""
@@ -59,6 +59,10 @@ class Exchange:
     def hubs(self, count: int, **settings: object) -> list[Hub]:
         """Return hubs that are nodes of this exchange."""
         return [Hub(broker=self.broker(), **settings) for _ in range(count)]  # type: ignore[arg-type]
+
+    def _has_members(self, room: str) -> bool:
+        nodes = [broker.node for broker in self.brokers]
+        return any(node is not None and node.has_members(room) for node in nodes)
 
     def hold(self) -> None:
         """Deliver nothing until `release`."""

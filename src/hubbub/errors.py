@@ -72,19 +72,31 @@ SERVICE_RESTART = _row(1012, "service restart", True, "The server shuts down or 
 TRY_AGAIN_LATER = _row(1013, "try again later", True, "The server is overloaded.")
 _row(1014, "bad gateway", True, "A proxy got no good answer. Never sent by the hub.")
 TLS_FAILURE = _row(1015, "TLS failure", True, "The TLS handshake failed. Never sent.")
+SHUTDOWN = _row(3001, "shutdown", True, "As 1012, for clients of the Centrifuge protocol.")
+SERVER_ERROR = _row(3004, "server error", True, "As 1011, for clients of the Centrifuge protocol.")
 TOKEN_EXPIRED = _row(
     3005, "token expired", True, "The time of Identity.expires_at; get a new token."
 )
 SLOW_CONSUMER = _row(
     3008, "slow consumer", True, "The outbox was full, or the socket took nothing in time."
 )
+INSUFFICIENT_STATE = _row(
+    3010,
+    "insufficient state",
+    True,
+    "Something was missed of a room that the server put the client into; it comes back with its position.",
+)
 NO_PONG = _row(3012, "no pong", True, "No sign of life within pong_timeout_s.")
 TOO_MANY_MESSAGES = _row(
     3013, "too many messages", True, "More messages than messages_per_second allows."
 )
+INVALID_TOKEN = _row(3500, "invalid token", False, "A token that proves nothing.")
 BAD_REQUEST = _row(3501, "bad request", False, "A command that no client of the dialect sends.")
 STALE = _row(3502, "stale", False, "No connect command within handshake_timeout_s.")
 DISCONNECTED = _row(3503, "disconnected", False, "The application sent this client away.")
+PERMISSION_DENIED = _row(
+    3507, "permission denied", False, "As 1008, for clients of the Centrifuge protocol."
+)
 REPLACED = _row(3511, "replaced", False, "A newer connection took over this client id.")
 
 CLOSE_CODES: tuple[CloseCode, ...] = tuple(_rows)

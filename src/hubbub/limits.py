@@ -145,6 +145,15 @@ def check_room_name(name: object) -> str:
     return name
 
 
+def is_room_name(name: str) -> bool:
+    """Tell whether an application may use `name` for a room; see `check_room_name`."""
+    try:
+        check_room_name(name)
+    except CommandError:
+        return False
+    return True
+
+
 def checked_user(user: object) -> str:
     """Return `user` if it may be a user's name; raise `TypeError` otherwise."""
     if isinstance(user, str):

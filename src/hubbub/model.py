@@ -38,6 +38,21 @@ class Position(NamedTuple):
     epoch: str
 
 
+def check_position(since: object) -> None:
+    """Raise `TypeError` or `ValueError` for what is no position, and not None."""
+    if since is None:
+        return
+    if not isinstance(since, Position):
+        raise TypeError(
+            f"since is a hubbub.Position, such as hub.cursor(room) gives, not {since!r:.80}; "
+            "Position(offset, epoch) makes one of what a page sends"
+        )
+    if type(since.offset) is not int or not isinstance(since.epoch, str):
+        raise TypeError(f"a position is a whole number and a str, not {since!r:.80}")
+    if since.offset < 0:
+        raise ValueError(f"the offset of a position is not negative, as in {since!r:.80}")
+
+
 class Receipt(NamedTuple):
     """What `publish` answers.
 

@@ -165,7 +165,8 @@ class Settings:
         None,
         "messages per second",
         "How fast one client may send, with a burst of two seconds' worth. What becomes of more, "
-        "on_rate_limit says. Under the native transport pings and tiny fragments have a limit of "
+        "on_rate_limit says. Of a dialect with commands each is counted, but for those that come with "
+        "the connect command. Under the native transport pings and tiny fragments have a limit of "
         "their own, as high, but at least 10.",
         none="no limit",
         least=0.01,
@@ -174,7 +175,7 @@ class Settings:
         "close",
         "action",
         "What a message over messages_per_second causes: a close (3013), or an error reply, at "
-        "most one a second, while the message is dropped. A ping is dropped without a reply, a "
+        "most one a second, while the message is dropped; a command is answered each time. A ping is dropped without a reply, a "
         "fragment closes either way.",
     )
     shutdown_timeout_s: float = _setting(

@@ -93,13 +93,14 @@ class SettingsKeywords(TypedDict, total=False):
 
     messages_per_second: float | None
     """In messages per second. How fast one client may send, with a burst of two seconds' worth.
-    What becomes of more, on_rate_limit says. Under the native transport pings and tiny fragments
+    What becomes of more, on_rate_limit says. Of a dialect with commands each is counted, but for
+    those that come with the connect command. Under the native transport pings and tiny fragments
     have a limit of their own, as high, but at least 10. None: no limit. Default: none."""
 
     on_rate_limit: Literal["close", "reply"]
     """What a message over messages_per_second causes: a close (3013), or an error reply, at most
-    one a second, while the message is dropped. A ping is dropped without a reply, a fragment
-    closes either way. Default: close."""
+    one a second, while the message is dropped; a command is answered each time. A ping is dropped
+    without a reply, a fragment closes either way. Default: close."""
 
     shutdown_timeout_s: float
     """In seconds. How long a shutdown may take: closes with 1012 are paced over half of it, what

@@ -13,7 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hubbub import Frame, Position, PositionLost, Publication
 from hubbub.brokers import history as history_module
 from hubbub.brokers.broker import KEY_TTL_S, Keep
-from hubbub.brokers.history import BARE_TTL_S, ENTRY_BYTES, ROOM_BYTES, Entry, HistoryStore
+from hubbub.brokers.history import (
+    BARE_TTL_S,
+    ENTRY_BYTES,
+    MOST_LOOKED_AT,
+    ROOM_BYTES,
+    Entry,
+    HistoryStore,
+)
 
 MIB = 1024**2
 FIVE = Keep(entries=5, ttl_s=60.0, max_bytes=MIB)
@@ -179,6 +186,37 @@ def test_positions_alone_are_bounded_by_number(monkeypatch: pytest.MonkeyPatch) 
     for number in range(10):
         kept.read(str(number), 0.0)
     assert kept.rooms == 3
+
+
+def test_the_position_of_a_room_with_members_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MOST_BARE", 3)
+    members = {"red", "blue"}
+    kept = HistoryStore(MIB, members.__contains__)
+    red, blue = (kept.read(room, 0.0).position for room in ("red", "blue"))
+    for number in range(50):
+        kept.read(str(number), 1.0)
+    assert kept.rooms == 3
+    kept.sweep(BARE_TTL_S + 1)
+    assert (kept.rooms, kept.read("red", BARE_TTL_S + 1).position) == (2, red)
+    members.clear()
+    kept.sweep(2 * BARE_TTL_S + 1)
+    assert kept.rooms == 0
+    assert kept.read("blue", 2 * BARE_TTL_S).position.epoch != blue.epoch
+
+
+def test_of_many_rooms_with_members_few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MOST_BARE", 3)
+    looked_at: list[str] = []
+
+    def has_members(room: str) -> bool:
+        looked_at.append(room)
+        return True
+
+    kept = HistoryStore(MIB, has_members)
+    for number in range(100):
+        kept.read(str(number), 0.0)
+    assert kept.rooms == 100, "who is in a room keeps it"
+    assert len(looked_at) <= 97 * MOST_LOOKED_AT
 
 
 def test_a_key_is_known_for_five_minutes() -> None:

@@ -24,6 +24,9 @@ class Told:
     def now(self) -> float:
         return 0.0
 
+    def has_members(self, room: str) -> bool:
+        return False
+
     def handle_control(self, control: Control) -> None: ...
     def note_gap(self, rooms: Sequence[str] | None) -> None: ...
 

@@ -57,6 +57,9 @@ class Told:
         self.delivered.append((publication.room, publication.data))
         return 3
 
+    def has_members(self, room: str) -> bool:
+        return False
+
     def handle_control(self, control: Control) -> None:
         self.heard.append(control)
 

@@ -39,6 +39,9 @@ class Listener:
             self.told.append(read_told(publication.frame, publication.kind))
         return 1
 
+    def has_members(self, room: str) -> bool:
+        return False
+
     def handle_control(self, control: Control) -> None: ...
 
     def note_gap(self, rooms: Sequence[str] | None) -> None: ...

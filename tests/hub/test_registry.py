@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import tracemalloc
-from collections.abc import Callable
 
 import pytest
 
 from hubbub import (
     Close,
-    CommandError,
     Handshake,
     Hub,
     Identity,
@@ -168,73 +165,6 @@ async def test_who_broke_the_protocol_is_counted_and_logged_on_one_line(
     assert not peer.client.is_connected
     assert hub.stats()["protocol_errors"] == 2
     assert caplog.records[0].getMessage() == "client ann closed with 1002: reserved\ufffdbits"
-    await hub.stop()
-
-
-async def test_rooms_of_one_client_are_limited() -> None:
-    hub = await started(max_rooms_per_client=2)
-    client = connect(hub, user="ann").client
-    client.join("red")
-    client.join("blue")
-    client.join("red")
-    with pytest.raises(CommandError) as error:
-        client.join("green")
-    assert error.value.code == "too_many_rooms"
-    client.leave("red")
-    client.join("green")
-    assert hub.rooms == {"blue": 1, "green": 1}
-    await hub.stop()
-    hub = await started(max_rooms_per_client=None)
-    client = connect(hub).client
-    for number in range(300):
-        client.join(str(number))
-    assert len(client.rooms) == hub.stats()["rooms"] == 300
-    await hub.stop()
-
-
-async def test_fault_24_joining_costs_the_same_however_many_rooms_there_are() -> None:
-    """Bytes are counted and not seconds: a busy machine changes nothing."""
-    hub = await started(max_rooms_per_client=5000)
-    fresh, full = connect(hub, user="ann").client, connect(hub).client
-    for number in range(4000):
-        full.join(f"room {number}")
-    few, many = allocated_by(lambda: fresh.join("new")), allocated_by(lambda: full.join("new"))
-    assert many < few + 1000
-    assert len(full.rooms) == 4001
-    await hub.stop()
-
-
-def allocated_by(work: Callable[[], None]) -> int:
-    """Return how many bytes `work` had at most beyond those before it."""
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        work()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("user", [None, "ann"])
-async def test_fault_24_rooms_that_nobody_joined_do_not_count(user: str | None) -> None:
-    hub = await started(max_rooms_per_client=2)
-    client = connect(hub, user=user).client
-    for _ in range(3):
-        client.join("a")
-        client.join("b")
-        with pytest.raises(CommandError, match="2 rooms at most"):
-            client.join("c")
-        client.leave("a")
-        client.join("c")
-        client.leave("c")
-        client.leave("b")
-    client.user = "bob"
-    client.join("a")
-    client.join("b")
-    with pytest.raises(CommandError, match="max_rooms_per_client"):
-        client.join("c")
-    assert client.rooms == {"a", "b"}
     await hub.stop()
 
 

@@ -69,5 +69,5 @@ def test_a_rule_without_history_keeps_nothing_and_may_have_a_policy() -> None:
 
 def test_a_rules_policy_comes_before_all_others() -> None:
     hub = Hub(room_rules=[RoomRules("a", slow_policy="latest")], slow_policies={"a": "drop_oldest"})
-    rooms = core_of(hub).registry._rooms
+    rooms = core_of(hub).registry.rooms
     assert [rooms._new(room).policy for room in ("a", "b")] == ["latest", "disconnect"]

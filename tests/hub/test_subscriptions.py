@@ -216,16 +216,21 @@ async def test_the_token_of_a_connection_names_rooms() -> None:
     await hub.publish("news", "1")
     peer = await connected(hub, channels=["news", "closed"], subs={"third": {}})
     assert peer.client.rooms == {"news", "closed", "third"}
-    kinds = [next(iter(line.get("push", line))) for line in lines(peer)]
-    assert kinds == ["id", "channel", "channel", "channel"]
-    position = lines(peer)[1]["push"]["subscribe"]
-    assert position["offset"] == 1
+    (answer,) = lines(peer)
+    given = answer["connect"]["subs"]
+    assert (list(given), given["closed"]) == (["news", "closed", "third"], {})
+    position = given["news"]
+    assert (position["recoverable"], position["offset"]) == (True, 1)
     peer.close()
     await hub.publish("news", "2")
     again = connect(hub, dialect="centrifuge")
     subs = {"news": {"recover": True, "offset": 1, "epoch": position["epoch"]}}
     await say(again, hub, connect={"token": token(channels=["news"]), "subs": subs})
-    assert lines(again)[-1] == {"push": {"channel": "news", "pub": {"data": 2, "offset": 2}}}
+    recovered = lines(again)[-1]["connect"]["subs"]["news"]
+    assert recovered["publications"] == [{"data": 2, "offset": 2}]
+    assert (recovered["recovered"], recovered["was_recovering"], recovered["offset"]) == (
+        (True, True, 1)
+    )
     await hub.stop()
 
 

@@ -80,6 +80,10 @@ class Node(Protocol):
         """Return the time of the node's clock in seconds, by which history in this process ages."""
         ...
 
+    def has_members(self, room: str) -> bool:
+        """Tell whether clients of this process are in a room now."""
+        ...
+
     def deliver(self, publication: Publication) -> int:
         """Hand a publication to this process's clients; return how many there are in the room."""
         ...

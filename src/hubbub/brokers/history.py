@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from itertools import islice
 
 from ..errors import PositionLost
@@ -26,7 +27,10 @@ ROOM_BYTES = 1200
 BARE_TTL_S = 24 * 3600.0
 """How long a room's position is kept after its last publication."""
 MOST_BARE = 10_000
-"""How many rooms have a position and no publications; of more the oldest is forgotten."""
+"""How many rooms have a position and no publications; of more the oldest is forgotten, unless it has
+members."""
+MOST_LOOKED_AT = 8
+"""How many of them are looked at for one that may be forgotten."""
 MOST_KEYS = 100_000
 """How many keys of publications are known; of more the oldest is forgotten."""
 MOST_MADE = 1024
@@ -80,11 +84,15 @@ class HistoryStore:
     """The histories of all rooms, bounded by number, bytes and age. Not thread-safe.
 
     All times are of one clock that never goes back, in seconds; whoever calls says what it shows.
-    `max_bytes` bounds all rooms together, `ENTRY_BYTES` for each entry included.
+    `max_bytes` bounds all rooms together, `ENTRY_BYTES` for each entry included. `has_members` tells of a
+    room whether somebody is in it: then its position is not forgotten.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(
+        self, max_bytes: int, has_members: Callable[[str], bool] = lambda room: False
+    ) -> None:
         self.max_bytes = max_bytes
+        self._has_members = has_members
         self.entries: int = 0
         """How many publications are kept."""
         self._payload_bytes = 0
@@ -223,10 +231,10 @@ class HistoryStore:
         for _ in range(most):
             if not self._bare:
                 break
-            room, history = next(iter(self._bare.items()))
-            if history.last_at + BARE_TTL_S > now and len(self._bare) <= MOST_BARE:
+            oldest = next(iter(self._bare.values()))
+            if oldest.last_at + BARE_TTL_S > now and len(self._bare) <= MOST_BARE:
                 break
-            self._forget(room, history)
+            self._forget_first_bare(now)
         for _ in range(most):
             if not self._keys or next(iter(self._keys.values()))[0] > now:
                 break
@@ -240,9 +248,20 @@ class HistoryStore:
         self._last_epoch += 1
         history = RoomHistory(f"{self._epoch}{self._last_epoch:x}", now)
         self._rooms[room] = self._bare[room] = history
-        if len(self._bare) > MOST_BARE:
-            self._forget(*next(iter(self._bare.items())))
+        for _ in range(MOST_LOOKED_AT):
+            if len(self._bare) <= MOST_BARE or self._forget_first_bare(now):
+                break
         return history
+
+    def _forget_first_bare(self, now: float) -> bool:
+        """Forget the position of the first bare room; one with members goes behind all others instead: False."""
+        room, history = next(iter(self._bare.items()))
+        if self._has_members(room):
+            history.last_at = now
+            self._bare.move_to_end(room)
+            return False
+        self._forget(room, history)
+        return True
 
     def _file(self, room: str, history: RoomHistory, ttl_s: float, now: float) -> None:
         """Put a room behind all others that are as long-lived: it has had a publication."""

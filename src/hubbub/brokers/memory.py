@@ -43,7 +43,7 @@ class MemoryBroker:
     async def start(self, node: Node) -> None:
         """Remember whom to deliver to."""
         self._node = node
-        self.store = HistoryStore(node.history_max_bytes)
+        self.store = HistoryStore(node.history_max_bytes, node.has_members)
         self.members = PresenceStore()
 
     async def stop(self) -> None:

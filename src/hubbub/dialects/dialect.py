@@ -94,7 +94,8 @@ class Unsupported:
 @dataclass(frozen=True, slots=True)
 class History:
     """Ask for what was published to a room: after `since`, or before it, the newest first, with
-    `reverse`; `limit` publications at most."""
+    `reverse`; `limit` publications at most. What is not kept any more is left out; an empty epoch stands
+    for the one that there is."""
 
     id: int | None
     room: str
@@ -204,12 +205,23 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A room that the server has put a client into as it connected. `since` is the position that the client
+    came with (None: with none). What it has missed is in `answer`, if that says so, and follows if not."""
+
+    answer: Subscribed
+    since: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
-    """The answer to `Connect`: the client is `client_id`; its token ends in `expires_in_s` seconds."""
+    """The answer to `Connect`: the client is `client_id`; its token ends in `expires_in_s` seconds; `rooms`
+    are those that the server has put it into."""
 
     id: int | None
     client_id: str
     expires_in_s: float | None = None
+    rooms: Sequence[Given] = ()
 
 
 Result = Subscribed | Page | Refreshed | Returned | Present | Counts
@@ -366,6 +378,14 @@ class EnvelopeDialect(Dialect, Protocol):
     envelope_bytes: int
     """How many bytes beside them a message of a client may have: tokens, the names of rooms, several
     commands at once. `max_message_bytes` bounds the application's own then, each for itself."""
+
+
+class ClosingDialect(Dialect, Protocol):
+    """A dialect with close codes of its own."""
+
+    def closing(self, code: int, reason: str) -> tuple[int, str]:
+        """Return the code and the reason that tell its clients what these tell plain ones."""
+        ...
 
 
 class PingingDialect(Dialect, Protocol):

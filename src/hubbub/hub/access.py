@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import (
+    INVALID_TOKEN,
     CommandError,
     Disconnected,
     Refused,
@@ -35,10 +36,6 @@ Action = Literal["join", "publish", "history", "presence"]
 ALLOWED_BY_DEFAULT: frozenset[Action] = frozenset({"join", "history", "presence"})
 """What a client may do where no authorize handler says otherwise. Publishing goes through the
 application's own handlers then."""
-
-
-INVALID_TOKEN = 3500
-"""The close code for a client that shows somebody else's token; it stays away."""
 
 
 class Grant(Protocol):

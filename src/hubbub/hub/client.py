@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NORMAL
-from ..model import EVERYBODY, USER_PREFIX, Position
+from ..model import EVERYBODY, USER_PREFIX, Position, check_position
 from ..wire.frame import encode
 from ..wire.publication import Subscribed
 
@@ -101,7 +101,7 @@ class Client:
         Raises `CommandError` for a name that is not allowed or when the client is in
         `max_rooms_per_client` rooms already. A client that is gone joins nothing. Event loop only.
         """
-        self._core.registry.join(self._session, room)
+        self._core.joining.join(self._session, room)
 
     async def subscribe(self, room: str, *, since: Position | None = None) -> Subscribed:
         """Become a member of `room` if the authorize handler allows it, and wait until that is true.
@@ -113,11 +113,12 @@ class Client:
         Raises `CommandError`: "forbidden", "too_many_rooms", a name that is not allowed, or "left" when
         the client left the room, or was gone, before it was in. Event loop only.
         """
-        return await self._core.registry.subscribe(self._session, room, since, by_server=True)
+        check_position(since)
+        return await self._core.joining.subscribe(self._session, room, since, by_server=True)
 
     def leave(self, room: str) -> None:
         """Stop being a member of `room`; not being one is no error. Event loop only."""
-        self._core.registry.leave(self._session, room, by_server=True)
+        self._core.joining.leave(self._session, room, by_server=True)
 
     def refresh(self, expires_at: float | None) -> None:
         """Let the client stay until `expires_at` (Unix time in seconds; None: for good).

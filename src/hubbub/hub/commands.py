@@ -40,6 +40,7 @@ from ..dialects.dialect import (
     Unsupported,
 )
 from ..errors import (
+    INVALID_TOKEN,
     BrokerError,
     CommandError,
     Disconnected,
@@ -48,19 +49,20 @@ from ..errors import (
     Refused,
     is_sendable,
 )
-from ..limits import check_room_name, printable
+from ..limits import check_room_name, is_room_name, printable
 from ..model import Close, Handshake, Identity, Position
 from ..model import PresenceStats as Counts
 from ..raised import close_of
 from ..wire.frame import Frame, encode_json
 from ..wire.publication import Subscribed
-from .access import INVALID_TOKEN
-from .disconnects import BAD_COMMAND, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
+from .disconnects import BAD_COMMAND, CONNECT_FAILED, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
 from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from .admission import Place
+    from .joiner import Recovered
+    from .joining import Ready
     from .session import ClientSession
 
 
@@ -155,7 +157,8 @@ class CommandDispatcher(Dispatcher):
             else:
                 self._errors.failed(session, error)
         except CommandError as error:
-            self._errors.reject(session, error)
+            if self._core.rates.charge_command(session, None):
+                self._errors.reject(session, error)
         except Exception as error:
             self._errors.failed(session, error)
         else:
@@ -164,6 +167,7 @@ class CommandDispatcher(Dispatcher):
 
     async def _run(self, session: ClientSession, commands: Sequence[Command]) -> None:
         left = TURN_COST
+        is_coming = not session.is_connected
         for command in commands:
             close = session.close
             if close is not None and (close.by_server or not session.is_connected):
@@ -171,7 +175,19 @@ class CommandDispatcher(Dispatcher):
             if left <= 0:
                 await self._until_taken(session)
                 left = TURN_COST
-            left -= await self._execute(session, command)
+            if self._is_within_rate(session, command, is_coming=is_coming):
+                left -= await self._execute(session, command)
+            else:
+                left -= 1
+
+    def _is_within_rate(self, session: ClientSession, command: Command, *, is_coming: bool) -> bool:
+        """Charge a command. With its connect command a client may say all rooms that it was in."""
+        rates = self._core.rates
+        if isinstance(command, Pong):
+            return rates.charge_frame(session, droppable=True)
+        if is_coming and isinstance(command, Connect | Subscribe):
+            return True
+        return rates.charge_command(session, getattr(command, "id", None))
 
     async def _until_taken(self, session: ClientSession) -> None:
         """Leave the others their turn, and wait until the client has taken its answers so far."""
@@ -232,8 +248,10 @@ class CommandDispatcher(Dispatcher):
                 return None
             case Subscribe():
                 result = await self._subscribe(session, command)
+            case Unsubscribe(_, room) if not is_room_name(room):
+                pass  # it is not in what cannot be
             case Unsubscribe(_, room):
-                core.registry.leave(session, room)
+                core.joining.leave(session, room)
                 if session.behind is not None:
                     session.behind.discard(room)  # it wants no more of it, the gap included
             case Publish(_, room, message):
@@ -267,9 +285,9 @@ class CommandDispatcher(Dispatcher):
 
     async def _subscribe(self, session: ClientSession, command: Subscribe) -> Subscribed:
         """Bring a client into a room that it asks for."""
-        if command.room in session.memberships:
+        if check_room_name(command.room) in session.memberships:
             raise CommandError("already_subscribed", "already subscribed")
-        return await self._core.registry.subscribe(
+        return await self._core.joining.subscribe(
             session,
             command.room,
             command.since,
@@ -282,7 +300,7 @@ class CommandDispatcher(Dispatcher):
     ) -> Refreshed:
         """Take a new token of a client for a room that it is in."""
         core = self._core
-        if room not in session.memberships:
+        if check_room_name(room) not in session.memberships:
             raise CommandError("forbidden", "not subscribed")
         try:
             expires_at = await core.access.check_token(session.client, room, token)
@@ -319,13 +337,12 @@ class CommandDispatcher(Dispatcher):
         await core.access.check(session.client, "history", room)
         core.recovery.require_history(room)
         limit = MOST_A_PAGE if command.limit is None else min(command.limit, MOST_A_PAGE)
+        since, reverse = command.since, command.reverse
+        if since is not None and since.offset == 0 and reverse:
+            raise CommandError("bad_request", "nothing is before the offset 0")
         try:
-            page = await core.recovery.page(
-                room,
-                since=command.since,
-                limit=limit,
-                reverse=command.reverse,
-                client=session,
+            page = await core.recovery.page_for(
+                session, room, since=since, limit=limit, reverse=reverse
             )
         except PositionLost as lost:
             raise CommandError("position_lost", str(lost)) from None
@@ -359,32 +376,44 @@ class CommandDispatcher(Dispatcher):
             identity = await core.access.identify(handshake)
             if session.close is not None:
                 return
+            rooms = await self._ready(identity, command)
+            if session.close is not None:
+                return
             client_id = opening.place.hold_id(handshake, identity)
         except Refused as refusal:
             self._turn_away(session, command, refusal)
             return
-        opening.positions = dict(command.positions)
-        if not self._errors.answer(session, Connected(command.id, client_id, _left_s(identity))):
-            return
+        given = set(identity.rooms)
+        opening.positions = {
+            room: position for room, position in command.positions.items() if room not in given
+        }
         opening.handshake = handshake
-        core.registry.connect(session, opening.place, identity, handshake, client_id)
+
+        def greet() -> None:
+            told = core.joining.give(session, rooms)
+            answer = Connected(command.id, client_id, _left_s(identity), told)
+            if not self._errors.answer(session, answer):
+                core.registry.disconnect(session, CONNECT_FAILED.code, CONNECT_FAILED.reason)
+                return
+            for each in told:
+                if not each.answer.recovered:
+                    core.joining.send_missed(session, each.answer)
+
+        core.registry.connect(session, opening.place, identity, handshake, client_id, greet)
         opening.end()
         core.pings.add(session)
-        await self._put_into(session, identity.rooms)
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest
 
-    async def _put_into(self, session: ClientSession, rooms: Sequence[str]) -> None:
-        """Bring a client into the rooms of its identity; what cannot be is logged, and hurts no other."""
-        core = self._core
-        for room in rooms:
-            try:
-                await core.registry.subscribe(session, room, by_server=True, is_allowed=True)
-            except (CommandError, BrokerError) as error:
-                text = "client %s could not be put into %s: %s"
-                why = printable(str(error))
-                core.log.log(logging.ERROR, "rooms", text, session.label, printable(room, 50), why)
+    async def _ready(
+        self, identity: Identity, command: Connect
+    ) -> list[tuple[Ready, Recovered | None]]:
+        """Find out what a client has missed of its rooms. Raises `Refused` while that cannot be done."""
+        try:
+            return await self._core.joining.ready(identity.rooms, command.positions)
+        except CommandError as error:
+            raise Refused(503, error.code, error.message) from error
 
     def _wait_longer(self, session: ClientSession, opening: Opening) -> None:
         """Give who sent its connect command in time the time that authentication has, and a little."""
@@ -404,6 +433,10 @@ class CommandDispatcher(Dispatcher):
         self._errors.reply(session, CommandError(refusal.code, refusal.message), command.id)
         close = close_of(refusal)
         assert close is not None
+        if refusal.code == "token_expired":
+            close = EXPIRED.code, EXPIRED.reason
+        elif refusal.status == 401:
+            close = INVALID_TOKEN, refusal.message
         core.registry.disconnect(session, *close)
 
     async def _refresh(self, session: ClientSession, token: str) -> Refreshed:
@@ -416,6 +449,8 @@ class CommandDispatcher(Dispatcher):
         except Refused as refusal:
             if refusal.code == "token_expired":  # an SDK would take an error for the end
                 raise Disconnected(EXPIRED.code, EXPIRED.reason) from None
+            if refusal.status == 401:
+                raise Disconnected(INVALID_TOKEN, "invalid token") from None
             raise CommandError(refusal.code, refusal.message) from None
         if identity.user != session.client.user:
             raise Disconnected(INVALID_TOKEN, "invalid token")

@@ -31,6 +31,7 @@ from .fanout import Fanout
 from .handler_errors import HandlerErrors
 from .handlers import Handlers
 from .interest import Interest
+from .joining import Joining
 from .lifecycle import Lifecycle
 from .liveness import LivenessMonitor
 from .pings import Pings
@@ -74,6 +75,7 @@ class Core:
         self.recovery: Recovery = Recovery(self)
         self.presence: Presence = Presence(self)
         self.registry: Registry = Registry(self, slow_policies)
+        self.joining: Joining = Joining(self)
         self.admission: Admission = Admission(
             settings, self.registry.sessions, lambda: self.lifecycle.is_draining
         )
@@ -172,6 +174,10 @@ class HubNode:
         self.history_max_bytes: int = core.settings.history_max_bytes
         self.deliver: Callable[[Publication], int] = core.publishing.deliver
         self.handle_control: Callable[[Control], None] = core.control.handle_control
+
+    def has_members(self, room: str) -> bool:
+        """Tell whether clients of this process are in a room now."""
+        return self._core.registry.room_of(room) is not None
 
     def note_gap(self, rooms: Sequence[str] | None) -> None:
         """Count that publications may have been lost, and see what is missing where it was kept."""

@@ -25,6 +25,7 @@ from ..model import (
     Position,
     PresenceStats,
     Receipt,
+    check_position,
 )
 from ..room_rules import RoomRules, SlowPolicy
 from ..settings import Settings, as_settings
@@ -349,6 +350,11 @@ class Hub:
         self._core.lifecycle.require_loop()
         recovery = self._core.recovery
         recovery.require_history(check_room_name(room))
+        check_position(since)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ValueError(
+                f"limit is a number of publications, or None for all, not {limit!r:.80}"
+            )
         return await recovery.page(room, since=since, limit=limit, reverse=reverse)
 
     async def cursor(self, room: str) -> Position:

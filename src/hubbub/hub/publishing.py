@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from threading import get_ident as _thread_id
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("hubbub")
 
 _MESSAGE = Kind.MESSAGE
+_HALF_A_PAIR = re.compile(r"[\ud800-\udfff]")
 
 MOST_KEY_CHARACTERS = 256
 """How long a publication's key may be."""
@@ -166,6 +168,10 @@ def _check_key(key: object) -> None:
     if not isinstance(key, str) or not 0 < len(key) <= MOST_KEY_CHARACTERS:
         raise TypeError(
             f"key must be a str of 1 to {MOST_KEY_CHARACTERS} characters, not {key!r:.80}"
+        )
+    if _HALF_A_PAIR.search(key):
+        raise ValueError(
+            f"key has half of a surrogate pair, which UTF-8 has no bytes for: {key!r:.80}"
         )
 
 

@@ -41,6 +41,27 @@ class Rates:
             error = CommandError("too_many_messages", message, temporary=True)
             self._core.publishing.tell(session, ErrorReply(None, error))
 
+    def charge_command(self, session: ClientSession, number: int | None) -> bool:
+        """Charge a command of a dialect. False: it is one too many, which has closed the client, or been
+        answered; it is not carried out."""
+        rate = self._settings.messages_per_second
+        if rate is None:
+            return True
+        now = self._core.clock()
+        bucket = session.command_bucket
+        if bucket is None:
+            bucket = session.command_bucket = TokenBucket(rate, rate * BURST_S, now)
+        if bucket.take(now):
+            return True
+        if self._settings.on_rate_limit == "reply" and number is not None:
+            self._stats.rate_limited += 1
+            message = f"more than {rate:g} commands per second"
+            error = CommandError("too_many_messages", message, temporary=True)
+            self._core.publishing.tell(session, ErrorReply(number, error))
+        else:
+            self.message_limited(session, bucket)
+        return False
+
     def charge_frame(self, session: ClientSession, *, droppable: bool) -> bool:
         """Charge a frame that costs work and is no message: a ping, a pong, a tiny fragment.
 

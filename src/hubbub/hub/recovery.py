@@ -10,24 +10,26 @@ history, and all is delivered in order. Where it is not kept any more, the membe
 is a gap.
 
 Who joins with a position is given what was published since, and then what all others get. While its
-history is read, what comes for the room is written down for it (`_Joiner`); reading, delivering to the
-others what they lack, and entering the room are then one step.
+history is read, what comes for the room is written down for it (`joiner`); then delivering to the
+others what they lack, and entering the room, are one step.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from ..brokers.broker import History, HistoryBroker
 from ..dialects.dialect import Gap, ServerUnsubscribed
-from ..errors import CommandError, PositionLost
+from ..errors import INSUFFICIENT_STATE, CommandError, PositionLost
 from ..limits import printable
 from ..model import Position
 from ..wire.piece import shown
 from .disconnects import SLOW_CONSUMER
+from .joiner import Joiner, Recovered
+from .positions import Progress, end_of, split_names
 
 if TYPE_CHECKING:
     from ..wire.publication import Publication
@@ -40,51 +42,13 @@ MOST_HELD_BACK = 1000
 """How many publications of one room are held back; with more the history is read once more."""
 MOST_READS = 5
 """How often the history is read for one who joins, while publications are lost all the time."""
+MOST_VAIN_READS = 20
+"""How often a history is read that does not have what has come here already, before it is given up."""
 RETRY_S = 0.5
 """How long after a failure the history is read again."""
-INSUFFICIENT_STATE = 3010
-"""The close code for a client that has missed something of a room that the server put it into: it comes
-back, and is put into the room from where it was."""
 MOST_GAPS = 5
 """How many times within `GAPS_WITHIN_S` a slow client may fall behind and recover."""
 GAPS_WITHIN_S = 60.0
-
-
-class Progress:
-    """How far a room has come here. `held_back` is what came while something was missing (None:
-    nothing is missing)."""
-
-    __slots__ = ("held_back", "position")
-
-    def __init__(self, position: Position) -> None:
-        self.position: Position = position
-        self.held_back: list[Publication] | None = None
-
-    def is_next(self, position: Position) -> bool:
-        """Tell whether a publication of that position comes next."""
-        here = self.position
-        return position.offset == here.offset + 1 and position.epoch == here.epoch
-
-    def is_old(self, position: Position) -> bool:
-        """Tell whether a publication of that position was here before."""
-        return position.epoch == self.position.epoch and position.offset <= self.position.offset
-
-
-class Recovered(NamedTuple):
-    """What who joins is given: `publications`, if `is_whole`; and where the room stands then."""
-
-    position: Position
-    is_whole: bool
-    publications: Sequence[Publication]
-
-
-class _Joiner:
-    """Who is about to join a room: what has come for the room meanwhile."""
-
-    __slots__ = ("publications",)
-
-    def __init__(self) -> None:
-        self.publications: list[Publication] = []
 
 
 class Recovery:
@@ -92,7 +56,7 @@ class Recovery:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._joining: dict[str, list[_Joiner]] = {}
+        self._joining: dict[str, list[Joiner]] = {}
 
     @property
     def joining_rooms(self) -> int:
@@ -110,7 +74,7 @@ class Recovery:
         position = publication.position
         assert position is not None
         for joiner in self._joining.get(publication.room, ()):
-            joiner.publications.append(publication)
+            joiner.note(publication)
         if members is None:
             return True
         progress = members.progress
@@ -119,6 +83,7 @@ class Recovery:
             return True
         held_back = progress.held_back
         if held_back is not None:
+            progress.newest = position
             if len(held_back) < MOST_HELD_BACK:
                 held_back.append(publication)
             return False
@@ -141,27 +106,35 @@ class Recovery:
         self, members: Membership, progress: Progress, publications: list[Publication]
     ) -> None:
         progress.held_back = publications
+        progress.newest = publications[-1].position if publications else None
         name = f"catch up {members.name[:50]}"
         self._core.lifecycle.spawn(self._catch_up_now(members, progress), name)
 
     async def _catch_up_now(self, members: Membership, progress: Progress) -> None:
         """Deliver what is missing, until nothing is."""
+        vain_reads = 0
         while self._is_there(members, progress) and progress.held_back is not None:
+            before = progress.position
             try:
-                history = await self._read(members.name, progress.position)
+                history = await self.read(members.name, before)
+                if not self._is_there(members, progress):
+                    return
+                self._deliver(members, progress, history.publications)
             except PositionLost:
-                history = None
+                await self._begin_anew(members, progress)
             except Exception as error:
                 self._log(members.name, error)
                 await asyncio.sleep(RETRY_S)
                 continue
-            if not self._is_there(members, progress):
-                return
-            if history is None:
-                await self._begin_anew(members, progress)
-            else:
-                self._deliver(members, progress, history.publications)
             self._take_held_back(members, progress)
+            if progress.held_back is None or progress.position != before:
+                vain_reads = 0
+            elif vain_reads < MOST_VAIN_READS:  # what has come here is not in the history yet
+                vain_reads += 1
+                await asyncio.sleep(RETRY_S)
+            elif self._is_there(members, progress) and progress.newest is not None:
+                self._skip_to(members, progress, progress.newest)
+                self._take_held_back(members, progress)
 
     def _is_there(self, members: Membership, progress: Progress) -> bool:
         """Tell whether the room still has members here."""
@@ -170,13 +143,16 @@ class Recovery:
     async def _begin_anew(self, members: Membership, progress: Progress) -> None:
         """Go on from where the room stands, and tell the members that they have missed something."""
         try:
-            position = (await self._broker.history(members.name, limit=0)).position
+            position = (await self.read(members.name, None, limit=0)).position
         except Exception as error:
             self._log(members.name, error)
             await asyncio.sleep(RETRY_S)
             return
-        if not self._is_there(members, progress):
-            return
+        if self._is_there(members, progress):
+            self._skip_to(members, progress, position)
+
+    def _skip_to(self, members: Membership, progress: Progress, position: Position) -> None:
+        """Go on after a position: what was before it cannot be had, which the members are told."""
         progress.position = position
         for session in list(members.sessions):
             self.tell_gap(session, members.name)
@@ -184,11 +160,13 @@ class Recovery:
     def _take_held_back(self, members: Membership, progress: Progress) -> None:
         """Deliver what was held back, as far as nothing is missing."""
         held_back = progress.held_back or []
-        is_full = len(held_back) >= MOST_HELD_BACK
         self._deliver(members, progress, held_back)
-        last = held_back[-1].position if held_back else None
-        is_done = last is None or progress.is_old(last)
-        progress.held_back = None if is_done and not is_full else []
+        newest = progress.newest
+        if newest is None or progress.is_old(newest):
+            progress.held_back = progress.newest = None
+        else:
+            rest = [] if len(held_back) >= MOST_HELD_BACK else held_back
+            progress.held_back = [each for each in rest if not _is_here(progress, each)]
 
     def _deliver(
         self, members: Membership, progress: Progress, publications: Iterable[Publication]
@@ -207,65 +185,61 @@ class Recovery:
 
     # Who joins
 
-    async def read_for(self, room: str, rule: Rule, since: Position | None) -> Recovered:
-        """Return what one who joins has missed. It enters the room before anything else is awaited.
+    def begin(self, room: str, rule: Rule, since: Position | None) -> Joiner:
+        """Begin to write down for one who joins what comes for a room; `end` ends that.
 
-        `since` is the last position that it has seen (None: it wants nothing but what comes). This
-        process has all of the room's publications from here on.
+        This process has all of the room's publications from here on.
         """
-        if since is not None and not since.epoch:  # it does not know which history it has seen
-            since = Position(since.offset, (await self._read(room, None, limit=0)).position.epoch)
-        joiner = _Joiner()
-        joiners = self._joining.setdefault(room, [])
-        joiners.append(joiner)
-        try:
-            for _ in range(MOST_READS):
-                joiner.publications.clear()  # what came before the history is read is in it
-                history, is_kept = await self._read_since(room, rule, since)
-                newest = None
-                if rule.rules.cache:
-                    newest = await self._broker.history(room, limit=1, reverse=True)
-                if self._bring_up(room, history, newest or history, joiner.publications):
-                    return self._recovered(
-                        rule, since, is_kept, history, newest, joiner.publications
-                    )
-        finally:
+        joiner = Joiner(self, room, rule, since)
+        self._joining.setdefault(room, []).append(joiner)
+        return joiner
+
+    def end(self, joiner: Joiner) -> None:
+        """Write nothing more down for a joiner."""
+        joiners = self._joining.get(joiner.room, [])
+        if joiner in joiners:
             joiners.remove(joiner)
-            if not joiners and self._joining.get(room) is joiners:
-                del self._joining[room]
+            if not joiners:
+                del self._joining[joiner.room]
+
+    async def read_for(self, joiners: Sequence[Joiner]) -> list[Recovered]:
+        """Return what each has missed. They enter their rooms before anything else is awaited.
+
+        Raises `CommandError` where something is lost all the time, and what the broker raises.
+        """
+        for _ in range(MOST_READS):
+            unread = [joiner for joiner in joiners if not joiner.is_read]
+            if len(unread) == 1:
+                await unread[0].read()
+            else:
+                await _all_of([joiner.read() for joiner in unread])
+            found = [joiner.finish() for joiner in joiners]
+            whole = [each for each in found if each is not None]
+            if len(whole) == len(found):
+                return whole
         raise CommandError("unavailable", "try again later", temporary=True)
 
-    async def _read_since(
-        self, room: str, rule: Rule, since: Position | None
-    ) -> tuple[History, bool]:
-        """Read a history since a position, or since where the room stands here if that is earlier.
+    def count(self, recovered: Recovered) -> None:
+        """Count one who has come back: whether it was given all that it has missed."""
+        stats = self._core.stats
+        if recovered.since is not None and recovered.is_whole:
+            stats.recoveries += 1
+        elif recovered.since is not None:
+            stats.recoveries_refused += 1
 
-        Returns whether all that was published since `since` is in it. Of a stream all is read for who has
-        seen nothing of it, or has lost its place.
-        """
+    def position_of(self, room: str) -> Position | None:
+        """Return how far a room has come here; None where nobody here is in it, or it keeps nothing."""
         members = self._core.registry.room_of(room)
-        progress = None if members is None else members.progress
-        here = None if progress is None else progress.position
-        first = since
-        if since is not None and here is not None and here.epoch == since.epoch:
-            first = min(since, here)
-        for start, is_kept in ((first, True), (None if rule.is_stream else here, False)):
-            if start is None or (start is first and since is None):
-                continue
-            try:
-                return await self._read(room, start), is_kept
-            except PositionLost:
-                continue
-        return await self._read(room, None, limit=None if rule.is_stream else 0), False
+        return None if members is None or members.progress is None else members.progress.position
 
-    def _bring_up(
+    def bring_up(
         self, room: str, history: History, last: History, came: Sequence[Publication]
     ) -> bool:
         """Deliver to the members here what they lack of a history, and of what came meanwhile.
 
         Returns whether this process has now all that was published until `last`.
         """
-        end = _end_of(last.position, came)
+        end = end_of(last.position, came)
         members = self._core.registry.room_of(room)
         if members is None or members.progress is None:
             return end is not None and last.position == history.position
@@ -275,41 +249,17 @@ class Recovery:
         if progress.position.epoch != history.position.epoch or (
             progress.position.offset < history.position.offset
         ):  # what the members lack is not kept any more
-            progress.position = history.position
-            for session in list(members.sessions):
-                self.tell_gap(session, room)
+            self._skip_to(members, progress, history.position)
             self._deliver(members, progress, came)
         return progress.position == end
 
-    def _recovered(
-        self,
-        rule: Rule,
-        since: Position | None,
-        is_kept: bool,
-        history: History,
-        newest: History | None,
-        came: Sequence[Publication],
-    ) -> Recovered:
-        """Choose what who joins is given, and count it."""
-        stats = self._core.stats
-        end = _end_of((newest or history).position, came)
-        assert end is not None
-        after = [each for each in came if _is_after(each, (newest or history).position)]
-        if newest is not None:
-            found = [*newest.publications, *after][-1:]
-            is_whole = since is not None and bool(found or since == end)
-            if since is not None and found and found[0].position == since:
-                found = []
-        else:
-            is_whole = since is not None and is_kept
-            found = [*history.publications, *after] if is_whole or rule.is_stream else []
-            if since is not None and is_whole:
-                found = [each for each in found if _is_after(each, since)]
-        if since is not None and is_whole:
-            stats.recoveries += 1
-        elif since is not None:
-            stats.recoveries_refused += 1
-        return Recovered(end, is_whole, found)
+    async def read(self, room: str, since: Position | None, limit: int | None = None) -> History:
+        """Read a history; see `HistoryBroker.history`."""
+        return await self._broker.history(room, since=since, limit=limit)
+
+    async def read_newest(self, room: str) -> History:
+        """Read the newest publication of a room."""
+        return await self._broker.history(room, limit=1, reverse=True)
 
     async def page(
         self,
@@ -318,17 +268,44 @@ class Recovery:
         since: Position | None = None,
         limit: int | None = None,
         reverse: bool = False,
-        client: ClientSession | None = None,
     ) -> History:
-        """Return a part of a room's history; for a client without what it was excluded from."""
+        """Return a part of a room's history; see `HistoryBroker.history`."""
+        if since is not None:
+            since, _ = split_names(since)
+        return await self._broker.history(room, since=since, limit=limit, reverse=reverse)
+
+    async def page_for(
+        self,
+        session: ClientSession,
+        room: str,
+        *,
+        since: Position | None,
+        limit: int,
+        reverse: bool,
+    ) -> History:
+        """Return a part of a room's history to a client, without what it was excluded from.
+
+        A page is no recovery: of what is not kept any more it begins with the oldest that is. Raises
+        `PositionLost` for a position of another epoch.
+        """
         names: list[str] = []
         if since is not None:
             since, names = split_names(since)
-        page = await self._broker.history(room, since=since, limit=limit, reverse=reverse)
-        if client is None:
-            return page
-        if client.has_connection_id:
-            names.append(client.connection_id)
+            if not since.epoch:
+                since = Position(
+                    since.offset, (await self.read(room, None, limit=0)).position.epoch
+                )
+        try:
+            page = await self._broker.history(room, since=since, limit=limit, reverse=reverse)
+        except PositionLost:
+            here = (await self.read(room, None, limit=0)).position
+            if since is None or since.epoch != here.epoch:
+                raise
+            if since.offset > here.offset:
+                return History([], here)
+            page = await self._broker.history(room, limit=limit, reverse=reverse)
+        if session.has_connection_id:
+            names.append(session.connection_id)
         found = [each for each in page.publications if each.exclude not in names]
         return History(found, page.position)
 
@@ -354,7 +331,7 @@ class Recovery:
         elif _is_given(session, room):  # it cannot come back to the room; it can to the hub
             core.registry.disconnect(session, INSUFFICIENT_STATE, "insufficient state")
         else:
-            core.registry.leave(session, room)
+            core.joining.leave(session, room)
             core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
 
     def note_dropped(self, session: ClientSession) -> None:
@@ -388,13 +365,13 @@ class Recovery:
     def _begin_text_anew(self, session: ClientSession, room: str) -> None:
         """Bring a plain client back into a stream, from the text so far."""
         if session.close is None:
-            self._core.registry.leave(session, room)
+            self._core.joining.leave(session, room)
             name = f"begin anew in {room[:50]}"
             self._core.lifecycle.spawn(self._begin_text_anew_now(session, room), name)
 
     async def _begin_text_anew_now(self, session: ClientSession, room: str) -> None:
         try:
-            await self._core.registry.subscribe(session, room, by_server=True)
+            await self._core.joining.subscribe(session, room, by_server=True)
         except CommandError as error:
             if error.code not in ("left", "joining"):
                 self._core.publishing.tell(session, Gap(room))
@@ -408,10 +385,7 @@ class Recovery:
                 why = "it has missed something of a room that the server put it into"
                 self._core.registry.end(session, SLOW_CONSUMER, why)
                 return
-            self._core.registry.leave(session, room)
-
-    async def _read(self, room: str, since: Position | None, limit: int | None = None) -> History:
-        return await self._broker.history(room, since=since, limit=limit)
+            self._core.joining.leave(session, room)
 
     @property
     def _broker(self) -> HistoryBroker:
@@ -427,39 +401,13 @@ def _is_given(session: ClientSession, room: str) -> bool:
     return session.opening is not None and room in session.opening.given
 
 
-def _is_after(publication: Publication, position: Position) -> bool:
-    """Tell whether a publication came after a position of the same epoch."""
-    own = publication.position
-    return own is not None and own.epoch == position.epoch and own.offset > position.offset
+def _is_here(progress: Progress, publication: Publication) -> bool:
+    position = publication.position
+    return position is not None and progress.is_old(position)
 
 
-def _end_of(position: Position, came: Sequence[Publication]) -> Position | None:
-    """Return where a room stands that stood at `position` before these; None if one is missing."""
-    progress = Progress(position)
-    for publication in came:
-        own = publication.position
-        assert own is not None
-        if progress.is_next(own):
-            progress.position = own
-        elif not progress.is_old(own):
-            return None
-    return progress.position
-
-
-_NAME_MARK = "~"
-_MOST_NAMES = 4
-
-
-def with_names(position: Position, names: Sequence[str]) -> Position:
-    """Return a position for one client: its epoch says under which names the client was connected.
-
-    The client brings it along when it comes back. What it was excluded from under one of its last
-    names is not served to it then.
-    """
-    return Position(position.offset, _NAME_MARK.join([position.epoch, *names[-_MOST_NAMES:]]))
-
-
-def split_names(position: Position) -> tuple[Position, list[str]]:
-    """Return a client's position as the broker knows it, and the names that the client had."""
-    epoch, *names = position.epoch.split(_NAME_MARK)
-    return Position(position.offset, epoch), names[-_MOST_NAMES:]
+async def _all_of(reads: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once, to the end of each; raise what the first of them raised."""
+    for done in await asyncio.gather(*reads, return_exceptions=True):
+        if done is not None:
+            raise done

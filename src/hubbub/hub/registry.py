@@ -6,16 +6,14 @@ What must not live here: ASGI, HTTP, sockets, frameworks, handler calling (`disp
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..dialects.dialect import Dialect, ServerSubscribed, ServerUnsubscribed
+from ..dialects.dialect import Dialect
 from ..dialects.plain import PLAIN
-from ..errors import MESSAGE_TOO_BIG, BrokerError, CommandError, check_close, fit_reason
+from ..errors import MESSAGE_TOO_BIG, check_close, fit_reason
 from ..limits import BURST_S, TokenBucket, check_room_name, printable
 from ..model import (
     EVERYBODY,
@@ -23,16 +21,12 @@ from ..model import (
     Close,
     Handshake,
     Identity,
-    Position,
     check_unix_time,
 )
 from ..room_rules import SlowPolicy
 from ..transports.transport import Transport
-from ..wire.piece import joined
-from ..wire.publication import Subscribed
 from .client import Client
 from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SERVER_STOPPING, SLOW_CONSUMER, Cause
-from .recovery import Progress, Recovered, split_names, with_names
 from .room import Membership, Room, RoomTable
 from .session import ClientSession
 
@@ -56,12 +50,12 @@ class Registry:
         """The transports whose sockets are not gone."""
         policy = core.settings.slow_policy
         if core.broker.receives_all:
-            self._rooms = RoomTable(policy, slow_policies, rules=core.rules)
+            self.rooms: RoomTable = RoomTable(policy, slow_policies, rules=core.rules)
         else:
-            self._rooms = RoomTable(
+            self.rooms = RoomTable(
                 policy, slow_policies, self._first_came, self._last_went, rules=core.rules
             )
-        self.room_of: Callable[[str], Membership | None] = self._rooms.get
+        self.room_of: Callable[[str], Membership | None] = self.rooms.get
         """Return who is in a room, None when nobody is. Every publication asks."""
         self._named: dict[str, ClientSession] = {}
         self._last_name = 0
@@ -84,7 +78,7 @@ class Registry:
                 session.opening.give_back()
         self.opened.clear()
         self.transports.clear()
-        self._rooms.clear()
+        self.rooms.clear()
         self._named.clear()
 
     def name_session(self, session: ClientSession) -> str:
@@ -102,7 +96,7 @@ class Registry:
         core = self._core
         session = ClientSession(core, transport, dialect)
         rate = core.settings.messages_per_second
-        if rate is not None:
+        if rate is not None and dialect.is_plain:  # else each command is charged, not each frame
             session.message_bucket = TokenBucket(rate, rate * BURST_S, core.clock())
         self.transports.add(transport)
         return session
@@ -127,10 +121,12 @@ class Registry:
         identity: Identity,
         handshake: Handshake,
         id_: str,
+        greet: Callable[[], None] | None = None,
     ) -> Client:
-        """Make a client of a connection, and run the connect handlers.
+        """Make a client of a connection, bring it into its rooms, and run the connect handlers.
 
-        Whatever fails in this closes the client with 1011 and frees its place.
+        `greet` brings it into its rooms and tells it so (None: it is told nothing). Whatever fails in
+        this closes the client with 1011 and frees its place.
         """
         holder = self.sessions.get(id_)
         if holder is not None:
@@ -144,7 +140,7 @@ class Registry:
             connected_at=time.time(),
         )
         try:
-            self._take_in(session, place, identity, handshake)
+            self._take_in(session, place, identity, handshake, greet)
         except BaseException as error:
             self._note(session, CONNECT_FAILED, error=error)
             self.disconnect(session, CONNECT_FAILED.code, CONNECT_FAILED.reason)
@@ -153,7 +149,12 @@ class Registry:
         return client
 
     def _take_in(
-        self, session: ClientSession, place: Place, identity: Identity, handshake: Handshake
+        self,
+        session: ClientSession,
+        place: Place,
+        identity: Identity,
+        handshake: Handshake,
+        greet: Callable[[], None] | None,
     ) -> None:
         core, client = self._core, session.client
         if identity.meta:
@@ -161,17 +162,21 @@ class Registry:
         self.opened.pop(session, None)
         self.sessions[client.id] = session
         place.seat(session)
-        self._enter(session, EVERYBODY)
+        core.joining.enter(session, EVERYBODY)
         if client.user is not None:
-            self._enter(session, USER_PREFIX + client.user)
+            core.joining.enter(session, USER_PREFIX + client.user)
         core.liveness.add(session)
         if identity.expires_at is not None:
             self.refresh(session, identity.expires_at)
         core.stats.total_clients += 1
         logger.debug("client %s connected", client.id)
-        if session.dispatcher is core.dispatcher:  # else they come after the answer to its command
+        if greet is None:
             for room in identity.rooms:
-                self.join(session, room)
+                core.joining.join(session, room)
+        else:
+            greet()
+            if session.close is not None:
+                return
         session.dispatcher.connected(session, handshake)
         if core.lifecycle.is_draining:
             self.end(session, SERVER_STOPPING)  # its handshake was under way at that moment
@@ -194,7 +199,7 @@ class Registry:
         if session.has_connection_id:
             self._named.pop(session.connection_id, None)
         for members in session.memberships.values():
-            self._rooms.remove(session, members)
+            self.rooms.remove(session, members)
             if members.has_presence:
                 core.presence.left(session, members.name)
         session.joining = None
@@ -223,6 +228,7 @@ class Registry:
             return
         if session.close is not None:
             return
+        code, reason = session.variant.closing(code, reason)
         reason = fit_reason(reason)
         self._core.fanout.flush()
         session.transport.close(code, reason)
@@ -285,188 +291,13 @@ class Registry:
 
     # Rooms
 
-    def join(self, session: ClientSession, room: str) -> None:
-        """See `Client.join`."""
-        check_room_name(room)
-        if room in session.memberships or session.close is not None:
-            return
-        if self._core.rules.is_stream(room):
-            text = "a stream is joined by await client.subscribe(room), which gives the text so far"
-            raise CommandError("not_available", text)
-        self._check_room_limit(session)
-        self._enter(session, room)
-        if not session.variant.dialect.is_plain:
-            self._note_given(session, room)
-            self._core.publishing.tell(session, ServerSubscribed(room))
-
-    async def subscribe(
-        self,
-        session: ClientSession,
-        room: str,
-        since: Position | None = None,
-        *,
-        by_server: bool = False,
-        is_allowed: bool = False,
-        must_recover: bool = False,
-        token: str | None = None,
-    ) -> Subscribed:
-        """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
-
-        `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
-        is in the answer to its command. `is_allowed`: nobody is asked. `must_recover`: it wants to be in only
-        if it misses nothing. `token` is what it shows to be let in.
-        """
-        check_room_name(room)
-        if session.close is not None:
-            raise _left(room)
-        if room in session.memberships:
-            return Subscribed(room, self._position_of(room))
-        names: list[str] = []
-        if since is None and by_server and session.opening is not None:
-            since = session.opening.positions.pop(room, None)
-        if since is not None:
-            since, names = split_names(since)
-        attempt = self._note_joining(session, room)
-        try:
-            expires_at = None
-            if not is_allowed:
-                expires_at = await self._core.access.check_join(session.client, room, token)
-            if session.close is not None:
-                raise _left(room)
-            recovered = await self._await_room(room, since)
-            if session.close is not None or not _is_joining(session, room, attempt):
-                raise _left(room)
-            if must_recover and since is not None and not (recovered and recovered.is_whole):
-                raise CommandError("position_lost", "unrecoverable position")
-        finally:
-            if session.joining is not None and _is_joining(session, room, attempt):
-                del session.joining[room]
-        if room in session.memberships:  # the application has put it in meanwhile
-            return Subscribed(room, self._position_of(room))
-        answer = self._answer(session, room, names, recovered)
-        if expires_at is not None:
-            left_s = self._core.subscriptions.expire(session, room, expires_at)
-            answer = answer._replace(expires_in_s=left_s)
-        if by_server:
-            self._announce(session, answer, since)
-        return answer
-
-    def _note_joining(self, session: ClientSession, room: str) -> object:
-        """Note that a client is joining; return what tells this from the next time it does."""
-        if session.joining is None:
-            session.joining = {}
-        if room in session.joining:
-            raise CommandError("joining", "this client is joining the room already", temporary=True)
-        self._check_room_limit(session)
-        attempt = session.joining[room] = object()
-        return attempt
-
-    def _answer(
-        self, session: ClientSession, room: str, names: Sequence[str], recovered: Recovered | None
-    ) -> Subscribed:
-        """Bring a client into a room, note how far that has come here, and return the answer."""
-        self._enter(session, room)
-        if recovered is None:
-            return Subscribed(room)
-        members = session.memberships[room]
-        if members.progress is None:
-            members.progress = Progress(recovered.position)
-        own = session.connection_id
-        names = [*(name for name in names if name != own), own]
-        found = tuple(each for each in recovered.publications if each.exclude not in names)
-        position = with_names(recovered.position, names)
-        if members.is_stream:
-            found = (joined(room, found, position, is_all=not recovered.is_whole),)
-        return Subscribed(room, position, recovered.is_whole, found)
-
-    def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
-        """Tell a client that the server has put it into a room, and send it what it missed."""
-        publishing = self._core.publishing
-        if not session.variant.dialect.is_plain:
-            self._note_given(session, answer.room)
-            position = answer.position
-            if answer.recovered and since is not None and position is not None:
-                # What it missed moves it on; if it is cut off before that, it has not had it.
-                position = Position(since.offset, position.epoch)
-            publishing.tell(session, ServerSubscribed(answer.room, position))
-        for publication in answer.publications:
-            self._core.fanout.send(session, publication.frame, publication)
-
-    @staticmethod
-    def _note_given(session: ClientSession, room: str) -> None:
-        if session.opening is not None:
-            session.opening.given.add(room)
-
-    def _position_of(self, room: str) -> Position | None:
-        members = self._rooms.get(room)
-        return None if members is None or members.progress is None else members.progress.position
-
-    async def _await_room(self, room: str, since: Position | None) -> Recovered | None:
-        """Wait until all that is published to a room comes here, and what was missed is known."""
-        core = self._core
-        rule = core.rules.of(room)
-        remembers = rule is not None and rule.remembers
-        if core.broker.receives_all and not remembers:
-            return None
-        if not core.broker.receives_all:
-            core.interest.add(room)
-        ready = core.interest.ready(room)
-        try:
-            if ready is not None:
-                await asyncio.shield(ready)
-            if rule is None or not remembers:
-                return None
-            return await core.recovery.read_for(room, rule, since if rule.rules.recover else None)
-        except BrokerError as error:
-            raise CommandError("unavailable", "try again later", temporary=True) from error
-        finally:
-            if not core.broker.receives_all and self._rooms.get(room) is None:
-                core.interest.remove(room)  # it lingers, and stays if a member comes now
-
-    def _check_room_limit(self, session: ClientSession) -> None:
-        limit = self._core.settings.max_rooms_per_client
-        if limit is not None and _room_count(session) >= limit:
-            raise CommandError(
-                "too_many_rooms", f"a client may be in {limit} rooms at most (max_rooms_per_client)"
-            )
-
-    def leave(self, session: ClientSession, room: str, *, by_server: bool = False) -> None:
-        """See `Client.leave`. `by_server`: the client has not asked for it, and is told."""
-        check_room_name(room)
-        if session.joining is not None:
-            session.joining.pop(room, None)
-        if by_server and session.behind is not None and session.variant.dialect.is_plain:
-            session.behind.discard(room)  # else it would be brought back when it can take more
-        members = session.memberships.get(room)
-        if members is None or session.close is not None:
-            return
-        self._core.subscriptions.forget(session, room)
-        self._core.fanout.left(session, members)
-        del session.memberships[room]
-        if session.opening is not None:
-            session.opening.given.discard(room)
-        self._rooms.remove(session, members)
-        if members.has_presence:
-            self._core.presence.left(session, room)
-        if by_server and not session.variant.dialect.is_plain:
-            self._core.publishing.tell(session, ServerUnsubscribed(room))
-
-    def _enter(self, session: ClientSession, room: str) -> None:
-        if session.behind is not None:
-            session.behind.discard(room)  # it begins anew, and knows from where
-        members = self._rooms.add(session, room)
-        self._core.fanout.joined(session, members)
-        session.memberships[room] = members
-        if members.has_presence:
-            self._core.presence.entered(session, room)
-
     def memberships(self) -> list[Membership]:
         """Return all rooms that have members here."""
-        return self._rooms.all()
+        return self.rooms.all()
 
     def members_of(self, key: str) -> Mapping[ClientSession, None]:
         """Return the clients of this process that are in a room now, in the order of joining."""
-        members = self._rooms.get(key)
+        members = self.rooms.get(key)
         return {} if members is None else members.sessions
 
     def clients_of(self, key: str) -> list[Client]:
@@ -475,7 +306,7 @@ class Registry:
 
     def room(self, name: str) -> Room:
         """Return the room of that name; it need not have members. Raises `CommandError` (name)."""
-        members = self._rooms.get(name) if type(name) is str else None
+        members = self.rooms.get(name) if type(name) is str else None
         if members is not None and members.room is not None:
             return members.room
         room = Room(self._core, check_room_name(name))
@@ -485,23 +316,4 @@ class Registry:
 
     def room_sizes(self) -> dict[str, int]:
         """Return the rooms that have members in this process, and how many. Any thread."""
-        return self._rooms.sizes()
-
-
-def _room_count(session: ClientSession) -> int:
-    """Count the rooms that a client has joined, without listing them.
-
-    Those that it did not join, everybody's and its user's, come first and are never left.
-    """
-    first = islice(session.memberships, 2)
-    hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
-    joining = 0 if session.joining is None else len(session.joining)
-    return len(session.memberships) - hidden + joining
-
-
-def _is_joining(session: ClientSession, room: str, attempt: object) -> bool:
-    return session.joining is not None and session.joining.get(room) is attempt
-
-
-def _left(room: str) -> CommandError:
-    return CommandError("left", f"the client left {printable(room, 50)!r} before it was in")
+        return self.rooms.sizes()

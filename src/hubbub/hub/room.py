@@ -17,7 +17,7 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from .core import Core
-    from .recovery import Progress
+    from .positions import Progress
     from .rules import Rules
     from .session import ClientSession
     from .variant import Variant

@@ -49,6 +49,7 @@ class ClientSession:
         "behind",
         "client",
         "close",
+        "command_bucket",
         "context",
         "dispatcher",
         "dropped",
@@ -91,6 +92,7 @@ class ClientSession:
         self.is_handling: bool = False
         self.handler_task: Task[None] | None = None
         self.message_bucket: TokenBucket | None = None
+        self.command_bucket: TokenBucket | None = None
         self.frame_bucket: TokenBucket | None = None
         self.place: Place | None = None
         self.opening: Opening | None = None

@@ -59,7 +59,7 @@ class SubscriptionDeadlines:
     def end(self, session: ClientSession, room: str) -> None:
         """Take a client out of a room, and tell it why."""
         if room in session.memberships and session.close is None:
-            self._core.registry.leave(session, room)
+            self._core.joining.leave(session, room)
             self._core.publishing.tell(session, ServerUnsubscribed(room, is_expired=True))
 
     def look(self) -> None:

@@ -96,6 +96,17 @@ class Variant:
             self._failed(type(event).__name__, error)
             return None
 
+    def closing(self, code: int, reason: str) -> tuple[int, str]:
+        """Return the code and the reason of a close as the clients of this dialect understand them."""
+        closing = getattr(self.dialect, "closing", None)
+        if closing is None:
+            return code, reason
+        try:
+            code, reason = closing(code, reason)
+        except Exception as error:
+            self._failed("closing", error)
+        return code, reason
+
     def _merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         try:
             return list(self.dialect.merge(frames))

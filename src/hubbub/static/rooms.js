@@ -220,7 +220,7 @@ export class Rooms extends Listened {
     this.#outbox = waiting;
   }
 
-  #connected({ client, ping, pong, data, ...expiry }) {
+  #connected({ client, ping, pong, data, subs, ...expiry }) {
     this.#client = client;
     this.#pongs = pong;
     this.#pingMs = ping ? ping * 1000 + this.#options.maxPingDelayMs : 0;
@@ -228,6 +228,7 @@ export class Rooms extends Listened {
     this.#expectExpiry(expiry);
     emit(this, "state", "open", 0);
     emit(this, "open", { client, data });
+    for (const channel in subs) this.#pushed({ channel, subscribe: subs[channel] });
     if (this.#client) this.#flush();
   }
 

@@ -98,6 +98,7 @@ class Subscribed(NamedTuple):
     position that it came with; otherwise there are none, but for a room of which only the newest counts
     (that one) and a stream (the text so far, in one: there is always one of a stream).
     `expires_in_s` says when the token ends by which the client is in (None: it needs none).
+    `is_recoverable` says whether it can come back with its position and be given what it missed.
     """
 
     room: str
@@ -105,3 +106,4 @@ class Subscribed(NamedTuple):
     recovered: bool = False
     publications: tuple[Publication, ...] = ()
     expires_in_s: float | None = None
+    is_recoverable: bool = False

@@ -33,7 +33,7 @@ MAX_CUT_S = 60
 MAX_LINE_BYTES = 512
 MAX_COMMAND_BYTES = 2048
 """A line as JSON, with the channel that it is for."""
-FRAMES_PER_SECOND = 20
+COMMANDS_PER_SECOND = 20
 LINES, LINES_WITHIN_S = 10, 5.0
 TYPINGS, TYPINGS_WITHIN_S = 5, 5.0
 """How often one client may say that it is typing; the page says it every two seconds."""
@@ -92,7 +92,7 @@ class ChannelsPage(Page):
             views,
             room_rules=RULES,
             max_message_bytes=MAX_COMMAND_BYTES,
-            messages_per_second=FRAMES_PER_SECOND,
+            messages_per_second=COMMANDS_PER_SECOND,
         )
         self.channels: Channels = Channels()
         self.hub.authenticate(self.who)

@@ -1,4 +1,4 @@
-"""How fast one person may speak: so many times in a while. A whole frame of commands costs no less."""
+"""How fast one person may speak: so many times in a while."""
 
 from __future__ import annotations
 

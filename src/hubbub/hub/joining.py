@@ -1,0 +1,290 @@
+"""Joining: how clients come into rooms and leave them.
+
+What must not live here: the tables (`registry`, `room`), what was missed (`recovery`, `joiner`), whether
+a client may (`access`).
+
+A room that remembers is joined in two steps. While it is found out what the client has missed, it is not
+in the room; then it is brought in, without anything being awaited in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ..dialects.dialect import Given, ServerSubscribed, ServerUnsubscribed
+from ..errors import BrokerError, CommandError
+from ..limits import check_room_name, printable
+from ..model import EVERYBODY, USER_PREFIX, Position
+from ..wire.piece import joined
+from ..wire.publication import Subscribed
+from .positions import Progress, split_names, with_names
+
+if TYPE_CHECKING:
+    from .core import Core
+    from .joiner import Joiner, Recovered
+    from .session import ClientSession
+
+BROKER_TIMEOUT_S = 10.0
+"""How long who joins waits for a broker that does not answer."""
+
+
+class Ready:
+    """What is known of a room that a client is about to enter. `names` are those under which the client was
+    connected before, `joiner` is None in a room that keeps nothing."""
+
+    __slots__ = ("joiner", "names", "room", "since")
+
+    def __init__(self, room: str, since: Position | None) -> None:
+        self.room: str = room
+        self.since: Position | None = None
+        self.names: list[str] = []
+        self.joiner: Joiner | None = None
+        if since is not None:
+            self.since, self.names = split_names(since)
+
+
+class Joining:
+    """Brings clients into rooms, and takes them out. Event loop only."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    # By the server
+
+    def join(self, session: ClientSession, room: str) -> None:
+        """See `Client.join`."""
+        check_room_name(room)
+        if room in session.memberships or session.close is not None:
+            return
+        if self._core.rules.is_stream(room):
+            text = "a stream is joined by await client.subscribe(room), which gives the text so far"
+            raise CommandError("not_available", text)
+        self._check_room_limit(session)
+        self.enter(session, room)
+        if not session.variant.dialect.is_plain:
+            _note_given(session, room)
+            self._core.publishing.tell(session, ServerSubscribed(room))
+
+    async def ready(
+        self, rooms: Sequence[str], positions: Mapping[str, Position]
+    ) -> list[tuple[Ready, Recovered | None]]:
+        """Find out what a client to be has missed of the rooms that its identity names.
+
+        Nothing may be awaited before it enters them. Raises `CommandError` if that cannot be found out now.
+        """
+        chosen = [Ready(room, positions.get(room)) for room in dict.fromkeys(rooms)]
+        recovered = await self._await_rooms(chosen)
+        return list(zip(chosen, recovered, strict=True))
+
+    def give(
+        self, session: ClientSession, rooms: Sequence[tuple[Ready, Recovered | None]]
+    ) -> list[Given]:
+        """Bring a client into rooms for which it is ready; return what it is to be told of each."""
+        given = []
+        for ready, recovered in rooms:
+            _note_given(session, ready.room)
+            answer = self._answer(session, ready, recovered)
+            given.append(Given(answer, ready.since))
+        return given
+
+    async def subscribe(
+        self,
+        session: ClientSession,
+        room: str,
+        since: Position | None = None,
+        *,
+        by_server: bool = False,
+        must_recover: bool = False,
+        token: str | None = None,
+    ) -> Subscribed:
+        """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
+
+        `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
+        is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
+        `token` is what it shows to be let in.
+        """
+        check_room_name(room)
+        if session.close is not None:
+            raise _left(room)
+        if room in session.memberships:
+            return Subscribed(room, self._core.recovery.position_of(room))
+        if since is None and by_server and session.opening is not None:
+            since = session.opening.positions.pop(room, None)
+        ready = Ready(room, since)
+        attempt = self._note_joining(session, room)
+        try:
+            expires_at = await self._core.access.check_join(session.client, room, token)
+            if session.close is not None:
+                raise _left(room)
+            (recovered,) = await self._await_rooms([ready])
+            if session.close is not None or not _is_joining(session, room, attempt):
+                raise _left(room)
+            if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
+                raise CommandError("position_lost", "unrecoverable position")
+        finally:
+            if session.joining is not None and _is_joining(session, room, attempt):
+                del session.joining[room]
+        if room in session.memberships:  # the application has put it in meanwhile
+            return Subscribed(room, self._core.recovery.position_of(room))
+        answer = self._answer(session, ready, recovered)
+        if expires_at is not None:
+            left_s = self._core.subscriptions.expire(session, room, expires_at)
+            answer = answer._replace(expires_in_s=left_s)
+        if by_server:
+            self._announce(session, answer, ready.since)
+        return answer
+
+    def _note_joining(self, session: ClientSession, room: str) -> object:
+        """Note that a client is joining; return what tells this from the next time it does."""
+        if session.joining is None:
+            session.joining = {}
+        if room in session.joining:
+            raise CommandError("joining", "this client is joining the room already", temporary=True)
+        self._check_room_limit(session)
+        attempt = session.joining[room] = object()
+        return attempt
+
+    # What was missed
+
+    async def _await_rooms(self, rooms: Sequence[Ready]) -> list[Recovered | None]:
+        """Wait until all that is published to the rooms comes here, and what was missed is known."""
+        try:
+            for ready in rooms:
+                self._begin(ready)
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
+                for ready in rooms:
+                    arriving = self._core.interest.ready(ready.room)
+                    if arriving is not None:
+                        await asyncio.shield(arriving)
+                joiners = [ready.joiner for ready in rooms if ready.joiner is not None]
+                found = iter(await self._core.recovery.read_for(joiners))
+            return [None if ready.joiner is None else next(found) for ready in rooms]
+        except (BrokerError, TimeoutError) as error:
+            raise CommandError("unavailable", "try again later", temporary=True) from error
+        finally:
+            for ready in rooms:
+                self._end(ready)
+
+    def _begin(self, ready: Ready) -> None:
+        core, room = self._core, ready.room
+        rule = core.rules.of(room)
+        if not core.broker.receives_all:
+            core.interest.add(room)
+        if rule is not None and rule.remembers:
+            since = ready.since if rule.rules.recover else None
+            ready.joiner = core.recovery.begin(room, rule, since)
+
+    def _end(self, ready: Ready) -> None:
+        core, room = self._core, ready.room
+        if ready.joiner is not None:
+            core.recovery.end(ready.joiner)
+        if not core.broker.receives_all and core.registry.room_of(room) is None:
+            core.interest.remove(room)  # it lingers, and stays if a member comes now
+
+    def _answer(
+        self, session: ClientSession, ready: Ready, recovered: Recovered | None
+    ) -> Subscribed:
+        """Bring a client into a room, note how far that has come here, and return the answer."""
+        room = ready.room
+        self.enter(session, room)
+        if recovered is None:
+            return Subscribed(room)
+        core = self._core
+        core.recovery.count(recovered)
+        members = session.memberships[room]
+        if members.progress is None:
+            members.progress = Progress(recovered.position)
+        own = session.connection_id
+        names = [*(name for name in ready.names if name != own), own]
+        found = tuple(each for each in recovered.publications if each.exclude not in names)
+        position = with_names(recovered.position, names)
+        if members.is_stream:
+            found = (joined(room, found, position, is_all=not recovered.is_whole),)
+        rule = core.rules.of(room)
+        can_recover = rule is not None and rule.rules.recover
+        return Subscribed(room, position, recovered.is_whole, found, is_recoverable=can_recover)
+
+    def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
+        """Tell a client that the server has put it into a room, and send it what it missed."""
+        if not session.variant.dialect.is_plain:
+            _note_given(session, answer.room)
+            position = answer.position if answer.is_recoverable else None
+            if answer.recovered and since is not None and position is not None:
+                # What it missed moves it on; if it is cut off before that, it has not had it.
+                position = Position(since.offset, position.epoch)
+            self._core.publishing.tell(session, ServerSubscribed(answer.room, position))
+        self.send_missed(session, answer)
+
+    def send_missed(self, session: ClientSession, answer: Subscribed) -> None:
+        """Send a client what it has missed of a room that it is in."""
+        for publication in answer.publications:
+            self._core.fanout.send(session, publication.frame, publication)
+
+    # In and out
+
+    def _check_room_limit(self, session: ClientSession) -> None:
+        limit = self._core.settings.max_rooms_per_client
+        if limit is not None and _room_count(session) >= limit:
+            raise CommandError(
+                "too_many_rooms", f"a client may be in {limit} rooms at most (max_rooms_per_client)"
+            )
+
+    def enter(self, session: ClientSession, room: str) -> None:
+        """Make a client a member of a room that it may be in: everybody's and a user's too."""
+        core = self._core
+        if session.behind is not None:
+            session.behind.discard(room)  # it begins anew, and knows from where
+        members = core.registry.rooms.add(session, room)
+        core.fanout.joined(session, members)
+        session.memberships[room] = members
+        if members.has_presence:
+            core.presence.entered(session, room)
+
+    def leave(self, session: ClientSession, room: str, *, by_server: bool = False) -> None:
+        """See `Client.leave`. `by_server`: the client has not asked for it, and is told."""
+        check_room_name(room)
+        core = self._core
+        if session.joining is not None:
+            session.joining.pop(room, None)
+        if by_server and session.behind is not None and session.variant.dialect.is_plain:
+            session.behind.discard(room)  # else it would be brought back when it can take more
+        members = session.memberships.get(room)
+        if members is None or session.close is not None:
+            return
+        core.subscriptions.forget(session, room)
+        core.fanout.left(session, members)
+        del session.memberships[room]
+        if session.opening is not None:
+            session.opening.given.discard(room)
+        core.registry.rooms.remove(session, members)
+        if members.has_presence:
+            core.presence.left(session, room)
+        if by_server and not session.variant.dialect.is_plain:
+            core.publishing.tell(session, ServerUnsubscribed(room))
+
+
+def _room_count(session: ClientSession) -> int:
+    """Count the rooms that a client has joined, without listing them.
+
+    Those that it did not join, everybody's and its user's, come first and are never left.
+    """
+    first = islice(session.memberships, 2)
+    hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
+    joining = 0 if session.joining is None else len(session.joining)
+    return len(session.memberships) - hidden + joining
+
+
+def _note_given(session: ClientSession, room: str) -> None:
+    if session.opening is not None:
+        session.opening.given.add(room)
+
+
+def _is_joining(session: ClientSession, room: str, attempt: object) -> bool:
+    return session.joining is not None and session.joining.get(room) is attempt
+
+
+def _left(room: str) -> CommandError:
+    return CommandError("left", f"the client left {printable(room, 50)!r} before it was in")

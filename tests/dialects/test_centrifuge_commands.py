@@ -1,0 +1,140 @@
+"""What a client says in the Centrifuge protocol: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubbub import Frame, Position, ProtocolError
+from hubbub.dialects.centrifuge import CENTRIFUGE
+from hubbub.dialects.centrifuge_events import code_of
+from hubbub.dialects.dialect import (
+    Connect,
+    History,
+    Presence,
+    PresenceStats,
+    Publish,
+    Refresh,
+    Rpc,
+    Send,
+    SubRefresh,
+    Subscribe,
+    Unsubscribe,
+    Unsupported,
+)
+
+
+def read(text: str) -> list[Any]:
+    return list(CENTRIFUGE.parse(Frame(text.encode(), True)))
+
+
+def test_each_command() -> None:
+    rows: list[tuple[str, Any]] = [
+        ('"connect":{"token":"t","data":{"a":1}}', Connect(7, "t", {"a": 1})),
+        (
+            '"connect":{"subs":{"a":{"recover":true,"offset":3,"epoch":"e"},"b":{}}}',
+            Connect(7, None, None, {"a": Position(3, "e")}),
+        ),
+        ('"subscribe":{"channel":"a"}', Subscribe(7, "a")),
+        (
+            '"subscribe":{"channel":"a","recover":true,"epoch":"e","offset":5,"flag":3}',
+            Subscribe(7, "a", Position(5, "e"), must_recover=True),
+        ),
+        ('"subscribe":{"channel":"a","recover":true}', Subscribe(7, "a", Position(0, ""))),
+        ('"unsubscribe":{"channel":"a"}', Unsubscribe(7, "a")),
+        ('"presence":{"channel":"a"}', Presence(7, "a")),
+        ('"presence_stats":{"channel":"a"}', PresenceStats(7, "a")),
+        ('"history":{"channel":"a"}', History(7, "a", 0)),
+        ('"history":{"channel":"a","limit":-1}', History(7, "a", None)),
+        (
+            '"history":{"channel":"a","limit":2,"since":{"offset":1,"epoch":"e"},"reverse":true}',
+            History(7, "a", 2, Position(1, "e"), True),
+        ),
+        ('"refresh":{"token":"t"}', Refresh(7, "t")),
+        ('"subscribe":{"channel":"a","token":"t"}', Subscribe(7, "a", token="t")),
+        ('"sub_refresh":{"channel":"a","token":"t"}', SubRefresh(7, "a", "t")),
+    ]
+    for text, expected in rows:
+        assert read(f'{{{text},"id":7}}') == [expected]
+
+
+def test_payloads_pass_as_they_are() -> None:
+    (publish,) = read(
+        '{"id":1,"publish":{"channel":"a","data":{"n": 1.10, "big": 12345678901234567890}}}'
+    )
+    assert isinstance(publish, Publish)
+    assert publish.message.payload == b'{"n": 1.10, "big": 12345678901234567890}'
+    (rpc,) = read('{"id":1,"rpc":{"method":"m","data":[1, 2]}}')
+    assert isinstance(rpc, Rpc)
+    assert (rpc.method, rpc.data.payload) == ("m", b"[1, 2]")
+    (send,) = read('{"send":{"data":"x"}}')
+    assert isinstance(send, Send)
+    assert send.message.payload == b'"x"'
+    (nothing,) = read('{"send":{}}')
+    assert nothing.message.payload == b"null"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('"sub_refresh":{"channel":"a"}', 107),
+        ('"subscribe":{"channel":"a","type":1}', 108),
+        ('"subscribe":{"channel":"a","tf":{"op":""}}', 107),
+        ('"publish":{"channel":"a","type":1,"data":1}', 108),
+        ('"publish":{"channel":"a"}', 107),
+    ],
+)
+def test_what_nobody_carries_out_is_answered(text: str, code: int) -> None:
+    (command,) = read(f'{{"id":4,{text}}}')
+    assert isinstance(command, Unsupported)
+    assert (command.id, code_of(command.error)) == (4, code)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        '{"id":1,"connect":{}}\n\n{"id":2,"subscribe":{"channel":"a"}}',
+        "{",
+        "[]",
+        "5",
+        "null",
+        '{"id":"1","connect":{}}',
+        '{"id":-1,"connect":{}}',
+        '{"id":4294967296,"connect":{}}',
+        '{"connect":{}}',
+        '{"subscribe":{"channel":"a"}}',
+        '{"id":1}',
+        '{"id":1,"ping":{}}',
+        '{"id":1,"subscribe":{}}',
+        '{"id":1,"subscribe":{"channel":5}}',
+        '{"id":1,"subscribe":{"channel":"a","delta":"other"}}',
+        '{"id":1,"unsubscribe":{}}',
+        '{"id":1,"publish":{"data":1}}',
+        '{"id":1,"history":{}}',
+        '{"id":1,"refresh":{}}',
+        '{"id":1,"sub_refresh":{"token":"t"}}',
+        "[" * 100_000,
+    ],
+)
+def test_what_no_sdk_sends_closes_the_connection_for_good(text: str) -> None:
+    with pytest.raises(ProtocolError, match="bad request") as caught:
+        read(text)
+    assert caught.value.close_code == 3501
+    assert not caught.value.reason.startswith("{"), "an SDK would read that as JSON"
+
+
+def test_unknown_fields_are_passed_over_and_the_first_command_counts() -> None:
+    text = '{"id":1,"later":5,"publish":{"channel":"a","data":1},"subscribe":{"channel":"a","x":1}}'
+    assert read(text) == [Subscribe(1, "a")]
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_are_commands_or_a_protocol_error(payload: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        CENTRIFUGE.parse(Frame(payload, True))

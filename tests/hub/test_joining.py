@@ -1,0 +1,275 @@
+"""Joining: how many rooms a client may be in, what it is told as it connects, and a broker that is silent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tracemalloc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from array_dialect import ArrayDialect
+from exchange import EXCHANGES, Exchange, carried, cluster
+from hubbub import CommandError, Hub, Identity, Position, RoomRules
+from hubbub.hub import joining as joining_module
+from hubbub.hub.core import core_of
+from hubbub.testing import MemoryClient, connect, settle
+from started_hub import started, until
+
+pytestmark = pytest.mark.anyio
+
+RULES = [
+    RoomRules("log:*", history=1000),
+    RoomRules("state:*", history=1, cache=True),
+    RoomRules("text:*", stream=True, history=100),
+    RoomRules("quiet:*", history=5, recover=False),
+]
+
+
+def assigning(hub: Hub, *rooms: str) -> None:
+    """Have a hub put everybody into rooms."""
+    hub.authenticate(lambda handshake: Identity(user="ann", rooms=rooms))
+
+
+async def come(hub: Hub, positions: dict[str, Position] | None = None) -> MemoryClient:
+    """Connect with the positions of rooms that the server gave, as an SDK does."""
+    peer = connect(hub, dialect="centrifuge")
+    subs = {
+        room: {"recover": True, "offset": place.offset, "epoch": place.epoch}
+        for room, place in (positions or {}).items()
+    }
+    peer.send(msgspec.json.encode({"id": 1, "connect": {"subs": subs}}).decode())
+    await until(lambda: bool(peer.received))
+    return peer
+
+
+def lines(peer: MemoryClient) -> list[Any]:
+    return [msgspec.json.decode(line) for each in peer.received for line in str(each).split("\n")]
+
+
+def data_of(peer: MemoryClient, room: str) -> list[Any]:
+    """Return all that a client got of a room, with its connect answer or after it."""
+    found = []
+    for line in lines(peer):
+        given = line.get("connect", {}).get("subs", {}).get(room, {})
+        found += [each["data"] for each in given.get("publications", ())]
+        push = line.get("push", {})
+        if push.get("channel") == room and "pub" in push:
+            found.append(push["pub"]["data"])
+    return found
+
+
+async def test_rooms_of_one_client_are_limited() -> None:
+    hub = await started(max_rooms_per_client=2)
+    client = connect(hub, user="ann").client
+    client.join("red")
+    client.join("blue")
+    client.join("red")
+    with pytest.raises(CommandError) as error:
+        client.join("green")
+    assert error.value.code == "too_many_rooms"
+    client.leave("red")
+    client.join("green")
+    assert hub.rooms == {"blue": 1, "green": 1}
+    await hub.stop()
+    hub = await started(max_rooms_per_client=None)
+    client = connect(hub).client
+    for number in range(300):
+        client.join(str(number))
+    assert len(client.rooms) == hub.stats()["rooms"] == 300
+    await hub.stop()
+
+
+async def test_fault_24_joining_costs_the_same_however_many_rooms_there_are() -> None:
+    """Bytes are counted and not seconds: a busy machine changes nothing."""
+    hub = await started(max_rooms_per_client=5000)
+    fresh, full = connect(hub, user="ann").client, connect(hub).client
+    for number in range(4000):
+        full.join(f"room {number}")
+    few, many = allocated_by(lambda: fresh.join("new")), allocated_by(lambda: full.join("new"))
+    assert many < few + 1000
+    assert len(full.rooms) == 4001
+    await hub.stop()
+
+
+def allocated_by(work: Callable[[], None]) -> int:
+    """Return how many bytes `work` had at most beyond those before it."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        work()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("user", [None, "ann"])
+async def test_fault_24_rooms_that_nobody_joined_do_not_count(user: str | None) -> None:
+    hub = await started(max_rooms_per_client=2)
+    client = connect(hub, user=user).client
+    for _ in range(3):
+        client.join("a")
+        client.join("b")
+        with pytest.raises(CommandError, match="2 rooms at most"):
+            client.join("c")
+        client.leave("a")
+        client.join("c")
+        client.leave("c")
+        client.leave("b")
+    client.user = "bob"
+    client.join("a")
+    client.join("b")
+    with pytest.raises(CommandError, match="max_rooms_per_client"):
+        client.join("c")
+    assert client.rooms == {"a", "b"}
+    await hub.stop()
+
+
+async def test_a_client_comes_into_the_rooms_of_its_identity_with_its_connect_answer() -> None:
+    hub = await started(room_rules=RULES)
+    assigning(hub, "log:1", "plain", "state:1", "quiet:1", "log:1")
+    for room in ("log:1", "state:1", "quiet:1"):
+        await hub.publish(room, "1")
+    peer = await come(hub)
+    await settle(hub)
+    given = lines(peer)[0]["connect"]["subs"]
+    assert list(given) == ["log:1", "plain", "state:1", "quiet:1"]
+    assert (given["plain"], given["quiet:1"]) == ({}, {})
+    assert {room: given[room]["offset"] for room in ("log:1", "state:1")} == {
+        "log:1": 1,
+        "state:1": 1,
+    }
+    assert (data_of(peer, "log:1"), data_of(peer, "state:1")) == ([], [1])
+    await hub.stop()
+
+
+async def test_who_comes_back_is_told_in_its_connect_answer_whether_it_has_all() -> None:
+    hub = await started(room_rules=RULES)
+    assigning(hub, "log:1", "log:2")
+    await come(hub)
+    place = await hub.cursor("log:1")
+    await hub.publish("log:1", "1")
+    peer = await come(hub, {"log:1": place, "log:2": Position(3, "another")})
+    given = lines(peer)[0]["connect"]["subs"]
+    told = {room: (each["was_recovering"], each["recovered"]) for room, each in given.items()}
+    assert told == {"log:1": (True, True), "log:2": (True, False)}
+    assert (data_of(peer, "log:1"), data_of(peer, "log:2")) == ([1], [])
+    stats = hub.stats()
+    assert (stats["recoveries"], stats["recoveries_refused"]) == (1, 1)
+    await hub.stop()
+
+
+async def test_a_text_so_far_follows_the_connect_answer() -> None:
+    hub = await started(room_rules=RULES)
+    assigning(hub, "text:1")
+    async with hub.room("text:1").stream() as stream:
+        await stream.append("so ")
+        peer = await come(hub)
+        await stream.append("far")
+        await settle(hub)
+    texts = [each["text"] for each in data_of(peer, "text:1") if "text" in each]
+    assert "".join(texts) == "so far"
+    await hub.stop()
+
+
+@pytest.mark.parametrize("kind", EXCHANGES)
+async def test_nothing_is_lost_or_repeated_while_rooms_are_read(kind: str) -> None:
+    """One who is away and comes again into three rooms, while much is published to all of them."""
+    exchange = EXCHANGES[kind]()
+    rooms = ["log:1", "log:2", "log:3"]
+    async with cluster(exchange, room_rules=RULES) as hubs:
+        here, there = hubs
+        for hub in hubs:
+            assigning(hub, *rooms)
+        count = 0
+
+        async def publish() -> None:
+            nonlocal count
+            while count < 150:
+                count += 1
+                for room in rooms:
+                    here.room(room).broadcast(str(count))
+                for _ in range(random.randrange(4)):
+                    await asyncio.sleep(0)
+
+        positions = {room: await here.cursor(room) for room in rooms}
+        got: dict[str, list[int]] = {room: [] for room in rooms}
+        publishing = asyncio.create_task(publish())
+        while not publishing.done():
+            peer = await come(there, positions)
+            for _ in range(random.randrange(30)):
+                await asyncio.sleep(0)
+            peer.close()
+            assert_recovered(peer, rooms)
+            take(peer, got, positions)
+        await carried(exchange)
+        peer = await come(there, positions)
+        await carried(exchange)
+        await settle(there)
+        take(peer, got, positions)
+        assert got == {room: list(range(1, 151)) for room in rooms}
+        assert core_of(there).recovery.joining_rooms == 0
+
+
+def assert_recovered(peer: MemoryClient, rooms: Sequence[str]) -> None:
+    given = lines(peer)[0]["connect"]["subs"]
+    assert [given[room]["recovered"] for room in rooms] == [True] * len(rooms)
+
+
+def take(peer: MemoryClient, got: dict[str, list[int]], positions: dict[str, Position]) -> None:
+    """Take what a client got as an SDK does, and move its positions on."""
+    given = lines(peer)[0]["connect"]["subs"]
+    for room, texts in got.items():
+        new = data_of(peer, room)
+        texts += new
+        start = given[room]
+        positions[room] = Position(start["offset"] + len(new), start["epoch"])
+
+
+async def test_who_joins_does_not_wait_for_ever_for_a_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.01)
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (hub, _):
+        await silent_history(hub)
+        assigning(hub, "log:1")
+        plain = connect(hub)
+        with pytest.raises(CommandError, match="unavailable") as caught:
+            await plain.client.subscribe("log:2")
+        assert caught.value.temporary
+        peer = await come(hub)
+        assert lines(peer) == [
+            {"id": 1, "error": {"code": 100, "message": "try again later", "temporary": True}}
+        ]
+        assert (len(hub), core_of(hub).recovery.joining_rooms) == (1, 0)
+        exchange.hold()  # the broker does not say whether the room comes either
+        with pytest.raises(CommandError, match="unavailable"):
+            await plain.client.subscribe("not remembered")
+        assert plain.client.rooms == frozenset()
+
+
+async def silent_history(hub: Hub) -> None:
+    """Have a hub's broker never answer what is asked of a history."""
+
+    async def silent(*args: Any, **keywords: Any) -> Any:
+        await asyncio.Event().wait()
+
+    core_of(hub).broker.history = silent  # type: ignore[attr-defined]
+
+
+async def test_one_who_goes_while_its_rooms_are_read_is_forgotten() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (hub, _):
+        await silent_history(hub)
+        assigning(hub, "log:1")
+        peer = connect(hub, dialect=ArrayDialect())
+        peer.send('["connect",1]')
+        await until(lambda: core_of(hub).recovery.joining_rooms == 1)
+        peer.close()
+        await until(lambda: core_of(hub).recovery.joining_rooms == 0)
+        assert (len(hub), hub.stats()["register"]) == (0, 0)
