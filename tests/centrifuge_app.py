@@ -1,6 +1,7 @@
 """An application for the tests of the Centrifuge SDKs: rooms that remember, and what a test asks of it.
 
-`POST /do` with a JSON array does one thing on the server's side, and answers with JSON.
+`POST /do` with a JSON array does one thing on the server's side, and answers with JSON. `/page` is an
+empty page, for tests in a browser.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import jwt
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from hubbub import (
@@ -92,6 +93,9 @@ async def do(hub: Hub, request: list[Any]) -> Any:
         case ["cut", user]:
             for client in hub.clients_of(user):
                 session_of(client).transport.abort()
+        case ["miss", user, *publish]:
+            await do(hub, ["cut", user])
+            return await do(hub, ["publish", *publish])  # before the user can come back
         case ["close", user, code, reason]:
             for client in hub.clients_of(user):
                 client.close(code, reason)
@@ -119,9 +123,13 @@ def make_app(hub: Hub) -> Starlette:
     async def answer(request: Request) -> JSONResponse:
         return JSONResponse(await do(hub, await request.json()))
 
+    async def show(request: Request) -> HTMLResponse:
+        return HTMLResponse("<!doctype html><title>page</title>")
+
     routes = [
         *hub.routes("/ws"),
         *hub.routes("/connection/websocket", dialect="centrifuge"),
         Route("/do", answer, methods=["POST"]),
+        Route("/page", show),
     ]
     return Starlette(routes=routes, lifespan=hub.lifespan)

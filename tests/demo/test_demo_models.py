@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 
 from hubbub.demo.models import system
+from hubbub.demo.models.channels import LINGER_S, TICKER, Channels
 from hubbub.demo.models.chat_log import MAX_LINES, ChatLog
 from hubbub.demo.models.clock import iso_now
 from hubbub.demo.models.market import MAX_TICKS, SHARES, Market
@@ -19,6 +20,7 @@ from hubbub.demo.models.names import (
     roster,
 )
 from hubbub.demo.models.notification import KINDS, MAX_KEPT, SAMPLES, NotificationBoard
+from hubbub.demo.models.pace import Pace
 from hubbub.demo.models.system import SystemMonitor
 from hubbub.demo.models.text import one_line
 from hubbub.demo.models.world import ARENAS, World
@@ -165,6 +167,40 @@ def test_a_move_ends_at_the_edge() -> None:
     with pytest.raises(KeyError):
         world.enter("1", "ann", "moon")
     assert world.arena_of("1") == "meadow", "a wrong arena changes nothing"
+
+
+def test_the_messages_of_each_channel_are_numbered() -> None:
+    channels = Channels()
+    said = [channels.say(channel, "ann", "hello").number for channel in ("a", "b", "a", "a")]
+    assert said == [1, 1, 2, 3]
+    message = channels.say("b", "bob", "well")
+    assert (message.number, message.name, message.text) == (2, "bob", "well")
+    assert datetime.fromisoformat(message.time).tzinfo is not None
+
+
+def test_the_ticker_goes_on_for_a_while_when_nobody_is_there() -> None:
+    """Else who is alone on the page and is cut off would have missed nothing."""
+    channels = Channels(Market(random.Random(7)))
+    assert channels.tick(0, 100.0) is None, "nobody has ever been there"
+    first = channels.tick(1, 100.0)
+    assert first is not None
+    assert (first.number, first.name) == (1, TICKER)
+    assert [part.split()[0] for part in first.text.split(" · ")] == list(SHARES)
+    channels.left(200.0)
+    late = channels.tick(0, 200.0 + LINGER_S)
+    assert late is not None
+    assert late.number == 2
+    assert channels.tick(0, 200.1 + LINGER_S) is None
+    again = channels.tick(1, 900.0)
+    assert again is not None
+    assert again.number == 3
+
+
+def test_a_pace_is_so_many_times_in_any_while() -> None:
+    pace = Pace(2, 5.0)
+    at = (0.0, 1.0, 4.9, 5.0, 5.5, 6.0, 9.9, 100.0, 100.0, 100.0)
+    allowed = [True, True, False, True, False, True, False, True, True, False]
+    assert [pace.allows(now) for now in at] == allowed
 
 
 def stats(clients: int, messages_in: int, messages_out: int) -> dict[str, int]:

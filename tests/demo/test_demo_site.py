@@ -27,8 +27,10 @@ from serving import PATIENCE_S, Served, serve, take
 
 pytestmark = pytest.mark.anyio
 
-PAGES = ["/websocket", "/chat", "/notifications", "/live", "/game", "/monitor"]
+PAGES = ["/websocket", "/chat", "/channels", "/notifications", "/live", "/game", "/monitor"]
 SOCKETS = ["/ws", "/ws/chat", "/ws/notifications", "/ws/live", "/ws/game", "/ws/monitor"]
+"""Of plain clients; what clients of the Centrifuge protocol are told is in test_demo_channels."""
+ALL_SOCKETS = [*SOCKETS, "/ws/channels"]
 MARKUP = "<img src=x onerror=window.pwned=1>"
 
 
@@ -99,7 +101,7 @@ async def test_nothing_comes_from_elsewhere_and_no_script_is_inline() -> None:
 
 async def test_a_name_in_the_address_is_escaped() -> None:
     async with demo() as (_, http):
-        for path in ("/websocket", "/chat"):
+        for path in ("/websocket", "/chat", "/channels"):
             page = await http.get(path, params={"username": '"><img src=x>'})
             assert "<img src=x>" not in page.text
             assert "&#34;&gt;&lt;img src=x&gt;" in page.text
@@ -107,7 +109,7 @@ async def test_a_name_in_the_address_is_escaped() -> None:
 
 async def test_a_socket_that_is_asked_by_get_says_so() -> None:
     async with demo() as (_, http):
-        for path in SOCKETS:
+        for path in ALL_SOCKETS:
             assert (await http.get(path)).status_code == 426
         assert (await http.get("/ws/hubbub.d.ts")).status_code == 200
 
@@ -494,7 +496,15 @@ async def test_fault_29_a_foreign_page_changes_nothing(path: str) -> None:
 async def test_fault_29_every_route_that_takes_more_than_get_is_behind_the_gate() -> None:
     """Whatever the route: a foreign page is refused before anybody looks at what it asks for."""
     async with demo() as (_, http):
-        for path in [*PAGES, *SOCKETS, "/", "/stats", "/healthz", "/static/style.css", "/nothing"]:
+        for path in [
+            *PAGES,
+            *ALL_SOCKETS,
+            "/",
+            "/stats",
+            "/healthz",
+            "/static/style.css",
+            "/nothing",
+        ]:
             for method in ("POST", "PUT", "PATCH", "DELETE"):
                 answer = await http.request(
                     method, path, headers={"Origin": "https://evil.example"}

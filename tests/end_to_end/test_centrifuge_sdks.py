@@ -1,12 +1,15 @@
-"""The Centrifuge SDKs, unmodified: npm `centrifuge` in Node, PyPI `centrifuge-python` here."""
+"""The Centrifuge SDKs, unmodified: npm `centrifuge` in Node and in Chromium, PyPI `centrifuge-python` here.
+
+In Chromium it is the bundle that ships with the demo.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,14 +21,27 @@ from centrifuge import (  # type: ignore[import-untyped]
     SubscribedContext,
     SubscriptionEventHandler,
 )
+from playwright.sync_api import Browser, sync_playwright
 
 from centrifuge_app import do, make_app, make_hub
+from chromium import launch
 from hubbub import Hub
+from hubbub.demo.controllers.channels import SDK
+from places import SOURCE, TESTS
 from serving import Served, serve, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
-SCRIPT = Path(__file__).parent / "js" / "centrifuge.mjs"
+JS = TESTS / "end_to_end" / "js"
+SCENARIOS = JS / "centrifuge.mjs"
+SHIPPED = SOURCE / "demo" / SDK.removeprefix("/")
+IN_A_PAGE = """
+async ([name, base]) => {
+  const { play } = await import("/scenarios.mjs");
+  return JSON.stringify(await play(name, Centrifuge, WebSocket, base));
+}
+"""
+Play = Callable[[Served, str], Awaitable[str]]
 
 
 @pytest.fixture(params=["native", "portable"])
@@ -35,14 +51,44 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Hub, Ser
         yield hub, server
 
 
-async def play(server: Served, name: str) -> list[list[Any]]:
-    """Play a scenario in Node; return what happened."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Play]:
+    """Give what plays a scenario in Chromium, in a thread: Playwright has an event loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        playwright = thread.submit(sync_playwright().start).result()
+        browser = thread.submit(launch, playwright).result()
+
+        async def play(server: Served, name: str) -> str:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(thread, play_in_a_page, browser, server.port, name)
+
+        yield play
+        thread.submit(browser.close).result()
+        thread.submit(playwright.stop).result()
+
+
+def play_in_a_page(browser: Browser, port: int, name: str) -> str:
+    """Play a scenario in a page of the server's origin; return what happened, as JSON."""
+    base = f"127.0.0.1:{port}"
+    page = browser.new_page()
+    try:
+        page.route("**/scenarios.mjs", lambda route: route.fulfill(path=SCENARIOS))
+        page.goto(f"http://{base}/page")
+        page.add_script_tag(path=SHIPPED)
+        found: str = page.evaluate(IN_A_PAGE, [name, base])
+        return found
+    finally:
+        page.close()
+
+
+async def play_in_node(server: Served, name: str) -> str:
+    """Play a scenario in Node; return what happened, as JSON."""
     node = shutil.which("node")
     if node is None:
         pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
     process = await asyncio.create_subprocess_exec(
         node,
-        str(SCRIPT),
+        str(JS / "centrifuge_node.mjs"),
         f"127.0.0.1:{server.port}",
         name,
         stdout=asyncio.subprocess.PIPE,
@@ -54,30 +100,49 @@ async def play(server: Served, name: str) -> list[list[Any]]:
         if process.returncode is None:
             process.kill()
     assert process.returncode == 0, errors.decode()
-    events: list[list[Any]] = json.loads(out)
-    return events
+    return out.decode()
+
+
+@pytest.fixture(params=["node", "chromium"])
+def player(request: pytest.FixtureRequest) -> Play:
+    found: Play = play_in_node if request.param == "node" else request.getfixturevalue("chromium")
+    return found
+
+
+Scenario = Callable[[str], Awaitable[list[list[Any]]]]
+
+
+@pytest.fixture
+def play(served: tuple[Hub, Served], player: Play) -> Scenario:
+    """Give what plays a scenario of the npm SDK and returns what happened."""
+
+    async def play_one(name: str) -> list[list[Any]]:
+        events: list[list[Any]] = json.loads(await player(served[1], name))
+        return events
+
+    return play_one
 
 
 def of(events: list[list[Any]], *kinds: str) -> list[list[Any]]:
     return [event for event in events if event[0] in kinds]
 
 
-async def test_js_recovers_what_it_missed(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "recovery")
+async def test_js_recovers_what_it_missed(play: Scenario) -> None:
+    events = await play("recovery")
     publications = [[number, number] for number in range(1, 7)]
     assert [event[1:] for event in of(events, "publication")] == publications
     recovered = [[False, False], [True, True], [True, True]]
     assert [event[1:] for event in of(events, "subscribed")] == recovered
 
 
-async def test_js_is_told_that_something_is_lost(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "lost")
+async def test_js_is_told_that_something_is_lost(play: Scenario) -> None:
+    events = await play("lost")
     assert of(events, "publication") == [["publication", 1, 1], ["publication", 7, 7]]
     assert [event[1:] for event in of(events, "subscribed")] == [[False, False], [True, False]]
 
 
-async def test_js_brings_all_its_subscriptions_in_one_message(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "several")
+async def test_js_brings_all_its_subscriptions_in_one_message(play: Scenario) -> None:
+    events = await play("several")
     assert len(of(events, "subscribed")) == 8
     publications = of(events, "publication")
     assert publications[0] == ["publication", "newest", 1], "of the room of which only that counts"
@@ -85,13 +150,13 @@ async def test_js_brings_all_its_subscriptions_in_one_message(served: tuple[Hub,
     assert of(events, "error", "unsubscribed") == []
 
 
-async def test_js_gets_the_newest_of_a_state(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "newest")
+async def test_js_gets_the_newest_of_a_state(play: Scenario) -> None:
+    events = await play("newest")
     assert of(events, "publication") == [["publication", "new", 2]]
 
 
-async def test_js_commands(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "commands")
+async def test_js_commands(play: Scenario) -> None:
+    events = await play("commands")
     found = {event[0]: event[1:] for event in events}
     assert found["publish"] == [{}]
     assert found["publish elsewhere failed"] == [103, False]
@@ -114,34 +179,32 @@ async def test_js_commands(served: tuple[Hub, Served]) -> None:
     assert of(events, "disconnected") == []
 
 
-async def test_js_stays_away_when_it_is_refused(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "refused")
+async def test_js_stays_away_when_it_is_refused(play: Scenario) -> None:
+    events = await play("refused")
     assert events == [["connecting", 0], ["disconnected", 101, "the token is not valid"]]
 
 
-async def test_js_asks_for_a_new_token_when_its_own_has_expired(
-    served: tuple[Hub, Served],
-) -> None:
-    events = await play(served[1], "expired")
+async def test_js_asks_for_a_new_token_when_its_own_has_expired(play: Scenario) -> None:
+    events = await play("expired")
     assert events[-1] == ["asked", 1]
     assert of(events, "disconnected") == []
 
 
-async def test_js_refreshes_its_token(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "refresh")
+async def test_js_refreshes_its_token(play: Scenario) -> None:
+    events = await play("refresh")
     assert events == [["connecting", 0], ["connected"], ["state", "connected"]]
 
 
-async def test_js_sees_who_is_there(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "presence")
+async def test_js_sees_who_is_there(play: Scenario) -> None:
+    events = await play("presence")
     assert of(events, "join", "leave") == [["join", "lea"], ["join", "max"], ["leave", "max"]]
     assert of(events, "users") == [["users", ["lea", "max"]]]
     assert of(events, "stats") == [["stats", {"numClients": 2, "numUsers": 2}]]
     assert of(events, "after") == [["after", {"numClients": 1, "numUsers": 1}]]
 
 
-async def test_js_shows_tokens_for_single_rooms(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "tokens")
+async def test_js_shows_tokens_for_single_rooms(play: Scenario) -> None:
+    events = await play("tokens")
     assert of(events, "error") == [["error", 109]]
     assert len(of(events, "subscribed")) == 1
     assert of(events, "publication") == [["publication", "still here", 1]]
@@ -150,10 +213,8 @@ async def test_js_shows_tokens_for_single_rooms(served: tuple[Hub, Served]) -> N
     assert events[-1] == ["disconnected", 3500, "invalid token"]
 
 
-async def test_js_subscribes_again_after_a_gap_and_not_after_a_leave(
-    served: tuple[Hub, Served],
-) -> None:
-    events = await play(served[1], "taken")
+async def test_js_subscribes_again_after_a_gap_and_not_after_a_leave(play: Scenario) -> None:
+    events = await play("taken")
     kinds = of(events, "subscribing", "subscribed", "unsubscribed", "state")
     assert kinds == [
         ["subscribing", 0],
@@ -165,8 +226,8 @@ async def test_js_subscribes_again_after_a_gap_and_not_after_a_leave(
     ]
 
 
-async def test_js_server_side_subscriptions(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "given")
+async def test_js_server_side_subscriptions(play: Scenario) -> None:
+    events = await play("given")
     assert of(events, "given")[0] == ["given", "chat:given", 0]
     publications = [event[1:] for event in of(events, "given publication")]
     assert publications == [[1, 1], [2, 2]]
@@ -193,8 +254,8 @@ async def test_a_room_that_is_given_begins_where_the_client_was(served: tuple[Hu
         assert [each["pub"]["offset"] for each in missed] == [*range(offset + 1, 4)]
 
 
-async def test_js_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "codes")
+async def test_js_codes_say_whether_to_come_back(play: Scenario) -> None:
+    events = await play("codes")
     assert of(events, "connecting") == [["connecting", 0], ["connecting", 4000]]
     assert events[-1] == ["disconnected", 4500, "stay away"]
 

@@ -194,7 +194,7 @@ def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **opti
 )
 @click.option("--log-level", default="warning", show_default=True, type=click.Choice(LOG_LEVELS))
 def demo(host: str, port: int, log_level: str) -> None:
-    """Serve the demo application: chat, notifications, live data, a game, a monitor."""
+    """Serve the demo application: chat, channels, notifications, live data, a game, a monitor."""
     settings = apply_settings({})
     serving = Serving(target=read_target(DEMO_APP), host=host, port=port, log_level=log_level)
     run(serving, settings, path="/websocket")

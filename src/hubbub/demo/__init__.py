@@ -11,7 +11,7 @@ a module attribute.
     headers.py      what browsers may load and run for a page
     models/         what the pages are about; no web, no sockets
     views/          Jinja2 templates, and what renders them
-    static/         style sheet and ES modules
+    static/         style sheet and ES modules; in vendor/ what others wrote, with its licences
 """
 
 from __future__ import annotations

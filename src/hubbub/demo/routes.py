@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ..errors import HubbubError
+from .controllers.channels import ChannelsPage
 from .controllers.chat import ChatPage
 from .controllers.game import GamePage
 from .controllers.live import LivePage
@@ -38,6 +39,7 @@ def build() -> Starlette:
     pages: list[Page] = [
         WebSocketPage(views),
         ChatPage(views),
+        ChannelsPage(views),
         NotificationsPage(views),
         LivePage(views),
         GamePage(views),

@@ -1,92 +1,28 @@
-"""The demo, and hubbub.js, in Chromium: what a person would try by hand.
-
-Screenshots are kept in artifacts/, which git ignores.
-"""
+"""The demo, and hubbub.js, in Chromium: what a person would try by hand."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Page, expect
 
 from end_to_end.browser.processes import ServerProcess
+from end_to_end.browser.visiting import (
+    MARKUP,
+    Open,
+    connected,
+    expect_said,
+    expect_unharmed,
+    say,
+    shoot,
+)
 from places import ROOT
 
-ARTIFACTS = ROOT / "artifacts"
-MARKUP = "<img src=x onerror=window.pwned=1>"
-PAGES = ["websocket", "chat", "notifications", "live", "game", "monitor"]
-
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One demo for all tests that do not kill it."""
-    log = tmp_path_factory.mktemp("demo") / "server.log"
-    with ServerProcess("hubbub.demo.app:app", log) as server:
-        yield server
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the pages wrote to their consoles as warnings or errors."""
-    return []
-
-
-@pytest.fixture
-def visit(browser: Browser, complaints: list[str]) -> Iterator[Open]:
-    """Give a function that opens an address, each time as another person."""
-    contexts = []
-
-    def heard(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
-
-    def open_page(url: str, **options: Any) -> Page:
-        options.setdefault("viewport", {"width": 1200, "height": 800})
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", heard)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def connected(page: Page) -> Page:
-    expect(page.locator("#wire")).to_have_attribute("data-state", "open")
-    return page
-
-
-def say(page: Page, text: str) -> None:
-    page.fill("#text", text)
-    page.click("#send")
-
-
-def expect_said(page: Page, name: str, text: str) -> None:
-    bubble = page.locator("#log .bubble").last
-    expect(bubble.locator(".text")).to_have_text(text)
-    expect(bubble.locator(".name")).to_contain_text(name)
-
-
-def expect_unharmed(page: Page) -> None:
-    """See that markup which came as a message became no element and ran nothing."""
-    assert page.locator("main img").count() == 0
-    assert page.evaluate("window.pwned") is None
-
-
-def shoot(page: Page, name: str) -> None:
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+PAGES = ["websocket", "chat", "channels", "notifications", "live", "game", "monitor"]
 
 
 def test_two_pages_chat_both_ways(demo: ServerProcess, visit: Open, complaints: list[str]) -> None:

@@ -12,14 +12,9 @@ from end_to_end.browser.processes import ServerProcess
 from places import TESTS
 
 APP = """
-from starlette.responses import HTMLResponse
-from starlette.routing import Route
-
 from centrifuge_app import make_app, make_hub
 
 app = make_app(make_hub())
-page = "<!doctype html><title>page</title>"
-app.routes.append(Route("/page", lambda request: HTMLResponse(page)))
 """
 
 SCENARIO = """

@@ -1,8 +1,5 @@
-// One scenario with the unmodified npm SDK. Prints what happened, as one JSON array of events.
-import { Centrifuge } from "centrifuge";
-import WebSocket from "ws";
-
-const [, , base, name] = process.argv;
+// Scenarios with the unmodified npm SDK: in Node (centrifuge_node.mjs), and in a browser's page.
+let Centrifuge, WebSocket, base;
 const events = [];
 const note = (kind, ...rest) => events.push([kind, ...rest]);
 
@@ -83,8 +80,7 @@ const scenarios = {
     await subscription.ready(5000);
     await server("publish", "short:lost", "1");
     await until(said("publication"));
-    await server("cut", "bob");
-    await server("publish", "short:lost", "2", "3", "4", "5", "6");
+    await server("miss", "bob", "short:lost", "2", "3", "4", "5", "6");
     await until(() => count("subscribed") === 2);
     await server("publish", "short:lost", "7");
     await until(() => count("publication") === 2);
@@ -269,13 +265,9 @@ const scenarios = {
   },
 };
 
-scenarios[name]().then(
-  () => {
-    console.log(JSON.stringify(events));
-    process.exit(0);
-  },
-  (error) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+/** Play a scenario, with an SDK and a WebSocket class, on the server `base`; return what happened. */
+export async function play(name, sdk, webSocket, address) {
+  [Centrifuge, WebSocket, base] = [sdk, webSocket, address];
+  await scenarios[name]();
+  return events;
+}

@@ -88,8 +88,7 @@ const scenarios = {
     await ready(room);
     await server("publish", "short:lost", "1");
     await until(said("publication"));
-    await server("cut", "bob");
-    await server("publish", "short:lost", "2", "3", "4", "5", "6");
+    await server("miss", "bob", "short:lost", "2", "3", "4", "5", "6");
     await until(() => count("subscribed") === 2);
     await server("publish", "short:lost", "7");
     await until(() => count("publication") === 2);

@@ -50,6 +50,11 @@ class Page:
         """Where the page's hub is."""
         return f"/ws/{self.name}"
 
+    @property
+    def max_line_bytes(self) -> int | None:
+        """How long a line of text is at most that the page sends; None: no limit."""
+        return self.hub.settings.max_message_bytes
+
     def routes(self) -> list[BaseRoute]:
         """Return the page's routes. The plain GET at the socket's path explains refusals."""
         return [

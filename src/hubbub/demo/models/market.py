@@ -20,13 +20,17 @@ class Market:
         self._prices = dict(SHARES)
         self._ticks: deque[dict[str, object]] = deque(maxlen=MAX_TICKS)
 
-    def tick(self) -> dict[str, object]:
-        """Move every price by a step and return `{"type": "tick", "time": …, "prices": {…}}`."""
+    def step(self) -> dict[str, float]:
+        """Move every price by a step and return them."""
         for name, home in SHARES.items():
             price = self._prices[name]
             step = self._rng.gauss(0, 1.1) + (home - price) * 0.03
             self._prices[name] = round(max(1.0, price + step), 2)
-        tick: dict[str, object] = {"type": "tick", "time": iso_now(), "prices": dict(self._prices)}
+        return dict(self._prices)
+
+    def tick(self) -> dict[str, object]:
+        """Move every price by a step and return `{"type": "tick", "time": …, "prices": {…}}`."""
+        tick: dict[str, object] = {"type": "tick", "time": iso_now(), "prices": self.step()}
         self._ticks.append(tick)
         return tick
 

@@ -39,12 +39,17 @@ export function openHub(query = () => ({})) {
   };
   // Two seconds at least, for people to see the wait; the default is half a second.
   const hub = new Hubbub(url, { minDelayMs: 2000 });
-  showWire(hub);
+  watch(hub);
+  return hub;
+}
+
+/** Show the state of a connection and let people cut it: a Hubbub, or what has its words. */
+export function watch(hub, cut = () => hub.cut()) {
+  showWire(hub, cut);
   onRestart(hub, () => {
     $("#restarted").textContent = `The server restarted at about ${shortTime(Date.now())}. ${RESTARTED}`;
     $("#restarted").hidden = false;
   });
-  return hub;
 }
 
 const RESTARTED = "It has forgotten what was before; this page has not.";
@@ -85,7 +90,7 @@ export class Shown {
 // On a narrow screen the navigation is a row that can be swept: begin it where we are.
 $("nav [aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
 
-function showWire(hub) {
+function showWire(hub, cut) {
   const wire = $("#wire");
   const text = $("#state");
   let timer;
@@ -114,7 +119,7 @@ function showWire(hub) {
   hub.on("stop", ({ code, reason }) => {
     text.textContent = `closed: ${reason || `code ${code}`}`;
   });
-  $("#cut").addEventListener("click", () => hub.cut());
+  $("#cut").addEventListener("click", cut);
   $("#again").addEventListener("click", () => hub.connect());
   show(hub.state, hub.delayMs);
 }
