@@ -18,7 +18,7 @@ from benchmarks.servers import BENCH
 
 def run_of(**changes: Any) -> Run:
     """Return a run in which nothing went wrong: a million deliveries for two CPU-seconds."""
-    errors = dict.fromkeys(report.ERRORS, 0)
+    errors = dict.fromkeys(rows.ERRORS, 0)
     return {
         **errors,
         "event": "result",
