@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,7 +148,7 @@ def recover(context: Context) -> Found:
 
 
 def by_turns(
-    context: Context, specs: Sequence[ServerSpec], loads: dict[str, tuple[str, ...]]
+    context: Context, specs: Sequence[ServerSpec], loads: Mapping[str, tuple[str, ...]]
 ) -> Found:
     """Run loads on two servers; return for each load the speed of the second, as a part of the first's.
 
