@@ -222,6 +222,10 @@ def asked_of_history(name: str, title: str) -> Figure:
     return Figure(name, title, "times", least=LEAST_WITH_HISTORY)
 
 
+def worst(name: str, title: str, unit: str = "", most: float | None = None) -> Figure:
+    return Figure(name, title, unit, 1 if unit else 0, most=most, is_worst=True)
+
+
 ROOM_ROWS = (
     RoomRow(
         "unchanged",
@@ -266,30 +270,16 @@ ROOM_ROWS = (
         "all clients connect again in the same moment, with their positions, while a message more comes every "
         "20 ms. The time is from the first connection to when the last client has all that it missed, "
         "handshakes included. Each offset is checked at each client. A hold is a time in which the event loop "
-        "of the server gave no turn to a timer of 1 ms; the longest of all rounds is shown.",
+        "of the server gave no turn to a timer of 1 ms; the longest of all rounds is shown. In CPU time it is what "
+        "the server itself did in it; where that is less, the machine gave the core to somebody else.",
         (
             Figure("whole_s", "time until the last client is whole", "s", 3),
-            Figure("lost", "lost", digits=0, most=NONE, is_worst=True),
-            Figure("twice", "twice", digits=0, most=NONE, is_worst=True),
-            Figure(
-                "disordered",
-                "clients with anything out of order",
-                digits=0,
-                most=NONE,
-                is_worst=True,
-            ),
-            Figure(
-                "hold_ms",
-                "longest hold of the event loop",
-                "ms",
-                1,
-                most=MOST_HOLD_MS,
-                is_worst=True,
-            ),
-            Figure("hold_cpu_ms", "the same, in CPU time of the server", "ms", 1, is_worst=True),
-            Figure(
-                "collector_ms", "longest run of Python's garbage collector", "ms", 1, is_worst=True
-            ),
+            worst("lost", "lost", most=NONE),
+            worst("twice", "twice", most=NONE),
+            worst("disordered", "clients with anything out of order", most=NONE),
+            worst("hold_ms", "longest hold of the event loop", "ms", most=MOST_HOLD_MS),
+            worst("hold_cpu_ms", "the same, in CPU time of its thread", "ms", most=MOST_HOLD_MS),
+            worst("collector_ms", "longest run of Python's garbage collector", "ms"),
         ),
         recover,
     ),
