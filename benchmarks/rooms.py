@@ -15,13 +15,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import install, servers
-from .measure import GENERATOR_TIMEOUT_S, Cores, pinned, serving, visit
-from .rows import ERRORS, Run
+from .measure import GENERATOR_TIMEOUT_S, Cores, ServerFailed, measure_on, pinned, serving
+from .rows import ERRORS, FOUR, ROWS, Run
 from .servers import LOOPS, OURS, ROOT, UVICORN, ServerSpec
 
 Found = dict[str, float]
@@ -53,14 +53,12 @@ REMEMBERING = ServerSpec(
     (*UVICORN, *LOOPS, "--ws", "hubbub:Protocol", "remembering_server:app"),
 )
 
-ONE_ROOM = ("--mode", "fanout", "--path", "/ws?room=1", "--drain", "4", "--clients")
-HOT = {
-    "one": ("--mode", "fanout", "--clients"),
-    "burst64": ("--mode", "fanout", "--window", "64", "--clients"),
-    "rooms": ("--mode", "rooms", "--room-size", "10", "--clients"),
-    "echo": ("--mode", "echo", "--clients"),
-}
-"""The rows of small messages, as `rows.py` has them, without the number of clients."""
+ONE_ROOM = ("--mode", "fanout", "--clients", "1000", "--path", "/ws?room=1", "--drain", "4")
+HOT = {row.key: row.load for row in ROWS if row.key in FOUR}
+"""The rows of small messages."""
+
+TURNS = 2
+"""How often the two servers of a pair have their turn in a round, each."""
 
 
 class RowFailed(RuntimeError):
@@ -86,11 +84,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Context:
-    """How rounds are run. `number` is that of the round, from 0."""
+    """How rounds are run."""
 
     cores: Cores
     is_quick: bool
-    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,22 +149,31 @@ def by_turns(
 ) -> Found:
     """Run loads on two servers; return for each load the speed of the second, as a part of the first's.
 
-    Which of them comes first changes from round to round.
+    Both are there all the time, and the one that is not measured idles. Which of them comes first changes
+    from turn to turn.
     """
+    first, second = specs
     speeds: dict[tuple[str, str], float] = {}
-    order = specs if context.number % 2 == 0 else specs[::-1]
-    for spec in order:
-        for key, run in zip(loads, runs_on(context, spec, list(loads.values())), strict=True):
-            speeds[spec.name, key] = speed_of(spec, run)
-    first, second = (spec.name for spec in specs)
-    return {key: speeds[second, key] / speeds[first, key] for key in loads}
+    with (
+        serving(first, context.cores.server) as one,
+        serving(second, context.cores.server) as other,
+    ):
+        for key, load in loads.items():
+            pair = [(first, one), (second, other)]
+            for turn in range(TURNS):
+                for spec, server in pair if turn % 2 == 0 else pair[::-1]:
+                    run = measure_on(server, spec, timed(context, load), context.cores)
+                    speed = speeds.get((spec.name, key), 0.0) + speed_of(spec, run)
+                    speeds[spec.name, key] = speed
+    return {key: speeds[second.name, key] / speeds[first.name, key] for key in loads}
 
 
-def runs_on(context: Context, spec: ServerSpec, loads: Sequence[tuple[str, ...]]) -> Iterator[Run]:
-    clients, warm, seconds = ("100", "0.1", "0.3") if context.is_quick else ("1000", "0.3", "1.0")
-    timing = ["--warm", warm, "--seconds", seconds]
-    for _, run in visit(spec, [[*load, clients, *timing] for load in loads], context.cores):
-        yield run
+def timed(context: Context, load: Sequence[str]) -> list[str]:
+    """Return what the generator is told: with fewer clients and for less time if it is to be quick."""
+    words = list(load)
+    if context.is_quick:
+        words[words.index("--clients") + 1] = "100"
+    return [*words, "--warm", "0.2", "--seconds", "0.3" if context.is_quick else "0.8"]
 
 
 def speed_of(spec: ServerSpec, run: Run) -> float:
@@ -203,7 +209,7 @@ def bring_before() -> bool:
 
 def keep_and_not(context: Context) -> Found:
     """Publish with a history and without, over sockets and in memory."""
-    loads = {"sockets_one": ONE_ROOM, "sockets_burst64": ("--window", "64", *ONE_ROOM)}
+    loads = {"sockets_one": ONE_ROOM, "sockets_burst64": (*ONE_ROOM, "--window", "64")}
     return by_turns(context, (BARE, KEEPING), loads) | in_memory("history")(context)
 
 
@@ -231,14 +237,14 @@ ROOM_ROWS = (
         "unchanged",
         "Without rules: the rows of small messages, beside the commit before",
         f"Deliveries per CPU-second of this commit, as a part of what `{BEFORE}` reaches, the last "
-        "commit before rooms had rules. One server of each for the four rows, in turn, over sockets.",
+        "commit before rooms had rules. Over sockets; a server of each runs, and they are measured by turns.",
         tuple(
             Figure(key, title, "times", 3, least=LEAST_UNCHANGED)
             for key, title in (
                 ("one", "one room of 1,000, one message at a time"),
                 ("burst64", "one room of 1,000, bursts of 64"),
                 ("rooms", "100 rooms of 10"),
-                ("echo", "echo, 1,000 clients"),
+                ("echo", "echo, 100 clients"),
             )
         ),
         compare_with_before,
@@ -363,7 +369,10 @@ def run_rows(rows: Sequence[RoomRow], repeats: int, *, is_quick: bool) -> dict[s
     for number in range(repeats):
         for row in rows:
             print(f"{row.key}: round {number + 1} of {repeats}", file=sys.stderr, flush=True)
-            values = row.measure(replace(context, number=number))
+            try:
+                values = row.measure(context)
+            except (ServerFailed, OSError, subprocess.TimeoutExpired) as error:
+                raise RowFailed(f"{row.key}: {error}") from error
             found[row.key] += [values] if values else []
             shown = {figure.name: values.get(figure.name) for figure in row.figures}
             print(f"    {shown}", file=sys.stderr, flush=True)

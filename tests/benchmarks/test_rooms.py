@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,17 +163,15 @@ def test_two_servers_run_by_turns_and_their_speeds_are_compared(
 ) -> None:
     order: list[str] = []
 
-    def visit(spec: servers.ServerSpec, loads: Sequence[Sequence[str]], cores: Cores) -> Any:
+    def measure_on(server: Any, spec: servers.ServerSpec, load: list[str], cores: Cores) -> Any:
         order.append(spec.name)
-        delivered = 80 if spec is rooms.KEEPING else 100
-        for number, _ in enumerate(loads):
-            yield number, run_of(delivered=delivered)
+        return run_of(delivered=80 if spec is rooms.KEEPING else 100)
 
-    monkeypatch.setattr(rooms, "visit", visit)
-    for number in (0, 1):
-        context = Context(NOWHERE, is_quick=True, number=number)
-        found = rooms.by_turns(context, (rooms.BARE, rooms.KEEPING), {"one": ("--mode", "echo")})
-        assert found == {"one": 0.8}
+    monkeypatch.setattr(rooms, "serving", lambda spec, core: contextlib.nullcontext())
+    monkeypatch.setattr(rooms, "measure_on", measure_on)
+    context = Context(NOWHERE, is_quick=True)
+    found = rooms.by_turns(context, (rooms.BARE, rooms.KEEPING), {"one": rooms.ONE_ROOM})
+    assert found == {"one": 0.8}
     assert order == ["hubbub-bare", "hubbub-keeping", "hubbub-keeping", "hubbub-bare"]
 
 
@@ -189,7 +187,7 @@ def test_a_run_in_which_anything_went_wrong_has_no_speed(run: dict[str, Any]) ->
 @pytest.mark.usefixtures("here")
 def test_the_server_with_a_history_keeps_what_is_published() -> None:
     context = Context(NOWHERE, is_quick=True)
-    loads = {"one": ("--drain", "2", *rooms.ONE_ROOM)}
+    loads = {"one": rooms.ONE_ROOM}
     assert rooms.by_turns(context, (rooms.BARE, rooms.KEEPING), loads)["one"] > 0
 
 
@@ -246,17 +244,20 @@ def test_every_row_has_a_target_and_every_figure_a_name_of_its_own() -> None:
 
 
 def test_rounds_are_kept_by_row_and_a_row_that_cannot_be_run_has_none() -> None:
-    seen: list[int] = []
-
-    def measure_one(context: Context) -> dict[str, float]:
-        seen.append(context.number)
-        return {"value": float(context.number)}
-
-    one = RoomRow("one-row", "One", "", (Figure("value", "a value"),), measure_one)
+    values = iter((1.0, 2.0, 3.0))
+    figures = (Figure("value", "a value"),)
+    one = RoomRow("one-row", "One", "", figures, lambda _: {"value": next(values)})
     none = dataclasses.replace(one, key="none", measure=lambda _: {})
     found = rooms.run_rows([one, none], 3, is_quick=True)
-    assert found == {"one-row": [{"value": 0.0}, {"value": 1.0}, {"value": 2.0}], "none": []}
-    assert seen == [0, 1, 2]
+    assert found == {"one-row": [{"value": 1.0}, {"value": 2.0}, {"value": 3.0}], "none": []}
+
+
+def test_a_server_that_does_not_start_fails_the_row() -> None:
+    def measure_one(context: Context) -> dict[str, float]:
+        raise measure.ServerFailed("it did not start")
+
+    with pytest.raises(RowFailed, match="one-row: it did not start"):
+        rooms.run_rows([RoomRow("one-row", "One", "", (), measure_one)], 1, is_quick=True)
 
 
 def test_names_choose_rows_of_either_kind() -> None:
