@@ -54,7 +54,9 @@ clients have got, and a run in which anything was lost or came twice has no figu
 
 ROOMS_BUSY = """\
 **The machine was shared:** its load average before was {load}, and others were at work on its two cores.
-Ratios are of the same round and stand; times and holds can be longer than they would be alone."""
+Ratios in memory are of CPU time, by turns, and stand. Over sockets the spread says how far a ratio can be
+believed: where it is wider than what is asked, a single "no" or "yes" says little. Times and holds are longer
+than they would be alone."""
 
 ROOM_PEERS = """\
 **Others.** Of the peers above, Django Channels and python-socketio keep no history of a group or room and
