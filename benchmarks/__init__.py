@@ -2,5 +2,5 @@
 
 `python -m benchmarks.run` (which is `make bench`) measures the servers and writes
 `docs/benchmarks.md`; `python -m benchmarks.compression` writes the figures of the compression
-guide. What must not live here: the load on a server of one's own, which is `hubbub.bench`.
+guide. `rooms` and what it starts are the rows of rooms that remember. What must not live here: the load on a server of one's own, which is `hubbub.bench`.
 """

@@ -12,6 +12,7 @@ from .measure import FULL
 from .plot import chart
 from .rows import (
     CORE,
+    ERRORS,
     FOUR,
     GOALS,
     MOST_GROWTH_SPREAD,
@@ -34,7 +35,6 @@ Results = dict[str, Any]
 GoalLine = tuple[str, str, str, str, str]
 """The goal, what is asked, what was measured, whether it holds, what bare system calls reach."""
 
-ERRORS = ("lost", "duplicated", "reordered", "damaged", "stray", "foreign", "disconnected")
 SUMMARY = ("one", "burst64", "rooms", "echo", "memory", "handshakes")
 
 
@@ -393,8 +393,8 @@ def server_table(results: Results) -> list[str]:
     return table(("server", "how", "versions", "command in `benchmarks/peers`"), lines)
 
 
-def page(results: Results) -> str:
-    """Return docs/benchmarks.md."""
+def page(results: Results, rooms: Sequence[str] = ()) -> str:
+    """Return docs/benchmarks.md; `rooms` is its section of rooms that remember."""
     measured = [row for row in ROWS if pairs_of(results, row)]
     grown = [series for series in SERIES if results["series"].get(series.key)]
     lines = [text.opening(results), *summary(results), text.READING]
@@ -403,6 +403,7 @@ def page(results: Results) -> str:
     lines += ["## The rows", ""]
     for row in measured:
         lines += row_section(row, pairs_of(results, row))
+    lines += rooms
     lines += ["## How it grows", "", text.GROWTH, ""] if grown else []
     for series in grown:
         lines += series_section(series, results["series"][series.key])
@@ -436,7 +437,7 @@ def readme_part(results: Results) -> str:
     return "\n".join(lines)
 
 
-def write(results: Results, docs: Path) -> None:
+def write(results: Results, docs: Path, rooms: Sequence[str] = ()) -> None:
     """Write the page and its pictures, and the README's summary."""
     readme = docs.parent / "README.md"
     filled = page_parts.replaced(
@@ -444,7 +445,7 @@ def write(results: Results, docs: Path) -> None:
     )
     readme.write_text(filled, encoding="utf-8")
     (docs / "images").mkdir(parents=True, exist_ok=True)
-    (docs / "benchmarks.md").write_text(page(results), encoding="utf-8")
+    (docs / "benchmarks.md").write_text(page(results, rooms), encoding="utf-8")
     for series in SERIES:
         points = results["series"].get(series.key)
         if points and curve_of(points, OURS.name, series.metric):

@@ -313,6 +313,9 @@ SERIES = (
     ),
 )
 
+ERRORS = ("lost", "duplicated", "reordered", "damaged", "stray", "foreign", "disconnected")
+"""What the generator counts that must not be."""
+
 OTHER_PYTHON = ("websockets", "aiohttp", "fastapi", "wse-server")
 SLOW_PYTHON = ("python-socketio", "channels")
 FOUR = ("one", "burst64", "rooms", "echo")

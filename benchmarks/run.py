@@ -20,13 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import install, machine, report
+from . import install, machine, report, room_report
 from .measure import Cores, Run, measure, visit
+from .rooms import ROOM_ROWS, RoomRow, RowFailed, load_average, run_rows
 from .rows import ROWS, SERIES, Row, Series
 from .servers import BENCH, BY_NAME, OURS, PEERS, ROOT, ServerSpec
 
 RESULTS = BENCH / "results"
 KEPT = RESULTS / "benchmarks.json"
+KEPT_ROOMS = RESULTS / "rooms.json"
 """The results that the page shows; all others are git-ignored."""
 
 SPARE_DESCRIPTORS = 100
@@ -138,12 +140,20 @@ def read_options() -> argparse.Namespace:
     return options
 
 
-def choose(only: str) -> tuple[list[Row], list[Series], list[ServerSpec]]:
-    """Return what --only names; of a kind that it names nothing of, everything."""
+def names_in(only: str) -> set[str]:
+    """Return the names in --only; end the program for one that is not known."""
     names = {name.strip() for name in only.split(",") if name.strip()}
-    unknown = names - {kind.key for kind in (*ROWS, *SERIES)} - set(BY_NAME)
+    unknown = names - {kind.key for kind in (*ROWS, *SERIES, *ROOM_ROWS)} - set(BY_NAME)
     if unknown:
         raise SystemExit(f"--only knows no {', '.join(sorted(unknown))}; --list names them all")
+    return names
+
+
+def choose(only: str) -> tuple[list[Row], list[Series], list[ServerSpec]]:
+    """Return what --only names of the hub and its peers; of a kind that it names nothing of, everything."""
+    names = names_in(only)
+    if names and names <= {row.key for row in ROOM_ROWS}:
+        return [], [], []
     rows = [row for row in ROWS if row.key in names]
     sources = {row.runs_of for row in rows}
     rows = [row for row in ROWS if (row in rows or row.key in sources) and row.runs_of is None]
@@ -152,6 +162,34 @@ def choose(only: str) -> tuple[list[Row], list[Series], list[ServerSpec]]:
     if not rows and not series:
         rows, series = [row for row in ROWS if row.runs_of is None], list(SERIES)
     return rows, series, peers if names & set(BY_NAME) else list(PEERS)
+
+
+def choose_rooms(only: str) -> list[RoomRow]:
+    """Return which rows of rooms that remember --only names; without it, all."""
+    names = names_in(only)
+    return [row for row in ROOM_ROWS if not names or row.key in names]
+
+
+def do_room_runs(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the rows of rooms that remember. Ends the program where a row finds anything wrong."""
+    load = load_average()
+    install.install([OURS])
+    try:
+        found = run_rows(choose_rooms(options.only), options.repeat, is_quick=options.quick)
+    except RowFailed as failed:
+        raise SystemExit(f"a row of rooms that remember failed: {failed}") from None
+    return {**about(options), "load_before": load, "rows": found}
+
+
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what results have of when and where they were measured."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "is_quick": options.quick,
+        "repeats": options.repeat,
+        "machine": machine.describe(),
+        "commit": machine.commit(),
+    }
 
 
 def do_runs(options: argparse.Namespace) -> dict[str, Any]:
@@ -170,18 +208,14 @@ def do_runs(options: argparse.Namespace) -> dict[str, Any]:
     for one in series:
         runner.series(one)
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "is_quick": options.quick,
-        "repeats": options.repeat,
-        "machine": machine.describe(),
-        "commit": machine.commit(),
+        **about(options),
         "versions": install.versions([OURS, *peers]),
         "missing": missing,
         **runner.results,
     }
 
 
-def keep(results: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:
+def keep(results: dict[str, Any], *, is_whole: bool) -> None:
     """Put results into the kept ones: as a whole, or their rows and series only."""
     if not is_whole and KEPT.exists():
         kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
@@ -191,7 +225,21 @@ def keep(results: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:
         kept["is_quick"] = kept["is_quick"] or results["is_quick"]
         results = kept
     write_json(KEPT, results)
-    return results
+
+
+def keep_rooms(results: dict[str, Any]) -> None:
+    """Put results of rooms that remember into the kept ones, each row as a whole."""
+    rows = json.loads(KEPT_ROOMS.read_text(encoding="utf-8"))["rows"] if KEPT_ROOMS.exists() else {}
+    write_json(KEPT_ROOMS, {**results, "rows": {**rows, **results["rows"]}})
+
+
+def write_page() -> None:
+    """Write the page from what is kept."""
+    rooms: list[str] = []
+    if KEPT_ROOMS.exists():
+        rooms = room_report.section(json.loads(KEPT_ROOMS.read_text(encoding="utf-8")))
+    report.write(json.loads(KEPT.read_text(encoding="utf-8")), ROOT / "docs", rooms)
+    print("wrote docs/benchmarks.md", file=sys.stderr)
 
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
@@ -202,20 +250,28 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 def main() -> None:
     options = read_options()
     if options.list:
-        print(*(f"{kind.key:12} {kind.title}" for kind in (*ROWS, *SERIES)), sep="\n")
+        print(*(f"{kind.key:12} {kind.title}" for kind in (*ROWS, *SERIES, *ROOM_ROWS)), sep="\n")
         print(*(f"{peer.name:18} {peer.title}" for peer in PEERS), sep="\n")
         return
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if options.report:
-        report.write(json.loads(KEPT.read_text(encoding="utf-8")), ROOT / "docs")
+        write_page()
         return
-    results = do_runs(options)
-    write_json(RESULTS / f"{results['date'].replace(':', '')}.json", results)
-    if not options.only or options.write:
-        report.write(keep(results, is_whole=not options.only), ROOT / "docs")
-        print("wrote docs/benchmarks.md", file=sys.stderr)
-    print("\n".join(report.tables(results)))
+    is_kept = not options.only or options.write
+    if choose_rooms(options.only):
+        rooms = do_room_runs(options)
+        if is_kept:
+            keep_rooms(rooms)
+        print("\n".join(room_report.section(rooms)))
+    if any(choose(options.only)):
+        results = do_runs(options)
+        write_json(RESULTS / f"{results['date'].replace(':', '')}.json", results)
+        if is_kept:
+            keep(results, is_whole=not options.only)
+        print("\n".join(report.tables(results)))
+    if is_kept:
+        write_page()
 
 
 if __name__ == "__main__":

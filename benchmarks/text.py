@@ -46,6 +46,35 @@ and turn) and does nothing else: where it misses a goal too, this machine's kern
 GROWTH = """\
 Both axes of the plots are logarithmic. Medians of the runs; each point is a server of its own."""
 
+ROOMS = """\
+What history, recovery and presence cost, each beside the same without it, in the same round. Measured on
+{date} at commit `{commit}`. Where a figure is of one turn of the event loop, its clients are in memory:
+all of the hub is at work but the system calls, which would hide what is compared. Each row checks what its
+clients have got, and a run in which anything was lost or came twice has no figures."""
+
+ROOMS_BUSY = """\
+**The machine was shared:** its load average before was {load}, and others were at work on its two cores.
+Ratios in memory are of CPU time, by turns, and stand. Over sockets the spread says how far a ratio can be
+believed: where it is wider than what is asked, a single "no" or "yes" says little. Times and holds are longer
+than they would be alone."""
+
+ROOM_PEERS = """\
+**Others.** Of the peers above, Django Channels and python-socketio keep no history of a group or room and
+recover nothing, so there is no row to put beside these; their figures of plain rooms are above. Socket.IO for
+Node.js can give back what a client missed for a while (`connectionStateRecovery`); that was not measured. The reference is
+Centrifugo, whose protocol these clients speak. It was not run here. What its makers have published:
+
+- Publishing to a channel with a history took its Redis engine 9.7 µs and without 0.56 µs, which is 0.06 of the
+  speed; reading what was missed 6.2 µs; noting a member 3.6 µs (in the Go library, 128 at a time, with a
+  Redis beside it: [its blog of 20 December 2022](https://centrifugal.dev/blog/2022/12/20/improving-redis-engine-performance)).
+- Keeping a message in memory took 0.45 µs and reading what was missed 0.41 µs, no client included ([a change of
+  its library, 5 April 2020](https://github.com/centrifugal/centrifuge/pull/93)).
+- 100,000 subscriptions can be expected to be restored in several seconds with Redis, and faster in memory;
+  10,000 connections take about 350 MB ([its author, 8 August 2019](https://github.com/centrifugal/centrifugo/issues/293)).
+  In November 2025 he [knew of no newer figures](https://github.com/centrifugal/centrifugo/issues/1066).
+
+These are of other machines, and of several cores; none of them has a client's handshake in it."""
+
 SERVERS = """\
 Each server is one file in [`benchmarks/peers`](../benchmarks/peers), written as its own
 documentation says, with the same small protocol: what arrives goes to everybody, with `?room=N` to
@@ -102,12 +131,14 @@ METHOD = """\
 make bench                                       # everything; two to three hours
 python -m benchmarks.run --quick                 # everything, one short round; minutes
 python -m benchmarks.run --only one,rooms,kernel # some rows, some peers; prints, writes no page
+python -m benchmarks.run --only history,recovery # rows of rooms that remember, by their names too
 python -m benchmarks.run --list                  # the names of rows, series and peers
 ```
 
 It needs Linux, a C compiler and two cores. As root on Debian it installs Go and Node.js where they
 are missing; elsewhere it names what it could not have as missing. The raw results of this page are
-in [`benchmarks/results/benchmarks.json`](../benchmarks/results/benchmarks.json).
+in [`benchmarks/results/benchmarks.json`](../benchmarks/results/benchmarks.json), those of rooms that remember in
+[`benchmarks/results/rooms.json`](../benchmarks/results/rooms.json).
 """
 
 

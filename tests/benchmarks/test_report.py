@@ -11,14 +11,24 @@ from typing import Any
 
 import pytest
 
-from benchmarks import install, measure, page_parts, plot, report, rows, servers
+from benchmarks import (
+    install,
+    measure,
+    page_parts,
+    plot,
+    report,
+    room_report,
+    rooms,
+    rows,
+    servers,
+)
 from benchmarks.rows import Run
 from benchmarks.servers import BENCH
 
 
 def run_of(**changes: Any) -> Run:
     """Return a run in which nothing went wrong: a million deliveries for two CPU-seconds."""
-    errors = dict.fromkeys(report.ERRORS, 0)
+    errors = dict.fromkeys(rows.ERRORS, 0)
     return {
         **errors,
         "event": "result",
@@ -117,7 +127,8 @@ def test_every_goal_names_a_row_that_runs_its_peer() -> None:
 
 
 def test_a_key_names_one_thing() -> None:
-    keys = [kind.key for kind in (*rows.ROWS, *rows.SERIES)] + list(servers.BY_NAME)
+    kinds = (*rows.ROWS, *rows.SERIES, *rooms.ROOM_ROWS)
+    keys = [kind.key for kind in kinds] + list(servers.BY_NAME)
     assert len(keys) == len(set(keys))
 
 
@@ -144,7 +155,8 @@ def test_the_page_has_everything_in_it() -> None:
 def test_the_page_of_the_kept_results_is_the_page_that_is_there() -> None:
     kept = json.loads((BENCH / "results" / "benchmarks.json").read_text(encoding="utf-8"))
     written = (BENCH.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert report.page(kept) == written
+    of_rooms = json.loads((BENCH / "results" / "rooms.json").read_text(encoding="utf-8"))
+    assert report.page(kept, room_report.section(of_rooms)) == written
     readme = (BENCH.parent / "README.md").read_text(encoding="utf-8")
     assert page_parts.part_of(readme, "benchmark") == report.readme_part(kept)
 

@@ -559,3 +559,28 @@ async def test_fault_05_a_shutdown_ends_a_handshake_that_nobody_answers(
             served.server.should_exit = True
             assert b" 500 " in await asyncio.wait_for(reader.readline(), PATIENCE_S)
     assert not served.server.server_state.tasks
+
+
+async def test_a_handshake_leaves_nothing_to_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left: list[weakref.ref[Any]] = []
+    connection_made = Protocol.connection_made
+
+    def note(protocol: Protocol, transport: asyncio.BaseTransport) -> None:
+        left.extend((weakref.ref(protocol), weakref.ref(transport.get_protocol())))
+        connection_made(protocol, transport)
+
+    monkeypatch.setattr(Protocol, "connection_made", note)
+    hub = Hub()
+    async with serve(hub) as served:
+        gc.disable()
+        try:
+            async with served.connect() as socket:
+                await until(lambda: len(hub) == 1)
+                await until(lambda: not any(each() for each in left))
+                assert len(left) == 2
+                hub.broadcast("hello")
+                assert await take(socket, 1) == ["hello"]
+        finally:
+            gc.enable()

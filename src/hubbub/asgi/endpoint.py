@@ -95,6 +95,7 @@ class Endpoint:
         try:
             handshake = read_handshake(scope)
             await self._check_open()
+            await core.turns.take()
             with self._reserve(handshake) as place:
                 is_plain = self._dialect.is_plain
                 who = None

@@ -129,21 +129,33 @@ class HistoryStore:
         history.top += 1
         position = publication.position = Position(history.top, history.epoch)
         entries = history.entries
+        grown = len(publication.frame.payload)
+        if (
+            entries and len(entries) == keep.entries
+        ):  # as in most rooms: the oldest makes place for the newest
+            grown -= len(entries.popleft().payload)
+            is_larger = grown > 0
+        else:
+            self.entries += 1
+            is_larger = True
         entries.append(Entry(publication, now))
-        size = len(publication.frame.payload)
-        history.nbytes += size
-        self.entries += 1
-        self._payload_bytes += size
+        history.nbytes += grown
+        self._payload_bytes += grown
         self._file(room, history, keep.ttl_s, now)
-        while len(entries) > keep.entries or history.nbytes > keep.max_bytes:
-            self._lose_oldest(history)
-        if entries and entries[0].kept_at + keep.ttl_s <= now:
+        if entries[0].kept_at + keep.ttl_s <= now:
             self._lose_aged(history, now)
-        while self.nbytes > self.max_bytes and self._full:
-            self._lose_of_the_most_silent()
+        if is_larger:
+            self._lose_what_is_too_much(history, keep)
         if not entries:
             self._empty(room, history)
         return position
+
+    def _lose_what_is_too_much(self, history: RoomHistory, keep: Keep) -> None:
+        """See that a room that has grown keeps what it may, and all rooms together too."""
+        while len(history.entries) > keep.entries or history.nbytes > keep.max_bytes:
+            self._lose_oldest(history)
+        while self.nbytes > self.max_bytes and self._full:
+            self._lose_of_the_most_silent()
 
     def seen(self, room: str, key: str, now: float) -> tuple[Position | None] | None:
         """Return the position that a publication of this key got, in a tuple; None for a new key."""

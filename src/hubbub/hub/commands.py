@@ -285,6 +285,7 @@ class CommandDispatcher(Dispatcher):
 
     async def _subscribe(self, session: ClientSession, command: Subscribe) -> Subscribed:
         """Bring a client into a room that it asks for."""
+        await self._core.turns.take()
         if check_room_name(command.room) in session.memberships:
             raise CommandError("already_subscribed", "already subscribed")
         return await self._core.joining.subscribe(
@@ -370,6 +371,9 @@ class CommandDispatcher(Dispatcher):
         assert opening is not None
         assert opening.place is not None
         self._wait_longer(session, opening)
+        await core.turns.take()
+        if session.close is not None:
+            return
         handshake = dataclasses.replace(
             opening.handshake, connect_token=command.token, data=command.data
         )

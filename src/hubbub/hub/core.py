@@ -43,6 +43,7 @@ from .registry import Registry
 from .rules import Rules
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
 from .subscriptions import SubscriptionDeadlines
+from .turns import Turns
 from .variant import Variants
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Core:
     liveness: LivenessMonitor
     pings: Pings
     subscriptions: SubscriptionDeadlines
+    turns: Turns
 
     def __init__(
         self, settings: Settings, broker: Broker, slow_policies: Mapping[str, SlowPolicy]
@@ -115,6 +117,7 @@ class Core:
         self.liveness = LivenessMonitor(self)
         self.pings = Pings(self)
         self.subscriptions = SubscriptionDeadlines(self)
+        self.turns = Turns()
 
     def limits_of(self, dialect: Dialect) -> TransportLimits:
         """Return the limits of a dialect's clients: where there is more in a message, it may be longer."""

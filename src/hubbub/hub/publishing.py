@@ -92,14 +92,15 @@ class Publishing:
                 raise lifecycle.not_running()
             return
         name = None if excluded is None else _name_of(excluded)
-        keep = self._rules.keep_of(room) if self._rules.has_any else None
+        rule = self._rules.of(room) if self._rules.has_any else None
         try:
-            if keep is not None:
-                self._rules.forbid_stream(room)
             publication = Publication(room, frame, name)
-            result = (
-                self._broker.publish(publication) if keep is None else self._keep(publication, keep)
-            )
+            if rule is None or rule.keep is None:
+                result = self._broker.publish(publication)
+            else:
+                if rule.is_stream:
+                    self._rules.forbid_stream(room)
+                result = self._keep(publication, rule.keep)
             if not isinstance(result, Receipt):
                 result.add_done_callback(_log_failed_publish)
         except HubNotRunning:

@@ -73,8 +73,9 @@ class Recovery:
         """Tell whether a publication with a position is to be delivered to the members now."""
         position = publication.position
         assert position is not None
-        for joiner in self._joining.get(publication.room, ()):
-            joiner.note(publication)
+        if self._joining:
+            for joiner in self._joining.get(publication.room, ()):
+                joiner.note(publication)
         if members is None:
             return True
         progress = members.progress

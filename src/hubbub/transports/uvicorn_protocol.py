@@ -126,6 +126,7 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         """Take the transport from uvicorn's HTTP class."""
         self.transport = cast(asyncio.Transport, transport)
         self.connections.add(self)
+        self._get_loop().call_soon(_let_go, self.transport.get_protocol())
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket; what comes during the handshake is kept until its end."""
@@ -457,6 +458,9 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._task is None or self._task.done():
             self.connections.discard(self)
         self._owner, self._report = _HUB, report
+        # The scope is nobody's way to the socket any more, and is no circle that only the garbage
+        # collector can break.
+        cast(dict[str, Any], self.scope["extensions"]).pop(EXTENSION, None)
         make = NativeTransport if self._extensions is None else DeflatingTransport
         taken = self._taken = make(socket, self.connections)
         self.transport = cast(asyncio.Transport, _DetachedTransport())
@@ -471,6 +475,15 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._taken is not None and self._buffered:
             buffered, self._buffered = self._buffered, b""
             self._taken.data_received(buffered)
+
+
+def _let_go(http: asyncio.BaseProtocol | None) -> None:
+    """Part uvicorn's HTTP class, which has no socket any more, from its parser.
+
+    The parser holds methods of the object that has it: a circle of some twenty objects for each client,
+    which only the garbage collector would break, after a cut those of all clients in one run.
+    """
+    getattr(http, "__dict__", {}).pop("parser", None)
 
 
 class _DetachedTransport:

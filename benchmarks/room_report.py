@@ -1,0 +1,104 @@
+"""Make the section "Rooms that remember" of `docs/benchmarks.md`. Not here: measuring. Called by `run.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from . import text
+from .report import holds, spread, table
+from .rooms import ROOM_ROWS, Figure, Found, RoomRow
+
+BUSY = 0.5
+"""A load average from which on somebody else was at work."""
+
+
+def section(results: dict[str, Any]) -> list[str]:
+    """Return the lines of the section."""
+    lines = ["## Rooms that remember", "", opening(results), ""]
+    lines += ["The targets, and what was measured:", ""]
+    lines += table(("goal", "asked", "measured", "holds"), goal_lines(results["rows"]))
+    for row in ROOM_ROWS:
+        rounds = results["rows"].get(row.key)
+        if rounds is not None:
+            lines += row_section(row, rounds)
+    return [*lines, text.ROOM_PEERS, ""]
+
+
+def opening(results: dict[str, Any]) -> str:
+    words = text.ROOMS.format(date=results["date"][:10], commit=results["commit"])
+    load = results["load_before"]
+    if load >= BUSY:
+        words += " " + text.ROOMS_BUSY.format(load=load)
+    return f"{text.QUICK}\n{words}" if results["is_quick"] else words
+
+
+def goal_lines(rows: dict[str, list[Found]]) -> list[tuple[str, str, str, str]]:
+    """Return a line for each figure of which anything is asked."""
+    return [
+        (
+            f"{row.key}: {figure.title}",
+            asked(figure),
+            figure_line(figure, rows.get(row.key, []))[2],
+            verdict(figure, rows.get(row.key, [])),
+        )
+        for row in ROOM_ROWS
+        for figure in row.figures
+        if asked(figure)
+    ]
+
+
+def asked(figure: Figure) -> str:
+    """Write what is asked of a figure; nothing where nothing is."""
+    limit = figure.most if figure.least is None else figure.least
+    if limit is None:
+        return ""
+    if figure.most == 0:
+        return "none"
+    which = "at most" if figure.least is None else "at least"
+    return f"{which} {limit:g} {figure.unit}".rstrip()
+
+
+def values_of(figure: Figure, rounds: Sequence[Found]) -> list[float]:
+    return [values[figure.name] for values in rounds if figure.name in values]
+
+
+def value_of(figure: Figure, rounds: Sequence[Found]) -> float | None:
+    """Return what counts of a figure: its median, or the worst."""
+    found = values_of(figure, rounds)
+    if not found:
+        return None
+    return max(found) if figure.is_worst else median(found)
+
+
+def verdict(figure: Figure, rounds: Sequence[Found]) -> str:
+    """Say whether a target is met, by the value as it is shown."""
+    value = value_of(figure, rounds)
+    if value is not None:
+        value = round(value, figure.digits)
+    infinity = float("inf")
+    least = -infinity if figure.least is None else figure.least
+    most = infinity if figure.most is None else figure.most
+    return holds(value, least=least, most=most)
+
+
+def row_section(row: RoomRow, rounds: Sequence[Found]) -> list[str]:
+    how_many = "One round." if len(rounds) == 1 else f"{len(rounds)} rounds."
+    lines = [figure_line(figure, rounds) for figure in row.figures]
+    head = ("what", "unit", "measured", "spread", "asked")
+    return [f"### {row.title}", "", f"{row.note} {how_many}", "", *table(head, lines)]
+
+
+def figure_line(figure: Figure, rounds: Sequence[Found]) -> tuple[str, ...]:
+    def write(value: float) -> str:
+        return f"{value:,.{figure.digits}f}"
+
+    value = value_of(figure, rounds)
+    return (
+        figure.title,
+        figure.unit or "–",
+        "–" if value is None else write(value),
+        spread(values_of(figure, rounds), write),
+        asked(figure) or "–",
+    )

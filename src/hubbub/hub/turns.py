@@ -1,0 +1,50 @@
+"""Turns: what many clients ask for at once is parted among turns of the event loop, so that nothing else
+has to wait until all of it is done.
+
+What must not live here: what is done in a turn. Who connects, and who joins a room by a command, takes a
+place here first: after a cut of the network thousands do both in the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+MOST_A_TURN = 16
+"""How many places a turn has. Somebody who comes back to a room, with a hundred publications to be given,
+takes some 0.2 ms."""
+
+
+class Turns:
+    """The places of one event loop's turns, in the order of asking. Event loop only."""
+
+    def __init__(self, most: int = MOST_A_TURN) -> None:
+        self._most = self._left = most
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
+
+    async def take(self) -> None:
+        """Take a place: in this turn, if it has one, and else in a later one."""
+        if self._left == self._most:
+            asyncio.get_running_loop().call_soon(self._begin)
+        if self._left:
+            self._left -= 1
+        else:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+
+    def _begin(self) -> None:
+        """Begin a turn: its first places are for who waits."""
+        self._left = self._most
+        while self._left and self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():  # else who asked for it has been cancelled
+                future.set_result(None)
+                self._left -= 1
+        if self._left < self._most:
+            asyncio.get_running_loop().call_soon(self._begin)
