@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from connection.peers import server
-from hubbub.connection import RoomConnection, connect
+from hubbub.connection import RoomConnection, Subscription, connect
+from hubbub.errors import MessagesMissed, Unsubscribed
+from hubbub.model import Position
 
 PATIENCE_S = 10
 
@@ -122,3 +125,46 @@ async def meeting(**options: Any) -> AsyncIterator[tuple[Script, RoomConnection,
             yield script, connection, peer
         finally:
             await connection.close()
+
+
+# Rooms
+
+PLACE: dict[str, Any] = {"recoverable": True, "epoch": "e"}
+
+
+def at(offset: int, **more: object) -> dict[str, Any]:
+    return {**PLACE, "offset": offset, **more}
+
+
+def pubs(*offsets: int) -> list[dict[str, int]]:
+    return [{"data": offset, "offset": offset} for offset in offsets]
+
+
+async def entered(
+    connection: RoomConnection, peer: Peer, answer: object, **options: Any
+) -> Subscription[Any]:
+    """Enter the room "r", which the server answers so."""
+    room = connection.subscribe("r", **options)
+    entering = asyncio.create_task(room.__aenter__())
+    await peer.answer("subscribe", answer)
+    await entering
+    return room
+
+
+async def data_of(room: Subscription[Any], count: int) -> list[Any]:
+    async with asyncio.timeout(10):
+        return [(await anext(room)).data for _ in range(count)]
+
+
+async def gap_of(room: Subscription[Any]) -> Position | None:
+    async with asyncio.timeout(10):
+        with pytest.raises(MessagesMissed) as caught:
+            await anext(room)
+    return caught.value.position
+
+
+async def end_of(room: Subscription[Any]) -> int:
+    async with asyncio.timeout(10):
+        with pytest.raises(Unsubscribed) as caught:
+            await anext(room)
+    return caught.value.code

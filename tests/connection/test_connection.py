@@ -10,10 +10,12 @@ from websockets.asyncio.server import ServerConnection
 
 from answering import asynchronous
 from connection.peers import hold, server
-from hubbub.connection import connect
+from hubbub.connection import Connection, RoomConnection, connect
 from places import ROOT
 
 # Arguments.
+
+ROOMS = {"dialect": "centrifuge"}
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"url": None}, TypeError, "url must be a str or a function"),
@@ -64,6 +66,41 @@ def test_a_wrong_address_is_an_error_at_once() -> None:
         connect("ws://localhost/", min_delay_s=30)
     with pytest.raises(ValueError, match="max_queue"):
         connect("ws://localhost/", max_queue=-1)
+
+
+WRONG_ROOMS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"dialect": "json"}, ValueError, 'dialect=\'json\': must be "plain" or "centrifuge"'),
+    ({"token": "t"}, TypeError, 'token and data are for dialect="centrifuge"'),
+    ({"data": {}}, TypeError, 'token and data are for dialect="centrifuge"'),
+    ({**ROOMS, "token": 5}, TypeError, "a token must be a str, not int"),
+    ({**ROOMS, "token": lambda x: x}, TypeError, "the token function is called without arguments"),
+    ({**ROOMS, "data": object()}, TypeError, "it has no JSON form"),
+    ({**ROOMS, "timeout_s": 0}, ValueError, "timeout_s=0: must be seconds, more than 0"),
+    ({**ROOMS, "max_ping_delay_s": -1}, ValueError, "max_ping_delay_s=-1: must be seconds"),
+    ({**ROOMS, "max_queue": -1}, ValueError, "max_queue=-1: must not be negative"),
+    ({**ROOMS, "max_queue_bytes": 1}, TypeError, "max_queue_bytes is for plain messages"),
+    ({**ROOMS, "max_message_bytes": 0}, ValueError, "must be at least 1 byte"),
+    ({**ROOMS, "min_delay_s": 30}, ValueError, "must be seconds"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "kind", "text"), WRONG_ROOMS)
+def test_a_wrong_argument_for_rooms_is_an_error_at_once(
+    keywords: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=re.escape(text)):
+        connect(**{"url": "ws://localhost/", **keywords})
+
+
+def test_each_dialect_has_its_connection_and_its_usual_bounds() -> None:
+    plain, rooms = connect("ws://localhost/"), connect("ws://localhost/", dialect="centrifuge")
+    assert (type(plain), type(rooms)) == (Connection, RoomConnection)
+    assert plain._options.max_message_bytes == 2**20
+    assert rooms._options.max_message_bytes == 2**24
+    unbounded = connect("ws://localhost/", dialect="centrifuge", max_message_bytes=None)
+    assert unbounded._options.max_message_bytes is None
+    with pytest.raises(TypeError, match=re.escape('write  connect(url, dialect="centrifuge")')):
+        plain.subscribe("chat:1")
 
 
 # The guide.

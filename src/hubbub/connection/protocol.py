@@ -67,10 +67,10 @@ class RoomAnswer(Expiry):
         return Position(self.offset, self.epoch) if self.recoverable else None
 
 
-class ConnectAnswer(Expiry):
-    """The server knows who the client is."""
+class ConnectAnswer(Expiry, kw_only=True):
+    """The server knows who the client is: the answer always says so."""
 
-    client: str = ""
+    client: str
     ping: int = 0
     pong: bool = False
     subs: dict[str, RoomAnswer] = {}
