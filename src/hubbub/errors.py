@@ -356,9 +356,9 @@ class CommandFailed(HubbubError):
     def __init__(
         self, code: int, message: str, *, temporary: bool = False, is_uncertain: bool = False
     ) -> None:
-        self.code = code
-        self.message = message
-        self.temporary = temporary
+        self.code: int = code
+        self.message: str = message
+        self.temporary: bool = temporary
         self.is_uncertain = is_uncertain
         super().__init__(f"{code}: {message}")
 

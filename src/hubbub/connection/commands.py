@@ -32,22 +32,22 @@ class _Asked:
     def __init__(
         self, method: str, line: bytes, done: Done, timer: asyncio.TimerHandle, is_own: bool
     ) -> None:
-        self.method = method
-        self.line = line
-        self.done = done
-        self.timer = timer
-        self.is_own = is_own
+        self.method: str = method
+        self.line: bytes = line
+        self.done: Done = done
+        self.timer: asyncio.TimerHandle = timer
+        self.is_own: bool = is_own
         """Whether the connection asks by itself."""
-        self.is_first = False
+        self.is_first: bool = False
         """Whether it goes out before the server has said that the connection is open."""
-        self.sent = False
+        self.sent: bool = False
 
 
 class Commands:
     """Those that are not answered yet. `wake` is called when there may be something to send."""
 
     def __init__(self, timeout_s: float, max_waiting: int, wake: Callable[[], None]) -> None:
-        self.is_open = False
+        self.is_open: bool = False
         """Whether the server takes commands, others than those that go first."""
         self._timeout_s = timeout_s
         self._max_waiting = max_waiting

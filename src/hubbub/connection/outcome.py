@@ -53,7 +53,7 @@ class AttemptEnded(Exception):
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.close.reason)
-        self.outcome = outcome
+        self.outcome: Outcome = outcome
 
 
 def outcome_of_close(error: ConnectionClosed) -> Outcome:

@@ -35,8 +35,8 @@ class RoomInbox:
     """
 
     def __init__(self, since: Position | None = None) -> None:
-        self.taken = since
-        self.read = since
+        self.taken: Position | None = since
+        self.read: Position | None = since
         self._items: deque[Item] = deque()
         self._bytes = 0
 

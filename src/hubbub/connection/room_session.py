@@ -44,18 +44,18 @@ class RoomSession:
         opened: Callable[[], None],
     ) -> None:
         self.client: str = ""
-        self.dropped = 0
+        self.dropped: int = 0
         self.rooms: dict[str, RoomState] = {}
         self.given: deque[RoomState] = deque()
         """Those that the server has given and the program has not heard of yet."""
         self.inbox: deque[bytes] = deque()
         """What the server said to this client alone."""
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
         """Set when `given` or `inbox` has more, and at the end."""
-        self.has_work = asyncio.Event()
+        self.has_work: asyncio.Event = asyncio.Event()
         """Set when there may be something to send."""
-        self.commands = Commands(options.timeout_s, options.max_queue, self.has_work.set)
-        self.new_backoff = new_backoff
+        self.commands: Commands = Commands(options.timeout_s, options.max_queue, self.has_work.set)
+        self.new_backoff: Callable[[], Backoff] = new_backoff
         self._options = options
         self._opened = opened
         self._token = TokenSource(options.token)

@@ -48,18 +48,18 @@ class RoomState:
     """A room, as its connection holds it. `changed` is set when who waits should look again."""
 
     def __init__(self, link: Link, name: str, since: Position | None, token: TokenSource) -> None:
-        self.name = name
+        self.name: str = name
         self.status: Status = "unsubscribed"
-        self.inbox = RoomInbox(since)
-        self.is_given = False
+        self.inbox: RoomInbox = RoomInbox(since)
+        self.is_given: bool = False
         """Whether the server has put the client into it by itself."""
-        self.is_entered = False
+        self.is_entered: bool = False
         """Whether the program is in it, whatever its state."""
         self.error: HubbubError | None = None
         """Why it is "unsubscribed", if not by the program's own will."""
         self.refusal: CommandFailed | None = None
         """Why it was refused last, for now."""
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
         self._link = link
         self._token = token
         self._turn = 0  # of asking: what belongs to an earlier one is passed over
