@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from answering import asynchronous
+from answering import asynchronous, until
+from centrifuge_app import do, make_app, make_hub
 from connection.peers import hold, server
 from hubbub.connection import Connection, RoomConnection, connect
 from places import ROOT
+from serving import serve
 
 # Arguments.
 
@@ -126,7 +129,7 @@ async def test_the_examples_of_the_guide(capsys: pytest.CaptureFixture[str]) -> 
         tokens.append(socket.request.headers.get("Authorization"))
         await socket.send('{"type":"said","user":"ann","text":"hi"}')
 
-    listener, typed, fresh = examples()
+    listener, typed, fresh, *_ = examples()
     async with server(answer) as url:
         await listener["main"](url)
         await typed["listen"](url)
@@ -134,3 +137,30 @@ async def test_the_examples_of_the_guide(capsys: pytest.CaptureFixture[str]) -> 
     said = '{"type":"said","user":"ann","text":"hi"}'
     assert capsys.readouterr().out.splitlines() == [said, "ann hi", said]
     assert tokens == [None, None, "Bearer ann-secret"]
+
+
+@asynchronous
+async def test_the_examples_with_rooms_of_the_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, follow, show, read = examples()
+    hub = make_hub()
+    async with serve(make_app(hub)) as served:
+        url = served.ws("/connection/websocket")
+
+        async def during(example: Any, *requests: list[Any]) -> Any:
+            """Run an example; do something, once it is in the room; end it, once all is done."""
+            running = asyncio.create_task(example)
+            await until(lambda: len(hub.room("chat:1")) == 1)
+            for request in requests:
+                await do(hub, request)
+            for each in list(hub):
+                each.close(1000)
+            return await running
+
+        position = await during(follow["follow"](url), ["publish", "chat:1", "one", "two"])
+        assert position.offset == 2
+        await do(hub, ["publish", "chat:1", "three"])
+        assert (await during(follow["follow"](url, position))).offset == 3
+        await during(show["show"](url), ["publish", "chat:1", "four"])
+        await during(read["read"](url), ["publish", "chat:1", "five"])
+    printed = ["1 one", "2 two", "3 three", "four", "five"]
+    assert capsys.readouterr().out.splitlines() == printed

@@ -38,7 +38,7 @@ class RoomPage:
     position: Position
 
 
-class Commands(Protocol):
+class RoomCommands(Protocol):
     """What a connection does for its rooms."""
 
     async def publish(self, room: str, data: Any) -> None:
@@ -78,7 +78,7 @@ class Subscription(Generic[T]):
     def __init__(
         self,
         state: RoomState,
-        commands: Commands,
+        commands: RoomCommands,
         kind: Any,
         enter: Callable[[RoomState], RoomState],
         leave: Callable[[RoomState], None],
