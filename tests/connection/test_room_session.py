@@ -342,3 +342,32 @@ async def test_a_large_answer_is_read_whole() -> None:
         await peer.answer("rpc", {"data": "x" * 2**22})
         assert len(await calling) == 2**22
         assert msgspec.json.encode(connection.last_close) == b"null"
+
+
+@asynchronous
+async def test_what_a_deaf_server_does_not_take_is_lost_with_its_connection() -> None:
+    async with meeting() as (script, connection, peer):
+        assert connection._socket is not None
+        socket = connection._socket
+        peer.socket.transport.pause_reading()
+        large = asyncio.create_task(connection.send("x" * 2**24))
+        await until(lambda: socket.paused)
+        behind = asyncio.create_task(connection.send("behind it"))
+        calling = asyncio.create_task(connection.call("behind it too"))
+        await until(lambda: connection.queued == 1)
+        peer.cut()
+        assert [await large, await behind] == [False, False]
+        peer = await script.welcomed()
+        await peer.answer("rpc", {"data": "it was not sent before"})
+        assert await calling == "it was not sent before"
+
+
+@asynchronous
+async def test_commands_go_before_what_is_sent_after_them() -> None:
+    async with meeting() as (_, connection, peer):
+        calling = asyncio.create_task(connection.call("first"))
+        await asyncio.sleep(0)
+        assert await connection.send("second")
+        await peer.answer("rpc", {"data": 1})
+        assert (await peer.take("send"))[1] == {"data": "second"}
+        assert await calling == 1

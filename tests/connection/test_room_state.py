@@ -307,3 +307,31 @@ async def test_who_has_caught_up_while_there_is_no_connection_asks_on_the_next()
         answer = at(MAX_ROOM_MESSAGES, recovered=True, publications=pubs(offsets[-1]))
         assert (await peer.answer("subscribe", answer))["offset"] == MAX_ROOM_MESSAGES
         assert await data_of(room, 1) == [offsets[-1]]
+
+
+@asynchronous
+async def test_a_room_that_is_paused_stays_so_when_the_server_gives_it() -> None:
+    async with meeting() as (script, connection, peer):
+        room = await entered(connection, peer, at(0))
+        offsets = range(1, MAX_ROOM_MESSAGES + 2)
+        await peer.say(*({"push": {"channel": "r", "pub": each}} for each in pubs(*offsets)))
+        await peer.answer("unsubscribe", {})
+        peer.cut()
+        peer = await script.welcomed()
+        await peer.push("r", subscribe=at(2000))
+        await peer.answer("unsubscribe", {})
+        assert room.state == "paused"
+        assert await data_of(room, MAX_ROOM_MESSAGES) == list(offsets[:-1])
+        answer = at(MAX_ROOM_MESSAGES, recovered=True, publications=pubs(offsets[-1]))
+        assert (await peer.answer("subscribe", answer))["offset"] == MAX_ROOM_MESSAGES
+
+
+@asynchronous
+async def test_a_newest_message_that_counts_as_recovered_is_no_position_before_it_is_taken() -> (
+    None
+):
+    async with meeting() as (_, connection, peer):
+        room = await entered(connection, peer, at(5, recovered=True, publications=pubs(5)))
+        assert room.position is None
+        assert await data_of(room, 1) == [5]
+        assert room.position == Position(5, "e")

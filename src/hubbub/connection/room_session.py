@@ -141,6 +141,9 @@ class RoomSession:
         """Send what there is to send, as fast as the socket takes it."""
         try:
             while not socket.is_over:
+                if socket.paused:  # what is not sent may still be given up
+                    await socket.drained()
+                    continue
                 self.has_work.clear()
                 frame = protocol.PONG if self._owes_pong else self.commands.frame()
                 if not frame:
@@ -148,8 +151,6 @@ class RoomSession:
                     continue
                 self._owes_pong = False if frame is protocol.PONG else self._owes_pong
                 await socket.send(frame, text=True)  # does not wait
-                if socket.paused:
-                    await socket.drained()
         except ConnectionClosed:
             logger.debug("the connection closed while commands were on their way")
 
@@ -162,6 +163,8 @@ class RoomSession:
         try:
             while socket.paused and not socket.is_over:
                 await socket.drained()
+            if socket is not self._socket:
+                return False  # what is to be sent now belongs to another connection
             while frame := self.commands.frame():
                 await socket.send(frame, text=True)
             await socket.send(line, text=True)

@@ -221,8 +221,9 @@ class RoomState:
         self._timer = loop.call_later(self._backoff.next_delay(), self.ask)
 
     def _enter(self, answer: RoomAnswer) -> None:
-        position, is_whole = answer.position, bool(answer.publications) and not answer.recovered
-        is_known = self._was_in or self.inbox.read is not None
+        position, read = answer.position, self.inbox.read
+        is_known = self._was_in or read is not None
+        is_whole = bool(answer.publications) and (not answer.recovered or read is None)
         self.status, self.error, self._was_in = "subscribed", None, True
         self.refusal, self._backoff = None, self._link.new_backoff()
         self._stop_asking()
