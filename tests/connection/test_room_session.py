@@ -37,7 +37,7 @@ async def test_it_says_who_comes_and_all_rooms_in_one_message() -> None:
         again = await script.peer()
         await again.hear()
         [[connect_, one, two]] = again.frames
-        assert connect_["connect"]["token"] == "t"
+        assert connect_["connect"] == {"name": "hubbub", "token": "t", "data": {"a": 1}}
         since = {"recover": True, "offset": 5, "epoch": "e"}
         assert one["subscribe"] == {"channel": "one", **since}
         assert two["subscribe"] == {"channel": "two"}
@@ -371,3 +371,17 @@ async def test_commands_go_before_what_is_sent_after_them() -> None:
         await peer.answer("rpc", {"data": 1})
         assert (await peer.take("send"))[1] == {"data": "second"}
         assert await calling == 1
+
+
+@asynchronous
+async def test_nothing_is_taken_of_a_message_behind_the_end() -> None:
+    async with scripted() as script:
+        connection = script.connect()
+        entering = asyncio.create_task(connection.__aenter__())
+        peer = await script.peer()
+        number, _ = await peer.take("connect")
+        refusal = {"id": number, "error": {"code": 101, "message": "no"}}
+        await peer.say(refusal, {"push": {"message": {"data": "for somebody else"}}})
+        await entering
+        with pytest.raises(Disconnected, match="101 no"):
+            await anext(connection)
