@@ -32,12 +32,18 @@ GROUPS = {
     ],
     "Servers": ["Protocol", "HttpProtocol"],
     "Brokers": ["Broker", "MemoryBroker"],
-    "The Python client": ["connect", "Connection"],
+    "The Python client": [
+        *("connect", "Connection", "RoomConnection"),
+        *("Subscription", "RoomMessage", "RoomPage"),
+    ],
     "Errors": [
         "HubbubError",
         "CommandError",
         "ProtocolError",
         "Disconnected",
+        "CommandFailed",
+        "MessagesMissed",
+        "Unsubscribed",
         "Refused",
         "SettingsError",
         "HubNotRunning",
@@ -75,7 +81,7 @@ INTERNAL = {
 """Methods that the hub's own parts call: they may change without a word, and are not shown."""
 CLOSED = {"UvicornWebSocketProtocol", "UvicornHttpProtocol"}
 """Classes whose methods a server calls, and nobody else."""
-GIVEN = {"Client", "Room", "User", "Connection"}
+GIVEN = {"Client", "Room", "User", "Connection", "RoomConnection", "Subscription"}
 """Classes whose instances the hub gives: nobody makes them."""
 ELSEWHERE = {"Settings": "Its fields are [the settings](settings.md)."}
 """Classes whose fields another page has."""

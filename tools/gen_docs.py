@@ -159,6 +159,11 @@ once. *A few times* is for what a deployment mends or nobody does: the client co
 up when {{never_open}} attempts in a row ended so, or {{was_open}} once it had a connection. Any
 other ending in between begins the count anew.
 
+A connection with rooms ([`rooms.js`](rooms-js.md), and
+[`connect(url, dialect="centrifuge")`](python-client.md#rooms)) comes back by the same rules, and then gets what it
+missed. What the server answers to its connect command counts as an ending too: an error that is temporary comes back, 109
+does where a function gives out tokens, any other stays away.
+
 The address, and a token in it, may come from a function in both libraries; it is called before every
 attempt, so whoever comes back comes back with a new token. The command has none to ask.
 

@@ -1,7 +1,7 @@
 """The error tree, and the one table of close codes.
 
 What must not live here: anything that acts on an error. Everybody imports this module; it imports
-nothing of ours.
+nothing of ours, but a name for type checkers.
 
     HubbubError
     ├── SettingsError        before start: a setting is unknown or impossible
@@ -9,6 +9,9 @@ nothing of ours.
     ├── ProtocolError        the peer's bytes are not the protocol; becomes a close
     ├── CommandError         answered; the connection lives
     ├── PositionLost         what came after a position is not kept any more
+    ├── MessagesMissed       a client program has missed something of a room for good
+    ├── Unsubscribed         a client program is out of a room for good
+    ├── CommandFailed        a command of a client program was refused, or not answered
     ├── Disconnected         a handler raises it to close its client
     ├── MissingExtra         an optional dependency is not installed
     ├── HubNotRunning        a verb needs the hub's event loop and there is none
@@ -26,8 +29,12 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 from collections.abc import Mapping
 from typing import NamedTuple
+
+if typing.TYPE_CHECKING:
+    from .model import Position
 
 MAX_REASON_BYTES = 123
 """A close frame holds 125 bytes, two of which are the code (RFC 6455 section 5.5)."""
@@ -319,6 +326,53 @@ class PositionLost(HubbubError, LookupError):
         self.is_other_epoch = is_other_epoch
         why = "its history began anew" if is_other_epoch else "it is not kept any more"
         super().__init__(f"not all that was published to {room!r} since then is there: {why}")
+
+
+class MessagesMissed(HubbubError):
+    """A client program has missed messages of a room, and cannot get them any more.
+
+    Raised by the iteration over a `Subscription`, once for each gap, in its place among the messages:
+    what was shown has to be loaded anew, and then the iteration goes on, after `position`. That is
+    None in a room that keeps no history, where nobody knows whether anything was missed, and where what
+    follows is whole by itself (the newest of a state, the text so far of a stream).
+    """
+
+    def __init__(self, room: str, position: Position | None) -> None:
+        self.room = room
+        self.position = position
+        super().__init__(f"messages of {room!r} were missed and cannot be had any more")
+
+
+class Unsubscribed(HubbubError):
+    """A client program is not in a room, or not any more, and does not ask for it again.
+
+    `code` is 100 to 1999 when the server has refused it (103: it may not), from 2000 when the server
+    has taken it out. A `token` function of `subscribe` may raise it: it is not asked again then.
+    """
+
+    def __init__(self, room: str, code: int, reason: str = "") -> None:
+        self.room = room
+        self.code = code
+        self.reason = reason
+        super().__init__(f"not in {room!r}: {code} {reason}".rstrip())
+
+
+class CommandFailed(HubbubError):
+    """A command of a client program was refused, or nobody knows what became of it.
+
+    `code` is the server's from 100 on, and `temporary` says whether the same may succeed later. Others
+    are the client's own: 1, no answer in time; 2, the connection was lost before the answer; 4, too many
+    commands wait for a connection. `is_uncertain` says that it may have been carried out all the same.
+    """
+
+    def __init__(
+        self, code: int, message: str, *, temporary: bool = False, is_uncertain: bool = False
+    ) -> None:
+        self.code: int = code
+        self.message: str = message
+        self.temporary: bool = temporary
+        self.is_uncertain = is_uncertain
+        super().__init__(f"{code}: {message}")
 
 
 class Disconnected(HubbubError):

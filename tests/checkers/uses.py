@@ -17,13 +17,20 @@ from hubbub import (
     Client,
     ClientInfo,
     Close,
+    Connection,
     Frame,
     Handshake,
     Hub,
     Identity,
     MemoryBroker,
+    Position,
+    RoomConnection,
+    RoomMessage,
+    RoomPage,
     Settings,
+    Subscription,
     TokenVerifier,
+    connect,
 )
 
 
@@ -323,3 +330,30 @@ Hub(pong_timeout_s=None)  # wrong: argument
 Hub("/ws")  # wrong: argument
 Settings.load(on_invalid="drop")  # wrong: argument
 Settings.load(max_client=5)  # wrong: call
+
+
+# The dialect says which connection it is, and `kind` what its messages are
+
+
+async def talk(given: str) -> None:
+    assert_type(connect("ws://h/"), Connection)
+    assert_type(connect("ws://h/", dialect="plain", max_queue_bytes=5), Connection)
+    connection = connect("ws://h/", dialect="centrifuge", token=lambda: "t", timeout_s=1)
+    assert_type(connection, RoomConnection)
+    connect("ws://h/", token="t")  # wrong: overloads
+    connect("ws://h/", dialect="centrifuge", max_queue_bytes=5)  # wrong: nearest
+    connect("ws://h/", dialect=given)  # wrong: overloads
+    async with connection as entered, entered.subscribe("r", kind=Say) as room:
+        assert_type(room, Subscription[Say])
+        async for message in room:
+            assert_type(message, RoomMessage[Say])
+            seen.append(message.data.text)
+            seen.append(message.data.texts)  # wrong: attribute
+        position = room.position
+        assert_type(position, Position | None)
+        assert_type(entered.subscribe("r", since=position), Subscription[Any])
+        entered.subscribe("r", since={"offset": 1, "epoch": "e"}, token="t")
+        entered.subscribe("r", since="5")  # wrong: nearest
+        entered.subscribe("r", kind=Say | Move)
+        assert_type(await entered.history("r", limit=5), RoomPage)
+        await room.publish(Say("hello"))

@@ -1,4 +1,4 @@
-"""The Python client: talking, arguments, and the examples of its guide."""
+"""The Python client's door: its arguments, and the examples of its guide."""
 
 from __future__ import annotations
 
@@ -6,182 +6,21 @@ import asyncio
 import re
 from typing import Any
 
-import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection
-from websockets.datastructures import Headers
-from websockets.typing import Subprotocol
 
 from answering import asynchronous, until
-from connection.peers import QUICK, echo, hold, received, refusing, server
-from hubbub.connection import connect
-from hubbub.connection.connection import MAX_INBOX_MESSAGES
+from centrifuge_app import do, make_app, make_hub
+from connection.peers import hold, server
+from hubbub.connection import Connection, RoomConnection, connect
+from hubbub.hub.client import session_of
+from hubbub.hub.core import core_of
 from places import ROOT
-
-# Talking.
-
-
-@asynchronous
-async def test_text_binary_and_json_there_and_back() -> None:
-    async with server(echo) as url, connect(url, **QUICK) as connection:
-        await connection.send("grüße")
-        await connection.send(b"\x00\xff")
-        await connection.send({"type": "say"})
-        assert await received(connection, 3) == ["grüße", b"\x00\xff", '{"type":"say"}']
-
-
-@asynchronous
-async def test_a_message_sent_at_once_arrives_although_the_block_ends() -> None:
-    seen: list[Any] = []
-
-    async def collect(socket: ServerConnection) -> None:
-        async for message in socket:
-            seen.append(message)
-
-    async with server(collect) as url:
-        async with connect(url, **QUICK) as connection:
-            assert await connection.send("one") is True
-        assert connection.state == "closed"
-        await until(lambda: seen == ["one"])
-        assert connection.dropped == 0
-
-
-@asynchronous
-async def test_entering_waits_for_the_first_attempt_and_raises_nothing() -> None:
-    async with server(echo) as url, connect(url, **QUICK) as connection:
-        assert connection.state == "open"
-    async with connect(url, fixed_delay_s=60, proxy=None) as connection:
-        assert connection.state == "waiting"
-        assert await connection.send("later") is False
-        await connection.close()
-    async with server(hold, process_request=refusing(401)) as url, connect(url) as connection:
-        assert connection.state == "closed"
-
-
-@asynchronous
-async def test_json_iteration_and_its_types() -> None:
-    class Say(msgspec.Struct, tag_field="type", tag="say"):
-        text: str
-
-    async with server(echo) as url, connect(url, **QUICK) as connection:
-        await connection.send({"type": "say", "text": "one"})
-        await connection.send("not json")
-        await connection.send({"type": "say", "text": "two"})
-        typed = connection.json(Say)
-        assert await anext(typed) == Say("one")
-        with pytest.raises(msgspec.DecodeError):
-            await anext(typed)
-        assert await anext(typed) == Say("two")
-        await connection.send([1, 2])
-        assert await anext(connection.json()) == [1, 2]
-
-
-@asynchronous
-async def test_json_ends_with_the_connection() -> None:
-    async def one(socket: ServerConnection) -> None:
-        await socket.send("[1]")
-
-    async with server(one) as url, connect(url, **QUICK) as connection:
-        assert [message async for message in connection.json()] == [[1]]
-
-
-@asynchronous
-async def test_order_is_kept_with_many_senders() -> None:
-    async with server(echo) as url, connect(url, **QUICK) as connection:
-
-        async def send(name: str) -> None:
-            for number in range(200):
-                await connection.send(f"{name} {number}")
-
-        senders = asyncio.gather(*map(send, "abc"))
-        messages = [str(message) for message in await received(connection, 600)]
-        await senders
-        for name in "abc":
-            own = [int(text[2:]) for text in messages if text[0] == name]
-            assert own == list(range(200))
-
-
-@asynchronous
-async def test_a_burst_while_open_is_held_back_and_not_dropped() -> None:
-    async def slow(socket: ServerConnection) -> None:
-        await socket.recv()
-        socket.transport.pause_reading()
-        await started.wait()
-        socket.transport.resume_reading()
-        async for message in socket:
-            sizes.append(len(message))
-            if len(sizes) == 64:
-                await socket.send("done")
-
-    started = asyncio.Event()
-    sizes: list[int] = []
-    async with (
-        server(slow, max_size=None, compression=None) as url,
-        connect(url, max_queue=2, **QUICK) as connection,
-    ):
-        await connection.wait_open()
-        await connection.send("begin")
-
-        async def burst() -> None:
-            for _ in range(64):
-                await connection.send(b"x" * 2**20)
-
-        sender = asyncio.create_task(burst())
-        done, _ = await asyncio.wait([sender], timeout=0.2)
-        started.set()
-        assert not done  # it waited for the server, which did not read
-        assert await received(connection, 1) == ["done"]
-        await sender
-        assert sizes == [2**20] * 64
-        assert connection.dropped == 0
-
-
-@asynchronous
-async def test_a_program_that_does_not_read_holds_the_server_back() -> None:
-    sent = 0
-
-    async def flood(socket: ServerConnection) -> None:
-        nonlocal sent
-        for number in range(2000):
-            await socket.send(str(number) + "x" * 10_000)
-            sent += 1
-
-    async with server(flood, compression=None) as url, connect(url, **QUICK) as connection:
-        await until(lambda: sent > 16)
-        await asyncio.sleep(0.2)
-        assert sent < 2000
-        assert len(connection._inbox) == MAX_INBOX_MESSAGES
-        messages = await received(connection, 2000)
-        assert [int(str(message).rstrip("x")) for message in messages] == list(range(2000))
-
-
-@asynchronous
-async def test_headers_origin_and_subprotocol() -> None:
-    seen: list[Headers] = []
-
-    async def look(socket: ServerConnection) -> None:
-        assert socket.request is not None
-        seen.append(socket.request.headers)
-        await hold(socket)
-
-    async with (
-        server(look, subprotocols=[Subprotocol("chat.v2")]) as url,
-        connect(
-            url,
-            headers={"Authorization": "Bearer abc"},
-            origin="https://example.com",
-            subprotocols=["chat.v3", "chat.v2"],
-            **QUICK,
-        ) as connection,
-    ):
-        await connection.wait_open()
-        assert connection.subprotocol == "chat.v2"
-        await until(lambda: bool(seen))
-        assert seen[0]["Authorization"] == "Bearer abc"
-        assert seen[0]["Origin"] == "https://example.com"
-
+from serving import serve
 
 # Arguments.
+
+ROOMS = {"dialect": "centrifuge"}
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"url": None}, TypeError, "url must be a str or a function"),
@@ -234,6 +73,41 @@ def test_a_wrong_address_is_an_error_at_once() -> None:
         connect("ws://localhost/", max_queue=-1)
 
 
+WRONG_ROOMS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"dialect": "json"}, ValueError, 'dialect=\'json\': must be "plain" or "centrifuge"'),
+    ({"token": "t"}, TypeError, 'token and data are for dialect="centrifuge"'),
+    ({"data": {}}, TypeError, 'token and data are for dialect="centrifuge"'),
+    ({**ROOMS, "token": 5}, TypeError, "a token must be a str, not int"),
+    ({**ROOMS, "token": lambda x: x}, TypeError, "the token function is called without arguments"),
+    ({**ROOMS, "data": object()}, TypeError, "it has no JSON form"),
+    ({**ROOMS, "timeout_s": 0}, ValueError, "timeout_s=0: must be seconds, more than 0"),
+    ({**ROOMS, "max_ping_delay_s": -1}, ValueError, "max_ping_delay_s=-1: must be seconds"),
+    ({**ROOMS, "max_queue": -1}, ValueError, "max_queue=-1: must not be negative"),
+    ({**ROOMS, "max_queue_bytes": 1}, TypeError, "max_queue_bytes is for plain messages"),
+    ({**ROOMS, "max_message_bytes": 0}, ValueError, "must be at least 1 byte"),
+    ({**ROOMS, "min_delay_s": 30}, ValueError, "must be seconds"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "kind", "text"), WRONG_ROOMS)
+def test_a_wrong_argument_for_rooms_is_an_error_at_once(
+    keywords: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=re.escape(text)):
+        connect(**{"url": "ws://localhost/", **keywords})
+
+
+def test_each_dialect_has_its_connection_and_its_usual_bounds() -> None:
+    plain, rooms = connect("ws://localhost/"), connect("ws://localhost/", dialect="centrifuge")
+    assert (type(plain), type(rooms)) == (Connection, RoomConnection)
+    assert plain._options.max_message_bytes == 2**20
+    assert rooms._options.max_message_bytes == 2**24
+    unbounded = connect("ws://localhost/", dialect="centrifuge", max_message_bytes=None)
+    assert unbounded._options.max_message_bytes is None
+    with pytest.raises(TypeError, match=re.escape('write  connect(url, dialect="centrifuge")')):
+        plain.subscribe("chat:1")
+
+
 # The guide.
 
 
@@ -257,7 +131,7 @@ async def test_the_examples_of_the_guide(capsys: pytest.CaptureFixture[str]) -> 
         tokens.append(socket.request.headers.get("Authorization"))
         await socket.send('{"type":"said","user":"ann","text":"hi"}')
 
-    listener, typed, fresh = examples()
+    listener, typed, fresh, *_ = examples()
     async with server(answer) as url:
         await listener["main"](url)
         await typed["listen"](url)
@@ -268,21 +142,28 @@ async def test_the_examples_of_the_guide(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @asynchronous
-async def test_a_ping_tells_whether_all_that_was_sent_has_arrived() -> None:
-    seen: list[str | bytes] = []
+async def test_the_examples_with_rooms_of_the_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, follow, show, read = examples()
+    hub = make_hub()
+    async with serve(make_app(hub)) as served:
+        url = served.ws("/connection/websocket")
 
-    async def take_two(socket: ServerConnection) -> None:
-        seen.append(await socket.recv())
-        seen.append(await socket.recv())
-        socket.transport.pause_reading()
-        await asyncio.sleep(0.05)
-        socket.transport.abort()
+        async def during(example: Any, *requests: list[Any]) -> Any:
+            """Run an example; do something, once it is in the room; end it, once all is done."""
+            running = asyncio.create_task(example)
+            await until(lambda: len(hub.room("chat:1")) == 1)
+            for request in requests:
+                await do(hub, request)
+            core_of(hub).fanout.flush()
+            for each in list(hub):
+                session_of(each).transport.close(1000, "bye")  # the hub itself says 3503 here
+            return await running
 
-    async with server(take_two) as url, connect(url, reconnect=False, **QUICK) as connection:
-        await connection.send("one")
-        assert await connection.ping()
-        await connection.send("two")
-        await until(lambda: seen == ["one", "two"])
-        assert not await connection.ping(), "it ended first"
-        await until(lambda: connection.state == "closed")
-        assert not await connection.ping(), "there is none"
+        position = await during(follow["follow"](url), ["publish", "chat:1", "one", "two"])
+        assert position.offset == 2
+        await do(hub, ["publish", "chat:1", "three"])
+        assert (await during(follow["follow"](url, position))).offset == 3
+        await during(show["show"](url), ["publish", "chat:1", "four"])
+        await during(read["read"](url), ["publish", "chat:1", "five"])
+    printed = ["1 one", "2 two", "3 three", "four", "five"]
+    assert capsys.readouterr().out.splitlines() == printed

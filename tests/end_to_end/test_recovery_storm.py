@@ -1,5 +1,8 @@
 """Connections are cut at random while fifty messages a second are published: nobody misses one, or gets one
-twice, and nobody is disconnected for good. `RECOVERY_STORM_S` says for how many seconds (20)."""
+twice, and nobody is disconnected for good. `RECOVERY_STORM_S` says for how many seconds (20).
+
+The clients are the npm SDK, rooms.js, the Python SDK and the Python client of the package.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import json
 import os
 import random
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +25,20 @@ from centrifuge import (  # type: ignore[import-untyped]
 )
 
 from centrifuge_app import make_app, make_hub
-from hubbub import Hub
+from hubbub import Hub, Subscription, connect
+from hubbub.connection import State
 from hubbub.hub.client import session_of
+from places import SOURCE
 from serving import Served, serve, until
 
 SECONDS = float(os.environ.get("RECOVERY_STORM_S", "20"))
 RATE = 50
-NODE_CLIENTS, PYTHON_CLIENTS = 160, 40
+SDK_JS, ROOMS_JS, SDK_PYTHON, OURS = 80, 40, 40, 40
 CUTS_A_TICK = 2
 TICK_S = 0.1
 ROOM = "chat:storm"
 SCRIPT = Path(__file__).parent / "js" / "storm.mjs"
+ROOMS_SCRIPT = SOURCE / "static" / "rooms.js"
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(SECONDS + 120)]
 
@@ -59,7 +67,8 @@ async def start_node(server: Served) -> asyncio.subprocess.Process:
     node = shutil.which("node")
     if node is None:
         pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
-    arguments = (str(SCRIPT), f"127.0.0.1:{server.port}", str(NODE_CLIENTS), ROOM)
+    rooms_js = (str(ROOMS_SCRIPT), str(ROOMS_JS))
+    arguments = (str(SCRIPT), f"127.0.0.1:{server.port}", ROOM, str(SDK_JS), *rooms_js)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         node, *arguments, stdout=pipe, stderr=pipe, limit=64 * 1024**2
@@ -71,7 +80,7 @@ async def start_node(server: Served) -> asyncio.subprocess.Process:
 
 
 async def start_python(server: Served) -> tuple[list[Client], list[Seen]]:
-    clients, seen = [], [Seen() for _ in range(PYTHON_CLIENTS)]
+    clients, seen = [], [Seen() for _ in range(SDK_PYTHON)]
     for number, each in enumerate(seen):
         client = Client(
             server.ws("/connection/websocket"),
@@ -87,6 +96,33 @@ async def start_python(server: Served) -> tuple[list[Client], list[Seen]]:
         await subscription.subscribe()
         await subscription.ready(timeout=20)
     return clients, seen
+
+
+async def read(room: Subscription[Any]) -> list[Any]:
+    """Take what comes in a room until the end. What is missing is raised."""
+    got = []
+    async for message in room:
+        if message.data == "the end":
+            break
+        got.append(message.data)
+    return got
+
+
+@asynccontextmanager
+async def reading(
+    server: Served, states: list[State]
+) -> AsyncIterator[list[asyncio.Task[list[Any]]]]:
+    """Have clients of ours in the room, each with a task that reads it; note all their states."""
+    url = server.ws("/connection/websocket")
+    delays: dict[str, Any] = {"min_delay_s": 0.02, "max_delay_s": 0.2, "proxy": None}
+    async with AsyncExitStack() as stack:
+        rooms = []
+        for number in range(OURS):
+            token = f"ours{number}"
+            made = connect(url, dialect="centrifuge", token=token, on_state=states.append, **delays)
+            connection = await stack.enter_async_context(made)
+            rooms.append(await stack.enter_async_context(connection.subscribe(ROOM)))
+        yield [asyncio.create_task(read(room)) for room in rooms]
 
 
 async def publish(hub: Hub) -> int:
@@ -111,9 +147,11 @@ async def cut(hub: Hub, chance: random.Random) -> None:
 
 async def test_cut_at_random_everybody_has_everything_once_and_in_order() -> None:
     hub = make_hub()
-    async with serve(make_app(hub)) as server:
+    states: list[State] = []
+    async with serve(make_app(hub)) as server, AsyncExitStack() as stack:
         process = await start_node(server)
         clients, seen = await start_python(server)
+        ours = await stack.enter_async_context(reading(server, states))
         cutting = asyncio.create_task(cut(hub, random.Random(5)))
         count = await publish(hub)
         cutting.cancel()
@@ -123,12 +161,15 @@ async def test_cut_at_random_everybody_has_everything_once_and_in_order() -> Non
         printed = await asyncio.wait_for(process.stdout.readline(), 60)
         await process.wait()
         await until(lambda: all(each.is_done for each in seen), "the Python SDK")
+        got_by_ours = await asyncio.wait_for(asyncio.gather(*ours), 60)
         for client in clients:
             await client.disconnect()
         stats = hub.stats()
     in_node = json.loads(printed)
     everything = list(range(count))
-    assert len(in_node) == NODE_CLIENTS
+    kinds = [each["kind"] for each in in_node]
+    assert (kinds.count("npm"), kinds.count("rooms.js")) == (SDK_JS, ROOMS_JS)
+    assert got_by_ours == [everything] * OURS
     for each in in_node:
         assert each["got"] == everything
         assert (each["ended"], each["lost"]) == (None, 0)
@@ -137,5 +178,6 @@ async def test_cut_at_random_everybody_has_everything_once_and_in_order() -> Non
         assert one.lost == 0
     recovered = sum(each["recovered"] for each in in_node) + sum(one.recovered for one in seen)
     assert recovered > SECONDS * CUTS_A_TICK
+    assert states.count("open") > OURS + SECONDS * CUTS_A_TICK / 4
     assert stats["recoveries_refused"] == 0
     assert stats["handler_errors"] == 0

@@ -28,9 +28,10 @@ KINDS = {
     "bound": ({"type-var"}, {"reportArgumentType"}),
     "call": ({"call-arg"}, {"reportCallIssue"}),
     "overloads": ({"call-overload"}, {"reportCallIssue"}),
+    "nearest": ({"call-overload"}, {"reportArgumentType"}),
     "overload": ({"arg-type"}, {"reportCallIssue", "reportArgumentType"}),
 }
-"""What mypy and pyright call each kind of error."""
+"""What mypy and pyright call each kind of error; of overloads pyright may name the nearest one's fault."""
 
 
 def expected(checker: int) -> Found:

@@ -6,6 +6,16 @@ hub or anything of the server's side: its modules import the words of the house 
 
 from __future__ import annotations
 
-from .connection import Connection, State, connect
+from .connection import Connection, RoomConnection, State, connect
+from .subscription import RoomMessage, RoomPage, Subscription, SubscriptionState
 
-__all__ = ["Connection", "State", "connect"]
+__all__ = [
+    "Connection",
+    "RoomConnection",
+    "RoomMessage",
+    "RoomPage",
+    "State",
+    "Subscription",
+    "SubscriptionState",
+    "connect",
+]

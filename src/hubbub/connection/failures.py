@@ -27,7 +27,7 @@ from ..errors import ABNORMAL, PROTOCOL_ERROR, TLS_FAILURE, Disconnected
 from ..limits import printable
 from ..model import Close
 from .addresses import without_secrets
-from .outcome import Outcome, Retry, outcome_of_close
+from .outcome import AttemptEnded, Outcome, Retry, outcome_of_close
 from .refusals import outcome_of_refusal, phrase_of
 
 _CERTIFICATE_TIMES = (9, 10)
@@ -203,6 +203,8 @@ CAUSES: tuple[Cause, ...] = (
 
 def outcome_of(error: Exception) -> Outcome:
     """Return what it means that an attempt or a connection ended with `error`, whatever it is."""
+    if isinstance(error, AttemptEnded):
+        return error.outcome
     if isinstance(error, Disconnected):  # what a function of the program's may say
         return Outcome(Close(error.code, error.reason), Retry.NEVER, error=error)
     if isinstance(error, ConnectionClosed):

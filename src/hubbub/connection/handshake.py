@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from ..errors import Disconnected
+from ..errors import Disconnected, Unsubscribed
 from .client_socket import ClientSocket
 from .failures import FunctionFailed, FunctionWrong
 from .options import Options, check_address, check_headers
@@ -36,8 +36,8 @@ class _open_websocket(open_websocket):  # noqa: N801 (a class that is called lik
 
 async def open_socket(options: Options) -> ClientSocket:
     """Make one attempt, and follow redirects. Raises whatever it fails with."""
-    url = await _resolve("url", options.url, check_address)
-    headers = await _resolve("headers", options.headers, check_headers)
+    url = await resolve("url", options.url, check_address)
+    headers = await resolve("headers", options.headers, check_headers)
     target = Target(url, headers)
     for _ in range(1 + MAX_REDIRECTS):
         try:
@@ -72,16 +72,20 @@ async def _request(target: Target, options: Options) -> ClientSocket:
     return cast("ClientSocket", socket)
 
 
-async def _resolve(
+async def resolve(
     name: str, source: T | Callable[[], T | Awaitable[T]], check: Callable[[object], T]
 ) -> T:
-    """Return what `source` is, or returns, when it is a function of the program's."""
+    """Return what `source` is, or returns, when it is a function of the program's.
+
+    Raises `Disconnected` or `Unsubscribed` if the function does, `FunctionFailed` for anything else, and `FunctionWrong` if
+    `check` does not take what it returned.
+    """
     if not callable(source):
         return source
     try:
         value = source()
         value = await value if inspect.isawaitable(value) else value
-    except Disconnected:
+    except (Disconnected, Unsubscribed):
         raise
     except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()

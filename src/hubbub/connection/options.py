@@ -13,16 +13,30 @@ import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from websockets.exceptions import InvalidProxy
 from websockets.proxy import parse_proxy
 
+from ..model import Position
+from ..wire.frame import encode_json
 from .addresses import websocket_url, without_secrets
 
 Url = str | Callable[[], str | Awaitable[str]]
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 Proxy = str | Literal[True] | None
+Token = str | Callable[[], str | Awaitable[str]]
+Since = Position | Mapping[str, Any] | tuple[int, str] | list[Any]
+Dialect = Literal["plain", "centrifuge"]
+
+
+class _Usual:
+    def __repr__(self) -> str:
+        return "usual"
+
+
+USUAL: Any = _Usual()
+"""A bound in bytes that was not given: what it is depends on the dialect."""
 
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 """A header's name or a subprotocol (RFC 9110 section 5.6.2)."""
@@ -57,6 +71,80 @@ class Options:
         _check_seconds("ping_timeout_s", self.ping_timeout_s, or_none=True)
         _check_size("max_message_bytes", self.max_message_bytes)
         _check_ssl(self.ssl)
+
+
+@dataclass(frozen=True)
+class RoomOptions:
+    """What `connect` was told besides for a connection with rooms."""
+
+    token: Token | None
+    data: Any
+    timeout_s: float
+    max_ping_delay_s: float
+    max_queue: int
+
+    def __post_init__(self) -> None:
+        token_option(self.token)
+        encode_json(self.data)  # raises TypeError for what JSON cannot say
+        _check_seconds("timeout_s", self.timeout_s)
+        _check_seconds("max_ping_delay_s", self.max_ping_delay_s, least="not negative")
+        if self.max_queue < 0:
+            raise ValueError(f"max_queue={self.max_queue}: must not be negative")
+
+
+def check_token(token: object) -> str:
+    """Return a token as it is sent. Raises `TypeError`, without the token."""
+    if not isinstance(token, str):
+        raise TypeError(f"a token must be a str, not {_kind(token)}")
+    return token
+
+
+def token_option(token: object) -> None:
+    """Check the `token` of `connect` and of `subscribe`."""
+    if callable(token):
+        _check_function("token", token)
+    elif token is not None:
+        check_token(token)
+
+
+def since_option(since: object) -> Position | None:
+    """Return the `since` of `subscribe`: what a hub gives on the server, as it is or as JSON has it.
+
+    `{}` is a position before everything, in whatever history there is.
+    """
+    given: object = since
+    if since is None:
+        return None
+    if isinstance(since, Mapping):
+        given = (since.get("offset", 0), since.get("epoch", ""))
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        offset, epoch = given
+        is_number = isinstance(offset, int) and not isinstance(offset, bool) and offset >= 0
+        if is_number and isinstance(epoch, str):
+            return Position(offset, epoch)
+    raise TypeError(
+        'since must be a Position or {"offset": …, "epoch": …}, as hub.cursor(room) gives it on the '
+        f"server, not {since!r:.100}"
+    )
+
+
+def is_plain(dialect: object, token: object, data: object, max_queue_bytes: int) -> bool:
+    """Tell whether the `dialect` of `connect` is the plain one. Raises for keywords of the other one."""
+    if dialect not in ("plain", "centrifuge"):
+        raise ValueError(f'dialect={dialect!r}: must be "plain" or "centrifuge"')
+    if dialect == "plain" and (token is not None or data is not None):
+        raise TypeError(
+            'token and data are for dialect="centrifuge"; a plain connection has '
+            'headers={"Authorization": "Bearer …"}, or a function that returns them'
+        )
+    if dialect == "centrifuge" and max_queue_bytes is not USUAL:
+        raise TypeError("max_queue_bytes is for plain messages; max_queue bounds commands")
+    return dialect == "plain"
+
+
+def size_option(size: int | None, usual: int) -> int | None:
+    """Return the `max_message_bytes` of `connect`."""
+    return usual if size is USUAL else size
 
 
 def check_address(url: object) -> str:

@@ -48,6 +48,14 @@ class Outcome(NamedTuple):
         return disconnected
 
 
+class AttemptEnded(Exception):
+    """An attempt or a connection is over, and what that means is known already."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.close.reason)
+        self.outcome: Outcome = outcome
+
+
 def outcome_of_close(error: ConnectionClosed) -> Outcome:
     """Return what the end of an open connection means."""
     close = _first_close(error)

@@ -11,7 +11,7 @@ from websockets.http11 import Request, Response
 from answering import asynchronous, until
 from connection.peers import QUICK, echo, hold, received, refusing, server, unused_url
 from hubbub.connection import Connection, connect
-from hubbub.connection.connection import MAX_INBOX_MESSAGES
+from hubbub.connection.plain_connection import MAX_INBOX_MESSAGES
 
 # The end.
 

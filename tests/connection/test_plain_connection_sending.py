@@ -12,7 +12,7 @@ from websockets.asyncio.server import ServerConnection
 from answering import asynchronous, until
 from connection.peers import QUICK, Inlet, echo, hold, received, server, unused_url
 from hubbub.connection import connect
-from hubbub.connection.connection import MAX_INBOX_MESSAGES
+from hubbub.connection.plain_connection import MAX_INBOX_MESSAGES
 from hubbub.errors import Disconnected
 
 
