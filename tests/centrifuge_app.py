@@ -32,6 +32,7 @@ from issuing import SECRET
 RULES = [
     RoomRules("short:*", history=3, publish="members"),
     RoomRules("state:*", history=1, cache=True),
+    RoomRules("doc:*", history=500, delta=True),
     RoomRules("here:*", presence=True, join_leave=True, leave_grace_s=0.05),
     RoomRules("chat:*", history=500, publish="members"),
 ]
@@ -49,7 +50,10 @@ def make_hub() -> Hub:
         if fate == "expired":
             raise Refused(401, "token_expired", "the token has expired")
         expires_at = time.time() + float(fate) if fate else None
-        return Identity(user=user or None, meta={"data": handshake.data}, expires_at=expires_at)
+        rooms = ("chat:own", "short:own") if user == "assigned" else ()
+        return Identity(
+            user=user or None, meta={"data": handshake.data}, expires_at=expires_at, rooms=rooms
+        )
 
     @hub.authorize
     def may(client: Client, action: str, room: str) -> bool:

@@ -17,6 +17,7 @@ from centrifuge import (  # type: ignore[import-untyped]
     CentrifugeError,
     Client,
     ClientState,
+    DeltaType,
     PublicationContext,
     SubscribedContext,
     SubscriptionEventHandler,
@@ -27,6 +28,7 @@ from centrifuge_app import do, make_app, make_hub
 from chromium import launch
 from hubbub import Hub
 from hubbub.demo.controllers.channels import SDK
+from hubbub.wire.fossil import fossil_delta
 from places import SOURCE, TESTS
 from serving import Served, serve, until
 
@@ -233,6 +235,67 @@ async def test_js_server_side_subscriptions(play: Scenario) -> None:
     assert publications == [[1, 1], [2, 2]]
     assert of(events, "message") == [["message", {"only": "you"}]]
     assert events[-1] == ["taken", "chat:given"]
+
+
+async def test_js_is_told_of_its_own_rooms_whether_it_has_all(play: Scenario) -> None:
+    events = await play("assigned")
+    had = [event[1:] for event in of(events, "had")]
+    assert had == [
+        ["chat:own", False, False],
+        ["short:own", False, False],
+        ["chat:own", True, True],
+        ["short:own", True, True],
+        ["chat:own", True, True],
+        ["short:own", True, False],
+    ]
+    publications = [event[1:] for event in of(events, "given publication")]
+    assert publications == [[1, 1], [2, 2], [3, 3], ["a", 1]]
+    assert of(events, "taken") == [], "it has never left them"
+
+
+@pytest.fixture
+def patches(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Give the list of all patches that are made."""
+    made: list[bytes] = []
+
+    def noting(base: bytes, target: bytes) -> bytes | None:
+        patch = fossil_delta(base, target)
+        if patch is not None:
+            made.append(patch)
+        return patch
+
+    monkeypatch.setattr("hubbub.dialects.centrifuge_events.fossil_delta", noting)
+    return made
+
+
+async def test_js_makes_messages_of_patches(play: Scenario, patches: list[bytes]) -> None:
+    events = await play("delta")
+    numbers = sorted(event[1]["n"] for event in of(events, "publication"))
+    assert numbers == [1, 1, 2, 2, 3, 4, 5, 6, 7]
+    assert {event[1]["text"] for event in of(events, "publication")} == {"äöü € 𝄞 and so on. " * 20}
+    assert len(patches) == 3, "of the second and third, and of the last: the others are whole"
+
+
+async def test_python_makes_messages_of_patches(
+    served: tuple[Hub, Served], patches: list[bytes]
+) -> None:
+    hub, server = served
+    client = Client(server.ws("/connection/websocket"), token="ann", min_reconnect_delay=0.02)
+    noting = Noting()
+    subscription = client.new_subscription("doc:1", events=noting, delta=DeltaType.FOSSIL)
+    await client.connect()
+    await subscription.subscribe()
+    await subscription.ready(timeout=10)
+    texts = [{"n": number, "text": "äöü € 𝄞 and so on. " * 20} for number in range(6)]
+    await do(hub, ["publish", "doc:1", *texts[:3]])
+    await until(lambda: len(noting.got) == 3)
+    await do(hub, ["miss", "ann", "doc:1", texts[3]])
+    await until(lambda: len(noting.got) == 4)
+    await do(hub, ["publish", "doc:1", *texts[4:]])
+    await until(lambda: len(noting.got) == 6)
+    assert [data for data, _ in noting.got] == texts
+    assert len(patches) == 3
+    await client.disconnect()
 
 
 async def test_a_room_that_is_given_begins_where_the_client_was(served: tuple[Hub, Served]) -> None:

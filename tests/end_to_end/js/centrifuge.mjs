@@ -240,6 +240,37 @@ const scenarios = {
     await until(said("unsubscribed"));
     note("state", one.state);
   },
+  async assigned() {
+    const one = client("assigned");
+    one.on("subscribed", (x) => note("had", x.channel, x.wasRecovering, x.recovered));
+    one.connect();
+    await until(() => count("had") === 2);
+    await server("publish", "chat:own", "1");
+    await until(() => count("given publication") === 1);
+    await server("miss", "assigned", "chat:own", "2", "3");
+    await until(() => count("given publication") === 3);
+    await server("publish", "short:own", "a");
+    await until(() => count("given publication") === 4);
+    await server("miss", "assigned", "short:own", "b", "c", "d", "e", "f");
+    await until(() => count("had") === 6);
+  },
+  async delta() {
+    const one = client("ann");
+    const subscription = listen(one.newSubscription("doc:1", { delta: "fossil" }));
+    const other = listen(one.newSubscription("doc:2"));
+    const document = (n) => JSON.stringify({ n, text: "äöü € 𝄞 and so on. ".repeat(20) });
+    subscription.subscribe();
+    other.subscribe();
+    one.connect();
+    await Promise.all([subscription.ready(5000), other.ready(5000)]);
+    await server("publish", "doc:1", document(1), document(2), document(3));
+    await server("publish", "doc:2", document(1), document(2));
+    await until(() => count("publication") === 5);
+    await server("miss", "ann", "doc:1", document(4), document(5));
+    await until(() => count("publication") === 7);
+    await server("publish", "doc:1", document(6), document(7));
+    await until(() => count("publication") === 9);
+  },
   async given() {
     const one = client("server-side");
     one.connect();
