@@ -491,6 +491,35 @@ def test_rooms_that_the_server_gives(native: bool) -> None:
     scenario()
 
 
+@BOTH
+def test_rooms_of_an_identity_say_whether_anything_was_missed(native: bool) -> None:
+    @asynchronous
+    async def scenario() -> None:
+        async with (
+            serving(native=native) as (hub, served),
+            client(served, "assigned") as connection,
+        ):
+            async with asyncio.timeout(10):
+                rooms = aiter(connection.given_rooms())
+                given = {room.name: room for room in [await anext(rooms), await anext(rooms)]}
+            async with given["chat:own"] as kept, given["short:own"] as short:
+                await do(hub, ["publish", "chat:own", 1])
+                await do(hub, ["publish", "short:own", "a"])
+                assert (await taken(kept, 1), await taken(short, 1)) == ([1], ["a"])
+                await do(hub, ["cut"])
+                await do(hub, ["publish", "chat:own", 2, 3])
+                await do(hub, ["publish", "short:own", *"bcdef"])
+                assert await taken(kept, 2) == [2, 3]
+                with pytest.raises(MessagesMissed) as missed:
+                    await anext(short)
+                assert missed.value.position is not None
+                assert missed.value.position.offset == 6
+                await do(hub, ["publish", "short:own", "g"])
+                assert await taken(short, 1) == ["g"]
+
+    scenario()
+
+
 @asynchronous
 async def test_a_room_that_the_server_gives_may_be_named_by_the_program() -> None:
     async with serving() as (hub, served), client(served, "server-side") as connection:

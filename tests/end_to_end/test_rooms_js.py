@@ -177,6 +177,18 @@ async def test_it_subscribes_again_after_a_gap_and_not_after_a_leave(
     ]
 
 
+async def test_a_client_is_told_of_its_own_rooms_whether_it_has_all(
+    served: tuple[Hub, Served],
+) -> None:
+    events = await play(served[1], "assigned")
+    assert of(events, "room") == [["room", "chat:own"], ["room", "short:own"]]
+    told = [event[1:] for event in of(events, "subscribed")]
+    assert told == [[False, False]] * 2 + [[True, True]] * 3 + [[True, False]]
+    publications = [event[1:] for event in of(events, "publication")]
+    assert publications == [[1, 1], [2, 2], [3, 3], ["a", 1]]
+    assert of(events, "gap") == [["gap", 6]]
+
+
 async def test_rooms_that_the_server_gives(served: tuple[Hub, Served]) -> None:
     events = await play(served[1], "given")
     assert of(events, "room") == [["room", "chat:given"]]

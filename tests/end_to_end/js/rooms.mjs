@@ -221,6 +221,18 @@ const scenarios = {
     await until(said("unsubscribed"));
     note("state", one.state);
   },
+  async assigned() {
+    client("assigned");
+    await until(() => count("subscribed") === 2);
+    await server("publish", "chat:own", "1");
+    await until(() => count("publication") === 1);
+    await server("miss", "assigned", "chat:own", "2", "3");
+    await until(() => count("publication") === 3);
+    await server("publish", "short:own", "a");
+    await until(() => count("publication") === 4);
+    await server("miss", "assigned", "short:own", "b", "c", "d", "e", "f");
+    await until(said("gap"));
+  },
   async given() {
     client("server-side");
     await until(said("subscribed"));
