@@ -174,12 +174,14 @@ class Typing:
     """A prompt that is shown, and answered, when the test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, doc: str = "GNU readline") -> None:
-        self.screen = PromptScreen(memory()[1])
+        self.written, output = memory()
+        self.screen = PromptScreen(output)
         self.is_asked, self.is_shown, self.is_typed = (threading.Event() for _ in range(3))
         self.lines: list[str | None] = []
         self._hook: Callable[[], None] = lambda: None
         library = ModuleType("readline", doc)
         library.__dict__["set_pre_input_hook"] = self._set_hook
+        library.__dict__["get_line_buffer"] = str
         monkeypatch.setattr(self.screen, "_readline", library)
         monkeypatch.setattr("builtins.input", self._input)
         self.reading = threading.Thread(target=lambda: self.lines.append(self.screen.read()))
@@ -214,6 +216,24 @@ def test_who_leaves_waits_for_a_prompt_that_is_about_to_come_and_for_no_line(
     typing.reading.join(10)
     assert typing.lines == ["typed"]
     assert typing.screen.read() is None, "there is no other prompt"
+
+
+def test_a_line_is_printed_above_a_prompt_that_is_about_to_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(screens, "_TAKE_S", 10.0)
+    typing = Typing(monkeypatch)
+    typing.reading.start()
+    assert typing.is_asked.wait(10)
+    printing = threading.Thread(target=typing.screen.received, args=("news",))
+    printing.start()
+    printing.join(0.05)
+    assert (printing.is_alive(), typing.written.getvalue()) == (True, b"")
+    typing.is_shown.set()
+    printing.join(10)
+    assert typing.written.getvalue() == b"\r\x1b[K< news\n> "
+    typing.is_typed.set()
+    typing.reading.join(10)
 
 
 def test_who_leaves_waits_for_no_prompt_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:

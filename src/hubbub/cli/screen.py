@@ -352,6 +352,16 @@ class PromptScreen:
             self._taking.release()
 
     def _print(self, line: str) -> None:
+        # While a prompt is about to be shown it is on the screen before that is known here: a line
+        # would stand behind it, and no prompt below.
+        is_held = self._taking.acquire(timeout=_TAKE_S)
+        try:
+            self._print_now(line)
+        finally:
+            if is_held:
+                self._taking.release()
+
+    def _print_now(self, line: str) -> None:
         if not self._is_prompting:
             self._out.print(line)
             return
