@@ -2,11 +2,11 @@
 #
 #   PYTHON=/path/to/python   the interpreter of a new environment (default: the newest found)
 #   VENV=.venv               where the environment is
-#   JOBS=3                   how many tests run at once (they wait more than they compute)
+#   JOBS=4                   how many tests run at once (they wait more than they compute)
 #   ARGS="..."               more arguments for `hubbub demo` or pytest
 
 VENV ?= .venv
-JOBS ?= 3
+JOBS ?= 4
 ARGS ?=
 BIN := $(VENV)/bin
 PINS := requirements/dev.txt requirements/constraints.txt
