@@ -79,6 +79,8 @@ class RoomRules:
             raise self._wrong("stream", "needs all pieces, and cache=True keeps one")
         if self.delta and (self.stream or not self.recovers):
             raise self._wrong("delta", "needs recover=True and a history, and no stream")
+        if self.delta and self.slow_policy == "latest":
+            raise self._wrong("slow_policy", "drops messages that delta=True makes the next one of")
         if self.recovers and self.slow_policy == "latest" and not self.cache:
             raise self._wrong(
                 "slow_policy",

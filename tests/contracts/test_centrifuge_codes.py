@@ -192,6 +192,8 @@ REFUSALS: dict[str, tuple[Refused | None, str | None, int | None, int]] = {
     "unauthorized": (Refused(401, "unauthorized", "who?"), None, 101, 3500),
     "forbidden": (Refused(403, "forbidden", "not you"), None, 103, 3507),
     "unavailable": (Refused(503, "unavailable", "later"), None, 100, 1013),
+    "busy": (Refused(503, "busy", "later"), None, 400, 1013),
+    "too many": (Refused(429, "slow_down", "later"), None, 400, 1013),
     "an expired token": (None, token(**EXPIRED), 109, 3005),
     "a bad token": (None, "x", 101, 3500),
 }
@@ -215,6 +217,7 @@ async def test_each_error_of_a_connect_command(name: str) -> None:
     for _ in range(3):
         await settle(hub)
     assert [each["error"]["code"] for each in peer.lines] == [error], "and nothing after it"
+    assert peer.lines[0]["error"].get("temporary", False) == (close == 1013)
     assert code_of(peer.memory) == close
     await hub.stop()
 

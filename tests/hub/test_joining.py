@@ -13,11 +13,12 @@ import pytest
 
 from array_dialect import ArrayDialect
 from exchange import EXCHANGES, Exchange, carried, cluster
-from hubbub import CommandError, Hub, Identity, Position, RoomRules
+from hubbub import Client, CommandError, Hub, Identity, Position, RoomRules
+from hubbub.hub import interest as interest_module
 from hubbub.hub import joining as joining_module
 from hubbub.hub.core import core_of
 from hubbub.testing import MemoryClient, connect, settle
-from started_hub import started, until
+from started_hub import code_of, started, until
 
 pytestmark = pytest.mark.anyio
 
@@ -179,7 +180,7 @@ async def test_a_text_so_far_follows_the_connect_answer() -> None:
 @pytest.mark.parametrize("kind", EXCHANGES)
 async def test_nothing_is_lost_or_repeated_while_rooms_are_read(kind: str) -> None:
     """One who is away and comes again into three rooms, while much is published to all of them."""
-    exchange = EXCHANGES[kind]()
+    exchange, draw = EXCHANGES[kind](), random.Random(5)
     rooms = ["log:1", "log:2", "log:3"]
     async with cluster(exchange, room_rules=RULES) as hubs:
         here, there = hubs
@@ -193,7 +194,7 @@ async def test_nothing_is_lost_or_repeated_while_rooms_are_read(kind: str) -> No
                 count += 1
                 for room in rooms:
                     here.room(room).broadcast(str(count))
-                for _ in range(random.randrange(4)):
+                for _ in range(draw.randrange(4)):
                     await asyncio.sleep(0)
 
         positions = {room: await here.cursor(room) for room in rooms}
@@ -201,7 +202,7 @@ async def test_nothing_is_lost_or_repeated_while_rooms_are_read(kind: str) -> No
         publishing = asyncio.create_task(publish())
         while not publishing.done():
             peer = await come(there, positions)
-            for _ in range(random.randrange(30)):
+            for _ in range(draw.randrange(30)):
                 await asyncio.sleep(0)
             peer.close()
             assert_recovered(peer, rooms)
@@ -273,3 +274,96 @@ async def test_one_who_goes_while_its_rooms_are_read_is_forgotten() -> None:
         peer.close()
         await until(lambda: core_of(hub).recovery.joining_rooms == 0)
         assert (len(hub), hub.stats()["register"]) == (0, 0)
+
+
+async def test_what_is_published_as_it_connects_is_not_lost() -> None:
+    """The one before it, of the same id, says goodbye to the rooms that it is about to enter."""
+    hub = await started(room_rules=RULES)
+    hub.authenticate(lambda handshake: Identity("ann", client_id="tab", rooms=("log:1", "log:2")))
+    is_noisy = False
+
+    @hub.on_disconnect
+    def left(client: Client) -> None:
+        if is_noisy:
+            hub.room("log:1").broadcast("2")
+
+    first = await come(hub)
+    await hub.publish("log:1", "1")
+    place = await hub.cursor("log:1")
+    is_noisy = True
+    second = await come(hub, {"log:1": place})
+    await hub.publish("log:1", "3")
+    await settle(hub)
+    assert first.closed is not None
+    assert data_of(second, "log:1") == [2, 3]
+    await hub.stop()
+
+
+async def test_one_who_waits_keeps_a_room_that_another_has_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "LINGER_S", 0.01)
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        broker: Any = exchange.brokers[1]
+        read, go_on = broker.history, asyncio.Event()
+
+        async def history(room: str, **options: Any) -> Any:
+            if room == "log:slow":
+                await go_on.wait()
+            return await read(room, **options)
+
+        broker.history = history
+        assigning(there, "log:1", "log:slow")
+        waiting = asyncio.create_task(come(there))
+        await until(lambda: "log:1" in broker.rooms)
+        other = connect(there)
+        await other.client.subscribe("log:1")
+        other.client.leave("log:1")
+        await asyncio.sleep(0.05)
+        assert "log:1" in broker.rooms
+        go_on.set()
+        peer = await waiting
+        await here.publish("log:1", "1")
+        await until(lambda: data_of(peer, "log:1") == [1])
+
+
+async def test_a_slow_broker_is_not_the_fault_of_who_connects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.2)
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES, handshake_timeout_s=0.05) as (hub, _):
+        await silent_history(hub)
+        assigning(hub, "log:1")
+        peer = await come(hub)
+        assert lines(peer)[0]["error"]["code"] == 100
+        assert code_of(peer) == 1013
+
+
+async def test_a_plain_client_comes_into_a_stream_of_its_identity() -> None:
+    hub = await started(room_rules=RULES)
+    async with hub.room("text:1").stream() as stream:
+        await stream.append("so ")
+        peer = connect(hub, rooms=["red", "text:1"])
+        await settle(hub)
+        await stream.append("far")
+        await settle(hub)
+    assert peer.client.rooms == {"red", "text:1"}
+    assert "".join(each.get("text", "") for each in peer.json()) == "so far"
+    await hub.stop()
+
+
+async def test_who_is_in_a_room_is_told_a_position_that_is_its_own() -> None:
+    hub = await started(room_rules=RULES)
+    peer = connect(hub)
+    first = await peer.client.subscribe("log:1")
+    await hub.publish("log:1", "not for it", exclude=peer.client)
+    again = await peer.client.subscribe("log:1")
+    peer.close()
+    assert again.position is not None
+    assert first.position is not None
+    back = await connect(hub).client.subscribe("log:1", since=first.position)
+    assert (back.recovered, back.publications) == (True, ())
+    assert again.position.epoch == first.position.epoch
+    await hub.stop()

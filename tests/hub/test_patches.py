@@ -184,8 +184,8 @@ async def test_what_is_too_long_is_sent_whole() -> None:
     reader = Reader(hub, delta=True)
     reader.subscribe("doc:1")
     await settle(hub)
-    for _ in range(3):
-        await hub.publish("doc:1", "x" * 70_000)
+    for text in ("x" * 70_000, "x" * 70_001, "x" * 1000):
+        await hub.publish("doc:1", text)
     await reading(hub, reader)
     assert (len(reader.texts["doc:1"]), reader.patches) == (3, 0)
     await hub.stop()
@@ -262,3 +262,5 @@ def test_a_rule_that_cannot_have_patches() -> None:
         RoomRules("a", delta=True)
     with pytest.raises(SettingsError, match="delta"):
         RoomRules("a", history=5, stream=True, delta=True)
+    with pytest.raises(SettingsError, match="slow_policy"):
+        RoomRules("a", history=5, cache=True, delta=True, slow_policy="latest")

@@ -727,3 +727,46 @@ async def test_a_hub_that_starts_again_knows_nothing_of_who_was_joining(
     assert (await after).room == "red"
     assert core_of(hub).recovery.joining_rooms == 0
     await hub.stop()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"slow_policy": "latest"}, {"slow_policies": {"log": "latest"}}]
+)
+@pytest.mark.parametrize(
+    "rule", [RoomRules("log", history=100), RoomRules("log", history=9, cache=True, delta=True)]
+)
+async def test_a_policy_that_drops_in_silence_is_not_for_rooms_that_promise_each(
+    settings: dict[str, Any], rule: RoomRules
+) -> None:
+    hub = await started(room_rules=[rule], **settings)
+    peer = connect(hub)
+    await peer.client.subscribe("log")
+    members = core_of(hub).registry.room_of("log")
+    assert members is not None
+    assert members.policy == "drop_oldest"
+    await hub.stop()
+
+
+async def test_what_a_broker_has_cancelled_does_not_silence_a_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery_module, "RETRY_S", 0.001)
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        peer = connect(there)
+        await peer.client.subscribe("red")
+        broker, failures = exchange.brokers[1], 2
+        read = broker.history
+
+        async def failing(*args: Any, **keywords: Any) -> Any:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise asyncio.CancelledError
+            return await read(*args, **keywords)
+
+        monkeypatch.setattr(broker, "history", failing)
+        broker.cut()
+        await publish(here, "1")
+        broker.mend()
+        await until(lambda: peer.received == ["1"])

@@ -127,3 +127,26 @@ async def test_who_has_gone_while_it_waited_is_not_asked_who_it_is() -> None:
         assert core_of(hub).turns.waiting == 0
     finally:
         await hub.stop()
+
+
+async def test_who_takes_a_whole_turn_is_alone_in_it_and_nobody_overtakes() -> None:
+    turns, order = Turns(4), []
+
+    async def take(name: str, places: int) -> None:
+        await turns.take(places)
+        order.append(name)
+
+    tasks = [
+        asyncio.create_task(take(f"{n}", places)) for n, places in enumerate((1, 4, 1, 4, 2, 2))
+    ]
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert order == ["0"]
+    seen = []
+    while len(order) < 6:
+        await asyncio.sleep(0)
+        seen.append(tuple(order))
+    await asyncio.gather(*tasks)
+    assert order == ["0", "1", "2", "3", "4", "5"]
+    assert ("0", "1") in seen, "the second had its turn for itself"
+    assert turns.waiting == 0

@@ -80,7 +80,7 @@ ERROR_CODES: Mapping[str, int] = {
 }
 """What the hub's words are in this protocol."""
 MOST_PATCHED_BYTES = 64 * 1024
-"""A message that is longer is sent whole: to find the difference takes time, in which nothing else is done."""
+"""A message is sent whole if it, or the one before it, is longer: to find the difference takes time, in which nothing else is done."""
 TEMPORARY = frozenset({INTERNAL_ERROR, 111, 113})
 """The codes after which an SDK tries again."""
 GAP_CODE, EXPIRED_CODE, UNSUBSCRIBED_CODE = 2500, 2501, 2000
@@ -138,7 +138,7 @@ def _patch(publication: Publication, base: Frame | None) -> bytes:
     """Write a publication for who takes patches: its JSON, or the difference to that of `base`, as a string."""
     data, position = _payload(publication.frame), publication.position
     patch = None
-    if base is not None and len(data) <= MOST_PATCHED_BYTES:
+    if base is not None and max(len(data), len(base.payload)) <= MOST_PATCHED_BYTES:
         patch = fossil_delta(_payload(base), data)
     offset = b"" if position is None else b',"offset":%d' % position.offset
     text, mark = (data, b"") if patch is None else (patch, b',"delta":true')

@@ -61,7 +61,6 @@ from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from .admission import Place
-    from .joiner import Recovered
     from .joining import Ready
     from .session import ClientSession
 
@@ -377,17 +376,39 @@ class CommandDispatcher(Dispatcher):
         handshake = dataclasses.replace(
             opening.handshake, connect_token=command.token, data=command.data
         )
+        rooms: Sequence[Ready] = ()
         try:
             identity = await core.access.identify(handshake)
             if session.close is not None:
                 return
+            opening.timer.cancel()  # what follows has a limit of its own, and is not the client's fault
             rooms = await self._ready(identity, command)
             if session.close is not None:
                 return
             client_id = opening.place.hold_id(handshake, identity)
+            self._welcome(session, command, opening, handshake, identity, client_id, rooms)
         except Refused as refusal:
             self._turn_away(session, command, refusal)
             return
+        finally:
+            core.joining.drop(rooms)
+        rest, opening.rest = opening.rest, None
+        if rest is not None:
+            await rest
+
+    def _welcome(
+        self,
+        session: ClientSession,
+        command: Connect,
+        opening: Opening,
+        handshake: Handshake,
+        identity: Identity,
+        client_id: str,
+        rooms: Sequence[Ready],
+    ) -> None:
+        """Make a client of a connection, bring it into its rooms, and tell it so."""
+        core, place = self._core, opening.place
+        assert place is not None
         given = set(identity.rooms)
         opening.positions = {
             room: position for room, position in command.positions.items() if room not in given
@@ -404,16 +425,11 @@ class CommandDispatcher(Dispatcher):
                 if not each.answer.recovered:
                     core.joining.send_missed(session, each.answer)
 
-        core.registry.connect(session, opening.place, identity, handshake, client_id, greet)
+        core.registry.connect(session, place, identity, handshake, client_id, greet)
         opening.end()
         core.pings.add(session)
-        rest, opening.rest = opening.rest, None
-        if rest is not None:
-            await rest
 
-    async def _ready(
-        self, identity: Identity, command: Connect
-    ) -> list[tuple[Ready, Recovered | None]]:
+    async def _ready(self, identity: Identity, command: Connect) -> list[Ready]:
         """Find out what a client has missed of its rooms. Raises `Refused` while that cannot be done."""
         try:
             return await self._core.joining.ready(identity.rooms, command.positions)
@@ -435,7 +451,9 @@ class CommandDispatcher(Dispatcher):
         text = "a connect command from %s was refused: %d %s"
         code = printable(refusal.code)
         core.log.log(logging.INFO, "refused", text, session.label, refusal.status, code)
-        self._errors.reply(session, CommandError(refusal.code, refusal.message), command.id)
+        may_pass = refusal.status == 429 or refusal.status >= 500
+        error = CommandError(refusal.code, refusal.message, temporary=may_pass)
+        self._errors.reply(session, error, command.id)
         close = close_of(refusal)
         assert close is not None
         if refusal.code == "token_expired":

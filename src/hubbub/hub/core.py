@@ -101,6 +101,7 @@ class Core:
         self.admission.reset()
         self.registry.reset()
         self.recovery.reset()
+        self.joining.reset()
         self.presence.reset()
         self.publishing.streaming.clear()
         self.interest = Interest(self)

@@ -47,6 +47,8 @@ class Joiner:
         "_is_kept",
         "_newest",
         "_recovery",
+        "_result",
+        "position",
         "room",
         "rule",
         "since",
@@ -62,6 +64,9 @@ class Joiner:
         self._is_kept = False
         self._history: History | None = None
         self._newest: History | None = None
+        self._result: Recovered | None = None
+        self.position: Position = Position(0, "")
+        """Where the room stood when it was read last."""
 
     @property
     def is_read(self) -> bool:
@@ -70,6 +75,7 @@ class Joiner:
 
     def note(self, publication: Publication) -> None:
         """Write down what has come for the room."""
+        self._result = None
         if len(self._came) < MOST_NOTED:
             self._came.append(publication)
         else:
@@ -86,7 +92,8 @@ class Joiner:
         history, self._is_kept = await self._read_since(since)
         if self.rule.rules.cache:
             self._newest = await recovery.read_newest(room)
-        self._history = history
+        self._history, self._result = history, None
+        self.position = history.position
 
     async def _read_since(self, since: Position | None) -> tuple[History, bool]:
         """Read a history since a position, or since where the room stands here if that is earlier.
@@ -100,7 +107,7 @@ class Joiner:
         if since is not None and here is not None and here.epoch == since.epoch:
             first = min(since, here)
         for start, is_kept in ((first, True), (None if is_stream else here, False)):
-            if start is None or (start is first and since is None):
+            if start is None:
                 continue
             try:
                 return await recovery.read(room, start), is_kept
@@ -114,6 +121,8 @@ class Joiner:
         It enters the room before anything is awaited. None: something is missing after what was read, so
         that it has to be read once more. May be called again after it has returned something.
         """
+        if self._result is not None:
+            return self._result
         history, last = self._history, self._newest or self._history
         assert history is not None
         assert last is not None
@@ -134,4 +143,5 @@ class Joiner:
             found = [*history.publications, *after] if is_whole or self.rule.is_stream else []
             if since is not None and is_whole:
                 found = [each for each in found if is_after(each, since)]
-        return Recovered(end, is_whole, found, since)
+        self._result = Recovered(end, is_whole, found, since)
+        return self._result

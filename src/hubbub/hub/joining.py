@@ -10,6 +10,7 @@ in the room; then it is brought in, without anything being awaited in between.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -20,11 +21,13 @@ from ..limits import check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import joined
 from ..wire.publication import Subscribed
+from .joiner import Recovered
 from .positions import Progress, split_names, with_names
+from .turns import MOST_A_TURN
 
 if TYPE_CHECKING:
     from .core import Core
-    from .joiner import Joiner, Recovered
+    from .joiner import Joiner
     from .session import ClientSession
 
 BROKER_TIMEOUT_S = 10.0
@@ -35,13 +38,14 @@ class Ready:
     """What is known of a room that a client is about to enter. `names` are those under which the client was
     connected before, `joiner` is None in a room that keeps nothing."""
 
-    __slots__ = ("joiner", "names", "room", "since")
+    __slots__ = ("is_waiting", "joiner", "names", "room", "since")
 
     def __init__(self, room: str, since: Position | None) -> None:
         self.room: str = room
         self.since: Position | None = None
         self.names: list[str] = []
         self.joiner: Joiner | None = None
+        self.is_waiting: bool = False
         if since is not None:
             self.since, self.names = split_names(since)
 
@@ -51,6 +55,16 @@ class Joining:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._waiting: dict[str, int] = {}
+        """How many wait for a room that the broker is asked for."""
+
+    def reset(self) -> None:
+        """Forget who was joining in an event loop that is gone."""
+        self._waiting.clear()
+
+    def is_awaited(self, room: str) -> bool:
+        """Tell whether somebody waits for a room, and needs all that is published to it."""
+        return room in self._waiting
 
     # By the server
 
@@ -68,27 +82,50 @@ class Joining:
             _note_given(session, room)
             self._core.publishing.tell(session, ServerSubscribed(room))
 
-    async def ready(
-        self, rooms: Sequence[str], positions: Mapping[str, Position]
-    ) -> list[tuple[Ready, Recovered | None]]:
+    def put(self, session: ClientSession, room: str) -> None:
+        """Bring a plain client into a room of its identity: into a stream as soon as its text is known."""
+        if self._core.rules.is_stream(room):
+            self._core.lifecycle.spawn(self._put_later(session, room), f"join {room[:50]}")
+        else:
+            self.join(session, room)
+
+    async def _put_later(self, session: ClientSession, room: str) -> None:
+        rooms: Sequence[Ready] = ()
+        try:
+            rooms = await self.ready([room], {})
+            if session.close is None and room not in session.memberships:
+                for given in self.give(session, rooms):
+                    self.send_missed(session, given.answer)
+        except CommandError as error:
+            text = "client %s could not be put into %s: %s"
+            label, why = session.label, printable(str(error))
+            self._core.log.log(logging.ERROR, "rooms", text, label, printable(room, 50), why)
+        finally:
+            self.drop(rooms)
+
+    async def ready(self, rooms: Sequence[str], positions: Mapping[str, Position]) -> list[Ready]:
         """Find out what a client to be has missed of the rooms that its identity names.
 
-        Nothing may be awaited before it enters them. Raises `CommandError` if that cannot be found out now.
+        What comes for them is written down until `give`, or `drop`, which has to follow. Raises
+        `CommandError` if that cannot be found out now.
         """
         chosen = [Ready(room, positions.get(room)) for room in dict.fromkeys(rooms)]
-        recovered = await self._await_rooms(chosen)
-        return list(zip(chosen, recovered, strict=True))
+        await self._await_rooms(chosen)
+        return chosen
 
-    def give(
-        self, session: ClientSession, rooms: Sequence[tuple[Ready, Recovered | None]]
-    ) -> list[Given]:
+    def give(self, session: ClientSession, rooms: Sequence[Ready]) -> list[Given]:
         """Bring a client into rooms for which it is ready; return what it is to be told of each."""
         given = []
-        for ready, recovered in rooms:
+        for ready in rooms:
             _note_given(session, ready.room)
-            answer = self._answer(session, ready, recovered)
+            answer = self._answer(session, ready, self._finish(ready))
             given.append(Given(answer, ready.since))
         return given
+
+    def drop(self, rooms: Sequence[Ready]) -> None:
+        """Write nothing more down for who was ready for rooms. Twice is no error."""
+        for ready in rooms:
+            self._end(ready)
 
     async def subscribe(
         self,
@@ -111,7 +148,7 @@ class Joining:
         if session.close is not None:
             raise _left(room)
         if room in session.memberships:
-            return Subscribed(room, self._core.recovery.position_of(room))
+            return self._standing(session, room)
         if since is None and by_server and session.opening is not None:
             since = session.opening.positions.pop(room, None)
         ready = Ready(room, since)
@@ -120,17 +157,19 @@ class Joining:
             expires_at = await self._core.access.check_join(session.client, room, token)
             if session.close is not None:
                 raise _left(room)
-            (recovered,) = await self._await_rooms([ready])
+            await self._await_rooms([ready])
             if session.close is not None or not _is_joining(session, room, attempt):
                 raise _left(room)
+            recovered = self._finish(ready)
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
+            if room in session.memberships:  # the application has put it in meanwhile
+                return self._standing(session, room)
+            answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
         finally:
+            self._end(ready)
             if session.joining is not None and _is_joining(session, room, attempt):
                 del session.joining[room]
-        if room in session.memberships:  # the application has put it in meanwhile
-            return Subscribed(room, self._core.recovery.position_of(room))
-        answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
         if expires_at is not None:
             left_s = self._core.subscriptions.expire(session, room, expires_at)
             answer = answer._replace(expires_in_s=left_s)
@@ -150,40 +189,74 @@ class Joining:
 
     # What was missed
 
-    async def _await_rooms(self, rooms: Sequence[Ready]) -> list[Recovered | None]:
-        """Wait until all that is published to the rooms comes here, and what was missed is known."""
+    async def _await_rooms(self, rooms: Sequence[Ready]) -> None:
+        """Wait until all that is published to the rooms comes here, and what was missed is known.
+
+        `_end` has to follow for each of them, unless this raises.
+        """
+        core = self._core
         try:
             for ready in rooms:
                 self._begin(ready)
+            joiners = [ready.joiner for ready in rooms if ready.joiner is not None]
+            if any(joiner.rule.is_stream for joiner in joiners):
+                await core.turns.take(MOST_A_TURN)  # a text of thousands of pieces takes a while
             async with asyncio.timeout(BROKER_TIMEOUT_S):
                 for ready in rooms:
-                    arriving = self._core.interest.ready(ready.room)
+                    arriving = core.interest.ready(ready.room)
                     if arriving is not None:
                         await asyncio.shield(arriving)
-                joiners = [ready.joiner for ready in rooms if ready.joiner is not None]
-                found = iter(await self._core.recovery.read_for(joiners))
-            return [None if ready.joiner is None else next(found) for ready in rooms]
-        except (BrokerError, TimeoutError) as error:
-            raise CommandError("unavailable", "try again later", temporary=True) from error
-        finally:
-            for ready in rooms:
-                self._end(ready)
+                await core.recovery.read_for(joiners)
+        except BaseException as error:
+            self.drop(rooms)
+            if isinstance(error, BrokerError | TimeoutError):
+                text = "try again later"
+                raise CommandError("unavailable", text, temporary=True) from error
+            raise
 
     def _begin(self, ready: Ready) -> None:
         core, room = self._core, ready.room
         rule = core.rules.of(room)
+        ready.is_waiting = True
         if not core.broker.receives_all:
             core.interest.add(room)
+            self._waiting[room] = self._waiting.get(room, 0) + 1
         if rule is not None and rule.remembers:
             since = ready.since if rule.rules.recover else None
             ready.joiner = core.recovery.begin(room, rule, since)
 
+    def _finish(self, ready: Ready) -> Recovered | None:
+        """Return what who is ready has missed until now; it enters before anything else is done."""
+        joiner = ready.joiner
+        if joiner is None:
+            return None
+        recovered = joiner.finish()
+        if recovered is None:  # something was lost after it was read: so it has not got all
+            position = self._core.recovery.position_of(ready.room) or joiner.position
+            recovered = Recovered(position, False, (), joiner.since)
+        return recovered
+
     def _end(self, ready: Ready) -> None:
+        """Wait for a room no more. Twice is no error."""
+        if not ready.is_waiting:
+            return
+        ready.is_waiting = False
         core, room = self._core, ready.room
         if ready.joiner is not None:
             core.recovery.end(ready.joiner)
-        if not core.broker.receives_all and core.registry.room_of(room) is None:
-            core.interest.remove(room)  # it lingers, and stays if a member comes now
+        if not core.broker.receives_all:
+            self._waiting[room] -= 1
+            if not self._waiting[room]:
+                del self._waiting[room]
+                if core.registry.room_of(room) is None:
+                    core.interest.remove(room)  # it lingers, and stays if a member comes now
+
+    def _standing(self, session: ClientSession, room: str) -> Subscribed:
+        """Answer a client that is in the room already."""
+        position = self._core.recovery.position_of(room)
+        if position is not None:
+            position = with_names(position, [session.connection_id])
+        return Subscribed(room, position)
 
     def _answer(
         self,

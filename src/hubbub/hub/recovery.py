@@ -30,6 +30,7 @@ from ..wire.piece import shown
 from .disconnects import SLOW_CONSUMER
 from .joiner import Joiner, Recovered
 from .positions import Progress, end_of, split_names
+from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from ..wire.publication import Publication
@@ -123,7 +124,9 @@ class Recovery:
                 self._deliver(members, progress, history.publications)
             except PositionLost:
                 await self._begin_anew(members, progress)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_being_cancelled():
+                    raise
                 self._log(members.name, error)
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -145,7 +148,9 @@ class Recovery:
         """Go on from where the room stands, and tell the members that they have missed something."""
         try:
             position = (await self.read(members.name, None, limit=0)).position
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if is_being_cancelled():
+                raise
             self._log(members.name, error)
             await asyncio.sleep(RETRY_S)
             return
@@ -392,7 +397,7 @@ class Recovery:
     def _broker(self) -> HistoryBroker:
         return cast(HistoryBroker, self._core.broker)
 
-    def _log(self, room: str, error: Exception) -> None:
+    def _log(self, room: str, error: BaseException) -> None:
         text = "the history of %s could not be read: %s; asked again"
         why = printable(str(error) or type(error).__name__)
         self._core.log.log(logging.WARNING, "history", text, printable(room, 50), why)

@@ -67,7 +67,7 @@ class Registry:
             self._core.interest.add(room)
 
     def _last_went(self, room: str) -> None:
-        if room != EVERYBODY:
+        if room != EVERYBODY and not self._core.joining.is_awaited(room):
             self._core.interest.remove(room)
 
     def reset(self) -> None:
@@ -172,7 +172,7 @@ class Registry:
         logger.debug("client %s connected", client.id)
         if greet is None:
             for room in identity.rooms:
-                core.joining.join(session, room)
+                core.joining.put(session, room)
         else:
             greet()
             if session.close is not None:

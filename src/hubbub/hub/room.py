@@ -164,6 +164,8 @@ class RoomTable:
         if rule is None:
             return Membership(room, self.policy_of(room))
         policy = rule.slow_policy or self.policy_of(room)
+        if policy == "latest" and rule.needs_each_message:
+            policy = "drop_oldest"  # which the client is told of
         return Membership(
             room,
             policy,
@@ -260,8 +262,8 @@ class Room:
         """Return a stream into this room: `async with room.stream() as s: await s.append(text)`.
 
         The room's rule says `stream=True`. With `unheard_s`, `append` raises `StreamUnheard` when nobody
-        has been a member for so many seconds: of this process, and of the others that the broker can
-        ask (None: never). Raises `CommandError` ("not_available") for a room that is no stream,
+        has been a member for so many seconds, counted from the first piece that nobody was there for: of
+        this process, and of the others that the broker can ask (None: never). Raises `CommandError` ("not_available") for a room that is no stream,
         `ValueError` for a time that is none.
         """
         if unheard_s is not None and not 0 <= unheard_s < 1e15:

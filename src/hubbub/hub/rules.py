@@ -50,6 +50,11 @@ class Rule:
         return self.keep is not None
 
     @property
+    def needs_each_message(self) -> bool:
+        """Whether no message may be passed over in silence: what is promised depends on the one before."""
+        return (self.rules.recovers and not self.rules.cache) or self.rules.delta
+
+    @property
     def is_stream(self) -> bool:
         """Whether what is published to such a room are pieces of a text."""
         return self.rules.stream

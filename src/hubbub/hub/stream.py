@@ -34,7 +34,7 @@ class Stream:
         self._core = core
         self._room = room
         self._unheard_s = unheard_s
-        self._heard_at = 0.0
+        self._unheard_since: float | None = None
         self._is_open = False
 
     @property
@@ -60,7 +60,7 @@ class Stream:
             streaming.discard(self._room)
             raise
         self._is_open = True
-        self._heard_at = self._core.now()
+        self._unheard_since = None
         return self
 
     async def append(self, text: str, *, exclude: Client | None = None) -> None:
@@ -105,12 +105,19 @@ class Stream:
         await self._core.publishing.publish_piece(self._room, frame_of(piece), exclude)
 
     async def _require_heard(self, unheard_s: float) -> None:
-        """Raise `StreamUnheard` if nobody has listened for so long, here or elsewhere."""
+        """Raise `StreamUnheard` if nobody has listened for so long, here or elsewhere.
+
+        It counts from the first piece that nobody was there for: before that it is not known.
+        """
         core = self._core
         if self.has_listeners:
-            self._heard_at = core.now()
-        elif core.now() - self._heard_at >= unheard_s:
+            self._unheard_since = None
+            return
+        now = core.now()
+        if self._unheard_since is None:
+            self._unheard_since = now
+        if now - self._unheard_since >= unheard_s:
             if await core.control.has_members(self._room, ASK_S):
-                self._heard_at = core.now()
+                self._unheard_since = None
             elif not self.has_listeners:  # nor did anybody come while the others were asked
                 raise StreamUnheard(self._room, unheard_s)

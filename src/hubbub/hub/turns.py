@@ -20,31 +20,37 @@ class Turns:
 
     def __init__(self, most: int = MOST_A_TURN) -> None:
         self._most = self._left = most
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @property
     def waiting(self) -> int:
         """How many wait for a place."""
         return len(self._waiting)
 
-    async def take(self) -> None:
-        """Take a place: in this turn, if it has one, and else in a later one."""
+    async def take(self, places: int = 1) -> None:
+        """Take a place, or several: in this turn, if it has them, and else in a later one.
+
+        Nobody overtakes who waits. Who takes as many as a turn has is alone in it.
+        """
         if self._left == self._most:
             asyncio.get_running_loop().call_soon(self._begin)
-        if self._left:
-            self._left -= 1
+        if places <= self._left and not self._waiting:
+            self._left -= places
         else:
             future = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
+            self._waiting.append((future, places))
             await future
 
     def _begin(self) -> None:
         """Begin a turn: its first places are for who waits."""
         self._left = self._most
-        while self._left and self._waiting:
-            future = self._waiting.popleft()
+        while self._waiting:
+            future, places = self._waiting[0]
             if not future.done():  # else who asked for it has been cancelled
+                if places > self._left:
+                    break
                 future.set_result(None)
-                self._left -= 1
+                self._left -= places
+            self._waiting.popleft()
         if self._left < self._most:
             asyncio.get_running_loop().call_soon(self._begin)

@@ -152,7 +152,7 @@ class _Request:
 
     def _opener(self) -> urllib.request.OpenerDirector:
         # The proxies of the environment are for the way out, not for this machine.
-        proxies: dict[str, str] | None = {} if self._source.url.startswith("http:") else None
+        proxies: dict[str, str] | None = {} if urlsplit(self._source.url).scheme == "http" else None
         return urllib.request.build_opener(
             urllib.request.ProxyHandler(proxies), _NoRedirects(), *self._handlers()
         )
