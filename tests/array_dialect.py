@@ -68,6 +68,11 @@ def rows(publications: Sequence[Publication]) -> list[tuple[str, int]]:
     return found
 
 
+def place(position: Position | None) -> list[Any] | None:
+    """Return a position as this dialect writes it."""
+    return None if position is None else [position.offset, position.epoch]
+
+
 def array(*values: Any) -> Frame:
     return Frame(msgspec.json.encode(values), True)
 
@@ -137,17 +142,22 @@ class ArrayDialect:
                 return array("message", text(message))
             case Connected(number, client_id, _, rooms):
                 given = [
-                    [each.answer.room, each.answer.position, each.answer.recovered]
+                    [each.answer.room, place(each.answer.position), each.answer.recovered]
                     for each in rooms
                 ]
                 return array("connected", number, client_id, *given)
             case Reply(number, _, Subscribed() as answer) if answer.position is not None:
                 found = rows(answer.publications)
                 return array(
-                    "subscribed", number, answer.room, answer.position, answer.recovered, found
+                    "subscribed",
+                    number,
+                    answer.room,
+                    place(answer.position),
+                    answer.recovered,
+                    found,
                 )
             case Reply(number, _, Page(publications, position)):
-                return array("page", number, rows(publications), position)
+                return array("page", number, rows(publications), place(position))
             case Reply(number, _, Present(clients)):
                 return array("present", number, {each: info.user for each, info in clients.items()})
             case Reply(number, PresenceStats(), Counts(count, users)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import time
 import timeit
@@ -11,7 +12,9 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
+from fastapi.encoders import jsonable_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +36,19 @@ def handshake(query: str = "", **headers: str) -> Handshake:
 
 def test_a_receipt_without_history_has_no_position() -> None:
     assert Receipt(3) == (3, None, False)
-    assert Receipt(3, Position(7, "e1")).position == (7, "e1")
+    assert Receipt(3, Position(7, "e1")).position == Position(7, "e1")
+
+
+def test_a_position_is_an_object_in_json_and_nothing_in_its_place() -> None:
+    """As a list it would be taken for no position by every client: a page would show all twice."""
+    position = Position(7, "e")
+    shown = {"offset": 7, "epoch": "e"}
+    assert (msgspec.to_builtins(position), position.as_dict()) == (shown, shown)
+    assert jsonable_encoder({"cursor": position}) == {"cursor": shown}
+    with pytest.raises(TypeError):
+        json.dumps(position)
+    assert len({position, Position(7, "e")}) == 1
+    assert min(position, Position(3, "e")).offset == 3
 
 
 def test_a_handshake_knows_the_parameters_of_its_path() -> None:

@@ -31,11 +31,22 @@ def _no_meta() -> Mapping[str, Any]:
     return _NO_META
 
 
-class Position(NamedTuple):
-    """Where in a room's history a publication stands. `offset` counts from 1 within `epoch`."""
+@dataclass(order=True, unsafe_hash=True, slots=True)
+class Position:
+    """Where in a room's history a publication stands. `offset` counts from 1 within `epoch`, which is a text
+    without a meaning for others.
+
+    In JSON it is `{"offset": 5, "epoch": "…"}`, as browsers want it: what a hub sends, and FastAPI answers,
+    is so by itself; `as_dict` is for all else, such as a template's `{{ cursor.as_dict() | tojson }}`. Nobody
+    changes one: it may be shared.
+    """
 
     offset: int
     epoch: str
+
+    def as_dict(self) -> dict[str, int | str]:
+        """Return what JSON has."""
+        return {"offset": self.offset, "epoch": self.epoch}
 
 
 def check_position(since: object) -> None:

@@ -115,7 +115,7 @@ def test_a_room_that_is_removed_begins_a_new_epoch() -> None:
     assert (kept.entries, kept.nbytes) == (0, 0)
     with pytest.raises(PositionLost):
         kept.read("red", 0.0, since=old)
-    assert add(kept, "red", "c") == (1, kept.read("red", 0.0).position.epoch)
+    assert add(kept, "red", "c") == Position(1, kept.read("red", 0.0).position.epoch)
 
 
 def test_entries_go_by_number_by_bytes_and_by_age() -> None:

@@ -162,7 +162,7 @@ async def test_a_program_comes_back_after_a_restart_with_the_position_it_has_sto
             async with connection.subscribe("chat:1", since=msgspec.json.decode(stored)) as room:
                 assert await taken(room, 1) == [3]
                 assert room.position is not None
-                offset, epoch = room.position
+                offset, epoch = room.position.offset, room.position.epoch
             since = {"offset": offset - 1, "epoch": epoch}
             async with connection.subscribe("chat:1", since=since) as room:
                 assert await taken(room, 1) == [3]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from exchange import Exchange, carried
-from hubbub import RoomRules
+from hubbub import Position, RoomRules
 from hubbub.brokers.broker import Keep
 from hubbub.hub import recovery as recovery_module
 from hubbub.testing import FakeClock, set_clock
@@ -193,7 +193,7 @@ class Recoveries(RuleBasedStateMachine):
         for client in self.clients:
             position = self.exchange.store.read(client.room, self.clock()).position
             epoch = client.epoch.split("~")[0]
-            assert (client.offset, epoch) == position
+            assert Position(client.offset, epoch) == position
             taken = self.published.get((client.room, epoch), [])
             texts = [text for text, _ in client.got]
             assert texts == taken[len(taken) - len(texts) :]

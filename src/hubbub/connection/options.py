@@ -113,8 +113,8 @@ def since_option(since: object) -> Position | None:
     `{}` is a position before everything, in whatever history there is.
     """
     given: object = since
-    if since is None:
-        return None
+    if since is None or isinstance(since, Position):
+        return since
     if isinstance(since, Mapping):
         given = (since.get("offset", 0), since.get("epoch", ""))
     if isinstance(given, (tuple, list)) and len(given) == 2:
@@ -123,7 +123,7 @@ def since_option(since: object) -> Position | None:
         if is_number and isinstance(epoch, str):
             return Position(offset, epoch)
     raise TypeError(
-        'since must be a Position or {"offset": …, "epoch": …}, as hub.cursor(room) gives it on the '
+        'since must be a Position or {"offset": …, "epoch": …}, as hub.cursor(room) gives on the '
         f"server, not {since!r:.100}"
     )
 

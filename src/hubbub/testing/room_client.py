@@ -145,7 +145,7 @@ class RoomClient:
     def _deliver(self, publication: dict[str, Any]) -> None:
         self._messages.append(publication["data"])
         if self._position is not None and "offset" in publication:
-            self._position = self._position._replace(offset=publication["offset"])
+            self._position = Position(publication["offset"], self._position.epoch)
 
 
 async def follow(
