@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from websockets.asyncio.server import Server as AsyncServer
+from websockets.asyncio.server import ServerConnection as AsyncConnection
+from websockets.asyncio.server import serve as serve_async
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 from websockets.sync.server import ServerConnection, serve
@@ -32,6 +37,39 @@ def server(handler: Handler, port: int = 0, **options: Any) -> Iterator[str]:
         finally:
             running.shutdown()
             thread.join(PATIENCE_S)
+
+
+@contextmanager
+def secure_server(context: ssl.SSLContext) -> Iterator[str]:
+    """Run a server with TLS that answers one message of each client, and ends it; give its address.
+
+    Not a server with threads: one may not write by TLS while another reads (OpenSSL).
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def answer(socket: AsyncConnection) -> None:
+        await socket.send(await socket.recv())
+
+    async def begin() -> AsyncServer:
+        return await serve_async(answer, "127.0.0.1", 0, ssl=context)
+
+    async def end(running: AsyncServer) -> None:
+        running.close()
+        await running.wait_closed()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE_S)
+
+    try:
+        running = run(begin())
+        yield f"ws://127.0.0.1:{next(iter(running.sockets)).getsockname()[1]}/ws"
+        run(end(running))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(PATIENCE_S)
+        loop.close()
 
 
 def echo(socket: ServerConnection) -> None:

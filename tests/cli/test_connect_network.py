@@ -11,7 +11,7 @@ import pytest
 from websockets.headers import build_authorization_basic
 from websockets.sync.server import ServerConnection
 
-from cli.connecting import PATIENTLY, echo, echo_times, server
+from cli.connecting import PATIENTLY, echo, echo_times, secure_server, server
 from commands import PATIENCE_S, run
 from refusing import ThreadServer, read_head
 
@@ -25,7 +25,7 @@ def secure(certificate: tuple[str, str]) -> ssl.SSLContext:
 
 
 def test_fault_25_a_certificate_of_ones_own(certificate: tuple[str, str]) -> None:
-    with server(echo_times(1), ssl=secure(certificate)) as url:
+    with secure_server(secure(certificate)) as url:
         url = url.replace("ws://", "wss://")
         arguments = ("connect", url, *PATIENTLY)
         assert run(*arguments, "--ca", certificate[0], stdin="x\n") == (0, "x\n", "")
@@ -97,7 +97,7 @@ def test_fault_25_through_a_proxy() -> None:
 
 
 def test_fault_25_through_a_proxy_with_tls(certificate: tuple[str, str]) -> None:
-    with server(echo_times(1), ssl=secure(certificate)) as url, Proxy() as proxy:
+    with secure_server(secure(certificate)) as url, Proxy() as proxy:
         url = url.replace("ws://127.0.0.1", "wss://localhost")
         arguments = ("connect", url, "--proxy", proxy.url, "--ca", certificate[0], *PATIENTLY)
         assert run(*arguments, stdin="x\n") == (0, "x\n", "")
