@@ -36,69 +36,16 @@ from hubbub.hub.rules import LEASE_S
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from hubbub.wire.presence import Told, told_frame
 from hubbub.wire.publication import Kind
+from presence_rooms import RULES, Said, member, pass_time, told, users, with_presence
 from started_hub import until
 
 pytestmark = pytest.mark.anyio
-
-RULES = [
-    RoomRules("red", presence=True, join_leave=True),
-    RoomRules("now", presence=True, join_leave=True, leave_grace_s=0),
-    RoomRules("quiet", presence=True, leave_grace_s=0),
-    RoomRules("small", presence=True, join_leave=True, join_leave_max_members=4, leave_grace_s=0),
-    RoomRules("price", presence=True, join_leave=True, leave_grace_s=0, slow_policy="latest"),
-    RoomRules("kept", presence=True, join_leave=True, leave_grace_s=0, history=10),
-]
-
-
-class Said:
-    """What the handlers of a hub were told."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.rows: list[tuple[str, str, str | None]] = []
-        hub.on_join(lambda room, info: self.rows.append(("join", room, info.user)))
-        hub.on_leave(lambda room, info: self.rows.append(("leave", room, info.user)))
-
-
-async def with_presence(**settings: Any) -> Hub:
-    hub = Hub(room_rules=RULES, **settings)
-    set_clock(hub, FakeClock())
-    await hub.start()
-    return hub
-
-
-async def pass_time(hub: Hub, seconds: float) -> None:
-    advance_time(hub, seconds)
-    await settle(hub)
-
-
-async def member(hub: Hub, room: str, user: str | None = None, **options: Any) -> MemoryClient:
-    peer = connect(hub, user=user, **options)
-    peer.client.join(room)
-    await settle(hub)
-    return peer
-
-
-def told(peer: MemoryClient) -> list[tuple[str, list[str | None]]]:
-    """Return what a plain client was told: "joined" or "left", and which users."""
-    rows = []
-    for row in peer.json():
-        if isinstance(row, dict) and row.get("type") == "presence":
-            for kind in ("joined", "left"):
-                if row[kind]:
-                    rows.append((kind, [info["user"] for info in row[kind]]))
-            if "paused" in row:
-                rows.append(("paused" if row["paused"] else "told again", []))
-    return rows
 
 
 async def go(hub: Hub, *peers: MemoryClient) -> None:
     for peer in peers:
         peer.close()
     await settle(hub)
-
-
-async def users(hub: Hub, room: str) -> list[str | None]:
-    return sorted((info.user for info in (await hub.presence(room)).values()), key=str)
 
 
 # One process
@@ -735,7 +682,7 @@ async def test_those_who_have_gone_while_the_broker_was_away_are_bounded(
         await quiet(exchange, [here, there])
         exchange.brokers[0].mend()
         await time_passes(exchange, [here, there], 3)
-        assert len(await there.presence("now")) == 5, "their leases end"
+        assert await users(there, "now") == ["u3", "u4"], "their leases end"
         exchange.clock.advance(LEASE_S)  # type: ignore[attr-defined]
         assert await there.presence("now") == {}
 

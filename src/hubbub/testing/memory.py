@@ -373,12 +373,14 @@ def advance_time(hub: Hub, seconds: float) -> None:
     clock = core_of(hub).clock
     if not isinstance(clock, FakeClock):
         raise TypeError("advance_time needs a hub whose clock is a FakeClock: see set_clock")
-    liveness, presence = core_of(hub).liveness, core_of(hub).presence
+    core = core_of(hub)
+    liveness = core.liveness
     end = clock.now + seconds
     while clock.now < end:
         clock.advance(min(liveness.period_s, end - clock.now))
         liveness.check()
-        presence.check()
+        core.subscriptions.look()
+        core.presence.check()
 
 
 def let_pass(hub: Hub, seconds: float) -> None:
