@@ -114,6 +114,35 @@ async def test_an_anonymous_client_comes_back_by_its_id() -> None:
     await hub.stop()
 
 
+async def test_an_anonymous_client_cannot_pass_for_a_user_by_its_id() -> None:
+    hub = await with_presence(client_id_from_query=True)
+    said = Said(hub)
+    bob = await member(hub, "now", "bob")
+    ghost = await member(hub, "now", query={"id": "@ann"})
+    assert ghost.client.id == "@ann"
+    ann = await member(hub, "now", "ann")
+    assert await hub.presence_stats("now") == PresenceStats(clients=3, users=3)
+    await go(hub, ann)
+    rows = [("joined", ["bob"]), ("joined", [None]), ("joined", ["ann"]), ("left", ["ann"])]
+    assert told(bob) == rows
+    assert said.rows[1:] == [
+        ("join", "now", None),
+        ("join", "now", "ann"),
+        ("leave", "now", "ann"),
+    ]
+    assert await users(hub, "now") == [None, "bob"]
+    await hub.stop()
+
+
+async def test_who_takes_the_id_of_one_that_is_away_is_listed_instead() -> None:
+    hub = await with_presence()
+    await go(hub, await member(hub, "red", "ann", client_id="x"))
+    await member(hub, "red", "bob", client_id="x")
+    assert await users(hub, "red") == ["bob"]
+    assert await hub.presence_stats("red") == PresenceStats(clients=2, users=2)
+    await hub.stop()
+
+
 async def test_of_several_devices_the_first_joins_and_the_last_leaves() -> None:
     hub = await with_presence()
     bob = await member(hub, "now", "bob")
@@ -277,6 +306,20 @@ async def test_what_cannot_be_said_of_a_member_is_left_out_and_logged(
     ann = await member(hub, "now", "ann", client_id="a")
     assert await hub.presence("now") == {"a": ClientInfo("a", "ann")}
     assert told(ann) == [("joined", ["ann"])]
+    assert "presence_info failed for client a" in caplog.text
+    await hub.stop()
+
+
+async def test_a_presence_info_that_gives_up_keeps_nobody_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = await with_presence()
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    hub.presence_info(lambda client, room: future.result())
+    await member(hub, "now", "ann", client_id="a")
+    await member(hub, "now", "bob", client_id="b")
+    assert await users(hub, "now") == ["ann", "bob"]
     assert "presence_info failed for client a" in caplog.text
     await hub.stop()
 
@@ -464,6 +507,43 @@ async def test_a_list_that_is_too_long_is_not_given_in_part(
     peer.send('["presence", 3, "red"]')
     await settle(hub)
     assert events_of(peer.received)[-1][:3] == ["error", 3, "too_many_members"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize(("count", "info"), [(320, None), (16, "x" * 4000)], ids=["many", "long"])
+async def test_long_lists_are_given_to_one_client_as_fast_as_it_takes_them(
+    count: int, info: str | None
+) -> None:
+    """64 commands in one frame would hold up all others, for what only one has asked."""
+    hub = await with_presence(outbox_max_bytes=2**24)
+    if info is not None:
+        hub.presence_info(lambda client, room: info)
+    for number in range(count):
+        connect(hub, user=f"u{number}", address=None).client.join("now")
+    await settle(hub)
+    broker = core_of(hub).broker
+    assert isinstance(broker, MemoryBroker)
+    read, asked = broker.presence, 0
+
+    async def presence(room: str) -> Snapshot:
+        nonlocal asked
+        asked += 1
+        return await read(room)
+
+    broker.presence = presence  # type: ignore[method-assign]
+    peer = connect(hub, dialect=ArrayDialect(), fast=False)
+    peer.send(json.dumps([["connect", 1]]))
+    await settle(hub)
+    peer.transport.block()
+    peer.send(json.dumps([["presence", 10 + number, "now"] for number in range(20)]))
+    await settle(hub)
+    assert asked == 4, "of 20, 17 or more each, where 64 are allowed"
+    peer.transport.unblock()
+    await until(lambda: asked == 20)
+    await settle(hub)
+    rows = [row for row in events_of(peer.received) if row[0] == "present"]
+    assert [row[1] for row in rows] == list(range(10, 30))
+    assert all(len(row[2]) == count for row in rows)
     await hub.stop()
 
 

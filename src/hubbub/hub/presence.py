@@ -3,7 +3,7 @@
 What must not live here: who is in a room of this process (`room`), what a broker keeps, bytes.
 
 Who joins or leaves a room with such a rule here is noted in its `Roll`. What one turn of the event loop
-has, and what comes while the broker is asked, goes to the broker in one call for each room. The broker knows
+has, and what comes while the broker is asked, goes to the broker in one batch for each room. The broker knows
 all processes: it decides whether a person has come or gone by that, and tells the members in the same step.
 The memberships of this process are leases, renewed every `RENEW_S`: those of a process that was killed end.
 """
@@ -330,7 +330,7 @@ class Presence:
         if function is not None:
             try:
                 value = as_json(function(client, roll.room), MOST_INFO_BYTES)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:  # it awaits nothing: never our own
                 text = "presence_info failed for client %s in %s"
                 room = printable(roll.room, 50)
                 self._core.log.log(logging.ERROR, "presence", text, client.id, room, error=error)

@@ -367,8 +367,8 @@ def set_clock(hub: Hub, clock: Callable[[], float]) -> None:
 def advance_time(hub: Hub, seconds: float) -> None:
     """Let `seconds` pass on the hub's `FakeClock`, with every check of its clients that falls due.
 
-    The hub pings, and finds silent and stuck clients, as it would in that time. Raises `TypeError`
-    when the hub has another clock.
+    The hub pings, finds silent and stuck clients, and ends tokens, those of single rooms too, and times of
+    grace, as it would in that time. Raises `TypeError` when the hub has another clock.
     """
     clock = core_of(hub).clock
     if not isinstance(clock, FakeClock):
