@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -380,6 +381,45 @@ async def test_those_who_go_while_others_cannot_be_entered_are_bounded_too(
     await case.pass_time(RETRY_S + 1)
     there = await users(hub, "now")
     assert [user for user in there if str(user).startswith("u")] == ["u3", "u4"], "leases end"
+    await hub.stop()
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_fails_and_whoever_comes_and_goes_the_end_is_true_in_a_moment(
+    case: Case, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has to wait for a lease: neither who is there, nor who is not."""
+    monkeypatch.setattr(presence_module, "MOST_MEMBERS_A_CALL", 2)
+    rng = random.Random(seed)
+    hub = await case.start()
+    await case.member("now", "watcher")
+    peers = [connect(hub, user=f"u{number}") for number in range(8)]
+
+    def change() -> None:
+        client = rng.choice(peers).client
+        if "now" in client.rooms:
+            client.leave("now")
+        else:
+            client.join("now")
+
+    def meanwhile(verb: str, names: tuple[str, ...]) -> None:
+        for _ in range(rng.choice([0, 1, 2])):
+            change()
+        if rng.random() < 0.2:
+            raise rng.choice([BrokerUnavailable("on purpose"), asyncio.CancelledError()])
+
+    case.broker.meanwhile = meanwhile
+    for _ in range(60):
+        change()
+        for _ in range(rng.randrange(6)):
+            await asyncio.sleep(0)
+        if rng.random() < 0.2:
+            advance_time(hub, 1)
+    case.broker.meanwhile = lambda verb, names: None
+    await case.quiet()
+    await case.pass_time(RETRY_S + 1)
+    there = {str(peer.client.user) for peer in peers if "now" in peer.client.rooms}
+    assert await users(hub, "now") == sorted({"watcher", *there})
     await hub.stop()
 
 
