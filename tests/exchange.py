@@ -146,6 +146,8 @@ class ExchangeBroker:
         """What was asked of it: "subscribe" or "unsubscribe", and the rooms."""
         self.presence_calls: list[tuple[str, tuple[str, ...]]] = []
         """What was asked of it about presence, and the names of members."""
+        self.meanwhile: Callable[[str, tuple[str, ...]], object] = lambda verb, names: None
+        """What happens while such a question is on its way; what it raises is the answer."""
         self._exchange = exchange
         self._number = len(exchange.brokers)
         self._is_cut = False
@@ -235,13 +237,18 @@ class ExchangeBroker:
         """Forget what the exchange keeps of a room."""
         self._exchange.store.remove(room, self._exchange.clock())
 
+    async def _ask(self, verb: str, names: tuple[str, ...] = ()) -> None:
+        """Be on the way to the exchange with a question about presence."""
+        self.presence_calls.append((verb, names))
+        await self._travel()
+        self.meanwhile(verb, names)
+
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
     ) -> Sequence[ClientInfo]:
         """Have members written down, some turns later, and told in the same step."""
         exchange = self._exchange
-        self.presence_calls.append(("enter", tuple(members)))
-        await self._travel()
+        await self._ask("enter", tuple(members))
         return await self._tell(
             room, exchange.members.enter(room, members, terms, exchange.clock())
         )
@@ -251,15 +258,13 @@ class ExchangeBroker:
     ) -> Sequence[ClientInfo]:
         """Have members struck out."""
         exchange = self._exchange
-        self.presence_calls.append(("leave", tuple(names)))
-        await self._travel()
+        await self._ask("leave", tuple(names))
         return await self._tell(room, exchange.members.leave(room, names, terms, exchange.clock()))
 
     async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
         """Have those struck out whose time is over."""
         exchange = self._exchange
-        self.presence_calls.append(("expire", ()))
-        await self._travel()
+        await self._ask("expire")
         return await self._tell(room, exchange.members.expire(room, terms, exchange.clock()))
 
     async def _tell(self, room: str, change: Change) -> Sequence[ClientInfo]:

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 from hubbub.model import (
     EVERYBODY,
+    USER_PREFIX,
+    ClientInfo,
     Close,
     Handshake,
     Identity,
@@ -228,3 +230,12 @@ def test_the_token_is_the_header_s_else_the_query_s(
 def test_a_handshake_does_not_show_its_scope() -> None:
     request = Handshake("/ws", {}, scope={"session": {"secret": "s3cr3t"}})
     assert "s3cr3t" not in repr(request)
+
+
+@pytest.mark.parametrize("user", ["ann", "", "-c1", "c1", "@ann"])
+def test_no_anonymous_client_has_the_key_of_a_user(user: str) -> None:
+    key = ClientInfo("c1", user).key
+    assert key == ClientInfo("c2", user).key, "all clients of a user are one person"
+    for client_id in ("c1", user, USER_PREFIX + user, "-" + user, key, key[1:]):
+        assert ClientInfo(client_id).key != key
+    assert ClientInfo("c1").key != ClientInfo("c2").key

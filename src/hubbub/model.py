@@ -20,6 +20,9 @@ EVERYBODY = ""
 USER_PREFIX = "@"
 """Rooms of this prefix hold the clients of one user; applications cannot join them by name."""
 
+_ANONYMOUS_PREFIX = "-"
+"""What the key of an anonymous client begins with: another character than a user's."""
+
 _FAR_FUTURE = 1e11
 """Seconds since 1970 that nobody means: the year 5138."""
 
@@ -102,8 +105,11 @@ class ClientInfo:
 
     @property
     def key(self) -> str:
-        """Who it is: all clients of one user have the same key, an anonymous client its own."""
-        return self.client if self.user is None else USER_PREFIX + self.user
+        """Who it is: all clients of one user have the same key, an anonymous client its own.
+
+        No user has the key of an anonymous client, whatever id that has chosen.
+        """
+        return _ANONYMOUS_PREFIX + self.client if self.user is None else USER_PREFIX + self.user
 
 
 class PresenceStats(NamedTuple):

@@ -106,6 +106,15 @@ def test_a_lease_that_is_not_renewed_ends() -> None:
     assert names(enter(store, "ann.1", now=101)) == ["ann.1"], "it joins anew"
 
 
+def test_of_two_with_one_id_the_one_that_is_here_is_listed_last() -> None:
+    """Whoever lists by ids shows it, and not the one that is away."""
+    store = PresenceStore()
+    store.enter("red", {"1": ClientInfo("x", "ann")}, TERMS, 0)
+    leave(store, "1")
+    store.enter("red", {"2": ClientInfo("x")}, TERMS, 1)
+    assert [each.user for each in store.snapshot("red").infos] == ["ann", None]
+
+
 def test_changes_are_numbered_and_a_snapshot_says_after_which() -> None:
     store = PresenceStore()
     first = enter(store, "ann.1", terms=AT_ONCE)

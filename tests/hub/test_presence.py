@@ -36,69 +36,16 @@ from hubbub.hub.rules import LEASE_S
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from hubbub.wire.presence import Told, told_frame
 from hubbub.wire.publication import Kind
+from presence_rooms import RULES, Said, member, pass_time, told, users, with_presence
 from started_hub import until
 
 pytestmark = pytest.mark.anyio
-
-RULES = [
-    RoomRules("red", presence=True, join_leave=True),
-    RoomRules("now", presence=True, join_leave=True, leave_grace_s=0),
-    RoomRules("quiet", presence=True, leave_grace_s=0),
-    RoomRules("small", presence=True, join_leave=True, join_leave_max_members=4, leave_grace_s=0),
-    RoomRules("price", presence=True, join_leave=True, leave_grace_s=0, slow_policy="latest"),
-    RoomRules("kept", presence=True, join_leave=True, leave_grace_s=0, history=10),
-]
-
-
-class Said:
-    """What the handlers of a hub were told."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.rows: list[tuple[str, str, str | None]] = []
-        hub.on_join(lambda room, info: self.rows.append(("join", room, info.user)))
-        hub.on_leave(lambda room, info: self.rows.append(("leave", room, info.user)))
-
-
-async def with_presence(**settings: Any) -> Hub:
-    hub = Hub(room_rules=RULES, **settings)
-    set_clock(hub, FakeClock())
-    await hub.start()
-    return hub
-
-
-async def pass_time(hub: Hub, seconds: float) -> None:
-    advance_time(hub, seconds)
-    await settle(hub)
-
-
-async def member(hub: Hub, room: str, user: str | None = None, **options: Any) -> MemoryClient:
-    peer = connect(hub, user=user, **options)
-    peer.client.join(room)
-    await settle(hub)
-    return peer
-
-
-def told(peer: MemoryClient) -> list[tuple[str, list[str | None]]]:
-    """Return what a plain client was told: "joined" or "left", and which users."""
-    rows = []
-    for row in peer.json():
-        if isinstance(row, dict) and row.get("type") == "presence":
-            for kind in ("joined", "left"):
-                if row[kind]:
-                    rows.append((kind, [info["user"] for info in row[kind]]))
-            if "paused" in row:
-                rows.append(("paused" if row["paused"] else "told again", []))
-    return rows
 
 
 async def go(hub: Hub, *peers: MemoryClient) -> None:
     for peer in peers:
         peer.close()
     await settle(hub)
-
-
-async def users(hub: Hub, room: str) -> list[str | None]:
-    return sorted((info.user for info in (await hub.presence(room)).values()), key=str)
 
 
 # One process
@@ -164,6 +111,35 @@ async def test_an_anonymous_client_comes_back_by_its_id() -> None:
     await go(hub, other)
     await pass_time(hub, 12.0)
     assert told(ann)[3:] == [("left", [None])]
+    await hub.stop()
+
+
+async def test_an_anonymous_client_cannot_pass_for_a_user_by_its_id() -> None:
+    hub = await with_presence(client_id_from_query=True)
+    said = Said(hub)
+    bob = await member(hub, "now", "bob")
+    ghost = await member(hub, "now", query={"id": "@ann"})
+    assert ghost.client.id == "@ann"
+    ann = await member(hub, "now", "ann")
+    assert await hub.presence_stats("now") == PresenceStats(clients=3, users=3)
+    await go(hub, ann)
+    rows = [("joined", ["bob"]), ("joined", [None]), ("joined", ["ann"]), ("left", ["ann"])]
+    assert told(bob) == rows
+    assert said.rows[1:] == [
+        ("join", "now", None),
+        ("join", "now", "ann"),
+        ("leave", "now", "ann"),
+    ]
+    assert await users(hub, "now") == [None, "bob"]
+    await hub.stop()
+
+
+async def test_who_takes_the_id_of_one_that_is_away_is_listed_instead() -> None:
+    hub = await with_presence()
+    await go(hub, await member(hub, "red", "ann", client_id="x"))
+    await member(hub, "red", "bob", client_id="x")
+    assert await users(hub, "red") == ["bob"]
+    assert await hub.presence_stats("red") == PresenceStats(clients=2, users=2)
     await hub.stop()
 
 
@@ -330,6 +306,20 @@ async def test_what_cannot_be_said_of_a_member_is_left_out_and_logged(
     ann = await member(hub, "now", "ann", client_id="a")
     assert await hub.presence("now") == {"a": ClientInfo("a", "ann")}
     assert told(ann) == [("joined", ["ann"])]
+    assert "presence_info failed for client a" in caplog.text
+    await hub.stop()
+
+
+async def test_a_presence_info_that_gives_up_keeps_nobody_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = await with_presence()
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    hub.presence_info(lambda client, room: future.result())
+    await member(hub, "now", "ann", client_id="a")
+    await member(hub, "now", "bob", client_id="b")
+    assert await users(hub, "now") == ["ann", "bob"]
     assert "presence_info failed for client a" in caplog.text
     await hub.stop()
 
@@ -517,6 +507,43 @@ async def test_a_list_that_is_too_long_is_not_given_in_part(
     peer.send('["presence", 3, "red"]')
     await settle(hub)
     assert events_of(peer.received)[-1][:3] == ["error", 3, "too_many_members"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize(("count", "info"), [(320, None), (16, "x" * 4000)], ids=["many", "long"])
+async def test_long_lists_are_given_to_one_client_as_fast_as_it_takes_them(
+    count: int, info: str | None
+) -> None:
+    """64 commands in one frame would hold up all others, for what only one has asked."""
+    hub = await with_presence(outbox_max_bytes=2**24)
+    if info is not None:
+        hub.presence_info(lambda client, room: info)
+    for number in range(count):
+        connect(hub, user=f"u{number}", address=None).client.join("now")
+    await settle(hub)
+    broker = core_of(hub).broker
+    assert isinstance(broker, MemoryBroker)
+    read, asked = broker.presence, 0
+
+    async def presence(room: str) -> Snapshot:
+        nonlocal asked
+        asked += 1
+        return await read(room)
+
+    broker.presence = presence  # type: ignore[method-assign]
+    peer = connect(hub, dialect=ArrayDialect(), fast=False)
+    peer.send(json.dumps([["connect", 1]]))
+    await settle(hub)
+    peer.transport.block()
+    peer.send(json.dumps([["presence", 10 + number, "now"] for number in range(20)]))
+    await settle(hub)
+    assert asked == 4, "of 20, 17 or more each, where 64 are allowed"
+    peer.transport.unblock()
+    await until(lambda: asked == 20)
+    await settle(hub)
+    rows = [row for row in events_of(peer.received) if row[0] == "present"]
+    assert [row[1] for row in rows] == list(range(10, 30))
+    assert all(len(row[2]) == count for row in rows)
     await hub.stop()
 
 
@@ -735,7 +762,7 @@ async def test_those_who_have_gone_while_the_broker_was_away_are_bounded(
         await quiet(exchange, [here, there])
         exchange.brokers[0].mend()
         await time_passes(exchange, [here, there], 3)
-        assert len(await there.presence("now")) == 5, "their leases end"
+        assert await users(there, "now") == ["u3", "u4"], "their leases end"
         exchange.clock.advance(LEASE_S)  # type: ignore[attr-defined]
         assert await there.presence("now") == {}
 

@@ -12,7 +12,7 @@ import pytest
 from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
 from hubbub.hub.core import core_of
 from hubbub.hub.subscriptions import GRACE_S
-from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
+from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from issuing import SECRET
 from started_hub import code_of
 
@@ -307,4 +307,16 @@ async def test_a_frame_of_histories_leaves_the_others_their_turn() -> None:
         await settle(hub)
     waiting = 0 if peer.client._session.outbox is None else peer.client._session.outbox.nbytes
     assert waiting < 3_000_000, "one or two answers wait, not fifty"
+    await hub.stop()
+
+
+async def test_time_that_passes_in_a_test_ends_subscriptions_too() -> None:
+    hub = await secured(FakeClock())
+    peer = await connected(hub)
+    shown = {"channel": "news", "token": token(channel="news", exp=int(time.time()) + 60)}
+    await say(peer, hub, subscribe=shown)
+    advance_time(hub, 50 + GRACE_S)
+    assert peer.client.rooms == {"news"}
+    advance_time(hub, 15)
+    assert peer.client.rooms == frozenset()
     await hub.stop()

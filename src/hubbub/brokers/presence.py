@@ -136,7 +136,8 @@ class PresenceStore:
         room = self._rooms.get(name)
         if room is None:
             return Snapshot((), self._at)
-        rows = [*room.members.values(), *room.away.values()]
+        # Who is here comes last: another may have had the same id, and be away.
+        rows = [*room.away.values(), *room.members.values()]
         return Snapshot(tuple(info for info, _ in rows), self._at)
 
     def stats(self, name: str) -> PresenceStats:

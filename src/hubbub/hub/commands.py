@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 
 TURN_COST = 64
 """What the commands of one client may cost in one turn of the event loop: each costs 1, and 1 more for
-every `COST_BYTES` of messages in its answer. A frame has room for a thousand commands, and each may be
-answered with a whole history."""
+every 16 publications or clients, and every `COST_BYTES` of messages or infos, in its answer. A frame has room for a
+thousand commands, and each may be answered with a whole history."""
 COST_BYTES = 4096
 WAIT_S = 0.05
 """How often it is looked whether a client has taken its answers."""
@@ -488,6 +488,10 @@ def _left_s(identity: Identity) -> float | None:
 
 def _cost_of(answer: Reply) -> int:
     """Return what an answer costs; see `TURN_COST`."""
-    publications = getattr(answer.result, "publications", ())
+    result = answer.result
+    if isinstance(result, Present):
+        infos = [each.info for each in result.clients.values() if each.info is not None]
+        return 1 + len(result.clients) // 16 + len(encode_json(infos)) // COST_BYTES
+    publications = getattr(result, "publications", ())
     size = sum(len(each.frame.payload) for each in publications)
     return 1 + len(publications) // 16 + size // COST_BYTES

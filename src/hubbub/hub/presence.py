@@ -3,7 +3,7 @@
 What must not live here: who is in a room of this process (`room`), what a broker keeps, bytes.
 
 Who joins or leaves a room with such a rule here is noted in its `Roll`. What one turn of the event loop
-has, and what comes while the broker is asked, goes to the broker in one call for each room. The broker knows
+has, and what comes while the broker is asked, goes to the broker in one batch for each room. The broker knows
 all processes: it decides whether a person has come or gone by that, and tells the members in the same step.
 The memberships of this process are leases, renewed every `RENEW_S`: those of a process that was killed end.
 """
@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,44 +47,87 @@ STOP_S = 1.0
 MOST_INFO_BYTES = 4096
 """How much the application may say of a member, as JSON."""
 MOST_CALLS = 10_000
-"""How many joins and leaves of one room may wait for handlers that are slower than they come."""
+"""How many joins and leaves of one room may wait for handlers that are slower than they come; while so many
+wait, others are left out."""
+CALLS_A_TURN = 100
+"""For how many joins and leaves of one room handlers are called in one turn of the event loop."""
 
 
 class Roll:
-    """One room: its members in this process, by the names of their connections. `entering` and `leaving` is
-    what the broker has not been told yet."""
+    """One room: its members in this process, by the names of their connections.
+
+    Each is in one of three. Of `entering` the broker has still to hear; who had left, and is back before the
+    broker has heard of that, is there with what others see of it. `members` were told to the broker, or are just
+    being told. `leaving` have gone, and the broker has still to hear that.
+    """
 
     __slots__ = (
         "entering",
         "expire_at",
         "grace_until",
+        "is_busy",
         "leaving",
         "members",
         "renew_at",
         "room",
-        "task",
         "terms",
+        "told",
     )
 
     def __init__(self, room: str, terms: PresenceTerms, now: float) -> None:
         self.room: str = room
         self.terms: PresenceTerms = terms
+        self.entering: dict[str, tuple[ClientSession, ClientInfo | None]] = {}
         self.members: dict[str, ClientInfo] = {}
-        self.entering: dict[str, ClientSession] = {}
         self.leaving: dict[str, ClientInfo] = {}
         self.renew_at: float = now + RENEW_S
         self.expire_at: float = now + RENEW_S
         self.grace_until: float = -math.inf
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def is_busy(self) -> bool:
+        self.is_busy: bool = False
         """Whether the broker is being asked something about this room."""
-        return self.task is not None and not self.task.done()
+        self.told: asyncio.Future[None] | None = None
+        """Done when the next batch of changes has been told: what those wait for who ask meanwhile."""
+
+    def add(self, name: str, session: ClientSession) -> None:
+        """Note who has come."""
+        self.entering[name] = session, self.leaving.pop(name, None)
+
+    def remove(self, name: str) -> bool:
+        """Note who has gone; return whether the broker may know it."""
+        if name in self.entering:
+            _, info = self.entering.pop(name)
+        else:
+            info = self.members.pop(name, None)
+        if info is not None:
+            self.leaving[name] = info
+        return info is not None
+
+    def put_back(self, part: Mapping[str, ClientInfo]) -> None:
+        """Note anew that those have gone of whom the broker could not be told."""
+        again = dict(part)
+        for name in part.keys() & self.entering.keys():  # it has come back meanwhile
+            session, _ = self.entering[name]
+            self.entering[name] = session, again.pop(name)
+        self.leaving = again | self.leaving
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether the broker has to hear something of this room."""
+        return bool(self.entering or self.leaving) or now >= min(self.renew_at, self.expire_at)
 
     def is_over(self, now: float) -> bool:
         """Tell whether this process has nothing to do with the room any more."""
         return not (self.members or self.entering or self.leaving) and now >= self.grace_until
+
+    async def until_told(self) -> None:
+        """Wait until a batch of changes that begins after this call has been told, or could not be."""
+        if self.told is None:
+            self.told = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self.told])
+
+    def let_go(self) -> None:
+        """Let those go on who wait for a batch."""
+        told, self.told = self.told, None
+        _finish(told)
 
 
 class Presence:
@@ -117,25 +160,14 @@ class Presence:
             terms = self._require(room)
             roll = self._rolls[room] = Roll(room, terms, self._core.now())
             self._look_later()
-        name = session.connection_id
-        info = roll.leaving.pop(name, None)
-        if info is not None:  # out and in again, before anybody has heard of it
-            roll.members[name] = info
-        else:
-            roll.entering[name] = session
-            self._tell_later(roll)
+        roll.add(session.connection_id, session)
+        self._tell_later(roll)
 
     def left(self, session: ClientSession, room: str) -> None:
         """Note that a client has gone from a room of this process."""
         roll = self._rolls.get(room)
-        if roll is None:
-            return
-        name = session.connection_id
-        if roll.entering.pop(name, None) is None:
-            info = roll.members.pop(name, None)
-            if info is not None:
-                roll.leaving[name] = info
-                self._tell_later(roll)
+        if roll is not None and roll.remove(session.connection_id):
+            self._tell_later(roll)
 
     def _tell_later(self, roll: Roll) -> None:
         if not self._changed and not self._is_over:
@@ -175,69 +207,112 @@ class Presence:
     def _begin(self, roll: Roll) -> None:
         """Do what is to be done about a room, unless that goes on already."""
         if not roll.is_busy and not self._is_over:
-            name = f"presence {roll.room[:50]}"
-            roll.task = self._core.lifecycle.spawn(self._work(roll), name)
+            roll.is_busy = True
+            self._core.lifecycle.spawn(self._work(roll), f"presence {roll.room[:50]}")
 
     async def _work(self, roll: Roll) -> None:
-        """Tell the broker what it does not know of a room, until it knows all."""
+        """Tell the broker what is due of a room, until nothing is: all kinds of it in each pass, so that
+        changes without an end do not keep the others back."""
         core = self._core
         try:
-            if core.now() >= roll.renew_at:
-                await self._renew(roll)
-            while roll.entering or roll.leaving:
-                await self._tell_changes(roll)
-            if core.now() >= roll.expire_at:
-                await self._expire(roll)
-            while roll.entering or roll.leaving:
-                await self._tell_changes(roll)
-        except Exception as error:
-            roll.renew_at = roll.expire_at = core.now() + RETRY_S
-            text = "the broker was not told who is in %s: %s; told again"
-            why = printable(str(error) or type(error).__name__)
-            known = error if not isinstance(error, BrokerError) else None
-            room = printable(roll.room, 50)
-            core.log.log(logging.WARNING, "presence", text, room, why, error=known)
+            while True:
+                await self._tell(roll)
+                if self._is_over or not roll.is_due(core.now()):
+                    break
+                await asyncio.sleep(
+                    0
+                )  # a broker may answer at once, and the others have a turn too
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            self._failed(roll, error)
+        finally:
+            roll.is_busy = False
+            roll.let_go()
         if roll.is_over(core.now()) and self._rolls.get(roll.room) is roll:
             del self._rolls[roll.room]
 
-    async def _tell_changes(self, roll: Roll) -> None:
-        """Tell who has come, and then who has gone: who does both has not gone."""
-        entering, roll.entering = roll.entering, {}
-        infos = {name: self._info(session.client, roll) for name, session in entering.items()}
-        roll.members.update(infos)
-        await self._enter(roll, infos)  # what fails here is done again when the leases are renewed
-        leaving, roll.leaving = roll.leaving, {}
-        names = list(leaving)
-        try:
-            for start in range(0, len(names), MOST_MEMBERS_A_CALL):
-                part = names[start : start + MOST_MEMBERS_A_CALL]
-                infos_of_left = await self._broker.leave(roll.room, part, roll.terms)
-                self._call(roll.room, self._core.handlers.leave, infos_of_left)
-        except Exception:
-            if len(leaving) + len(roll.leaving) <= MOST_LEAVING:  # else their leases end
-                back = {*roll.members, *roll.entering}
-                again = {name: info for name, info in leaving.items() if name not in back}
-                roll.leaving = {**again, **roll.leaving}
-            raise
-        if names:
-            roll.grace_until = self._core.now() + roll.terms.grace_s
-            roll.expire_at = min(roll.expire_at, roll.grace_until)
+    async def _tell(self, roll: Roll) -> None:
+        """Renew leases, tell one batch of changes, see what is over: each if it is due."""
+        core = self._core
+        if core.now() >= roll.renew_at:
+            await self._renew(roll)
+        if roll.entering or roll.leaving:
+            told, roll.told = roll.told, None
+            try:
+                await self._tell_changes(roll)
+            finally:
+                _finish(told)
+        if core.now() >= roll.expire_at:
+            await self._expire(roll)
 
-    async def _enter(self, roll: Roll, infos: Mapping[str, ClientInfo]) -> None:
-        names = list(infos)
-        for start in range(0, len(names), MOST_MEMBERS_A_CALL):
-            part = {
-                name: infos[name]
-                for name in islice(names, start, start + MOST_MEMBERS_A_CALL)
-                if name in roll.members  # else it has gone meanwhile
-            }
-            joined = await self._broker.enter(roll.room, part, roll.terms)
+    def _failed(self, roll: Roll, error: BaseException) -> None:
+        """Have the broker asked again later. What was not told is told then; who was entered in vain is
+        entered when the leases are renewed."""
+        core = self._core
+        roll.renew_at = roll.expire_at = core.now() + RETRY_S
+        while len(roll.leaving) > MOST_LEAVING:
+            roll.leaving.popitem()  # its lease ends
+        text = "the broker was not told who is in %s: %s; told again"
+        why = printable(str(error) or type(error).__name__)
+        known = None if isinstance(error, BrokerError | asyncio.CancelledError) else error
+        room = printable(roll.room, 50)
+        core.log.log(logging.WARNING, "presence", text, room, why, error=known)
+
+    async def _tell_changes(self, roll: Roll) -> None:
+        """Tell who has come, and then who has gone: who does both has not gone.
+
+        One batch is as many as there are now; who changes meanwhile waits for the next.
+        """
+        for most in _parts(len(roll.entering)):
+            await self._enter(roll, self._take_entering(roll, most))
+        for most in _parts(len(roll.leaving)):
+            await self._leave(roll, most)
+
+    def _take_entering(self, roll: Roll, most: int) -> dict[str, ClientInfo]:
+        """Make members of the first who enter.
+
+        `presence_info` may close a client, or take it out of the room: of who is not there any more nothing
+        is told.
+        """
+        taken: list[str] = []
+        for name, (session, info) in list(islice(roll.entering.items(), most)):
+            if name in roll.entering and info is None:
+                info = self._info(session.client, roll)
+            if roll.entering.pop(name, None) is not None and info is not None:
+                roll.members[name] = info
+                taken.append(name)
+        return {name: roll.members[name] for name in taken if name in roll.members}
+
+    async def _enter(self, roll: Roll, members: Mapping[str, ClientInfo]) -> None:
+        if members:
+            joined = await self._broker.enter(roll.room, members, roll.terms)
             self._call(roll.room, self._core.handlers.join, joined)
+
+    async def _leave(self, roll: Roll, most: int) -> None:
+        part = dict(islice(roll.leaving.items(), most))
+        if not part:
+            return  # they have come back
+        for name in part:
+            del roll.leaving[name]
+        try:
+            left = await self._broker.leave(roll.room, list(part), roll.terms)
+        except (Exception, asyncio.CancelledError):
+            roll.put_back(part)
+            raise
+        self._call(roll.room, self._core.handlers.leave, left)
+        roll.grace_until = self._core.now() + roll.terms.grace_s
+        roll.expire_at = min(roll.expire_at, roll.grace_until)
 
     async def _renew(self, roll: Roll) -> None:
         """Say of all members here that they are there; one that the broker has forgotten joins anew."""
         roll.renew_at = self._core.now() + RENEW_S
-        await self._enter(roll, dict(roll.members))
+        names = iter(list(roll.members))
+        for most in _parts(len(roll.members)):
+            part = islice(names, most)
+            # Who has gone meanwhile is not renewed; if it comes back it enters.
+            here = {name: roll.members[name] for name in part if name in roll.members}
+            await self._enter(roll, here)
 
     async def _expire(self, roll: Roll) -> None:
         """Have those struck out who have not come back, and those whose process has gone."""
@@ -255,7 +330,7 @@ class Presence:
         if function is not None:
             try:
                 value = as_json(function(client, roll.room), MOST_INFO_BYTES)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:  # it awaits nothing: never our own
                 text = "presence_info failed for client %s in %s"
                 room = printable(roll.room, 50)
                 self._core.log.log(logging.ERROR, "presence", text, client.id, room, error=error)
@@ -267,6 +342,8 @@ class Presence:
             return
         self._is_over = True
         self._rest()
+        for roll in self._rolls.values():
+            roll.let_go()
         try:
             async with asyncio.timeout(STOP_S):
                 for roll in list(self._rolls.values()):
@@ -275,7 +352,9 @@ class Presence:
                         await self._broker.leave(roll.room, names, roll.terms)
         except (BrokerError, TimeoutError):
             pass  # their leases end
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
             text = "the broker was not told who has gone"
             self._core.log.log(logging.ERROR, "presence", text, error=error)
         self._rolls.clear()
@@ -320,8 +399,8 @@ class Presence:
             return
         if roll.entering or roll.leaving:
             self._begin(roll)
-        if roll.task is not None and not roll.task.done():
-            await asyncio.wait([roll.task])
+        if roll.is_busy:
+            await roll.until_told()
 
     def _require(self, room: str) -> PresenceTerms:
         """Return how presence is kept in a room. Raises `CommandError` where it is not."""
@@ -345,7 +424,7 @@ class Presence:
         is_new = calls is None
         if calls is None:
             calls = self._calls[room] = deque()
-        if len(calls) + len(infos) > MOST_CALLS:
+        if len(calls) >= MOST_CALLS:  # those that come at once may be more: they are known already
             text = "handlers of joins and leaves are too slow in %s: %d calls are left out"
             room_name = printable(room, 50)
             self._core.log.log(logging.ERROR, "presence", text, room_name, len(infos))
@@ -359,9 +438,12 @@ class Presence:
     ) -> None:
         try:
             while calls:
-                functions, info = calls.popleft()
-                for function in functions:
-                    await self._run_call(function, room, info)
+                for _ in range(min(len(calls), CALLS_A_TURN)):
+                    functions, info = calls.popleft()
+                    for function in functions:
+                        await self._run_call(function, room, info)
+                if calls:
+                    await asyncio.sleep(0)
         finally:
             if self._calls.get(room) is calls:
                 del self._calls[room]
@@ -378,6 +460,17 @@ class Presence:
             self._core.stats.handler_errors += 1
             text = "the handler %s failed"
             self._core.log.log(logging.ERROR, "presence", text, name_of(function), error=error)
+
+
+def _parts(count: int) -> Iterator[int]:
+    """Part `count` members into as many as one call may have."""
+    for start in range(0, count, MOST_MEMBERS_A_CALL):
+        yield min(MOST_MEMBERS_A_CALL, count - start)
+
+
+def _finish(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
 
 
 def _brought_up(snapshot: Snapshot, publications: Sequence[Publication]) -> dict[str, ClientInfo]:

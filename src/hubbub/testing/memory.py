@@ -367,18 +367,20 @@ def set_clock(hub: Hub, clock: Callable[[], float]) -> None:
 def advance_time(hub: Hub, seconds: float) -> None:
     """Let `seconds` pass on the hub's `FakeClock`, with every check of its clients that falls due.
 
-    The hub pings, and finds silent and stuck clients, as it would in that time. Raises `TypeError`
-    when the hub has another clock.
+    The hub pings, finds silent and stuck clients, and ends tokens, those of single rooms too, and times of
+    grace, as it would in that time. Raises `TypeError` when the hub has another clock.
     """
     clock = core_of(hub).clock
     if not isinstance(clock, FakeClock):
         raise TypeError("advance_time needs a hub whose clock is a FakeClock: see set_clock")
-    liveness, presence = core_of(hub).liveness, core_of(hub).presence
+    core = core_of(hub)
+    liveness = core.liveness
     end = clock.now + seconds
     while clock.now < end:
         clock.advance(min(liveness.period_s, end - clock.now))
         liveness.check()
-        presence.check()
+        core.subscriptions.look()
+        core.presence.check()
 
 
 def let_pass(hub: Hub, seconds: float) -> None:
