@@ -315,3 +315,12 @@ class Model(RuleBasedStateMachine):
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1000, 1300])
+def test_a_bound_under_what_a_room_costs_keeps_nothing(max_bytes: int) -> None:
+    kept = HistoryStore(max_bytes)
+    for number in range(5):
+        add(kept, f"room {number % 2}", "x" * 300, keep=Keep(5, 60.0, 200))
+    assert (kept.entries, kept.nbytes) == (0, 0)
+    assert kept.read("room 0", 0.0).position.offset == 3

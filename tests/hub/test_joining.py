@@ -367,3 +367,19 @@ async def test_who_is_in_a_room_is_told_a_position_that_is_its_own() -> None:
     assert (back.recovered, back.publications) == (True, ())
     assert again.position.epoch == first.position.epoch
     await hub.stop()
+
+
+async def test_a_position_that_a_client_brought_is_kept_until_it_was_used() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (hub, _):
+        place = await hub.cursor("log:1")
+        await hub.publish("log:1", "1")
+        await carried(exchange)
+        peer = await come(hub, {"log:1": place})
+        exchange.brokers[0].cut()
+        with pytest.raises(CommandError, match="unavailable"):
+            await peer.client.subscribe("log:1")
+        exchange.brokers[0].mend()
+        await carried(exchange)
+        answer = await peer.client.subscribe("log:1")
+        assert (answer.recovered, [each.data for each in answer.publications]) == (True, [b"1"])

@@ -782,3 +782,82 @@ async def test_what_a_broker_has_cancelled_does_not_silence_a_room(
         await publish(here, "1")
         broker.mend()
         await until(lambda: peer.received == ["1"])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_one_that_is_full_again_before_it_is_told_of_a_gap_is_told_later(plain: bool) -> None:
+    rules = [RoomRules("red", history=100, slow_policy="drop_oldest")]
+    hub = await started(room_rules=rules, outbox_max_entries=2)
+    peer = connect(hub) if plain else connect(hub, dialect=DIALECT)
+    if plain:
+        await peer.client.subscribe("red")
+    else:
+        peer.send('[["connect",1],["subscribe",2,"red"]]')
+        await settle(hub)
+    peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    peer.transport.unblock()
+    peer.client.send("direct")
+    peer.transport.block()
+    await settle(hub)
+    peer.transport.unblock()
+    await settle(hub)
+    told = [str(each) for each in peer.received if "gap" in str(each)]
+    assert len(told) == 1
+    assert session_of(peer.client).behind is None
+    await hub.stop()
+
+
+@pytest.mark.parametrize("joins", [True, False])
+async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        peer = connect(there)
+        broker: Any = exchange.brokers[1]
+        if not joins:
+            await peer.client.subscribe("red")
+        read, is_reading, go_on = broker.history, asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any, **keywords: Any) -> Any:
+            page = await read(*args, **keywords)
+            is_reading.set()
+            await go_on.wait()
+            return page
+
+        broker.history = slow
+        if joins:
+            joining = asyncio.create_task(peer.client.subscribe("red"))
+        else:
+            broker.node.note_gap(None)  # nothing was lost yet
+        await is_reading.wait()
+        rooms, broker.rooms = broker.rooms, set()
+        await publish(here, "lost")
+        await carried(exchange)
+        broker.rooms = rooms
+        broker.node.note_gap(None)
+        go_on.set()
+        if joins:
+            answer = await joining
+            assert answer.position is not None
+            assert answer.position.offset == 1, "it comes in after what it would have missed"
+        else:
+            await until(lambda: peer.received == ["lost"])
+
+
+async def test_who_joined_before_anything_was_published_is_told_that_something_may_be_lost() -> (
+    None
+):
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        peer = connect(there)
+        peer.client.join("red")
+        await carried(exchange)
+        exchange.brokers[1].cut()
+        await publish(here, "1")
+        exchange.brokers[1].mend()
+        await publish(here, "2")
+        await carried(exchange)
+        await settle(there)
+        assert peer.received == ['{"type":"gap","room":"red"}', "2"]

@@ -319,6 +319,7 @@ class HistoryStore:
         """Lose the oldest entry of the room that was silent longest."""
         firsts = [next(iter(rooms.items())) for rooms in self._full.values()]
         room, history = min(firsts, key=lambda each: each[1].last_at)
-        self._lose_oldest(history)
+        if history.entries:
+            self._lose_oldest(history)
         if not history.entries:
             self._empty(room, history)

@@ -130,8 +130,15 @@ def _publications(publications: Sequence[Publication], *, are_patched: bool = Fa
     return b"[%b]" % b",".join(map(write, publications))
 
 
+_WHOLE = object()
+"""Under what a publication keeps its form for who takes patches, and has not got the one before it."""
+
+
 def _whole(publication: Publication) -> bytes:
-    return _patch(publication, None)
+    made = publication.forms.get(_WHOLE)
+    if made is None:
+        made = publication.forms[_WHOLE] = Frame(_patch(publication, None), True)
+    return made.payload
 
 
 def _patch(publication: Publication, base: Frame | None) -> bytes:
@@ -147,10 +154,9 @@ def _patch(publication: Publication, base: Frame | None) -> bytes:
 
 def _patched(event: Patched) -> bytes:
     publication = event.publication
-    return b'{"push":{"channel":%b,"pub":%b}}' % (
-        _encode(publication.room),
-        _patch(publication, event.base),
-    )
+    base = event.base
+    said = _whole(publication) if base is None else _patch(publication, base)
+    return b'{"push":{"channel":%b,"pub":%b}}' % (_encode(publication.room), said)
 
 
 def _published(event: Published) -> bytes:

@@ -81,6 +81,10 @@ class Joiner:
         else:
             self._is_full = True
 
+    def note_gap(self) -> None:
+        """Something may have been lost on its way here: what was read is not enough."""
+        self._is_full, self._result = True, None
+
     async def read(self) -> None:
         """Read what it has missed. Raises what the broker does."""
         room, since, recovery = self.room, self.since, self._recovery

@@ -150,7 +150,7 @@ class Joining:
         if room in session.memberships:
             return self._standing(session, room)
         if since is None and by_server and session.opening is not None:
-            since = session.opening.positions.pop(room, None)
+            since = session.opening.positions.get(room)
         ready = Ready(room, since)
         attempt = self._note_joining(session, room)
         try:
@@ -166,6 +166,8 @@ class Joining:
             if room in session.memberships:  # the application has put it in meanwhile
                 return self._standing(session, room)
             answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
+            if session.opening is not None:
+                session.opening.positions.pop(room, None)
         finally:
             self._end(ready)
             if session.joining is not None and _is_joining(session, room, attempt):

@@ -20,14 +20,16 @@ _MOST_NAME_CHARACTERS = 64
 
 class Progress:
     """How far a room has come here. `held_back` is what came while something was missing (None:
-    nothing is missing), `newest` the position of the last that came meanwhile."""
+    nothing is missing), `newest` the position of the last that came meanwhile; `is_read_too_early` says that
+    something may have been lost after the history was asked for."""
 
-    __slots__ = ("held_back", "newest", "position")
+    __slots__ = ("held_back", "is_read_too_early", "newest", "position")
 
     def __init__(self, position: Position) -> None:
         self.position: Position = position
         self.newest: Position | None = None
         self.held_back: list[Publication] | None = None
+        self.is_read_too_early: bool = False
 
     def is_next(self, position: Position) -> bool:
         """Tell whether a publication of that position comes next."""

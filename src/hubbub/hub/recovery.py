@@ -99,10 +99,23 @@ class Recovery:
     def note_gap(self, rooms: Iterable[str] | None) -> None:
         """See what was missed in these rooms, or in all."""
         registry = self._core.registry
+        rooms = None if rooms is None else list(rooms)
+        for room in self._joining if rooms is None else rooms:
+            for joiner in self._joining.get(room, ()):
+                joiner.note_gap()
         for members in registry.memberships() if rooms is None else map(registry.room_of, rooms):
-            progress = None if members is None else members.progress
-            if members is not None and progress is not None and progress.held_back is None:
-                self._catch_up(members, progress, [])
+            if members is not None and members.remembers:
+                self._note_gap_of(members)
+
+    def _note_gap_of(self, members: Membership) -> None:
+        progress = members.progress
+        if progress is None:  # it is not known from where on they are members
+            for session in list(members.sessions):
+                self.tell_gap(session, members.name)
+        elif progress.held_back is None:
+            self._catch_up(members, progress, [])
+        else:
+            progress.is_read_too_early = True
 
     def _catch_up(
         self, members: Membership, progress: Progress, publications: list[Publication]
@@ -116,7 +129,7 @@ class Recovery:
         """Deliver what is missing, until nothing is."""
         vain_reads = 0
         while self._is_there(members, progress) and progress.held_back is not None:
-            before = progress.position
+            before, progress.is_read_too_early = progress.position, False
             try:
                 history = await self.read(members.name, before)
                 if not self._is_there(members, progress):
@@ -131,7 +144,9 @@ class Recovery:
                 await asyncio.sleep(RETRY_S)
                 continue
             self._take_held_back(members, progress)
-            if progress.held_back is None or progress.position != before:
+            if progress.held_back is None and progress.is_read_too_early:
+                progress.held_back = []
+            elif progress.held_back is None or progress.position != before:
                 vain_reads = 0
             elif vain_reads < MOST_VAIN_READS:  # what has come here is not in the history yet
                 vain_reads += 1

@@ -248,12 +248,18 @@ class ClientSession:
             if outbox:
                 return
             self.outbox = None
-        if self._missed and self.transport.writable and self.close is None:
+        if (
+            not (self._missed or self.behind)
+            or not self.transport.writable
+            or self.close is not None
+        ):
+            return
+        core = self._core
+        if self._missed:
             missed, self._missed = self._missed, 0
-            core = self._core
             core.lifecycle.schedule(lambda: self.dispatcher.drained(self, missed))
-            if self.behind:
-                core.lifecycle.schedule(lambda: core.recovery.note_dropped(self))
+        if self.behind:  # it may have been told so before, while it could take no more
+            core.lifecycle.schedule(lambda: core.recovery.note_dropped(self))
 
     def count_lost(self, count: int) -> None:
         """Count messages that this client will never get, since it is slow."""
