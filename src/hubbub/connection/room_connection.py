@@ -109,7 +109,7 @@ class RoomConnection(Reconnecting):
             raise TypeError(f"a room is a str that is not empty, not {room!r:.100}")
         checks.token_option(token)
         position = checks.since_option(since)
-        state = RoomState(self._session, room, position, TokenSource(token))
+        state = RoomState(self._session, room, position, TokenSource(token, is_for_room=True))
         return Subscription(state, self, kind, self._enter_room, self._session.leave)
 
     def given_rooms(self) -> AsyncIterator[Subscription[Any]]:
