@@ -116,7 +116,8 @@ class RoomConnection(Reconnecting):
         """Iterate over the rooms that the server puts this client into without being asked.
 
         Each comes once, unless the program has named it in `subscribe` before. Enter it as any other;
-        what was published since the server gave it waits in it.
+        what was published since the server gave it waits in it. One that the server does not give again
+        after the connection was lost ends with `Unsubscribed`.
         """
         return _GivenRooms(self)
 
