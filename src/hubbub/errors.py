@@ -347,7 +347,8 @@ class Unsubscribed(HubbubError):
     """A client program is not in a room, or not any more, and does not ask for it again.
 
     `code` is 100 to 1999 when the server has refused it (103: it may not), from 2000 when the server
-    has taken it out. A `token` function of `subscribe` may raise it: it is not asked again then.
+    has taken it out, or does not give it again. A `token` function of `subscribe` may raise it: it is not
+    asked again then.
     """
 
     def __init__(self, room: str, code: int, reason: str = "") -> None:

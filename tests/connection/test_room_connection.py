@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from answering import asynchronous, until
 from centrifuge_app import do, make_app, make_hub
-from hubbub import Hub, Position
+from hubbub import Client, Hub, Position
 from hubbub.connection import RoomConnection, RoomMessage, Subscription, connect
 from hubbub.connection.room_inbox import MAX_ROOM_MESSAGES
 from hubbub.errors import CommandFailed, Disconnected, MessagesMissed, Unsubscribed
@@ -535,6 +536,40 @@ async def test_a_room_that_the_server_gives_may_be_named_by_the_program() -> Non
             await do(hub, ["cut"])
             await do(hub, ["publish", "chat:given", 3])
             assert await taken(room, 1) == [3]
+
+
+@pytest.mark.parametrize("how", ["late", "never", "never, and wanted"])
+def test_a_room_that_a_slow_connect_handler_gives_again_or_not(how: str) -> None:
+    @asynchronous
+    async def scenario() -> None:
+        async with serving() as (hub, served):
+            may_go_on, times = asyncio.Event(), itertools.count()
+
+            @hub.on_connect
+            async def give(client: Client) -> None:
+                if next(times):
+                    await may_go_on.wait()
+                    if how != "late":
+                        return
+                await client.subscribe("chat:slow")
+
+            async with client(served) as connection:
+                async with asyncio.timeout(10):
+                    given = await anext(aiter(connection.given_rooms()))
+                wanted = connection.subscribe("chat:slow")
+                async with wanted if how == "never, and wanted" else given as room:
+                    await do(hub, ["cut"])
+                    await do(hub, ["publish", "chat:slow", 1])
+                    await until(lambda: state_of(room) == "subscribing")
+                    await connection.wait_open()
+                    may_go_on.set()
+                    if how == "never":
+                        with pytest.raises(Unsubscribed, match="2000 the server does not give it"):
+                            await taken(room, 1)
+                    else:
+                        assert await taken(room, 1) == [1]
+
+    scenario()
 
 
 # Programs that are slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -12,6 +12,7 @@ from answering import asynchronous, until
 from connection.peers import echo, server
 from connection.scripted import meeting, scripted
 from hubbub.connection import connect
+from hubbub.connection.client_socket import ClientSocket
 from hubbub.connection.commands import LOST, TIMEOUT
 from hubbub.connection.room_session import MAX_DIRECT_MESSAGES
 from hubbub.errors import CommandFailed, Disconnected
@@ -360,6 +361,42 @@ async def test_what_a_deaf_server_does_not_take_is_lost_with_its_connection() ->
         peer = await script.welcomed()
         await peer.answer("rpc", {"data": "it was not sent before"})
         assert await calling == "it was not sent before"
+
+
+class FullSocket:
+    """A socket that takes nothing until it is told to; what it is given then is `sent`."""
+
+    def __init__(self) -> None:
+        self.may_go_on = asyncio.Event()
+        self.is_waited_for = asyncio.Event()
+        self.is_over = self.has_lost_bytes = False
+        self.sent: list[bytes] = []
+
+    @property
+    def paused(self) -> bool:
+        return not self.may_go_on.is_set()
+
+    async def drained(self) -> None:
+        self.is_waited_for.set()
+        await self.may_go_on.wait()
+
+    async def send(self, data: bytes, *, text: bool) -> None:
+        self.sent.append(data)
+
+
+@asynchronous
+async def test_an_old_socket_is_not_given_what_belongs_to_the_next() -> None:
+    async with meeting() as (_, connection, _):
+        session = connection._session
+        present, old = session._socket, FullSocket()
+        session._socket = cast("ClientSocket", old)
+        sending = asyncio.create_task(session.say("for the old one"))
+        await old.is_waited_for.wait()
+        session._socket = present
+        session.ask("rpc", {}, lambda error, answer: None)
+        old.may_go_on.set()
+        assert await sending is False
+        assert old.sent == []
 
 
 @asynchronous

@@ -10,7 +10,7 @@ import pytest
 from answering import asynchronous, until
 from connection.scripted import at, data_of, end_of, entered, gap_of, meeting, pubs
 from hubbub.connection.room_inbox import MAX_ROOM_MESSAGES
-from hubbub.errors import Disconnected
+from hubbub.errors import Disconnected, Unsubscribed
 from hubbub.model import Position
 
 # Refusals
@@ -203,6 +203,24 @@ async def test_a_position_that_is_worth_nothing_any_more_is_a_gap() -> None:
 
 
 @asynchronous
+async def test_a_connection_whose_state_is_worth_nothing_any_more_forgets_it_all() -> None:
+    tokens = iter("abc")
+    async with meeting(token=lambda: next(tokens)) as (script, connection, peer):
+        room = await entered(connection, peer, at(3))
+        never_in = connection.subscribe("later", since=Position(3, "e"))
+        entering = asyncio.create_task(never_in.__aenter__())
+        await peer.take("subscribe")
+        await peer.close(3014, "state invalidated")
+        peer = await script.peer()
+        assert (await peer.answer("connect", {"client": "c"}))["token"] == "b"
+        assert await peer.answer("subscribe", at(3)) == {"channel": "r"}
+        assert await peer.answer("subscribe", at(3)) == {"channel": "later"}
+        assert await gap_of(room) == Position(3, "e")
+        await entering
+        assert await gap_of(never_in) == Position(3, "e")
+
+
+@asynchronous
 async def test_a_code_after_which_it_is_out_for_good() -> None:
     async with meeting() as (script, connection, peer):
         room = await entered(connection, peer, at(3))
@@ -232,6 +250,104 @@ async def test_a_room_that_is_given_and_lost_says_what_it_missed() -> None:
                     assert await gap_of(room) == Position(5, "e")
             await peer.push("r", unsubscribe={"code": 2500, "reason": "insufficient state"})
             assert await end_of(room) == 2500, "who did not ask cannot ask again"
+
+
+@asynchronous
+async def test_a_room_that_the_server_does_not_give_again_is_asked_for_by_who_wanted_it() -> None:
+    async with meeting() as (script, connection, peer):
+        await peer.push("r", subscribe=at(3))
+        await until(lambda: connection._session.given)
+        async with connection.subscribe("r") as room:
+            peer.cut()
+            peer = await script.peer()
+            place = {"recover": True, "offset": 3, "epoch": "e"}
+            params = await peer.answer("connect", {"client": "c"})
+            assert params["subs"] == {"r": place}
+            assert (await peer.refuse("history", 108)) == {"channel": "r", "limit": 0}
+            answer = at(3, recovered=True, publications=pubs(4))
+            assert await peer.answer("subscribe", answer) == {"channel": "r", **place}
+            assert await data_of(room, 1) == [4]
+            peer.cut()  # from now on it is the program's
+            peer = await script.welcomed()
+            await peer.refuse("subscribe", 103)
+            assert await end_of(room) == 103
+
+
+@asynchronous
+async def test_a_room_that_the_server_gives_only_in_the_end_is_not_asked_for() -> None:
+    async with meeting() as (script, connection, peer):
+        await peer.push("r", subscribe=at(3))
+        await until(lambda: connection._session.given)
+        async with connection.subscribe("r") as room:
+            peer.cut()
+            peer = await script.welcomed()
+            await peer.push("r", subscribe=at(3, recovered=True, publications=pubs(4)))
+            await peer.answer("history", at(4))
+            assert await data_of(room, 1) == [4]
+            calling = asyncio.create_task(connection.call("next"))
+            await peer.answer("rpc", {"data": 1})
+            assert await calling == 1
+
+
+@asynchronous
+async def test_a_given_room_that_nobody_asked_for_ends_when_it_is_not_given_again() -> None:
+    async with meeting() as (script, connection, peer):
+        await peer.push("r", subscribe=at(3))
+        await peer.push("unread", subscribe={})
+        given = aiter(connection.given_rooms())
+        async with await anext(given) as room:
+            peer.cut()
+            peer = await script.welcomed()
+            assert (await peer.answer("history", at(9)))["channel"] == "r"
+            assert (await peer.refuse("history", 103))["channel"] == "unread"
+            assert await end_of(room) == 2000
+            await peer.push("new", subscribe={})
+            assert (await anext(given)).name == "new"
+            assert list(connection._session.rooms) == ["r", "new"]
+
+
+@asynchronous
+async def test_who_enters_while_it_is_unknown_whether_the_room_is_given_ends_in_it() -> None:
+    async with meeting() as (script, connection, peer):
+        await peer.push("r", subscribe=at(3))
+        await until(lambda: connection._session.given)
+        peer.cut()
+        peer = await script.welcomed()
+        number, _ = await peer.take("history")
+        entering = asyncio.create_task(connection.subscribe("r").__aenter__())
+        await until(lambda: connection._session.rooms["r"].is_wanted)
+        await peer.say({"id": number, "history": at(3)})
+        await peer.answer("subscribe", at(3, recovered=True))
+        assert (await entering).state == "subscribed"
+
+
+@asynchronous
+async def test_no_answer_about_a_room_that_is_not_given_is_a_lost_connection() -> None:
+    async with meeting(timeout_s=0.05) as (script, connection, peer):
+        await peer.push("r", subscribe=at(3))
+        async with await anext(aiter(connection.given_rooms())) as room:
+            peer.cut()
+            peer = await script.welcomed()
+            await peer.take("history")
+            peer = await script.peer()
+            answer = at(3, recovered=True, publications=pubs(4))
+            await peer.answer("connect", {"client": "c", "subs": {"r": answer}})
+            assert await data_of(room, 1) == [4]
+            assert connection.last_close is not None
+            assert connection.last_close.reason == "no answer to history"
+
+
+@asynchronous
+async def test_a_given_room_that_ended_before_it_was_entered_is_asked_for() -> None:
+    async with meeting() as (_, connection, peer):
+        await peer.push("r", subscribe=at(3))
+        room = await anext(aiter(connection.given_rooms()))
+        await peer.push("r", unsubscribe={"code": 2000, "reason": "no more"})
+        await until(lambda: room.state == "unsubscribed")
+        entering = asyncio.create_task(room.__aenter__())
+        await peer.refuse("subscribe", 103)
+        with pytest.raises(Unsubscribed, match="103"):
+            await entering
 
 
 @asynchronous

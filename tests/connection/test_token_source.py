@@ -131,6 +131,47 @@ def test_a_function_that_says_that_there_is_none_ends_the_room_alone(first: str 
     scenario()
 
 
+@pytest.mark.parametrize("first", ["t0", None], ids=["at a refresh", "at first"])
+def test_for_the_connection_it_is_a_failure_like_any_other(first: str | None) -> None:
+    @asynchronous
+    async def scenario() -> None:
+        none = Unsubscribed("r", 401, "a room's function says this")
+        async with scripted() as script:
+            token = giving(*([first] if first else []), none, "t1")
+            connection = script.connect(token=token)
+            entering = asyncio.create_task(connection.__aenter__())
+            peer = await script.peer()
+            shown = (await peer.answer("connect", {"client": "c", **(ENDS if first else {})}))[
+                "token"
+            ]
+            if first:
+                shown = (await peer.answer("refresh", {}))["token"]
+            assert shown == "t1"
+            await entering
+            await connection.wait_open()
+            text = "the token function failed: Unsubscribed: not in 'r': 401 a room's function says this"
+            why = None if connection.last_close is None else connection.last_close.reason
+            assert why is None if first else why is not None and why.endswith(text)
+            await connection.close()
+
+    scenario()
+
+
+@asynchronous
+async def test_an_answer_to_a_token_that_was_given_up_means_nothing() -> None:
+    async with meeting() as (_, connection, peer):
+        room = connection.subscribe("r", token=giving("t0", "t1", "t2"))
+        entering = asyncio.create_task(room.__aenter__())
+        await peer.answer("subscribe", at(0, **ENDS))
+        await entering
+        number, _params = await peer.take("sub_refresh")
+        await peer.push("r", unsubscribe={"code": 2501, "reason": "subscription expired"})
+        assert (await peer.answer("subscribe", at(0, recovered=True)))["token"] == "t2"
+        await peer.say({"id": number, "error": {"code": 103, "message": "too late"}})
+        await peer.publish("r", "one", 1)
+        assert await data_of(room, 1) == ["one"]
+
+
 @asynchronous
 async def test_a_function_that_fails_is_asked_again_for_a_room() -> None:
     async with meeting() as (_, connection, peer):
@@ -164,3 +205,19 @@ async def test_a_function_that_takes_long_holds_nothing_up_and_ends_with_the_con
         with pytest.raises(Disconnected):
             await entering
         await until(lambda: not connection._session._tasks)
+
+
+@asynchronous
+async def test_a_function_for_a_rooms_token_may_close_the_connection() -> None:
+    async with meeting() as (_, connection, _):
+
+        async def token() -> str:
+            await connection.close()
+            return "late"
+
+        with pytest.raises(Disconnected):
+            async with connection.subscribe("red", token=token):
+                pytest.fail("it was closed")
+        async with asyncio.timeout(10):
+            await connection.close()
+        assert connection.state == "closed"

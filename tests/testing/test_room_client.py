@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from hubbub import Hub, Identity, Position, Refused, RoomRules
+from hubbub import Client, Hub, Identity, Position, Refused, RoomRules
+from hubbub.hub.client import session_of
+from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, advance_time, follow, set_clock, settle
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +79,61 @@ async def test_a_room_that_keeps_nothing() -> None:
     await hub.publish("other", "2")
     await ann.heal()
     assert (ann.messages, ann.recovered, ann.position) == ([1], None, None)
+    await hub.stop()
+
+
+@pytest.mark.parametrize("giver", ["identity", "handler"])
+async def test_a_room_that_the_server_gives(giver: str) -> None:
+    rules = [RoomRules("chat:*", history=3)]
+    hub = Hub(room_rules=rules)
+
+    @hub.authenticate
+    def who(handshake: object) -> Identity:
+        return Identity(user="ann", rooms=("chat:1",) if giver == "identity" else ())
+
+    @hub.on_connect
+    async def begin(client: Client) -> None:
+        if giver == "handler":
+            await client.subscribe("chat:1")
+
+    await hub.start()
+    ann = await follow(hub, "chat:1")
+    assert (ann.error, ann.recovered) == (None, None)
+    assert ann.position is not None
+    assert ann.position.offset == 0
+    await hub.publish("chat:1", 1)
+    await settle(hub)
+    ann.cut()
+    await hub.publish("chat:1", 2)
+    await ann.heal()
+    assert (ann.messages, ann.recovered, ann.gaps) == ([1, 2], True, 0)
+    ann.cut()
+    await ann.heal()
+    assert (ann.messages, ann.recovered, ann.gaps) == ([1, 2], True, 0)
+    ann.cut()
+    for number in range(10):
+        await hub.publish("chat:1", number)
+    await ann.heal()
+    assert (ann.messages, ann.recovered, ann.gaps, ann.error) == ([1, 2], False, 1, None)
+    assert ann.position.offset == 12
+    await hub.stop()
+
+
+async def test_a_room_that_is_refused_later_is_read_when_it_is_asked_for() -> None:
+    hub = await running()
+    allowed = {"ann"}
+    hub.authorize(lambda client, action, room: bool(allowed))
+    ann = await follow(hub, "chat:1")
+    allowed.clear()
+    core_of(hub).recovery.tell_gap(session_of(ann.memory.client), "chat:1")
+    await settle(hub)
+    assert ann.messages == []  # and asks again, having heard of the gap
+    await settle(hub)
+    assert ann.error == 103
+    ann.cut()
+    allowed.add("ann")
+    await ann.heal()
+    assert ann.error is None
     await hub.stop()
 
 

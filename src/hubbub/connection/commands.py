@@ -19,7 +19,7 @@ from . import protocol
 TIMEOUT, LOST, CLOSED, TOO_MANY = 1, 2, 3, 4
 """The client's own codes of a command that failed."""
 
-FRAME_BYTES = 32 * 1024
+FRAME_BYTES = 60 * 1024
 """How large a message of several commands may be: a server takes 64 KiB."""
 
 Done = Callable[[CommandFailed | None, Any], None]

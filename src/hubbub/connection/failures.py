@@ -35,11 +35,11 @@ _CERTIFICATE_TIMES = (9, 10)
 
 
 class FunctionFailed(Exception):
-    """A function of the program's, for the address or the headers, raised something."""
+    """A function of the program's, for the address, the headers or a token, raised something."""
 
 
 class FunctionWrong(Exception):
-    """A function of the program's returned what can be no address, or no headers."""
+    """A function of the program's returned what can be no address, no headers, or no token."""
 
 
 class Cause(NamedTuple):
@@ -86,7 +86,9 @@ CAUSES: tuple[Cause, ...] = (
         ABNORMAL,
         Retry.ALWAYS,
         "",
-        "The function for `url` or `headers` raised an exception (not `Disconnected`).",
+        "The function for `url`, `headers` or the connection's `token` raised an exception (not "
+        "`Disconnected`). One that is asked for another token while the connection is open, or for a "
+        "room's, is only asked again.",
     ),
     Cause(
         "function wrong",
@@ -94,7 +96,8 @@ CAUSES: tuple[Cause, ...] = (
         ABNORMAL,
         Retry.NEVER,
         "",
-        "The function for `url` or `headers` returned what is no address, or no headers.",
+        "The function for `url`, `headers` or a `token`, a room's too, returned what is no address, "
+        "no headers, or no token.",
     ),
     Cause(
         "ended early",

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from ..errors import Disconnected, Unsubscribed
+from ..errors import Disconnected, HubbubError
 from .client_socket import ClientSocket
 from .failures import FunctionFailed, FunctionWrong
 from .options import Options, check_address, check_headers
@@ -73,19 +73,23 @@ async def _request(target: Target, options: Options) -> ClientSocket:
 
 
 async def resolve(
-    name: str, source: T | Callable[[], T | Awaitable[T]], check: Callable[[object], T]
+    name: str,
+    source: T | Callable[[], T | Awaitable[T]],
+    check: Callable[[object], T],
+    *,
+    says: tuple[type[HubbubError], ...] = (Disconnected,),
 ) -> T:
     """Return what `source` is, or returns, when it is a function of the program's.
 
-    Raises `Disconnected` or `Unsubscribed` if the function does, `FunctionFailed` for anything else, and `FunctionWrong` if
-    `check` does not take what it returned.
+    Raises what the function `says` if it raises that, `FunctionFailed` for anything else, and
+    `FunctionWrong` if `check` does not take what it returned.
     """
     if not callable(source):
         return source
     try:
         value = source()
         value = await value if inspect.isawaitable(value) else value
-    except (Disconnected, Unsubscribed):
+    except says:
         raise
     except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()

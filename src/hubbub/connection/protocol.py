@@ -18,12 +18,14 @@ from .outcome import AttemptEnded, Outcome, Retry
 
 EXPIRED = 109
 """The token has expired: another one may be good."""
+TAKEN_OUT = 2000
+"""Unsubscribed with this code: the server has taken the client out."""
 COMES_BACK = 2500
 """Unsubscribed with this code or a higher one: ask for the room again."""
 SUBSCRIPTION_EXPIRED, STATE_LOST = 2501, 2502
 """Why: the room's token has ended; the position is worth nothing any more."""
-CONNECTION_EXPIRED = 3005
-"""Closed with this code: the connection's token has ended."""
+CONNECTION_EXPIRED, ALL_LOST = 3005, 3014
+"""Closed with these codes: the connection's token has ended; it and all positions are worth nothing."""
 PONG = b"{}"
 """A ping, and its answer."""
 

@@ -109,14 +109,15 @@ class RoomConnection(Reconnecting):
             raise TypeError(f"a room is a str that is not empty, not {room!r:.100}")
         checks.token_option(token)
         position = checks.since_option(since)
-        state = RoomState(self._session, room, position, TokenSource(token))
+        state = RoomState(self._session, room, position, TokenSource(token, is_for_room=True))
         return Subscription(state, self, kind, self._enter_room, self._session.leave)
 
     def given_rooms(self) -> AsyncIterator[Subscription[Any]]:
         """Iterate over the rooms that the server puts this client into without being asked.
 
         Each comes once, unless the program has named it in `subscribe` before. Enter it as any other;
-        what was published since the server gave it waits in it.
+        what was published since the server gave it waits in it. One that the server does not give again
+        after the connection was lost ends with `Unsubscribed`.
         """
         return _GivenRooms(self)
 

@@ -187,6 +187,7 @@ class RoomSession:
             self._forget_given(held)
             if state.inbox.read is None:
                 state = held
+                state.is_wanted = True
             else:
                 held.leave()
         self.rooms[state.name] = state
@@ -205,10 +206,21 @@ class RoomSession:
         if room in self.given:
             self.given.remove(room)
 
+    def _forget_ended(self, room: RoomState) -> None:
+        """Forget a room of the server's that has ended before the program was in it."""
+        is_held = self.rooms.get(room.name) is room
+        if is_held and room.status == "unsubscribed" and not room.is_entered:
+            del self.rooms[room.name]
+            self._forget_given(room)
+
     def ended(self, outcome: Outcome) -> None:
         """Hear how an attempt or a connection ended."""
-        if outcome.close.code == protocol.CONNECTION_EXPIRED:
+        code = outcome.close.code
+        if code in (protocol.CONNECTION_EXPIRED, protocol.ALL_LOST):
             self._token.drop()
+        if code == protocol.ALL_LOST:
+            for room in self.rooms.values():
+                room.invalidated()
 
     def closed(self, error: Disconnected | None) -> None:
         """Hear that it is over for good."""
@@ -218,7 +230,9 @@ class RoomSession:
         self.changed.set()
 
     async def tidy(self) -> None:
-        """Wait until nothing runs any more."""
+        """End what still runs: a token function may itself wait for the end."""
+        for task in self._tasks:
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -266,6 +280,25 @@ class RoomSession:
         self._opened()
         for name, room in answer.subs.items():
             self._give(name, room)
+        for held in self.rooms.values():
+            if held.is_given and held.status == "subscribing":
+                self._await_given(held)
+
+    def _await_given(self, room: RoomState) -> None:
+        """Learn whether the server gives a room again that its answer to connect lacks.
+
+        Its connect handlers may still do that, by a push. They come before the client's commands: once
+        any of those is answered, the server gives the room or does not. This one changes nothing.
+        """
+
+        def done(error: CommandFailed | None, page: protocol.PageAnswer) -> None:
+            if error is not None and error.code == TIMEOUT:
+                self.lose("no answer to history")
+            elif error is None or error.code not in (LOST, CLOSED):
+                room.not_given()
+                self._forget_ended(room)
+
+        self.ask("history", {"channel": room.name, "limit": 0}, done)
 
     def _turned_away(self, error: CommandFailed) -> None:
         is_expired = error.code == protocol.EXPIRED and self._token.can_renew
@@ -307,9 +340,7 @@ class RoomSession:
             room.published(push.pub)
         elif room is not None and push.unsubscribe is not None:
             room.taken_out(push.unsubscribe)
-            if room.status == "unsubscribed" and not room.is_entered:
-                del self.rooms[push.channel]
-                self._forget_given(room)
+            self._forget_ended(room)
 
     def _give(self, name: str, answer: protocol.RoomAnswer) -> None:
         room = self.rooms.get(name)

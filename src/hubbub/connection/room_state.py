@@ -13,8 +13,10 @@ What must not live here: what a program sees of it (`subscription`), and the con
     paused --all is taken--> subscribing
     any --leave()--> unsubscribed
     (none) --the server gives it--> subscribed
+    subscribing --the server does not give it again, and the program has asked for it--> subscribing
+    subscribing --the server does not give it again--> unsubscribed  with an error
 
-A room that the server has given cannot be asked for again, and one without a history gives nothing
+A room that the server has given is not asked for while it gives it, and one without a history gives nothing
 again: while such an inbox is full, what comes is dropped, and a gap is told in its place.
 """
 
@@ -32,6 +34,7 @@ from .protocol import (
     EXPIRED,
     STATE_LOST,
     SUBSCRIPTION_EXPIRED,
+    TAKEN_OUT,
     Ending,
     Published,
     RoomAnswer,
@@ -55,6 +58,8 @@ class RoomState:
         """Whether the server has put the client into it by itself."""
         self.is_entered: bool = False
         """Whether the program is in it, whatever its state."""
+        self.is_wanted: bool = False
+        """Whether the program has asked for it by its name: it asks itself where the server gives it no more."""
         self.error: HubbubError | None = None
         """Why it is "unsubscribed", if not by the program's own will."""
         self.refusal: CommandFailed | None = None
@@ -77,7 +82,7 @@ class RoomState:
         """Ask for the room, from where it was read; nothing in one that the server has given."""
         self.error = None
         if self.status == "unsubscribed":
-            self.status = "subscribing"
+            self.status, self.is_given, self.is_wanted = "subscribing", False, True
             self._backoff = self._link.new_backoff()
             self.ask()
 
@@ -88,7 +93,7 @@ class RoomState:
         if self.status != "unsubscribed":
             self._end(None)
         self.inbox.clear()
-        self.is_given = self._was_in = self._is_dropping = False
+        self.is_given = self.is_wanted = self._was_in = self._is_dropping = False
 
     def took(self) -> None:
         """Hear that the program has taken something."""
@@ -157,15 +162,31 @@ class RoomState:
         self.is_given = True
         self._enter(answer)
 
+    def not_given(self) -> None:
+        """Hear that the server does not give the room on this connection, or has not until now."""
+        if not (self.is_given and self.status == "subscribing"):
+            return
+        if self.is_wanted:
+            self.is_given = False
+            self.ask()
+        else:
+            self._end(Unsubscribed(self.name, TAKEN_OUT, "the server does not give it any more"))
+
+    def invalidated(self) -> None:
+        """Hear that the room's token and position are worth nothing any more: what comes next is a gap."""
+        self._token.drop()
+        self._was_in = self._was_in or self.inbox.read is not None
+        self.inbox.read = None
+
     def taken_out(self, ending: Ending) -> None:
         """Hear that the server has taken the client out of the room."""
         if self.status != "subscribed":
             return
         self._renewal.stop()
-        if ending.code in (SUBSCRIPTION_EXPIRED, STATE_LOST):
+        if ending.code == SUBSCRIPTION_EXPIRED:
             self._token.drop()
         if ending.code == STATE_LOST:
-            self.inbox.read = None
+            self.invalidated()
         if self.is_given or ending.code < COMES_BACK:
             self._end(Unsubscribed(self.name, ending.code, ending.reason))
             return

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from ..errors import CommandFailed, Unsubscribed
+from ..errors import CommandFailed, Disconnected, HubbubError, Unsubscribed
 from .commands import CLOSED, LOST, TIMEOUT, Done
 from .failures import FunctionFailed
 from .handshake import resolve
@@ -48,13 +48,20 @@ class Link(Protocol):
 
 
 class TokenSource:
-    """One token, or a function that gives out tokens, which is asked when there is none."""
+    """One token, or a function that gives out tokens, which is asked when there is none.
 
-    def __init__(self, token: Token | None) -> None:
+    A function says by `Disconnected` that there will be none for the connection, and one for a room's
+    token by `Unsubscribed` that there will be none for that room.
+    """
+
+    def __init__(self, token: Token | None, *, is_for_room: bool = False) -> None:
         self._function: Callable[[], str | Awaitable[str]] | None = (
             token if callable(token) else None
         )
         self.token: str | None = token if isinstance(token, str) else None
+        self._says: tuple[type[HubbubError], ...] = (
+            (Disconnected, Unsubscribed) if is_for_room else (Disconnected,)
+        )
 
     @property
     def can_renew(self) -> bool:
@@ -74,7 +81,7 @@ class TokenSource:
     async def fetch(self) -> None:
         """Have another token. Raises what `handshake.resolve` raises."""
         if self._function is not None:
-            self.token = await resolve("token", self._function, check_token)
+            self.token = await resolve("token", self._function, check_token, says=self._says)
 
 
 class Renewal:

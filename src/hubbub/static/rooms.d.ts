@@ -47,7 +47,10 @@ export interface Room {
   readonly position: Partial<RoomPosition> | null;
   /** Listens to an event; returns a function that ends that. */
   on<K extends keyof RoomEvents>(event: K, listener: (...details: RoomEvents[K]) => void): () => void;
-  /** Asks for the room, from its position on if it has one; nothing while it is asked for or in it. */
+  /**
+   * Asks for the room, from its position on if it has one; nothing while it is asked for or in it. One
+   * that the server gave is asked for when the server does not give it again.
+   */
   subscribe(): void;
   unsubscribe(): void;
   /** Resolves when the server has it. All commands reject with a `RoomsError`. */

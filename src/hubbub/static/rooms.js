@@ -1,20 +1,19 @@
-/**
- * Rooms over hubbub.js: subscriptions that miss nothing, commands, tokens. It speaks the Centrifuge
- * protocol (JSON) with a route of the dialect "centrifuge". Types: rooms.d.ts; guide: docs/rooms-js.md.
- */
+/** Rooms over hubbub.js, in the Centrifuge protocol. Guide: docs/rooms-js.md. */
 import { Hubbub } from "./hubbub.js";
 
-const FRAME_CHARS = 16384; // a server takes 64 KiB, and a character has three bytes at most
-const LONGEST_MS = 2 ** 31 - 1; // a longer timer would fire at once
+const FRAME_CHARS = 16384; // of three bytes at most: a server takes 64 KiB
+const LONGEST_MS = 2 ** 31 - 1; // a longer timer fires at once
 const TIMEOUT = 1;
 const LOST = 2;
 const CLOSED = 3;
 const TOO_MANY = 4;
 const EXPIRED = 109;
-const COMES_BACK = 2500; // unsubscribed with this or more: subscribe again
+const COMES_BACK = 2500; // unsubscribed with this or more: ask again
 const STATE_LOST = 2502; // and from nowhere
+const ALL_LOST = 3014; // closed: the token and all positions are worth nothing
+const NOWHERE = { offset: 0, epoch: "_" }; // asked from here, all is missed
 
-/** Why a command failed: the server's number (100 and more), or one of those above. */
+/** `code`: the server's from 100 on, or one of those above. */
 export class RoomsError extends Error {
   constructor(code, message, temporary = false) {
     super(message);
@@ -27,31 +26,39 @@ export class RoomsError extends Error {
 const listenersOf = new WeakMap();
 
 const emit = (target, event, ...details) => {
-  for (const listener of [...listenersOf.get(target)[event]])
+  for (const listener of [...listenersOf.get(target).get(event)])
     try {
       listener(...details);
     } catch (error) {
       queueMicrotask(() => {
-        throw error; // for the page to hear of
+        throw error; // to the page
       });
     }
 };
 
+const sinceOf = ({ position }) => position && { recover: true, ...position };
+
+const isAwaited = ({ byServer, state }) => byServer && state === "subscribing";
+
+/** Behind a tilde an epoch has who the client was: it is the same history. */
+const isBehind = ({ position }, { offset = 0, epoch = "" }) =>
+  position && (position.offset !== offset || position.epoch.split("~")[0] !== epoch.split("~")[0]);
+
 class Listened {
   constructor(events) {
-    listenersOf.set(this, Object.fromEntries(events.map((event) => [event, new Set()])));
+    listenersOf.set(this, new Map(events.map((event) => [event, new Set()])));
   }
 
   on(event, listener) {
-    const all = listenersOf.get(this);
-    if (!Object.hasOwn(all, event)) throw new TypeError(`no event "${event}": ${Object.keys(all)}`);
-    all[event].add(listener);
-    return () => void all[event].delete(listener);
+    const all = listenersOf.get(this).get(event);
+    if (!all) throw new TypeError(`no event "${event}": ${[...listenersOf.get(this).keys()]}`);
+    all.add(listener);
+    return () => void all.delete(listener);
   }
 }
 
 class Room extends Listened {
-  #held; // what Rooms knows of it
+  #held;
   #link;
 
   constructor(held, link) {
@@ -98,18 +105,18 @@ class Room extends Listened {
 export class Rooms extends Listened {
   #hub;
   #options;
-  #token;
-  #client = ""; // the server's name for this connection, once it has connected
+  #who; // has the token; a late one goes to the old object
+  #client = ""; // its name there, once open
   #pongs = false;
   #pingMs = 0;
   #pingTimer;
   #tokenTimer;
-  #why = null; // what the next close and stop say, where a socket's code says less
+  #why = null; // what the next close says
   #stopped = null;
   #rooms = new Map();
   #lastId = 0;
-  #asked = new Map(); // commands that are not answered yet, by their ids
-  #outbox = []; // those of them that wait for this turn's end, or for a connection
+  #asked = new Map(); // by id, until answered
+  #outbox = []; // not sent yet
   #link = {
     subscribe: (held) => this.#subscribe(held),
     unsubscribe: (held) => this.#unsubscribe(held),
@@ -122,13 +129,13 @@ export class Rooms extends Listened {
     const numbers = { timeoutMs: 5000, maxPingDelayMs: 10000, maxQueue: 100 };
     for (const name of Object.keys(numbers)) {
       const value = (numbers[name] = options[name] ?? numbers[name]);
-      if (!(value >= 0 && (value <= 1e9 || name === "maxQueue")))
+      if (!(value >= 0 && (value <= 1e9 || /Q/.test(name))))
         throw new TypeError(`wrong option ${name}: ${value}`);
     }
     this.#options = { ...rest, ...numbers, getToken, data };
-    this.#token = token;
+    this.#who = { token };
     const settings = { ...rest, maxQueue: 0, autoConnect: false };
-    if (typeof url !== "function") new Hubbub(url, settings); // throws if it is wrong
+    if (typeof url !== "function") new Hubbub(url, settings); // to throw
     const hub = new Hubbub(getToken ? () => this.#prepare(url) : url, settings);
     this.#hub = hub;
     hub.on("state", (state, delayMs) => state === "open" || emit(this, "state", state, delayMs));
@@ -142,8 +149,11 @@ export class Rooms extends Listened {
   }
 
   get state() {
-    const { state } = this.#hub;
-    return state === "open" && !this.#client ? "connecting" : state;
+    return this.#isOpen && !this.#client ? "connecting" : this.#hub.state;
+  }
+
+  get #isOpen() {
+    return this.#hub.state === "open";
   }
 
   get delayMs() {
@@ -176,7 +186,10 @@ export class Rooms extends Listened {
   }
 
   connect() {
-    if (this.#hub.state === "closed") this.#stopped = null;
+    if (this.#hub.stopped) {
+      this.#stopped = null;
+      this.#forgetToken(); // it may be another's
+    }
     this.#hub.connect();
   }
 
@@ -193,12 +206,14 @@ export class Rooms extends Listened {
     this.#hub.reconnect();
   }
 
-  // The connection
-
-  /** Have a token, then the URL: before every attempt. */
   async #prepare(url) {
-    this.#token ??= await this.#options.getToken();
+    const who = this.#who;
+    who.token ??= await this.#options.getToken();
     return typeof url === "function" ? url() : url;
+  }
+
+  #forgetToken() {
+    if (this.#options.getToken) this.#who = {};
   }
 
   /** Say who comes, and all rooms, in one message. */
@@ -206,16 +221,16 @@ export class Rooms extends Listened {
     const waiting = this.#outbox;
     this.#outbox = [];
     const subs = {};
-    const held = [...this.#rooms.values()].filter(({ state }) => state === "subscribing");
-    for (const { name, byServer, position } of held)
-      if (byServer && position) subs[name] = { recover: true, ...position };
+    for (const held of this.#rooms.values())
+      if (isAwaited(held) && held.position) subs[held.name] = sinceOf(held);
     const { data } = this.#options;
-    const request = { token: this.#token, data, subs, name: "rooms.js" };
+    const request = { ...this.#who, data, subs, name: "rooms.js" };
     this.#ask("connect", request, (error, answer) => {
       if (error) this.#refused(error);
       else this.#connected(answer);
     });
-    for (const each of held) if (!each.byServer) this.#request(each);
+    for (const held of this.#rooms.values())
+      if (held.state === "subscribing" && !held.byServer) this.#request(held);
     this.#flush();
     this.#outbox = waiting;
   }
@@ -227,33 +242,41 @@ export class Rooms extends Listened {
     this.#expectPing();
     this.#expectExpiry(expiry);
     emit(this, "state", "open", 0);
-    emit(this, "open", { client, data });
-    for (const channel in subs) this.#pushed({ channel, subscribe: subs[channel] });
+    if (this.#isOpen) emit(this, "open", { client, data });
+    for (const channel in subs)
+      if (this.#isOpen) this.#pushed({ channel, subscribe: subs[channel] });
+    for (const held of this.#rooms.values()) if (isAwaited(held)) this.#awaitGiven(held);
     if (this.#client) this.#flush();
+  }
+
+  /** The server may give it by a push, but before it takes any command. */
+  #awaitGiven(held) {
+    this.#ask("history", { channel: held.name, limit: 0 }, (error) => {
+      if (error?.code === TIMEOUT) return this.#end(error);
+      if (!this.#isOpen || !isAwaited(held)) return;
+      if (!held.wanted) return this.#unsubscribed(held, 2000, "not given again");
+      held.byServer = false;
+      this.#request(held);
+    });
   }
 
   #refused(error) {
     const expired = error.code === EXPIRED && this.#options.getToken;
-    if (expired) this.#token = undefined;
-    if (error.temporary || expired || error.code === TIMEOUT) this.#lose(error);
-    else if (error.code >= 100) this.#stop(error);
+    if (expired) this.#forgetToken();
+    if (error.temporary || expired || error.code === TIMEOUT) this.#end(error);
+    else this.#end(error, "close");
   }
 
-  /** Lose the connection, and come back. */
-  #lose({ code, message }) {
+  #end({ code, message }, how = "cut") {
+    if (!this.#isOpen) return;
     this.#why = { code: code < 100 ? 1006 : code, reason: message };
-    this.#hub.cut();
-  }
-
-  #stop({ code, message }) {
-    this.#why = { code, reason: message };
-    this.#hub.close();
+    this.#hub[how]();
   }
 
   #expectPing() {
     clearTimeout(this.#pingTimer);
     if (this.#pingMs)
-      this.#pingTimer = setTimeout(() => this.#lose(new RoomsError(LOST, "no ping")), this.#pingMs);
+      this.#pingTimer = setTimeout(() => this.#end(new RoomsError(LOST, "no ping")), this.#pingMs);
   }
 
   #expectExpiry({ expires, ttl }) {
@@ -265,25 +288,25 @@ export class Rooms extends Listened {
 
   async #refresh(tries) {
     const client = this.#client;
+    const who = this.#who;
     const later = () => {
       if (client !== this.#client) return;
       this.#tokenTimer = setTimeout(() => this.#refresh(tries + 1), this.#drawDelay(tries));
     };
     try {
-      this.#token = await this.#options.getToken();
+      who.token = await this.#options.getToken();
     } catch (error) {
       emit(this, "error", error);
       return later();
     }
-    if (!client || client !== this.#client) return;
-    this.#ask("refresh", { token: this.#token }, (error, answer) => {
+    if (client !== this.#client) return;
+    this.#ask("refresh", who, (error, answer) => {
       if (!error) this.#expectExpiry(answer);
       else if (error.temporary || [TIMEOUT, EXPIRED].includes(error.code)) later();
-      else if (error.code >= 100) this.#stop(error);
+      else this.#end(error, "close");
     });
   }
 
-  /** The delay after so many failures in a row, as hubbub.js draws it. */
   #drawDelay(tries) {
     const { minDelayMs = 500, maxDelayMs = 20000, fixedDelayMs } = this.#options;
     const widest = Math.min(maxDelayMs, (minDelayMs || 500) * 2 ** tries);
@@ -291,17 +314,18 @@ export class Rooms extends Listened {
   }
 
   #closed({ code, reason, comesBack }) {
-    const opened = this.#client !== "";
+    const opened = !!this.#client;
     const why = this.#why;
     this.#client = "";
     this.#pingMs = 0;
     clearTimeout(this.#pingTimer);
     clearTimeout(this.#tokenTimer);
-    if (code === 3005 && this.#options.getToken) this.#token = undefined; // it has expired
+    if (code === 3005 || code === ALL_LOST) this.#forgetToken();
     if (comesBack) this.#why = null;
     for (const held of this.#rooms.values()) {
       held.request = 0;
       clearTimeout(held.timer);
+      if (code === ALL_LOST) held.position &&= NOWHERE;
       if (held.state === "subscribed") this.#become(held, "subscribing");
     }
     for (const [id, { sent, isCommand }] of this.#asked)
@@ -313,29 +337,26 @@ export class Rooms extends Listened {
     this.#stopped = { ...stop, ...this.#why };
     this.#why = null;
     this.#outbox = [];
-    for (const id of [...this.#asked.keys()]) this.#settle(id, new RoomsError(CLOSED, "closed"));
+    for (const [id] of this.#asked) this.#settle(id, new RoomsError(CLOSED, "closed"));
     emit(this, "stop", this.#stopped);
   }
-
-  // Commands
 
   #command(method, params) {
     return new Promise((resolve, reject) => {
       if (this.#hub.stopped) throw new RoomsError(CLOSED, "closed");
       if (!this.#client && this.#outbox.length >= this.#options.maxQueue)
         throw new RoomsError(TOO_MANY, "too many commands wait for a connection");
-      const done = (error, answer) => (error ? reject(error) : resolve(answer));
-      this.#ask(method, params, done, true);
+      this.#ask(method, params, (error, answer) => (error ? reject(error) : resolve(answer)), true);
     });
   }
 
-  /** Ask the server; `params` may be a function, for what is known only when it is sent. */
+  /** `params` may be a function, for what is known only when it is sent. */
   #ask(method, params, done, isCommand = false) {
     const id = ++this.#lastId;
     const text = typeof params === "function" ? params : JSON.stringify(params);
     const { timeoutMs } = this.#options;
     const timer = setTimeout(() => this.#settle(id, new RoomsError(TIMEOUT, "no answer")), timeoutMs);
-    const asked = { id, method, text, done, timer, isCommand, sent: false };
+    const asked = { id, method, text, done, timer, isCommand };
     this.#asked.set(id, asked);
     this.#outbox.push(asked);
     if (this.#client) queueMicrotask(() => this.#client && this.#flush());
@@ -359,17 +380,16 @@ export class Rooms extends Listened {
 
   #settle(id, error, reply) {
     const asked = this.#asked.get(id);
-    if (!asked) return;
-    this.#asked.delete(id);
+    if (!this.#asked.delete(id)) return;
     clearTimeout(asked.timer);
-    if (!asked.sent) this.#outbox = this.#outbox.filter((each) => each !== asked);
+    this.#outbox = this.#outbox.filter((each) => each !== asked);
     asked.done(error, reply?.[asked.method] ?? {});
   }
 
   #received(text) {
     this.#expectPing();
     for (const line of text.split("\n")) {
-      if (this.#hub.state !== "open") return; // a listener has ended it
+      if (!this.#isOpen) return; // a listener has ended it
       if (!line) continue;
       const { id, error, push, ...reply } = JSON.parse(line);
       if (push) this.#pushed(push);
@@ -382,32 +402,33 @@ export class Rooms extends Listened {
 
   #pushed({ channel, pub, subscribe, unsubscribe, message }) {
     if (message) return emit(this, "message", message.data);
-    const isNew = !this.#rooms.has(channel);
+    let held = this.#rooms.get(channel);
     if (subscribe) {
-      const held = this.#held(channel);
+      if (!held) emit(this, "room", (held = this.#held(channel)).room);
+      if (!this.#isOpen) return;
+      if (held.request && isBehind(held, subscribe)) {
+        this.#leave(held); // only an own request says from where
+        return this.#request(held);
+      }
       held.byServer = true;
       held.request = 0;
-      if (isNew) emit(this, "room", held.room);
       return this.#subscribed(held, subscribe);
     }
-    const held = this.#rooms.get(channel);
     if (pub && held) this.#deliver(held, pub);
     if (unsubscribe && held?.state === "subscribed") {
       const { code, reason } = unsubscribe;
-      if (code === STATE_LOST) held.position = null;
+      if (code === STATE_LOST) held.position &&= NOWHERE;
       if (held.byServer || code < COMES_BACK) return this.#unsubscribed(held, code, reason);
       this.#become(held, "subscribing");
       if (held.state === "subscribing") this.#request(held);
     }
   }
 
-  // Rooms
-
   #held(name) {
     let held = this.#rooms.get(name);
     if (!held) {
-      held = { name, state: "unsubscribed", position: null, byServer: false };
-      Object.assign(held, { request: 0, tries: 0, timer: null, room: new Room(held, this.#link) });
+      held = { name, state: "unsubscribed", position: null };
+      held.room = new Room(held, this.#link);
       this.#rooms.set(name, held);
     }
     return held;
@@ -419,25 +440,23 @@ export class Rooms extends Listened {
   }
 
   #subscribe(held) {
+    held.wanted = true;
     if (held.state !== "unsubscribed") return;
     held.byServer = false;
     held.tries = 0;
     held.state = "subscribing";
-    if (this.#hub.state === "open") this.#request(held);
+    if (this.#isOpen) this.#request(held);
     emit(held.room, "state", held.state);
   }
 
   #request(held) {
     clearTimeout(held.timer);
-    const params = () => {
-      const recover = held.position ? { recover: true, ...held.position } : {};
-      return JSON.stringify({ channel: held.name, ...recover });
-    };
+    const params = () => JSON.stringify({ channel: held.name, ...sinceOf(held) });
     const id = this.#ask("subscribe", params, (error, answer) => {
-      if (held.request !== id) return; // it was left since, or the server was first
+      if (held.request !== id) return; // left, or given meanwhile
       held.request = 0;
       if (!error) return this.#subscribed(held, answer);
-      if (error.code === TIMEOUT) return this.#lose(error);
+      if (error.code === TIMEOUT) return this.#end(error);
       if (error.code < 100) return;
       emit(held.room, "error", error);
       if (held.state !== "subscribing" || held.request) return; // a listener has changed it
@@ -449,14 +468,16 @@ export class Rooms extends Listened {
 
   #unsubscribe(held) {
     if (held.state === "unsubscribed") return;
-    if (this.#hub.state === "open")
-      this.#ask("unsubscribe", { channel: held.name }, (error) => {
-        if (error && ![LOST, CLOSED].includes(error.code)) this.#lose(error);
-      });
+    if (this.#isOpen) this.#leave(held);
     this.#unsubscribed(held, 0, "unsubscribe called");
   }
 
+  #leave({ name }) {
+    this.#ask("unsubscribe", { channel: name }, (error) => error && this.#end(error));
+  }
+
   #unsubscribed(held, code, reason) {
+    held.wanted = false;
     held.request = 0;
     clearTimeout(held.timer);
     this.#become(held, "unsubscribed");
@@ -467,19 +488,27 @@ export class Rooms extends Listened {
     const { recoverable, offset = 0, epoch = "", publications = [] } = answer;
     const { recovered = false, was_recovering: wasRecovering = false } = answer;
     const position = recoverable ? { offset, epoch } : null;
+    const isGap = !recovered && isBehind(held, answer);
     held.tries = 0;
     held.position = position;
+    clearTimeout(held.timer);
     this.#become(held, "subscribed");
-    emit(held.room, "subscribed", { recovered, wasRecovering, position });
-    if (wasRecovering && !recovered) emit(held.room, "gap", { position });
+    this.#tell(held, "subscribed", { recovered, wasRecovering, position });
+    if (isGap) this.#tell(held, "gap", { position });
     for (const each of publications) this.#deliver(held, each);
   }
 
-  /** The position moves when all listeners are done: one that fails in between has missed nothing. */
+  /** The position moves when all listeners were called, even if one throws. */
   #deliver(held, publication) {
-    if (held.state !== "subscribed") return;
     const { offset = null } = publication;
-    emit(held.room, "message", { ...publication, offset });
-    if (offset !== null && held.position) held.position = { ...held.position, offset };
+    const isTold = this.#tell(held, "message", { ...publication, offset });
+    if (isTold && offset !== null && held.position) held.position = { ...held.position, offset };
+  }
+
+  /** Unless a listener has left it, or ended all. */
+  #tell(held, event, detail) {
+    const may = this.#isOpen && held.state === "subscribed";
+    if (may) emit(held.room, event, detail);
+    return may;
   }
 }

@@ -14,6 +14,8 @@ from ..hub.hub import Hub
 from ..model import Position
 from .memory import MemoryClient, connect, settle
 
+ALREADY_IN = 105
+"""The error of who asks for a room that the server has put it into."""
 COMES_BACK = 2500
 """Unsubscribed with this or more, a client subscribes again."""
 
@@ -24,7 +26,8 @@ class RoomClient:
 
     `messages` is all that it got, in order. `recovered` says whether it was given all that it had missed
     when it last came back (None: it has not come back); `gaps` counts how often it was not. `error` is the
-    code of the error that refused it (None: it was not).
+    code of the error that refused it (None: it was not). A room of the client's Identity, or one that a
+    connect handler puts the client into, is followed in the same way.
     """
 
     def __init__(
@@ -45,8 +48,9 @@ class RoomClient:
         self._messages: list[Any] = []
         self._recovered: bool | None = None
         self._gaps = 0
+        self._error: int | None = None
+        self._is_in = False
         self.room: str = room
-        self.error: int | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient of {self.room!r}: {len(self._messages)} messages>"
@@ -70,6 +74,12 @@ class RoomClient:
         return self._gaps
 
     @property
+    def error(self) -> int | None:
+        """The code of the error that refused the connection or the room last; None: it was let in."""
+        self._take_all()
+        return self._error
+
+    @property
     def position(self) -> Position | None:
         """After its last message; None in a room that keeps nothing."""
         self._take_all()
@@ -90,25 +100,30 @@ class RoomClient:
     async def heal(self) -> None:
         """Connect again, and come back with the position; nothing while it is connected.
 
-        It waits until the hub has answered. Raises `RuntimeError` if it was refused.
+        It waits until the hub has answered. Raises `RuntimeError` if the connection was refused; a room
+        that was refused is no exception: see `error`.
         """
         if self._peer is not None and self._peer.closed is None:
             return
         self._peer = connect(self._hub, dialect="centrifuge", **self._options)
         self._read = 0
-        self._send("connect", dict(self._request))
+        self._error, self._is_in = None, False
+        place = self._place()
+        self._send("connect", {**self._request, "subs": {self.room: place} if place else {}})
         self._subscribe()
         await settle(self._hub)
         self._take_all()
         if self._peer.closed is not None:
             raise RuntimeError(f"{self!r} was not let in: {self._peer.closed}")
 
+    def _place(self) -> dict[str, Any]:
+        """Return from where it comes back: nothing without a position."""
+        if self._position is None:
+            return {}
+        return {"recover": True, "offset": self._position.offset, "epoch": self._position.epoch}
+
     def _subscribe(self) -> None:
-        request: dict[str, Any] = {"channel": self.room}
-        if self._position is not None:
-            place = {"offset": self._position.offset, "epoch": self._position.epoch}
-            request |= {"recover": True, **place}
-        self._send("subscribe", request)
+        self._send("subscribe", {"channel": self.room, **self._place()})
 
     def _send(self, method: str, request: dict[str, Any]) -> None:
         self._last_id += 1
@@ -121,24 +136,39 @@ class RoomClient:
             self._take(msgspec.json.decode(line))
 
     def _take(self, message: dict[str, Any]) -> None:
+        given = message.get("connect", {}).get("subs", {})
         push = message.get("push", {})
         if "error" in message:
-            self.error = message["error"]["code"]
+            code = message["error"]["code"]
+            if not (code == ALREADY_IN and self._is_in):
+                self._error = code
         elif "subscribe" in message:
             self._subscribed(message["subscribe"])
-        elif push.get("channel") == self.room and "pub" in push:
+        elif self.room in given:
+            self._subscribed(given[self.room])
+        elif push.get("channel") == self.room:
+            self._told(push)
+
+    def _told(self, push: dict[str, Any]) -> None:
+        if "pub" in push:
             self._deliver(push["pub"])
-        elif push.get("channel") == self.room and (
-            push.get("unsubscribe", {}).get("code", 0) >= COMES_BACK
-        ):
-            self._subscribe()
+        elif "subscribe" in push:
+            self._subscribed(push["subscribe"])
+        elif "unsubscribe" in push:
+            self._is_in = False
+            if push["unsubscribe"]["code"] >= COMES_BACK:
+                self._subscribe()
 
     def _subscribed(self, answer: dict[str, Any]) -> None:
-        if answer.get("was_recovering"):
-            self._recovered = answer["recovered"]
-            self._gaps += not self._recovered
+        self._is_in, self._error = True, None
+        position = None
         if answer.get("recoverable"):
-            self._position = Position(answer.get("offset", 0), answer["epoch"])
+            position = Position(answer.get("offset", 0), answer["epoch"])
+        if self._position is not None:
+            # A push that gives the room says nothing of it where it could not be recovered.
+            self._recovered = answer.get("recovered", _is_same(position, self._position))
+            self._gaps += not self._recovered
+        self._position = position
         for each in answer.get("publications", ()):
             self._deliver(each)
 
@@ -146,6 +176,12 @@ class RoomClient:
         self._messages.append(publication["data"])
         if self._position is not None and "offset" in publication:
             self._position = Position(publication["offset"], self._position.epoch)
+
+
+def _is_same(one: Position | None, other: Position) -> bool:
+    """Tell whether nothing came between two positions. Behind a tilde an epoch has who the client was."""
+    epochs = {each.epoch.partition("~")[0] for each in (one, other) if each is not None}
+    return one is not None and one.offset == other.offset and len(epochs) == 1
 
 
 async def follow(
@@ -163,7 +199,7 @@ async def follow(
 
     `token` and `data` are what its connect command has for the authenticate handler, `since` the position
     that it begins with (None: it wants nothing of what was before); `query`, `headers` and `address` are as
-    in `connect`. Raises `RuntimeError` if it is not let in.
+    in `connect`. Raises `RuntimeError` if the connection is refused; a refused room is the client's `error`.
     """
     request = {"token": token, "data": data}
     options = {"query": query, "headers": headers, "address": address}

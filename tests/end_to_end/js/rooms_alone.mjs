@@ -178,6 +178,187 @@ test("a room that is left at the end of a connection does not end the next", asy
   assert.equal(seen.sockets.length, 2);
 });
 
+const gives = (room, subscribe) => ({ push: { channel: room, subscribe } });
+const at = (offset, more) => ({ recoverable: true, epoch: "e", offset, ...more });
+const pubs = (...offsets) => offsets.map((offset) => ({ data: offset, offset }));
+
+/** Note what becomes of a room, as [event, what a test looks at]. */
+function noted(room, events = []) {
+  room.on("subscribed", ({ position }) => events.push(["subscribed", position?.offset ?? null]));
+  room.on("message", ({ data }) => events.push(["message", data]));
+  room.on("gap", ({ position }) => events.push(["gap", position?.offset ?? null]));
+  room.on("unsubscribed", ({ code }) => events.push(["unsubscribed", code]));
+  room.on("error", ({ code }) => events.push(["error", code]));
+  return events;
+}
+
+test("a room that is given by a push says whether anything was missed", async (t) => {
+  const told = [
+    at(3, { epoch: "e~1" }),
+    at(3, { epoch: "e~1~2" }), // who the client was is no other history
+    at(9, { epoch: "e~3" }),
+    at(9, { epoch: "f" }),
+    {},
+  ];
+  const answer = ({ connect }, send, number) => {
+    if (connect) setImmediate(() => send(gives("a", told[number - 1])));
+    return connect && connected;
+  };
+  const [rooms, seen] = await served(t, answer);
+  const room = rooms.room("a");
+  const events = noted(room);
+  await next(room, "subscribed");
+  for (const _ of told.slice(1)) {
+    seen.sockets.at(-1).terminate();
+    await next(room, "subscribed");
+  }
+  assert.deepEqual(seen.commands.at(-1).connect.subs, { a: { recover: true, offset: 9, epoch: "f" } });
+  assert.deepEqual(events, [
+    ["subscribed", 3],
+    ["subscribed", 3],
+    ["subscribed", 9],
+    ["gap", 9],
+    ["subscribed", 9],
+    ["gap", 9],
+    ["subscribed", null],
+    ["gap", null],
+  ]);
+});
+
+test("a room that a page asks for from a position, and the server gives first", async (t) => {
+  let asked = 0;
+  const answer = ({ connect, subscribe, unsubscribe }, send) => {
+    if (connect) return connected;
+    if (unsubscribe) return { unsubscribe: {} };
+    if (!subscribe) return null;
+    if (asked++) return { subscribe: at(3, { recovered: true, was_recovering: true, publications: pubs(4, 5) }) };
+    send(gives("a", at(5)));
+    return { error: { code: 105, message: "already subscribed" } };
+  };
+  const [rooms, seen] = await served(t, answer);
+  const room = rooms.room("a", { since: { offset: 3, epoch: "e" } });
+  const events = noted(room);
+  room.subscribe();
+  while (events.length < 3) await next(room, "message");
+  assert.deepEqual(events, [["subscribed", 3], ["message", 4], ["message", 5]]);
+  const request = { channel: "a", recover: true, offset: 3, epoch: "e" };
+  assert.deepEqual(seen.commands.slice(1).map(({ id, ...command }) => command), [
+    { subscribe: request },
+    { unsubscribe: { channel: "a" } },
+    { subscribe: request },
+  ]);
+});
+
+test("a room that is not given again", async (t) => {
+  const answer = ({ connect, subscribe, history }, send, number) => {
+    if (connect && number === 1) return { connect: { client: "c1", subs: { a: at(3), b: at(3), c: at(3) } } };
+    if (connect) return connected;
+    if (history?.channel === "c") send(gives("c", at(3, { recovered: true, publications: pubs(4) })));
+    if (history) return { error: { code: 108, message: "not available" } };
+    return subscribe && { subscribe: at(3, { recovered: true }) };
+  };
+  const [rooms, seen] = await served(t, answer);
+  const events = {};
+  for (const name of "abc") events[name] = noted(rooms.room(name));
+  await next(rooms, "open");
+  rooms.room("b").subscribe(); // the page wants it: it asks for it itself
+  seen.sockets[0].terminate();
+  await next(rooms.room("b"), "subscribed");
+  assert.deepEqual(events, {
+    a: [["subscribed", 3], ["unsubscribed", 2000]],
+    b: [["subscribed", 3], ["subscribed", 3]],
+    c: [["subscribed", 3], ["subscribed", 3], ["message", 4]],
+  });
+  const asked = seen.commands.filter(({ subscribe }) => subscribe).map(({ subscribe }) => subscribe);
+  assert.deepEqual(asked, [{ channel: "b", recover: true, offset: 3, epoch: "e" }]);
+});
+
+test("after an end a token is asked for again, and a late one is passed over", async (t) => {
+  const refused = { error: { code: 101, message: "not you" } };
+  const answer = ({ connect }) => connect && (connect.token.startsWith("ann") ? refused : connected);
+  const waiting = [];
+  const getToken = () => new Promise((resolve) => waiting.push(resolve));
+  const [rooms, seen] = await served(t, answer, { token: "ann", getToken });
+  await next(rooms, "stop");
+  rooms.connect(); // asks for ann's token
+  rooms.close(4501, "signed out");
+  rooms.connect(); // asks for bob's
+  while (waiting.length < 2) await sleep(0);
+  waiting[1]("bob");
+  await next(rooms, "open");
+  waiting[0]("ann again");
+  await sleep(0);
+  seen.sockets.at(-1).terminate();
+  await next(rooms, "open");
+  assert.deepEqual(seen.commands.map(({ connect }) => connect.token), ["ann", "bob", "bob"]);
+});
+
+test("nothing is told after an end that a listener has caused", async (t) => {
+  for (const where of ["state", "open", "room", "subscribed", "message"]) {
+    const missed = at(0, { recovered: true, publications: pubs(1, 2) });
+    const subs = { a: missed, b: missed };
+    const [rooms] = await served(t, ({ connect }) => connect && { connect: { client: "c1", subs } });
+    const told = [];
+    const hear = (target, event) =>
+      target.on(event, () => {
+        if (event === "state" && target.state !== "open") return;
+        told.push(event);
+        if (event === where) rooms.close();
+      });
+    for (const event of ["state", "open"]) hear(rooms, event);
+    rooms.on("room", (room) => {
+      for (const event of ["subscribed", "message"]) hear(room, event);
+    });
+    hear(rooms, "room");
+    await next(rooms, "stop");
+    const all = ["state", "open", "room", "subscribed", "message"];
+    assert.deepEqual(told, all.slice(0, all.indexOf(where) + 1));
+  }
+});
+
+test("positions and a token that are worth nothing any more", async (t) => {
+  let asked = 0;
+  const [rooms, seen] = await served(
+    t,
+    ({ connect, subscribe }) => (connect ? connected : subscribe && { subscribe: at(3) }),
+    { getToken: () => `token ${++asked}` },
+  );
+  const room = rooms.room("a");
+  const events = noted(room);
+  room.subscribe();
+  await next(room, "subscribed");
+  seen.sockets[0].send(JSON.stringify({ push: { channel: "a", unsubscribe: { code: 2502, reason: "state" } } }));
+  await next(room, "gap");
+  seen.sockets[0].close(3014, "state invalidated");
+  await next(room, "gap");
+  assert.deepEqual(events, [
+    ["subscribed", 3],
+    ["subscribed", 3],
+    ["gap", 3],
+    ["subscribed", 3],
+    ["gap", 3],
+  ]);
+  const tokens = seen.commands.filter(({ connect }) => connect).map(({ connect }) => connect.token);
+  assert.deepEqual(tokens, ["token 1", "token 2"]);
+});
+
+test("a room that was refused for now and is given is not asked for again", async (t) => {
+  const later = { error: { code: 100, message: "later", temporary: true } };
+  const answer = ({ connect, subscribe, rpc }, send) => {
+    if (rpc) send(gives("a", {}));
+    return connect ? connected : subscribe ? later : { rpc: { data: 1 } };
+  };
+  const [rooms, seen] = await served(t, answer, { fixedDelayMs: 60 });
+  const room = rooms.room("a");
+  const events = noted(room);
+  room.subscribe();
+  await next(room, "error");
+  await rooms.call("give");
+  await sleep(120);
+  assert.deepEqual(events, [["error", 100], ["subscribed", null]]);
+  assert.equal(seen.commands.filter(({ subscribe }) => subscribe).length, 1);
+});
+
 test("wrong arguments throw at construction", () => {
   const ws = "ws://127.0.0.1:1/";
   const WRONG = [
