@@ -21,6 +21,7 @@ from hubbub import (
     Handshake,
     Hub,
     Identity,
+    Position,
     Refused,
     RoomRules,
     TokenVerifier,
@@ -125,7 +126,8 @@ def make_app(hub: Hub) -> Starlette:
     """Return the application: plain clients at /ws, SDKs at /connection/websocket."""
 
     async def answer(request: Request) -> JSONResponse:
-        return JSONResponse(await do(hub, await request.json()))
+        done = await do(hub, await request.json())
+        return JSONResponse(done.as_dict() if isinstance(done, Position) else done)
 
     async def show(request: Request) -> HTMLResponse:
         return HTMLResponse("<!doctype html><title>page</title>")
