@@ -102,7 +102,7 @@ def test_rules_are_shown_as_they_are_read() -> None:
             "has no 'histori'; the fields of a rule are pattern, hi",
         ),
         ('[{"history": 5}]', "needs a pattern; the fields"),
-        ('[{"pattern": "a", "history": "5"}]', "history of 'a' must be a whole number"),
+        ('[{"pattern": "a", "history": "5"}]', "history must be a whole number"),
     ],
 )
 def test_a_wrong_rule_of_the_environment_says_what_is_wrong(text: str, expected: str) -> None:
@@ -113,7 +113,7 @@ def test_a_wrong_rule_of_the_environment_says_what_is_wrong(text: str, expected:
 
 @pytest.mark.parametrize("text", ["{", "5", "[5]", "[" * 9999])
 def test_text_that_is_no_rules_is_an_error_of_the_setting(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"must be JSON, as in \[\{") as caught:
+    with pytest.raises(SettingsError, match=r"must be a list in JSON, as in \[\{") as caught:
         Settings.load({"HUBBUB_ROOM_RULES": text})
     assert caught.value.field == "room_rules"
 

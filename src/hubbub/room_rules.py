@@ -78,7 +78,9 @@ class RoomRules:
         if self.stream and self.cache:
             raise self._wrong("stream", "needs all pieces, and cache=True keeps one")
         if self.delta and (self.stream or not self.recovers):
-            raise self._wrong("delta", "needs recover=True and a history, and no stream")
+            raise self._wrong(
+                "delta", "needs recover=True and a history, as in history=100, and no stream"
+            )
         if self.delta and self.slow_policy == "latest":
             raise self._wrong("slow_policy", "drops messages that delta=True makes the next one of")
         if self.recovers and self.slow_policy == "latest" and not self.cache:
@@ -97,9 +99,8 @@ class RoomRules:
             raise self._wrong(name, f"must be {what}, at least {least:g}")
 
     def _wrong(self, name: str, expected: str) -> SettingsError:
-        return SettingsError(
-            "room_rules", getattr(self, name), f"{name} of {self.pattern!r} {expected}"
-        )
+        shown = {"pattern": self.pattern, name: getattr(self, name)}
+        return SettingsError("room_rules", shown, f"{name} {expected}")
 
     @property
     def recovers(self) -> bool:
@@ -119,7 +120,7 @@ def matches(pattern: str, room: str) -> bool:
 def check_pattern(pattern: object, setting: str) -> None:
     """Raise `SettingsError` for what is no pattern of rooms."""
     if not isinstance(pattern, str) or not pattern or "*" in pattern.removesuffix("*"):
-        raise SettingsError(setting, pattern, "a name, or a prefix with * at its end")
+        raise SettingsError(setting, pattern, "must be a name, or a prefix with * at its end")
 
 
 def checked_rules(value: object) -> tuple[RoomRules, ...]:
@@ -140,10 +141,12 @@ def _check_is_reached(rule: RoomRules, earlier: Sequence[RoomRules]) -> None:
     for other in earlier:
         is_hidden = other.pattern.endswith("*") and rule.pattern.startswith(other.pattern[:-1])
         if is_hidden or other.pattern == rule.pattern:
+            same = other.pattern == rule.pattern
+            what = "leave one of them out" if same else "put it before that"
             raise SettingsError(
                 "room_rules",
                 rule.pattern,
-                f"is never used, since {other.pattern!r} comes first: put it before that",
+                f"is never used, since {other.pattern!r} comes first: {what}",
             )
 
 

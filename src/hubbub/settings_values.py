@@ -128,7 +128,7 @@ def _expected(row: Row) -> str:
     if row.choices:
         return "must be one of " + ", ".join(row.choices)
     if row.kind == tuple[RoomRules, ...]:
-        return 'must be JSON, as in [{"pattern": "chat:*", "history": 100}]'
+        return 'must be a list in JSON, as in [{"pattern": "chat:*", "history": 100}]'
     what = {bool: "yes or no", int: "a whole number of", float: "a number of"}.get(row.kind)
     text = (
         f"must be {what} {row.unit}" if row.kind in (int, float) else f"must be {what or row.unit}"

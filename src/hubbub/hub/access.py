@@ -19,7 +19,7 @@ from ..errors import (
     TokenInvalid,
     TokenKeysUnavailable,
 )
-from ..limits import check_room_name
+from ..limits import check_room_name, printable
 from ..model import Handshake, Identity
 from ..raised import refusal_of
 from .auth import check_expiry, to_identity
@@ -150,6 +150,10 @@ class Access:
             raise CommandError("unavailable", "try again later", temporary=True) from error
         except TokenInvalid as error:
             if error.is_foreign:
+                log, label = self._core.log, session_of(client).label
+                text = "client %s has shown a token for %s that is another's: %s; closed"
+                named = printable(room, 50), printable(str(error))
+                log.log(logging.INFO, "token", text, label, *named)
                 raise Disconnected(INVALID_TOKEN, "invalid token") from error
             raise CommandError("forbidden", "the token is not valid") from error
         return found.expires_at
@@ -170,7 +174,10 @@ class Access:
             is_allowed = False  # it has left while the handler was asked
         has_gone = action == "publish" and not client.is_connected
         if is_allowed is not True or has_gone:
-            raise CommandError("forbidden", f"{action} is not allowed in this room")
+            why = f"{action} is not allowed in this room"
+            if by_rule is False and self._core.rules.takes_of_members(room):
+                why = "only members may publish in this room: subscribe first"
+            raise CommandError("forbidden", why)
 
     def _by_rule(self, client: Client, room: str) -> bool | None:
         """Return whether the room's rule lets this client publish; None where it says nothing of that."""

@@ -448,7 +448,7 @@ class CommandDispatcher(Dispatcher):
         """Answer a connect command with a refusal, and close."""
         core = self._core
         core.stats.refuse(refusal.code)
-        text = "a connect command from %s was refused: %d %s"
+        text = "a connect command %s was refused: %d %s"
         code = printable(refusal.code)
         core.log.log(logging.INFO, "refused", text, session.label, refusal.status, code)
         may_pass = refusal.status == 429 or refusal.status >= 500

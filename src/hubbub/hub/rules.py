@@ -102,6 +102,11 @@ class Rules:
         rule = self.of(room) if self.has_any else None
         return rule is not None and rule.is_stream
 
+    def takes_of_members(self, room: str) -> bool:
+        """Tell whether a room's members, and nobody else, may publish to it by a command."""
+        rule = self.of(room)
+        return rule is not None and rule.rules.publish == "members"
+
     def require_stream(self, room: str) -> None:
         """Raise `CommandError` for a room that keeps no pieces of a text."""
         if not self.is_stream(room):

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ..hub.hub import Hub
-from ..model import Position
+from ..model import Position, check_position
 from .memory import MemoryClient, connect, settle
 
 ALREADY_IN = 105
@@ -201,6 +201,7 @@ async def follow(
     that it begins with (None: it wants nothing of what was before); `query`, `headers` and `address` are as
     in `connect`. Raises `RuntimeError` if the connection is refused; a refused room is the client's `error`.
     """
+    check_position(since)
     request = {"token": token, "data": data}
     options = {"query": query, "headers": headers, "address": address}
     client = RoomClient(hub, room, request, options, since)
