@@ -356,13 +356,13 @@ class CommandDispatcher(Dispatcher):
         core, room = self._core, command.room
         check_room_name(room)
         await core.access.check(session.client, "presence", room)
+        counts = await core.presence.stats(room)
         if isinstance(command, PresenceStats):
-            return await core.presence.stats(room)
-        clients = await core.presence.present(room)
-        if len(clients) > MOST_LISTED:
+            return counts
+        if counts.clients > MOST_LISTED:  # before all of them are read
             text = f"there are more than {MOST_LISTED} clients in this room; ask how many"
             raise CommandError("too_many_members", text)
-        return Present(clients)
+        return Present(await core.presence.present(room))
 
     async def _connect(self, session: ClientSession, command: Connect) -> None:
         """Learn who the client is, and make one of its connection."""
