@@ -45,11 +45,11 @@ const next = (target, event) =>
 
 test("a server that pings no more is left, and pings are answered", async (t) => {
   const ping = { connect: { client: "c1", ping: 0.1, pong: true } };
-  const [rooms, seen] = await served(t, ({ connect }) => connect && ping, { maxPingDelayMs: 100 });
+  const [rooms, seen] = await served(t, ({ connect }) => connect && ping, { maxPingDelayMs: 900 });
   await next(rooms, "open");
   for (let n = 0; n < 4; n += 1) {
-    seen.sockets[0].send("{}");
-    await sleep(100);
+    seen.sockets[0].send("{}"); // the next as soon as the one before is answered
+    await new Promise((resolve) => seen.sockets[0].once("message", resolve));
   }
   assert.equal(rooms.state, "open");
   assert.equal(seen.commands.filter((each) => !Object.keys(each).length).length, 4);
