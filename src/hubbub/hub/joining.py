@@ -201,6 +201,8 @@ class Joining:
             for ready in rooms:
                 self._begin(ready)
             joiners = [ready.joiner for ready in rooms if ready.joiner is not None]
+            if core.broker.receives_all and not joiners:
+                return
             if any(joiner.rule.is_stream for joiner in joiners):
                 await core.turns.take(MOST_A_TURN)  # a text of thousands of pieces takes a while
             async with asyncio.timeout(BROKER_TIMEOUT_S):

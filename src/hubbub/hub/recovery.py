@@ -223,8 +223,8 @@ class Recovery:
             if not joiners:
                 del self._joining[joiner.room]
 
-    async def read_for(self, joiners: Sequence[Joiner]) -> list[Recovered]:
-        """Return what each has missed. They enter their rooms before anything else is awaited.
+    async def read_for(self, joiners: Sequence[Joiner]) -> None:
+        """Read what each has missed: `Joiner.finish` returns it from then on.
 
         Raises `CommandError` where something is lost all the time, and what the broker raises.
         """
@@ -234,10 +234,8 @@ class Recovery:
                 await unread[0].read()
             else:
                 await _all_of([joiner.read() for joiner in unread])
-            found = [joiner.finish() for joiner in joiners]
-            whole = [each for each in found if each is not None]
-            if len(whole) == len(found):
-                return whole
+            if None not in [joiner.finish() for joiner in joiners]:
+                return
         raise CommandError("unavailable", "try again later", temporary=True)
 
     def count(self, recovered: Recovered) -> None:
