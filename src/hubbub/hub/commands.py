@@ -1,25 +1,19 @@
 """Commands: what becomes of the commands of a dialect. Each is carried out once, whatever dialect it
 came in.
 
-What must not live here: how a command is written (a dialect), handlers of messages (`dispatcher`).
-
-A client of such a dialect is connected by its first command: until then its connection is open, holds a
-bounded place, is in no room, and has `handshake_timeout_s` for it.
+What must not live here: how a command is written (a dialect), handlers of messages (`dispatcher`),
+the first of them (`connecting`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import logging
-import time
-from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, assert_never
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, assert_never
 
 from ..dialects.dialect import (
     Command,
     Connect,
-    Connected,
     History,
     Page,
     Pong,
@@ -40,28 +34,23 @@ from ..dialects.dialect import (
     Unsupported,
 )
 from ..errors import (
-    INVALID_TOKEN,
     BrokerError,
     CommandError,
-    Disconnected,
     PositionLost,
     ProtocolError,
-    Refused,
     is_sendable,
 )
 from ..limits import check_room_name, is_room_name, printable
-from ..model import Close, Handshake, Identity, Position
+from ..model import Close, Handshake
 from ..model import PresenceStats as Counts
-from ..raised import close_of
 from ..wire.frame import Frame, encode_json
 from ..wire.publication import Subscribed
-from .disconnects import BAD_COMMAND, CONNECT_FAILED, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
+from .disconnects import BAD_COMMAND
 from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from .admission import Place
-    from .joining import Ready
     from .session import ClientSession
 
 
@@ -76,51 +65,14 @@ MOST_A_PAGE = 300
 """How many publications one answer to a history command has at most."""
 MOST_LISTED = 10_000
 """How many clients one answer to a presence command has at most: of more it is told only how many."""
-AUTHENTICATION_SHARE = 1.25
-"""How long a connection may take from its connect command on, in parts of `handshake_timeout_s`: an
-authenticate handler that takes longer than the setting is refused before that."""
-
-
-class Opening:
-    """What an open connection holds until its first command has connected it, and remembers after."""
-
-    __slots__ = ("given", "handshake", "place", "positions", "rest", "timer")
-
-    def __init__(self, handshake: Handshake, place: Place, timer: asyncio.TimerHandle) -> None:
-        self.handshake: Handshake = handshake
-        self.place: Place | None = place
-        self.timer: asyncio.TimerHandle = timer
-        self.rest: Coroutine[Any, Any, None] | None = None
-        """What the connect handlers have still to do."""
-        self.given: set[str] = set()
-        """The rooms that the server has put the client into: it cannot come back to them by itself."""
-        self.positions: dict[str, Position] = {}
-        """How far the client has come in rooms that the server had put it into."""
-
-    def end(self) -> None:
-        """Wait no more, and give back what is held. Twice is no error."""
-        self.timer.cancel()
-        self.give_back()
-
-    def give_back(self) -> None:
-        """Give back the place. Twice is no error."""
-        place, self.place = self.place, None
-        if place is not None:
-            place.give_back()
 
 
 class CommandDispatcher(Dispatcher):
     """Reads commands where the plain dispatcher takes messages. Event loop only."""
 
     def open(self, session: ClientSession, handshake: Handshake, place: Place) -> None:
-        """Let a connection wait for its connect command, for so long and no longer."""
-        core = self._core
-        loop = asyncio.get_running_loop()
-        timeout_s = core.settings.handshake_timeout_s
-        timer = loop.call_later(timeout_s, core.registry.end, session, CONNECT_TIMEOUT)
-        session.opening = Opening(handshake, place, timer)
-        if core.lifecycle.is_draining:
-            core.registry.end(session, SERVER_STOPPING)  # it came while the shutdown began
+        """Let a connection wait for its connect command; see `connecting`."""
+        self._core.connecting.open(session, handshake, place)
 
     def connected(self, session: ClientSession, handshake: Handshake) -> None:
         """Run the connect handlers; what they have to wait for the connect command waits for."""
@@ -238,7 +190,7 @@ class CommandDispatcher(Dispatcher):
         self._check_size(command)
         match command:
             case Connect():
-                await self._connect(session, command)
+                await core.connecting.connect(session, command)
                 return None
             case Send(message):
                 await self.handle(session, message)
@@ -258,7 +210,7 @@ class CommandDispatcher(Dispatcher):
                 await core.access.check(session.client, "publish", room)
                 await core.publishing.publish(room, message)
             case Refresh(_, token):
-                result = await self._refresh(session, token)
+                result = await core.connecting.refresh(session, token)
             case History(_, room):
                 result = await self._history(session, command)
             case Presence() | PresenceStats():
@@ -363,127 +315,6 @@ class CommandDispatcher(Dispatcher):
             text = f"there are more than {MOST_LISTED} clients in this room; ask how many"
             raise CommandError("too_many_members", text)
         return Present(await core.presence.present(room))
-
-    async def _connect(self, session: ClientSession, command: Connect) -> None:
-        """Learn who the client is, and make one of its connection."""
-        opening, core = session.opening, self._core
-        assert opening is not None
-        assert opening.place is not None
-        self._wait_longer(session, opening)
-        await core.turns.take()
-        if session.close is not None:
-            return
-        handshake = dataclasses.replace(
-            opening.handshake, connect_token=command.token, data=command.data
-        )
-        rooms: Sequence[Ready] = ()
-        try:
-            identity = await core.access.identify(handshake)
-            if session.close is not None:
-                return
-            opening.timer.cancel()  # what follows has a limit of its own, and is not the client's fault
-            rooms = await self._ready(identity, command)
-            if session.close is not None:
-                return
-            client_id = opening.place.hold_id(handshake, identity)
-            self._welcome(session, command, opening, handshake, identity, client_id, rooms)
-        except Refused as refusal:
-            self._turn_away(session, command, refusal)
-            return
-        finally:
-            core.joining.drop(rooms)
-        rest, opening.rest = opening.rest, None
-        if rest is not None:
-            await rest
-
-    def _welcome(
-        self,
-        session: ClientSession,
-        command: Connect,
-        opening: Opening,
-        handshake: Handshake,
-        identity: Identity,
-        client_id: str,
-        rooms: Sequence[Ready],
-    ) -> None:
-        """Make a client of a connection, bring it into its rooms, and tell it so."""
-        core, place = self._core, opening.place
-        assert place is not None
-        given = set(identity.rooms)
-        opening.positions = {
-            room: position for room, position in command.positions.items() if room not in given
-        }
-        opening.handshake = handshake
-
-        def greet() -> None:
-            told = core.joining.give(session, rooms)
-            answer = Connected(command.id, client_id, _left_s(identity), told)
-            if not self._errors.answer(session, answer):
-                core.registry.disconnect(session, CONNECT_FAILED.code, CONNECT_FAILED.reason)
-                return
-            for each in told:
-                if not each.answer.recovered:
-                    core.joining.send_missed(session, each.answer)
-
-        core.registry.connect(session, place, identity, handshake, client_id, greet)
-        opening.end()
-        core.pings.add(session)
-
-    async def _ready(self, identity: Identity, command: Connect) -> list[Ready]:
-        """Find out what a client has missed of its rooms. Raises `Refused` while that cannot be done."""
-        try:
-            return await self._core.joining.ready(identity.rooms, command.positions)
-        except CommandError as error:
-            raise Refused(503, error.code, error.message) from error
-
-    def _wait_longer(self, session: ClientSession, opening: Opening) -> None:
-        """Give who sent its connect command in time the time that authentication has, and a little."""
-        core = self._core
-        opening.timer.cancel()
-        delay_s = core.settings.handshake_timeout_s * AUTHENTICATION_SHARE
-        loop = asyncio.get_running_loop()
-        opening.timer = loop.call_later(delay_s, core.registry.end, session, CONNECT_TIMEOUT)
-
-    def _turn_away(self, session: ClientSession, command: Connect, refusal: Refused) -> None:
-        """Answer a connect command with a refusal, and close."""
-        core = self._core
-        core.stats.refuse(refusal.code)
-        text = "a connect command %s was refused: %d %s"
-        code = printable(refusal.code)
-        core.log.log(logging.INFO, "refused", text, session.label, refusal.status, code)
-        may_pass = refusal.status == 429 or refusal.status >= 500
-        error = CommandError(refusal.code, refusal.message, temporary=may_pass)
-        self._errors.reply(session, error, command.id)
-        close = close_of(refusal)
-        assert close is not None
-        if refusal.code == "token_expired":
-            close = EXPIRED.code, EXPIRED.reason
-        elif refusal.status == 401:
-            close = INVALID_TOKEN, refusal.message
-        core.registry.disconnect(session, *close)
-
-    async def _refresh(self, session: ClientSession, token: str) -> Refreshed:
-        """Take a new token of a client; one of another user closes it."""
-        opening, core = session.opening, self._core
-        assert opening is not None
-        handshake = dataclasses.replace(opening.handshake, connect_token=token)
-        try:
-            identity = await core.access.identify(handshake)
-        except Refused as refusal:
-            if refusal.code == "token_expired":  # an SDK would take an error for the end
-                raise Disconnected(EXPIRED.code, EXPIRED.reason) from None
-            if refusal.status == 401:
-                raise Disconnected(INVALID_TOKEN, "invalid token") from None
-            raise CommandError(refusal.code, refusal.message) from None
-        if identity.user != session.client.user:
-            raise Disconnected(INVALID_TOKEN, "invalid token")
-        core.registry.refresh(session, identity.expires_at)
-        return Refreshed(_left_s(identity))
-
-
-def _left_s(identity: Identity) -> float | None:
-    """Return in how many seconds the client's token ends; None for never."""
-    return None if identity.expires_at is None else identity.expires_at - time.time()
 
 
 def _cost_of(answer: Reply) -> int:

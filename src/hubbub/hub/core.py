@@ -25,6 +25,7 @@ from ..wire.publication import Publication
 from .access import Access
 from .admission import Admission
 from .commands import CommandDispatcher
+from .connecting import Connecting
 from .control import ControlPlane
 from .dispatcher import Dispatcher
 from .fanout import Fanout
@@ -87,6 +88,7 @@ class Core:
         self.rates: Rates = Rates(self)
         self.handler_errors: HandlerErrors = HandlerErrors(self)
         self.dispatcher: Dispatcher = Dispatcher(self)
+        self.connecting: Connecting = Connecting(self)
         self.commands: CommandDispatcher = CommandDispatcher(self)
         self.reset()
 

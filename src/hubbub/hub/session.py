@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..limits import TokenBucket
     from .admission import Place
     from .client import Client
-    from .commands import Opening
+    from .connecting import Opening
     from .core import Core
     from .dispatcher import Dispatcher
     from .inbox import Inbox
