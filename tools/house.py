@@ -143,9 +143,18 @@ class House:
         return self.plan.rooms
 
     @cached_property
+    def paths(self) -> dict[str, Path]:
+        """The files of all modules by name; that of a folder's `__init__.py` ends with `__init__`."""
+        found = sorted(self.source.rglob("*.py"))
+        files = [path for path in found if path != self.source / "__init__.py"]
+        return {
+            ".".join(path.relative_to(self.source).with_suffix("").parts): path for path in files
+        }
+
+    @cached_property
     def modules(self) -> dict[str, Module]:
-        """All modules by name; that of a folder's `__init__.py` ends with `__init__`."""
-        return {module.name: module for module in map(self._module, self._paths())}
+        """All modules by name, read and parsed."""
+        return {name: self._module(name, path) for name, path in self.paths.items()}
 
     @cached_property
     def at_the_top(self) -> set[str]:
@@ -195,13 +204,7 @@ class House:
         """Return the name of the module that is imported; of a folder its `__init__`."""
         return target if target in self.modules else f"{target}.__init__"
 
-    def _paths(self) -> Iterator[Path]:
-        for path in sorted(self.source.rglob("*.py")):
-            if path != self.source / "__init__.py":
-                yield path
-
-    def _module(self, path: Path) -> Module:
-        name = ".".join(path.relative_to(self.source).with_suffix("").parts)
+    def _module(self, name: str, path: Path) -> Module:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         doc = ast.get_docstring(tree) or ""
         return Module(name, self.room_of(name), path, doc, list(self._imports(tree, path)))

@@ -307,6 +307,7 @@ async def test_a_frame_of_histories_leaves_the_others_their_turn() -> None:
         await settle(hub)
     waiting = 0 if peer.client._session.outbox is None else peer.client._session.outbox.nbytes
     assert waiting < 3_000_000, "one or two answers wait, not fifty"
+    peer.transport.unblock()
     await hub.stop()
 
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 TURN_COST = 64
 """What the commands of one client may cost in one turn of the event loop: each costs 1, and 1 more for
-every 16 publications or clients, and every `COST_BYTES` of messages or infos, in its answer. A frame has room for a
+every 16 publications or clients, and every `COST_BYTES`, in its answer. A frame has room for a
 thousand commands, and each may be answered with a whole history."""
 COST_BYTES = 4096
 WAIT_S = 0.05
@@ -169,8 +169,8 @@ class CommandDispatcher(Dispatcher):
             self._command_failed(session, number, wrong)
         else:
             if answer is not None:
-                self._errors.answer(session, answer)
-                return _cost_of(answer)
+                size = self._errors.answer(session, answer)
+                return _cost_of(answer, size or 0)
         return 1
 
     def _command_failed(
@@ -317,12 +317,8 @@ class CommandDispatcher(Dispatcher):
         return Present(await core.presence.present(room))
 
 
-def _cost_of(answer: Reply) -> int:
-    """Return what an answer costs; see `TURN_COST`."""
+def _cost_of(answer: Reply, size: int) -> int:
+    """Return what an answer of so many bytes costs; see `TURN_COST`."""
     result = answer.result
-    if isinstance(result, Present):
-        infos = [each.info for each in result.clients.values() if each.info is not None]
-        return 1 + len(result.clients) // 16 + len(encode_json(infos)) // COST_BYTES
-    publications = getattr(result, "publications", ())
-    size = sum(len(each.frame.payload) for each in publications)
-    return 1 + len(publications) // 16 + size // COST_BYTES
+    parts = result.clients if isinstance(result, Present) else getattr(result, "publications", ())
+    return 1 + len(parts) // 16 + size // COST_BYTES

@@ -132,7 +132,7 @@ class Connecting:
         def greet() -> None:
             told = core.joining.give(session, rooms)
             answer = Connected(command.id, client_id, _left_s(identity), told)
-            if not self._core.handler_errors.answer(session, answer):
+            if self._core.handler_errors.answer(session, answer) is None:
                 core.registry.disconnect(session, CONNECT_FAILED.code, CONNECT_FAILED.reason)
                 return
             for each in told:

@@ -86,16 +86,18 @@ class HandlerErrors:
         """Answer with an error: to a command of that number, to a message if it is None."""
         self.answer(session, ErrorReply(number, error))
 
-    def answer(self, session: ClientSession, event: Event) -> bool:
-        """Say what a client waits for; what no message can carry is a handler's failure: False."""
+    def answer(self, session: ClientSession, event: Event) -> int | None:
+        """Say what a client waits for; return its bytes. What no message can carry is a handler's
+        failure: None."""
         try:
             frame = session.variant.dialect.encode(event)
         except Exception as wrong:
             self._broken(session, wrong)
-            return False
-        if frame is not None:
-            self._core.publishing.send(session, frame, is_encoded=True)
-        return True
+            return None
+        if frame is None:
+            return 0
+        self._core.publishing.send(session, frame, is_encoded=True)
+        return len(frame.payload)
 
     def _broken(self, session: ClientSession, error: BaseException) -> None:
         """A handler did not do its work: count it, log it, and close the client if set so."""
