@@ -76,8 +76,9 @@ class CommandDispatcher(Dispatcher):
 
     def connected(self, session: ClientSession, handshake: Handshake) -> None:
         """Run the connect handlers; what they have to wait for the connect command waits for."""
-        assert session.opening is not None
-        session.opening.rest = self._start_connect(session, handshake)
+        opening = session.opening  # it may be gone when a handler has closed the connection
+        assert opening is not None
+        opening.rest = self._start_connect(session, handshake)
 
     def disconnected(self, session: ClientSession) -> None:
         """Run the disconnect handlers of a client that was connected; end what was only open."""

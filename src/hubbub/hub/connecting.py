@@ -22,6 +22,7 @@ from ..limits import printable
 from ..model import Handshake, Identity, Position
 from ..raised import close_of
 from .disconnects import CONNECT_FAILED, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
+from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from .admission import Place
@@ -106,6 +107,8 @@ class Connecting:
             return
         finally:
             core.joining.drop(rooms)
+            if not session.is_connected and session.close is None:
+                self._wait_longer(session, opening)  # whatever has failed: it does not stay for ever
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest
@@ -149,6 +152,11 @@ class Connecting:
             return await self._core.joining.ready(identity.rooms, command.positions)
         except CommandError as error:
             raise Refused(503, error.code, error.message) from error
+        except (Exception, asyncio.CancelledError) as error:
+            if is_being_cancelled():
+                raise
+            text = "what a client has missed could not be found out"
+            raise self._core.access.as_refusal(error, text) from error
 
     def _wait_longer(self, session: ClientSession, opening: Opening) -> None:
         """Give who sent its connect command in time the time that authentication has, and a little."""
