@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hubbub import Hub
+from hubbub import Hub, Protocol
 from hubbub.transports import uvicorn_protocol, uvicorn_turns
 from hubbub.transports.uvicorn_turns import MOST_A_TURN, begin_soon
 from rawsocket import TEXT, frame
@@ -111,8 +111,51 @@ async def test_a_shutdown_waits_for_no_turn(monkeypatch: pytest.MonkeyPatch) -> 
         await until(lambda: len(waiting) == 1)
     try:
         line = await asyncio.wait_for(reader.readuntil(b"\r\n"), PATIENCE_S)
-        assert line.split()[1] in (b"500", b"503")
+        assert line.split()[1] == b"503"
         waiting[0]()  # its turn comes after all, and is nobody's any more
         await asyncio.wait_for(reader.read(), PATIENCE_S)
     finally:
         writer.transport.abort()
+
+
+async def test_who_waits_for_its_turn_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[Callable[[], None]] = []
+    monkeypatch.setattr(uvicorn_protocol, "begin_soon", waiting.append)
+    monkeypatch.setattr(uvicorn_protocol, "head_timeout_s", lambda: 0.05)
+    async with serve(Hub().mount(nothing)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        try:
+            writer.write(head(*LINES))
+            line = await asyncio.wait_for(reader.readuntil(b"\r\n"), PATIENCE_S)
+            assert line.split()[1] == b"503"
+            waiting[0]()
+            await asyncio.wait_for(reader.read(), PATIENCE_S)
+        finally:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_handshake_that_cannot_begin_leaves_no_socket_open(
+    is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, *head: object) -> None:
+        raise LookupError("a fault")
+
+    failed: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: failed.append(context["exception"]))
+    monkeypatch.setattr(Protocol, "_make_scope", fail)
+    if is_late:
+        monkeypatch.setattr(uvicorn_turns, "MOST_A_TURN", 1)
+    async with serve(Hub().mount(nothing)) as served:
+        streams = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)]
+        for _, writer in streams:
+            writer.write(head(*LINES))
+        for reader, writer in streams:
+            try:
+                assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+            except ConnectionResetError:
+                pass
+            finally:
+                writer.transport.abort()
+    assert [type(error) for error in failed] == [LookupError] * 3

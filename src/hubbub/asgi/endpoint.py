@@ -95,7 +95,13 @@ class Endpoint:
         try:
             handshake = read_handshake(scope)
             await self._check_open()
-            await core.turns.take()
+            if core.turns.is_full:
+                await self._take_turn()
+                if socket is not None and not socket.is_open:
+                    return None
+                await self._check_open()  # it may have stopped meanwhile
+            else:
+                await core.turns.take()
             with self._reserve(handshake) as place:
                 is_plain = self._dialect.is_plain
                 who = None
@@ -148,6 +154,16 @@ class Endpoint:
         """See that the hub runs in this event loop; start it if nobody has."""
         if not self._core.lifecycle.is_ready():
             await self._start_hub()
+
+    async def _take_turn(self) -> None:
+        """Wait for a turn of the event loop that has a place for one more handshake."""
+        timeout_s = self._core.settings.handshake_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._core.turns.take()
+        except TimeoutError:
+            message = f"The handshake had no turn within {timeout_s:g} seconds"
+            raise Refused(503, "handshake_timeout", message) from None
 
     def _reserve(self, handshake: Handshake) -> Place:
         """Take a place for a handshake, whoever it is that comes; raise `Refused(503)` for none."""

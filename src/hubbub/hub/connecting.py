@@ -38,7 +38,7 @@ authenticate handler that takes longer than the setting is refused before that."
 class Opening:
     """What an open connection holds until its first command has connected it, and remembers after."""
 
-    __slots__ = ("given", "handshake", "place", "positions", "rest", "timer")
+    __slots__ = ("given", "handshake", "left", "place", "positions", "rest", "timer")
 
     def __init__(self, handshake: Handshake, place: Place, timer: asyncio.TimerHandle) -> None:
         self.handshake: Handshake = handshake
@@ -46,6 +46,8 @@ class Opening:
         self.timer: asyncio.TimerHandle = timer
         self.rest: Coroutine[Any, Any, None] | None = None
         """What the connect handlers have still to do."""
+        self.left: int = 0
+        """What its commands may still cost, while it has not taken all answers; see `commands`."""
         self.given: set[str] = set()
         """The rooms that the server has put the client into: it cannot come back to them by itself."""
         self.positions: dict[str, Position] = {}
@@ -108,7 +110,9 @@ class Connecting:
         finally:
             core.joining.drop(rooms)
             if not session.is_connected and session.close is None:
-                self._wait_longer(session, opening)  # whatever has failed: it does not stay for ever
+                self._wait_longer(
+                    session, opening
+                )  # whatever has failed: it does not stay for ever
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest

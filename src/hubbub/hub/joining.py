@@ -294,7 +294,9 @@ class Joining:
         core, room = self._core, ready.room
         if ready.joiner is not None:
             core.recovery.end(ready.joiner)
-        if waiting is self._waiting and not core.broker.receives_all:  # else it began in a run before
+        if (
+            waiting is self._waiting and not core.broker.receives_all
+        ):  # else it began in a run before
             waiting[room] -= 1
             if not waiting[room]:
                 del waiting[room]

@@ -104,14 +104,14 @@ class Registry:
     def open_unidentified(
         self, transport: Transport, dialect: Dialect, place: Place, handshake: Handshake
     ) -> ClientSession:
-        """Take a connection whose first command will say whose it is; see `commands`.
+        """Take a connection whose first command will say whose it is; see `connecting`.
 
         Raises `Refused(503)` when all places are taken.
         """
         kept = place.keep()
         session = self.open(transport, dialect)
         self.opened[session] = None
-        self._core.commands.open(session, handshake, kept)
+        self._core.connecting.open(session, handshake, kept)
         return session
 
     def connect(

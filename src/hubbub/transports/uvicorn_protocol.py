@@ -111,6 +111,7 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         self.tasks = server_state.tasks
         self._owner = _OURS
         self._head: Head | None = None
+        self._has_come = False
         self._request = b""
         self._buffered = b""
         self._is_claimed = False
@@ -136,8 +137,9 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
             self._taken.data_received(data)
         elif self._owner == _OVER:
             pass  # nobody reads what a refused client still sends
-        elif self._head is None and not self._request:
-            self._request = data
+        elif not self._has_come:
+            self._has_come, self._request = True, data
+            self._timer = self._get_loop().call_later(head_timeout_s(), self._give_up)
             begin_soon(self._begin)
         elif not self.handshake_complete:
             self._buffered += data
@@ -167,8 +169,10 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """The server shuts down: while the handshake goes on, or the application's call does."""
-        if self._request:
-            self._begin()  # one that waits for its turn waits no longer
+        if self._request:  # it waits for its turn
+            self._request = b""
+            process_stats.refused_handshakes += 1
+            self._refuse(Refused(503, "shutting_down", "The server shuts down"))
         if self._owner == _OURS and self._head is not None:
             self._fall_back()
         is_accepted = self._owner == _UVICORN and self.handshake_complete and not self.close_sent
@@ -183,10 +187,22 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
     # The handshake
 
     def _begin(self) -> None:
-        if self._head is not None or self.disconnected or self._owner != _OURS:
+        """Read the head and call the application, unless that was done, or nobody waits for it."""
+        request, self._request = self._request, b""
+        if not request or self.disconnected or self._owner != _OURS:
             return
         try:
-            head = self._head = read_head(self._request)
+            self._call(request)
+        except BaseException:
+            self._owner = _OVER
+            self._stop_timer()
+            self.connections.discard(self)
+            self.transport.abort()
+            raise
+
+    def _call(self, request: bytes) -> None:
+        try:
+            head = self._head = read_head(request)
         except Refused as refusal:
             process_stats.refused_handshakes += 1
             self._refuse(refusal)
@@ -197,9 +213,7 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
             self._fall_back()
             if self._owner == _OVER:
                 return
-        loop = self._get_loop()
-        self._timer = loop.call_later(head_timeout_s(), self._give_up)
-        task = self._task = loop.create_task(self.run_asgi())
+        task = self._task = self._get_loop().create_task(self.run_asgi())
         task.add_done_callback(self.on_task_complete)
         self.tasks.add(task)
 
@@ -237,6 +251,11 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         self._task = None
         if self._owner == _HUB:
             self.connections.discard(self)
+
+    @property
+    def is_open(self) -> bool:
+        """See `transport.HandshakeSocket`."""
+        return self._owner in (_OURS, _UVICORN) and not self.disconnected
 
     def stop_deadline(self, shutdown_timeout_s: float) -> None:
         """Let the handshake take its time: a hub sees to its end, and has so long at a shutdown."""
