@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import litestar
 import pytest
+import quart
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -106,7 +108,7 @@ async def test_no_key_is_in_any_log_line_error_or_figure(caplog: pytest.LogCaptu
             assert (
                 await post(server, "/api/nothing", headers={"X-API-Key": given})
             ).status_code > 400
-            await post(server, "/api/info", Authorization=f"apikey {given}")
+            await post(server, "/api/info", headers={"Authorization": f"apikey {given}"})
             await post(server, f"/api/publish?api_key={given}", b"{")
             await post(server, f"/api/publish?api_key={given}", b'{"channel": 5}')
     assert "POST /api/publish?api_key=***" in caplog.text
@@ -313,7 +315,7 @@ async def test_what_is_no_json_is_400(body: bytes) -> None:
 async def test_who_goes_away_before_the_end_is_not_answered() -> None:
     hub = Hub()
     sent: list[Any] = []
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "http.request", "body": b"{", "more_body": True},
         {"type": "http.disconnect"},
     ]
@@ -519,6 +521,28 @@ async def test_the_hub_is_mounted_around_it(native: bool) -> None:
         hub.api("/api", keys=[KEY], app=Starlette(routes=[Route("/page", page)])), "/ws"
     )
     async with serve(app, native=native) as server:
+        await hear(hub, server)
+
+
+@pytest.mark.parametrize("framework", ["litestar", "quart"])
+async def test_the_hub_is_mounted_around_it_and_a_framework(framework: str) -> None:
+    hub = Hub()
+    inner: Any
+    if framework == "litestar":
+
+        @litestar.get("/page", media_type="text/plain", sync_to_thread=False)
+        def show() -> str:
+            return "a page"
+
+        inner = litestar.Litestar([show], openapi_config=None)
+    else:
+        inner = quart.Quart(__name__)
+
+        @inner.get("/page")  # type: ignore[untyped-decorator]
+        async def show_too() -> str:
+            return "a page"
+
+    async with serve(hub.mount(hub.api("/api", keys=[KEY], app=inner), "/ws")) as server:
         await hear(hub, server)
 
 

@@ -153,7 +153,7 @@ def test_a_file_has_a_key_in_each_line(tmp_path: Path) -> None:
     assert first.is_same(ApiKey(SECRET))
     assert (first.methods, first.rooms, first.per_second) == (None, None, None)
     assert (second.name, second.rooms, second.per_second) == ("cron", ("news:*",), 5)
-    assert second.methods == {"publish"}
+    assert second.methods == frozenset({"publish"})
 
 
 @pytest.mark.parametrize(
