@@ -13,6 +13,8 @@ import httpx2
 import litestar
 import pytest
 import quart
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -22,6 +24,7 @@ from asgi.handshakes import listen
 from calling import KEY, Answered, api_of, call, error, request, result
 from hubbub import ApiKey, Hub, HubNotRunning, RoomRules, SettingsError
 from hubbub.asgi import api as api_module
+from hubbub.asgi.api_methods import METHODS
 from hubbub.hub.core import core_of
 from hubbub.testing import connect
 from serving import PATIENCE_S, Served, serve, take, until
@@ -42,6 +45,10 @@ async def post(
 ) -> httpx2.Response:
     async with web() as client:
         return await client.post(server.http(path), content=body, headers=headers)
+
+
+def as_body(fields: Any) -> bytes:
+    return json.dumps(fields).encode()
 
 
 # Who calls
@@ -312,6 +319,42 @@ async def test_what_is_no_json_is_400(body: bytes) -> None:
     assert hub.stats()["refused_api"] == {"bad_request": 1}
 
 
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+_FIELDS = st.sampled_from(
+    sorted({name for method in METHODS.values() for name in method.request.__struct_fields__})
+)
+_NAMES = st.sampled_from(["a", "chat:1", "@", "", "\ud800", "ann", "here:*", "AAE=", -1, 0, 5])
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(["", *METHODS]),
+    st.binary(max_size=30) | st.dictionaries(_FIELDS, _NAMES | _VALUES).map(as_body),
+)
+def test_no_body_whatever_does_more_than_be_refused(method: str, body: bytes) -> None:
+    """An internal error would be logged, and answered with 100."""
+
+    async def scenario() -> None:
+        hub = Hub(room_rules=[RoomRules("chat:*", history=3), RoomRules("here:*", presence=True)])
+        await hub.start()
+        client = connect(hub, user="ann")
+        answer = await request(api_of(hub), f"/api/{method}", body, headers=RIGHT)
+        assert answer.status in (200, 400)
+        if "error" in answer.body:
+            assert answer.body["error"]["code"] in (103, 104, 106, 107, 108, 110, 112)
+            assert answer.body["error"]["message"]
+        client.close()
+        await hub.stop()
+
+    asyncio.run(scenario())
+
+
 async def test_who_goes_away_before_the_end_is_not_answered() -> None:
     hub = Hub()
     sent: list[Any] = []
@@ -368,11 +411,14 @@ async def test_a_method_that_a_key_may_not_call_is_refused_before_the_body() -> 
     await hub.stop()
 
 
-async def test_a_key_that_calls_too_often_is_refused_before_the_body() -> None:
+async def test_a_key_that_calls_too_often_is_refused_before_the_body(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
     hub = Hub()
     clock = [0.0]
     core_of(hub).clock = lambda: clock[0]
-    app = api_of(hub, keys=[ApiKey(KEY, per_second=0.5), "another-key-0123456789"])
+    app = api_of(hub, keys=[ApiKey(KEY, name="cron", per_second=0.5), "another-key-0123456789"])
     assert len((await result(app, "info"))["nodes"]) == 1
     answer = await request(app, "/api/info", INFO, headers=RIGHT)
     assert (answer.status, answer.unread) == (429, 1)
@@ -382,6 +428,8 @@ async def test_a_key_that_calls_too_often_is_refused_before_the_body() -> None:
     clock[0] += 2
     assert len((await result(app, "info"))["nodes"]) == 1
     assert hub.stats()["refused_api"] == {"too_many_requests": 1}
+    line = "a call of the API from cron at an unknown address was refused: 429 too_many_requests"
+    assert line in caplog.text
     await hub.stop()
 
 

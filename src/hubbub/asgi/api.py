@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ..model import Handshake
     from ..transports.asgi import ASGIApp, Receive, Scope, Send
 
-MAX_BODY_BYTES = 1024**2
-"""How long a request's body may be unless the application says otherwise."""
 BODY_TIMEOUT_S = 30.0
 """How long a body may take to come."""
 DOCUMENT = "openapi.json"
@@ -119,7 +117,7 @@ class HttpApi:
         return path.strip("/") if root.endswith(self._path) else None
 
     async def _serve(self, rest: str, scope: Scope, receive: Receive, send: Send) -> None:
-        is_bare = False
+        is_bare, caller = False, None
         try:
             request = read_handshake(scope)
             is_bare = request.headers.get("x-centrifugo-error-mode", "").lower() == "transport"
@@ -129,7 +127,7 @@ class HttpApi:
                 return
             answer = await self._answer(rest, caller, scope, request, receive)
         except Refused as refusal:
-            self._note_refusal(refusal, scope)
+            self._note_refusal(refusal, scope, caller)
             await _refuse(scope, send, refusal, is_bare=is_bare)
             return
         except CommandError as error:
@@ -218,10 +216,12 @@ class HttpApi:
             raise Refused(408, message="The body took too long to come") from None
         return _checked_json(bytes(body))
 
-    def _note_refusal(self, refusal: Refused, scope: Scope) -> None:
+    def _note_refusal(self, refusal: Refused, scope: Scope, caller: Caller | None) -> None:
         core = self._core
         core.stats.refuse_api(refusal.code)
         who = printable(address_of(scope) or "an unknown address")
+        if caller is not None:
+            who = f"{printable(caller.key.name, 50)} at {who}"
         level, _ = level_of(refusal.code)
         text = "a call of the API from %s was refused: %d %s"
         core.log.log(level, "api refused", text, who, refusal.status, refusal.code)

@@ -410,7 +410,7 @@ class Hub:
         return self._core.control.kick(client_id, code, reason)
 
     async def nodes(self, *, wait_s: float = 1.0) -> list[NodeInfo]:
-        """Return how many clients and rooms each process of the cluster has, this one first.
+        """Return how many clients, users, rooms and members each process of the cluster has, this one first.
 
         Others have `wait_s` seconds to answer; a broker that connects no processes is asked nothing.
         Event loop only. Raises `HubNotRunning`.
