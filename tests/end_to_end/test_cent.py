@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import cent
 import pytest
+from centrifuge import Client as SdkClient  # type: ignore[import-untyped]
+from centrifuge import ClientEventHandler
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from websockets.asyncio.client import ClientConnection
@@ -247,3 +249,45 @@ async def test_every_other_method_of_the_client_is_one_that_centrifugo_sells(
         with pytest.raises(cent.CentTransportError) as caught:
             await venue.call(name, kind.model_construct())
         assert caught.value.status_code == 404
+
+
+class Heard(ClientEventHandler):  # type: ignore[misc]
+    """What an SDK's client is told of rooms that the server puts it into."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    async def on_subscribed(self, ctx: Any) -> None:
+        self.events.append(("subscribed", ctx.channel, ctx.data))
+
+    async def on_publication(self, ctx: Any) -> None:
+        self.events.append(("publication", ctx.channel, ctx.pub.data))
+
+    async def on_unsubscribed(self, ctx: Any) -> None:
+        self.events.append(("unsubscribed", ctx.channel))
+
+    async def on_disconnected(self, ctx: Any) -> None:
+        self.events.append(("disconnected", ctx.code, ctx.reason))
+
+
+async def test_an_sdk_is_told_what_is_done_to_it(venue: Venue) -> None:
+    heard = Heard()
+    client = SdkClient(venue.served.ws("/connection/websocket"), token="ann", events=heard)
+    await client.connect()
+    await client.ready()
+    steps = [
+        ("subscribe", cent.SubscribeRequest(user="ann", channel="chat:1", data={"why": "invited"})),
+        ("publish", cent.PublishRequest(channel="chat:1", data={"n": 1})),
+        ("unsubscribe", cent.UnsubscribeRequest(user="ann", channel="chat:1")),
+        ("disconnect", cent.DisconnectRequest(user="ann")),
+    ]
+    for number, (method, each) in enumerate(steps, 1):
+        await venue.call(method, each)
+        await until(lambda number=number: len(heard.events) == number)  # type: ignore[misc]
+    assert heard.events == [
+        ("subscribed", "chat:1", {"why": "invited"}),
+        ("publication", "chat:1", {"n": 1}),
+        ("unsubscribed", "chat:1"),
+        ("disconnected", 3503, "force disconnect"),
+    ]
+    await client.disconnect()

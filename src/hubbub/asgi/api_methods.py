@@ -140,7 +140,7 @@ class Methods:
             except BrokerError:
                 return types.PublishReply(error=types.Error(100, "internal server error"))
 
-        return types.BroadcastResult(await _in_parts(publish_one, list(enumerate(rooms)), AT_ONCE))
+        return types.BroadcastResult(await _each(publish_one, list(enumerate(rooms)), at_once=True))
 
     async def subscribe(self, caller: Caller, request: types.SubscribeRequest) -> types.Nothing:
         """Put connections of a user into a room, on all nodes. Nobody is asked whether they may."""
@@ -281,8 +281,7 @@ class Methods:
         async def call_one(command: dict[str, Raw]) -> dict[str, Any]:
             return await self._command(caller, command)
 
-        at_once = AT_ONCE if request.parallel else 1
-        return types.BatchResult(await _in_parts(call_one, commands, at_once))
+        return types.BatchResult(await _each(call_one, commands, at_once=bool(request.parallel)))
 
     async def _command(self, caller: Caller, command: dict[str, Raw]) -> dict[str, Any]:
         """Carry out a method of a batch; return its reply."""
@@ -300,13 +299,21 @@ class Methods:
         return {name: done["result"]} if "result" in done else done
 
 
-async def _in_parts(
-    call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S], at_once: int
+async def _each(
+    call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S], *, at_once: bool
 ) -> list[T]:
-    """Call for all items, for some at once, and leave others the turns between; return the answers in order."""
+    """Call for all items, for some at the same time or one after another; return the answers in their order.
+
+    Others have their turn after every `AT_ONCE` of them.
+    """
     found: list[T] = []
-    for start in range(0, len(items), at_once):
-        found += await asyncio.gather(*map(call, items[start : start + at_once]))
+    for start in range(0, len(items), AT_ONCE):
+        part = items[start : start + AT_ONCE]
+        if at_once:
+            found += await asyncio.gather(*map(call, part))
+        else:
+            found += [await call(item) for item in part]
+            await asyncio.sleep(0)
     return found
 
 
