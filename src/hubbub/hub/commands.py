@@ -81,9 +81,8 @@ class CommandDispatcher(Dispatcher):
 
     def disconnected(self, session: ClientSession) -> None:
         """Run the disconnect handlers of a client that was connected; end what was only open."""
-        opening = session.opening
-        assert opening is not None
-        opening.end()
+        if session.opening is not None:  # else this is the second time, after a handler's end
+            session.opening.end()
         self._core.pings.remove(session)
         if session.is_connected:
             super().disconnected(session)

@@ -179,7 +179,8 @@ class Connecting:
     async def refresh(self, session: ClientSession, token: str) -> Refreshed:
         """Take a new token of a client; one of another user closes it."""
         opening, core = session.opening, self._core
-        assert opening is not None
+        if opening is None:
+            raise CommandError("left", "the client has gone")
         handshake = dataclasses.replace(opening.handshake, connect_token=token)
         try:
             identity = await core.access.identify(handshake)

@@ -47,6 +47,7 @@ from .transport import EXTENSION
 from .uvicorn import DeflatingTransport, NativeTransport
 from .uvicorn_head import Head, is_ordinary, read_head
 from .uvicorn_http import answer_of, environment, head_timeout_s
+from .uvicorn_turns import begin_soon
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -110,6 +111,7 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         self.tasks = server_state.tasks
         self._owner = _OURS
         self._head: Head | None = None
+        self._request = b""
         self._buffered = b""
         self._is_claimed = False
         self._has_connected = False
@@ -134,8 +136,9 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
             self._taken.data_received(data)
         elif self._owner == _OVER:
             pass  # nobody reads what a refused client still sends
-        elif self._head is None:
-            self._begin(data)
+        elif self._head is None and not self._request:
+            self._request = data
+            begin_soon(self._begin)
         elif not self.handshake_complete:
             self._buffered += data
             if len(self._buffered) > MAX_EARLY_BYTES:
@@ -164,6 +167,8 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """The server shuts down: while the handshake goes on, or the application's call does."""
+        if self._request:
+            self._begin()  # one that waits for its turn waits no longer
         if self._owner == _OURS and self._head is not None:
             self._fall_back()
         is_accepted = self._owner == _UVICORN and self.handshake_complete and not self.close_sent
@@ -177,9 +182,11 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
 
     # The handshake
 
-    def _begin(self, data: bytes) -> None:
+    def _begin(self) -> None:
+        if self._head is not None or self.disconnected or self._owner != _OURS:
+            return
         try:
-            head = self._head = read_head(data)
+            head = self._head = read_head(self._request)
         except Refused as refusal:
             process_stats.refused_handshakes += 1
             self._refuse(refusal)
