@@ -22,9 +22,10 @@ from starlette.routing import Mount, Route
 
 from asgi.handshakes import listen
 from calling import KEY, Answered, api_of, call, error, request, result
-from hubbub import ApiKey, Hub, HubNotRunning, RoomRules, SettingsError
+from hubbub import ApiKey, Hub, HubNotRunning, MemoryBroker, RoomRules, SettingsError
 from hubbub.asgi import api as api_module
 from hubbub.asgi.api_methods import METHODS
+from hubbub.brokers.broker import Node
 from hubbub.hub.core import core_of
 from hubbub.testing import connect
 from serving import PATIENCE_S, Served, serve, take, until
@@ -492,6 +493,23 @@ async def test_a_hub_that_cannot_run_here_is_503(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(core_of(hub).lifecycle, "start", fail)
     answer = await request(api_of(hub), "/api/info", INFO, headers=RIGHT)
     assert (answer.status, answer.body["error"]["code"]) == (503, 100)
+
+
+class BrokenBroker(MemoryBroker):
+    """A broker that cannot be reached, in a way that is its own."""
+
+    async def start(self, node: Node) -> None:
+        raise ConnectionError("no broker at 127.0.0.1")
+
+
+async def test_a_hub_whose_start_fails_says_nothing_of_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub(broker=BrokenBroker())
+    answer = await request(api_of(hub), "/api/info", INFO, headers=RIGHT)
+    assert answer.body == {"error": {"code": 100, "message": "Internal Server Error"}}
+    assert answer.status == 500
+    assert "no broker at 127.0.0.1" in caplog.text
 
 
 async def test_calls_and_errors_are_counted() -> None:

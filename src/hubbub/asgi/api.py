@@ -18,14 +18,14 @@ import msgspec
 from msgspec import Raw, Struct, UnsetType
 
 from ..dialects.centrifuge_events import code_of
-from ..errors import CommandError, HubbubError, Refused, SettingsError
+from ..errors import CommandError, Refused, SettingsError
 from ..hub.core import core_of
 from ..limits import printable
 from ..logs import level_of
 from .api_document import document
 from .api_keys import SETTING, ApiKey, Caller, KeyRing, read_keys
 from .api_methods import METHODS, Methods
-from .endpoint import checked_path
+from .endpoint import Endpoint, checked_path
 from .handshake import address_of, read_handshake
 from .responses import respond
 
@@ -67,7 +67,7 @@ class HttpApi:
             raise TypeError(f"app is an ASGI application or None, not {app!r:.80}")
         if type(max_body_bytes) is not int or max_body_bytes < 1:
             raise ValueError(f"max_body_bytes is a number of bytes, not {max_body_bytes!r:.80}")
-        self._hub = hub
+        self._endpoint = Endpoint(hub)
         self._core = core_of(hub)
         self._path = checked_path(path).rstrip("/")
         self._app = app
@@ -103,7 +103,7 @@ class HttpApi:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
         else:
-            await self._hub(scope, receive, send)
+            await self._endpoint(scope, receive, send)
 
     def _rest(self, scope: Scope) -> str | None:
         """Return what follows the API's path, without slashes at its ends; None for what is not the API's."""
@@ -164,7 +164,7 @@ class HttpApi:
         if not caller.charge():
             raise Refused(429, headers={"Retry-After": "1"})
         body: bytes | Raw = await self._read_body(request, receive)
-        await self._be_ready()
+        await self._endpoint.check_open()
         name = rest
         if not name:
             name, body = _read_envelope(body)
@@ -182,16 +182,6 @@ class HttpApi:
             stats.api_calls += 1
             stats.api_errors += 1
             raise
-
-    async def _be_ready(self) -> None:
-        """See that the hub runs in this event loop; start it if nobody has."""
-        lifecycle = self._core.lifecycle
-        if lifecycle.is_ready():
-            return
-        try:
-            await lifecycle.start()
-        except HubbubError as error:
-            raise Refused(503, "not_running", "The hub does not run") from error
 
     async def _read_body(self, request: Handshake, receive: Receive) -> bytes:
         """Return the body, which is JSON. Raises `Refused`, before more is read than may be."""

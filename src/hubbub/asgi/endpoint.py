@@ -94,7 +94,7 @@ class Endpoint:
         transport: Transport | None
         try:
             handshake = read_handshake(scope)
-            await self._check_open()
+            await self.check_open()
             await core.turns.take()
             with self._reserve(handshake) as place:
                 is_plain = self._dialect.is_plain
@@ -144,8 +144,9 @@ class Endpoint:
         wished = self._dialect.subprotocols if who is None else (who[0].subprotocol,)
         return next((name for name in wished if name in handshake.subprotocols), None)
 
-    async def _check_open(self) -> None:
-        """See that the hub runs in this event loop; start it if nobody has."""
+    async def check_open(self) -> None:
+        """See that the hub runs in this event loop; start it if nobody has. Raises `Refused(503)`, or what
+        the application's own start asks for."""
         if not self._core.lifecycle.is_ready():
             await self._start_hub()
 
@@ -210,7 +211,7 @@ class Endpoint:
     async def _probe(self, handshake: Handshake, scope: Scope) -> Refused:
         """Return what a handshake would be refused with, counted like one; 426 for none."""
         try:
-            await self._check_open()
+            await self.check_open()
             with self._reserve(handshake) as place:
                 if self._dialect.is_plain:
                     await self._admit(place, handshake, None)
