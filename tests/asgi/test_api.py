@@ -552,6 +552,9 @@ async def hear(hub: Hub, server: Served) -> None:
         answer = await post(server, "/api/publish", body, RIGHT)
         assert (answer.status_code, answer.json()) == (200, {"result": {}})
         assert await take(socket, 1) == ['{"text": "hello"}']
+    in_the_body = b'{"method": "info"}'
+    answer = await post(server, "/api/", in_the_body, RIGHT)
+    assert len(answer.json()["result"]["nodes"]) == 1
     async with web() as client:
         assert (await client.get(server.http("/page"))).text == "a page"
         found = await client.get(server.http("/api/openapi.json"), headers=RIGHT)

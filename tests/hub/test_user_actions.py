@@ -102,6 +102,22 @@ async def test_on_both_nodes_members_get_what_came_since_and_are_told_the_rest()
         assert [member.received for member in members] == [["2", "3"]] * 2
 
 
+async def test_a_stay_that_has_an_end_gets_a_new_one_and_no_other_gets_any() -> None:
+    clock = FakeClock()
+    async with cluster(Exchange(), count=1, clock=clock) as (hub,):
+        guest, member = connect(hub, user="ann"), connect(hub, user="ann")
+        member.client.join("a")
+        for seconds in (60, 300):
+            await actions_of(hub).subscribe(
+                Whom("ann"), Grant("a", expires_at=time.time() + seconds)
+            )
+        await actions_of(hub).subscribe(Whom("ann"), Grant("a"))
+        advance_time(hub, 200)
+        assert (guest.client.rooms, member.client.rooms) == ({"a"}, {"a"})
+        advance_time(hub, 200)
+        assert (guest.client.rooms, member.client.rooms) == (frozenset(), {"a"})
+
+
 async def test_a_client_that_joins_by_itself_at_that_moment_is_no_error() -> None:
     async with cluster(Exchange(late_turns=3), count=1, room_rules=RULES) as (hub,):
         ann = connect(hub, user="ann")

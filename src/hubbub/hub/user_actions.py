@@ -90,7 +90,8 @@ class UserActions:
     async def subscribe(self, whom: Whom, grant: Grant) -> None:
         """Put connections into a room; when this returns those of this node are in, or gone.
 
-        Nobody is asked whether they may. One that is in the room stays as it is. Raises the first
+        Nobody is asked whether they may. One that is in the room stays as it is, but for a new end of a stay that
+        has one. Raises the first
         `CommandError` that kept a connection of this node out.
         """
         check_room_name(grant.room)
@@ -169,8 +170,9 @@ class UserActions:
 
     async def _put(self, session: ClientSession, grant: Grant) -> CommandError | None:
         """Put a connection into a room; return what kept it out, if it is still there."""
-        core, room = self._core, grant.room
+        core, room, expires_at = self._core, grant.room, grant.expires_at
         await core.turns.take()
+        may_end = room not in session.memberships or core.subscriptions.has_end(session, room)
         data = None if grant.data is None else Frame(grant.data.encode(), True)
         try:
             await core.joining.subscribe(
@@ -179,8 +181,8 @@ class UserActions:
         except CommandError as error:
             # It has gone, or comes in by itself at this moment.
             return None if error.code in ("left", "joining") else error
-        if grant.expires_at is not None and room in session.memberships:
-            core.subscriptions.expire(session, room, grant.expires_at)
+        if expires_at is not None and may_end and room in session.memberships:
+            core.subscriptions.expire(session, room, expires_at)
         return None
 
     async def _subscribe_as_told(self, whom: Whom, grant: Grant) -> None:
