@@ -10,8 +10,17 @@ from hubbub.stats import MAX_WORDS, OTHER, Stats
 def test_the_snapshot_has_every_counter_and_starts_at_nothing() -> None:
     snapshot = Stats().snapshot()
     assert set(snapshot) == set(Stats.__slots__)
-    assert (snapshot.pop("refused"), snapshot.pop("refused_gets")) == ({}, {})
+    by_word = [snapshot.pop(name) for name in ("refused", "refused_gets", "refused_api")]
+    assert by_word == [{}, {}, {}]
     assert set(snapshot.values()) == {0}
+
+
+def test_refusals_of_the_api_are_counted_by_their_word() -> None:
+    stats = Stats()
+    for code in ("unauthorized", "too_many_requests", "unauthorized"):
+        stats.refuse_api(code)
+    assert stats.refused_api == {"unauthorized": 2, "too_many_requests": 1}
+    assert stats.refused == {}
 
 
 def test_refusals_are_counted_by_their_word() -> None:

@@ -27,6 +27,7 @@ from .tasks import is_being_cancelled
 from .turns import MOST_A_TURN
 
 if TYPE_CHECKING:
+    from ..wire.frame import Frame
     from .core import Core
     from .joiner import Joiner
     from .session import ClientSession
@@ -166,12 +167,15 @@ class Joining:
         must_recover: bool = False,
         token: str | None = None,
         takes_patches: bool = False,
+        is_allowed: bool = False,
+        data: Frame | None = None,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
         `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
         is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
         `token` is what it shows to be let in. `takes_patches`: it is sent such, if the room has them.
+        `is_allowed`: it may join, and nobody is asked. `data` is what it is told of the room beside that.
         """
         check_room_name(room)
         if session.close is not None:
@@ -183,7 +187,9 @@ class Joining:
         ready = Ready(room, since)
         attempt = self._note_joining(session, room)
         try:
-            expires_at = await self._core.access.check_join(session.client, room, token)
+            expires_at = None
+            if not is_allowed:
+                expires_at = await self._core.access.check_join(session.client, room, token)
             if session.close is not None:
                 raise _left(room)
             answer = await self._enter_when_ready(
@@ -195,7 +201,7 @@ class Joining:
             left_s = self._core.subscriptions.expire(session, room, expires_at)
             answer = answer._replace(expires_in_s=left_s)
         if by_server:
-            self._announce(session, answer, ready.since)
+            self._announce(session, answer, ready.since, data)
         return answer
 
     async def _enter_when_ready(
@@ -345,7 +351,13 @@ class Joining:
             takes_patches=is_patched,
         )
 
-    def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
+    def _announce(
+        self,
+        session: ClientSession,
+        answer: Subscribed,
+        since: Position | None,
+        data: Frame | None,
+    ) -> None:
         """Tell a client that the server has put it into a room, and send it what it missed."""
         if not session.variant.dialect.is_plain:
             _note_given(session, answer.room)
@@ -353,7 +365,7 @@ class Joining:
             if answer.recovered and since is not None and position is not None:
                 # What it missed moves it on; if it is cut off before that, it has not had it.
                 position = Position(since.offset, position.epoch)
-            self._core.publishing.tell(session, ServerSubscribed(answer.room, position))
+            self._core.publishing.tell(session, ServerSubscribed(answer.room, position, data))
         self.send_missed(session, answer)
 
     def send_missed(self, session: ClientSession, answer: Subscribed) -> None:

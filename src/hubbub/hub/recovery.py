@@ -336,6 +336,14 @@ class Recovery:
             since, _ = split_names(since)
         return await self._broker.history(room, since=since, limit=limit, reverse=reverse)
 
+    async def remove(self, room: str) -> None:
+        """Forget what a room has kept; its members learn of the new epoch by the next publication.
+
+        Raises `CommandError` for a room that keeps nothing.
+        """
+        self.require_history(room)
+        await self._broker.remove_history(room)
+
     async def page_for(
         self,
         session: ClientSession,

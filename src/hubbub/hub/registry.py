@@ -314,6 +314,14 @@ class Registry:
             members.room = room
         return room
 
+    def surplus_of_users(self) -> int:
+        """Return how many clients there are beyond the first of each user."""
+        return sum(
+            len(members.sessions) - 1
+            for members in self.rooms.all()
+            if members.name.startswith(USER_PREFIX)
+        )
+
     def room_sizes(self) -> dict[str, int]:
         """Return the rooms that have members in this process, and how many. Any thread."""
         return self.rooms.sizes()
