@@ -131,7 +131,9 @@ class CommandDispatcher(Dispatcher):
     def _left_of(self, session: ClientSession) -> int:
         """Return what the commands of a client may still cost: anew if it has taken all answers."""
         opening = session.opening
-        if opening is None or (session.outbox is None and session.transport.writable):
+        if opening is None or opening.left is None:
+            return TURN_COST
+        if session.outbox is None and session.transport.writable:
             return TURN_COST
         return opening.left
 

@@ -46,8 +46,9 @@ class Opening:
         self.timer: asyncio.TimerHandle = timer
         self.rest: Coroutine[Any, Any, None] | None = None
         """What the connect handlers have still to do."""
-        self.left: int = 0
-        """What its commands may still cost, while it has not taken all answers; see `commands`."""
+        self.left: int | None = None
+        """What its commands may still cost, while it has not taken all answers (None: there were none);
+        see `commands`."""
         self.given: set[str] = set()
         """The rooms that the server has put the client into: it cannot come back to them by itself."""
         self.positions: dict[str, Position] = {}
