@@ -55,6 +55,7 @@ class ASGITransport:
         self._batch: Batch | None = None
         self._close_frame: tuple[int, str] | None = None
         self._is_over = False
+        self._is_closing = False
         self._sent = 0
         self._wake: asyncio.Future[None] | None = None
         self._resumed: asyncio.Future[None] | None = None
@@ -152,7 +153,11 @@ class ASGITransport:
                 self._batch = None
                 self.writable = True
                 self._session.write_resumed()
+            elif self._is_closing and self._reading is not None:  # the reader has seen to it
+                await asyncio.wait((self._reading,))
+                return
             elif self._close_frame is not None:
+                await self._stop_reading()
                 await self._send_close(*self._close_frame)
                 return
             else:
@@ -166,8 +171,7 @@ class ASGITransport:
             await asyncio.wait((self._reading,), timeout=_CLOSE_S)
 
     async def _send_close(self, code: int, reason: str) -> None:
-        # granian sends no close frame while the application waits in `receive`.
-        await self._stop_reading()
+        # Nobody reads now: granian sends no close frame while the application waits in `receive`.
         if await self._try({"type": "websocket.close", "code": code, "reason": reason}):
             return
         # daphne refuses to send codes between 1001 and 2999, and the socket would stay open.
@@ -179,6 +183,7 @@ class ASGITransport:
         if self._batch is None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
+                    await self._stop_reading()
                     await self._send_close(SERVICE_RESTART, "service restart")
 
     async def _stop_reading(self) -> None:
@@ -211,7 +216,7 @@ class ASGITransport:
 
     def _reading_ended(self, reading: asyncio.Task[None]) -> None:
         """Close a client that nobody reads any more: a middleware's `receive` may raise what it likes."""
-        if reading is self._reading and not self._is_over:
+        if reading is self._reading and not self._is_over and self._close_frame is None:
             self._session.failed(None if reading.cancelled() else reading.exception())
 
     async def _read(self) -> None:
@@ -230,6 +235,19 @@ class ASGITransport:
                 self._wake_up()
             elif event["type"] == "websocket.receive" and self._close_frame is None:
                 self._take(event)
+                if self._close_frame is not None:
+                    await self._close_at_once(*self._close_frame)
+                    return
+
+    async def _close_at_once(self, code: int, reason: str) -> None:
+        """A message has ended the connection: say so before the server reads on, if nothing goes first.
+
+        A server answers pings behind messages that nobody takes any more, and the peer would believe that
+        they have arrived.
+        """
+        if self._batch is None and not self._session.has_waiting:
+            self._is_closing = True
+            await self._send_close(code, reason)
 
     def _look_ahead(self, size: int) -> None:
         """Charge what is taken while reading has stopped: a part of what an inbox holds."""
