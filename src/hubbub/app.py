@@ -29,7 +29,11 @@ def _page(path: str) -> tuple[int, bytes, bytes]:
         return 200, _TEXT, b"ok\n"
     if path == "/stats":
         return 200, _JSON, msgspec.json.encode(hub.stats())
-    return 404, _TEXT, b"Not found. There is /, /healthz, /stats, and /ws for WebSockets.\n"
+    return (
+        404,
+        _TEXT,
+        b"Not found. There is /, /healthz, /readyz, /stats, and /ws for WebSockets.\n",
+    )
 
 
 async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +53,7 @@ async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-app: ASGIApp = hub.mount(_pages, "/ws")
+app: ASGIApp = hub.mount(_pages, "/ws", routes={"/readyz": hub.health()})
 
 centrifuge_app: ASGIApp = hub.mount(app, "/connection/websocket", dialect="centrifuge")
 """The same, and a route for the Centrifuge SDKs: `hubbub serve --centrifuge`."""

@@ -387,3 +387,35 @@ async def test_what_is_published_in_a_rest_arrives_after_it_in_order(
     assert peer.received == ["0", "1", "2", "3"]
     assert len(peer.transport.writes) == 2
     await hub.stop()
+
+
+async def test_the_lag_of_a_turn_is_taken_from_its_first_publication_and_counts_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a clock that the test moves: two readings for each turn that delivers, whatever it has."""
+    times: list[float] = []
+    now = [100.0]
+
+    def clock() -> float:
+        times.append(now[0])
+        return now[0]
+
+    monkeypatch.setattr(fanout_module, "perf_counter", clock)
+    hub = Hub()
+    await hub.start()
+    lag, flush = core_of(hub).stats.delivery_lag, core_of(hub).fanout.flush
+    connect(hub)
+    peer = connect(hub)
+    for count, pause_s in ((1, 0.02), (5, 0.5)):
+        times.clear()
+        before = lag.sum_s
+        for _ in range(count):
+            hub.broadcast("x")
+            peer.client.send("y")
+        now[0] += pause_s
+        flush()
+        assert lag.sum_s - before == pytest.approx(2 * count * pause_s)
+        assert len(times) <= 3
+        await settle(hub)
+    assert sum(lag.counts) == 12
+    await hub.stop()

@@ -64,6 +64,7 @@ class Serving:
     ssl_keyfile: str | None = None
     proxy_headers: bool = True
     forwarded_allow_ips: str | None = None
+    metrics: str | None = None
     log_level: str = "info"
 
     @property
@@ -163,6 +164,12 @@ class _ServeCommand(click.Command):
     help="The proxies that are trusted, with commas; '*' for all. [default: "
     "$FORWARDED_ALLOW_IPS, else 127.0.0.1]",
 )
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Answer /metrics (Prometheus), /readyz and /healthz on this port, of 127.0.0.1 without HOST. "
+    "Each of several workers takes the first free one from there on.",
+)
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
 @settings_flags
 def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **options: Any) -> None:
@@ -203,6 +210,8 @@ def demo(host: str, port: int, log_level: str) -> None:
 def run(serving: Serving, settings: Settings, path: str = "") -> None:
     """Serve until a signal says to stop. `path` is added to the address that is shown."""
     require_uvloop()
+    if serving.metrics:
+        require_metrics(serving)
     warn_about(serving)
     use_folder(serving.folder)
     sockets = None if serving.uds else listen(serving.host, serving.port)
@@ -245,6 +254,14 @@ def require_uvloop() -> None:
         raise click.ClickException("uvloop is not installed: run  pip install uvloop")
 
 
+def require_metrics(serving: Serving) -> None:
+    """Raise where `--metrics` names no port, or what it needs is not installed."""
+    from .worker import read_inside, require_metrics
+
+    read_inside(serving.metrics or "", serving.process_count)
+    require_metrics()
+
+
 def warn_about(serving: Serving) -> None:
     """Say what should be known of this machine and these options."""
     trusted = serving.forwarded_allow_ips or ""
@@ -264,9 +281,9 @@ def warn(sentence: str) -> None:
 
 def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
     """Return uvicorn's configuration for a hub."""
-    import uvicorn
+    from .worker import WorkerConfig, read_inside
 
-    return uvicorn.Config(
+    config = WorkerConfig(
         str(serving.target),
         factory=serving.is_factory,
         host=serving.host,
@@ -289,6 +306,9 @@ def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(shutdown_timeout_s) + GRACE_S,
     )
+    if serving.metrics:
+        config.inside = read_inside(serving.metrics, serving.process_count)
+    return config
 
 
 def _log_config(level: str) -> dict[str, Any]:

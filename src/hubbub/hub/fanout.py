@@ -70,6 +70,9 @@ class Fanout:
         schedule: Schedule,
     ) -> None:
         self._stats = stats
+        self._lag = stats.delivery_lag
+        self._since = 0.0
+        """When the first of what is gathered was published, by `perf_counter`."""
         self._policy = policy
         self._schedule = schedule
         self._delayed_until = 0.0
@@ -145,8 +148,9 @@ class Fanout:
     def _schedule_flush(self) -> None:
         """Have what is gathered from here on delivered: at the turn's end, or after the batching delay."""
         delay_s = 0.0
+        self._since = perf_counter()
         if self._delayed_until:
-            delay_s = max(0.0, self._delayed_until - perf_counter())
+            delay_s = max(0.0, self._delayed_until - self._since)
             self._delayed_until = 0.0
         self._schedule(self.flush, delay_s)
 
@@ -156,14 +160,17 @@ class Fanout:
         if not pending:
             return
         self._pending = []
+        since = self._since
         if len(pending) == 1:  # the last fan-out was over before it came: nothing piles up
             self._deliver_all(pending)
+            self._lag.note(perf_counter() - since)
             return
         self._writes = 0
         began = perf_counter()
         self._deliver_all(pending)
+        ended = perf_counter()
+        self._lag.note(ended - since, len(pending))
         if self._writes >= MANY_WRITES:
-            ended = perf_counter()
             self._delayed_until = ended + min(
                 (ended - began) * BATCHING_SHARE, MAX_BATCHING_DELAY_S
             )
