@@ -95,7 +95,7 @@ class Stats:
     """Connections that ended otherwise: by a close frame of the client, or without one."""
     delivery_lag: Histogram = field(default_factory=Histogram)
     """From the first publication of a turn of the event loop, or send to one client, until all of that
-    turn are written to the sockets that take something. Each of them counts."""
+    turn are written to the sockets that take something. Each of them counts; see `hub.fanout.LAG_SAMPLE`."""
     loop_lag: Histogram = field(default_factory=Histogram)
     """How late a timer of the event loop was that is due ten times a second."""
 

@@ -165,7 +165,7 @@ async def test_histograms_are_whole() -> None:
     async with serve(application(hub)) as server, server.connect() as client:
         for number in range(5):
             hub.broadcast(f"{number}")
-            await take(client, 1)
+        await take(client, 5)
         found = await scrape(server)
     name = "hubbub_delivery_lag_seconds"
     bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
