@@ -58,6 +58,7 @@ class Serving:
     host: str = "127.0.0.1"
     port: int = 8000
     uds: str | None = None
+    fd: int | None = None
     workers: int | None = None
     reload: bool = False
     ssl_certfile: str | None = None
@@ -146,6 +147,12 @@ class _ServeCommand(click.Command):
 )
 @click.option("--uds", help="Listen on a Unix domain socket at this path instead.")
 @click.option(
+    "--fd",
+    type=click.IntRange(0),
+    metavar="NUMBER",
+    help="Take connections from a socket that is open already, as systemd hands it over: 3.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1),
     help="How many processes serve. [default: $WEB_CONCURRENCY, else 1]",
@@ -214,7 +221,7 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
         require_metrics(serving)
     warn_about(serving)
     use_folder(serving.folder)
-    sockets = None if serving.uds else listen(serving.host, serving.port)
+    sockets = open_sockets(serving)
     try:
         shutdown_timeout_s = _prepare(serving, settings)
         _serve(serving, sockets, _address(serving, sockets) + path, shutdown_timeout_s)
@@ -366,11 +373,21 @@ def _announce(address: str) -> None:
 def _address(serving: Serving, sockets: Iterable[socket.socket] | None) -> str:
     if sockets is None:
         return f"unix:{serving.uds}"
-    host, port = next(iter(sockets)).getsockname()[:2]
+    name = next(iter(sockets)).getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host, port = name[:2]
     is_here = host in ("127.0.0.1", "::1", "0.0.0.0", "::")
     shown_host = "localhost" if is_here else f"[{host}]" if ":" in host else host
     scheme = "https" if serving.ssl_certfile else "http"
     return f"{scheme}://{shown_host}:{port}"
+
+
+def open_sockets(serving: Serving) -> list[socket.socket] | None:
+    """Return the sockets that a server takes connections from; None: uvicorn makes its Unix socket."""
+    if serving.fd is not None:
+        return [inherited(serving.fd)]
+    return None if serving.uds else listen(serving.host, serving.port)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -405,6 +422,19 @@ def listen(host: str, port: int) -> list[socket.socket]:
         problem = (decisive or problems)[0]
         raise click.ClickException(_why_not_listening(host, port, problem)) from problem
     return sockets
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """Return the socket that a descriptor is; raise for one that takes no connections."""
+    try:
+        found = socket.socket(fileno=descriptor)
+        is_listening = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError as error:
+        raise click.ClickException(f"--fd {descriptor}: no socket ({error.strerror})") from error
+    if not is_listening:
+        found.detach()
+        raise click.ClickException(f"--fd {descriptor}: a socket that takes no connections")
+    return found
 
 
 def _why_not_listening(host: str, port: int, error: OSError) -> str:
