@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from commands import PATIENCE_S, Command, clean_environment, serving
 from pages import blocks
@@ -155,8 +156,8 @@ def test_nginx_in_front_of_one_process(folder: Path) -> None:
         serving("serve", "app", cwd=folder) as (_, address),
         nginx(folder, with_ports(one, address)) as port,
     ):
-        origin = f"http://127.0.0.1:{port}"
-        with connect(f"ws://127.0.0.1:{port}/ws", origin=origin, proxy=None) as client:  # type: ignore[arg-type]
+        origin = Origin(f"http://127.0.0.1:{port}")
+        with connect(f"ws://127.0.0.1:{port}/ws", origin=origin, proxy=None) as client:
             echo(client, "hello")
             client.send("where")
             assert client.recv(PATIENCE_S) == "127.0.0.1"
@@ -188,7 +189,10 @@ def test_nginx_sends_nobody_to_a_process_that_drains(folder: Path) -> None:
         nginx(folder, with_ports(two, first_address, second_address)) as port,
         ExitStack() as stack,
     ):
-        come = lambda: stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws", proxy=None))  # noqa: E731
+
+        def come() -> ClientConnection:
+            return stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws", proxy=None))
+
         clients = [come() for _ in range(6)]
         assert clients_of(first) + clients_of(second) == 6
         there = clients_of(first)
