@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from asgi.handshakes import get
 from hubbub import Hub, MemoryBroker
+from hubbub.asgi.health import Health
 from hubbub.brokers.broker import BrokerState
 from hubbub.hub.core import core_of
 from hubbub.hub.lifecycle import State
@@ -87,3 +88,27 @@ async def test_a_hub_that_starts_is_not_ready_yet() -> None:
     lifecycle.state = State.RUNNING
     assert lifecycle.is_up
     await hub.stop()
+
+
+async def test_of_several_hubs_all_have_to_be_ready(native: bool) -> None:
+    red, blue = Hub(), Hub()
+    app = Starlette(routes=[Route("/readyz", Health(red, blue))])
+    async with serve(app, native=native) as server:
+        await red.start()
+        answer = await get(server, "/readyz")
+        assert (answer.status_code, answer.json()["state"]) == (503, "new")
+        await blue.start()
+        assert (await get(server, "/readyz")).status_code == 200
+        await red.drain()
+        assert (await get(server, "/readyz")).json()["state"] == "draining"
+        await red.stop()
+        await blue.stop()
+
+
+async def test_where_a_server_has_no_lifespan_the_question_starts_the_hub(native: bool) -> None:
+    """As daphne has none: a load balancer that waits for readiness would wait for ever."""
+    hub = Hub()
+    app = hub.mount(hub.health(live=True), "/ws", routes={"/readyz": hub.health()})
+    async with serve(app, native=native, lifespan="off") as server:
+        assert (await get(server, "/readyz")).json()["state"] == "running"
+        await hub.stop()

@@ -20,7 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from commands import PATIENCE_S, Command, run, serving
-from hubbub.cli.worker import Inside, read_inside
+from hubbub.cli.worker import Inside, read_inside, require_metrics
+from hubbub.errors import MissingExtra
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 
@@ -151,6 +152,14 @@ def test_what_is_no_port_is_said_before_anything_starts(text: str) -> None:
     if text:
         code, _, err = run("serve", f"--metrics={text}")
         assert (code, err.count("\n")) == (1, 1)
+
+
+def test_without_the_extra_it_is_said_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "hubbub.asgi.metrics", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'hubbub\[metrics\]'"):
+        require_metrics()
 
 
 DRAINING = ("--drain-s", "0.6", "--shutdown-timeout-s", "8", "--come-back-s", "2", "--metrics", "0")

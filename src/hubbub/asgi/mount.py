@@ -59,11 +59,12 @@ class HubMount:
         path = self._path(scope)
         if self._is_ours(path):
             await self._endpoint(scope, receive, send)
-        elif scope["type"] == "http" and path in self._routes:
+            return
+        if not self._has_lifespan:
+            await self._start_late()
+        if scope["type"] == "http" and path in self._routes:
             await self._routes[path](scope, receive, send)
         else:
-            if not self._has_lifespan:
-                await self._start_late()
             scope.setdefault("state", {}).update(state_of(self.hub))
             await self.app(scope, receive, send)
 

@@ -63,7 +63,7 @@ def read_inside(text: str, process_count: int) -> Inside:
 def require_metrics() -> None:
     """Raise `MissingExtra` where what `--metrics` needs is not installed."""
     try:
-        from ..asgi import metrics  # noqa: F401
+        from ..asgi.metrics import Metrics  # noqa: F401
     except ImportError as error:
         raise MissingExtra(error.name or "prometheus_client", "metrics") from error
 
@@ -95,7 +95,8 @@ class WorkerLifespan(LifespanOn):
         if inside is not None:
             self._listener = InsideServer(inside)
             await self._listener.start()
-        drain_first(asyncio.get_running_loop())
+        if not self.config.should_reload:  # who changes a file waits for nobody
+            drain_first(asyncio.get_running_loop())
 
     async def shutdown(self) -> None:
         """End the application; until then the inside is answered."""

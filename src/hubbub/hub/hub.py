@@ -294,7 +294,9 @@ class Hub:
         `http` name the server and its HTTP class (None: not known), `loop` the event loop,
         `compiled` the packages whose compiled parts are in use, `broker` where publications go;
         `workers` is how many processes listen where this one does, itself included, as far as that
-        can be seen; `settings` are those that differ from the defaults.
+        can be seen; `settings` are those that differ from the defaults. `state` is where the hub is in its life
+        ("new", "starting", "running", "draining", "stopped"), `broker_is_up` whether its broker takes
+        publications, as far as it says so.
 
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not

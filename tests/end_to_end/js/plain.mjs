@@ -1,15 +1,16 @@
-// Some clients with hubbub.js at one address. When each was closed and has heard a message after that (or with
+// Some clients with hubbub.js, or with rooms.js, at one address. When each was closed and has heard a message after that (or with
 // "delay": when each waits to come back), what they were closed with is printed as one JSON array: the code, and
 // the delay.
 import { readFileSync } from "node:fs";
 import WebSocket from "ws";
 
 const [, , script, url, count, until] = process.argv;
-const source = readFileSync(script, "utf8");
-const { Hubbub } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const asText = () => `data:text/javascript,${encodeURIComponent(readFileSync(script, "utf8"))}`;
+const module = await import(script.endsWith("rooms.js") ? script : asText());
+const Client = module.Rooms ?? module.Hubbub;
 const closes = [];
 const clients = Array.from({ length: Number(count) }, () => {
-  const hub = new Hubbub(url, { WebSocket });
+  const hub = new Client(url, { WebSocket });
   const found = { hub, isDone: false };
   hub.on("close", ({ code, opened }) => opened && closes.push([code, hub.delayMs]));
   hub.on("message", () => (found.isDone = true));
