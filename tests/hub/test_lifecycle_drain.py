@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub import Hub, HubNotRunning, Refused, SettingsError
+from hubbub import Client, Hub, HubNotRunning, Refused, SettingsError
 from hubbub.errors import retry_after_of
 from hubbub.hub.admission import RETRY_AFTER_S
 from hubbub.hub.core import core_of
@@ -222,3 +222,24 @@ async def test_who_gives_up_waiting_does_not_end_the_drain() -> None:
     over.set_result(None)
     await hub.stop()
     assert code_of(peer) == 1012
+
+
+async def test_a_stop_long_after_the_drain_gives_handlers_their_time() -> None:
+    hub = await started(shutdown_timeout_s=100)
+    gate, done = asyncio.Event(), []
+
+    @hub.on_disconnect
+    async def left(client: Client) -> None:
+        await gate.wait()
+        done.append(client.id)
+
+    peer = connect(hub, client_id="ann")
+    await hub.drain()
+    assert code_of(peer) == 1012
+    core_of(hub).lifecycle._deadline -= 1000
+    stopping = asyncio.create_task(hub.stop())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gate.set()
+    await stopping
+    assert done == ["ann"]

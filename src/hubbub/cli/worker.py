@@ -147,7 +147,9 @@ class InsideServer:
         try:
             listening = self._inside.listen()
         except OSError as error:
-            logger.error("--metrics: cannot listen on %s: %s", self._inside, error)
+            text = "--metrics: cannot listen on port %d of %s, nor on the next %d: %s"
+            inside = self._inside
+            logger.error(text, inside.port, inside.host, inside.processes - 1, error.strerror)
             return
         config = uvicorn.Config(
             _Pages(), ws="none", lifespan="off", log_config=None, access_log=False

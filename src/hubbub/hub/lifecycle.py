@@ -166,6 +166,11 @@ class Lifecycle:
         if self.loop is None:
             return
         core, shutdown = self._core, self.shut_down()
+        if (
+            shutdown.done()
+        ):  # it may have drained long ago: what is left to end has its time all the same
+            rest_s = core.settings.shutdown_timeout_s * (1 - _SOCKETS_SHARE)
+            self._deadline = max(self._deadline, self.loop.time() + rest_s)
         try:
             await asyncio.shield(shutdown)  # who gives up waiting does not keep others
             await self.tasks.end(self._deadline - asyncio.get_running_loop().time())
