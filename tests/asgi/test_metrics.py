@@ -249,6 +249,14 @@ async def test_several_hubs_are_told_apart_by_name() -> None:
     await red.stop()
 
 
+async def test_what_is_the_process_s_is_told_once() -> None:
+    families = HubCollector({"red": Hub(), "blue": Hub()}).collect()
+    found = {family.name: family.samples for family in families}
+    labels = [each.labels for each in found["hubbub_handshakes_without_hub"]]
+    assert [(each["hub"], each["reason"]) for each in labels] == [("", "slow"), ("", "malformed")]
+    assert [each.labels["hub"] for each in found["hubbub_clients"]] == ["red", "blue"]
+
+
 async def test_a_scrape_from_another_thread_is_answered_too() -> None:
     """As prometheus-client's own server does it."""
     hub = Hub()

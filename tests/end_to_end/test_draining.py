@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from centrifuge_app import make_app, make_hub
 from exchange import Exchange
@@ -293,6 +294,10 @@ async def test_each_client_is_told_and_waits_at_least_so_long(native: bool) -> N
         with pytest.raises(Exception, match="retry after") as caught:
             await take(raw, 1)
         assert 900 <= retry_after_of(caught.value.rcvd.reason) <= 900.1  # type: ignore[attr-defined]
+        with pytest.raises(InvalidStatus) as refused:
+            await server.connect()
+        answer = refused.value.response
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "900")
         for expected, process in in_node.items():
             out, errors = await asyncio.wait_for(process.communicate(), 60)
             ((code, delay_ms),) = json.loads(out)

@@ -49,7 +49,10 @@ class HubCollector(Collector):
         worker = str(os.getpid())
         for measure in MEASURES:
             family = _family(measure)
-            for name, core in self._cores.items():
+            cores = list(self._cores.items())
+            if measure.is_of_process:
+                cores = [("", core) for _, core in cores[:1]]
+            for name, core in cores:
                 for values, number in measure.read(core).items():
                     _add(family, [*values, name, worker], number)
             yield family

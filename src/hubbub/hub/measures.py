@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..brokers.broker import BrokerState, state_of
 from ..stats import Histogram, process_stats
+from .core import history_facts
 from .lifecycle import State
 from .runtime import NOTHING_KNOWN, broker_name
 
@@ -26,13 +27,17 @@ Kind = Literal["gauge", "counter", "histogram"]
 
 
 class Measure(NamedTuple):
-    """One row of the table. `read` asks a hub; what it cannot know has no number."""
+    """One row of the table. `read` asks a hub; what it cannot know has no number.
+
+    What `is_of_process` is the same whichever hub of a process is asked.
+    """
 
     name: str
     kind: Kind
     text: str
     read: Callable[[Core], Values]
     labels: tuple[str, ...] = ()
+    is_of_process: bool = False
 
 
 def _one(read: Callable[[Core], float | Histogram | None]) -> Callable[[Core], Values]:
@@ -84,7 +89,8 @@ def _info(core: Core) -> Values:
 
 
 def _history(field: str) -> Callable[[Core], Values]:
-    return _one(lambda core: getattr(getattr(core.broker, "store", None), field, None))
+    """Read what a broker says of the histories that it keeps in this process; others say nothing."""
+    return _one(lambda core: history_facts(core.broker).get(field))
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -172,19 +178,19 @@ MEASURES: tuple[Measure, ...] = (
         "hubbub_history_rooms",
         "gauge",
         "Rooms of which the memory broker keeps something. Other brokers keep it elsewhere.",
-        _history("rooms"),
+        _history("history_rooms"),
     ),
     Measure(
         "hubbub_history_publications",
         "gauge",
         "Publications that the memory broker keeps.",
-        _history("entries"),
+        _history("history_entries"),
     ),
     Measure(
         "hubbub_history_bytes",
         "gauge",
         "What they take, as history_max_bytes counts.",
-        _history("nbytes"),
+        _history("history_bytes"),
     ),
     Measure(
         "hubbub_broker_up",
@@ -247,6 +253,7 @@ MEASURES: tuple[Measure, ...] = (
             ("malformed",): process_stats.refused_handshakes,
         },
         ("reason",),
+        is_of_process=True,
     ),
     Measure(
         "hubbub_joins_total", "counter", "How often a client came into a room.", _count("joins")
