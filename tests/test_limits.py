@@ -245,6 +245,7 @@ def test_no_query_whatever_brings_more_than_printable_ascii(query: bytes) -> Non
         (b"room=red&x=1", b"room=red&x=1"),
         (b"token=abc", b"token=***"),
         (b"a=1&Token=abc=def&b=2", b"a=1&Token=***&b=2"),
+        (b"api_key=a&API_KEY=b&api=c", b"api_key=***&API_KEY=***&api=c"),
         (b"access_token=a&jwt=b&key=c&secret=d", b"access_token=***&jwt=***&key=***&secret=***"),
         (b"token", b"token"),
         (b"tokens=5", b"tokens=5"),

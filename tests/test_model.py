@@ -50,6 +50,8 @@ def test_a_position_is_an_object_in_json_and_nothing_in_its_place() -> None:
     with pytest.raises(TypeError):
         json.dumps(position)
     assert len({position, Position(7, "e")}) == 1
+    with pytest.raises(AttributeError):  # the hub's own is in every receipt
+        position.offset += 1  # type: ignore[misc]
     assert min(position, Position(3, "e")).offset == 3
 
 

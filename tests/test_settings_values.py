@@ -119,6 +119,7 @@ def values_of(row: Row) -> st.SearchStrategy[Any]:
         return st.sampled_from(row.choices)
     kinds: dict[Any, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
+        str: st.from_regex(r"[a-z/ ]{1,9}\.txt", fullmatch=True).map(str.strip),
         int: st.integers(least, 2**63 - 1),
         float: st.floats(least, 1e12, allow_nan=False) if least is not None else st.none(),
         tuple[str, ...]: st.lists(

@@ -10,11 +10,19 @@ from hubbub.stats import BOUNDS_S, MAX_WORDS, OTHER, Histogram, Stats
 def test_the_snapshot_has_every_counter_and_starts_at_nothing() -> None:
     snapshot = Stats().snapshot()
     assert set(snapshot) == set(Stats.__slots__)
-    for name in ("refused", "refused_gets", "closes", "closes_by_peer"):
+    for name in ("refused", "refused_gets", "refused_api", "closes", "closes_by_peer"):
         assert snapshot.pop(name) == {}
     for name in ("delivery_lag", "loop_lag"):
         assert snapshot.pop(name) == {"count": 0, "sum_s": 0.0}
     assert set(snapshot.values()) == {0}
+
+
+def test_refusals_of_the_api_are_counted_by_their_word() -> None:
+    stats = Stats()
+    for code in ("unauthorized", "too_many_requests", "unauthorized"):
+        stats.refuse_api(code)
+    assert stats.refused_api == {"unauthorized": 2, "too_many_requests": 1}
+    assert stats.refused == {}
 
 
 def test_refusals_are_counted_by_their_word() -> None:

@@ -31,6 +31,7 @@ GROUPS = {
         "tokens.Override",
     ],
     "Servers": ["Protocol", "HttpProtocol"],
+    "The HTTP API": ["ApiKey"],
     "Brokers": ["Broker", "MemoryBroker"],
     "The Python client": [
         *("connect", "Connection", "RoomConnection"),
@@ -75,6 +76,7 @@ What the package exports and no heading names stands under the last one."""
 OTHERS = "Others"
 
 INTERNAL = {
+    "ApiKey": "is_key is_same may_call may_use",
     "Frame": "deflated has_text text_seen wire",
     "MemoryTransport": ("abort bind close pause_reading ping resume_reading write write_progress"),
 }

@@ -9,6 +9,7 @@ in `__all__` and in `_MODULES`; `tests/house/test_exports.py` proves that they a
 TYPE_CHECKING = False  # as type checkers read it; `typing` itself takes longer than all of this
 
 if TYPE_CHECKING:
+    from .asgi.api_keys import ApiKey
     from .asgi.fastapi import HubDep
     from .brokers.broker import Broker
     from .brokers.memory import MemoryBroker
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiKey",
     "Broker",
     "BrokerError",
     "BrokerUnavailable",
@@ -109,6 +111,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ApiKey": "asgi.api_keys",
     "Broker": "brokers.broker",
     "BrokerError": "errors",
     "BrokerUnavailable": "errors",

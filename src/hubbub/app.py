@@ -53,7 +53,11 @@ async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-app: ASGIApp = hub.mount(_pages, "/ws", routes={"/readyz": hub.health()})
+app: ASGIApp = hub.mount(
+    _pages if hub.settings.api_keys_file is None else hub.api("/api", app=_pages),
+    "/ws",
+    routes={"/readyz": hub.health()},
+)
 
 centrifuge_app: ASGIApp = hub.mount(app, "/connection/websocket", dialect="centrifuge")
 """The same, and a route for the Centrifuge SDKs: `hubbub serve --centrifuge`."""

@@ -28,7 +28,7 @@ LEAST_FRAMES_PER_SECOND = 10.0
 TELL_EVERY_S = 1.0
 """How often a client is told that it sends too fast, when it is told and not closed."""
 
-TOKEN_PARAMETERS = frozenset({"token", "access_token", "jwt", "key", "secret"})
+TOKEN_PARAMETERS = frozenset({"token", "access_token", "jwt", "key", "secret", "api_key"})
 """Query parameters whose values must not reach a log."""
 
 _UNPRINTABLE = re.compile(rb"[^\x21-\x7e]")

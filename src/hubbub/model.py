@@ -34,14 +34,14 @@ def _no_meta() -> Mapping[str, Any]:
     return _NO_META
 
 
-@dataclass(order=True, unsafe_hash=True, slots=True)
+@dataclass(order=True, frozen=True, slots=True)
 class Position:
     """Where in a room's history a publication stands. `offset` counts from 1 within `epoch`, which is a text
     without a meaning for others.
 
     In JSON it is `{"offset": 5, "epoch": "…"}`, as browsers want it: what a hub sends, and FastAPI answers,
     is so by itself; `as_dict` is for all else, such as a template's `{{ cursor.as_dict() | tojson }}`. Nobody
-    changes one: it may be shared.
+    can change one.
     """
 
     offset: int

@@ -243,6 +243,13 @@ class Settings:
         none="until it ends by itself, or the hub does",
         least=0.0,
     )
+    api_keys_file: str | None = _setting(
+        None,
+        "path",
+        "A file with the keys of the HTTP API, in each line a key or a JSON object with its permissions; "
+        "`hub.api` reads it where it is given no keys.",
+        none="no file",
+    )
 
     workers_ok: bool = _setting(
         False,

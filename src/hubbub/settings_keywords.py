@@ -149,6 +149,10 @@ class SettingsKeywords(TypedDict, total=False):
     to be cancelled or the server closed the connection. None: until it ends by itself, or the hub
     does. Default: 1."""
 
+    api_keys_file: str | None
+    """A file with the keys of the HTTP API, in each line a key or a JSON object with its
+    permissions; `hub.api` reads it where it is given no keys. None: no file. Default: none."""
+
     workers_ok: bool
     """Whether it is meant that several worker processes serve one address, each with clients and
     rooms of its own. If it is not, each of them warns. Default: no."""

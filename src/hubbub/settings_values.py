@@ -119,6 +119,7 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
     bool: _parse_bool,
     int: _parse_size,
     float: float,
+    str: str,
     tuple[str, ...]: _parse_list,
     tuple[RoomRules, ...]: read_rules,
 }
@@ -129,7 +130,12 @@ def _expected(row: Row) -> str:
         return "must be one of " + ", ".join(row.choices)
     if row.kind == tuple[RoomRules, ...]:
         return 'must be a list in JSON, as in [{"pattern": "chat:*", "history": 100}]'
-    what = {bool: "yes or no", int: "a whole number of", float: "a number of"}.get(row.kind)
+    what = {
+        bool: "yes or no",
+        str: f"a {row.unit}",
+        int: "a whole number of",
+        float: "a number of",
+    }.get(row.kind)
     text = (
         f"must be {what} {row.unit}" if row.kind in (int, float) else f"must be {what or row.unit}"
     )

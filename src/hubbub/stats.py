@@ -55,7 +55,8 @@ class Stats:
     were still running `handler_grace_s` after their client had gone, `unhandled` messages that came
     whole and that no handler saw, since their client had gone, `broker_gaps` how often the broker said that it may have lost publications, `recoveries` how often who came back to a room got all that it had missed, `recoveries_refused` how often that was not kept any more, `publications` what the broker gave this process to
     deliver, `joins` how often a client came into a room, `stale` connections that sent no connect command in time, `stuck_handlers` clients that were
-    closed with 1013, since their inbox was full and no handler of theirs ended.
+    closed with 1013, since their inbox was full and no handler of theirs ended. `api_calls` are methods of the
+    HTTP API that were called, those in a batch each, `api_errors` those of them that were answered with an error.
     """
 
     total_clients: int = 0
@@ -78,6 +79,8 @@ class Stats:
     stuck_handlers: int = 0
     unhandled: int = 0
     loop_stalls: int = 0
+    api_calls: int = 0
+    api_errors: int = 0
     broker_gaps: int = 0
     sends_to_gone: int = 0
     recoveries: int = 0
@@ -88,7 +91,8 @@ class Stats:
     """Refused handshakes, by the word that says why."""
     refused_gets: dict[str, int] = field(default_factory=dict)
     """Plain GETs that asked why, as a browser does after a refusal, by the same words."""
-
+    refused_api: dict[str, int] = field(default_factory=dict)
+    """Requests of the HTTP API that were not carried out at all, by the word that says why."""
     closes: dict[str, int] = field(default_factory=dict)
     """Connections that the hub closed, by the name of the code (`errors.close_word`)."""
     closes_by_peer: dict[str, int] = field(default_factory=dict)
@@ -104,6 +108,10 @@ class Stats:
         counts = self.closes if by_server else self.closes_by_peer
         word = close_word(code)
         counts[word] = counts.get(word, 0) + 1
+
+    def refuse_api(self, code: str) -> None:
+        """Count a request of the HTTP API that was refused. The words are the hub's own."""
+        self.refused_api[code] = self.refused_api.get(code, 0) + 1
 
     def refuse(self, code: str, *, is_get: bool = False) -> None:
         """Count a refused handshake, or a GET, under the word that says why.

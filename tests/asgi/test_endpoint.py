@@ -13,9 +13,12 @@ from websockets.exceptions import InvalidStatus
 
 from asgi.handshakes import chat, clients, closed, get
 from hubbub import (
+    Handshake,
     Hub,
     Identity,
 )
+from hubbub.hub.core import core_of
+from hubbub.hub.turns import Turns
 from serving import serve, take, until
 
 pytestmark = pytest.mark.anyio
@@ -180,3 +183,76 @@ async def test_who_will_say_later_who_it_is_has_a_place_before_it_is_accepted() 
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Crowded(Turns):
+    """Turns that have no place until `free` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.asking = 0
+
+    @property
+    def is_full(self) -> bool:
+        return True
+
+    async def take(self, places: int = 1) -> None:
+        self.asking += 1
+        await self.free.wait()
+
+
+def crowd(hub: Hub) -> Crowded:
+    turns = core_of(hub).turns = Crowded()
+    return turns
+
+
+async def test_who_gets_no_turn_in_time_is_refused(native: bool) -> None:
+    hub = Hub(handshake_timeout_s=0.1)
+    async with serve(hub, native=native) as served:
+        await hub.start()
+        crowd(hub)
+        with pytest.raises(InvalidStatus) as error:
+            async with served.connect():
+                raise AssertionError("it was let in")
+    assert error.value.response.status_code == 503
+    assert hub.stats()["refused"] == {"handshake_timeout": 1}
+
+
+async def test_nobody_is_asked_about_who_went_before_its_turn() -> None:
+    hub = Hub()
+    asked: list[Handshake] = []
+
+    @hub.authenticate
+    def note(handshake: Handshake) -> Identity:
+        asked.append(handshake)
+        return Identity()
+
+    async with serve(hub) as served:
+        await hub.start()
+        turns = crowd(hub)
+        connecting = [asyncio.create_task(served.connect().__aenter__()) for _ in range(2)]
+        await until(lambda: turns.asking == 2)
+        connecting[0].cancel()
+        await asyncio.wait(connecting[:1])
+        assert served.server is not None
+        connections = served.server.server_state.connections
+        await until(lambda: len(connections) == 1)
+        turns.free.set()
+        await (await connecting[1]).close()
+    assert len(asked) == 1
+
+
+async def test_who_waits_while_the_hub_stops_is_no_client_of_one_that_is_dead(native: bool) -> None:
+    hub = Hub()
+    async with serve(hub, native=native) as served:
+        await hub.start()
+        turns = crowd(hub)
+        coming = asyncio.create_task(served.connect().__aenter__())
+        await until(lambda: turns.asking == 1)
+        await hub.stop()
+        turns.free.set()
+        async with await coming as socket:  # it has started the hub again, as any handshake does
+            await until(lambda: len(hub) == 1)
+            hub.broadcast("here")
+            assert await take(socket, 1) == ["here"]

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, assert_type
 import msgspec
 
 from hubbub import (
+    ApiKey,
     Client,
     ClientInfo,
     Close,
@@ -251,6 +252,11 @@ def of_client(client: Client) -> str: ...
 hub.authenticate(lambda handshake: handshake.token)
 hub.authenticate(TokenVerifier(hmac_secret=["new", b"old"]).authenticate)
 hub.authenticate(lambda handshake: handshake.tokn)  # wrong: attribute
+
+# The HTTP API
+
+hub.mount(hub.api("/api", keys=["x" * 16, ApiKey("y" * 16, rooms=["news:*"], per_second=5)]), "/ws")
+hub.api(keys=5)  # wrong: argument
 
 
 @hub.validate

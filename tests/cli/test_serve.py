@@ -133,6 +133,41 @@ def test_the_ready_application_takes_sdks() -> None:
         assert json.loads(sdk.recv(PATIENCE_S)) == {"push": {"message": {"data": "hello"}}}
 
 
+def ask_api(address: str, key: str, path: str = "/api/info") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    try:
+        connection.request("POST", path, b"{}", {"X-API-Key": key})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_the_ready_application_has_the_http_api_if_there_are_keys(tmp_path: Path) -> None:
+    key = "a-key-of-these-tests-0123456789"
+    (tmp_path / "keys.txt").write_text(f"# ours\n{key}\n", encoding="utf-8")
+    flags = ("--api-keys-file", "keys.txt", "--log-level", "debug")
+    for more in ((), ("--centrifuge",)):
+        with serving("serve", *flags, *more, cwd=tmp_path) as (server, address):
+            assert ask_api(address, key)[0] == 200
+            assert ask_api(address, "wrong")[0] == 401
+            assert get(address, "/healthz") == b"ok\n"
+            stats = get(address, "/stats").decode()
+            assert json.loads(stats)["settings"]["api_keys_file"] == "keys.txt"
+            assert key not in stats + server.out + server.err
+    with serving("serve") as (_, address):
+        assert ask_api(address, key)[0] == 405, "the ready application's own pages"
+
+
+def test_a_file_of_keys_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    said = no_traceback("serve", "--port", "0", "--api-keys-file", "nowhere", cwd=tmp_path)
+    assert "api_keys_file = 'nowhere'" in said
+    (tmp_path / "keys.txt").write_text("too-short\n", encoding="utf-8")
+    said = no_traceback("serve", "--port", "0", "--api-keys-file", "keys.txt", cwd=tmp_path)
+    assert "line 1: an API key has 16 to 512" in said
+    assert "too-short" not in said
+
+
 def test_sdks_of_an_application_need_its_route() -> None:
     result = CliRunner().invoke(main, ["serve", "app:app", "--centrifuge"])
     assert result.exit_code == 2

@@ -7,7 +7,8 @@ import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -570,6 +571,35 @@ def test_a_room_that_a_slow_connect_handler_gives_again_or_not(how: str) -> None
                         assert await taken(room, 1) == [1]
 
     scenario()
+
+
+@asynchronous
+async def test_a_room_that_the_server_gave_first_is_asked_for_with_the_programs_token() -> None:
+    shown: list[str] = []
+
+    class Verifier:
+        async def subscription(self, token: str, **claims: Any) -> Any:
+            shown.append(token)
+            return SimpleNamespace(expires_at=None)
+
+    async with serving() as (hub, served):
+        times = itertools.count()
+
+        @hub.on_connect
+        def give(client: Client) -> None:
+            if not next(times):
+                client.join("secret")
+
+        core_of(hub).access.verifier = cast(Any, Verifier())
+        async with client(served) as connection:
+            await until(lambda: "secret" in connection._session.rooms)
+            async with connection.subscribe("secret", token=lambda: "good") as room:
+                await do(hub, ["cut"])
+                await until(lambda: shown == ["good"] and state_of(room) == "subscribed")
+                await do(hub, ["publish", "secret", 1])
+                with pytest.raises(MessagesMissed):  # it keeps nothing
+                    await taken(room, 1)
+                assert await taken(room, 1) == [1]
 
 
 # Programs that are slow

@@ -413,8 +413,10 @@ async def test_each_node_says_what_it_has(exchange: Exchange) -> None:
             for _ in range(number):
                 await joined(hub, "red")
         found = await hubs[1].nodes(wait_s=0.1)
-        assert found[0] == (core_of(hubs[1]).node_id, 1, 1)
-        assert sorted(info[1:] for info in found) == [(0, 0), (1, 1), (2, 1)]
+        assert found[0].id == core_of(hubs[1]).node_id
+        facts = [(each.clients, each.rooms, each.users, each.subscriptions) for each in found]
+        assert facts[0] == (1, 1, 1, 1)
+        assert sorted(facts) == [(0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 2, 2)]
         assert len({info.id for info in found}) == 3
 
 
@@ -455,7 +457,7 @@ async def test_without_the_ability_control_is_this_processes_own() -> None:
     await hub.start()
     ann = connect(hub, user="ann", client_id="tab")
     assert hub.kick("other") is False
-    assert [info[1:] for info in await hub.nodes()] == [(1, 0)]
+    assert [(info.clients, info.rooms) for info in await hub.nodes()] == [(1, 0)]
     assert hub.kick("tab")
     assert ann.closed is not None
     await hub.stop()

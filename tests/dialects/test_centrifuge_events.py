@@ -219,6 +219,10 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
         ServerSubscribed("a", Position(9, "e")),
         '{"push":{"channel":"a","subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":9}}}',
     ),
+    "server subscribed with what else there is to say": (
+        ServerSubscribed("a", data=Frame(b'{"why":\n1}', True)),
+        '{"push":{"channel":"a","subscribe":{"data":{"why":1}}}}',
+    ),
     "server subscribed without history": (
         ServerSubscribed("a"),
         '{"push":{"channel":"a","subscribe":{}}}',

@@ -118,16 +118,10 @@ def test_the_version_is_the_newest_of_the_changelog() -> None:
     assert newest[1] == hubbub.__version__
 
 
-@pytest.mark.parametrize("number", range(1, 25))
-def test_every_row_of_the_first_issue_has_a_test_with_its_number(number: int) -> None:
-    prefix = f"test_s{number:02d}_"
-    named = [
-        node.name
-        for path in TESTS.rglob("test_*.py")
-        for node in functions(path)
-        if node.name.startswith(prefix)
-    ]
-    assert named, f"no test begins with {prefix}"
+def test_every_row_of_the_first_issue_has_a_test_with_its_number() -> None:
+    names = [node.name for path in TESTS.rglob("test_*.py") for node in functions(path)]
+    rows = {int(found[1]) for name in names if (found := re.match(r"test_s(\d\d)_", name))}
+    assert rows >= set(range(1, 25))
 
 
 def test_nothing_is_left_unsaid_or_undone() -> None:

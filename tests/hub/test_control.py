@@ -26,7 +26,7 @@ async def test_the_clients_here_are_disconnected_though_the_others_cannot_be_tol
     assert hub.disconnect("ann") == 1
     assert ann.closed is not None
     assert "the other nodes could not be told 'disconnect'" in caplog.text
-    assert [info[1:] for info in await hub.nodes(wait_s=0.0)] == [(0, 0)]
+    assert [(info.clients, info.rooms) for info in await hub.nodes(wait_s=0.0)] == [(0, 0)]
     exchange.brokers[0].mend()
     await hub.stop()
 
@@ -58,6 +58,21 @@ async def test_an_answer_that_comes_too_late_is_no_error() -> None:
         Control("counted", "other", {"question": "1", "clients": 1, "rooms": 1})
     )
     assert len(found) == 1
+    await hub.stop()
+
+
+async def test_a_node_of_an_older_version_says_less_of_itself() -> None:
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1)
+    await hub.start()
+    connect(hub, user="ann")
+    control, facts = core_of(hub).control, {"question": "1", "clients": 5, "rooms": 2}
+    core_of(hub).lifecycle.schedule(
+        lambda: control.handle_control(Control("counted", "old", facts))
+    )
+    own, old = await hub.nodes(wait_s=0.05)
+    assert (own.clients, own.users, own.subscriptions) == (1, 1, 0)
+    assert (old.id, old.clients, old.rooms, old.users, old.uptime_s) == ("old", 5, 2, 0, 0)
     await hub.stop()
 
 

@@ -13,7 +13,17 @@ import pytest
 
 from array_dialect import ArrayDialect
 from exchange import EXCHANGES, Exchange, carried, cluster
-from hubbub import Client, CommandError, Hub, Identity, Position, RoomRules
+from hubbub import (
+    BrokerUnavailable,
+    Client,
+    Close,
+    CommandError,
+    Hub,
+    Identity,
+    Position,
+    RoomRules,
+)
+from hubbub.brokers.memory import MemoryBroker
 from hubbub.hub import interest as interest_module
 from hubbub.hub import joining as joining_module
 from hubbub.hub.core import core_of
@@ -383,3 +393,153 @@ async def test_a_position_that_a_client_brought_is_kept_until_it_was_used() -> N
         await carried(exchange)
         answer = await peer.client.subscribe("log:1")
         assert (answer.recovered, [each.data for each in answer.publications]) == (True, [b"1"])
+
+
+class Failing(MemoryBroker):
+    """Gives no history as long as `fails`."""
+
+    fails: Callable[[], BaseException] | None = None
+
+    async def history(self, room: str, **keywords: Any) -> Any:
+        if self.fails is not None:
+            raise self.fails()
+        return await super().history(room, **keywords)
+
+
+FAILURES = [
+    pytest.param(lambda: BrokerUnavailable("away"), id="away"),
+    pytest.param(lambda: RuntimeError("a fault"), id="fault"),
+    pytest.param(asyncio.CancelledError, id="given up"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_who_cannot_be_told_what_it_missed_of_its_rooms_holds_no_place(
+    failure: Callable[[], BaseException],
+) -> None:
+    broker = Failing()
+    hub = Hub(broker=broker, room_rules=RULES, max_clients=1, on_handler_error="stay")
+    assigning(hub, "log:a")
+    await hub.start()
+    broker.fails = failure
+    peer = await come(hub)
+    await until(lambda: peer.closed is not None)
+    broker.fails = None
+    other = await come(hub)
+    assert other.client.rooms == {"log:a"}
+    await hub.stop()
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_who_belongs_into_a_stream_comes_in_when_its_text_can_be_had(
+    failure: Callable[[], BaseException], is_given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining_module, "RETRY_S", 0.01)
+    broker = Failing()
+    hub = await started(broker=broker, room_rules=RULES)
+    async with hub.room("text:a").stream() as stream:
+        await stream.append("so far")
+        if is_given:
+            broker.fails = failure
+            peer = connect(hub, rooms=("text:a",))
+        else:
+            peer = connect(hub)
+            await peer.client.subscribe("text:a")
+            broker.fails = failure
+            core_of(hub).recovery.tell_gap(peer.client._session, "text:a")
+        await settle(hub)
+        assert peer.client.rooms == frozenset()
+        broker.fails = None
+        await until(lambda: peer.client.rooms == {"text:a"})
+        await stream.append(", and on")
+        await settle(hub)
+    told = [each for each in peer.json() if "text" in each]
+    begun = max(number for number, each in enumerate(told) if each["type"] == "stream")
+    assert "".join(each["text"] for each in told[begun:]) == "so far, and on"
+    await hub.stop()
+
+
+async def test_who_is_being_brought_into_a_stream_counts_and_can_leave() -> None:
+    hub = await started(room_rules=RULES, max_rooms_per_client=2)
+    refused: list[str] = []
+
+    @hub.on_connect
+    def begin(client: Client) -> None:
+        if client.user == "leaver":
+            client.leave("text:a")
+            return
+        client.join("a")
+        try:
+            client.join("b")
+        except CommandError as error:
+            refused.append(error.code)
+
+    leaver = connect(hub, user="leaver", rooms=("text:a",))
+    other = connect(hub, user="other", rooms=("text:a",))
+    await settle(hub)
+    assert leaver.client.rooms == frozenset()
+    assert other.client.rooms == {"a", "text:a"}
+    assert refused == ["too_many_rooms"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("how", ["join", "identity", "subscribe"])
+async def test_a_member_loses_nothing_when_another_reads_the_history_before_it_arrives(
+    how: str,
+) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (hub, _):
+        ann = connect(hub, user="ann", rooms=("log:a",) if how == "identity" else ())
+        if how == "join":
+            ann.client.join("log:a")
+        elif how == "subscribe":
+            await ann.client.subscribe("log:a")
+        await carried(exchange)
+        await settle(hub)
+        exchange.hold()
+        first = asyncio.ensure_future(hub.publish("log:a", "first"))  # kept, and on its way
+        await settle(hub)
+        bob = connect(hub, user="bob")
+        await bob.client.subscribe("log:a")
+        exchange.release()
+        await first
+        await hub.publish("log:a", "second")
+        await carried(exchange)
+        await settle(hub)
+        assert ann.received == ["first", "second"]
+        assert bob.received == ["second"]
+
+
+async def test_one_that_waits_over_a_restart_takes_nothing_from_those_of_the_next_run() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (hub, _):
+        joining = core_of(hub).joining
+        old, new = joining_module.Ready("log:a", None), joining_module.Ready("log:a", None)
+        joining._begin(old)
+        joining.reset()
+        joining._begin(new)
+        joining._end(old)
+        assert joining.is_awaited("log:a")
+        joining._end(new)
+        assert not joining.is_awaited("log:a")
+
+
+async def test_a_connect_handler_may_turn_a_client_away() -> None:
+    hub = await started()
+    gone: list[int] = []
+
+    @hub.on_connect
+    def turn_away(client: Client) -> None:
+        client.close(4400, "no")
+
+    @hub.on_disconnect
+    def note(client: Client, close: Close) -> None:
+        gone.append(close.code)
+
+    peer = connect(hub, dialect="centrifuge")
+    peer.send('{"id": 1, "connect": {}}')
+    await until(lambda: bool(gone))
+    assert (code_of(peer), gone) == (4400, [4400])
+    assert hub.stats()["handler_errors"] == 0
+    await hub.stop()

@@ -975,3 +975,24 @@ async def test_the_hubs_own_timer_looks_too(monkeypatch: pytest.MonkeyPatch) -> 
     clock.advance(11)
     await until(lambda: len(core_of(hub).presence) == 0)
     await hub.stop()
+
+
+async def test_frames_of_long_lists_are_one_budget_as_one_frame_is() -> None:
+    hub = await with_presence(outbox_max_bytes=2**24)
+    for number in range(320):
+        connect(hub, user=f"u{number}", address=None).client.join("now")
+    await settle(hub)
+    peer = connect(hub, dialect="centrifuge", fast=False)
+    peer.send('{"id": 1, "connect": {}}')
+    await settle(hub)
+    peer.transport.block()
+    for number in range(20):
+        peer.send(json.dumps({"id": 10 + number, "presence": {"channel": "now"}}))
+    for _ in range(5):
+        await settle(hub)
+    outbox = session_of(peer.client).outbox
+    assert outbox is not None
+    assert outbox.messages == 3
+    peer.transport.unblock()
+    await until(lambda: len(peer.received) == 21)
+    await hub.stop()

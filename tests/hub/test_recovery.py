@@ -846,9 +846,7 @@ async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool
             await until(lambda: peer.received == ["lost"])
 
 
-async def test_who_joined_before_anything_was_published_is_told_that_something_may_be_lost() -> (
-    None
-):
+async def test_who_joined_before_anything_was_published_misses_nothing_either() -> None:
     exchange = Exchange()
     async with cluster(exchange, room_rules=RULES) as (here, there):
         peer = connect(there)
@@ -860,4 +858,30 @@ async def test_who_joined_before_anything_was_published_is_told_that_something_m
         await publish(here, "2")
         await carried(exchange)
         await settle(there)
-        assert peer.received == ['{"type":"gap","room":"red"}', "2"]
+        assert peer.received == ["1", "2"]
+
+
+async def test_a_new_history_that_cannot_be_read_at_once_is_told_when_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery_module, "RETRY_S", 0.01)
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        peer = connect(there)
+        await peer.client.subscribe("red")
+        await publish(here, "1")
+        await carried(exchange)
+        broker: Any = exchange.brokers[1]
+        await exchange.brokers[0].remove_history("red")
+        read, failures = broker.history, [None, BrokerUnavailable("away again")]
+
+        async def failing(*args: Any, **keywords: Any) -> Any:
+            error = failures.pop(0) if failures else None
+            if error is not None:
+                raise error
+            return await read(*args, **keywords)
+
+        broker.history = failing
+        broker.node.note_gap(["red"])
+        await until(lambda: not failures and len(peer.received) == 2)
+        assert peer.received == ["1", '{"type":"gap","room":"red"}']

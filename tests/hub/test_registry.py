@@ -335,6 +335,8 @@ async def test_s20_the_stats_and_their_names() -> None:
         "stuck_handlers": 0,
         "unhandled": 0,
         "loop_stalls": 0,
+        "api_calls": 0,
+        "api_errors": 0,
         "broker_gaps": 0,
         "recoveries": 0,
         "recoveries_refused": 0,
@@ -344,6 +346,7 @@ async def test_s20_the_stats_and_their_names() -> None:
         "sends_to_gone": 1,
         "refused": {"unauthorized": 1},
         "refused_gets": {},
+        "refused_api": {},
     }
     await hub.stop()
 

@@ -130,6 +130,17 @@ def test_a_type_of_the_enclosing_function_that_it_uses_is_found() -> None:
     assert annotation_of(handler, 1, str) is Local
 
 
+def test_a_function_may_use_what_is_assigned_after_it() -> None:
+    class Point:
+        """A local type."""
+
+    def handler(client: Any, point: Point) -> None:
+        print(later, Point)
+
+    assert annotation_of(handler, 1, None) is Point
+    later = 1
+
+
 def test_only_the_messages_annotation_has_to_be_resolved() -> None:
     """`Client` is often imported for the type checker alone."""
 

@@ -158,3 +158,18 @@ async def test_who_is_not_let_in() -> None:
     ann = await follow(hub, "chat:1", token="secret", since=Position(1, "x"))
     assert ann.memory.client.user == "ann"
     await hub.stop()
+
+
+async def test_a_connection_that_ended_unheard_is_no_error_to_read() -> None:
+    hub = await running()
+    ann = await follow(hub, "chat:1")
+    await hub.publish("chat:1", "one")
+    core_of(hub).recovery.tell_gap(session_of(ann.memory.client), "chat:1")
+    ann.memory.client.close(3008, "slow")
+    await settle(hub)
+    assert ann.messages == ["one"]
+    await ann.heal()
+    await hub.publish("chat:1", "two")
+    await settle(hub)
+    assert ann.messages == ["one", "two"]
+    await hub.stop()

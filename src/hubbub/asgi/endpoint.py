@@ -94,8 +94,8 @@ class Endpoint:
         transport: Transport | None
         try:
             handshake = read_handshake(scope)
-            await self._check_open()
-            await core.turns.take()
+            if not await self._comes_in_turn(socket):
+                return None
             with self._reserve(handshake) as place:
                 is_plain = self._dialect.is_plain
                 who = None
@@ -144,10 +144,30 @@ class Endpoint:
         wished = self._dialect.subprotocols if who is None else (who[0].subprotocol,)
         return next((name for name in wished if name in handshake.subprotocols), None)
 
-    async def _check_open(self) -> None:
-        """See that the hub runs in this event loop; start it if nobody has."""
+    async def check_open(self) -> None:
+        """See that the hub runs in this event loop; start it if nobody has. Raises `Refused(503)`, or what
+        the application's own start asks for."""
         if not self._core.lifecycle.is_ready():
             await self._start_hub()
+
+    async def _comes_in_turn(self, socket: HandshakeSocket | None) -> bool:
+        """Wait for a turn of the event loop with a place for one more handshake; False: it has gone."""
+        core = self._core
+        await self.check_open()
+        if not core.turns.is_full:
+            await core.turns.take()
+            return True
+        timeout_s = core.settings.handshake_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await core.turns.take()
+        except TimeoutError:
+            message = f"The handshake had no turn within {timeout_s:g} seconds"
+            raise Refused(503, "handshake_timeout", message) from None
+        if socket is not None and not socket.is_open:
+            return False
+        await self.check_open()  # it may have stopped meanwhile
+        return True
 
     def _reserve(self, handshake: Handshake) -> Place:
         """Take a place for a handshake, whoever it is that comes; raise `Refused(503)` for none."""
@@ -210,7 +230,7 @@ class Endpoint:
     async def _probe(self, handshake: Handshake, scope: Scope) -> Refused:
         """Return what a handshake would be refused with, counted like one; 426 for none."""
         try:
-            await self._check_open()
+            await self.check_open()
             with self._reserve(handshake) as place:
                 if self._dialect.is_plain:
                     await self._admit(place, handshake, None)

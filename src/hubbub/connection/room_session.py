@@ -186,8 +186,8 @@ class RoomSession:
         if held is not None and held is not state:
             self._forget_given(held)
             if state.inbox.read is None:
+                held.want(state)
                 state = held
-                state.is_wanted = True
             else:
                 held.leave()
         self.rooms[state.name] = state

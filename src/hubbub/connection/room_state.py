@@ -73,10 +73,19 @@ class RoomState:
         self._is_dropping = False
         self._timer: asyncio.TimerHandle | None = None
         self._backoff = link.new_backoff()
-        params = {"channel": name}
-        self._renewal = Renewal(link, token, "sub_refresh", params, self._refresh_refused)
+        self._renewal = self._new_renewal()
+
+    def _new_renewal(self) -> Renewal:
+        params = {"channel": self.name}
+        return Renewal(self._link, self._token, "sub_refresh", params, self._refresh_refused)
 
     # What the program does.
+
+    def want(self, asked: RoomState) -> None:
+        """Be the room that the program has asked for, though the server gave it: with the token of that."""
+        self._renewal.stop()
+        self.is_wanted, self._token = True, asked._token
+        self._renewal = self._new_renewal()
 
     def begin(self) -> None:
         """Ask for the room, from where it was read; nothing in one that the server has given."""

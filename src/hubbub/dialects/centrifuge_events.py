@@ -98,8 +98,8 @@ def write_event(event: Event) -> Frame | None:
     return None if text is None else Frame(text, True)
 
 
-def _payload(frame: Frame) -> bytes:
-    """Return a message as a JSON value on one line."""
+def json_of(frame: Frame) -> bytes:
+    """Return a message as a JSON value on one line: a text that is no JSON, and bytes in base64, as strings."""
     payload = frame.payload
     if not frame.is_text:
         return _encode(base64.b64encode(payload).decode())
@@ -119,7 +119,7 @@ _PUBLICATION = object()
 def _publication(publication: Publication) -> bytes:
     made = publication.forms.get(_PUBLICATION)
     if made is None:
-        data, position = _payload(publication.frame), publication.position
+        data, position = json_of(publication.frame), publication.position
         offset = b"" if position is None else b',"offset":%d' % position.offset
         made = publication.forms[_PUBLICATION] = Frame(b'{"data":%b%b}' % (data, offset), True)
     return made.payload
@@ -143,10 +143,10 @@ def _whole(publication: Publication) -> bytes:
 
 def _patch(publication: Publication, base: Frame | None) -> bytes:
     """Write a publication for who takes patches: its JSON, or the difference to that of `base`, as a string."""
-    data, position = _payload(publication.frame), publication.position
+    data, position = json_of(publication.frame), publication.position
     patch = None
     if base is not None and max(len(data), len(base.payload)) <= MOST_PATCHED_BYTES:
-        patch = fossil_delta(_payload(base), data)
+        patch = fossil_delta(json_of(base), data)
     offset = b"" if position is None else b',"offset":%d' % position.offset
     text, mark = (data, b"") if patch is None else (patch, b',"delta":true')
     return b'{"data":%b%b%b}' % (_encode(text.decode()), offset, mark)
@@ -242,7 +242,7 @@ def _reply(event: Reply) -> bytes | None:
             stats = {"num_clients": count, "num_users": users}
             return _encode({"id": event.id, "presence_stats": stats})
         case Returned(data):
-            return b'{"id":%d,"rpc":{"data":%b}}' % (event.id, _payload(data))
+            return b'{"id":%d,"rpc":{"data":%b}}' % (event.id, json_of(data))
         case Refreshed(left_s):
             is_sub = isinstance(event.command, SubRefresh)
             return _encode(
@@ -295,6 +295,8 @@ def _server_subscribed(event: ServerSubscribed) -> bytes:
     body: dict[str, Any] = {}
     if event.position is not None:
         body = {**_CAPABILITIES, "epoch": event.position.epoch, "offset": event.position.offset}
+    if event.data is not None:
+        body["data"] = _Raw(json_of(event.data))
     return _encode({"push": {"channel": event.room, "subscribe": body}})
 
 
@@ -311,7 +313,7 @@ def _server_unsubscribed(event: ServerUnsubscribed) -> bytes:
 _WRITERS: Mapping[type, Callable[[Any], bytes | None]] = {
     Published: _published,
     Patched: _patched,
-    Message: lambda event: b'{"push":{"message":{"data":%b}}}' % _payload(event.message),
+    Message: lambda event: b'{"push":{"message":{"data":%b}}}' % json_of(event.message),
     Connected: _connected,
     Reply: _reply,
     ErrorReply: _error,

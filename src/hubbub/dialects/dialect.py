@@ -264,11 +264,13 @@ class ErrorReply:
 class ServerSubscribed:
     """The server has put the client into a room, without being asked.
 
-    `position` is where the room stands, if it keeps a history.
+    `position` is where the room stands, if it keeps a history. `data` is what else the client is told of it
+    (None: nothing).
     """
 
     room: str
     position: Position | None = None
+    data: Frame | None = None
 
 
 @dataclass(frozen=True, slots=True)

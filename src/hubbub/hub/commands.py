@@ -50,7 +50,6 @@ from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
-    from .admission import Place
     from .session import ClientSession
 
 
@@ -70,20 +69,16 @@ MOST_LISTED = 10_000
 class CommandDispatcher(Dispatcher):
     """Reads commands where the plain dispatcher takes messages. Event loop only."""
 
-    def open(self, session: ClientSession, handshake: Handshake, place: Place) -> None:
-        """Let a connection wait for its connect command; see `connecting`."""
-        self._core.connecting.open(session, handshake, place)
-
     def connected(self, session: ClientSession, handshake: Handshake) -> None:
         """Run the connect handlers; what they have to wait for the connect command waits for."""
-        assert session.opening is not None
-        session.opening.rest = self._start_connect(session, handshake)
+        opening = session.opening  # it may be gone when a handler has closed the connection
+        assert opening is not None
+        opening.rest = self._start_connect(session, handshake)
 
     def disconnected(self, session: ClientSession) -> None:
         """Run the disconnect handlers of a client that was connected; end what was only open."""
-        opening = session.opening
-        assert opening is not None
-        opening.end()
+        if session.opening is not None:  # else this is the second time, after a handler's end
+            session.opening.end()
         self._core.pings.remove(session)
         if session.is_connected:
             super().disconnected(session)
@@ -117,7 +112,7 @@ class CommandDispatcher(Dispatcher):
                 self._wait(session, self._run(session, commands))
 
     async def _run(self, session: ClientSession, commands: Sequence[Command]) -> None:
-        left = TURN_COST
+        left = self._left_of(session)
         is_coming = not session.is_connected
         for command in commands:
             close = session.close
@@ -130,6 +125,15 @@ class CommandDispatcher(Dispatcher):
                 left -= await self._execute(session, command)
             else:
                 left -= 1
+            if session.opening is not None:
+                session.opening.left = left
+
+    def _left_of(self, session: ClientSession) -> int:
+        """Return what the commands of a client may still cost: anew if it has taken all answers."""
+        opening = session.opening
+        if opening is None or (session.outbox is None and session.transport.writable):
+            return TURN_COST
+        return opening.left
 
     def _is_within_rate(self, session: ClientSession, command: Command, *, is_coming: bool) -> bool:
         """Charge a command. With its connect command a client may say all rooms that it was in."""

@@ -22,6 +22,7 @@ from ..limits import printable
 from ..model import Handshake, Identity, Position
 from ..raised import close_of
 from .disconnects import CONNECT_FAILED, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
+from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from .admission import Place
@@ -37,7 +38,7 @@ authenticate handler that takes longer than the setting is refused before that."
 class Opening:
     """What an open connection holds until its first command has connected it, and remembers after."""
 
-    __slots__ = ("given", "handshake", "place", "positions", "rest", "timer")
+    __slots__ = ("given", "handshake", "left", "place", "positions", "rest", "timer")
 
     def __init__(self, handshake: Handshake, place: Place, timer: asyncio.TimerHandle) -> None:
         self.handshake: Handshake = handshake
@@ -45,6 +46,8 @@ class Opening:
         self.timer: asyncio.TimerHandle = timer
         self.rest: Coroutine[Any, Any, None] | None = None
         """What the connect handlers have still to do."""
+        self.left: int = 0
+        """What its commands may still cost, while it has not taken all answers; see `commands`."""
         self.given: set[str] = set()
         """The rooms that the server has put the client into: it cannot come back to them by itself."""
         self.positions: dict[str, Position] = {}
@@ -106,6 +109,10 @@ class Connecting:
             return
         finally:
             core.joining.drop(rooms)
+            if not session.is_connected and session.close is None:
+                self._wait_longer(
+                    session, opening
+                )  # whatever has failed: it does not stay for ever
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest
@@ -149,6 +156,11 @@ class Connecting:
             return await self._core.joining.ready(identity.rooms, command.positions)
         except CommandError as error:
             raise Refused(503, error.code, error.message) from error
+        except (Exception, asyncio.CancelledError) as error:
+            if is_being_cancelled():
+                raise
+            text = "what a client has missed could not be found out"
+            raise self._core.access.as_refusal(error, text) from error
 
     def _wait_longer(self, session: ClientSession, opening: Opening) -> None:
         """Give who sent its connect command in time the time that authentication has, and a little."""
@@ -179,7 +191,8 @@ class Connecting:
     async def refresh(self, session: ClientSession, token: str) -> Refreshed:
         """Take a new token of a client; one of another user closes it."""
         opening, core = session.opening, self._core
-        assert opening is not None
+        if opening is None:
+            raise CommandError("left", "the client has gone")
         handshake = dataclasses.replace(opening.handshake, connect_token=token)
         try:
             identity = await core.access.identify(handshake)

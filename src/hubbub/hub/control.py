@@ -3,14 +3,17 @@
 What must not live here: how it travels (a broker), messages of applications.
 
 The verbs: `disconnect` (all clients of a user), `kick` (a client by its id), `count` (say how many
-clients and rooms there are) and `counted` (the answer), `seek` (say if a room has members) and `sought`. A node that does not know a verb, or is told
-something that makes no sense, goes on: nodes of two versions may be one cluster for a while.
+clients and rooms there are) and `counted` (the answer), `seek` (say if a room has members) and `sought`; those of
+`user_actions`, and those of `surveys`. A node that does not know a verb, or is told
+something that makes no sense, goes on: nodes of two versions may be one cluster for a while. So a verb never gets a new
+argument that narrows it: a node that passes over that would do too much.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -24,11 +27,18 @@ if TYPE_CHECKING:
 
 
 class NodeInfo(NamedTuple):
-    """What a node says of itself: its `id`, and how many `clients` and `rooms` it has."""
+    """What a node says of itself: its `id`, and how many `clients` and `rooms` it has.
+
+    `users` are the people behind the clients, each anonymous one a person of its own; `subscriptions` counts the
+    members of all its rooms; `uptime_s` is since its hub's start.
+    """
 
     id: str
     clients: int
     rooms: int
+    users: int = 0
+    subscriptions: int = 0
+    uptime_s: int = 0
 
 
 class ControlPlane:
@@ -47,14 +57,14 @@ class ControlPlane:
 
     def disconnect_user(self, user: str, code: int, reason: str) -> int:
         """Close the clients of a user on all nodes; return how many there were here."""
-        self._say("disconnect", user=user, code=code, reason=reason)
+        self.say("disconnect", user=user, code=code, reason=reason)
         return self._disconnect_here(user, code, reason)
 
     def kick(self, client_id: str, code: int, reason: str) -> bool:
         """Close a client by its id, on whatever node it is; return whether it was here."""
         session = self._core.registry.sessions.get(client_id)
         if session is None:
-            self._say("kick", client=client_id, code=code, reason=reason)
+            self.say("kick", client=client_id, code=code, reason=reason)
             return False
         self._core.registry.disconnect(session, code, reason)
         return True
@@ -68,7 +78,7 @@ class ControlPlane:
         question = str(self._last_question)
         self._counts[question] = found
         try:
-            self._say("count", question=question)
+            self.say("count", question=question)
             await asyncio.sleep(wait_s)
         finally:
             del self._counts[question]
@@ -85,7 +95,7 @@ class ControlPlane:
         question = str(self._last_question)
         answer = self._sought[question] = asyncio.get_running_loop().create_future()
         try:
-            self._say("seek", question=question, room=room)
+            self.say("seek", question=question, room=room)
             await asyncio.wait([answer], timeout=wait_s)
         finally:
             del self._sought[question]
@@ -108,37 +118,46 @@ class ControlPlane:
         arguments = control.arguments
         match control.verb:
             case "disconnect":
-                user = _text(arguments, "user")
-                self._disconnect_here(user, *_close(arguments))
+                user = text_of(arguments, "user")
+                self._disconnect_here(user, *close_of(arguments))
             case "kick":
-                session = self._core.registry.sessions.get(_text(arguments, "client"))
-                code, reason = _close(arguments)
+                session = self._core.registry.sessions.get(text_of(arguments, "client"))
+                code, reason = close_of(arguments)
                 if session is not None:
                     self._core.registry.disconnect(session, code, reason)
             case "count":
-                _, clients, rooms = self._own_info()
-                question = _text(arguments, "question")
-                self._say(
-                    "counted", control.origin, question=question, clients=clients, rooms=rooms
-                )
+                question = text_of(arguments, "question")
+                facts = self._own_info()._asdict()
+                del facts["id"]
+                self.say("counted", control.origin, question=question, **facts)
             case "counted":
-                found = self._counts.get(_text(arguments, "question"))
+                found = self._counts.get(text_of(arguments, "question"))
                 if found is not None:
-                    clients, rooms = _number(arguments, "clients"), _number(arguments, "rooms")
-                    found.append(NodeInfo(control.origin, clients, rooms))
+                    found.append(_read_info(control.origin, arguments))
 
             case "seek":
-                if self._core.registry.members_of(_text(arguments, "room")):
-                    question = _text(arguments, "question")
-                    self._say("sought", control.origin, question=question)
+                if self._core.registry.members_of(text_of(arguments, "room")):
+                    question = text_of(arguments, "question")
+                    self.say("sought", control.origin, question=question)
             case "sought":
-                answer = self._sought.get(_text(arguments, "question"))
+                answer = self._sought.get(text_of(arguments, "question"))
                 if answer is not None and not answer.done():
                     answer.set_result(None)
+            case _:
+                self._core.user_actions.obey(control)
+                self._core.surveys.obey(control)
 
     def _own_info(self) -> NodeInfo:
-        registry = self._core.registry
-        return NodeInfo(self._core.node_id, len(registry.sessions), len(registry.room_sizes()))
+        core = self._core
+        clients, rooms = len(core.registry.sessions), core.registry.room_sizes()
+        return NodeInfo(
+            core.node_id,
+            clients,
+            len(rooms),
+            clients - core.registry.surplus_of_users(),
+            sum(rooms.values()),
+            int(time.monotonic() - core.lifecycle.started_at),
+        )
 
     def _disconnect_here(self, user: str, code: int, reason: str) -> int:
         registry = self._core.registry
@@ -147,7 +166,7 @@ class ControlPlane:
             registry.disconnect(session, code, reason)
         return len(sessions)
 
-    def _say(self, verb: str, target: str | None = None, **arguments: Any) -> None:
+    def say(self, verb: str, target: str | None = None, **arguments: Any) -> None:
         """Send a word to other nodes; that it cannot be sent is logged."""
         core = self._core
         if not self.has_others:
@@ -172,21 +191,34 @@ class ControlPlane:
         )
 
 
-def _text(arguments: Mapping[str, Any], name: str) -> str:
+def _read_info(node: str, arguments: Mapping[str, Any]) -> NodeInfo:
+    """Return what a node says of itself; one of an older version says less."""
+    clients, rooms = number_of(arguments, "clients"), number_of(arguments, "rooms")
+    later = [
+        number_of(arguments, name) if name in arguments else 0
+        for name in ("users", "subscriptions", "uptime_s")
+    ]
+    return NodeInfo(node, clients, rooms, *later)
+
+
+def text_of(arguments: Mapping[str, Any], name: str) -> str:
+    """Return an argument that is a text. Raises `KeyError` or `TypeError`."""
     value = arguments[name]
     if not isinstance(value, str):
         raise TypeError(f"{name} is no text")
     return value
 
 
-def _number(arguments: Mapping[str, Any], name: str) -> int:
+def number_of(arguments: Mapping[str, Any], name: str) -> int:
+    """Return an argument that is a whole number. Raises `KeyError` or `TypeError`."""
     value = arguments[name]
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is no whole number")
     return value
 
 
-def _close(arguments: Mapping[str, Any]) -> tuple[int, str]:
-    code, reason = _number(arguments, "code"), _text(arguments, "reason")
+def close_of(arguments: Mapping[str, Any]) -> tuple[int, str]:
+    """Return the code and the reason of a close. Raises `KeyError`, `TypeError` or `ValueError`."""
+    code, reason = number_of(arguments, "code"), text_of(arguments, "reason")
     check_close(code, reason)
     return code, reason

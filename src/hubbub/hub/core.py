@@ -44,7 +44,9 @@ from .registry import Registry
 from .rules import Rules
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
 from .subscriptions import SubscriptionDeadlines
+from .surveys import Surveys
 from .turns import Turns
+from .user_actions import UserActions
 from .variant import Variants
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class Core:
         self.publishing: Publishing = Publishing(self)
         self.access: Access = Access(self)
         self.control: ControlPlane = ControlPlane(self)
+        self.user_actions: UserActions = UserActions(self)
+        self.surveys: Surveys = Surveys(self)
         self.rates: Rates = Rates(self)
         self.handler_errors: HandlerErrors = HandlerErrors(self)
         self.dispatcher: Dispatcher = Dispatcher(self)

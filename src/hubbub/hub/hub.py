@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from starlette.routing import BaseRoute
 
+    from ..asgi.api_keys import ApiKey
     from ..asgi.endpoint import Endpoint
     from ..tokens.verifier import TokenVerifier
     from ..transports.asgi import ASGIApp, Receive, Scope, Send
@@ -421,7 +422,7 @@ class Hub:
         return self._core.control.kick(client_id, code, reason)
 
     async def nodes(self, *, wait_s: float = 1.0) -> list[NodeInfo]:
-        """Return how many clients and rooms each process of the cluster has, this one first.
+        """Return how many clients, users, rooms and members each process of the cluster has, this one first.
 
         Others have `wait_s` seconds to answer; a broker that connects no processes is asked nothing.
         Event loop only. Raises `HubNotRunning`.
@@ -564,6 +565,26 @@ class Hub:
         from ..asgi.health import Health
 
         return Health(self, live=live, needs_broker=needs_broker)
+
+    def api(
+        self,
+        path: str = "/api",
+        *,
+        keys: Iterable[str | ApiKey] | None = None,
+        app: ASGIApp | None = None,
+        max_body_bytes: int = 1024**2,
+    ) -> ASGIApp:
+        """Return an ASGI application: an HTTP API at `path`, by which others publish, and `app` for all the rest.
+
+        Its form is that of Centrifugo's server API. `keys` are who may call it: texts, which may do all, or `ApiKey`
+        (None: those of the file that `api_keys_file` names). A request's body has at most `max_body_bytes`. In
+        FastAPI and Starlette write `app.mount("/api", hub.api("/api", keys=[…]))`; elsewhere
+        `hub.mount(hub.api("/api", keys=[…], app=app), "/ws")`. Raises `SettingsError` for a file that cannot be
+        read, `ValueError` and `TypeError` for what can be no key.
+        """
+        from ..asgi.api import HttpApi
+
+        return HttpApi(self, path, keys, app, max_body_bytes)
 
     async def attach(self, websocket: Any, *, identity: Identity | None = None) -> None:
         """Take the socket of a Starlette or FastAPI route; the route must not accept it itself.

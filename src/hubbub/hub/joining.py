@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..dialects.dialect import Given, ServerSubscribed, ServerUnsubscribed
+from ..dialects.dialect import Gap, Given, ServerSubscribed, ServerUnsubscribed
 from ..errors import BrokerError, CommandError
 from ..limits import check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Position
@@ -23,29 +23,34 @@ from ..wire.piece import joined
 from ..wire.publication import Subscribed
 from .joiner import Recovered
 from .positions import Progress, split_names, with_names
+from .tasks import is_being_cancelled
 from .turns import MOST_A_TURN
 
 if TYPE_CHECKING:
+    from ..wire.frame import Frame
     from .core import Core
     from .joiner import Joiner
     from .session import ClientSession
 
 BROKER_TIMEOUT_S = 10.0
 """How long who joins waits for a broker that does not answer."""
+RETRY_S = 0.5
+"""How long after a failure the hub tries again to bring a client in."""
 
 
 class Ready:
     """What is known of a room that a client is about to enter. `names` are those under which the client was
     connected before, `joiner` is None in a room that keeps nothing."""
 
-    __slots__ = ("is_waiting", "joiner", "names", "room", "since")
+    __slots__ = ("joiner", "names", "room", "since", "waiting")
 
     def __init__(self, room: str, since: Position | None) -> None:
         self.room: str = room
         self.since: Position | None = None
         self.names: list[str] = []
         self.joiner: Joiner | None = None
-        self.is_waiting: bool = False
+        self.waiting: dict[str, int] | None = None
+        """Where it is counted while it waits."""
         if since is not None:
             self.since, self.names = split_names(since)
 
@@ -60,7 +65,7 @@ class Joining:
 
     def reset(self) -> None:
         """Forget who was joining in an event loop that is gone."""
-        self._waiting.clear()
+        self._waiting = {}
 
     def is_awaited(self, room: str) -> bool:
         """Tell whether somebody waits for a room, and needs all that is published to it."""
@@ -78,6 +83,7 @@ class Joining:
             raise CommandError("not_available", text)
         self._check_room_limit(session)
         self.enter(session, room)
+        self._core.recovery.entered(session.memberships[room])
         if not session.variant.dialect.is_plain:
             _note_given(session, room)
             self._core.publishing.tell(session, ServerSubscribed(room))
@@ -85,23 +91,47 @@ class Joining:
     def put(self, session: ClientSession, room: str) -> None:
         """Bring a plain client into a room of its identity: into a stream as soon as its text is known."""
         if self._core.rules.is_stream(room):
-            self._core.lifecycle.spawn(self._put_later(session, room), f"join {room[:50]}")
+            self.bring_in(session, room)
         else:
             self.join(session, room)
 
-    async def _put_later(self, session: ClientSession, room: str) -> None:
-        rooms: Sequence[Ready] = ()
+    def bring_in(self, session: ClientSession, room: str, *, asks: bool = False) -> None:
+        """Bring a plain client into a stream, however often that has to be tried.
+
+        It is noted as joining from here on, and `leave` ends that. `asks`: it has to be allowed to; who is
+        not has a gap.
+        """
+        if session.close is None and room not in session.memberships:
+            attempt = self._note_joining(session, room)
+            coming = self._bring_in(session, room, attempt, asks=asks)
+            self._core.lifecycle.spawn(coming, f"bring into {room[:50]}")
+
+    async def _bring_in(
+        self, session: ClientSession, room: str, attempt: object, *, asks: bool
+    ) -> None:
         try:
-            rooms = await self.ready([room], {})
-            if session.close is None and room not in session.memberships:
-                for given in self.give(session, rooms):
-                    self.send_missed(session, given.answer)
-        except CommandError as error:
-            text = "client %s could not be put into %s: %s"
-            label, why = session.label, printable(str(error))
-            self._core.log.log(logging.ERROR, "rooms", text, label, printable(room, 50), why)
+            while session.close is None and _is_joining(session, room, attempt):
+                try:
+                    if asks:
+                        await self._core.access.check_join(session.client, room, None)
+                    answer = await self._enter_when_ready(session, Ready(room, None), attempt)
+                except (Exception, asyncio.CancelledError) as error:
+                    if is_being_cancelled():
+                        raise
+                    if isinstance(error, CommandError) and not error.temporary:
+                        if error.code != "left":
+                            self._core.publishing.tell(session, Gap(room))
+                        return
+                    text = "client %s could not be brought into %s: %s; tried again"
+                    why = printable(str(error) or type(error).__name__)
+                    label, shown = session.label, printable(room, 50)
+                    self._core.log.log(logging.WARNING, "rooms", text, label, shown, why)
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    self.send_missed(session, answer)
+                    return
         finally:
-            self.drop(rooms)
+            _end_joining(session, room, attempt)
 
     async def ready(self, rooms: Sequence[str], positions: Mapping[str, Position]) -> list[Ready]:
         """Find out what a client to be has missed of the rooms that its identity names.
@@ -137,12 +167,15 @@ class Joining:
         must_recover: bool = False,
         token: str | None = None,
         takes_patches: bool = False,
+        is_allowed: bool = False,
+        data: Frame | None = None,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
         `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
         is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
         `token` is what it shows to be let in. `takes_patches`: it is sent such, if the room has them.
+        `is_allowed`: it may join, and nobody is asked. `data` is what it is told of the room beside that.
         """
         check_room_name(room)
         if session.close is not None:
@@ -154,9 +187,35 @@ class Joining:
         ready = Ready(room, since)
         attempt = self._note_joining(session, room)
         try:
-            expires_at = await self._core.access.check_join(session.client, room, token)
+            expires_at = None
+            if not is_allowed:
+                expires_at = await self._core.access.check_join(session.client, room, token)
             if session.close is not None:
                 raise _left(room)
+            answer = await self._enter_when_ready(
+                session, ready, attempt, must_recover=must_recover, takes_patches=takes_patches
+            )
+        finally:
+            _end_joining(session, room, attempt)
+        if expires_at is not None:
+            left_s = self._core.subscriptions.expire(session, room, expires_at)
+            answer = answer._replace(expires_in_s=left_s)
+        if by_server:
+            self._announce(session, answer, ready.since, data)
+        return answer
+
+    async def _enter_when_ready(
+        self,
+        session: ClientSession,
+        ready: Ready,
+        attempt: object,
+        *,
+        must_recover: bool = False,
+        takes_patches: bool = False,
+    ) -> Subscribed:
+        """Bring in a client that may be in, when it is known what it has missed."""
+        room = ready.room
+        try:
             await self._await_rooms([ready])
             if session.close is not None or not _is_joining(session, room, attempt):
                 raise _left(room)
@@ -170,13 +229,6 @@ class Joining:
                 session.opening.positions.pop(room, None)
         finally:
             self._end(ready)
-            if session.joining is not None and _is_joining(session, room, attempt):
-                del session.joining[room]
-        if expires_at is not None:
-            left_s = self._core.subscriptions.expire(session, room, expires_at)
-            answer = answer._replace(expires_in_s=left_s)
-        if by_server:
-            self._announce(session, answer, ready.since)
         return answer
 
     def _note_joining(self, session: ClientSession, room: str) -> object:
@@ -221,7 +273,7 @@ class Joining:
     def _begin(self, ready: Ready) -> None:
         core, room = self._core, ready.room
         rule = core.rules.of(room)
-        ready.is_waiting = True
+        ready.waiting = self._waiting
         if not core.broker.receives_all:
             core.interest.add(room)
             self._waiting[room] = self._waiting.get(room, 0) + 1
@@ -242,16 +294,18 @@ class Joining:
 
     def _end(self, ready: Ready) -> None:
         """Wait for a room no more. Twice is no error."""
-        if not ready.is_waiting:
+        waiting, ready.waiting = ready.waiting, None
+        if waiting is None:
             return
-        ready.is_waiting = False
         core, room = self._core, ready.room
         if ready.joiner is not None:
             core.recovery.end(ready.joiner)
-        if not core.broker.receives_all:
-            self._waiting[room] -= 1
-            if not self._waiting[room]:
-                del self._waiting[room]
+        if (
+            waiting is self._waiting and not core.broker.receives_all
+        ):  # else it began in a run before
+            waiting[room] -= 1
+            if not waiting[room]:
+                del waiting[room]
                 if core.registry.room_of(room) is None:
                     core.interest.remove(room)  # it lingers, and stays if a member comes now
 
@@ -297,7 +351,13 @@ class Joining:
             takes_patches=is_patched,
         )
 
-    def _announce(self, session: ClientSession, answer: Subscribed, since: Position | None) -> None:
+    def _announce(
+        self,
+        session: ClientSession,
+        answer: Subscribed,
+        since: Position | None,
+        data: Frame | None,
+    ) -> None:
         """Tell a client that the server has put it into a room, and send it what it missed."""
         if not session.variant.dialect.is_plain:
             _note_given(session, answer.room)
@@ -305,7 +365,7 @@ class Joining:
             if answer.recovered and since is not None and position is not None:
                 # What it missed moves it on; if it is cut off before that, it has not had it.
                 position = Position(since.offset, position.epoch)
-            self._core.publishing.tell(session, ServerSubscribed(answer.room, position))
+            self._core.publishing.tell(session, ServerSubscribed(answer.room, position, data))
         self.send_missed(session, answer)
 
     def send_missed(self, session: ClientSession, answer: Subscribed) -> None:
@@ -379,6 +439,11 @@ def _note_given(session: ClientSession, room: str) -> None:
 
 def _is_joining(session: ClientSession, room: str, attempt: object) -> bool:
     return session.joining is not None and session.joining.get(room) is attempt
+
+
+def _end_joining(session: ClientSession, room: str, attempt: object) -> None:
+    if session.joining is not None and _is_joining(session, room, attempt):
+        del session.joining[room]
 
 
 def _left(room: str) -> CommandError:

@@ -340,6 +340,25 @@ MEASURES: tuple[Measure, ...] = (
         _count("broker_gaps"),
     ),
     Measure(
+        "hubbub_api_calls_total",
+        "counter",
+        "Methods of the HTTP API that were called, those in a batch each.",
+        _count("api_calls"),
+    ),
+    Measure(
+        "hubbub_api_errors_total",
+        "counter",
+        "Those of them that were answered with an error.",
+        _count("api_errors"),
+    ),
+    Measure(
+        "hubbub_refused_api_requests_total",
+        "counter",
+        "Requests to the HTTP API that were refused, by the word in the answer.",
+        _words("refused_api"),
+        ("reason",),
+    ),
+    Measure(
         "hubbub_loop_stalls_total",
         "counter",
         "How often something blocked the event loop for a quarter of a second or more.",

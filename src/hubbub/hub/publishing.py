@@ -49,25 +49,37 @@ class Publishing:
         """The rooms in which a stream of this process is open."""
 
     async def publish(
-        self, room: str, data: Any, exclude: Client | None = None, key: str | None = None
+        self,
+        room: str,
+        data: Any,
+        exclude: Client | None = None,
+        key: str | None = None,
+        *,
+        is_kept: bool = True,
     ) -> Receipt:
         """Encode and publish, and wait for the broker's receipt. Event loop only.
 
         `room` is a room's name, or everybody's or a user's; `key` the publisher's own name for the
-        message. Raises `BrokerError` when the broker did not take it, `HubNotRunning` where the hub does
+        message. Without `is_kept` it is for who is there now, in a room that remembers too. Raises `BrokerError` when the broker did not take it, `HubNotRunning` where the hub does
         not run, `CommandError` for a room that takes no messages.
         """
         if key is not None:
-            _check_key(key)
+            check_key(key)
         self._rules.forbid_stream(room)
-        return await self._publish(room, encode(data), exclude, key)
+        return await self._publish(room, encode(data), exclude, key, is_kept=is_kept)
 
     async def publish_piece(self, room: str, frame: Frame, exclude: Client | None) -> Receipt:
         """Publish a piece of a text to a room that takes such; see `publish`."""
         return await self._publish(room, frame, exclude, None)
 
     async def _publish(
-        self, room: str, frame: Frame, exclude: Client | None, key: str | None
+        self,
+        room: str,
+        frame: Frame,
+        exclude: Client | None,
+        key: str | None,
+        *,
+        is_kept: bool = True,
     ) -> Receipt:
         excluded = None if exclude is None else _excluded(exclude)
         lifecycle = self._lifecycle
@@ -77,7 +89,7 @@ class Publishing:
             raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
         name = None if excluded is None else _name_of(excluded)
         publication = Publication(room, frame, name, key=key)
-        keep = self._rules.keep_of(room) if self._rules.has_any else None
+        keep = self._rules.keep_of(room) if is_kept and self._rules.has_any else None
         result = (
             self._broker.publish(publication) if keep is None else self._keep(publication, keep)
         )
@@ -167,7 +179,8 @@ def _excluded(exclude: object) -> ClientSession:
     )
 
 
-def _check_key(key: object) -> None:
+def check_key(key: object) -> None:
+    """Raise `TypeError` or `ValueError` for what can be no publication's key."""
     if not isinstance(key, str) or not 0 < len(key) <= MOST_KEY_CHARACTERS:
         raise TypeError(
             f"key must be a str of 1 to {MOST_KEY_CHARACTERS} characters, not {key!r:.80}"

@@ -58,6 +58,8 @@ class Recovery:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._joining: dict[str, list[Joiner]] = {}
+        self._placing: dict[str, asyncio.Task[None]] = {}
+        """The rooms whose first members entered at once, and of which it is being read where they stand."""
 
     @property
     def joining_rooms(self) -> int:
@@ -67,6 +69,7 @@ class Recovery:
     def reset(self) -> None:
         """Forget who was joining in an event loop that is gone."""
         self._joining.clear()
+        self._placing.clear()
 
     # What comes from the broker
 
@@ -136,7 +139,8 @@ class Recovery:
                     return
                 self._deliver(members, progress, history.publications)
             except PositionLost:
-                await self._begin_anew(members, progress)
+                if not await self._begin_anew(members, progress):
+                    continue
             except (Exception, asyncio.CancelledError) as error:
                 if is_being_cancelled():
                     raise
@@ -159,8 +163,11 @@ class Recovery:
         """Tell whether the room still has members here."""
         return self._core.registry.room_of(members.name) is members and members.progress is progress
 
-    async def _begin_anew(self, members: Membership, progress: Progress) -> None:
-        """Go on from where the room stands, and tell the members that they have missed something."""
+    async def _begin_anew(self, members: Membership, progress: Progress) -> bool:
+        """Go on from where the room stands, and tell the members that they have missed something.
+
+        Returns False if that is not known now.
+        """
         try:
             position = (await self.read(members.name, None, limit=0)).position
         except (Exception, asyncio.CancelledError) as error:
@@ -168,9 +175,10 @@ class Recovery:
                 raise
             self._log(members.name, error)
             await asyncio.sleep(RETRY_S)
-            return
+            return False
         if self._is_there(members, progress):
             self._skip_to(members, progress, position)
+        return True
 
     def _skip_to(self, members: Membership, progress: Progress, position: Position) -> None:
         """Go on after a position: what was before it cannot be had, which the members are told."""
@@ -206,6 +214,35 @@ class Recovery:
 
     # Who joins
 
+    def entered(self, members: Membership) -> None:
+        """Somebody has entered a room at once: find out from where on this process has all of it.
+
+        So who joins later knows what the members here have had, and what not.
+        """
+        room = members.name
+        if members.remembers and members.progress is None and room not in self._placing:
+            task = self._core.lifecycle.spawn(self._place(members), f"enter {room[:50]}")
+            if not task.done():
+                self._placing[room] = task
+                task.add_done_callback(lambda _: self._placing.pop(room, None))
+
+    async def _place(self, members: Membership) -> None:
+        room, core = members.name, self._core
+        while core.registry.room_of(room) is members and members.progress is None:
+            try:
+                arriving = core.interest.ready(room)
+                if arriving is not None:
+                    await asyncio.shield(arriving)
+                position = (await self.read(room, None, limit=0)).position
+            except (Exception, asyncio.CancelledError) as error:
+                if is_being_cancelled():
+                    raise
+                self._log(room, error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                if members.progress is None:  # else something has come meanwhile
+                    members.progress = Progress(position)
+
     def begin(self, room: str, rule: Rule, since: Position | None) -> Joiner:
         """Begin to write down for one who joins what comes for a room; `end` ends that.
 
@@ -228,6 +265,10 @@ class Recovery:
 
         Raises `CommandError` where something is lost all the time, and what the broker raises.
         """
+        for joiner in joiners:
+            placing = self._placing.get(joiner.room)
+            if placing is not None:
+                await asyncio.shield(placing)
         for _ in range(MOST_READS):
             unread = [joiner for joiner in joiners if not joiner.is_read]
             if len(unread) == 1:
@@ -260,8 +301,10 @@ class Recovery:
         """
         end = end_of(last.position, came)
         members = self._core.registry.room_of(room)
-        if members is None or members.progress is None:
+        if members is None:
             return end is not None and last.position == history.position
+        if members.progress is None:  # they have entered just now: see `entered`
+            return False
         progress = members.progress
         self._deliver(members, progress, history.publications)
         self._deliver(members, progress, came)
@@ -292,6 +335,14 @@ class Recovery:
         if since is not None:
             since, _ = split_names(since)
         return await self._broker.history(room, since=since, limit=limit, reverse=reverse)
+
+    async def remove(self, room: str) -> None:
+        """Forget what a room has kept; its members learn of the new epoch by the next publication.
+
+        Raises `CommandError` for a room that keeps nothing.
+        """
+        self.require_history(room)
+        await self._broker.remove_history(room)
 
     async def page_for(
         self,
@@ -385,15 +436,7 @@ class Recovery:
         """Bring a plain client back into a stream, from the text so far."""
         if session.close is None:
             self._core.joining.leave(session, room)
-            name = f"begin anew in {room[:50]}"
-            self._core.lifecycle.spawn(self._begin_text_anew_now(session, room), name)
-
-    async def _begin_text_anew_now(self, session: ClientSession, room: str) -> None:
-        try:
-            await self._core.joining.subscribe(session, room, by_server=True)
-        except CommandError as error:
-            if error.code not in ("left", "joining"):
-                self._core.publishing.tell(session, Gap(room))
+            self._core.joining.bring_in(session, room, asks=True)
 
     def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
         """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""

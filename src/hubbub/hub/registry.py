@@ -104,14 +104,14 @@ class Registry:
     def open_unidentified(
         self, transport: Transport, dialect: Dialect, place: Place, handshake: Handshake
     ) -> ClientSession:
-        """Take a connection whose first command will say whose it is; see `commands`.
+        """Take a connection whose first command will say whose it is; see `connecting`.
 
         Raises `Refused(503)` when all places are taken.
         """
         kept = place.keep()
         session = self.open(transport, dialect)
         self.opened[session] = None
-        self._core.commands.open(session, handshake, kept)
+        self._core.connecting.open(session, handshake, kept)
         return session
 
     def connect(
@@ -314,6 +314,14 @@ class Registry:
         if members is not None:
             members.room = room
         return room
+
+    def surplus_of_users(self) -> int:
+        """Return how many clients there are beyond the first of each user."""
+        return sum(
+            len(members.sessions) - 1
+            for members in self.rooms.all()
+            if members.name.startswith(USER_PREFIX)
+        )
 
     def room_sizes(self) -> dict[str, int]:
         """Return the rooms that have members in this process, and how many. Any thread."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import ABNORMAL
 from ..limits import printable
 from ..model import Close
+from ..transports.lost import LOST
 from ..transports.transport import Transport, TransportLimits
 from ..wire.frame import Batch, Frame
 from .disconnects import INTERNAL_FAILURE, SLOW_CONSUMER
@@ -210,6 +211,10 @@ class ClientSession:
         """See `transport.Session`."""
         self._core.registry.transport_lost(self)
         self.closed(Close(ABNORMAL))
+        # A client and its session know each other: what hangs on them is left to the garbage collector.
+        self.transport, self.write_wire = LOST, None
+        if self.is_connected:
+            self.opening = None
 
     def server_stopping(self) -> None:
         """See `transport.Session`."""

@@ -7,6 +7,7 @@ function and the parameter, says what was found, and what to write. `handlers` a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -372,7 +373,7 @@ def _resolved(function: Function, annotation: Any) -> Any:
         target = inspect.unwrap(target.func)
     if not inspect.isroutine(target):
         target = type(target).__call__
-    namespace = dict(inspect.getclosurevars(target).nonlocals) if inspect.isfunction(target) else {}
+    namespace = _nonlocals(target) if inspect.isfunction(target) else {}
 
     def holder() -> None: ...
 
@@ -381,6 +382,15 @@ def _resolved(function: Function, annotation: Any) -> Any:
         holder, getattr(target, "__globals__", {}), namespace, include_extras=True
     )
     return hints["it"]
+
+
+def _nonlocals(function: types.FunctionType) -> dict[str, Any]:
+    """Return the variables around a function that it uses, and that have a value already."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # it is assigned after the function was registered
+            found[name] = cell.cell_contents
+    return found
 
 
 # Texts

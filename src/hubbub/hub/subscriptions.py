@@ -45,6 +45,10 @@ class SubscriptionDeadlines:
         self._look_later()
         return left_s
 
+    def has_end(self, session: ClientSession, room: str) -> bool:
+        """Tell whether a client's stay in a room has an end."""
+        return room in self._rooms.get(session, ())
+
     def forget(self, session: ClientSession, room: str | None = None) -> None:
         """Let it stay in a room, or in all, as long as it likes. What is not known is no error."""
         rooms = self._rooms.get(session)

@@ -16,7 +16,11 @@ takes some 0.2 ms."""
 
 
 class Turns:
-    """The places of one event loop's turns, in the order of asking. Event loop only."""
+    """The places of one event loop's turns, in the order of asking. Event loop only.
+
+    Who has waited goes on in the turn after the one whose place it was given; so a turn may have a few
+    more than `most` in it, never twice as many.
+    """
 
     def __init__(self, most: int = MOST_A_TURN) -> None:
         self._most = self._left = most
@@ -27,10 +31,15 @@ class Turns:
         """How many wait for a place."""
         return len(self._waiting)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether who asks for a place now has to wait."""
+        return not self._left or bool(self._waiting)
+
     async def take(self, places: int = 1) -> None:
         """Take a place, or several: in this turn, if it has them, and else in a later one.
 
-        Nobody overtakes who waits. Who takes as many as a turn has is alone in it.
+        Nobody overtakes who has no place yet. Who takes as many as a turn has gets a whole one.
         """
         if self._left == self._most:
             asyncio.get_running_loop().call_soon(self._begin)

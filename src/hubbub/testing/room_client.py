@@ -127,7 +127,8 @@ class RoomClient:
 
     def _send(self, method: str, request: dict[str, Any]) -> None:
         self._last_id += 1
-        self.memory.send({"id": self._last_id, method: request})
+        if self.memory.closed is None:  # else the connection ended before it was heard of
+            self.memory.send({"id": self._last_id, method: request})
 
     def _take_all(self) -> None:
         lines = [line for each in self.memory.received for line in str(each).split("\n")]

@@ -173,6 +173,11 @@ class HandshakeSocket(Protocol):
     ASGI event that accepts, `detach`, and in the same turn `read_buffered`.
     """
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake can still be answered: nobody has done that, and the peer is there."""
+        ...
+
     def stop_deadline(self, shutdown_timeout_s: float) -> None:
         """Let the handshake take its time: a hub sees to its end, and has so long at a shutdown."""
         ...

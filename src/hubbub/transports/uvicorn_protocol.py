@@ -47,6 +47,7 @@ from .transport import EXTENSION
 from .uvicorn import DeflatingTransport, NativeTransport
 from .uvicorn_head import Head, is_ordinary, read_head
 from .uvicorn_http import answer_of, environment, head_timeout_s
+from .uvicorn_turns import begin_soon
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -110,6 +111,8 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         self.tasks = server_state.tasks
         self._owner = _OURS
         self._head: Head | None = None
+        self._has_come = False
+        self._request = b""
         self._buffered = b""
         self._is_claimed = False
         self._has_connected = False
@@ -134,8 +137,10 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
             self._taken.data_received(data)
         elif self._owner == _OVER:
             pass  # nobody reads what a refused client still sends
-        elif self._head is None:
-            self._begin(data)
+        elif not self._has_come:
+            self._has_come, self._request = True, data
+            self._timer = self._get_loop().call_later(head_timeout_s(), self._give_up)
+            begin_soon(self._begin)
         elif not self.handshake_complete:
             self._buffered += data
             if len(self._buffered) > MAX_EARLY_BYTES:
@@ -164,6 +169,10 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """The server shuts down: while the handshake goes on, or the application's call does."""
+        if self._request:  # it waits for its turn
+            self._request = b""
+            process_stats.refused_handshakes += 1
+            self._refuse(Refused(503, "shutting_down", "The server shuts down"))
         if self._owner == _OURS and self._head is not None:
             self._fall_back()
         is_accepted = self._owner == _UVICORN and self.handshake_complete and not self.close_sent
@@ -177,9 +186,23 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
 
     # The handshake
 
-    def _begin(self, data: bytes) -> None:
+    def _begin(self) -> None:
+        """Read the head and call the application, unless that was done, or nobody waits for it."""
+        request, self._request = self._request, b""
+        if not request or self.disconnected or self._owner != _OURS:
+            return
         try:
-            head = self._head = read_head(data)
+            self._call(request)
+        except BaseException:
+            self._owner = _OVER
+            self._stop_timer()
+            self.connections.discard(self)
+            self.transport.abort()
+            raise
+
+    def _call(self, request: bytes) -> None:
+        try:
+            head = self._head = read_head(request)
         except Refused as refusal:
             process_stats.refused_handshakes += 1
             self._refuse(refusal)
@@ -190,9 +213,7 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
             self._fall_back()
             if self._owner == _OVER:
                 return
-        loop = self._get_loop()
-        self._timer = loop.call_later(head_timeout_s(), self._give_up)
-        task = self._task = loop.create_task(self.run_asgi())
+        task = self._task = self._get_loop().create_task(self.run_asgi())
         task.add_done_callback(self.on_task_complete)
         self.tasks.add(task)
 
@@ -230,6 +251,11 @@ class UvicornWebSocketProtocol(WebSocketsSansIOProtocol):
         self._task = None
         if self._owner == _HUB:
             self.connections.discard(self)
+
+    @property
+    def is_open(self) -> bool:
+        """See `transport.HandshakeSocket`."""
+        return self._owner in (_OURS, _UVICORN) and not self.disconnected
 
     def stop_deadline(self, shutdown_timeout_s: float) -> None:
         """Let the handshake take its time: a hub sees to its end, and has so long at a shutdown."""
