@@ -128,13 +128,16 @@ $(VENV)/.fuzz: $(VENV)/.dev
 		|| echo "wsaccel could not be built: the suite will be slower"
 	@touch $@
 
-# What the tests drive from outside: a real browser, node for hubbub.js, wscat, ws, the Centrifuge SDK, tsc, curl.
+# What the tests drive from outside: a real browser, node for hubbub.js, wscat, ws, the Centrifuge SDK, tsc, curl, nginx, and what
+# hands a socket over as systemd does.
 
 browser: $(NODE_MODULES)
 	@sh tools/bring.sh chromium chromium
 	@sh tools/bring.sh cc gcc
 	@sh tools/bring.sh curl curl
 	@[ "$$(uname)" != Linux ] || sh tools/bring.sh ip iproute2
+	@[ "$$(uname)" != Linux ] || sh tools/bring.sh nginx nginx
+	@[ "$$(uname)" != Linux ] || sh tools/bring.sh systemd-socket-activate systemd
 
 $(NODE_MODULES):
 	@sh tools/bring.sh node nodejs

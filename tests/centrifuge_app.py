@@ -39,9 +39,9 @@ RULES = [
 ]
 
 
-def make_hub() -> Hub:
-    """Return the hub. A token is a user's name, and what happens to it after a colon."""
-    hub = Hub(room_rules=RULES, origins="*", max_message_bytes=64 * 1024)
+def make_hub(**more: Any) -> Hub:
+    """Return the hub, with `more` keywords. A token is a user's name, and what happens to it after a colon."""
+    hub = Hub(room_rules=RULES, origins="*", max_message_bytes=64 * 1024, **more)
 
     @hub.authenticate
     def who(handshake: Handshake) -> Identity:

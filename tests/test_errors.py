@@ -27,9 +27,12 @@ from hubbub.errors import (
     TokenExpired,
     TokenInvalid,
     TokenKeysUnavailable,
+    close_word,
     fit_reason,
     is_sendable,
+    retry_after_of,
     should_come_back,
+    with_retry_after,
 )
 
 
@@ -200,3 +203,37 @@ def test_missing_extra_says_what_to_type() -> None:
     assert str(error) == "jinja2 is not installed: run  pip install 'hubbub[demo]'"
     assert isinstance(error, ImportError)
     assert str(MissingExtra("fastapi", "fastapi")).endswith("pip install 'fastapi'")
+
+
+@given(st.floats(-10, 1e9), st.text(max_size=90))
+def test_a_reason_can_say_when_to_come_back_and_is_short_enough(seconds: float, text: str) -> None:
+    reason = with_retry_after("service restart", seconds)
+    assert len(reason.encode()) <= MAX_REASON_BYTES
+    assert retry_after_of(reason) == pytest.approx(min(max(seconds, 0.001), 3600), abs=0.001)
+    assert retry_after_of(f"{reason} {text}x") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reason", "seconds"),
+    [
+        ("", 0),
+        ("service restart", 0),
+        ("retry after 3 s", 3),
+        ("maintenance, retry after 2.5 s", 2.5),
+        ("retry after 31536000 s", 3600),
+        ("retry after -3 s", 0),
+        ("retry after s", 0),
+        ("retry after 3 s.", 0),
+    ],
+)
+def test_what_a_reason_says_of_coming_back(reason: str, seconds: float) -> None:
+    assert retry_after_of(reason) == seconds
+
+
+def test_every_close_code_has_a_word() -> None:
+    words = [close_word(row.code) for row in CLOSE_CODES]
+    assert len(set(words)) == len(words)
+    assert all(re.fullmatch(r"[a-zA-Z_]+", word) for word in words)
+    assert [close_word(code) for code in (4000, 4999, 3999, 0)] == ["application"] * 2 + [
+        "other"
+    ] * 2

@@ -1,9 +1,9 @@
-"""Write from the code what is said in it once: five pages of docs/, and the keywords of `Hub(...)`.
+"""Write from the code what is said in it once: pages of docs/, and the keywords of `Hub(...)`.
 
 `docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`,
 `docs/close-codes.md` from the table of errors, `docs/coming-back.md` from what the tests of all clients
 expect, `docs/api.md` from all docstrings (`gen_api.py`), the picture in `docs/architecture.md` from all
-imports (`house.py`). python tools/gen_docs.py writes them (`make docs`); with --check it fails when one
+imports (`house.py`), the table in `docs/guides/metrics.md` from `hub.measures`. python tools/gen_docs.py writes them (`make docs`); with --check it fails when one
 of them is stale (`make lint`).
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from hubbub.connection.failures import CAUSES
 from hubbub.errors import CLOSE_CODES, NORMAL, RECONNECT_RANGES
+from hubbub.hub.measures import MEASURES, Measure
 from hubbub.raised import CODE_OF_STATUS, STATUS_OF_CODE
 from hubbub.room_rules import RoomRules
 from hubbub.settings import rows
@@ -102,7 +103,9 @@ An application chooses from 4000 to 4999, as RFC 6455 section 7.4.2 leaves these
 meaning of the ranges is Centrifuge's, so that its clients do the right thing too.
 
 Coming back means: after a pause drawn at random (0.5 to 20 seconds, growing with every failure), so
-that the clients of a restarted server do not return in one wave.
+that the clients of a restarted server do not return in one wave. A reason that ends with `retry after 7.5 s`,
+as that of a 1012 does where [`come_back_s`](settings.md) is set, is the least pause: the one drawn is
+added to it, as to a `Retry-After`.
 
 A handshake that is refused has no close code, since no WebSocket was ever open. Its HTTP status
 says why: 400, 401, 403, 404, 409, 426, 429, 431 or 503, with a JSON body
@@ -188,7 +191,8 @@ that makes no sense counts as none.
 
 ## A connection that is closed
 
-The reason is the close frame's. What each code means is in [Close codes](close-codes.md); these are
+The reason is the close frame's. Where it ends with `retry after 7.5 s` that is added to the delay, an hour at
+most, and neither a network that returns nor a page that is seen again shortens it. What each code means is in [Close codes](close-codes.md); these are
 its rows and the ends of its ranges.
 
 | code | hubbub.js | Python | `hubbub connect` |
@@ -329,6 +333,26 @@ def architecture_page() -> str:
     return page()
 
 
+METRICS = ROOT / "docs" / "guides" / "metrics.md"
+METRICS_BEGIN = "<!-- The table, written by tools/gen_docs.py (`make docs`). Do not edit. -->"
+METRICS_END = "<!-- The end of what is written. -->"
+METRICS_HEAD = "\n\n| name | kind | labels | what it is |\n|---|---|---|---|\n"
+
+
+def metrics_page() -> str:
+    """Return the guide to metrics with its table written anew."""
+    text = METRICS.read_text(encoding="utf-8")
+    before, _, rest = text.partition(METRICS_BEGIN)
+    after = rest.partition(METRICS_END)[2]
+    table = "".join(map(_measure_line, MEASURES))
+    return f"{before}{METRICS_BEGIN}{METRICS_HEAD}{table}\n{METRICS_END}{after}"
+
+
+def _measure_line(measure: Measure) -> str:
+    labels = ", ".join(f"`{label}`" for label in measure.labels)
+    return f"| `{measure.name}` | {measure.kind} | {labels} | {_escaped(measure.text)} |\n"
+
+
 def _setting_line(row: Row) -> str:
     text = row.doc
     if row.choices:
@@ -353,6 +377,7 @@ WRITTEN = {
     "docs/api.md": api_page,
     "docs/coming-back.md": coming_back_page,
     "docs/architecture.md": architecture_page,
+    "docs/guides/metrics.md": metrics_page,
 }
 
 

@@ -29,7 +29,11 @@ def _page(path: str) -> tuple[int, bytes, bytes]:
         return 200, _TEXT, b"ok\n"
     if path == "/stats":
         return 200, _JSON, msgspec.json.encode(hub.stats())
-    return 404, _TEXT, b"Not found. There is /, /healthz, /stats, and /ws for WebSockets.\n"
+    return (
+        404,
+        _TEXT,
+        b"Not found. There is /, /healthz, /readyz, /stats, and /ws for WebSockets.\n",
+    )
 
 
 async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +54,9 @@ async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 app: ASGIApp = hub.mount(
-    _pages if hub.settings.api_keys_file is None else hub.api("/api", app=_pages), "/ws"
+    _pages if hub.settings.api_keys_file is None else hub.api("/api", app=_pages),
+    "/ws",
+    routes={"/readyz": hub.health()},
 )
 
 centrifuge_app: ASGIApp = hub.mount(app, "/connection/websocket", dialect="centrifuge")

@@ -120,6 +120,14 @@ RECONNECT_RANGES: tuple[tuple[int, int, bool], ...] = (
 _STAY_AWAY = frozenset(row.code for row in CLOSE_CODES if not row.come_back and row.code < 3000)
 
 
+_WORDS = {row.code: row.name.replace(" ", "_") for row in CLOSE_CODES}
+
+
+def close_word(code: int) -> str:
+    """Return the name of a close code as one word; "application" for 4000 to 4999, else "other"."""
+    return _WORDS.get(code) or ("application" if 4000 <= code <= 4999 else "other")
+
+
 def should_come_back(code: int) -> bool:
     """Tell whether a client that was closed with `code` should connect again.
 
@@ -160,6 +168,20 @@ def fit_reason(reason: str) -> str:
 
 def _as_utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
+
+
+_RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?) s$")
+
+
+def with_retry_after(reason: str, seconds: float) -> str:
+    """Return the reason of a close that says after how many seconds to come back, an hour at most."""
+    return f"{reason}; retry after {min(max(seconds, 0.001), 3600):.3f} s"
+
+
+def retry_after_of(reason: str) -> float:
+    """Return what such a reason says, in seconds; 0 for any other. An hour at most."""
+    found = _RETRY_AFTER.search(reason)
+    return min(float(found[1]), 3600.0) if found else 0.0
 
 
 class HubbubError(Exception):

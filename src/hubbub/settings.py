@@ -181,8 +181,23 @@ class Settings:
     shutdown_timeout_s: float = _setting(
         10.0,
         "seconds",
-        "How long a shutdown may take: closes with 1012 are paced over half of it, what is still "
-        "open after four fifths is cut, and disconnect handlers have almost all of it.",
+        "How long a shutdown may take: closes with 1012 are paced over half of it at most, what is "
+        "still open after four fifths is cut, and disconnect handlers have almost all of it.",
+        least=0.0,
+    )
+    drain_s: float = _setting(
+        0.0,
+        "seconds",
+        "Over how long a shutdown closes the clients, in waves, so that those who come back elsewhere do "
+        "so a few at a time. `hubbub serve` takes requests until then, and refuses sockets with 503. At "
+        "most half of shutdown_timeout_s. 0: 2 ms for each client, and no wait for others.",
+        least=0.0,
+    )
+    come_back_s: float = _setting(
+        0.0,
+        "seconds",
+        "How long after the drain there is a server again. Who is closed by a shutdown is told to wait so "
+        "long, and for what is left of drain_s. 0: nothing is told, as where other processes take over.",
         least=0.0,
     )
     compression: Literal["off", "shared"] = _setting(
@@ -256,6 +271,15 @@ class Settings:
                 self.ping_interval_s,
                 f"must be smaller than pong_timeout_s, which is {self.pong_timeout_s:g} seconds",
                 source=self.source("ping_interval_s"),
+            )
+
+        if self.drain_s > self.shutdown_timeout_s / 2:
+            raise SettingsError(
+                "drain_s",
+                self.drain_s,
+                "must be at most half of shutdown_timeout_s, which is "
+                f"{self.shutdown_timeout_s:g} seconds",
+                source=self.source("drain_s"),
             )
 
     @classmethod

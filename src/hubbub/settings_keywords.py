@@ -103,9 +103,20 @@ class SettingsKeywords(TypedDict, total=False):
     without a reply, a fragment closes either way. Default: close."""
 
     shutdown_timeout_s: float
-    """In seconds. How long a shutdown may take: closes with 1012 are paced over half of it, what
-    is still open after four fifths is cut, and disconnect handlers have almost all of it.
-    Default: 10."""
+    """In seconds. How long a shutdown may take: closes with 1012 are paced over half of it at
+    most, what is still open after four fifths is cut, and disconnect handlers have almost all of
+    it. Default: 10."""
+
+    drain_s: float
+    """In seconds. Over how long a shutdown closes the clients, in waves, so that those who come
+    back elsewhere do so a few at a time. `hubbub serve` takes requests until then, and refuses
+    sockets with 503. At most half of shutdown_timeout_s. 0: 2 ms for each client, and no wait for
+    others. Default: 0."""
+
+    come_back_s: float
+    """In seconds. How long after the drain there is a server again. Who is closed by a shutdown
+    is told to wait so long, and for what is left of drain_s. 0: nothing is told, as where other
+    processes take over. Default: 0."""
 
     compression: Literal["off", "shared"]
     """Whether the native transport takes up permessage-deflate, without context takeover: a

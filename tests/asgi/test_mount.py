@@ -59,7 +59,8 @@ async def prove(hub: Hub, server: Served, page: str = "/page", socket: str = "/w
         await one.send("hello")
         assert await take(other, 1) == ["hello"]
     assert (await get(server, socket)).status_code == 426
-    assert (await get(server, f"{socket}/hubbub.js")).status_code == 200
+    for file in ("hubbub.js", "rooms.js"):
+        assert (await get(server, f"{socket}/{file}")).status_code == 200
     assert (await get(server, f"{socket}/else")).status_code == 404
 
 

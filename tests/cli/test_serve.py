@@ -27,8 +27,10 @@ from commands import PATIENCE_S, clean_environment, command, run, serving
 from hubbub.cli import main
 from hubbub.cli.serve import (
     Serving,
+    _address,
     apply_settings,
     demo,
+    inherited,
     listen,
     make_config,
     serve,
@@ -52,6 +54,7 @@ VALUES = {
     "room_rules": '[{"pattern": "chat:*", "history": 77}]',
     "workers_ok": "yes",
     "ping_interval_s": "11",
+    "drain_s": "7",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""
 
@@ -616,3 +619,32 @@ def test_two_servers_do_not_share_a_port() -> None:
         for thread in threads:
             thread.join(PATIENCE_S)
         assert len(results) == 2
+
+
+# A socket that is open already.
+
+
+def test_a_descriptor_that_takes_no_connections_is_said() -> None:
+    with socket.socket() as bound, open(os.devnull) as other:
+        bound.bind(("127.0.0.1", 0))
+        for descriptor, what in (
+            (bound.fileno(), "takes no connections"),
+            (other.fileno(), "no socket"),
+        ):
+            with pytest.raises(click.ClickException, match=f"--fd {descriptor}: .*{what}"):
+                inherited(descriptor)
+        assert bound.fileno() >= 0
+    assert "no socket" in no_traceback("serve", "--fd", "77")
+
+
+def test_a_descriptor_that_does_is_served_from_and_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        copy = inherited(os.dup(listening.fileno()))
+        assert _address(Serving(target=read_target("app")), [copy]) == f"http://localhost:{port}"
+        copy.close()
+    with socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(tmp_path / "sock"))
+        local.listen()
+        place = _address(Serving(target=read_target("app")), [local])
+        assert place == f"unix:{tmp_path / 'sock'}"

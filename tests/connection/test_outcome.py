@@ -7,7 +7,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close as CloseFrame
 
 from hubbub.connection.outcome import Retry, outcome_of_close
-from hubbub.errors import CLOSE_CODES
+from hubbub.errors import CLOSE_CODES, with_retry_after
 from hubbub.model import Close
 
 
@@ -35,3 +35,11 @@ def test_the_first_close_of_two_counts() -> None:
 def test_a_broken_connection_is_1006() -> None:
     outcome = outcome_of_close(ConnectionClosedError(None, None))
     assert (outcome.close.code, outcome.retry) == (1006, Retry.ALWAYS)
+
+
+def test_a_close_of_the_server_may_say_when_to_come_back() -> None:
+    frame = CloseFrame(1012, with_retry_after("service restart", 7.25))
+    outcome = outcome_of_close(ConnectionClosedError(frame, None))
+    assert (outcome.retry, outcome.retry_after_s) == (Retry.ALWAYS, 7.25)
+    ours = outcome_of_close(ConnectionClosedError(None, frame))
+    assert ours.retry_after_s == 0.0

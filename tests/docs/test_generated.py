@@ -34,7 +34,7 @@ def test_the_generator_notices_a_stale_page(
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
     monkeypatch.setattr(generator, "ROOT", tmp_path)
-    for folder in ("docs", "src/hubbub"):
+    for folder in ("docs/guides", "src/hubbub"):
         (tmp_path / folder).mkdir(parents=True)
     assert generator.main(["--check"]) == 1
     stale = "docs/settings.md, docs/close-codes.md, src/hubbub/settings_keywords.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -119,6 +120,29 @@ async def test_a_signal_closes_every_socket_with_1012(
     assert output.count("left 1012") == 100
     assert "Traceback" not in output
     assert "never retrieved" not in output
+
+
+@pytest.mark.parametrize(
+    ("ws", "reason"),
+    [("hubbub:Protocol", r"service restart; retry after 3\.\d{3} s"), ("websockets-sansio", "")],
+)
+async def test_under_plain_uvicorn_the_native_transport_alone_drains(
+    tmp_path: Path, ws: str, reason: str
+) -> None:
+    """uvicorn's own class closes by itself what it has, and the hub hears of the end afterwards."""
+    app = APP.replace("shutdown_timeout_s=2", "shutdown_timeout_s=8, drain_s=0.3, come_back_s=3")
+    async with uvicorn_process(tmp_path, "--ws", ws, app=app) as server, AsyncExitStack() as stack:
+        await server.wait_until_up()
+        sockets = [
+            await stack.enter_async_context(connect(server.ws, proxy=None)) for _ in range(10)
+        ]
+        _, output = await server.end(signal.SIGTERM)
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed):
+                await take(socket, 1)
+            assert socket.close_code == 1012
+            assert re.fullmatch(reason, socket.close_reason or "")
+    assert "Traceback" not in output
 
 
 async def test_clients_that_never_answer_and_handlers_that_never_end_delay_nothing_for_long(

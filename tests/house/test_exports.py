@@ -37,6 +37,7 @@ NO_PART_OF_A_HUB = {
     "hubbub.tokens",
     "jinja2",
     "jwt",
+    "prometheus_client",
     "starlette",
     "uvicorn",
     "uvloop",

@@ -16,7 +16,13 @@ from hubbub.dialects.plain import PLAIN
 from hubbub.hub import fanout as fanout_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.fanout import MANY_WRITES, MAX_BATCHING_DELAY_S, MAX_SHARED_WRITE_BYTES, Fanout
+from hubbub.hub.fanout import (
+    LAG_SAMPLE,
+    MANY_WRITES,
+    MAX_BATCHING_DELAY_S,
+    MAX_SHARED_WRITE_BYTES,
+    Fanout,
+)
 from hubbub.hub.room import RoomTable
 from hubbub.hub.session import ClientSession
 from hubbub.stats import Stats
@@ -386,4 +392,41 @@ async def test_what_is_published_in_a_rest_arrives_after_it_in_order(
     await asyncio.sleep(2 * MAX_BATCHING_DELAY_S)
     assert peer.received == ["0", "1", "2", "3"]
     assert len(peer.transport.writes) == 2
+    await hub.stop()
+
+
+async def test_the_lag_of_a_turn_is_taken_from_its_first_publication_and_counts_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a clock that the test moves, and that only one turn of many looks at."""
+    looks = 0
+    now = 100.0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return now
+
+    monkeypatch.setattr(fanout_module, "perf_counter", clock)
+    hub = Hub()
+    await hub.start()
+    lag, flush = core_of(hub).stats.delivery_lag, core_of(hub).fanout.flush
+    connect(hub)
+    peer = connect(hub)
+    noted = []
+    for turn in range(2 * LAG_SAMPLE + 1):
+        looks, before = 0, lag.sum_s
+        is_large = turn == LAG_SAMPLE
+        for _ in range(3 if is_large else 1):
+            hub.broadcast("x")
+        if is_large:
+            peer.client.send("y")
+        now += 0.5
+        flush()
+        if lag.sum_s > before:
+            noted.append((turn, lag.sum_s - before))
+        assert looks == (2 if turn % LAG_SAMPLE == 0 else 0) + is_large
+        await settle(hub)
+    assert noted == [(0, 0.5), (LAG_SAMPLE, 4 * 0.5), (2 * LAG_SAMPLE, 0.5)]
+    assert sum(lag.counts) == 6
     await hub.stop()

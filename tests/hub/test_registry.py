@@ -293,7 +293,15 @@ async def test_s20_the_stats_and_their_names() -> None:
     for name in ("slow_handshakes", "refused_handshakes"):
         assert stats.pop(name) >= 0  # of the whole process
     assert "msgspec" in stats.pop("compiled")
+    assert stats.pop("delivery_lag")["count"] == 1
+    assert stats.pop("loop_lag")["count"] >= 0
     assert stats == {
+        "broker_is_up": True,
+        "state": "running",
+        "publications": 0,
+        "joins": 1,
+        "closes": {},
+        "closes_by_peer": {"normal": 1},
         "server": None,
         "transport": None,
         "http": None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ..dialects.dialect import Dialect
@@ -27,19 +27,27 @@ _LAST_STEP_S = 1.0
 
 
 class HubMount:
-    """An ASGI application that gives `path` to the hub and everything else to `app`.
+    """An ASGI application that gives `path` to the hub, the paths of `routes` to theirs, and all else to `app`.
 
     It runs the hub's lifespan around the application's own, if that has one. Applications see the
     hub as `scope["state"]["hub"]` (`request.state.hub` in Starlette).
     """
 
-    def __init__(self, hub: Hub, app: ASGIApp, path: str, dialect: Dialect = PLAIN) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        app: ASGIApp,
+        path: str,
+        dialect: Dialect = PLAIN,
+        routes: Mapping[str, ASGIApp] | None = None,
+    ) -> None:
         if not callable(app):
             raise TypeError(f"mount() takes an ASGI application and a path, not {app!r:.80}")
         self.hub = hub
         self.app = app
         self._endpoint = Endpoint(hub, dialect)
         self.path: str = checked_path(path).rstrip("/")
+        self._routes = {checked_path(at).rstrip("/"): given for at, given in (routes or {}).items()}
         self._has_lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,22 +55,29 @@ class HubMount:
         if scope["type"] == "lifespan":
             self._has_lifespan = True
             await self._serve_lifespan(scope, receive, send)
-        elif self._is_ours(scope):
+            return
+        path = self._path(scope)
+        if self._is_ours(path):
             await self._endpoint(scope, receive, send)
+            return
+        if not self._has_lifespan:
+            await self._start_late()
+        if scope["type"] == "http" and path in self._routes:
+            await self._routes[path](scope, receive, send)
         else:
-            if not self._has_lifespan:
-                await self._start_late()
             scope.setdefault("state", {}).update(state_of(self.hub))
             await self.app(scope, receive, send)
 
-    def _is_ours(self, scope: Scope) -> bool:
+    def _path(self, scope: Scope) -> str:
         path: str = scope["path"]
         root: str = scope.get("root_path", "")
         if root and path.startswith(root):
             path = path[len(root) :]
-        if path.rstrip("/") == self.path:
-            return True
-        return path.startswith(f"{self.path}/hubbub.")
+        return path.rstrip("/")
+
+    def _is_ours(self, path: str) -> bool:
+        files = (f"{self.path}/hubbub.", f"{self.path}/rooms.")
+        return path == self.path or path.startswith(files)
 
     async def _start_late(self) -> None:
         """Start the hub at the first request, where the server (daphne, say) has no lifespan.

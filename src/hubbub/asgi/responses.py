@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import Refused
 from ..limits import scrub_query
-from ..transports.asgi import Scope, Send
+from ..transports.asgi import Receive, Scope, Send
 
 STATIC_TYPES = {
     "hubbub.js": "text/javascript; charset=utf-8",
@@ -72,6 +72,33 @@ async def respond(
     await send_first(scope, send, start)
     is_head = scope["method"] == "HEAD"
     await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+async def answer_refusal(send: Send, scope: Scope, refusal: Refused) -> None:
+    """Answer a plain request with a refusal that no cache keeps."""
+    headers = {**without_framing(refusal.headers), "Cache-Control": "no-store"}
+    await respond(send, scope, refusal.status, body_of(refusal), headers)
+
+
+async def refuse_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer that there is nothing at this path."""
+    if not await refuse_method(scope, receive, send):
+        await answer_refusal(send, scope, Refused(404))
+
+
+async def refuse_method(scope: Scope, receive: Receive, send: Send) -> bool:
+    """Refuse what is no GET or HEAD to an application that answers these alone; tell whether it was."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
+        return True
+    if scope["type"] != "http":
+        raise RuntimeError(f"no ASGI scopes of the type {scope['type']!r} are served here")
+    if scope["method"] in ("GET", "HEAD"):
+        return False
+    refusal = Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
+    await answer_refusal(send, scope, refusal)
+    return True
 
 
 async def send_first(scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:

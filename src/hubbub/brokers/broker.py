@@ -274,6 +274,35 @@ class PresenceBroker(Broker, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """How a broker is, as its node sees it now.
+
+    `is_up`: it takes publications. `lag_s` is how long its servers took for the last answer, in seconds,
+    `waiting_messages` and `waiting_bytes` what waits here until they take it. None: that is not known, or
+    the broker has no such thing.
+    """
+
+    is_up: bool
+    lag_s: float | None = None
+    waiting_messages: int | None = None
+    waiting_bytes: int | None = None
+
+
+class ReportingBroker(Broker, Protocol):
+    """A broker that says how it is. One that does not is taken for well as long as the hub runs."""
+
+    def state(self) -> BrokerState:
+        """Return what is known now, at once and without asking anybody."""
+        ...
+
+
+def state_of(broker: Broker) -> BrokerState:
+    """Return how a broker is, as far as it says so."""
+    state = getattr(broker, "state", None)
+    return cast(BrokerState, state()) if callable(state) else BrokerState(True)
+
+
 _VERBS = ("start", "stop", "publish", "subscribe", "unsubscribe")
 
 

@@ -58,12 +58,14 @@ class Serving:
     host: str = "127.0.0.1"
     port: int = 8000
     uds: str | None = None
+    fd: int | None = None
     workers: int | None = None
     reload: bool = False
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     proxy_headers: bool = True
     forwarded_allow_ips: str | None = None
+    metrics: str | None = None
     log_level: str = "info"
 
     @property
@@ -145,6 +147,12 @@ class _ServeCommand(click.Command):
 )
 @click.option("--uds", help="Listen on a Unix domain socket at this path instead.")
 @click.option(
+    "--fd",
+    type=click.IntRange(0),
+    metavar="NUMBER",
+    help="Take connections from a socket that is open already, as systemd hands it over: 3.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1),
     help="How many processes serve. [default: $WEB_CONCURRENCY, else 1]",
@@ -162,6 +170,12 @@ class _ServeCommand(click.Command):
     "--forwarded-allow-ips",
     help="The proxies that are trusted, with commas; '*' for all. [default: "
     "$FORWARDED_ALLOW_IPS, else 127.0.0.1]",
+)
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Answer /metrics (Prometheus), /readyz and /healthz on this port, of 127.0.0.1 without HOST. "
+    "Each of several workers takes the first free one from there on.",
 )
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
 @settings_flags
@@ -203,9 +217,11 @@ def demo(host: str, port: int, log_level: str) -> None:
 def run(serving: Serving, settings: Settings, path: str = "") -> None:
     """Serve until a signal says to stop. `path` is added to the address that is shown."""
     require_uvloop()
+    if serving.metrics:
+        require_metrics(serving)
     warn_about(serving)
     use_folder(serving.folder)
-    sockets = None if serving.uds else listen(serving.host, serving.port)
+    sockets = open_sockets(serving)
     try:
         shutdown_timeout_s = _prepare(serving, settings)
         _serve(serving, sockets, _address(serving, sockets) + path, shutdown_timeout_s)
@@ -245,6 +261,14 @@ def require_uvloop() -> None:
         raise click.ClickException("uvloop is not installed: run  pip install uvloop")
 
 
+def require_metrics(serving: Serving) -> None:
+    """Raise where `--metrics` names no port, or what it needs is not installed."""
+    from .worker import read_inside, require_metrics
+
+    read_inside(serving.metrics or "", serving.process_count)
+    require_metrics()
+
+
 def warn_about(serving: Serving) -> None:
     """Say what should be known of this machine and these options."""
     trusted = serving.forwarded_allow_ips or ""
@@ -264,9 +288,9 @@ def warn(sentence: str) -> None:
 
 def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
     """Return uvicorn's configuration for a hub."""
-    import uvicorn
+    from .worker import WorkerConfig, read_inside
 
-    return uvicorn.Config(
+    config = WorkerConfig(
         str(serving.target),
         factory=serving.is_factory,
         host=serving.host,
@@ -289,6 +313,9 @@ def make_config(serving: Serving, shutdown_timeout_s: float) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(shutdown_timeout_s) + GRACE_S,
     )
+    if serving.metrics:
+        config.inside = read_inside(serving.metrics, serving.process_count)
+    return config
 
 
 def _log_config(level: str) -> dict[str, Any]:
@@ -346,11 +373,21 @@ def _announce(address: str) -> None:
 def _address(serving: Serving, sockets: Iterable[socket.socket] | None) -> str:
     if sockets is None:
         return f"unix:{serving.uds}"
-    host, port = next(iter(sockets)).getsockname()[:2]
+    name = next(iter(sockets)).getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host, port = name[:2]
     is_here = host in ("127.0.0.1", "::1", "0.0.0.0", "::")
     shown_host = "localhost" if is_here else f"[{host}]" if ":" in host else host
     scheme = "https" if serving.ssl_certfile else "http"
     return f"{scheme}://{shown_host}:{port}"
+
+
+def open_sockets(serving: Serving) -> list[socket.socket] | None:
+    """Return the sockets that a server takes connections from; None: uvicorn makes its Unix socket."""
+    if serving.fd is not None:
+        return [inherited(serving.fd)]
+    return None if serving.uds else listen(serving.host, serving.port)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -385,6 +422,19 @@ def listen(host: str, port: int) -> list[socket.socket]:
         problem = (decisive or problems)[0]
         raise click.ClickException(_why_not_listening(host, port, problem)) from problem
     return sockets
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """Return the socket that a descriptor is; raise for one that takes no connections."""
+    try:
+        found = socket.socket(fileno=descriptor)
+        is_listening = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError as error:
+        raise click.ClickException(f"--fd {descriptor}: no socket ({error.strerror})") from error
+    if not is_listening:
+        found.detach()
+        raise click.ClickException(f"--fd {descriptor}: a socket that takes no connections")
+    return found
 
 
 def _why_not_listening(host: str, port: int, error: OSError) -> str:

@@ -13,7 +13,7 @@ import operator
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -94,7 +94,7 @@ def load(target: Target, folder: str, *, is_factory: bool = False) -> Loaded:
     if not callable(made):
         kind = type(made).__name__
         raise click.ClickException(f"{target} is no ASGI application: it is of the type {kind}")
-    return Loaded(target, made, _name_hubs(module, before))
+    return Loaded(target, made, name_hubs(module, before))
 
 
 def _attribute(module: ModuleType, target: Target) -> Any:
@@ -146,16 +146,20 @@ def _where(error: Exception) -> str:
     return f" ({Path(outside[-1].filename).name}, line {outside[-1].lineno})"
 
 
-def _name_hubs(module: ModuleType, before: set[int]) -> dict[str, Hub]:
-    """Return the hubs that the import made, or that the module holds, by the best name there is."""
+def name_hubs(module: ModuleType | None = None, before: Set[int] = frozenset()) -> dict[str, Hub]:
+    """Return hubs by the best name there is: those that the import of `module` made, or that it holds.
+
+    `before` are those that were there already. Without a module it is all hubs of this process.
+    """
     names: dict[int, str] = {}
-    for each in [module, *list(sys.modules.values())]:
+    first = [] if module is None else [module]
+    for each in [*first, *list(sys.modules.values())]:
         for name, value in list(getattr(each, "__dict__", {}).items()):
             if issubclass(type(value), Hub):
                 names.setdefault(id(value), f"{each.__name__}:{name}")
     hubs: dict[str, Hub] = {}
     for hub in all_hubs():
         name = names.get(id(hub), f"hub {len(hubs) + 1} (no attribute of a module)")
-        if id(hub) not in before or name.startswith(f"{module.__name__}:"):
+        if id(hub) not in before or (module and name.startswith(f"{module.__name__}:")):
             hubs[name] = hub
     return dict(sorted(hubs.items()))

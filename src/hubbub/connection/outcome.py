@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from websockets.exceptions import ConnectionClosed
 
-from ..errors import ABNORMAL, NORMAL, Disconnected, should_come_back
+from ..errors import ABNORMAL, NORMAL, Disconnected, retry_after_of, should_come_back
 from ..model import Close
 
 
@@ -60,7 +60,7 @@ def outcome_of_close(error: ConnectionClosed) -> Outcome:
     """Return what the end of an open connection means."""
     close = _first_close(error)
     retry = Retry.ALWAYS if should_come_back(close.code) else Retry.NEVER
-    return Outcome(close, retry, error=error)
+    return Outcome(close, retry, retry_after_of(close.reason) if close.by_server else 0.0, error)
 
 
 def _first_close(error: ConnectionClosed) -> Close:

@@ -6,6 +6,7 @@ What must not live here: HTTP, authentication (the endpoint asks for both). One 
 from __future__ import annotations
 
 import ipaddress
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -28,7 +29,8 @@ class Admission:
     """Decides who may become a client, by numbers and ids. Event loop only.
 
     `sessions` is the registry's table of clients by id; it is read here and never written.
-    `is_draining` tells whether the hub shuts down.
+    `is_draining` tells whether the hub shuts down, `come_back_in_s` after how many seconds it is worth
+    coming back then (0: that is not known).
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class Admission:
         settings: Settings,
         sessions: Mapping[str, ClientSession],
         is_draining: Callable[[], bool],
+        come_back_in_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._is_draining = is_draining
+        self._come_back_in_s = come_back_in_s
         self._held: set[str] = set()
         self._networks: Counter[str] = Counter()
         self.in_progress: int = 0
@@ -66,7 +70,8 @@ class Admission:
     def check_capacity(self) -> None:
         """Raise `Refused(503)` when no further client can be served now."""
         if self._is_draining():
-            raise _unavailable("shutting_down", "The server is shutting down")
+            wait_s = math.ceil(self._come_back_in_s()) or RETRY_AFTER_S
+            raise _unavailable("shutting_down", "The server is shutting down", wait_s)
         limit = self._settings.max_clients
         if limit is not None and len(self._sessions) + len(self._held) >= limit:
             raise _unavailable("too_many_clients", f"All {limit} places are taken")
@@ -210,5 +215,5 @@ def network_of(address: str | None) -> str | None:
     return str(parsed)
 
 
-def _unavailable(code: str, message: str) -> Refused:
-    return Refused(503, code, message, headers={"Retry-After": str(RETRY_AFTER_S)})
+def _unavailable(code: str, message: str, retry_after_s: int = RETRY_AFTER_S) -> Refused:
+    return Refused(503, code, message, headers={"Retry-After": str(retry_after_s)})

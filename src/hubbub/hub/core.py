@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..brokers.broker import Broker, Control, Node
+from ..brokers.broker import Broker, Control, Node, state_of
 from ..brokers.history import HistoryStore
 from ..dialects.dialect import Dialect
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
@@ -82,7 +82,10 @@ class Core:
         self.registry: Registry = Registry(self, slow_policies)
         self.joining: Joining = Joining(self)
         self.admission: Admission = Admission(
-            settings, self.registry.sessions, lambda: self.lifecycle.is_draining
+            settings,
+            self.registry.sessions,
+            lambda: self.lifecycle.is_draining,
+            self.lifecycle.come_back_in_s,
         )
         self.publishing: Publishing = Publishing(self)
         self.access: Access = Access(self)
@@ -158,6 +161,8 @@ class Core:
             "uptime_s": round(time.monotonic() - lifecycle.started_at, 3),
             **facts,
             "broker": broker_name(self.broker),
+            "broker_is_up": lifecycle.is_up and state_of(self.broker).is_up,
+            "state": lifecycle.state.value,
             "settings": changed_settings(self.settings),
         }
 

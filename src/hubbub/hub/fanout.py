@@ -36,6 +36,8 @@ MANY_WRITES = 256
 """A fan-out of several messages in so many writes delays the next one."""
 BATCHING_SHARE = 0.25
 """How long that delay is, as a share of the fan-out before it."""
+LAG_SAMPLE = 16
+"""Of so many turns that deliver, the lag of one is taken: two readings of the clock cost half as much as an echo."""
 MAX_BATCHING_DELAY_S = 0.025
 """The longest delay: a process that was suspended in a fan-out does not sleep on."""
 
@@ -70,6 +72,10 @@ class Fanout:
         schedule: Schedule,
     ) -> None:
         self._stats = stats
+        self._lag = stats.delivery_lag
+        self._unsampled = 0
+        self._since = 0.0
+        """When the first of what is gathered was published, by `perf_counter`; 0 in turns without a sample."""
         self._policy = policy
         self._schedule = schedule
         self._delayed_until = 0.0
@@ -145,6 +151,11 @@ class Fanout:
     def _schedule_flush(self) -> None:
         """Have what is gathered from here on delivered: at the turn's end, or after the batching delay."""
         delay_s = 0.0
+        if self._unsampled:
+            self._unsampled -= 1
+        else:
+            self._unsampled = LAG_SAMPLE - 1
+            self._since = perf_counter()
         if self._delayed_until:
             delay_s = max(0.0, self._delayed_until - perf_counter())
             self._delayed_until = 0.0
@@ -158,6 +169,8 @@ class Fanout:
         self._pending = []
         if len(pending) == 1:  # the last fan-out was over before it came: nothing piles up
             self._deliver_all(pending)
+            if self._since:
+                self._note_lag(1)
             return
         self._writes = 0
         began = perf_counter()
@@ -167,6 +180,13 @@ class Fanout:
             self._delayed_until = ended + min(
                 (ended - began) * BATCHING_SHARE, MAX_BATCHING_DELAY_S
             )
+        if self._since:
+            self._note_lag(len(pending))
+
+    def _note_lag(self, count: int) -> None:
+        """Note how long after the first publication of a turn all of it, `count` messages, was written."""
+        self._lag.note(perf_counter() - self._since, count)
+        self._since = 0.0
 
     def _deliver_all(self, pending: _Pending) -> None:
         direct_count, self._direct_count = self._direct_count, 0

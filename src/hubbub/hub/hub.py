@@ -65,6 +65,7 @@ from .tasks import check_period
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+    from prometheus_client import CollectorRegistry
     from starlette.routing import BaseRoute
 
     from ..asgi.api_keys import ApiKey
@@ -268,6 +269,15 @@ class Hub:
         """
         await self._core.lifecycle.stop()
 
+    async def drain(self) -> None:
+        """Take nobody any more, and close every client with 1012, in waves over `drain_s`.
+
+        For what knows earlier than the server that the process will end: a hook of a supervisor, say.
+        `hub.health()` says 503 from the first moment on. Returns when the clients have gone; what else the
+        hub does goes on until `stop`. Twice is no error. Event loop only. Raises `HubNotRunning`.
+        """
+        await self._core.lifecycle.drain()
+
     @property
     def is_running(self) -> bool:
         """Whether the hub is bound to an event loop that runs."""
@@ -285,7 +295,9 @@ class Hub:
         `http` name the server and its HTTP class (None: not known), `loop` the event loop,
         `compiled` the packages whose compiled parts are in use, `broker` where publications go;
         `workers` is how many processes listen where this one does, itself included, as far as that
-        can be seen; `settings` are those that differ from the defaults.
+        can be seen; `settings` are those that differ from the defaults. `state` is where the hub is in its life
+        ("new", "starting", "running", "draining", "stopped"), `broker_is_up` whether its broker takes
+        publications, as far as it says so.
 
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not
@@ -509,12 +521,50 @@ class Hub:
         return make_routes(self, path, dialect_of(dialect))
 
     def mount(
-        self, app: ASGIApp, path: str = "/ws", *, dialect: str | Dialect = "plain"
+        self,
+        app: ASGIApp,
+        path: str = "/ws",
+        *,
+        dialect: str | Dialect = "plain",
+        routes: Mapping[str, ASGIApp] | None = None,
     ) -> ASGIApp:
-        """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest."""
+        """Return an ASGI application: the hub at `path` and its lifespan, `app` for all the rest.
+
+        `routes` gives single paths to other applications: `routes={"/readyz": hub.health()}`.
+        """
         from ..asgi.mount import HubMount
 
-        return HubMount(self, app, path, dialect_of(dialect))
+        return HubMount(self, app, path, dialect_of(dialect), routes)
+
+    def metrics(
+        self,
+        *,
+        name: str = "",
+        token: str | None = None,
+        registry: CollectorRegistry | None = None,
+    ) -> ASGIApp:
+        """Return an ASGI application that tells Prometheus what the hub measures, whatever the path is.
+
+        A Starlette `Route("/metrics", hub.metrics())`, in FastAPI too. Anybody who reaches it is
+        answered, unless there is a `token`, which a scraper sends as `Authorization: Bearer …`. `name` tells
+        several hubs apart. `registry` is one of prometheus-client's that has metrics of the application's
+        own; all of it is told. Raises `MissingExtra`.
+        """
+        try:
+            from ..asgi.metrics import Metrics
+        except ImportError as error:
+            raise MissingExtra(error.name or "prometheus_client", "metrics") from error
+        return Metrics({name: self}, token, registry)
+
+    def health(self, *, live: bool = False, needs_broker: bool = False) -> ASGIApp:
+        """Return an ASGI application that answers 200 while the hub takes clients, and 503 otherwise.
+
+        A Starlette `Route("/readyz", hub.health())`, in FastAPI too. With `live` the answer is 200 as
+        long as there is one. With `needs_broker` it is 503 too while the broker is away.
+        """
+        from ..asgi.health import Health
+
+        return Health(self, live=live, needs_broker=needs_broker)
 
     def api(
         self,

@@ -385,6 +385,8 @@ class Joining:
     def enter(self, session: ClientSession, room: str, *, is_patched: bool = False) -> None:
         """Make a client a member of a room that it may be in: everybody's and a user's too."""
         core, variant = self._core, None
+        if room != EVERYBODY and room[0] != USER_PREFIX:
+            core.stats.joins += 1
         if is_patched:
             dialect, deflates = session.variant.dialect, session.variant.deflates
             variant = core.variants.get(dialect, deflates=deflates, patches=True)

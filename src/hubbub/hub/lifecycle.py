@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from threading import get_ident as _thread_id
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HubNotRunning
+from ..errors import HubNotRunning, with_retry_after
+from ..model import Close
 from .disconnects import SERVER_STOPPING
 from .runtime import Runtime
 from .tasks import PeriodicTask, TaskSet
 
 if TYPE_CHECKING:
     from .core import Core
+    from .session import ClientSession
 
 _PACE_S = 0.002
 """Pause between two close frames of a shutdown, so that not everybody comes back in one moment."""
+_WAVE = 10
+"""How many are closed without a pause between them, where no time is set for all."""
+WAVE_S = 0.1
+"""How often it is some clients' turn, where a time is set."""
 _SOCKETS_SHARE = 0.8
 """Which part of `shutdown_timeout_s` the sockets may take; the rest is left for the handlers."""
 _LEAST_BROKER_S = 1.0
@@ -39,6 +46,18 @@ class State(Enum):
     RUNNING = "running"
     DRAINING = "draining"
     STOPPED = "stopped"
+
+
+def pace(count: int, drain_s: float, shutdown_timeout_s: float) -> tuple[int, float]:
+    """Return in how many waves `count` clients are closed, and the pause after each, in seconds.
+
+    Together they take `drain_s`, however many clients there are; with 0 it is 2 ms for each client, and
+    half of `shutdown_timeout_s` at most for all.
+    """
+    if drain_s:
+        waves = max(1, round(drain_s / WAVE_S))
+        return waves, drain_s / waves
+    return math.ceil(count / _WAVE), _WAVE * min(_PACE_S, shutdown_timeout_s / 2 / max(1, count))
 
 
 class Lifecycle:
@@ -58,6 +77,11 @@ class Lifecycle:
         self._start: asyncio.Future[None] | None = None
         self._shutdown: asyncio.Task[None] | None = None
         self._deadline = 0.0
+        self._is_hurried = False
+        self._drained_at = 0.0
+        """When the last clients are closed, by the loop's clock, where a time is set for it."""
+        self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        """How the shutdown waits between two waves of closes; tests have a clock of their own."""
 
     @property
     def is_running(self) -> bool:
@@ -69,10 +93,14 @@ class Lifecycle:
         """Whether the hub shuts down, and takes nobody any more."""
         return self.state is State.DRAINING
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the hub has started, and has not stopped."""
+        return self.state is State.RUNNING or self.state is State.DRAINING
+
     def is_ready(self) -> bool:
         """Tell whether the hub has started in the event loop that calls this."""
-        is_up = self.state is State.RUNNING or self.state is State.DRAINING
-        return is_up and self.loop is asyncio.get_running_loop()
+        return self.is_up and self.loop is asyncio.get_running_loop()
 
     async def start(self) -> None:
         """See `Hub.start`."""
@@ -138,6 +166,11 @@ class Lifecycle:
         if self.loop is None:
             return
         core, shutdown = self._core, self.shut_down()
+        if (
+            shutdown.done()
+        ):  # it may have drained long ago: what is left to end has its time all the same
+            rest_s = core.settings.shutdown_timeout_s * (1 - _SOCKETS_SHARE)
+            self._deadline = max(self._deadline, self.loop.time() + rest_s)
         try:
             await asyncio.shield(shutdown)  # who gives up waiting does not keep others
             await self.tasks.end(self._deadline - asyncio.get_running_loop().time())
@@ -168,23 +201,51 @@ class Lifecycle:
             self.state = State.DRAINING
             loop = asyncio.get_running_loop()
             self._deadline = loop.time() + self._core.settings.shutdown_timeout_s
+            self._is_hurried = False
+            self._drained_at = loop.time() + self._core.settings.drain_s
             self._shutdown = loop.create_task(self._close_everybody(), name="hubbub shutdown")
         return self._shutdown
 
+    def come_back_in_s(self) -> float:
+        """Return after how long it is worth coming back, in seconds; 0 where nothing is known of that."""
+        come_back_s = self._core.settings.come_back_s
+        if not come_back_s or self.loop is None:
+            return 0.0
+        return max(0.0, self._drained_at - self.loop.time()) + come_back_s
+
+    def end_session(self, session: ClientSession) -> None:
+        """Close a client since the hub shuts down, and tell it when to come back, if that is set."""
+        code, reason = SERVER_STOPPING.code, SERVER_STOPPING.reason
+        wait_s = self.come_back_in_s()
+        if wait_s:
+            reason = with_retry_after(reason, wait_s)
+        self._core.registry.end_as(session, SERVER_STOPPING, Close(code, reason))
+
     async def _close_everybody(self) -> None:
         loop = asyncio.get_running_loop()
-        registry, timeout_s = self._core.registry, self._core.settings.shutdown_timeout_s
-        deadline = loop.time() + timeout_s * _SOCKETS_SHARE
+        registry, settings = self._core.registry, self._core.settings
+        deadline = loop.time() + settings.shutdown_timeout_s * _SOCKETS_SHARE
         sessions = list(registry.everybody())
-        pause_s = min(_PACE_S, timeout_s / 2 / max(1, len(sessions)))
-        for number, session in enumerate(sessions):
-            registry.end(session, SERVER_STOPPING)
-            if number % 10 == 9:
-                await asyncio.sleep(pause_s * 10)
+        count = len(sessions)
+        waves, pause_s = pace(count, settings.drain_s, settings.shutdown_timeout_s)
+        for wave in range(waves):
+            for session in sessions[count * wave // waves : count * (wave + 1) // waves]:
+                self.end_session(session)
+            if not self._is_hurried and (settings.drain_s or wave < waves - 1):
+                await self.sleep(pause_s)
         while registry.transports and loop.time() < deadline:
             await asyncio.sleep(0.01)
         for transport in list(registry.transports):
             transport.abort()
+
+    def hurry(self) -> None:
+        """Make no more pauses in a shutdown that goes on."""
+        self._is_hurried = True
+
+    async def drain(self) -> None:
+        """See `Hub.drain`."""
+        self.require_loop()
+        await asyncio.shield(self.shut_down())
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take a loop for one's own, and forget what a dead loop left behind."""

@@ -83,6 +83,7 @@ class LivenessMonitor:
         assert self._pulse is not None
         lag_s = asyncio.get_running_loop().time() - self._pulse.when()
         self._pulse_later()
+        self._core.stats.loop_lag.note(max(0.0, lag_s))
         if lag_s >= STALL_S:
             self._on_loop_lag(lag_s + PULSE_S / 2)
 
@@ -126,6 +127,12 @@ class LivenessMonitor:
     def slow_count(self) -> int:
         """How many clients have an outbox that is not empty."""
         return sum(session.outbox is not None for session in self._blocked)
+
+    @property
+    def outbox_bytes(self) -> int:
+        """How many bytes wait in the outboxes of all clients."""
+        outboxes = [session.outbox for session in self._blocked]
+        return sum(outbox.nbytes for outbox in outboxes if outbox is not None)
 
     @property
     def recent_lag_s(self) -> float:

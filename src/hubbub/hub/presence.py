@@ -151,6 +151,11 @@ class Presence:
         """How many rooms this process has something to do with."""
         return len(self._rolls)
 
+    @property
+    def member_count(self) -> int:
+        """How many members of this process are in those rooms, one for each client and room."""
+        return sum(len(roll.members) + len(roll.entering) for roll in self._rolls.values())
+
     # Who comes and goes here
 
     def entered(self, session: ClientSession, room: str) -> None:

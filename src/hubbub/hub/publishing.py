@@ -44,6 +44,7 @@ class Publishing:
         self._lifecycle = core.lifecycle
         self._registry = core.registry
         self._rules = core.rules
+        self._stats = core.stats
         self.streaming: set[str] = set()
         """The rooms in which a stream of this process is open."""
 
@@ -127,6 +128,7 @@ class Publishing:
 
     def deliver(self, publication: Publication) -> int:
         """Take a publication from the broker to this process's clients; see `brokers.broker.Node`."""
+        self._stats.publications += 1
         members = self._registry.room_of(publication.room)
         if publication.kind is not _MESSAGE:
             self._core.presence.note_told(publication)

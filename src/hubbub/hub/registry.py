@@ -26,7 +26,7 @@ from ..model import (
 from ..room_rules import SlowPolicy
 from ..transports.transport import Transport
 from .client import Client
-from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SERVER_STOPPING, SLOW_CONSUMER, Cause
+from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SLOW_CONSUMER, Cause
 from .room import Membership, Room, RoomTable
 from .session import ClientSession
 
@@ -179,7 +179,7 @@ class Registry:
                 return
         session.dispatcher.connected(session, handshake)
         if core.lifecycle.is_draining:
-            self.end(session, SERVER_STOPPING)  # its handshake was under way at that moment
+            core.lifecycle.end_session(session)  # its handshake was under way at that moment
 
     def refresh(self, session: ClientSession, expires_at: float | None) -> None:
         """See `Client.refresh`."""
@@ -196,6 +196,7 @@ class Registry:
         core = self._core
         core.stats.undelivered += core.fanout.pending_for(session)
         session.note_close(close)
+        core.stats.end(close.code, by_server=close.by_server)
         if session.has_connection_id:
             self._named.pop(session.connection_id, None)
         for members in session.memberships.values():

@@ -25,7 +25,7 @@ const socketUrl = (url) => {
   return href.replace(/^http/, "ws").replace(/#.*/, "");
 };
 
-/** A Retry-After header (seconds or a date) in milliseconds, an hour at most. */
+/** Retry-After (seconds or a date) in milliseconds, an hour at most. */
 const retryAfterMs = (value) => {
   const ms = isNaN(value) ? Date.parse(value) - Date.now() : value * 1000;
   return Math.min(Math.max(ms, 0) || 0, 3600e3);
@@ -70,13 +70,13 @@ export class Hubbub {
   #state = "closed";
   #stopped = null;
   #socket = null;
-  #handed; // bytes given to the socket, and where its messages end
+  #handed; // bytes given to it, and where its messages end
   #run = new AbortController(); // one for each attempt; aborted, its late events mean nothing
   #timer; // of the connect timeout, or of the delay
   #tries = 0;
   #doubtful = 0;
   #delayMs = 0;
-  #held = false; // the server named the delay (Retry-After)
+  #held = false; // the server named the delay
   #openedAt = 0; // 0: not since connect()
   #queue = [];
   #queuedBytes = 0;
@@ -196,7 +196,8 @@ export class Hubbub {
         const lost = handed.ends.filter((end) => end > gone).length;
         if (lost) this.#emit(["drop", lost]); // after close() too
         if (signal.aborted) return;
-        if (this.#state === "open") return this.#end(code, reason);
+        if (this.#state === "open")
+          return this.#end(code, reason, null, retryAfterMs(/retry after (.+) s$/.exec(reason)?.[1]));
         socket.onclose = () => {}; // it has failed once
         this.#ask(signal, url, code, reason);
       };
@@ -212,14 +213,14 @@ export class Hubbub {
   #opened() {
     clearTimeout(this.#timer);
     this.#openedAt = Date.now();
-    this.#emit(this.#become("open"), ["open"]); // what listeners send goes before the queue
+    this.#emit(this.#become("open"), ["open"]); // what listeners send goes first
     while (this.#queue.length && this.#socket?.readyState === 1) {
       this.#hand(this.#queue[0][0]);
       this.#dequeue();
     }
   }
 
-  /** Give a message to the socket, and count it until its last byte has left. */
+  /** Count what the socket is given until its last byte has left. */
   #hand(data) {
     const socket = this.#socket;
     const handed = this.#handed;
@@ -240,7 +241,7 @@ export class Hubbub {
     this.#emit(...events);
   }
 
-  /** A browser hides why a handshake failed; a GET of the same URL is answered like it. */
+  /** A browser hides why a handshake failed; a GET of the URL is answered like it. */
   async #ask(signal, url, code, reason) {
     const { fetch, connectTimeoutMs } = this.#options;
     let stop, waitMs, doubtful;
@@ -301,7 +302,7 @@ export class Hubbub {
     this.#emit(...events);
   }
 
-  /** Coming online, or a page that is seen again, ends a wait; not one that the server named. */
+  /** Coming online, or a page seen again, ends a wait; not one that the server named. */
   #wake = ({ type }) => {
     const unseen = type !== "online" && globalThis.document?.visibilityState === "hidden";
     if (this.#state === "waiting" && !this.#held && !unseen) this.#attempt();
@@ -335,7 +336,7 @@ export class Hubbub {
     return ["state", state, this.#delayMs];
   }
 
-  /** Deliver in order: what a listener causes comes after what it was told of. */
+  /** In order: what a listener causes comes after what it was told of. */
   #emit(...events) {
     const idle = !this.#events.length;
     this.#events.push(...events);

@@ -152,6 +152,40 @@ for (const code of [1001, 1005, 1006, 1009, 1011, 1012, 1013, 3000, 3005, 3008, 
     assert.equal(hub.stopped, null);
   });
 
+check("a close may say when to come back: nobody is early, and nothing wakes it before", async (world) => {
+  const page = world.page();
+  const hub = new Hubbub(URL_, world.options());
+  world.socket.open();
+  world.random = 0;
+  world.socket.end(1012, "service restart; retry after 7.250 s");
+  assert.equal(hub.delayMs, 7750);
+  page.fire("online");
+  await world.clock.advance(7749);
+  assert.equal(hub.state, "waiting");
+  world.random = 0.999999;
+  await world.clock.advance(1);
+  world.socket.open();
+  world.socket.end(3001, "service restart; retry after 2 s");
+  assert.ok(hub.delayMs > 2500 && hub.delayMs <= 4000, `${hub.delayMs}`);
+});
+
+for (const reason of ["", "retry after", "retry after x s", "retry after -3 s", "retry after 3 s, please"])
+  check(`the reason "${reason}" says nothing of when to come back`, async (world) => {
+    const hub = new Hubbub(URL_, world.options());
+    world.socket.open();
+    world.random = 0;
+    world.socket.end(1012, reason);
+    assert.equal(hub.delayMs, 500);
+  });
+
+check("a close that says to come back in a year waits an hour", async (world) => {
+  const hub = new Hubbub(URL_, world.options());
+  world.socket.open();
+  world.random = 0;
+  world.socket.end(1012, "retry after 31536000 s");
+  assert.equal(hub.delayMs, 3600_500);
+});
+
 check("shouldComeBack follows the ranges of application codes", () => {
   for (const code of [3000, 3499, 4000, 4499]) assert.equal(shouldComeBack(code), true);
   for (const code of [3500, 3999, 4500, 4999]) assert.equal(shouldComeBack(code), false);
