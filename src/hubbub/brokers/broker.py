@@ -11,7 +11,7 @@ from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from ..model import ClientInfo, Position, PresenceStats, Receipt
 from ..wire.publication import Publication
@@ -272,6 +272,23 @@ class PresenceBroker(Broker, Protocol):
     async def presence_stats(self, room: str) -> PresenceStats:
         """Return how many are in a room, without listing them."""
         ...
+
+
+class Condition(NamedTuple):
+    """How a broker is at this moment; a broker with servers says it by a property `condition`.
+
+    `state` is "up", "silent" (its server is connected and does not answer) or "away". `waiting` is how many
+    publications it has not taken yet.
+    """
+
+    state: Literal["up", "silent", "away"] = "up"
+    waiting: int = 0
+
+
+def condition_of(broker: Broker) -> Condition:
+    """Return how a broker is; one that does not say it is up."""
+    found = getattr(broker, "condition", None)
+    return found if isinstance(found, Condition) else Condition()
 
 
 _VERBS = ("start", "stop", "publish", "subscribe", "unsubscribe")
