@@ -127,7 +127,6 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
     bool: _parse_bool,
     int: _parse_size,
     float: float,
-    str: str,
     tuple[str, ...]: _parse_list,
     tuple[RoomRules, ...]: read_rules,
 }

@@ -51,6 +51,7 @@ VALUES = {
     "on_expiry": "ask",
     "room_rules": '[{"pattern": "chat:*", "history": 77}]',
     "workers_ok": "yes",
+    "broker": "memory:///",
     "ping_interval_s": "11",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""

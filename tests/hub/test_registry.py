@@ -299,6 +299,8 @@ async def test_s20_the_stats_and_their_names() -> None:
         "http": None,
         "loop": "asyncio",
         "broker": "memory",
+        "broker_state": "up",
+        "broker_waiting": 0,
         "workers": 1,
         "settings": {},
         "clients": 1,
