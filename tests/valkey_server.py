@@ -121,6 +121,15 @@ class Server:
         """Let it go on."""
         self._signal(signal.SIGCONT)
 
+    def mend(self) -> None:
+        """Have it be as it was in the beginning, whatever a test has done to it."""
+        if self._server._process.poll() is not None:
+            self.restart()
+        self.thaw()
+        self.command("REPLICAOF", "NO", "ONE")
+        self.command("CONFIG", "SET", "maxmemory", "0")
+        self.command("FLUSHALL")
+
     def stop(self) -> None:
         """End it, whatever state it is in."""
         if self._server._process.poll() is None:
