@@ -93,7 +93,7 @@ async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
         speaks = connect(there, dialect=ArrayDialect())
         speaks.send('["connect", 1]')
         speaks.send('["subscribe", 2, "news"]')
-        await until(lambda: "subscribed" in str(speaks.received))
+        await until(lambda: ["ok", 2] in events_of(speaks.received))
         await here.publish("log", "1")
         await until(lambda: texts(log) == texts(other) == ["1"])
         server.kill()
@@ -111,7 +111,8 @@ async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
             [2, 4],
             [3, 4],
         )
-        await until(lambda: texts(log) == texts(other) == ["1", "2", "2", "2"])
+        await until(lambda: min(len(texts(log)), len(texts(other))) >= 4)
+        assert texts(log) == texts(other) == ["1", "2", "2", "2"]
         await until(lambda: GAP in rows(news) and GAP in rows(other))
         await until(lambda: ["server_unsubscribed", "news", "gap"] in events_of(speaks.received))
         assert [peer.closed for peer in (log, news, other, speaks)] == [None] * 4

@@ -45,7 +45,7 @@ PAUSE_S = 0.1
 
 
 class Script(NamedTuple):
-    """A call of `PUBLISH`: `arguments` are all but the last two, which say how often it was tried, and where."""
+    """A call of `PUBLISH`: `arguments` are all but the last, the state of the server."""
 
     keys: tuple[str, ...]
     arguments: tuple[Any, ...]
@@ -235,8 +235,8 @@ class Outgoing:
         command = waiting.command
         if not isinstance(command, Script):
             return command
-        keys, is_again = command.keys, "1" if waiting.is_again else ""
-        return ("EVALSHA", self._hash, len(keys), *keys, *command.arguments, is_again, self.state)
+        keys = command.keys
+        return ("EVALSHA", self._hash, len(keys), *keys, *command.arguments, self.state)
 
     async def _open(self) -> None:
         """Connect, and see what kind of server it is."""

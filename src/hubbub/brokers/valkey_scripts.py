@@ -58,21 +58,20 @@ PUBLISH = (
     _COMMON
     + """
 -- keys: hash, stream, last of the sender, [key]; arguments: channel, envelope, entries, ttl ms, bytes,
--- fresh epoch, ttl of the hash ms, ttl of the key ms, number, ttl of the number ms, 1 for a second try, state.
+-- fresh epoch, ttl of the hash ms, ttl of the key ms, number, ttl of the number ms, state. The numbers of a sender grow:
+-- one that is not larger than the last is tried again, or has come late by a connection that was given up.
 -- Returns whether a publication with the key was here before, and the position ('': none, or not known).
 local meta, stream, sender, key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local envelope, entries = ARGV[2], tonumber(ARGV[3])
 local ttl_ms, most = tonumber(ARGV[4]), tonumber(ARGV[5])
-if ARGV[11] == '1' then
-  local last = redis.call('GET', sender)
-  if last and tonumber(last) >= tonumber(ARGV[9]) then
-    for _, entry in ipairs(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1000)) do
-      if field(entry, 'd') == envelope then
-        return {0, offset_of(entry) .. ' ' .. redis.call('HGET', meta, 'e')}
-      end
+local last = redis.call('GET', sender)
+if last and tonumber(last) >= tonumber(ARGV[9]) then
+  for _, entry in ipairs(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1000)) do
+    if field(entry, 'd') == envelope then
+      return {0, offset_of(entry) .. ' ' .. redis.call('HGET', meta, 'e')}
     end
-    return {0, ''}
   end
+  return {0, ''}
 end
 if key then
   local seen = redis.call('GET', key)
@@ -80,7 +79,7 @@ if key then
 end
 local place = ''
 if entries > 0 then
-  local epoch = epoch_of(meta, stream, ARGV[6], ARGV[7], ARGV[12])
+  local epoch = epoch_of(meta, stream, ARGV[6], ARGV[7], ARGV[11])
   if redis.call('EXISTS', stream) == 0 then redis.call('HSET', meta, 'b', 0) end
   local offset = redis.call('HINCRBY', meta, 'o', 1)
   redis.call('HSET', meta, 't', ttl_ms)
