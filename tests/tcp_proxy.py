@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 
 
 class Proxy:
-    """Listens on a free port of 127.0.0.1 and passes on what comes to a server, and back."""
+    """Listens on a free port of 127.0.0.1 and passes on what comes to a server, and back; with a `context` by TLS."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
         self._to = host, port
+        self._context = context
         self._socket: socket.socket | None = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.is_cut: bool = False
@@ -23,7 +25,7 @@ class Proxy:
         listening, self._socket = self._socket, None
         if listening is None:
             listening = socket.create_server(("127.0.0.1", self.port))
-        self._server = await asyncio.start_server(self._accept, sock=listening)
+        self._server = await asyncio.start_server(self._accept, sock=listening, ssl=self._context)
 
     async def stop(self) -> None:
         """Take no more, and end those that there are."""

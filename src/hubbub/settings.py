@@ -115,6 +115,12 @@ class Settings:
         "'?prefix=shop' keeps applications apart. A user and a password in it are shown nowhere.",
         is_shown=False,
     )
+    broker_prefix: str = _setting(
+        "",
+        "letters",
+        "What a hub adds to the prefix of the broker's URL: with 'chat' and '?prefix=shop' it is 'shop.chat'. Each of "
+        "several hubs of one application needs one of its own.",
+    )
     room_rules: tuple[RoomRules, ...] = _setting(
         (),
         "rules",

@@ -52,6 +52,10 @@ class HubKeywords(TypedDict, total=False):
     """What a full outbox does: close the client (3008), drop the oldest entry, drop the newest,
     or keep only the latest message of each room. Default: disconnect."""
 
+    broker_prefix: str
+    """What a hub adds to the prefix of the broker's URL: with 'chat' and '?prefix=shop' it is
+    'shop.chat'. Each of several hubs of one application needs one of its own. Default: ."""
+
     room_rules: Sequence[RoomRules]
     """What rooms keep and promise, by their names; the first rule that fits a room counts. In the
     environment JSON, as in [{"pattern": "chat:*", "history": 100}]. Default: ."""

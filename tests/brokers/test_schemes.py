@@ -78,3 +78,7 @@ def test_a_broker_of_a_url_has_its_prefix() -> None:
     broker = broker_at("valkey://:secret@localhost?prefix=shop")
     assert isinstance(broker, ValkeyBroker)
     assert repr(broker) == "<ValkeyBroker valkey://localhost prefix='shop'>"
+    hub = Hub(broker="valkey://localhost?prefix=shop", broker_prefix="chat")
+    assert repr(core_of(hub).broker) == "<ValkeyBroker valkey://localhost prefix='shop.chat'>"
+    with pytest.raises(SettingsError, match="a prefix has"):
+        Hub(broker="valkey://localhost", broker_prefix="a b")

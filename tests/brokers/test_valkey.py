@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from certificates import certificate
 from hubbub import (
     BrokerUnavailable,
+    ClientInfo,
     Hub,
     PositionLost,
     Publication,
@@ -21,13 +23,14 @@ from hubbub import (
 )
 from hubbub.brokers import valkey as valkey_module
 from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
-from hubbub.brokers.broker import Condition, Control, Keep, as_broker
+from hubbub.brokers.broker import Condition, Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub.core import core_of
 from hubbub.limits import shown_url
 from hubbub.testing import MemoryClient, connect
 from hubbub.wire.frame import Frame
 from started_hub import until
+from tcp_proxy import Proxy
 from valkey_server import Server, fresh_prefix, server_url
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -347,6 +350,51 @@ async def test_what_is_none_of_ours_is_logged_and_hurts_nobody(
         await broker.publish(message("1"))
         assert node.delivered == [("red", "1")]
         assert caplog.text.count("is none of ours") == 2
+
+
+async def test_a_user_with_rights_for_one_prefix_has_all_that_is_needed_and_no_more(
+    server: Server,
+) -> None:
+    rights = "~shop:* &shop:* +@all -@dangerous +info +role"
+    server.command("ACL", "SETUSER", "shop", "on", ">word", *rights.split())
+    url = f"valkey://shop:word@127.0.0.1:{server.port}"
+    try:
+        async with broker_on(url, "red", prefix="shop") as (broker, _):
+            assert (await broker.publish_kept(message("1", key="k"), KEEP)).delivered_to == 1
+            await broker.enter("red", {"a": ClientInfo("a")}, PresenceTerms(60.0, 0.0, 10))
+            assert len((await broker.presence("red")).infos) == 1
+            assert len((await broker.history("red")).publications) == 1
+            await broker.remove_history("red")
+            await broker.send_control(Control("kick", "other", {}))
+            await until(is_up(broker))
+        with pytest.raises(BrokerUnavailable, match="user may not do that"):
+            await ValkeyBroker(url, prefix="other").start(Node())
+        rights = "-role -info"
+        server.command("ACL", "SETUSER", "shop", *rights.split())
+        async with broker_on(url, "red", prefix="shop") as (broker, _):
+            assert (await broker.publish_kept(message("1"), KEEP)).position is not None
+    finally:
+        server.command("ACL", "DELUSER", "shop")
+
+
+async def test_a_certificate_has_to_be_good(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy("127.0.0.1", server.port, certificate(tmp_path))
+    await proxy.start()
+    url = f"valkeys://:secret@127.0.0.1:{proxy.port}"
+    with pytest.raises(BrokerUnavailable, match=r"(?i)certificate") as caught:
+        await ValkeyBroker(url).start(Node())
+    assert "secret" not in str(caught.value)
+    server.command("CONFIG", "SET", "requirepass", "secret")
+    try:
+        for query in (f"ca={tmp_path / 'cert.pem'}", "verify=no"):
+            async with broker_on(f"{url}?{query}", "red") as (broker, _):
+                assert (await broker.publish(message("1"))).delivered_to == 1
+            assert ("is not verified" in caplog.text) == (query == "verify=no")
+    finally:
+        server.command("CONFIG", "SET", "requirepass", "", password="secret")
+        await proxy.stop()
 
 
 # Hubs

@@ -52,6 +52,7 @@ VALUES = {
     "room_rules": '[{"pattern": "chat:*", "history": 77}]',
     "workers_ok": "yes",
     "broker": "memory:///",
+    "broker_prefix": "seven",
     "ping_interval_s": "11",
 }
 """A value for each setting that is not a plain number; for the others it is 77."""

@@ -103,7 +103,7 @@ class Hub:
         else:
             chosen = Settings.load(**keywords)
         if broker is None or isinstance(broker, str):
-            made = broker_at(chosen.broker, chosen.source("broker"))
+            made = broker_at(chosen.broker, chosen.source("broker"), chosen.broker_prefix)
         else:
             made = as_broker(broker)
         self._core = Core(chosen, made, slow_policies or {})
