@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 
 from hubbub import Hub, MemoryBroker
-from hubbub.brokers.broker import as_broker
+from hubbub.brokers.broker import Condition, as_broker, condition_of
+from hubbub.brokers.valkey import ValkeyBroker
 
 
 def test_what_has_the_verbs_is_a_broker() -> None:
     broker = MemoryBroker()
     assert as_broker(broker) is broker
+
+
+def test_a_broker_that_says_nothing_of_itself_is_up() -> None:
+    assert condition_of(MemoryBroker()) == Condition("up", 0)
+    assert condition_of(ValkeyBroker()) == Condition("away", 0), "it has not started"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from hubbub import Frame, Position, Publication
 from hubbub.brokers.broker import Control
 from hubbub.brokers.envelope import (
+    pack,
     publication_of,
     seal,
     seal_control,
+    unpack,
     unseal,
     unseal_control,
 )
@@ -69,3 +71,10 @@ def test_an_unknown_kind_is_a_value_error() -> None:
 def test_a_control_message_comes_out() -> None:
     control = Control("kick", "me", {"client": "x", "code": 3503}, "you")
     assert unseal_control(seal_control(control)) == control
+
+
+def test_a_run_is_packed_and_unpacked() -> None:
+    assert unpack(pack([b"1", b"", b"\xff"])) == [b"1", b"", b"\xff"]
+    for wrong in (b"", b"\xc1", b"\x01", pack([])[:0]):
+        with pytest.raises(ValueError):  # noqa: PT011
+            unpack(wrong)

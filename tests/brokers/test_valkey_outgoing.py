@@ -10,7 +10,17 @@ import pytest
 
 from hubbub import BrokerUnavailable, Position, Receipt
 from hubbub.brokers import valkey_outgoing
-from hubbub.brokers.valkey_outgoing import Outgoing, Script, _state_of, position_of
+from hubbub.brokers.envelope import unpack
+from hubbub.brokers.valkey_connections import close_line, hear, tell
+from hubbub.brokers.valkey_outgoing import (
+    Outgoing,
+    Plain,
+    Script,
+    Waiting,
+    _runs_of,
+    _state_of,
+    position_of,
+)
 from started_hub import until
 from tcp_proxy import Proxy
 from valkey_server import connections, fresh_prefix, server_url
@@ -43,7 +53,7 @@ class Sending:
     def plain(self, data: bytes) -> asyncio.Future[Receipt]:
         """Publish to the one room, which does not."""
         self.number += 1
-        return self.outgoing.put(self.number, "red", ("PUBLISH", self.name, data), len(data))
+        return self.outgoing.put(self.number, "red", Plain(self.name.encode(), data), len(data))
 
     async def stored(self) -> list[bytes]:
         """Return what the server has kept."""
@@ -218,6 +228,40 @@ async def test_it_stops_in_whatever_it_is_doing() -> None:
         assert all(each.done() for each in sent)
         for each in sent:
             each.exception()
+
+
+def test_what_is_plain_goes_in_runs_that_keep_the_order_of_each_room() -> None:
+    small, large = valkey_outgoing.RUN_BYTES // 4, valkey_outgoing.RUN_BYTES
+    rows = [
+        ("a", small),
+        ("b", small),
+        ("a", small),
+        ("A", 1),
+        ("a", small),
+        ("a", large),
+        ("b", 1),
+    ]
+    some = []
+    for number, (room, size) in enumerate(rows):
+        script, plain = Script((), ()), Plain(b"", b"")
+        command = script if room.isupper() else plain
+        some.append(Waiting(number, room.lower(), command, size, 0.0, None))  # type: ignore[arg-type]
+    runs = [[waiting.number for waiting in run] for run in _runs_of(some)]
+    assert runs == [[0, 2], [1, 6], [3], [4], [5]]
+
+
+async def test_a_run_is_one_message_and_comes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sending() as on:
+        feed = await on.connections.open_line()
+        await tell(feed, "SUBSCRIBE", on.name)
+        await hear(feed)
+        await asyncio.gather(*(on.plain(b"%d" % n) for n in range(3)))
+        *_, data = await hear(feed)
+        assert data[:2] == valkey_outgoing.RUN + b"\n"
+        assert unpack(data[2:]) == [b"0", b"1", b"2"]
+        await on.plain(b"alone")
+        assert (await hear(feed))[2] == b"\nalone"
+        await close_line(feed)
 
 
 def test_in_which_state_positions_hold() -> None:

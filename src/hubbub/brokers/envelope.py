@@ -32,6 +32,7 @@ class Envelope(msgspec.Struct, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
+_runs = msgspec.msgpack.Decoder(list[bytes])
 _controls = msgspec.msgpack.Decoder(Control)
 
 
@@ -58,6 +59,16 @@ def unseal(data: bytes) -> Envelope:
     if not 0 <= envelope.kind < len(_KINDS):
         raise ValueError("a publication of an unknown kind")
     return envelope
+
+
+def pack(envelopes: list[bytes]) -> bytes:
+    """Write the envelopes of a run as one message."""
+    return _encoder.encode(envelopes)
+
+
+def unpack(data: bytes) -> list[bytes]:
+    """Read what `pack` has written. Raises `ValueError` for anything else."""
+    return _runs.decode(data)
 
 
 def publication_of(envelope: Envelope, room: str, position: Position | None) -> Publication:

@@ -16,7 +16,6 @@ import time
 from asyncio import Future
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from ..errors import BrokerUnavailable, PositionLost
 from ..limits import printable
@@ -33,12 +32,12 @@ from .broker import (
     PresenceTerms,
     Snapshot,
 )
-from .envelope import publication_of, seal, seal_control, unseal, unseal_control
+from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
 from .valkey_address import Address, checked_prefix, read_address
 from .valkey_connections import Connections, is_replica, unavailable
 from .valkey_feed import AWAY, Feed
 from .valkey_names import Names
-from .valkey_outgoing import Outgoing, Script, position_of
+from .valkey_outgoing import RUN, Outgoing, Plain, Script, position_of
 from .valkey_presence import ValkeyPresence, is_told, told_publication
 from .valkey_scripts import HISTORY, MARK
 
@@ -167,7 +166,7 @@ class ValkeyBroker:
         number, room = running.number, publication.room
         envelope = seal(publication, running.sender, number)
         channel = self._names.channel(room)
-        command: Script | tuple[Any, ...] = ("PUBLISH", channel, b"\n" + envelope)
+        command: Script | Plain = Plain(channel, envelope)
         if keep is not None or publication.key is not None:
             command = self._script(running, publication, keep, channel, envelope)
         return running.outgoing.put(number, room, command, len(envelope))
@@ -247,10 +246,12 @@ class ValkeyBroker:
         if is_told(place):
             running.node.deliver(told_publication(room, place, rest))
             return
-        envelope, position = unseal(rest), position_of(place)
-        count = running.node.deliver(publication_of(envelope, room, position))
-        if envelope.sender == running.sender:
-            running.outgoing.came(envelope.number, Receipt(count, position))
+        position = None if place == RUN else position_of(place)
+        for sealed in unpack(rest) if place == RUN else (rest,):
+            envelope = unseal(sealed)
+            count = running.node.deliver(publication_of(envelope, room, position))
+            if envelope.sender == running.sender:
+                running.outgoing.came(envelope.number, Receipt(count, position))
 
     def _lost(self) -> None:
         if self._running is not None:

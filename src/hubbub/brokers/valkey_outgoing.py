@@ -3,7 +3,7 @@
 What must not live here: what a publication is to the server (`valkey`), and how it comes back (`valkey_feed`).
 
 What is published in one turn of the event loop leaves in one pipeline, and what comes while one is on its way in
-the next. A publication that was on its way when the connection broke may have been taken. One that goes by a
+the next. Plain publications of one room in a pipeline are a *run*: one message. A publication that was on its way when the connection broke may have been taken. One that goes by a
 script is tried again, since the script knows a second try; another is refused.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BrokerError, BrokerUnavailable
 from ..model import Position, Receipt
+from .envelope import pack
 from .valkey_connections import (
     TIMEOUT_S,
     Connections,
@@ -36,12 +37,23 @@ PIPELINE_ENTRIES = 500
 """How many publications one pipeline has at most."""
 WAIT_S = 5.0
 """How long a publication waits for a server that is away, before it is refused."""
+RUN_BYTES = 64 * 1024
+"""How many bytes a run has at most, if it has more than one publication."""
+RUN = b"r"
+"""What stands before the first line end of a run."""
 ANSWER_S = TIMEOUT_S
 """How long the server may take to answer a pipeline."""
 LOOK_S = 0.25
 """How often it is looked which have waited for too long."""
 PAUSE_S = 0.1
 """How long after a broken connection the next is made."""
+
+
+class Plain(NamedTuple):
+    """A publication that is neither kept nor has a key: it goes in a run, if there are others of its room."""
+
+    channel: bytes
+    envelope: bytes
 
 
 class Script(NamedTuple):
@@ -71,7 +83,7 @@ class Waiting:
         self,
         number: int,
         room: str,
-        command: Script | tuple[Any, ...],
+        command: Script | Plain,
         size: int,
         since: float,
         future: Future[Receipt],
@@ -140,9 +152,7 @@ class Outgoing:
                 self._fail(waiting, BrokerUnavailable("the broker has stopped"))
         self._queue.clear()
 
-    def put(
-        self, number: int, room: str, command: Script | tuple[Any, ...], size: int
-    ) -> Future[Receipt]:
+    def put(self, number: int, room: str, command: Script | Plain, size: int) -> Future[Receipt]:
         """Have a publication sent. Raises `BrokerUnavailable` where too many wait already."""
         if len(self._unanswered) >= MOST_WAITING or self._bytes + size > MOST_WAITING_BYTES:
             raise BrokerUnavailable("too many publications wait for the broker")
@@ -222,21 +232,30 @@ class Outgoing:
             await self._drop()
         if self._line is None:
             await self._open()
-        answers = await ask(self._line, [self._command(waiting) for waiting in some])
+        runs = _runs_of(some)
+        answers = await ask(self._line, [self._command(run) for run in runs])
         missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
         if missing:
             await ask(self._line, [("SCRIPT", "LOAD", PUBLISH)])
-            again = await ask(self._line, [self._command(some[place]) for place in missing])
+            again = await ask(self._line, [self._command(runs[place]) for place in missing])
             for place, answer in zip(missing, again, strict=True):
                 answers[place] = answer
-        return answers
+        by_number = {
+            waiting.number: answer
+            for run, answer in zip(runs, answers, strict=True)
+            for waiting in run
+        }
+        return [by_number[waiting.number] for waiting in some]
 
-    def _command(self, waiting: Waiting) -> tuple[Any, ...]:
-        command = waiting.command
-        if not isinstance(command, Script):
-            return command
-        keys = command.keys
-        return ("EVALSHA", self._hash, len(keys), *keys, *command.arguments, self.state)
+    def _command(self, run: list[Waiting]) -> tuple[Any, ...]:
+        command = run[0].command
+        if isinstance(command, Script):
+            keys = command.keys
+            return ("EVALSHA", self._hash, len(keys), *keys, *command.arguments, self.state)
+        if len(run) == 1:
+            return ("PUBLISH", command.channel, b"\n" + command.envelope)
+        envelopes = [each.command.envelope for each in run if isinstance(each.command, Plain)]
+        return ("PUBLISH", command.channel, RUN + b"\n" + pack(envelopes))
 
     async def _open(self) -> None:
         """Connect, and see what kind of server it is."""
@@ -318,6 +337,24 @@ class Outgoing:
     def _forget(self, waiting: Waiting) -> None:
         if self._unanswered.pop(waiting.number, None) is not None:
             self._bytes -= waiting.size
+
+
+def _runs_of(some: list[Waiting]) -> list[list[Waiting]]:
+    """Part what goes into a pipeline into what goes in one message; the order of a room stays."""
+    runs: list[list[Waiting]] = []
+    last: dict[str, tuple[list[Waiting], int]] = {}
+    for waiting in some:
+        run, size = last.get(waiting.room, ([], 0))
+        if isinstance(waiting.command, Script):
+            last.pop(waiting.room, None)
+            runs.append([waiting])
+        elif run and size + waiting.size <= RUN_BYTES:
+            run.append(waiting)
+            last[waiting.room] = run, size + waiting.size
+        else:
+            runs.append([waiting])
+            last[waiting.room] = runs[-1], waiting.size
+    return runs
 
 
 def position_of(place: bytes) -> Position | None:
