@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from array_dialect import ArrayDialect, events_of
-from hubbub import BrokerUnavailable, Hub, RoomRules
+from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
 from hubbub.brokers import valkey as valkey_module
 from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
+from hubbub.hub import interest as interest_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub import rules as rules_module
 from hubbub.testing import MemoryClient, connect
 from started_hub import until
+from valkey_exchange import ValkeyExchange
 from valkey_server import Server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -204,6 +206,39 @@ async def test_a_server_that_has_become_a_replica_takes_nothing_and_is_left(
             assert hub.stats()["broker_gaps"] >= 1
     finally:
         primary.stop()
+
+
+async def test_one_worker_whose_way_to_the_server_is_cut_is_brought_up_to_date(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.05)
+    exchange = ValkeyExchange()
+    here, there = hubs = exchange.hubs(2, room_rules=RULES)
+    for hub in hubs:
+        await hub.start()
+    log, news = await member(here, "log"), await member(here, "news")
+    other = await member(there, "log", "news")
+    exchange.brokers[0].cut()
+    await until(state(here, "away"))
+    with pytest.raises(CommandError, match="try again later"):
+        await news.client.subscribe("late")
+    news.client.join("late")
+    for number in range(50):
+        await there.publish("log", str(number))
+        await there.publish("news", "not heard here")
+    assert texts(log) == texts(news) == []
+    exchange.brokers[0].mend()
+    await until(state(here, "up"))
+    await until(lambda: texts(log) == [str(number) for number in range(50)])
+    await until(lambda: GAP in rows(news))
+    assert texts(news) == rows(other) == []
+    await until(lambda: there.stats()["broker_gaps"] == 0 and here.stats()["broker_gaps"] == 1)
+    while (await there.publish("late", "1")) and not texts(news):
+        await asyncio.sleep(0.01)
+    assert texts(other) == [each for n in range(50) for each in (str(n), "not heard here")]
+    assert [peer.closed for peer in (log, news, other)] == [None] * 3
+    for hub in hubs:
+        await hub.stop()
 
 
 class Worker:
