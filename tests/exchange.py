@@ -31,6 +31,7 @@ from hubbub.brokers.history import HistoryStore
 from hubbub.brokers.presence import Change, PresenceStore
 from hubbub.testing import FakeClock, set_clock
 from hubbub.wire.presence import told_frame
+from valkey_exchange import ValkeyExchange
 
 
 class Exchange:
@@ -127,10 +128,16 @@ class Exchange:
             if self._shuffle is not None and self._shuffle.random() < 0.3:
                 await asyncio.sleep(0)
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is on its way."""
-        return not self._queues
+    async def carried(self) -> None:
+        """Wait until nothing is on its way."""
+        quiet = 0
+        while quiet < 20:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self.held or not self._queues else 0
+
+    async def snapshot(self, room: str) -> Snapshot:
+        """Return who is in a room."""
+        return self.members.snapshot(room)
 
 
 class ExchangeBroker:
@@ -369,10 +376,20 @@ EXCHANGES: dict[str, Callable[[], Exchange]] = {
 }
 """The ways in which what is published may travel."""
 
+CLUSTERS: dict[str, Callable[[], Exchange | ValkeyExchange]] = {
+    **EXCHANGES,
+    "valkey": ValkeyExchange,
+}
+"""These, and a real server."""
+
 
 @asynccontextmanager
 async def cluster(
-    exchange: Exchange, count: int = 2, *, clock: FakeClock | None = None, **settings: object
+    exchange: Exchange | ValkeyExchange,
+    count: int = 2,
+    *,
+    clock: FakeClock | None = None,
+    **settings: object,
 ) -> AsyncIterator[list[Hub]]:
     """Run hubs that are nodes of an exchange; at the end all ways are open, and nothing is held.
 
@@ -394,9 +411,6 @@ async def cluster(
             await hub.stop()
 
 
-async def carried(exchange: Exchange) -> None:
+async def carried(exchange: Exchange | ValkeyExchange) -> None:
     """Wait until nothing is on its way in the exchange, nor in its hubs' turns."""
-    quiet = 0
-    while quiet < 20:
-        await asyncio.sleep(0)
-        quiet = quiet + 1 if exchange.is_quiet or exchange.held else 0
+    await exchange.carried()

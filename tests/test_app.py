@@ -15,7 +15,9 @@ import uvicorn
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from hubbub import MemoryBroker
 from hubbub.app import SENTENCE, app, hub
+from hubbub.brokers.broker import Condition
 
 
 @contextmanager
@@ -64,6 +66,11 @@ def test_the_front_page_is_one_sentence(port: int) -> None:
 
 def test_health(port: int) -> None:
     assert ask(port, "/healthz")[::2] == (200, b"ok\n")
+
+
+def test_health_says_how_the_broker_is(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryBroker, "condition", Condition("away", 3), raising=False)
+    assert ask(port, "/healthz")[::2] == (200, b"ok, and the broker is away\n")
 
 
 def test_s20_stats_are_json(port: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hubbub import Hub, RoomRules, Settings, SettingsError
 from hubbub.settings import rows
-from hubbub.settings_keywords import SettingsKeywords
+from hubbub.settings_keywords import HubKeywords, SettingsKeywords
 
 WIDER = {
     tuple[str, ...]: Sequence[str],
@@ -23,18 +23,22 @@ def test_fault_33_the_keywords_are_the_settings() -> None:
     hints = get_type_hints(Settings)
     kinds = {row.name: WIDER.get(hints[row.name], hints[row.name]) for row in rows()}
     assert get_type_hints(SettingsKeywords) == kinds
-    assert list(SettingsKeywords.__annotations__) == [row.name for row in rows()]
+    names = [row.name for row in rows() if row.name != "broker"]
+    assert list(HubKeywords.__annotations__) == names
+    assert list(SettingsKeywords.__annotations__) == [*names, "broker"]
     assert SettingsKeywords.__required_keys__ == frozenset(), "each may be left out"
 
 
-@pytest.mark.parametrize("function", [Hub.__init__, Settings.load])
-def test_fault_33_a_hub_and_settings_take_just_these(function: Any) -> None:
+@pytest.mark.parametrize(
+    ("function", "name"), [(Hub.__init__, "HubKeywords"), (Settings.load, "SettingsKeywords")]
+)
+def test_fault_33_a_hub_and_settings_take_just_these(function: Any, name: str) -> None:
     (keywords,) = [
         parameter.annotation
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.VAR_KEYWORD
     ]
-    assert keywords == "Unpack[SettingsKeywords]"
+    assert keywords == f"Unpack[{name}]"
 
 
 def test_every_keyword_is_taken_with_its_default() -> None:

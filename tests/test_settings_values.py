@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hubbub.errors import SettingsError
 from hubbub.room_rules import RoomRules
 from hubbub.settings import Settings
-from hubbub.settings_values import ENV_PREFIX, Row, parse, shown
+from hubbub.settings_values import ENV_PREFIX, Row, parse, shown, visible
 from setting_rows import ROWS
 
 LEAST: dict[str, Any] = {spec.name: spec.metadata["least"] for spec in dataclasses.fields(Settings)}
@@ -119,7 +119,8 @@ def values_of(row: Row) -> st.SearchStrategy[Any]:
         return st.sampled_from(row.choices)
     kinds: dict[Any, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
-        str: st.from_regex(r"[a-z/ ]{1,9}\.txt", fullmatch=True).map(str.strip),
+        str: st.from_regex(r"[a-z/ ]{1,9}\.txt", fullmatch=True).map(str.strip)
+        | st.sampled_from(["memory://", "valkey://localhost:6379/1", "unix:///run/v.sock"]),
         int: st.integers(least, 2**63 - 1),
         float: st.floats(least, 1e12, allow_nan=False) if least is not None else st.none(),
         tuple[str, ...]: st.lists(
@@ -163,3 +164,11 @@ def test_any_text_is_either_read_or_refused_with_a_settings_error(
     )
     with contextlib.suppress(SettingsError):
         Settings.load({ROWS[name].env: text})
+
+
+def test_of_a_url_nothing_is_shown_that_may_be_secret() -> None:
+    secret = "valkey://ann:pass@db.example:6379/1?prefix=x"
+    assert shown(secret) == visible(secret) == "valkey://db.example:6379/1"
+    assert visible("https://example.com") == "https://example.com"
+    assert visible(("a://b:c@d",)) == ("a://b:c@d",), "a list is of no such"
+    assert "pass" not in repr(Settings(broker=secret))

@@ -75,8 +75,15 @@ from typing import Literal, TypedDict
 from .room_rules import RoomRules
 
 
-class SettingsKeywords(TypedDict, total=False):
-    """A keyword for each setting. One that is left out has its value from the environment."""
+class HubKeywords(TypedDict, total=False):
+    """A keyword for each setting but `broker`, which a hub takes as an object too. One that is left out has
+    its value from the environment."""
+'''
+
+KEYWORDS_TAIL = '''
+
+class SettingsKeywords(HubKeywords, total=False):
+    """A keyword for each setting."""
 '''
 
 CODES_HEAD = f"""{GENERATED}
@@ -280,7 +287,13 @@ def settings_page() -> str:
 
 
 def keywords_module() -> str:
-    return KEYWORDS_HEAD + "".join(_keyword(row) for row in rows())
+    own = "".join(_keyword(row) for row in rows() if row.name == "broker")
+    return (
+        KEYWORDS_HEAD
+        + "".join(_keyword(row) for row in rows() if row.name != "broker")
+        + KEYWORDS_TAIL
+        + own
+    )
 
 
 def _keyword(row: Row) -> str:

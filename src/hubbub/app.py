@@ -25,8 +25,9 @@ def _page(path: str) -> tuple[int, bytes, bytes]:
     """Return status, content type and body of a path."""
     if path == "/":
         return 200, _TEXT, f"{SENTENCE}\n".encode()
-    if path == "/healthz":
-        return 200, _TEXT, b"ok\n"
+    if path == "/healthz":  # a broker that is away is no reason to start this process anew
+        state = hub.stats()["broker_state"]
+        return 200, _TEXT, b"ok\n" if state == "up" else f"ok, and the broker is {state}\n".encode()
     if path == "/stats":
         return 200, _JSON, msgspec.json.encode(hub.stats())
     return (

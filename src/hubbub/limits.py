@@ -13,6 +13,8 @@ from urllib.parse import unquote_plus
 from .errors import CommandError, Refused
 from .model import USER_PREFIX
 
+_SHOWN_PLACE = re.compile(r"(?:[\w.%-]+|\[[\w:.%]+\])?(?::\d+)?(?:/[\w./%~+-]*)?|")
+"""A host, a port and a path: of a URL, what is no secret."""
 MAX_ROOM_NAME_BYTES = 256
 MAX_CLIENT_ID_LENGTH = 64
 MAX_HEAD_BYTES = 64 * 1024
@@ -215,6 +217,15 @@ def printable(text: str, length: int = 200) -> str:
         else "\N{REPLACEMENT CHARACTER}"
         for char in cut
     )
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without what may be secret in it: who logs in, with what, and its query."""
+    scheme, _, rest = url.rpartition("://")
+    place = re.split(r"[?#]", rest.rpartition("@")[2])[0]
+    if not _SHOWN_PLACE.fullmatch(place):
+        place = "…"
+    return printable(f"{scheme}://{place}" if scheme else place)
 
 
 def escaped(text: str) -> str:

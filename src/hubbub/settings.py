@@ -24,11 +24,18 @@ from .settings_values import Row, checked, row_of
 
 
 def _setting(
-    default: Any, unit: str, doc: str, *, none: str | None = None, least: float | None = None
+    default: Any,
+    unit: str,
+    doc: str,
+    *,
+    none: str | None = None,
+    least: float | None = None,
+    is_shown: bool = True,
 ) -> Any:
-    """Declare a field: its unit, what it means, what None means, the least value allowed."""
+    """Declare a field: its unit, what it means, what None means, the least value allowed, and whether the
+    representation of settings has it: a secret does not belong there."""
     metadata = {"unit": unit, "doc": doc, "none": none, "least": least}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=is_shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,21 @@ class Settings:
         "policy",
         "What a full outbox does: close the client (3008), drop the oldest entry, drop the newest, "
         "or keep only the latest message of each room.",
+    )
+    broker: str = _setting(
+        "memory://",
+        "URL",
+        "Where publications are ordered, kept and spread: 'memory://' is this process alone; "
+        "'valkey://host:6379' or 'redis://host:6379', with TLS 'valkeys://' or 'rediss://', and "
+        "'unix:///run/valkey.sock' connect all processes that name the same server. "
+        "'?prefix=shop' keeps applications apart. A user and a password in it are shown nowhere.",
+        is_shown=False,
+    )
+    broker_prefix: str = _setting(
+        "",
+        "letters",
+        "What a hub adds to the prefix of the broker's URL: with 'chat' and '?prefix=shop' it is 'shop.chat'. Each of "
+        "several hubs of one application needs one of its own.",
     )
     room_rules: tuple[RoomRules, ...] = _setting(
         (),
@@ -255,7 +277,7 @@ class Settings:
         False,
         "yes or no",
         "Whether it is meant that several worker processes serve one address, each with clients and "
-        "rooms of its own. If it is not, each of them warns.",
+        "rooms of its own. If it is not, and no broker connects them, each of them warns.",
     )
 
     _given_by: InitVar[Mapping[str, str] | None] = None

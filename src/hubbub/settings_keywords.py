@@ -11,8 +11,9 @@ from typing import Literal, TypedDict
 from .room_rules import RoomRules
 
 
-class SettingsKeywords(TypedDict, total=False):
-    """A keyword for each setting. One that is left out has its value from the environment."""
+class HubKeywords(TypedDict, total=False):
+    """A keyword for each setting but `broker`, which a hub takes as an object too. One that is left out has
+    its value from the environment."""
 
     write_timeout_s: float | None
     """In seconds. A socket that takes not one byte for this long, while bytes wait for it, is
@@ -50,6 +51,10 @@ class SettingsKeywords(TypedDict, total=False):
     slow_policy: Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
     """What a full outbox does: close the client (3008), drop the oldest entry, drop the newest,
     or keep only the latest message of each room. Default: disconnect."""
+
+    broker_prefix: str
+    """What a hub adds to the prefix of the broker's URL: with 'chat' and '?prefix=shop' it is
+    'shop.chat'. Each of several hubs of one application needs one of its own. Default: ."""
 
     room_rules: Sequence[RoomRules]
     """What rooms keep and promise, by their names; the first rule that fits a room counts. In the
@@ -155,4 +160,16 @@ class SettingsKeywords(TypedDict, total=False):
 
     workers_ok: bool
     """Whether it is meant that several worker processes serve one address, each with clients and
-    rooms of its own. If it is not, each of them warns. Default: no."""
+    rooms of its own. If it is not, and no broker connects them, each of them warns. Default:
+    no."""
+
+
+class SettingsKeywords(HubKeywords, total=False):
+    """A keyword for each setting."""
+
+    broker: str
+    """Where publications are ordered, kept and spread: 'memory://' is this process alone;
+    'valkey://host:6379' or 'redis://host:6379', with TLS 'valkeys://' or 'rediss://', and
+    'unix:///run/valkey.sock' connect all processes that name the same server. '?prefix=shop'
+    keeps applications apart. A user and a password in it are shown nowhere. Default:
+    memory://."""

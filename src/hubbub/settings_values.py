@@ -14,6 +14,7 @@ from dataclasses import Field
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from .errors import SettingsError
+from .limits import shown_url
 from .origins import SAME_ORIGIN, read_pattern
 from .room_rules import RoomRules, checked_rules, read_rules, shown_rules
 
@@ -65,8 +66,14 @@ def _split_optional(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
+def visible(value: Any) -> Any:
+    """Return a value without what may be secret in it: of a URL, who logs in, and its query."""
+    return shown_url(value) if isinstance(value, str) and "://" in value else value
+
+
 def shown(value: Any) -> str:
-    """Write a value as a person would type it into the environment or on the command line."""
+    """Write a value as a person would type it into the environment or on the command line, but that of a URL
+    nothing is shown that may be secret."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -76,7 +83,7 @@ def shown(value: Any) -> str:
         return shown_rules(value) if is_rules else ",".join(value)
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
-    return str(value)
+    return str(visible(value))
 
 
 def parse(row: Row, text: str, *, source: str) -> Any:
@@ -116,10 +123,10 @@ def _parse_list(text: str) -> tuple[str, ...]:
 
 
 _PARSERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
     bool: _parse_bool,
     int: _parse_size,
     float: float,
-    str: str,
     tuple[str, ...]: _parse_list,
     tuple[RoomRules, ...]: read_rules,
 }

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from asgi.handshakes import get
 from hubbub import Hub, MemoryBroker
 from hubbub.asgi.health import Health
-from hubbub.brokers.broker import BrokerState
+from hubbub.brokers.broker import Condition
 from hubbub.hub.core import core_of
 from hubbub.hub.lifecycle import State
 from serving import serve
@@ -55,8 +55,9 @@ class Away(MemoryBroker):
 
     is_away = False
 
-    def state(self) -> BrokerState:
-        return BrokerState(not self.is_away)
+    @property
+    def condition(self) -> Condition:
+        return Condition("away" if self.is_away else "up")
 
 
 async def test_a_broker_that_is_away_counts_where_it_is_asked_for(native: bool) -> None:

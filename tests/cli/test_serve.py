@@ -53,6 +53,8 @@ VALUES = {
     "on_expiry": "ask",
     "room_rules": '[{"pattern": "chat:*", "history": 77}]',
     "workers_ok": "yes",
+    "broker": "memory:///",
+    "broker_prefix": "seven",
     "ping_interval_s": "11",
     "drain_s": "7",
 }

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from exchange import EXCHANGES, Exchange, carried
+from exchange import CLUSTERS, Exchange, carried
 from hubbub import BrokerUnavailable, ClientInfo, MemoryBroker, PresenceStats, Publication
 from hubbub.brokers.broker import Ability, Control, PresenceBroker, PresenceTerms
 from hubbub.testing import FakeClock
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
+from valkey_exchange import ValkeyExchange
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +61,9 @@ class Listener:
 class Place:
     """Brokers of one cluster (of one, with the broker of one process), with a node each."""
 
-    def __init__(self, brokers: Sequence[PresenceBroker], exchange: Exchange | None) -> None:
+    def __init__(
+        self, brokers: Sequence[PresenceBroker], exchange: Exchange | ValkeyExchange | None
+    ) -> None:
         self.clock = FakeClock()
         self.brokers = brokers
         self.nodes = [Listener(self.clock) for _ in brokers]
@@ -87,14 +90,14 @@ def alone() -> Place:
     return Place([MemoryBroker()], None)
 
 
-def joined(make: Callable[[], Exchange]) -> Place:
+def joined(make: Callable[[], Exchange | ValkeyExchange]) -> Place:
     exchange = make()
     return Place([exchange.broker(), exchange.broker()], exchange)
 
 
 PLACES: dict[str, Callable[[], Place]] = {
     "memory": alone,
-    **{name: lambda make=make: joined(make) for name, make in EXCHANGES.items()},  # type: ignore[misc]
+    **{name: lambda make=make: joined(make) for name, make in CLUSTERS.items()},  # type: ignore[misc]
 }
 
 
@@ -118,6 +121,54 @@ async def test_who_enters_is_there_for_all_nodes_and_told_once(place: Place) -> 
     assert await last.presence_stats("blue") == PresenceStats(0, 0)
     for node in place.nodes:
         assert node.told == [Told(Kind.JOIN, (ANN, BOB), snapshot.at)]
+    await place.stop()
+
+
+async def test_a_room_that_is_too_large_is_told_of_no_more_until_it_is_smaller(
+    place: Place,
+) -> None:
+    terms = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=4)
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    people = {f"a.{n}": ClientInfo(f"c{n}", f"u{n}") for n in range(6)}
+    names = list(people)
+    await first.enter("red", {name: people[name] for name in names[:4]}, terms)
+    assert len(await last.enter("red", {names[4]: people[names[4]]}, terms)) == 1
+    await first.enter("red", {names[5]: people[names[5]]}, terms)
+    assert len(await first.leave("red", names[:2], terms)) == 2
+    await last.leave("red", [names[2]], terms)
+    await first.leave("red", [names[3]], terms)
+    await place.quiet()
+    for node in place.nodes:
+        rows = [(each.kind, len(each.infos), each.is_paused) for each in node.told]  # type: ignore[union-attr]
+        assert rows == [
+            (Kind.JOIN, 4, None),
+            (Kind.JOIN, 0, True),
+            (Kind.LEAVE, 0, False),
+            (Kind.LEAVE, 1, None),
+        ]
+    await place.stop()
+
+
+async def test_who_enters_while_nobody_is_told_is_there(place: Place) -> None:
+    terms = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=0)
+    await place.start()
+    assert list(await place.brokers[0].enter("red", {"a.1": ANN}, terms)) == [ANN]
+    assert list(await place.brokers[-1].leave("red", ["a.1"], terms)) == [ANN]
+    await place.quiet()
+    assert [node.told for node in place.nodes] == [[] for _ in place.nodes]
+    assert list((await place.brokers[0].presence("red")).infos) == []
+    await place.stop()
+
+
+@pytest.mark.parametrize("user", ["", "a:b", "5:x", "ä€𝄞", "a\nb", "x" * 500, "{}"])
+async def test_any_text_may_name_a_user(place: Place, user: str) -> None:
+    await place.start()
+    infos = [ClientInfo("c1", user, {"text": 'a "quoted"\n€'}), ClientInfo(f"@{user}")]
+    first = place.brokers[0]
+    assert list(await first.enter("red", {"a.1": infos[0], "a.2": infos[1]}, AT_ONCE)) == infos
+    assert list((await place.brokers[-1].presence("red")).infos) == infos
+    assert list(await first.leave("red", ["a.2", "a.1"], AT_ONCE)) == infos[::-1]
     await place.stop()
 
 
@@ -182,9 +233,9 @@ async def test_joins_leaves_and_messages_come_to_all_in_one_order(place: Place) 
     await place.stop()
 
 
-@pytest.mark.parametrize("name", list(EXCHANGES))
+@pytest.mark.parametrize("name", list(CLUSTERS))
 async def test_who_is_cut_off_is_told_so(name: str) -> None:
-    place = joined(EXCHANGES[name])
+    place = joined(CLUSTERS[name])
     await place.start()
     assert place.exchange is not None
     place.exchange.brokers[0].cut()

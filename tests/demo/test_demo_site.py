@@ -121,7 +121,7 @@ async def test_stats_and_health() -> None:
         assert list(stats) == [path.removeprefix("/") for path in PAGES]
         assert stats["chat"]["clients"] == 1
         assert stats["game"]["clients"] == 0
-        assert (await http.get("/healthz")).json() == {"status": "ok"}
+        assert (await http.get("/healthz")).json() == {"status": "ok", "broker": "up"}
 
 
 async def test_the_first_page_carries_lines_within_a_room() -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from hubbub import Client, Close, CommandError, Hub, MemoryBroker, RoomRules
-from hubbub.brokers.broker import BrokerState
+from hubbub.brokers.broker import Condition
 from hubbub.hub import measures
 from hubbub.hub.core import core_of
 from hubbub.hub.measures import COUNTED_AS_CLOSES, MEASURES, Measure
@@ -160,9 +160,10 @@ async def test_what_waits_for_a_slow_client_is_told_in_bytes() -> None:
 class Reporting(MemoryBroker):
     """A broker that says how it is."""
 
-    now = BrokerState(True)
+    now = Condition()
 
-    def state(self) -> BrokerState:
+    @property
+    def condition(self) -> Condition:
         return self.now
 
 
@@ -173,15 +174,15 @@ async def test_a_broker_says_how_it_is_or_nothing_is_told_of_it() -> None:
     await hub.start()
     for name in names:
         assert BY_NAME[f"hubbub_broker_{name}"].read(core_of(hub)) == {}
-    broker.now = BrokerState(False, 0.25, 7, 700)
+    broker.now = Condition("away", 7, 700, 0.25)
     assert number(hub, "hubbub_broker_up") == 0
     assert [number(hub, f"hubbub_broker_{name}") for name in names] == [0.25, 7, 700]
-    assert hub.stats()["broker_is_up"] is False
-    broker.now = BrokerState(True)
-    assert hub.stats()["broker_is_up"] is True
+    assert hub.stats()["broker_state"] == "away"
+    broker.now = Condition()
+    assert hub.stats()["broker_state"] == "up"
     await hub.stop()
     assert number(hub, "hubbub_broker_up") == 0
-    assert measures.broker_state(core_of(hub)) == BrokerState(False)
+    assert measures.broker_condition(core_of(hub)) == Condition("away")
 
 
 async def test_the_hub_says_what_it_runs_on() -> None:

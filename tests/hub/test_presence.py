@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from array_dialect import ArrayDialect, events_of
-from exchange import EXCHANGES, Exchange, carried, cluster
+from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     Client,
@@ -26,6 +26,7 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
+from hubbub.brokers import valkey_feed
 from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, Snapshot
 from hubbub.hub import commands as commands_module
 from hubbub.hub import presence as presence_module
@@ -38,6 +39,7 @@ from hubbub.wire.presence import Told, told_frame
 from hubbub.wire.publication import Kind
 from presence_rooms import RULES, Said, member, pass_time, told, users, with_presence
 from started_hub import until
+from valkey_exchange import ValkeyExchange
 
 pytestmark = pytest.mark.anyio
 
@@ -578,12 +580,15 @@ async def test_a_broker_without_presence_is_an_error_at_the_start() -> None:
 # Two processes
 
 
-@pytest.fixture(params=list(EXCHANGES))
-def exchange(request: pytest.FixtureRequest) -> Exchange:
-    return EXCHANGES[request.param]()
+@pytest.fixture(params=list(CLUSTERS))
+def exchange(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Exchange | ValkeyExchange:
+    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.05)
+    return CLUSTERS[request.param]()
 
 
-async def quiet(exchange: Exchange, hubs: Sequence[Hub]) -> None:
+async def quiet(exchange: Exchange | ValkeyExchange, hubs: Sequence[Hub]) -> None:
     for _ in range(3):
         await carried(exchange)
         for hub in hubs:
@@ -591,7 +596,10 @@ async def quiet(exchange: Exchange, hubs: Sequence[Hub]) -> None:
 
 
 async def time_passes(
-    exchange: Exchange, hubs: Sequence[Hub], seconds: int, alive: Sequence[Hub] = ()
+    exchange: Exchange | ValkeyExchange,
+    hubs: Sequence[Hub],
+    seconds: int,
+    alive: Sequence[Hub] = (),
 ) -> None:
     """Let time pass for all hubs, or for those that are alive, second by second."""
     for _ in range(seconds):
@@ -609,7 +617,9 @@ async def subscribed(hub: Hub, room: str, user: str | None, **options: Any) -> M
     return peer
 
 
-async def test_members_on_all_nodes_are_told_and_each_node_knows_all(exchange: Exchange) -> None:
+async def test_members_on_all_nodes_are_told_and_each_node_knows_all(
+    exchange: Exchange | ValkeyExchange,
+) -> None:
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         said = [Said(hub) for hub in (here, there)]
         ann = await subscribed(here, "now", "ann")
@@ -634,7 +644,9 @@ async def test_members_on_all_nodes_are_told_and_each_node_knows_all(exchange: E
         ], "each is called in one process only"
 
 
-async def test_a_reload_that_ends_on_another_node_is_neither(exchange: Exchange) -> None:
+async def test_a_reload_that_ends_on_another_node_is_neither(
+    exchange: Exchange | ValkeyExchange,
+) -> None:
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "red", "bob")
         ann = await subscribed(here, "red", "ann")
@@ -652,7 +664,7 @@ async def test_a_reload_that_ends_on_another_node_is_neither(exchange: Exchange)
 
 
 async def test_members_of_a_node_that_was_killed_go_when_their_leases_end(
-    exchange: Exchange,
+    exchange: Exchange | ValkeyExchange,
 ) -> None:
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "red", "bob")
@@ -674,7 +686,7 @@ async def test_members_of_a_node_that_was_killed_go_when_their_leases_end(
 
 
 async def test_what_happens_while_the_broker_is_away_is_told_when_it_is_back(
-    exchange: Exchange, caplog: pytest.LogCaptureFixture
+    exchange: Exchange | ValkeyExchange, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "now", "bob")
@@ -700,7 +712,7 @@ async def test_what_happens_while_the_broker_is_away_is_told_when_it_is_back(
 
 
 async def test_who_leaves_again_while_the_broker_hears_of_its_join_has_left(
-    exchange: Exchange,
+    exchange: Exchange | ValkeyExchange,
 ) -> None:
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
         bob = await subscribed(there, "now", "bob")
@@ -911,7 +923,7 @@ class Watcher:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("room", ["now", "red"])
 async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
-    exchange: Exchange, room: str, seed: int
+    exchange: Exchange | ValkeyExchange, room: str, seed: int
 ) -> None:
     rng = random.Random(seed)
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as hubs:
@@ -936,7 +948,7 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
                 await asyncio.sleep(0)
         await asyncio.gather(*beginning)
         await time_passes(exchange, hubs, 12)
-        true = {info.key for info in exchange.members.snapshot(room).infos}
+        true = {info.key for info in (await exchange.snapshot(room)).infos}
         there = {f"@{peer.client.user}" for peer in peers}
         assert true == there | {f"@{watcher.peer.client.user}" for watcher in watchers}
         for watcher in watchers:

@@ -230,7 +230,7 @@ FIVE: Any = 5
 WRONG = {
     "Hub(path)": Wrong(lambda h, c: Hub(ID), TypeError, 'hub.router("/ws")'),
     "Hub(dict)": Wrong(lambda h, c: Hub(wrong({})), TypeError, "a Settings object, not {}"),
-    "Hub(broker=url)": Wrong(lambda h, c: Hub(broker=ID), TypeError, "such as MemoryBroker()"),
+    "Hub(broker=text)": Wrong(lambda h, c: Hub(broker=ID), SettingsError, "valkey://host:6379"),
     "Hub(broker=class)": Wrong(
         lambda h, c: Hub(broker=wrong(MemoryBroker)), TypeError, "such as MemoryBroker()"
     ),

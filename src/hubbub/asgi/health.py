@@ -11,7 +11,7 @@ import msgspec
 
 from ..hub.core import Core, core_of
 from ..hub.lifecycle import State
-from ..hub.measures import broker_state
+from ..hub.measures import broker_condition
 from ..transports.asgi import Receive, Scope, Send
 from .responses import refuse_method, respond
 
@@ -49,6 +49,6 @@ class Health:
         return {
             "ready": not others,
             "state": others[0].value if others else State.RUNNING.value,
-            "broker_is_up": all(broker_state(core).is_up for core in self._cores),
+            "broker_is_up": all(broker_condition(core).state == "up" for core in self._cores),
             "clients": sum(len(core.registry.sessions) for core in self._cores),
         }

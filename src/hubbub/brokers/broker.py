@@ -11,7 +11,7 @@ from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from ..model import ClientInfo, Position, PresenceStats, Receipt
 from ..wire.publication import Publication
@@ -274,33 +274,24 @@ class PresenceBroker(Broker, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerState:
-    """How a broker is, as its node sees it now.
+class Condition(NamedTuple):
+    """How a broker is at this moment; a broker with servers says it by a property `condition`.
 
-    `is_up`: it takes publications. `lag_s` is how long its servers took for the last answer, in seconds,
-    `waiting_messages` and `waiting_bytes` what waits here until they take it. None: that is not known, or
-    the broker has no such thing.
+    `state` is "up", "silent" (its server is connected and does not answer) or "away". `waiting` is how many
+    publications it has not taken yet, `waiting_bytes` their bytes, `lag_s` how long its server took for the
+    last answer, in seconds. None: that is not known, or the broker has no such thing.
     """
 
-    is_up: bool
-    lag_s: float | None = None
-    waiting_messages: int | None = None
+    state: Literal["up", "silent", "away"] = "up"
+    waiting: int | None = None
     waiting_bytes: int | None = None
+    lag_s: float | None = None
 
 
-class ReportingBroker(Broker, Protocol):
-    """A broker that says how it is. One that does not is taken for well as long as the hub runs."""
-
-    def state(self) -> BrokerState:
-        """Return what is known now, at once and without asking anybody."""
-        ...
-
-
-def state_of(broker: Broker) -> BrokerState:
-    """Return how a broker is, as far as it says so."""
-    state = getattr(broker, "state", None)
-    return cast(BrokerState, state()) if callable(state) else BrokerState(True)
+def condition_of(broker: Broker) -> Condition:
+    """Return how a broker is; one that does not say it is up."""
+    found = getattr(broker, "condition", None)
+    return found if isinstance(found, Condition) else Condition()
 
 
 _VERBS = ("start", "stop", "publish", "subscribe", "unsubscribe")

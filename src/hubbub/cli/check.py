@@ -18,9 +18,10 @@ import msgspec
 
 from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
+from ..brokers.schemes import broker_at
 from ..hub.runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
 from ..settings import Settings, rows
-from ..settings_values import shown
+from ..settings_values import shown, visible
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
@@ -96,17 +97,22 @@ def _memory_bytes() -> int | None:
 
 
 def check_settings(
-    settings: Settings, environment: Environment, *, authenticates: bool = True
+    settings: Settings,
+    environment: Environment,
+    *,
+    authenticates: bool = True,
+    is_connected: bool = False,
 ) -> Iterator[Finding]:
     """Yield what is dangerous in these settings in this environment, the worst first.
 
-    `authenticates`: whether the hub has an authenticate handler; True where no hub is known.
+    `authenticates`: whether the hub has an authenticate handler; True where no hub is known. `is_connected`:
+    whether a broker connects it with those of other workers.
     """
     found = [*_of_input(settings), *_of_size(settings, environment), *_of_time(settings)]
     found += [
         *_of_installation(environment),
         *_of_environment(environment),
-        *_of_workers(settings, environment),
+        *([] if is_connected else _of_workers(settings, environment)),
     ]
     if not authenticates:
         text = "there is no handler: everybody may connect, and nobody has a name"
@@ -206,8 +212,8 @@ def _of_workers(settings: Settings, environment: Environment) -> Iterator[Findin
     if environment.workers > 1 and not settings.workers_ok:
         text = (
             f"WEB_CONCURRENCY={environment.workers}: most servers start so many workers, and each has "
-            "clients and rooms of its own: a broadcast reaches those of one worker only. Start "
-            "them with  --workers 1"
+            "clients and rooms of its own: a broadcast reaches those of one worker only. Name a broker "
+            "that connects them, as in  HUBBUB_BROKER=valkey://localhost:6379 , or start them with  --workers 1"
         )
         yield Finding("warning", "--workers", text)
 
@@ -244,10 +250,9 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
     environment = Environment.detect()
     if app is None:
         settings = Settings.load()
-        findings = check_settings(settings, environment)
-        reports = [
-            _report("environment", settings, findings, _runtime(environment, MemoryBroker()))
-        ]
+        broker = broker_at(settings.broker, settings.source("broker"))
+        findings = check_settings(settings, environment, is_connected=_connects(broker))
+        reports = [_report("environment", settings, findings, _runtime(environment, broker))]
     else:
         hubs = _hubs_of(app, app_dir, factory)
         reports = [_report_of(name, hub, environment) for name, hub in hubs.items()]
@@ -274,8 +279,11 @@ def _report_of(name: str, hub: Hub, environment: Environment) -> dict[str, Any]:
     from ..hub.core import core_of
 
     authenticates = core_of(hub).handlers.authenticate is not None
-    findings = check_settings(hub.settings, environment, authenticates=authenticates)
-    return _report(name, hub.settings, findings, _runtime(environment, core_of(hub).broker))
+    broker = core_of(hub).broker
+    findings = check_settings(
+        hub.settings, environment, authenticates=authenticates, is_connected=_connects(broker)
+    )
+    return _report(name, hub.settings, findings, _runtime(environment, broker))
 
 
 def _report(
@@ -284,7 +292,7 @@ def _report(
     values = [
         {
             "name": row.name,
-            "value": getattr(settings, row.name),
+            "value": visible(getattr(settings, row.name)),
             "unit": row.unit,
             "source": settings.source(row.name),
         }
@@ -296,6 +304,10 @@ def _report(
         "runtime": runtime,
         "dangers": [finding._asdict() for finding in findings],
     }
+
+
+def _connects(broker: Broker) -> bool:
+    return not isinstance(broker, MemoryBroker)
 
 
 def _runtime(environment: Environment, broker: Broker) -> dict[str, Any]:

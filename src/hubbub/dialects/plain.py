@@ -39,8 +39,8 @@ class PlainDialect:
     def encode(self, event: Event) -> Frame | None:
         """Return a message as it is, and what the hub itself has to say as a JSON object.
 
-        That is `{"type": "error", "code": …, "message": …}`, `{"type": "refresh", "expires_in_s": …}` and, in rooms
-        that keep a history, `{"type": "gap", "room": …}` for who has missed something. What tells of joins
+        That is `{"type": "error", "code": …, "message": …}`, `{"type": "refresh", "expires_in_s": …}` and
+        `{"type": "gap", "room": …}` for who has missed something, or may have. What tells of joins
         and leaves is in this form already when it is published: see `wire.presence`.
         """
         match event:

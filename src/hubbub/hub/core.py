@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..brokers.broker import Broker, Control, Node, state_of
+from ..brokers.broker import Broker, Control, Node, condition_of
 from ..brokers.history import HistoryStore
 from ..dialects.dialect import Dialect
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
@@ -145,6 +145,7 @@ class Core:
     def snapshot(self) -> dict[str, Any]:
         """Return what this process knows of itself; see `Hub.stats`."""
         lifecycle, liveness = self.lifecycle, self.liveness
+        condition = condition_of(self.broker)
         facts = NOTHING_KNOWN if lifecycle.runtime is None else lifecycle.runtime.facts()
         return {
             "clients": len(self.registry.sessions),
@@ -161,7 +162,8 @@ class Core:
             "uptime_s": round(time.monotonic() - lifecycle.started_at, 3),
             **facts,
             "broker": broker_name(self.broker),
-            "broker_is_up": lifecycle.is_up and state_of(self.broker).is_up,
+            "broker_state": condition.state,
+            "broker_waiting": condition.waiting or 0,
             "state": lifecycle.state.value,
             "settings": changed_settings(self.settings),
         }

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from ..brokers.broker import Broker, History, as_broker
-from ..brokers.memory import MemoryBroker
+from ..brokers.schemes import broker_at
 from ..dialects.dialect import Dialect
 from ..dialects.names import dialect_of
 from ..errors import DISCONNECTED, MissingExtra, check_close
@@ -29,7 +29,7 @@ from ..model import (
 )
 from ..room_rules import RoomRules, SlowPolicy
 from ..settings import Settings, as_settings
-from ..settings_keywords import SettingsKeywords
+from ..settings_keywords import HubKeywords
 from .client import Client, session_of
 from .control import NodeInfo
 from .core import Core
@@ -79,7 +79,7 @@ class Hub:
 
     Keywords are the fields of `Settings`; `slow_policies` gives rooms a policy of their own, by
     name or by prefix (`{"cursor:*": "latest"}`); `broker` is where publications are ordered and
-    spread (None: `MemoryBroker`, this process alone). Raises `SettingsError`.
+    spread: the setting of that name, as a URL, or an object. Raises `SettingsError`.
 
     The hub is an ASGI application: mount it where sockets should connect. It belongs to the event
     loop in which it starts; `broadcast`, `Room.broadcast`, `User.send`, `Client.send` and
@@ -91,17 +91,23 @@ class Hub:
         self,
         settings: Settings | None = None,
         *,
-        broker: Broker | None = None,
+        broker: Broker | str | None = None,
         slow_policies: Mapping[str, SlowPolicy] | None = None,
-        **keywords: Unpack[SettingsKeywords],
+        **keywords: Unpack[HubKeywords],
     ) -> None:
-        if settings is not None and keywords:
+        if settings is not None and (keywords or isinstance(broker, str)):
             raise TypeError("pass a Settings object or keywords, not both")
-        self._core = Core(
-            Settings.load(**keywords) if settings is None else as_settings(settings),
-            MemoryBroker() if broker is None else as_broker(broker),
-            slow_policies or {},
-        )
+        if settings is not None:
+            chosen = as_settings(settings)
+        elif isinstance(broker, str):
+            chosen = Settings.load(broker=broker, **keywords)
+        else:
+            chosen = Settings.load(**keywords)
+        if broker is None or isinstance(broker, str):
+            made = broker_at(chosen.broker, chosen.source("broker"), chosen.broker_prefix)
+        else:
+            made = as_broker(broker)
+        self._core = Core(chosen, made, slow_policies or {})
         self._asgi: Endpoint | None = None
         _hubs.add(self)
 
@@ -293,11 +299,11 @@ class Hub:
 
         `transport` is "native" or "portable" (None: not known before the first client), `server` and
         `http` name the server and its HTTP class (None: not known), `loop` the event loop,
-        `compiled` the packages whose compiled parts are in use, `broker` where publications go;
+        `compiled` the packages whose compiled parts are in use, `broker` where publications go, `broker_state` whether
+        that is "up", "silent" or "away", `broker_waiting` how many publications it has not taken yet;
         `workers` is how many processes listen where this one does, itself included, as far as that
         can be seen; `settings` are those that differ from the defaults. `state` is where the hub is in its life
-        ("new", "starting", "running", "draining", "stopped"), `broker_is_up` whether its broker takes
-        publications, as far as it says so.
+        ("new", "starting", "running", "draining", "stopped").
 
         `clients` are connected, `broadcast` publications wait for this turn's flush, `register`
         handshakes are in progress. `rooms` have members, `slow` clients have an outbox that is not

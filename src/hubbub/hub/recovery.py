@@ -25,7 +25,7 @@ from ..brokers.broker import History, HistoryBroker
 from ..dialects.dialect import Gap, ServerUnsubscribed
 from ..errors import INSUFFICIENT_STATE, CommandError, PositionLost
 from ..limits import printable
-from ..model import Position
+from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import shown
 from .disconnects import SLOW_CONSUMER
 from .joiner import Joiner, Recovered
@@ -100,15 +100,18 @@ class Recovery:
         return False
 
     def note_gap(self, rooms: Iterable[str] | None) -> None:
-        """See what was missed in these rooms, or in all."""
+        """See what was missed in these rooms, or in all; where nothing is kept, tell the members."""
         registry = self._core.registry
         rooms = None if rooms is None else list(rooms)
         for room in self._joining if rooms is None else rooms:
             for joiner in self._joining.get(room, ()):
                 joiner.note_gap()
-        for members in registry.memberships() if rooms is None else map(registry.room_of, rooms):
+        found = registry.memberships() if rooms is None else map(registry.room_of, rooms)
+        for members in list(found):
             if members is not None and members.remembers:
                 self._note_gap_of(members)
+            elif members is not None and not members.name.startswith(USER_PREFIX):
+                self._tell_members(members)
 
     def _note_gap_of(self, members: Membership) -> None:
         progress = members.progress
@@ -119,6 +122,17 @@ class Recovery:
             self._catch_up(members, progress, [])
         else:
             progress.is_read_too_early = True
+
+    def _tell_members(self, members: Membership) -> None:
+        """Tell the members of a room that keeps nothing that they may have missed something.
+
+        Everybody's room stands for those of users too. Who speaks in commands knows neither.
+        """
+        is_everybody = members.name == EVERYBODY
+        for session in list(members.sessions):
+            is_plain = session.variant.dialect.is_plain
+            if is_plain or not (is_everybody or _is_given(session, members.name)):
+                self.tell_gap(session, members.name)
 
     def _catch_up(
         self, members: Membership, progress: Progress, publications: list[Publication]

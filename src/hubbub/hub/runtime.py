@@ -19,7 +19,7 @@ from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
 from ..room_rules import rule_rows
 from ..settings import Settings
-from ..settings_values import shown
+from ..settings_values import shown, visible
 from .workers import WorkerWatch, roll
 
 logger: logging.Logger = logging.getLogger("hubbub")
@@ -140,7 +140,9 @@ def broker_name(broker: Broker) -> str:
 def changed_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that differ from their defaults, as JSON can say them."""
     values = {one.name: (getattr(settings, one.name), one.default) for one in fields(settings)}
-    changed = {name: value for name, (value, default) in values.items() if value != default}
+    changed = {
+        name: visible(value) for name, (value, default) in values.items() if value != default
+    }
     if "room_rules" in changed:
         changed["room_rules"] = rule_rows(settings.room_rules)
     return changed
@@ -238,6 +240,6 @@ class Runtime:
 
 SEVERAL_WORKERS = (
     "this is one of %d workers, and each has clients and rooms of its own: a broadcast reaches those "
-    "of one worker only. Start the server with  --workers 1  (brokers that connect workers come with "
-    "a later release; HUBBUB_WORKERS_OK=1 says that it is meant so)"
+    "of one worker only. Name a broker that connects them, as in  HUBBUB_BROKER=valkey://localhost:6379 , "
+    "or start the server with  --workers 1  (HUBBUB_WORKERS_OK=1 says that it is meant so)"
 )

@@ -72,5 +72,5 @@ class MonitorPage(Page):
         return JSONResponse(self.all_stats())
 
     async def health(self, request: Request) -> Response:
-        """Answer that the process lives."""
-        return JSONResponse({"status": "ok"})
+        """Answer that the process lives, and how its broker is."""
+        return JSONResponse({"status": "ok", "broker": self.hub.stats()["broker_state"]})

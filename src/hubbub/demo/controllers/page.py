@@ -36,7 +36,7 @@ class Page:
 
     def __init__(self, views: Views, **settings: Any) -> None:
         self.views = views
-        self.hub: Hub = Hub(**settings)
+        self.hub: Hub = Hub(**{"broker_prefix": self.name, **settings})
         self.run: str = secrets.token_hex(8)
         self.hub.on_connect(self.greet)
 

@@ -1,0 +1,95 @@
+"""Envelope: a publication as bytes, for brokers that carry it over a network.
+
+What must not live here: what carries it, order, positions.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..model import Position
+from ..wire.frame import Frame
+from ..wire.publication import Kind, Publication
+from .broker import Control
+
+_KINDS: tuple[Kind, ...] = (Kind.MESSAGE, Kind.JOIN, Kind.LEAVE)
+
+
+class Envelope(msgspec.Struct, array_like=True):
+    """What is sent of a publication, beside its room and its position. `sender` names a broker's start, and
+    `number` the publication among those of that start: by them a broker knows its own again."""
+
+    sender: str
+    number: int
+    data: bytes
+    is_text: bool = True
+    kind: int = 0
+    exclude: str | None = None
+    key: str | None = None
+    origin: str | None = None
+    time_ms: int | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Envelope)
+_runs = msgspec.msgpack.Decoder(list[bytes])
+_controls = msgspec.msgpack.Decoder(Control)
+
+
+def seal(publication: Publication, sender: str, number: int) -> bytes:
+    """Write a publication as bytes."""
+    return _encoder.encode(
+        Envelope(
+            sender,
+            number,
+            publication.data,
+            publication.is_text,
+            _KINDS.index(publication.kind),
+            publication.exclude,
+            publication.key,
+            publication.origin,
+            publication.time_ms,
+        )
+    )
+
+
+def unseal(data: bytes) -> Envelope:
+    """Read what `seal` has written. Raises `ValueError` for anything else."""
+    envelope = _decoder.decode(data)
+    if not 0 <= envelope.kind < len(_KINDS):
+        raise ValueError("a publication of an unknown kind")
+    return envelope
+
+
+def pack(envelopes: list[bytes]) -> bytes:
+    """Write the envelopes of a run as one message."""
+    return _encoder.encode(envelopes)
+
+
+def unpack(data: bytes) -> list[bytes]:
+    """Read what `pack` has written. Raises `ValueError` for anything else."""
+    return _runs.decode(data)
+
+
+def publication_of(envelope: Envelope, room: str, position: Position | None) -> Publication:
+    """Return the publication in an envelope."""
+    return Publication(
+        room,
+        Frame(envelope.data, envelope.is_text),
+        envelope.exclude,
+        position,
+        key=envelope.key,
+        kind=_KINDS[envelope.kind],
+        origin=envelope.origin,
+        time_ms=envelope.time_ms,
+    )
+
+
+def seal_control(control: Control) -> bytes:
+    """Write a control message as bytes."""
+    return _encoder.encode(control)
+
+
+def unseal_control(data: bytes) -> Control:
+    """Read what `seal_control` has written. Raises `ValueError` for anything else."""
+    return _controls.decode(data)

@@ -1,0 +1,162 @@
+"""Connections to a Valkey or Redis server: how one is made, and what its errors mean.
+
+What must not live here: where the server is (`valkey_address`), and what is said to it.
+
+This is the one module that imports the client library. A *line* is a connection of one owner, and reads for as
+long as it takes; single questions go by `client`, which has a few connections for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from ..errors import BrokerUnavailable, MissingExtra
+from ..limits import printable
+from .valkey_address import Address
+
+T = TypeVar("T")
+
+TIMEOUT_S = 5.0
+"""How long the server may take to connect, and to answer."""
+QUESTIONS_AT_ONCE = 8
+"""How many single questions are asked at the same time; others wait for their turn."""
+TURN_S = 30.0
+"""How long a question waits for its turn."""
+
+_REPLICA = "the server is a replica, which takes nothing: name its primary"
+
+
+class Connections:
+    """Makes connections to one server. Event loop only. Raises `MissingExtra` without the extra `valkey`."""
+
+    def __init__(self, address: Address) -> None:
+        self.shown: str = address.shown
+        redis = library()
+        connections = redis.asyncio.connection
+        self._make: Any = connections.Connection
+        if address.is_tls:
+            self._make = connections.SSLConnection
+        if address.is_unix:
+            self._make = connections.UnixDomainSocketConnection
+        self._options: dict[str, Any] = {
+            **address.options,
+            "protocol": 2,
+            "socket_connect_timeout": TIMEOUT_S,
+            "socket_timeout": None,  # the library's own swallows a cancel on Python 3.11
+            "retry": redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
+        }
+        pool = redis.asyncio.ConnectionPool(connection_class=self._make, **self._options)
+        self.client: Any = redis.asyncio.Redis.from_pool(pool)
+        self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+
+    async def open_line(self) -> Any:
+        """Connect, and return the connection. Raises what `unavailable` understands.
+
+        A replica is none: what is published there reaches nobody who is connected to its primary.
+        """
+        line = self._make(**self._options)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await line.connect()
+                (role,) = await ask(line, [("ROLE",)])
+            if isinstance(role, list) and role[0] != b"master":
+                raise BrokerUnavailable(_REPLICA)
+        except BaseException:
+            await close_line(line)
+            raise
+        return line
+
+    async def answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask a single question by `client`, when its turn comes. Raises `BrokerUnavailable`."""
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    return await ask()
+            finally:
+                self._turns.release()
+        except Exception as error:
+            raise unavailable(error) from error
+
+    async def forget_old(self) -> None:
+        """Close connections that lie ready: they are of a server that has gone."""
+        await self.client.connection_pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        """Close what `client` has."""
+        await self.client.aclose()
+
+
+async def close_line(line: Any) -> None:
+    """Close a line at once; whoever reads it gets an error."""
+    await line.disconnect(nowait=True)
+
+
+async def tell(line: Any, *command: Any) -> None:
+    """Write a command, and read no answer."""
+    await line.send_packed_command(line.pack_command(*command), check_health=False)
+
+
+async def hear(line: Any) -> Any:
+    """Read what the server says next, for as long as it takes. Errors that are answers are raised."""
+    return await line.read_response(disconnect_on_error=False)
+
+
+async def ask(line: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
+    """Write commands together, and return the answers; those that are errors are among them."""
+    refusal = library().ResponseError
+    await line.send_packed_command(line.pack_commands(commands), check_health=False)
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await hear(line))
+        except refusal as error:
+            answers.append(error)
+    return answers
+
+
+def library() -> Any:
+    """Return the client library. Raises `MissingExtra`."""
+    try:
+        import redis
+        import redis.asyncio
+        import redis.asyncio.retry
+        import redis.backoff
+    except ImportError as error:
+        raise MissingExtra("redis", "valkey") from error
+    return redis
+
+
+def is_missing_script(answer: object) -> bool:
+    """Tell whether the server has forgotten a script: it has started again, or somebody made it forget."""
+    return type(answer).__name__ == "NoScriptError"
+
+
+def is_replica(error: BaseException) -> bool:
+    """Tell whether a server says by an error that it takes nothing, since it is a replica now."""
+    return isinstance(error, library().exceptions.ReadOnlyError)
+
+
+def unavailable(error: BaseException) -> BrokerUnavailable:
+    """Return what an error means to those who use the broker. It names no user and no password."""
+    if isinstance(error, BrokerUnavailable):
+        return error
+    redis = library()
+    if isinstance(error, redis.AuthenticationError):
+        return BrokerUnavailable("the server refuses the user's name or the password of its URL")
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return BrokerUnavailable(f"the server's user may not do that: {_text(error)}")
+    if is_replica(error):
+        return BrokerUnavailable(_REPLICA)
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return BrokerUnavailable("the server has no memory left (maxmemory)")
+    if isinstance(error, TimeoutError | redis.TimeoutError):
+        return BrokerUnavailable("the server does not answer")
+    return BrokerUnavailable(_text(error))
+
+
+def _text(error: BaseException) -> str:
+    return printable(str(error) or type(error).__name__)

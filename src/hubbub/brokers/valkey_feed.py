@@ -1,0 +1,254 @@
+"""Feed: the connection by which publications come from a Valkey server, and how it comes back.
+
+What must not live here: what a message means (`valkey`).
+
+One task reads, one asks for channels in the order of the calls, one sees whether the server is still there: where
+nothing is heard for `PING_S` it is asked for a sign of life, it is *silent* until one comes, and given up after
+`SILENCE_S`. While the connection is being made again nothing can be subscribed to; then all channels that are
+wanted are asked for at once, and only when the server has confirmed them the feed is up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from asyncio import Future
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ..errors import BrokerUnavailable
+from .broker import MOST_ROOMS_A_CALL
+from .valkey_connections import Connections, close_line, hear, tell, unavailable
+
+logger: logging.Logger = logging.getLogger("hubbub")
+
+PING_S = 0.4
+"""How long nothing may be heard before the server is asked for a sign of life; how long it has for that
+before it is silent."""
+SILENCE_S = 10.0
+"""How long the server may be silent before the connection is given up."""
+LOOK_S = 0.5
+"""How often it is looked whether it is silent still. A loop that was stopped has seen one look, not many."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
+"""How long to wait before a connection is tried again: twice as long each time, up to a bound."""
+
+AWAY = "the broker is away"
+
+
+class _Order:
+    """Channels to subscribe to together. `left` counts those that are not confirmed."""
+
+    __slots__ = ("future", "left")
+
+    def __init__(self, left: int, future: Future[None]) -> None:
+        self.left = left
+        self.future = future
+
+
+class Feed:
+    """See the module. `take` is called with each message's channel and data; `lost` when the connection
+    has broken, `back` when all that is wanted comes again. None of them may raise. Event loop only."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        take: Callable[[bytes, bytes], None],
+        lost: Callable[[], None],
+        back: Callable[[], None],
+    ) -> None:
+        self._connections = connections
+        self._take, self._on_lost, self._on_back = take, lost, back
+        self._line: Any = None
+        self._wanted: dict[bytes, bool] = {}
+        """The channels that are wanted, and whether the server has confirmed them."""
+        self._confirming: dict[bytes, deque[_Order]] = {}
+        self._requests: asyncio.Queue[tuple[bytes, Sequence[bytes]]] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._failed: Future[None] | None = None
+        self._heard = 0
+        self._delay_s = FIRST_DELAY_S
+        self.is_up: bool = False
+        """Whether all that is wanted comes."""
+        self.is_silent: bool = False
+        """Whether the server owes a sign of life."""
+        self.connections: int = 0
+        """How many connections there have been: the present one's number."""
+
+    def is_subscribed(self, channel: bytes) -> bool:
+        """Tell whether what is published to a channel comes."""
+        return self._wanted.get(channel, False)
+
+    async def start(self, channels: Sequence[bytes]) -> None:
+        """Connect. Raises what `unavailable` understands."""
+        self._wanted = dict.fromkeys(channels, False)
+        await self._connect()
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="valkey feed")
+
+    async def stop(self) -> None:
+        """Disconnect; who waits for a channel is told."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self.is_up = False
+        self._give_up("the broker has stopped")
+        await self._drop()
+
+    def subscribe(self, channels: Sequence[bytes]) -> Future[None]:
+        """Want channels; done when the server has confirmed all of them."""
+        future: Future[None] = asyncio.get_running_loop().create_future()
+        order = _Order(len(channels), future)
+        for channel in channels:
+            self._wanted[channel] = False
+            self._confirming.setdefault(channel, deque()).append(order)
+        self._requests.put_nowait((b"SUBSCRIBE", channels))
+        return future
+
+    def unsubscribe(self, channels: Sequence[bytes]) -> None:
+        """Want channels no more."""
+        for channel in channels:
+            self._wanted.pop(channel, None)
+        self._requests.put_nowait((b"UNSUBSCRIBE", channels))
+
+    def fail(self, error: Exception) -> None:
+        """Give the connection up, and make another."""
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
+    # One connection
+
+    async def _connect(self) -> None:
+        """Connect, and wait until all that is wanted is confirmed."""
+        line = self._line = await self._connections.open_line()
+        asked = list(self._wanted)
+        left = set(asked)
+        async with asyncio.timeout(SILENCE_S):
+            for part in _parts(asked):
+                await tell(line, b"SUBSCRIBE", *part)
+            while left:
+                answer = await hear(line)
+                if answer[0] == b"subscribe":
+                    left.discard(answer[1])
+                elif answer[0] == b"message":
+                    self._take(answer[1], answer[2])
+            gone = [channel for channel in asked if channel not in self._wanted]
+            for part in _parts(gone):
+                await tell(line, b"UNSUBSCRIBE", *part)
+        for channel in self._wanted:
+            self._wanted[channel] = True
+        self._failed = asyncio.get_running_loop().create_future()
+        self._requests = asyncio.Queue()  # what was asked for meanwhile is done
+        self.connections += 1
+        self.is_up = True
+
+    async def _drop(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            await close_line(line)
+
+    async def _run(self) -> None:
+        while True:
+            since = asyncio.get_running_loop().time()
+            why = unavailable(await self._until_broken())
+            logger.warning("the connection to the broker is lost: %s", why)
+            self.is_up = False
+            self._give_up(AWAY)
+            self._on_lost()
+            if asyncio.get_running_loop().time() - since > LONGEST_DELAY_S:
+                self._delay_s = FIRST_DELAY_S
+            await self._come_back()
+            self._on_back()
+
+    async def _until_broken(self) -> BaseException:
+        """Use the connection until something about it fails; return what that was."""
+        loop = asyncio.get_running_loop()
+        work = [self._read(), self._request(), self._watch(), self._fail()]
+        tasks = [loop.create_task(each, name="valkey feed") for each in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().exception() or OSError("the connection has ended")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _come_back(self) -> None:
+        while True:
+            await self._drop()
+            await asyncio.sleep(self._delay_s * (0.5 + random.random() / 2))
+            self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
+            try:
+                await self._connections.forget_old()
+                await self._connect()
+            except Exception as error:
+                logger.debug("the broker cannot be reached: %s", unavailable(error))
+            else:
+                self.is_silent = False
+                logger.info("the connection to the broker is there again")
+                return
+
+    async def _read(self) -> None:
+        """Hand on what comes, until the connection breaks."""
+        while True:
+            answer = await hear(self._line)
+            self._heard += 1
+            kind = answer[0]
+            if kind == b"message":
+                self._take(answer[1], answer[2])
+            elif kind == b"subscribe":
+                self._confirmed(answer[1])
+
+    def _confirmed(self, channel: bytes) -> None:
+        orders = self._confirming.get(channel)
+        order = orders.popleft() if orders else None
+        if not orders:
+            self._confirming.pop(channel, None)
+            if channel in self._wanted:
+                self._wanted[channel] = True
+        if order is not None:
+            order.left -= 1
+            if not order.left and not order.future.done():
+                order.future.set_result(None)
+
+    async def _request(self) -> None:
+        """Say to the server what is wanted and what not, in the order of the calls."""
+        while True:
+            verb, channels = await self._requests.get()
+            await tell(self._line, verb, *channels)
+
+    async def _watch(self) -> None:
+        """See that the server is there; raise `TimeoutError` when it was silent for too long."""
+        while True:
+            heard = self._heard
+            await asyncio.sleep(PING_S)
+            if heard == self._heard:
+                await tell(self._line, b"PING")
+                await asyncio.sleep(PING_S)
+                for _ in range(max(1, round(SILENCE_S / LOOK_S))):
+                    if heard != self._heard:
+                        break
+                    self.is_silent = True
+                    await asyncio.sleep(LOOK_S)
+                else:
+                    raise TimeoutError
+            self.is_silent = False
+
+    async def _fail(self) -> None:
+        assert self._failed is not None
+        await self._failed
+
+    def _give_up(self, why: str) -> None:
+        for orders in self._confirming.values():
+            for order in orders:
+                if not order.future.done():
+                    order.future.set_exception(BrokerUnavailable(why))
+                    order.future.exception()
+        self._confirming.clear()
+        for channel in self._wanted:
+            self._wanted[channel] = False
+
+
+def _parts(channels: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(channels), MOST_ROOMS_A_CALL):
+        yield channels[start : start + MOST_ROOMS_A_CALL]

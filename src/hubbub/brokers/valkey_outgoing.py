@@ -1,0 +1,384 @@
+"""What is published and has no receipt yet: it waits, leaves in pipelines, and is tried again or refused.
+
+What must not live here: what a publication is to the server (`valkey`), and how it comes back (`valkey_feed`).
+
+What is published in one turn of the event loop leaves in one pipeline, and what comes while one is on its way in
+the next. Plain publications of one room in a pipeline are a *run*: one message. A publication that was on its way when the connection broke may have been taken. One that goes by a
+script is tried again, since the script knows a second try; another is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from asyncio import Future
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from ..errors import BrokerError, BrokerUnavailable
+from ..model import Position, Receipt
+from .envelope import pack
+from .valkey_connections import (
+    TIMEOUT_S,
+    Connections,
+    ask,
+    close_line,
+    is_missing_script,
+    unavailable,
+)
+from .valkey_feed import AWAY
+from .valkey_scripts import PUBLISH
+
+MOST_WAITING = 10_000
+"""How many publications may wait for the server; one more is refused at once."""
+MOST_WAITING_BYTES = 16 * 1024**2
+PIPELINE_ENTRIES = 500
+"""How many publications one pipeline has at most."""
+WAIT_S = 5.0
+"""How long a publication waits for a server that is away, before it is refused."""
+RUN_BYTES = 64 * 1024
+"""How many bytes a run has at most, if it has more than one publication."""
+RUN = b"r"
+"""What stands before the first line end of a run."""
+ANSWER_S = TIMEOUT_S
+"""How long the server may take to answer a pipeline."""
+LOOK_S = 0.25
+"""How often it is looked which have waited for too long."""
+PAUSE_S = 0.1
+"""How long after a broken connection the next is made."""
+
+
+class Plain(NamedTuple):
+    """A publication that is neither kept nor has a key: it goes in a run, if there are others of its room."""
+
+    channel: bytes
+    envelope: bytes
+
+
+class Script(NamedTuple):
+    """A call of `PUBLISH`: `arguments` are all but the last, the state of the server."""
+
+    keys: tuple[str, ...]
+    arguments: tuple[Any, ...]
+
+
+class Waiting:
+    """A publication without a receipt. `receipt` is what the server has answered (None: nothing yet)."""
+
+    __slots__ = (
+        "comes_by",
+        "command",
+        "future",
+        "is_again",
+        "is_on_its_way",
+        "number",
+        "receipt",
+        "room",
+        "since",
+        "size",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        room: str,
+        command: Script | Plain,
+        size: int,
+        since: float,
+        future: Future[Receipt],
+    ) -> None:
+        self.number: int = number
+        self.room: str = room
+        self.command: Script | Plain = command
+        self.size: int = size
+        self.since: float = since
+        self.future: Future[Receipt] = future
+        self.receipt: Receipt | None = None
+        self.comes_by: int | None = None
+        """By which connection it comes here (None: by none)."""
+        self.is_again: bool = False
+        self.is_on_its_way: bool = False
+
+
+class Outgoing:
+    """See the module. `is_up` says whether the server is there, `comes_by` by which connection what is
+    published to a room comes here. Event loop only."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        is_up: Callable[[], bool],
+        comes_by: Callable[[str], int | None],
+    ) -> None:
+        self._connections = connections
+        self._is_up, self._comes_by = is_up, comes_by
+        self._queue: deque[Waiting] = deque()
+        self._bytes = 0
+        self._unanswered: dict[int, Waiting] = {}
+        self._has_work = asyncio.Event()
+        self._line: Any = None
+        self._hash = ""
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stale = False
+        self._is_over = False
+        self.state: str = ""
+        """What the server has kept is the same for as long as this is: see `_state_of`."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of messages wait."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        """How many publications the server has not taken yet."""
+        return sum(waiting.receipt is None for waiting in self._unanswered.values())
+
+    async def start(self) -> None:
+        """Connect. Raises what `unavailable` understands."""
+        await self._open()
+        self._task = asyncio.get_running_loop().create_task(self._write(), name="valkey publish")
+
+    async def stop(self) -> None:
+        """Send nothing more; who waits is refused."""
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            self._has_work.set()
+            await asyncio.wait([self._task])
+        await self._drop()
+        for waiting in list(self._unanswered.values()):
+            if waiting.receipt is not None:
+                self._finish(waiting, waiting.receipt)
+            else:
+                self._fail(waiting, BrokerUnavailable("the broker has stopped"))
+        self._queue.clear()
+
+    def put(self, number: int, room: str, command: Script | Plain, size: int) -> Future[Receipt]:
+        """Have a publication sent. Raises `BrokerUnavailable` where too many wait already."""
+        if len(self._unanswered) >= MOST_WAITING or self._bytes + size > MOST_WAITING_BYTES:
+            raise BrokerUnavailable("too many publications wait for the broker")
+        loop = asyncio.get_running_loop()
+        future: Future[Receipt] = loop.create_future()
+        waiting = Waiting(number, room, command, size, loop.time(), future)
+        self._unanswered[number] = waiting
+        self._bytes += size
+        self._queue.append(waiting)
+        self._has_work.set()
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK_S, self._look)
+        return future
+
+    def wake(self) -> None:
+        """Go on: the server is there again."""
+        self._has_work.set()
+
+    def renew(self) -> None:
+        """Have the next pipeline go by a new connection: that of the server is another."""
+        self._is_stale = True
+
+    def came(self, number: int, receipt: Receipt) -> None:
+        """Learn that a publication of ours has come here."""
+        waiting = self._unanswered.get(number)
+        if waiting is not None:
+            self._finish(waiting, receipt)
+
+    def note_left(self, rooms: Collection[str] | None) -> None:
+        """Learn that what is published to these rooms (None: to all) comes here no more."""
+        for waiting in list(self._unanswered.values()):
+            if rooms is None or waiting.room in rooms:
+                waiting.comes_by = None
+                if waiting.receipt is not None:
+                    self._finish(waiting, waiting.receipt)
+
+    # Sending
+
+    async def _write(self) -> None:
+        """Send what waits, a pipeline at a time, for as long as the broker runs."""
+        while not self._is_over:
+            await self._has_work.wait()
+            self._has_work.clear()
+            while self._queue and self._is_up() and not self._is_over:
+                await self._write_some()
+
+    async def _write_some(self) -> None:
+        some = self._next()
+        if not some:
+            return
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                answers = await self._ask(some)
+        except Exception as error:
+            await self._drop()
+            self._interrupted(some, error)
+            await asyncio.sleep(PAUSE_S)
+            self._has_work.set()
+            return
+        for waiting, answer in zip(some, answers, strict=True):
+            self._answered(waiting, answer)
+
+    def _next(self) -> list[Waiting]:
+        """Take those that go into the next pipeline."""
+        some: list[Waiting] = []
+        while self._queue and len(some) < PIPELINE_ENTRIES:
+            waiting = self._queue.popleft()
+            if waiting.number in self._unanswered:  # else it was refused while it waited
+                waiting.is_on_its_way = True
+                waiting.comes_by = self._comes_by(waiting.room)
+                some.append(waiting)
+        return some
+
+    async def _ask(self, some: list[Waiting]) -> list[Any]:
+        if self._is_stale:
+            self._is_stale = False
+            await self._drop()
+        if self._line is None:
+            await self._open()
+        runs = _runs_of(some)
+        answers = await ask(self._line, [self._command(run) for run in runs])
+        missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
+        if missing:
+            await ask(self._line, [("SCRIPT", "LOAD", PUBLISH)])
+            again = await ask(self._line, [self._command(runs[place]) for place in missing])
+            for place, answer in zip(missing, again, strict=True):
+                answers[place] = answer
+        by_number = {
+            waiting.number: answer
+            for run, answer in zip(runs, answers, strict=True)
+            for waiting in run
+        }
+        return [by_number[waiting.number] for waiting in some]
+
+    def _command(self, run: list[Waiting]) -> tuple[Any, ...]:
+        command = run[0].command
+        if isinstance(command, Script):
+            keys = command.keys
+            return ("EVALSHA", self._hash, len(keys), *keys, *command.arguments, self.state)
+        if len(run) == 1:
+            return ("PUBLISH", command.channel, b"\n" + command.envelope)
+        envelopes = [each.command.envelope for each in run if isinstance(each.command, Plain)]
+        return ("PUBLISH", command.channel, RUN + b"\n" + pack(envelopes))
+
+    async def _open(self) -> None:
+        """Connect, and see what kind of server it is."""
+        line = await self._connections.open_line()
+        try:
+            sha, info = await ask(line, [("SCRIPT", "LOAD", PUBLISH), ("INFO",)])
+            if isinstance(sha, Exception):
+                raise sha
+        except BaseException:
+            await close_line(line)
+            raise
+        self._line, self._hash = line, sha.decode()
+        self.state = _state_of(info)
+
+    async def _drop(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            with contextlib.suppress(Exception):
+                await close_line(line)
+
+    # What becomes of them
+
+    def _answered(self, waiting: Waiting, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._fail(waiting, unavailable(answer))
+            return
+        is_repeated, place = False, b""
+        if isinstance(answer, list):
+            is_repeated, place = bool(answer[0]), answer[1]
+        receipt = Receipt(0, position_of(place), is_repeated=is_repeated)
+        comes_by = waiting.comes_by
+        if is_repeated or comes_by is None or comes_by != self._comes_by(waiting.room):
+            self._finish(waiting, receipt)
+        else:
+            waiting.receipt = receipt  # and it comes, or has come
+
+    def _interrupted(self, some: list[Waiting], error: BaseException) -> None:
+        """Have those tried again for which that is safe; refuse the others."""
+        again = []
+        for waiting in some:
+            waiting.is_on_its_way = False
+            if waiting.number not in self._unanswered:
+                continue
+            if isinstance(waiting.command, Script):
+                waiting.is_again = True
+                again.append(waiting)
+            else:
+                why = f"it may have been published, or not: {unavailable(error)}"
+                self._fail(waiting, BrokerUnavailable(why))
+        self._queue.extendleft(reversed(again))
+
+    def _look(self) -> None:
+        """Refuse what has waited for too long."""
+        loop = asyncio.get_running_loop()
+        late = loop.time() - WAIT_S
+        for waiting in list(self._unanswered.values()):
+            if waiting.since > late:
+                break
+            if (
+                waiting.receipt is not None
+            ):  # taken; that it comes here too is not waited for longer
+                self._finish(waiting, waiting.receipt)
+            elif not waiting.is_on_its_way:
+                text = "; it may have been published before" if waiting.is_again else ""
+                self._fail(waiting, BrokerUnavailable(AWAY + text))
+        self._timer = loop.call_later(LOOK_S, self._look) if self._unanswered else None
+
+    def _finish(self, waiting: Waiting, receipt: Receipt) -> None:
+        self._forget(waiting)
+        if not waiting.future.done():
+            waiting.future.set_result(receipt)
+
+    def _fail(self, waiting: Waiting, error: BrokerError) -> None:
+        self._forget(waiting)
+        if not waiting.future.done():
+            waiting.future.set_exception(error)
+            waiting.future.exception()
+
+    def _forget(self, waiting: Waiting) -> None:
+        if self._unanswered.pop(waiting.number, None) is not None:
+            self._bytes -= waiting.size
+
+
+def _runs_of(some: list[Waiting]) -> list[list[Waiting]]:
+    """Part what goes into a pipeline into what goes in one message; the order of a room stays."""
+    runs: list[list[Waiting]] = []
+    last: dict[str, tuple[list[Waiting], int]] = {}
+    for waiting in some:
+        run, size = last.get(waiting.room, ([], 0))
+        if isinstance(waiting.command, Script):
+            last.pop(waiting.room, None)
+            runs.append([waiting])
+        elif run and size + waiting.size <= RUN_BYTES:
+            run.append(waiting)
+            last[waiting.room] = run, size + waiting.size
+        else:
+            runs.append([waiting])
+            last[waiting.room] = runs[-1], waiting.size
+    return runs
+
+
+def position_of(place: bytes) -> Position | None:
+    """Return the position that a script has written."""
+    if not place:
+        return None
+    offset, _, epoch = place.partition(b" ")
+    return Position(int(offset), epoch.decode())
+
+
+def _state_of(info: Any) -> str:
+    """Return what the positions of a server hold for, by its answer to INFO.
+
+    A server with an append-only file has after a restart what it had before. Another may have an older state:
+    there, positions hold until it starts again.
+    """
+    if not isinstance(info, bytes):
+        return ""  # this user may not ask
+    facts = dict(
+        line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line
+    )
+    return "" if facts.get("aof_enabled") == "1" else facts.get("run_id", "")

@@ -1,0 +1,150 @@
+"""The scripts by which a Valkey or Redis server publishes and keeps: each is one atomic step.
+
+What must not live here: connections, and what is asked when (`valkey`); who is where (`valkey_presence_scripts`).
+
+A room that remembers has two keys. A hash: `e` its epoch, `g` the state of the server in which that began,
+`o` the offset of its newest publication, `b` the bytes of what is kept, `t` for how many milliseconds. A stream, whose entries have the offset as
+their id: `d` the publication in its envelope, `t` the server's time in milliseconds. A third key, for each
+sender, has the number of its last publication for a while: so a second try of the same is known. `PUBLISH`
+sends the position, a space between its halves, a newline, and the envelope.
+
+A server without memory refuses a script at its first write, if that is one that takes memory, and no later one. So what
+takes memory comes first, and nothing is done by halves.
+"""
+
+from __future__ import annotations
+
+_COMMON = """
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function epoch_of(meta, stream, fresh, ttl_ms, state)
+  local epoch = redis.call('HGET', meta, 'e')
+  if not epoch or redis.call('HGET', meta, 'g') ~= state then
+    epoch = fresh
+    redis.call('HSET', meta, 'e', epoch, 'o', 0, 'b', 0, 't', 0, 'g', state)
+    redis.call('DEL', stream)
+    redis.call('PEXPIRE', meta, ttl_ms)
+  end
+  return epoch
+end
+local function oldest(stream)
+  return redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+end
+local function field(entry, name)
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == name then return entry[2][i + 1] end
+  end
+end
+local function offset_of(entry)
+  return string.match(entry[1], '^%d+')
+end
+local function lose(meta, stream, entry)
+  redis.call('XDEL', stream, entry[1])
+  return redis.call('HINCRBY', meta, 'b', -#field(entry, 'd'))
+end
+local function lose_aged(meta, stream, ttl_ms)
+  local limit = now_ms() - ttl_ms
+  local first = oldest(stream)
+  while first and tonumber(field(first, 't')) <= limit do
+    lose(meta, stream, first)
+    first = oldest(stream)
+  end
+end
+"""
+
+PUBLISH = (
+    _COMMON
+    + """
+-- keys: hash, stream, last of the sender, [key]; arguments: channel, envelope, entries, ttl ms, bytes,
+-- fresh epoch, ttl of the hash ms, ttl of the key ms, number, ttl of the number ms, state. The numbers of a sender grow:
+-- one that is not larger than the last is tried again, or has come late by a connection that was given up.
+-- Returns whether a publication with the key was here before, and the position ('': none, or not known).
+local meta, stream, sender, key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local envelope, entries = ARGV[2], tonumber(ARGV[3])
+local ttl_ms, most = tonumber(ARGV[4]), tonumber(ARGV[5])
+local last = redis.call('GET', sender)
+if last and tonumber(last) >= tonumber(ARGV[9]) then
+  for _, entry in ipairs(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1000)) do
+    if field(entry, 'd') == envelope then
+      return {0, offset_of(entry) .. ' ' .. redis.call('HGET', meta, 'e')}
+    end
+  end
+  return {0, ''}
+end
+if key then
+  local seen = redis.call('GET', key)
+  if seen then return {1, seen} end
+end
+local place = ''
+if entries > 0 then
+  local epoch = epoch_of(meta, stream, ARGV[6], ARGV[7], ARGV[11])
+  if redis.call('EXISTS', stream) == 0 then redis.call('HSET', meta, 'b', 0) end
+  local offset = redis.call('HINCRBY', meta, 'o', 1)
+  redis.call('HSET', meta, 't', ttl_ms)
+  redis.call('XADD', stream, string.format('%d-0', offset), 'd', envelope, 't', now_ms())
+  local bytes = redis.call('HINCRBY', meta, 'b', #envelope)
+  local count = redis.call('XLEN', stream)
+  while count > 0 and (count > entries or bytes > most) do
+    bytes = lose(meta, stream, oldest(stream))
+    count = count - 1
+  end
+  lose_aged(meta, stream, ttl_ms)
+  redis.call('PEXPIRE', stream, ttl_ms)
+  redis.call('PEXPIRE', meta, ARGV[7])
+  place = string.format('%d %s', offset, epoch)
+end
+redis.call('SET', sender, ARGV[9], 'PX', ARGV[10])
+if key then redis.call('SET', key, place, 'PX', ARGV[8]) end
+redis.call('PUBLISH', ARGV[1], place .. '\\n' .. envelope)
+return {0, place}
+"""
+)
+
+HISTORY = (
+    _COMMON
+    + """
+-- keys: hash, stream; arguments: offset or '', epoch, limit or '', reverse, fresh epoch, ttl of the hash
+-- ms, state. Returns offset, epoch and entries; 1 for another epoch, 2 for what is not kept any more.
+local meta, stream = KEYS[1], KEYS[2]
+local since, limit, reverse = tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4] == '1'
+local epoch = epoch_of(meta, stream, ARGV[5], ARGV[6], ARGV[7])
+redis.call('PEXPIRE', meta, ARGV[6])
+lose_aged(meta, stream, tonumber(redis.call('HGET', meta, 't')))
+local top = tonumber(redis.call('HGET', meta, 'o'))
+if since then
+  if ARGV[2] ~= epoch or since > top then return 1 end
+  if not reverse then
+    local first = oldest(stream)
+    local before = first and tonumber(offset_of(first)) - 1 or top
+    if since < before then return 2 end
+  end
+end
+local found = {}
+if limit ~= 0 and not (reverse and since == 0) then
+  local range
+  if reverse then
+    range = {'XREVRANGE', stream, since and string.format('(%d-0', since) or '+', '-'}
+  else
+    range = {'XRANGE', stream, since and string.format('(%d-0', since) or '-', '+'}
+  end
+  if limit then
+    range[#range + 1] = 'COUNT'
+    range[#range + 1] = limit
+  end
+  for _, entry in ipairs(redis.call(unpack(range))) do
+    found[#found + 1] = {tonumber(offset_of(entry)), field(entry, 'd')}
+  end
+end
+return {top, epoch, found}
+"""
+)
+
+MARK = """
+-- key: mark; argument: a fresh one. Returns the mark, which is a new one if the server has forgotten all. It is
+-- written each time: a server that has become a replica says so.
+local mark = redis.call('GET', KEYS[1]) or ARGV[1]
+redis.call('SET', KEYS[1], mark)
+return mark
+"""

@@ -1,0 +1,454 @@
+"""The Valkey broker with real servers: that go away, freeze, forget, and hold two applications."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certificates import certificate
+from hubbub import (
+    BrokerUnavailable,
+    ClientInfo,
+    Hub,
+    PositionLost,
+    Publication,
+    Receipt,
+    RoomRules,
+    SettingsError,
+)
+from hubbub.brokers import valkey as valkey_module
+from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
+from hubbub.brokers.broker import Condition, Control, Keep, PresenceTerms, as_broker
+from hubbub.brokers.valkey import ValkeyBroker
+from hubbub.hub.core import core_of
+from hubbub.limits import shown_url
+from hubbub.testing import MemoryClient, connect
+from hubbub.wire.frame import Frame
+from started_hub import until
+from tcp_proxy import Proxy
+from valkey_server import Server, fresh_prefix, server_url
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+KEEP = Keep(100, 60.0, 1024**2)
+
+
+class Node:
+    """A node that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.id = "node"
+        self.history_max_bytes = 0
+        self.delivered: list[tuple[str, str]] = []
+        self.heard: list[Control] = []
+        self.gaps = 0
+
+    def now(self) -> float:
+        return 0.0
+
+    def has_members(self, room: str) -> bool:
+        return False
+
+    def deliver(self, publication: Publication) -> int:
+        self.delivered.append((publication.room, publication.data.decode()))
+        return 1
+
+    def handle_control(self, control: Control) -> None:
+        self.heard.append(control)
+
+    def note_gap(self, rooms: object) -> None:
+        self.gaps += 1
+
+
+def message(text: str, room: str = "red", **rest: Any) -> Publication:
+    return Publication(room, Frame(text.encode(), True), **rest)
+
+
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def server(one_server: Server) -> Iterator[Server]:
+    """A server for the tests of this module, which may do anything to it."""
+    yield one_server
+    one_server.mend()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing wait for seconds that a server answers in milliseconds."""
+    monkeypatch.setattr(valkey_feed, "PING_S", 0.2)
+    monkeypatch.setattr(valkey_feed, "SILENCE_S", 2.0)
+    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
+    monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
+    monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(valkey_module, "MARK_S", 0.05)
+
+
+def is_away(broker: ValkeyBroker) -> Callable[[], bool]:
+    return lambda: broker.condition.state == "away"
+
+
+def is_up(broker: ValkeyBroker) -> Callable[[], bool]:
+    return lambda: broker.condition.state == "up"
+
+
+def client_of(broker: ValkeyBroker) -> Any:
+    assert broker._running is not None
+    return broker._running.connections.client
+
+
+@asynccontextmanager
+async def broker_on(
+    url: str, *rooms: str, prefix: str = "t"
+) -> AsyncIterator[tuple[ValkeyBroker, Node]]:
+    broker, node = ValkeyBroker(url, prefix=prefix), Node()
+    await broker.start(node)
+    if rooms:
+        await broker.subscribe(rooms)
+    try:
+        yield broker, node
+    finally:
+        await broker.stop()
+
+
+async def test_two_brokers_see_each_other_in_one_order() -> None:
+    prefix = fresh_prefix()
+    async with (
+        broker_on(server_url(), "red", prefix=prefix) as (one, here),
+        broker_on(server_url(), "red", prefix=prefix) as (two, there),
+    ):
+        pending = [(one, two)[n % 2].publish(message(str(n))) for n in range(200)]
+        receipts = await asyncio.gather(*pending)
+        await until(lambda: len(here.delivered) == len(there.delivered) == 200)
+        assert here.delivered == there.delivered
+        assert {receipt.delivered_to for receipt in receipts} == {1}
+        await one.send_control(Control("kick", "other", {"a": 1}))
+        await until(lambda: bool(there.heard))
+        assert there.heard == here.heard == [Control("kick", "other", {"a": 1})]
+
+
+async def test_two_applications_on_one_server_know_nothing_of_each_other() -> None:
+    async with (
+        broker_on(server_url(), "red", prefix=fresh_prefix()) as (one, here),
+        broker_on(server_url(), "red", prefix=fresh_prefix()) as (two, there),
+    ):
+        await one.publish_kept(message("1"), KEEP)
+        await two.publish(message("2"))
+        assert (here.delivered, there.delivered) == ([("red", "1")], [("red", "2")])
+        assert (await two.history("red")).publications == []
+
+
+async def test_what_is_too_old_is_lost() -> None:
+    async with broker_on(server_url(), prefix=fresh_prefix()) as (broker, _):
+        await broker.publish_kept(message("1"), Keep(10, 0.2, 1000))
+        top = (await broker.publish_kept(message("2"), Keep(10, 0.2, 1000))).position
+        assert len((await broker.history("red")).publications) == 2
+        page = await broker.history("red")
+        while page.publications:
+            await asyncio.sleep(0.02)
+            page = await broker.history("red", since=top)
+        assert page.position == top, "the position stays"
+        third = await broker.publish_kept(message("3"), Keep(10, 60.0, 1000))
+        assert third.position is not None
+        assert third.position.offset == 3
+
+
+async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
+    """What waits is sent when it is back; a node is told of a gap; positions go on."""
+    async with broker_on(server.url, "red") as (broker, node):
+        await broker.publish_kept(message("1"), KEEP)
+        server.kill()
+        await until(is_away(broker))
+        with pytest.raises(BrokerUnavailable):
+            broker.subscribe(["blue"])
+        waiting = [broker.publish_kept(message(text), KEEP) for text in "23"]
+        with pytest.raises(BrokerUnavailable):
+            await broker.history("red")
+        await asyncio.to_thread(server.restart)
+        receipts = await asyncio.gather(*waiting)
+        assert [r.position and r.position.offset for r in receipts] == [2, 3]
+        assert (node.gaps, [text for _, text in node.delivered]) == (1, ["1", "2", "3"])
+        await broker.subscribe(["blue"])
+        assert (await broker.publish(message("4", "blue"))).delivered_to == 1
+
+
+async def test_who_publishes_while_it_is_away_for_long_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.1)
+    monkeypatch.setattr(valkey_outgoing, "MOST_WAITING", 3)
+    async with broker_on(server.url, "red") as (broker, _):
+        server.kill()
+        await until(is_away(broker))
+        waiting = [broker.publish(message(str(n))) for n in range(3)]
+        assert broker.condition[:2] == ("away", 3)
+        with pytest.raises(BrokerUnavailable, match="too many publications wait"):
+            broker.publish(message("3"))
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(each) for each in done] == ["the broker is away"] * 3
+        assert broker.condition == Condition("away", 0, 0)
+
+
+async def test_a_frozen_server_is_given_up_and_found_again(server: Server) -> None:
+    async with broker_on(server.url, "red") as (broker, node):
+        server.freeze()
+        plain, kept = broker.publish(message("1")), broker.publish_kept(message("2"), KEEP)
+        await until(lambda: broker.condition.state == "silent")
+        with pytest.raises(BrokerUnavailable, match="it may have been published, or not"):
+            await plain
+        await until(is_away(broker))
+        server.thaw()
+        await until(is_up(broker))
+        assert (await kept).position is not None, "a second try is safe"
+        receipt = await broker.publish(message("3"))
+        assert (receipt.delivered_to, node.gaps) == (1, 1)
+        kept_texts = [each.data for each in (await broker.history("red")).publications]
+        assert kept_texts == [b"2"]
+
+
+async def test_a_server_that_has_forgotten_all_begins_a_new_epoch_and_says_so(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with broker_on(server.url, "red") as (broker, node):
+        top = (await broker.publish_kept(message("1"), KEEP)).position
+        await client_of(broker).flushall()
+        await client_of(broker).script_flush()
+        await until(lambda: node.gaps == 1)
+        assert "has forgotten what it kept" in caplog.text
+        with pytest.raises(PositionLost) as lost:
+            await broker.history("red", since=top)
+        assert lost.value.is_other_epoch
+        second = (await broker.publish_kept(message("2"), KEEP)).position
+        assert second is not None
+        assert top is not None
+        assert (second.offset, second.epoch != top.epoch) == (1, True)
+        assert node.gaps == 1
+
+
+async def test_a_server_that_may_have_lost_its_newest_begins_a_new_epoch_when_it_starts_again(
+    tmp_path: Path,
+) -> None:
+    """Without an append-only file it comes back with an older state: positions would be given twice."""
+    server = Server(tmp_path, appendonly="no")
+    try:
+        async with broker_on(server.url, "red") as (broker, _node):
+            await broker.publish_kept(message("1"), KEEP)
+            server.command("SAVE")
+            top = (await broker.publish_kept(message("2"), KEEP)).position
+            server.kill()
+            await until(is_away(broker))
+            await asyncio.to_thread(server.restart)
+            await until(is_up(broker))
+            again = [await broker.publish_kept(message(text), KEEP) for text in "ab"]
+            assert top is not None
+            assert [each.position and each.position.offset for each in again] == [1, 2]
+            with pytest.raises(PositionLost):
+                await broker.history("red", since=top)
+    finally:
+        server.stop()
+
+
+async def test_a_server_that_has_become_a_replica_is_given_up(
+    server: Server, tmp_path: Path
+) -> None:
+    """What is published to a replica reaches nobody who is connected to its primary."""
+    primary = Server(tmp_path / "primary")
+    try:
+        async with broker_on(server.url, "red") as (broker, node):
+            server.command("REPLICAOF", "127.0.0.1", primary.port)
+            await until(is_away(broker))
+            with pytest.raises(BrokerUnavailable, match="is a replica"):
+                await ValkeyBroker(server.url).start(Node())
+            server.command("REPLICAOF", "NO", "ONE")
+            await until(is_up(broker))
+            assert (await broker.publish(message("1"))).delivered_to == 1
+            assert node.gaps >= 1
+    finally:
+        primary.stop()
+
+
+async def test_a_server_without_memory_refuses_and_recovers(server: Server) -> None:
+    server.command("CONFIG", "SET", "maxmemory", "1mb")
+    async with broker_on(server.url, "red") as (broker, node):
+        with pytest.raises(BrokerUnavailable, match="no memory left"):
+            await broker.publish_kept(message("1"), KEEP)
+        with pytest.raises(BrokerUnavailable, match="no memory left"):
+            await broker.publish(message("2", key="k"))
+        assert (await broker.publish(message("3"))).delivered_to == 1
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        receipt = await broker.publish_kept(message("4"), KEEP)
+        assert receipt.position is not None
+        assert receipt.position.offset == 1, "nothing was done by halves"
+        assert [text for _, text in node.delivered] == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "valkey://127.0.0.1:1",
+        "valkey://user:secret@127.0.0.1:1/0",
+        "unix://u:secret@/nowhere/at.sock",
+    ],
+)
+async def test_a_server_that_is_not_there(url: str) -> None:
+    hub = Hub(broker=url)
+    with pytest.raises(
+        BrokerUnavailable, match=f"the broker at {shown_url(url)} cannot be used: "
+    ) as caught:
+        await hub.start()
+    assert (
+        "secret" not in f"{caught.value} {core_of(hub).broker!r} {hub!r} {caught.value.__cause__}"
+    )
+    assert not hub.is_running
+
+
+async def test_a_wrong_password_is_told_without_it(server: Server) -> None:
+    server.command("CONFIG", "SET", "requirepass", "right-one")
+    place = f"127.0.0.1:{server.port}"
+    try:
+        for login in (":wrong-one@", ""):
+            with pytest.raises(
+                BrokerUnavailable, match="refuses the user's name or the password"
+            ) as caught:
+                await ValkeyBroker(f"valkey://{login}{place}").start(Node())
+            assert "wrong-one" not in f"{caught.value} {caught.value.__cause__}"
+        broker = ValkeyBroker(f"valkey://:right-one@{place}")
+        await broker.start(Node())
+        await broker.stop()
+    finally:
+        server.command("CONFIG", "SET", "requirepass", "", password="right-one")
+
+
+@pytest.mark.parametrize("prefix", ["", "a{b", "a b", "a*", "a\n", "%", "ä", "x" * 65])
+def test_a_prefix_that_cannot_be(prefix: str) -> None:
+    with pytest.raises(SettingsError, match="prefix"):
+        ValkeyBroker(prefix=prefix)
+
+
+def test_it_is_a_broker() -> None:
+    broker = ValkeyBroker()
+    assert as_broker(broker) is broker
+
+
+async def test_what_is_none_of_ours_is_logged_and_hurts_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    prefix = fresh_prefix()
+    async with broker_on(server_url(), "red", prefix=prefix) as (broker, node):
+        for channel in (f"{prefix}:r:red", f"{prefix}:control"):
+            await client_of(broker).publish(channel, b"\n\xff\x00nonsense\r\n")
+        await broker.publish(message("1"))
+        assert node.delivered == [("red", "1")]
+        assert caplog.text.count("is none of ours") == 2
+
+
+async def test_a_user_with_rights_for_one_prefix_has_all_that_is_needed_and_no_more(
+    server: Server,
+) -> None:
+    rights = "~shop:* &shop:* +@all -@dangerous +info +role"
+    server.command("ACL", "SETUSER", "shop", "on", ">word", *rights.split())
+    url = f"valkey://shop:word@127.0.0.1:{server.port}"
+    try:
+        async with broker_on(url, "red", prefix="shop") as (broker, _):
+            assert (await broker.publish_kept(message("1", key="k"), KEEP)).delivered_to == 1
+            await broker.enter("red", {"a": ClientInfo("a")}, PresenceTerms(60.0, 0.0, 10))
+            assert len((await broker.presence("red")).infos) == 1
+            assert len((await broker.history("red")).publications) == 1
+            await broker.remove_history("red")
+            await broker.send_control(Control("kick", "other", {}))
+            await until(is_up(broker))
+        with pytest.raises(BrokerUnavailable, match="user may not do that"):
+            await ValkeyBroker(url, prefix="other").start(Node())
+        rights = "-role -info"
+        server.command("ACL", "SETUSER", "shop", *rights.split())
+        async with broker_on(url, "red", prefix="shop") as (broker, _):
+            assert (await broker.publish_kept(message("1"), KEEP)).position is not None
+    finally:
+        server.command("ACL", "DELUSER", "shop")
+
+
+async def test_a_certificate_has_to_be_good(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy("127.0.0.1", server.port, certificate(tmp_path))
+    await proxy.start()
+    url = f"valkeys://:secret@127.0.0.1:{proxy.port}"
+    with pytest.raises(BrokerUnavailable, match=r"(?i)certificate") as caught:
+        await ValkeyBroker(url).start(Node())
+    assert "secret" not in str(caught.value)
+    server.command("CONFIG", "SET", "requirepass", "secret")
+    try:
+        for query in (f"ca={tmp_path / 'cert.pem'}", "verify=no"):
+            async with broker_on(f"{url}?{query}", "red") as (broker, _):
+                assert (await broker.publish(message("1"))).delivered_to == 1
+            assert ("is not verified" in caplog.text) == (query == "verify=no")
+    finally:
+        server.command("CONFIG", "SET", "requirepass", "", password="secret")
+        await proxy.stop()
+
+
+# Hubs
+
+
+async def test_members_of_two_hubs_miss_nothing_while_the_server_is_killed_again_and_again(
+    server: Server,
+) -> None:
+    rules = [RoomRules("log", history=1000)]
+    hubs = [Hub(broker=ValkeyBroker(server.url), room_rules=rules) for _ in range(2)]
+    for hub in hubs:
+        await hub.start()
+    peers: list[MemoryClient] = [connect(hub) for hub in hubs for _ in range(3)]
+    for peer in peers:
+        await peer.client.subscribe("log")
+    taken: list[str] = []
+    done = asyncio.Event()
+
+    async def publish(name: str, hub: Hub) -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            text = f"{name}{number}"
+            while True:
+                try:
+                    receipt: Receipt = await hub.publish("log", text, key=text)
+                except BrokerUnavailable:
+                    await asyncio.sleep(0.02)
+                    continue
+                assert receipt.position is not None
+                taken.append(text)
+                break
+            await asyncio.sleep(0.005)
+
+    publishing = [
+        asyncio.create_task(publish(name, hub)) for name, hub in zip("ab", hubs, strict=True)
+    ]
+    for _ in range(3):
+        await asyncio.sleep(0.3)
+        server.kill()
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(server.restart)
+    await asyncio.sleep(0.5)
+    done.set()
+    await asyncio.gather(*publishing)
+
+    def received() -> list[list[Any]]:
+        return [[text for text in peer.received if str(text)[0] != "{"] for peer in peers]
+
+    await until(lambda: all(len(each) >= len(taken) for each in received()))
+    expected = received()[0]
+    assert sorted(expected) == sorted(taken), "nothing is lost, and nothing comes twice"
+    assert all(each == expected for each in received()), "and all see one order"
+    assert [peer.closed for peer in peers] == [None] * 6
+    assert all(core_of(hub).recovery.joining_rooms == 0 for hub in hubs)
+    for hub in hubs:
+        await hub.stop()

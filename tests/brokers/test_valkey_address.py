@@ -1,0 +1,86 @@
+"""Addresses: what a URL says of a server, and that errors never hold what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hubbub import SettingsError
+from hubbub.brokers.valkey_address import read_address
+
+PLAIN = {"db": 0, "host": "localhost", "port": 6379}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "options"),
+    [
+        ("valkey://localhost", "valkey://localhost", PLAIN),
+        ("redis://localhost/", "redis://localhost/", PLAIN),
+        ("valkey://[::1]:6380/2", "valkey://[::1]:6380/2", {"db": 2, "host": "::1", "port": 6380}),
+        ("valkey://localhost?db=3", "valkey://localhost", PLAIN | {"db": 3}),
+        (
+            "valkey://us%40er:p%2Fw@localhost",
+            "valkey://localhost",
+            PLAIN | {"username": "us@er", "password": "p/w"},
+        ),
+        ("valkey://:pw@localhost", "valkey://localhost", PLAIN | {"password": "pw"}),
+        (
+            "unix:///run/valkey.sock?db=1",
+            "unix:///run/valkey.sock",
+            {"db": 1, "path": "/run/valkey.sock"},
+        ),
+        (
+            "unix://me:pw@/run/v.sock",
+            "unix:///run/v.sock",
+            {"db": 0, "path": "/run/v.sock", "username": "me", "password": "pw"},
+        ),
+    ],
+)
+def test_what_a_url_says(url: str, shown: str, options: dict[str, Any]) -> None:
+    address = read_address(url)
+    assert (address.shown, dict(address.options)) == (shown, options)
+    assert (address.is_tls, address.is_unix) == (False, url.startswith("unix"))
+    assert address.prefix == "hubbub"
+    assert "pw" not in repr(address)
+
+
+@pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
+def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
+    address = read_address(f"{scheme}://host?ca=/ca.pem&cert=/c.pem&key=/k.pem&prefix=shop")
+    assert (address.is_tls, address.is_verified, address.prefix) == (True, True, "shop")
+    assert dict(address.options) == PLAIN | {
+        "host": "host",
+        "ssl_ca_certs": "/ca.pem",
+        "ssl_certfile": "/c.pem",
+        "ssl_keyfile": "/k.pem",
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+    }
+    unverified = read_address(f"{scheme}://host?verify=no")
+    assert not unverified.is_verified
+    assert unverified.options["ssl_cert_reqs"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("rest", "what"),
+    [
+        ("valkey://u:secret@host:x", "host or port"),
+        ("valkey://u:secret@host:99999", "host or port"),
+        ("valkey://u:secret@", "a host is missing"),
+        ("valkey://u:secret@host/zero", "no number"),
+        ("valkey://u:secret@host?db=²", "no number"),
+        ("valkey://u:secret@host?password=secret", "something else than prefix, db"),
+        ("valkey://u:secret@host?ca=/ca.pem", "only valkeys:// and rediss://"),
+        ("valkey://u:secret@host?prefix=a%20secret", "a prefix has"),
+        ("valkey://u:secret@host?prefix=", "a prefix has"),
+        ("unix://u:secret@", "a path is missing"),
+        ("valkey://u:[secret@host", "host or port"),
+    ],
+)
+def test_a_url_that_cannot_be_is_told_without_it(rest: str, what: str) -> None:
+    with pytest.raises(SettingsError, match=what) as caught:
+        read_address(rest, "environment, HUBBUB_BROKER")
+    assert "secret" not in f"{caught.value} {caught.value.value} {caught.value.__cause__}"
+    assert "(environment, HUBBUB_BROKER)" in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None

@@ -1,0 +1,58 @@
+"""Names: whatever a room is called, its keys and channels are its own."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from hubbub.brokers.valkey_names import Names
+
+ROOMS = [
+    "",
+    "%",
+    "%25",
+    "a",
+    "a:s",
+    "a}b",
+    "{a}",
+    "{",
+    "}{",
+    "*",
+    "a b",
+    "a\nb",
+    "ä",
+    "@ann",
+    "control",
+    "r:a",
+]
+
+
+def test_no_room_has_a_key_or_a_channel_of_another() -> None:
+    names = Names("shop")
+    for one, other in itertools.combinations(ROOMS, 2):
+        for kind in ("h", "s", "k:"):
+            assert names.key(one, kind, "x") != names.key(other, kind, "x")
+        assert names.channel(one) != names.channel(other)
+    assert names.control not in {names.channel(room) for room in ROOMS}
+
+
+def test_all_keys_of_a_room_are_in_one_slot_and_those_of_others_are_not() -> None:
+    names = Names("shop")
+    for room in ROOMS:
+        keys = [names.key(room, kind, more) for kind in "hs" for more in ("", "}", "{x}", "\ud800")]
+        (tag,) = {re.search(r"\{(.*?)\}", key)[1] for key in keys}  # type: ignore[index]
+        assert tag
+        assert len(set(keys)) == len(keys)
+
+
+def test_a_text_that_is_no_utf_8_is_one_too() -> None:
+    names = Names("shop")
+    assert names.key("\ud800", "h") == "shop:{%ED%A0%80}:h"
+    assert names.channel("\ud800") == b"shop:r:\xed\xa0\x80"
+
+
+def test_applications_share_nothing() -> None:
+    one, other = Names("shop"), Names("shop2")
+    assert one.mark != other.mark
+    assert one.control != other.control
+    assert one.channel("2:r:a") != other.channel("a")

@@ -1,0 +1,272 @@
+"""What waits for the server: it leaves together, is tried again where that is safe, and refused in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hubbub import BrokerUnavailable, Position, Receipt
+from hubbub.brokers import valkey_outgoing
+from hubbub.brokers.envelope import unpack
+from hubbub.brokers.valkey_connections import close_line, hear, tell
+from hubbub.brokers.valkey_outgoing import (
+    Outgoing,
+    Plain,
+    Script,
+    Waiting,
+    _runs_of,
+    _state_of,
+    position_of,
+)
+from started_hub import until
+from tcp_proxy import Proxy
+from valkey_server import connections, fresh_prefix, server_url
+
+pytestmark = pytest.mark.anyio
+
+LONG_MS = 100_000
+
+
+class Sending:
+    """Outgoing, by a way that can be cut, and what came of each."""
+
+    def __init__(self) -> None:
+        self.proxy = Proxy("127.0.0.1", int(server_url().rpartition(":")[2]))
+        self.connections = connections(f"valkey://127.0.0.1:{self.proxy.port}")
+        self.is_up = True
+        self.comes_by: int | None = None
+        self.outgoing = Outgoing(self.connections, lambda: self.is_up, lambda room: self.comes_by)
+        self.name = fresh_prefix()
+        self.number = 0
+
+    def kept(self, data: bytes) -> asyncio.Future[Receipt]:
+        """Publish to the one room, which remembers."""
+        self.number += 1
+        keys = tuple(f"{{{self.name}}}:{kind}" for kind in ("h", "s", "n"))
+        bounds = (100, LONG_MS, 10_000, "e", LONG_MS, LONG_MS)
+        command = Script(keys, (self.name, data, *bounds, self.number, LONG_MS))
+        return self.outgoing.put(self.number, "red", command, len(data))
+
+    def plain(self, data: bytes) -> asyncio.Future[Receipt]:
+        """Publish to the one room, which does not."""
+        self.number += 1
+        return self.outgoing.put(self.number, "red", Plain(self.name.encode(), data), len(data))
+
+    async def stored(self) -> list[bytes]:
+        """Return what the server has kept."""
+        made = connections()
+        rows = await made.client.xrange(f"{{{self.name}}}:s")
+        await made.close()
+        return [fields[b"d"] for _, fields in rows]
+
+    async def __aenter__(self) -> Sending:
+        await self.proxy.start()
+        await self.outgoing.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.outgoing.stop()
+        await self.connections.close()
+        await self.proxy.stop()
+
+
+def counted(on: Sending, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Write down how many go in each pipeline."""
+    sizes: list[int] = []
+    ask: Callable[..., Any] = on.outgoing._ask
+
+    async def noting(some: Any) -> Any:
+        sizes.append(len(some))
+        return await ask(some)
+
+    monkeypatch.setattr(on.outgoing, "_ask", noting)
+    return sizes
+
+
+async def test_what_is_published_in_a_turn_leaves_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sending() as on:
+        sizes = counted(on, monkeypatch)
+        receipts = await asyncio.gather(*(on.kept(b"%d" % n) for n in range(300)))
+        assert sizes == [300]
+        assert [each.position for each in receipts[:2]] == [Position(1, "e"), Position(2, "e")]
+        await asyncio.gather(*(on.plain(b"x") for _ in range(valkey_outgoing.PIPELINE_ENTRIES + 1)))
+        assert sizes[1:] == [valkey_outgoing.PIPELINE_ENTRIES, 1]
+
+
+async def test_a_receipt_waits_until_the_publication_has_come_here_too() -> None:
+    async with Sending() as on:
+        on.comes_by = 1
+        waiting = on.kept(b"1")
+        await until(lambda: len(on.outgoing) == 0)
+        assert not waiting.done()
+        on.outgoing.came(1, Receipt(7, Position(1, "e")))
+        assert await waiting == (7, Position(1, "e"), False)
+        on.outgoing.came(1, Receipt(8))
+        left, other = on.kept(b"2"), on.kept(b"3")
+        await until(lambda: len(on.outgoing) == 0)
+        on.outgoing.note_left({"blue"})
+        assert not left.done()
+        on.outgoing.note_left({"red"})
+        assert await left == (0, Position(2, "e"), False)
+        assert await other == (0, Position(3, "e"), False)
+
+
+async def test_a_room_that_was_left_and_joined_again_meanwhile_keeps_no_receipt_back() -> None:
+    async with Sending() as on:
+        on.comes_by = 1
+        waiting = on.kept(b"1")
+        await asyncio.sleep(0)
+        on.outgoing.note_left({"red"})  # its publication may come, or not
+        assert (await asyncio.wait_for(waiting, 5)).position == Position(1, "e")
+
+
+async def test_what_was_on_its_way_is_tried_again_if_it_can_be_and_is_there_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Sending() as on:
+        answers = on.outgoing._ask
+        broken = 0
+
+        async def losing_the_answer(some: Any) -> Any:
+            nonlocal broken
+            found = await answers(some)
+            if broken < 3:
+                broken += 1
+                raise ConnectionError("on purpose")
+            return found
+
+        monkeypatch.setattr(on.outgoing, "_ask", losing_the_answer)
+        kept = [on.kept(b"%d" % n) for n in range(4)]
+        plain = on.plain(b"x")
+        receipts = await asyncio.gather(*kept)
+        assert [each.position for each in receipts] == [Position(n + 1, "e") for n in range(4)]
+        with pytest.raises(
+            BrokerUnavailable, match="it may have been published, or not: on purpose"
+        ):
+            await plain
+        assert await on.stored() == [b"0", b"1", b"2", b"3"]
+        assert broken == 3
+
+
+async def test_what_waits_is_sent_in_order_when_the_server_is_back() -> None:
+    async with Sending() as on:
+        await on.kept(b"0")
+        on.is_up = False
+        on.proxy.cut()
+        waiting = [on.kept(b"%d" % n) for n in (1, 2, 3)]
+        await asyncio.sleep(0)
+        on.proxy.mend()
+        on.is_up = True
+        on.outgoing.wake()
+        await asyncio.gather(*waiting)
+        assert await on.stored() == [b"0", b"1", b"2", b"3"]
+
+
+async def test_what_waits_for_too_long_is_refused_and_never_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.05)
+    monkeypatch.setattr(valkey_outgoing, "LOOK_S", 0.02)
+    async with Sending() as on:
+        on.is_up = False
+        with pytest.raises(BrokerUnavailable, match=r"^the broker is away$"):
+            await on.kept(b"1")
+        on.is_up = True
+        assert (await on.kept(b"2")).position == Position(1, "e")
+        assert await on.stored() == [b"2"]
+
+
+async def test_what_waits_is_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(valkey_outgoing, "MOST_WAITING_BYTES", 100)
+    monkeypatch.setattr(valkey_outgoing, "MOST_WAITING", 3)
+    async with Sending() as on:
+        on.is_up = False
+        first = on.kept(b"x" * 60)
+        with pytest.raises(BrokerUnavailable, match="too many publications wait"):
+            on.kept(b"x" * 60)
+        on.plain(b"1")
+        on.plain(b"2")
+        with pytest.raises(BrokerUnavailable, match="too many publications wait"):
+            on.plain(b"3")
+        on.is_up = True
+        on.outgoing.wake()
+        await first
+        await until(lambda: len(on.outgoing) == 0)
+        await on.kept(b"x" * 60)
+
+
+async def test_scripts_that_the_server_has_forgotten_are_loaded_again() -> None:
+    async with Sending() as on:
+        await on.kept(b"1")
+        await on.connections.client.script_flush()
+        receipts = await asyncio.gather(on.kept(b"2"), on.plain(b"x"), on.kept(b"3"))
+        assert [each.position and each.position.offset for each in receipts] == [2, None, 3]
+
+
+async def test_after_the_stop_nothing_is_left_undone() -> None:
+    sending = Sending()
+    async with sending as on:
+        on.comes_by = 1
+        taken = on.kept(b"1")
+        await until(lambda: len(on.outgoing) == 0)
+        on.is_up = False
+        waits = on.kept(b"2")
+    assert taken.result().position == Position(1, "e")
+    with pytest.raises(BrokerUnavailable, match="stopped"):
+        waits.result()
+
+
+async def test_it_stops_in_whatever_it_is_doing() -> None:
+    for turns in range(40):
+        async with Sending() as on:
+            sent = [on.plain(b"x") for _ in range(3)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        assert all(each.done() for each in sent)
+        for each in sent:
+            each.exception()
+
+
+def test_what_is_plain_goes_in_runs_that_keep_the_order_of_each_room() -> None:
+    small, large = valkey_outgoing.RUN_BYTES // 4, valkey_outgoing.RUN_BYTES
+    rows = [
+        ("a", small),
+        ("b", small),
+        ("a", small),
+        ("A", 1),
+        ("a", small),
+        ("a", large),
+        ("b", 1),
+    ]
+    some = []
+    for number, (room, size) in enumerate(rows):
+        script, plain = Script((), ()), Plain(b"", b"")
+        command = script if room.isupper() else plain
+        some.append(Waiting(number, room.lower(), command, size, 0.0, None))  # type: ignore[arg-type]
+    runs = [[waiting.number for waiting in run] for run in _runs_of(some)]
+    assert runs == [[0, 2], [1, 6], [3], [4], [5]]
+
+
+async def test_a_run_is_one_message_and_comes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sending() as on:
+        feed = await on.connections.open_line()
+        await tell(feed, "SUBSCRIBE", on.name)
+        await hear(feed)
+        await asyncio.gather(*(on.plain(b"%d" % n) for n in range(3)))
+        *_, data = await hear(feed)
+        assert data[:2] == valkey_outgoing.RUN + b"\n"
+        assert unpack(data[2:]) == [b"0", b"1", b"2"]
+        await on.plain(b"alone")
+        assert (await hear(feed))[2] == b"\nalone"
+        await close_line(feed)
+
+
+def test_in_which_state_positions_hold() -> None:
+    assert _state_of(b"run_id:abc\r\naof_enabled:0\r\n") == "abc"
+    assert _state_of(b"run_id:abc\r\naof_enabled:1\r\n") == ""
+    assert _state_of(RuntimeError("may not ask")) == ""
+    assert position_of(b"") is None
+    assert position_of(b"5 ab") == Position(5, "ab")

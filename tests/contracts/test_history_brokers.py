@@ -1,0 +1,161 @@
+"""The contract of a broker that keeps histories, on each there is: positions, bounds, what is lost, keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import pytest
+
+from contracts.test_brokers import Told, interested, message
+from exchange import EXCHANGES
+from hubbub import MemoryBroker, Position, PositionLost, Publication, Receipt
+from hubbub.brokers.broker import HistoryBroker, Keep
+from hubbub.brokers.valkey import ValkeyBroker
+from valkey_server import fresh_prefix, server_url
+
+pytestmark = pytest.mark.anyio
+
+KEEP = Keep(5, 60.0, 1024**2)
+BROKERS: dict[str, Callable[[], Any]] = {
+    "memory": MemoryBroker,
+    "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
+    "late exchange": lambda: EXCHANGES["late"]().broker(),
+}
+
+
+@pytest.fixture(params=list(BROKERS))
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[HistoryBroker]:
+    made = cast(HistoryBroker, BROKERS[request.param]())
+    await made.start(Told())
+    yield made
+    await made.stop()
+
+
+async def keep(
+    broker: HistoryBroker, room: str, *texts: str, keep: Keep = KEEP, **rest: Any
+) -> Position:
+    receipt = Receipt(0)
+    for text in texts:
+        result = broker.publish_kept(message(room, text, **rest), keep)
+        receipt = result if isinstance(result, Receipt) else await asyncio.wait_for(result, 5)
+    assert receipt.position is not None
+    return receipt.position
+
+
+def texts(publications: Any) -> list[str]:
+    return [each.data.decode() for each in publications]
+
+
+async def test_positions_count_from_one_within_an_epoch_of_the_room(broker: HistoryBroker) -> None:
+    start = (await broker.history("red", limit=0)).position
+    assert start.offset == 0
+    first, third = await keep(broker, "red", "1"), await keep(broker, "red", "2", "3")
+    assert (first, third) == (Position(1, start.epoch), Position(3, start.epoch))
+    assert (await broker.history("red")).position == third
+    assert (await broker.history("blue")).position.epoch != start.epoch
+
+
+async def test_a_part_of_a_history(broker: HistoryBroker) -> None:
+    top = await keep(broker, "red", *"abcdefg")
+    read = broker.history
+    assert texts((await read("red")).publications) == list("cdefg")
+    assert texts((await read("red", limit=2)).publications) == list("cd")
+    assert texts((await read("red", limit=2, reverse=True)).publications) == list("gf")
+    since = Position(4, top.epoch)
+    assert texts((await read("red", since=since)).publications) == list("efg")
+    assert texts((await read("red", since=since, limit=1)).publications) == ["e"]
+    assert texts((await read("red", since=since, reverse=True)).publications) == ["c"]
+    assert texts((await read("red", since=top)).publications) == []
+    assert (await read("red", limit=0)).publications == []
+    page = await read("red", since=since)
+    assert [each.position for each in page.publications] == [
+        Position(offset, top.epoch) for offset in (5, 6, 7)
+    ]
+    assert page.position == top
+
+
+@pytest.mark.parametrize(("offset", "is_other_epoch"), [(1, False), (8, True), (None, True)])
+async def test_what_is_lost_is_told(
+    broker: HistoryBroker, offset: int | None, is_other_epoch: bool
+) -> None:
+    top = await keep(broker, "red", *"abcdefg")
+    since = Position(3, "another") if offset is None else Position(offset, top.epoch)
+    with pytest.raises(PositionLost) as lost:
+        await broker.history("red", since=since)
+    assert lost.value.is_other_epoch == is_other_epoch
+    if offset == 1:
+        assert texts((await broker.history("red", since=since, reverse=True)).publications) == []
+
+
+async def test_bytes_bound_a_room(broker: HistoryBroker) -> None:
+    small = Keep(100, 60.0, 1000)
+    await keep(broker, "red", *["x" * 300 for _ in range(6)], keep=small)
+    found = (await broker.history("red")).publications
+    assert 1 <= len(found) <= 3
+    assert found[-1].position is not None
+    assert found[-1].position.offset == 6
+    await keep(broker, "red", "x" * 2000, keep=small)
+    page = await broker.history("red")
+    assert (page.publications, page.position.offset) == ([], 7)
+
+
+async def test_what_a_publication_carries_is_kept(broker: HistoryBroker) -> None:
+    await keep(broker, "red", "a", exclude="x.1")
+    (found,) = (await broker.history("red")).publications
+    assert (found.room, found.data, found.is_text, found.exclude) == ("red", b"a", True, "x.1")
+
+
+async def test_what_is_kept_is_delivered_with_its_position(broker: HistoryBroker) -> None:
+    seen: list[Publication] = []
+    node = Told()
+    node.deliver = lambda publication: seen.append(publication) or 1  # type: ignore[method-assign,func-returns-value]
+    await broker.stop()
+    await broker.start(node)
+    await interested(broker, "red")
+    top = await keep(broker, "red", "1", "2")
+    assert [each.position for each in seen] == [Position(1, top.epoch), top]
+
+
+async def test_a_key_publishes_once(broker: HistoryBroker) -> None:
+    node = Told()
+    await broker.stop()
+    await broker.start(node)
+    await interested(broker, "red", "blue")
+
+    async def publish(room: str, text: str) -> Receipt:
+        result = broker.publish_kept(message(room, text, key="k"), KEEP)
+        return result if isinstance(result, Receipt) else await asyncio.wait_for(result, 5)
+
+    first, second = await publish("red", "1"), await publish("red", "2")
+    assert (first.is_repeated, second.is_repeated) == (False, True)
+    assert first.position == second.position
+    assert not (await publish("blue", "1")).is_repeated
+    plain = [broker.publish(message("green", "1", key="k")) for _ in range(2)]
+    receipts = [r if isinstance(r, Receipt) else await asyncio.wait_for(r, 5) for r in plain]
+    assert [receipt.is_repeated for receipt in receipts] == [False, True]
+    assert node.delivered == [("red", b"1"), ("blue", b"1")] + (
+        [("green", b"1")] if broker.receives_all else []
+    )
+
+
+async def test_a_room_that_is_removed_begins_a_new_epoch(broker: HistoryBroker) -> None:
+    top = await keep(broker, "red", "1", "2")
+    await broker.remove_history("red")
+    page = await broker.history("red")
+    assert (page.publications, page.position.offset) == ([], 0)
+    assert page.position.epoch != top.epoch
+    assert (await keep(broker, "red", "3")) == Position(1, page.position.epoch)
+
+
+@pytest.mark.parametrize(
+    "room", ["", "@ann", "a{b}c", "}{", "{}", "%", "a b", "ä€𝄞", "x" * 256, "a:s", "*"]
+)
+async def test_any_name_is_a_room_of_its_own(broker: HistoryBroker, room: str) -> None:
+    other = room + "2"
+    await interested(broker, room, other)
+    top = await keep(broker, room, "1")
+    await keep(broker, other, "2", "3")
+    page = await broker.history(room)
+    assert (texts(page.publications), page.position) == (["1"], top)

@@ -1,0 +1,325 @@
+"""Hubs on a real Valkey server that is killed, frozen, emptied, full: what members, publishers and stats are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from array_dialect import ArrayDialect, events_of
+from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
+from hubbub.brokers import valkey as valkey_module
+from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
+from hubbub.hub import interest as interest_module
+from hubbub.hub import presence as presence_module
+from hubbub.hub import rules as rules_module
+from hubbub.testing import MemoryClient, connect
+from started_hub import until
+from valkey_exchange import ValkeyExchange
+from valkey_server import Server
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+RULES = [
+    RoomRules("log", history=1000),
+    RoomRules("who", presence=True, join_leave=True, leave_grace_s=0),
+]
+GAP = {"type": "gap", "room": "news"}
+
+
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def server(one_server: Server) -> Iterator[Server]:
+    yield one_server
+    one_server.mend()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing wait for seconds that a server answers in milliseconds."""
+    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
+    monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
+    monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(valkey_module, "MARK_S", 0.05)
+
+
+@asynccontextmanager
+async def hubs_on(server: Server, count: int = 2) -> AsyncIterator[list[Hub]]:
+    hubs = [Hub(broker=server.url, room_rules=RULES) for _ in range(count)]
+    for hub in hubs:
+        await hub.start()
+    try:
+        yield hubs
+    finally:
+        for hub in hubs:
+            await hub.stop()
+
+
+async def member(hub: Hub, *rooms: str, **options: Any) -> MemoryClient:
+    peer = connect(hub, **options)
+    for room in rooms:
+        await peer.client.subscribe(room)
+    return peer
+
+
+def state(hub: Hub, *states: str) -> Callable[[], bool]:
+    return lambda: hub.stats()["broker_state"] in states
+
+
+def texts(peer: MemoryClient) -> list[object]:
+    """Return what was published, without what the hub says itself."""
+    return [each for each in peer.received if '"type"' not in str(each)]
+
+
+def rows(peer: MemoryClient) -> list[Any]:
+    """Return what the hub itself has said to a plain client."""
+    return [json.loads(str(each)) for each in peer.received if '"type"' in str(each)]
+
+
+async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
+    """Clients stay, publishers wait, rooms that remember are whole, members of others are told."""
+    async with hubs_on(server) as (here, there):
+        log, news = await member(here, "log"), await member(here, "news")
+        other = await member(there, "log", "news")
+        speaks = connect(there, dialect=ArrayDialect())
+        speaks.send('["connect", 1]')
+        speaks.send('["subscribe", 2, "news"]')
+        await until(lambda: ["ok", 2] in events_of(speaks.received))
+        await here.publish("log", "1")
+        await until(lambda: texts(log) == texts(other) == ["1"])
+        server.kill()
+        await until(state(here, "away"))
+        await until(state(there, "away"))
+        waiting = [asyncio.create_task(hub.publish("log", "2")) for hub in (here, there)]
+        here.room("log").broadcast("2")
+        await until(lambda: here.stats()["broker_waiting"] == 2)
+        await asyncio.to_thread(server.restart)
+        receipts = await asyncio.gather(*waiting)
+        await until(state(here, "up"))
+        await until(state(there, "up"))
+        assert sorted(each.position.offset for each in receipts if each.position) in (
+            [2, 3],
+            [2, 4],
+            [3, 4],
+        )
+        await until(lambda: min(len(texts(log)), len(texts(other))) >= 4)
+        assert texts(log) == texts(other) == ["1", "2", "2", "2"]
+        await until(lambda: GAP in rows(news) and GAP in rows(other))
+        await until(lambda: ["server_unsubscribed", "news", "gap"] in events_of(speaks.received))
+        assert [peer.closed for peer in (log, news, other, speaks)] == [None] * 4
+        assert here.stats()["broker_gaps"] == there.stats()["broker_gaps"] == 1
+        await there.publish("news", "3")
+        await until(lambda: texts(news) == ["3"])
+
+
+async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.1)
+    async with hubs_on(server, 1) as (hub,):
+        peer = await member(hub, "log")
+        server.kill()
+        await until(state(hub, "away"))
+        for room in ("log", "news"):
+            with pytest.raises(BrokerUnavailable, match="the broker is away"):
+                await hub.publish(room, "lost")
+        hub.broadcast("lost too")
+        await until(lambda: "a broadcast failed: the broker is away" in caplog.text)
+        await asyncio.to_thread(server.restart)
+        await until(state(hub, "up"))
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+
+
+async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(server: Server) -> None:
+    async with hubs_on(server) as (here, there):
+        peer = await member(there, "log", "news")
+        server.freeze()
+        await until(state(here, "silent"))
+        await until(state(there, "silent"))
+        waiting = asyncio.create_task(here.publish("log", "1"))
+        server.thaw()
+        assert (await waiting).position is not None
+        await until(lambda: texts(peer) == ["1"])
+        await until(state(here, "up"))
+        assert here.stats()["broker_gaps"] == 0
+        assert len(peer.received) == 1
+
+
+async def test_a_server_that_was_emptied_begins_a_new_epoch_and_everybody_is_told(
+    server: Server,
+) -> None:
+    async with hubs_on(server) as hubs:
+        peers = [
+            await member(hub, "log", "news", "who", user=f"u{n}") for n, hub in enumerate(hubs)
+        ]
+        first = (await hubs[0].publish("log", "1")).position
+        await until(lambda: all(texts(peer) == ["1"] for peer in peers))
+        server.command("FLUSHALL")
+        gaps = [{"type": "gap", "room": room} for room in ("log", "news", "")]
+        await until(lambda: all(gap in rows(peer) for peer in peers for gap in gaps))
+        second = (await hubs[1].publish("log", "2")).position
+        assert first is not None
+        assert second is not None
+        assert (second.offset, second.epoch != first.epoch) == (1, True)
+        await until(lambda: all(texts(peer) == ["1", "2"] for peer in peers))
+        assert [peer.closed for peer in peers] == [None, None]
+
+
+async def test_a_server_without_memory_is_told_to_who_publishes(server: Server) -> None:
+    async with hubs_on(server, 1) as (hub,):
+        peer = await member(hub, "log", "news")
+        server.command("CONFIG", "SET", "maxmemory", "1mb")
+        with pytest.raises(BrokerUnavailable, match="no memory left"):
+            await hub.publish("log", "refused")
+        await hub.publish("news", "1")
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        await hub.publish("log", "2")
+        await until(lambda: texts(peer) == ["1", "2"])
+        assert hub.stats()["broker_gaps"] == 0
+
+
+async def test_a_server_that_has_become_a_replica_takes_nothing_and_is_left(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    primary = Server(tmp_path_factory.mktemp("primary"))
+    try:
+        async with hubs_on(server, 1) as (hub,):
+            peer = await member(hub, "news")
+            server.command("REPLICAOF", "127.0.0.1", primary.port)
+            await until(state(hub, "away"))
+            server.command("REPLICAOF", "NO", "ONE")
+            await until(state(hub, "up"))
+            await hub.publish("news", "1")
+            await until(lambda: texts(peer) == ["1"])
+            assert hub.stats()["broker_gaps"] >= 1
+    finally:
+        primary.stop()
+
+
+async def test_one_worker_whose_way_to_the_server_is_cut_is_brought_up_to_date(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.05)
+    exchange = ValkeyExchange()
+    here, there = hubs = exchange.hubs(2, room_rules=RULES)
+    for hub in hubs:
+        await hub.start()
+    log, news = await member(here, "log"), await member(here, "news")
+    other = await member(there, "log", "news")
+    exchange.brokers[0].cut()
+    await until(state(here, "away"))
+    with pytest.raises(CommandError, match="try again later"):
+        await news.client.subscribe("late")
+    news.client.join("late")
+    for number in range(50):
+        await there.publish("log", str(number))
+        await there.publish("news", "not heard here")
+    assert texts(log) == texts(news) == []
+    exchange.brokers[0].mend()
+    await until(state(here, "up"))
+    await until(lambda: texts(log) == [str(number) for number in range(50)])
+    await until(lambda: GAP in rows(news))
+    assert texts(news) == rows(other) == []
+    await until(lambda: there.stats()["broker_gaps"] == 0 and here.stats()["broker_gaps"] == 1)
+    while (await there.publish("late", "1")) and not texts(news):
+        await asyncio.sleep(0.01)
+    assert texts(other) == [each for n in range(50) for each in (str(n), "not heard here")]
+    assert [peer.closed for peer in (log, news, other)] == [None] * 3
+    for hub in hubs:
+        await hub.stop()
+
+
+class Worker:
+    """A hub in a thread of its own, whose event loop can be stopped for a while."""
+
+    def __init__(self, url: str) -> None:
+        self.hub = Hub(broker=url, room_rules=RULES)
+        self.peer: MemoryClient | None = None
+        self._goes_on = threading.Event()
+        self._is_there = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._ends = asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+
+    async def _run(self) -> None:
+        await self.hub.start()
+        self.peer = await member(self.hub, "log", "who", user="ann")
+        self._is_there.set()
+        await self._ends.wait()
+        await self.hub.stop()
+
+    def start(self) -> None:
+        """Have a client named ann there."""
+        self._thread.start()
+        assert self._is_there.wait(10)
+
+    def stand_still(self) -> None:
+        """Stop the loop, until `go_on`."""
+        self._loop.call_soon_threadsafe(self._goes_on.wait)
+
+    def go_on(self) -> None:
+        """Let the loop turn again."""
+        self._goes_on.set()
+
+    def stop(self) -> None:
+        """Stop the hub, and the thread."""
+        self.go_on()
+        self._loop.call_soon_threadsafe(self._ends.set)
+        self._thread.join(10)
+        self._loop.close()
+
+
+async def test_a_worker_whose_loop_stood_still_for_longer_than_its_lease_comes_back_right(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules_module, "LEASE_S", 0.6)
+    monkeypatch.setattr(presence_module, "RENEW_S", 0.2)
+    monkeypatch.setattr(presence_module, "LOOK_S", 0.05)
+    worker = Worker(server.url)
+    async with hubs_on(server, 1) as (hub,):
+        bob = await member(hub, "who", user="bob")
+        await asyncio.to_thread(worker.start)
+        try:
+            await shown(hub, {"ann", "bob"})
+            worker.stand_still()
+            await shown(hub, {"bob"})
+            for number in range(50):
+                await hub.publish("log", str(number))
+            worker.go_on()
+            await shown(hub, {"ann", "bob"})
+            assert worker.peer is not None
+            peer = worker.peer
+            await until(lambda: texts(peer) == [str(number) for number in range(50)])
+            assert peer.closed is None
+            await until(lambda: changes(bob, "ann") == ["joined", "left", "joined"])
+        finally:
+            await asyncio.to_thread(worker.stop)
+
+
+def changes(peer: MemoryClient, user: str) -> list[str]:
+    """Return what a plain client was told of a user: "joined" or "left"."""
+    return [
+        kind
+        for row in rows(peer)
+        for kind in ("joined", "left")
+        if any(info["user"] == user for info in row.get(kind, ()))
+    ]
+
+
+async def shown(hub: Hub, users: set[str]) -> None:
+    """Wait until these are in the room of whom it is known who is there."""
+    async with asyncio.timeout(10):
+        while {info.user for info in (await hub.presence("who")).values()} != users:
+            await asyncio.sleep(0.01)

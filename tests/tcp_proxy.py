@@ -1,0 +1,81 @@
+"""A way to a server that a test can cut: connections by it break, and no new ones are made until it is mended."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+
+class Proxy:
+    """Listens on a free port of 127.0.0.1 and passes on what comes to a server, and back; with a `context` by TLS."""
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
+        self._to = host, port
+        self._context = context
+        self._socket: socket.socket | None = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.is_cut: bool = False
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take connections."""
+        listening, self._socket = self._socket, None
+        if listening is None:
+            listening = socket.create_server(("127.0.0.1", self.port))
+        self._server = await asyncio.start_server(self._accept, sock=listening, ssl=self._context)
+
+    async def stop(self) -> None:
+        """Take no more, and end those that there are."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        self._abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Break all connections, and have new ones broken."""
+        self.is_cut = True
+        self._abort()
+
+    def mend(self) -> None:
+        """Let new connections through."""
+        self.is_cut = False
+
+    def _abort(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_cut:
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        there: asyncio.StreamWriter | None = None
+        try:
+            back, there = await asyncio.open_connection(*self._to)
+            self._writers |= {writer, there}
+            await asyncio.gather(_pass(reader, there), _pass(back, writer))
+        except OSError:
+            pass
+        finally:
+            for each in (writer, there):
+                if each is not None:
+                    each.transport.abort()
+                    self._writers.discard(each)
+            self._tasks.discard(task)
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.transport.abort()

