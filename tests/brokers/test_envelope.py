@@ -74,7 +74,8 @@ def test_a_control_message_comes_out() -> None:
 
 
 def test_a_run_is_packed_and_unpacked() -> None:
-    assert unpack(pack([b"1", b"", b"\xff"])) == [b"1", b"", b"\xff"]
-    for wrong in (b"", b"\xc1", b"\x01", pack([])[:0]):
+    for run in ([], [b""], [b"1", b"", b"\xff:2:", b"x" * 1000]):
+        assert unpack(pack(run)) == run
+    for wrong in (b"x", b":", b"3:ab", b"-1:a", b"1:ab", b"1:a2"):
         with pytest.raises(ValueError):  # noqa: PT011
             unpack(wrong)

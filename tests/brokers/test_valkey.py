@@ -137,6 +137,31 @@ async def test_two_brokers_see_each_other_in_one_order() -> None:
         assert there.heard == here.heard == [Control("kick", "other", {"a": 1})]
 
 
+async def test_what_one_turn_keeps_is_a_run_with_positions_one_after_another() -> None:
+    prefix = fresh_prefix()
+    async with (
+        broker_on(server_url(), "red", "blue", prefix=prefix) as (one, here),
+        broker_on(server_url(), "red", "blue", prefix=prefix) as (two, there),
+    ):
+        rooms = ["red", "blue", "red", "red", "blue"]
+        pending = [one.publish_kept(message(str(n), room), KEEP) for n, room in enumerate(rooms)]
+        pending += [one.publish(message(text)) for text in "xy"]
+        receipts = await asyncio.gather(*pending)
+        offsets = [each.position and each.position.offset for each in receipts]
+        assert offsets == [1, 1, 2, 3, 2, None, None]
+        await until(lambda: len(there.delivered) == 7)
+        for node in (here, there):
+            red = [text for room, text in node.delivered if room == "red"]
+            assert red == ["0", "2", "3", "x", "y"]
+        kept = (await two.history("red")).publications
+        assert [(each.position and each.position.offset, each.data) for each in kept] == [
+            (1, b"0"),
+            (2, b"2"),
+            (3, b"3"),
+        ]
+        assert {each.delivered_to for each in receipts} == {1}
+
+
 async def test_two_applications_on_one_server_know_nothing_of_each_other() -> None:
     async with (
         broker_on(server_url(), "red", prefix=fresh_prefix()) as (one, here),

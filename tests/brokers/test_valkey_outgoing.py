@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,12 @@ pytestmark = pytest.mark.anyio
 LONG_MS = 100_000
 
 
+@pytest.fixture(autouse=True)
+def one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each epoch be called "e"."""
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "e")
+
+
 class Sending:
     """Outgoing, by a way that can be cut, and what came of each."""
 
@@ -46,8 +53,8 @@ class Sending:
         """Publish to the one room, which remembers."""
         self.number += 1
         keys = tuple(f"{{{self.name}}}:{kind}" for kind in ("h", "s", "n"))
-        bounds = (100, LONG_MS, 10_000, "e", LONG_MS, LONG_MS)
-        command = Script(keys, (self.name, data, *bounds, self.number, LONG_MS))
+        bounds = (self.name, 100, LONG_MS, 10_000, LONG_MS, LONG_MS, LONG_MS)
+        command = Script(keys, bounds, self.number, data)
         return self.outgoing.put(self.number, "red", command, len(data))
 
     def plain(self, data: bytes) -> asyncio.Future[Receipt]:
@@ -230,24 +237,21 @@ async def test_it_stops_in_whatever_it_is_doing() -> None:
             each.exception()
 
 
-def test_what_is_plain_goes_in_runs_that_keep_the_order_of_each_room() -> None:
+def test_what_is_of_one_kind_goes_in_runs_that_keep_the_order_of_each_room() -> None:
     small, large = valkey_outgoing.RUN_BYTES // 4, valkey_outgoing.RUN_BYTES
-    rows = [
-        ("a", small),
-        ("b", small),
-        ("a", small),
-        ("A", 1),
-        ("a", small),
-        ("a", large),
-        ("b", 1),
+    plain, kept = Plain(b"", b""), Script((), (1,), 0, b"")
+    other, single = Script((), (2,), 0, b""), Script((), (1,), 0, b"", is_single=True)
+    rows: list[tuple[str, int, Plain | Script]] = [
+        *(("a", small, plain), ("b", small, kept), ("a", small, plain), ("b", small, kept)),
+        *(("a", small, kept), ("a", small, plain), ("a", large, plain), ("b", small, other)),
+        *(("b", small, single), ("b", small, single), ("b", small, kept), ("a", 1, plain)),
     ]
-    some = []
-    for number, (room, size) in enumerate(rows):
-        script, plain = Script((), ()), Plain(b"", b"")
-        command = script if room.isupper() else plain
-        some.append(Waiting(number, room.lower(), command, size, 0.0, None))  # type: ignore[arg-type]
+    some = [
+        Waiting(number, room, command, size, 0.0, None)  # type: ignore[arg-type]
+        for number, (room, size, command) in enumerate(rows)
+    ]
     runs = [[waiting.number for waiting in run] for run in _runs_of(some)]
-    assert runs == [[0, 2], [1, 6], [3], [4], [5]]
+    assert runs == [[0, 2], [1, 3], [4], [5], [6], [7], [8], [9], [10], [11]]
 
 
 async def test_a_run_is_one_message_and_comes_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hubbub.brokers.valkey_connections import close_line, hear, tell
 from hubbub.brokers.valkey_scripts import HISTORY, PUBLISH
 from valkey_server import connections, fresh_prefix
 
@@ -25,7 +26,14 @@ class Room:
         self._publish, self._read = client.register_script(PUBLISH), client.register_script(HISTORY)
         self._name = fresh_prefix()
         self.keys = [f"{{{self._name}}}:{kind}" for kind in ("h", "s", "n:me")]
+        self.channel = f"{self._name}:c"
         self.number = 0
+
+    async def publish_run(self, run: dict[int, bytes]) -> Any:
+        """Publish several, by their numbers."""
+        bounds = [5, LONG_MS, 10_000, LONG_MS, 1000, LONG_MS, "e", "1"]
+        rows = [each for row in run.items() for each in row]
+        return await self._publish(keys=self.keys, args=[self.channel, *bounds, *rows])
 
     async def publish(
         self,
@@ -41,9 +49,11 @@ class Room:
         """Publish what is new, or the last once more."""
         self.number += not again
         keys = self.keys + ([] if key is None else [f"{{{self._name}}}:k:{key}"])
-        bounds = [entries, LONG_MS, most, fresh, LONG_MS, 1000]
-        rest = [self.number, LONG_MS, state]
-        return await self._publish(keys=keys, args=[f"{self._name}:c", data, *bounds, *rest])
+        bounds = [entries, LONG_MS, most, LONG_MS, 1000, LONG_MS, fresh, state]
+        is_repeated, (place,) = await self._publish(
+            keys=keys, args=[self.channel, *bounds, self.number, data]
+        )
+        return [is_repeated, place]
 
     async def read(
         self, since: Any = "", limit: Any = "", reverse: bool = False, state: str = "1"
@@ -98,6 +108,23 @@ async def test_a_second_try_of_what_was_taken_publishes_nothing(
     room.number = 1
     assert await room.publish(b"1", again=True) == [0, b"1 e"], "it came late"
     assert (await room.read())[0] == 3
+
+
+async def test_of_a_run_that_is_tried_again_only_what_is_new_is_published(room: Room) -> None:
+    line = await room.connections.open_line()
+    await tell(line, "SUBSCRIBE", room.channel)
+    await hear(line)
+    assert await room.publish_run({1: b"a", 2: b"b"}) == [0, [b"1 e", b"2 e"]]
+    assert await room.publish_run({1: b"a", 2: b"b", 4: b"c", 5: b""}) == [
+        0,
+        [b"1 e", b"2 e", b"3 e", b"4 e"],
+    ]
+    assert await room.publish_run({5: b"", 6: b"d"}) == [0, [b"4 e", b"5 e"]]
+    assert await room.publish_run({5: b"", 6: b"d"}) == [0, [b"4 e", b"5 e"]]
+    told = [(await hear(line))[2] for _ in range(3)]
+    assert told == [b"r1 e\n1:a1:b", b"r3 e\n1:c0:", b"5 e\nd"]
+    assert [data for _, data in (await room.read())[2]] == [b"a", b"b", b"c", b"", b"d"]
+    await close_line(line)
 
 
 async def test_a_second_try_of_what_is_not_kept_any_more_has_no_position(room: Room) -> None:

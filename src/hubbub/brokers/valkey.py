@@ -185,9 +185,9 @@ class ValkeyBroker:
             keys.append(name(room, "k:", key))
         keep = Keep(0, 0.0, 0) if keep is None else keep
         position_ttl_s = max(POSITION_TTL_S, keep.ttl_s)
-        times = (_ms(position_ttl_s), _ms(KEY_TTL_S), running.number, _ms(SENDER_TTL_S))
-        bounds = (keep.entries, _ms(keep.ttl_s), keep.max_bytes)
-        return Script(tuple(keys), (channel, envelope, *bounds, _fresh(), *times))
+        times = (_ms(position_ttl_s), _ms(KEY_TTL_S), _ms(SENDER_TTL_S))
+        bounds = (channel, keep.entries, _ms(keep.ttl_s), keep.max_bytes, *times)
+        return Script(tuple(keys), bounds, running.number, envelope, is_single=key is not None)
 
     def _comes_by(self, room: str) -> int | None:
         """Return the number of the connection by which what is published to a room comes here."""
@@ -246,12 +246,15 @@ class ValkeyBroker:
         if is_told(place):
             running.node.deliver(told_publication(room, place, rest))
             return
-        position = None if place == RUN else position_of(place)
-        for sealed in unpack(rest) if place == RUN else (rest,):
+        is_run = place[:1] == RUN
+        position = position_of(place[1:] if is_run else place)
+        for sealed in unpack(rest) if is_run else (rest,):
             envelope = unseal(sealed)
             count = running.node.deliver(publication_of(envelope, room, position))
             if envelope.sender == running.sender:
                 running.outgoing.came(envelope.number, Receipt(count, position))
+            if position is not None:
+                position = Position(position.offset + 1, position.epoch)
 
     def _lost(self) -> None:
         if self._running is not None:

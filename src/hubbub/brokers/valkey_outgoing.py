@@ -3,7 +3,7 @@
 What must not live here: what a publication is to the server (`valkey`), and how it comes back (`valkey_feed`).
 
 What is published in one turn of the event loop leaves in one pipeline, and what comes while one is on its way in
-the next. Plain publications of one room in a pipeline are a *run*: one message. A publication that was on its way when the connection broke may have been taken. One that goes by a
+the next. Those of one room in a pipeline that are of one kind are a *run*, and one message. A publication that was on its way when the connection broke may have been taken. One that goes by a
 script is tried again, since the script knows a second try; another is refused.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Collection
@@ -57,10 +58,14 @@ class Plain(NamedTuple):
 
 
 class Script(NamedTuple):
-    """A call of `PUBLISH`: `arguments` are all but the last, the state of the server."""
+    """A publication that goes by `PUBLISH`. `bounds` are the arguments before the fresh epoch; one with a key
+    (`is_single`) is in no run."""
 
     keys: tuple[str, ...]
-    arguments: tuple[Any, ...]
+    bounds: tuple[Any, ...]
+    number: int
+    envelope: bytes
+    is_single: bool = False
 
 
 class Waiting:
@@ -248,18 +253,20 @@ class Outgoing:
         by_number = {
             waiting.number: answer
             for run, answer in zip(runs, answers, strict=True)
-            for waiting in run
+            for waiting, answer in zip(run, _parted(answer, len(run)), strict=True)
         }
         return [by_number[waiting.number] for waiting in some]
 
     def _command(self, run: list[Waiting]) -> tuple[Any, ...]:
         command = run[0].command
+        envelopes = [each.command.envelope for each in run]
         if isinstance(command, Script):
-            keys = command.keys
-            return ("EVALSHA", self._hash, len(keys), *keys, *command.arguments, self.state)
+            keys, fresh = command.keys, secrets.token_hex(6)
+            rest = [each for waiting in run for each in (waiting.number, waiting.command.envelope)]
+            head = ("EVALSHA", self._hash, len(keys), *keys, *command.bounds)
+            return (*head, fresh, self.state, *rest)
         if len(run) == 1:
             return ("PUBLISH", command.channel, b"\n" + command.envelope)
-        envelopes = [each.command.envelope for each in run if isinstance(each.command, Plain)]
         return ("PUBLISH", command.channel, RUN + b"\n" + pack(envelopes))
 
     async def _open(self) -> None:
@@ -350,16 +357,28 @@ def _runs_of(some: list[Waiting]) -> list[list[Waiting]]:
     last: dict[str, tuple[list[Waiting], int]] = {}
     for waiting in some:
         run, size = last.get(waiting.room, ([], 0))
-        if isinstance(waiting.command, Script):
-            last.pop(waiting.room, None)
-            runs.append([waiting])
-        elif run and size + waiting.size <= RUN_BYTES:
+        size += waiting.size
+        if run and size <= RUN_BYTES and _go_together(run[0].command, waiting.command):
             run.append(waiting)
-            last[waiting.room] = run, size + waiting.size
         else:
-            runs.append([waiting])
-            last[waiting.room] = runs[-1], waiting.size
+            run, size = [waiting], waiting.size
+            runs.append(run)
+        last[waiting.room] = run, size
     return runs
+
+
+def _go_together(one: Script | Plain, other: Script | Plain) -> bool:
+    if isinstance(one, Plain) or isinstance(other, Plain):
+        return isinstance(one, Plain) and isinstance(other, Plain)
+    return not (one.is_single or other.is_single) and one.bounds == other.bounds
+
+
+def _parted(answer: Any, count: int) -> list[Any]:
+    """Return what a command's answer is for each publication of its run."""
+    if not isinstance(answer, list):
+        return [answer] * count
+    is_repeated, places = answer
+    return [[is_repeated, place] for place in places]
 
 
 def position_of(place: bytes) -> Position | None:

@@ -6,7 +6,8 @@ A room that remembers has two keys. A hash: `e` its epoch, `g` the state of the 
 `o` the offset of its newest publication, `b` the bytes of what is kept, `t` for how many milliseconds. A stream, whose entries have the offset as
 their id: `d` the publication in its envelope, `t` the server's time in milliseconds. A third key, for each
 sender, has the number of its last publication for a while: so a second try of the same is known. `PUBLISH`
-sends the position, a space between its halves, a newline, and the envelope.
+sends the position, a space between its halves, a newline, and the envelope; of a run an `r`, the position of the first, a
+newline, and each envelope behind its length and a colon.
 
 A server without memory refuses a script at its first write, if that is one that takes memory, and no later one. So what
 takes memory comes first, and nothing is done by halves.
@@ -57,34 +58,49 @@ end
 PUBLISH = (
     _COMMON
     + """
--- keys: hash, stream, last of the sender, [key]; arguments: channel, envelope, entries, ttl ms, bytes,
--- fresh epoch, ttl of the hash ms, ttl of the key ms, number, ttl of the number ms, state. The numbers of a sender grow:
--- one that is not larger than the last is tried again, or has come late by a connection that was given up.
--- Returns whether a publication with the key was here before, and the position ('': none, or not known).
+-- keys: hash, stream, last of the sender, [key]; arguments: channel, entries, ttl ms, bytes, ttl of the hash ms,
+-- ttl of the key ms, ttl of the number ms, fresh epoch, state, and for each of a run its number and its envelope
+-- (with a key there is one). The numbers of a sender grow: one that is not larger than the last is tried again, or has
+-- come late by a connection that was given up.
+-- Returns whether a publication with the key was here before, and the positions ('': none, or not known).
 local meta, stream, sender, key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local envelope, entries = ARGV[2], tonumber(ARGV[3])
-local ttl_ms, most = tonumber(ARGV[4]), tonumber(ARGV[5])
-local last = redis.call('GET', sender)
-if last and tonumber(last) >= tonumber(ARGV[9]) then
+local entries, ttl_ms, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local last = tonumber(redis.call('GET', sender) or '0')
+local places, new = {}, {}
+local function place_of(envelope)
   for _, entry in ipairs(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1000)) do
     if field(entry, 'd') == envelope then
-      return {0, offset_of(entry) .. ' ' .. redis.call('HGET', meta, 'e')}
+      return offset_of(entry) .. ' ' .. redis.call('HGET', meta, 'e')
     end
   end
-  return {0, ''}
+  return ''
 end
+for i = 10, #ARGV, 2 do
+  if tonumber(ARGV[i]) <= last then
+    places[#places + 1] = place_of(ARGV[i + 1])
+  else
+    new[#new + 1] = ARGV[i + 1]
+  end
+end
+if #new == 0 then return {0, places} end
 if key then
   local seen = redis.call('GET', key)
-  if seen then return {1, seen} end
+  if seen then return {1, {seen}} end
 end
-local place = ''
+local first = ''
 if entries > 0 then
-  local epoch = epoch_of(meta, stream, ARGV[6], ARGV[7], ARGV[11])
+  local epoch = epoch_of(meta, stream, ARGV[8], ARGV[5], ARGV[9])
   if redis.call('EXISTS', stream) == 0 then redis.call('HSET', meta, 'b', 0) end
-  local offset = redis.call('HINCRBY', meta, 'o', 1)
+  local offset = redis.call('HINCRBY', meta, 'o', #new) - #new
   redis.call('HSET', meta, 't', ttl_ms)
-  redis.call('XADD', stream, string.format('%d-0', offset), 'd', envelope, 't', now_ms())
-  local bytes = redis.call('HINCRBY', meta, 'b', #envelope)
+  local bytes, now = 0, now_ms()
+  first = string.format('%d %s', offset + 1, epoch)
+  for i, envelope in ipairs(new) do
+    redis.call('XADD', stream, string.format('%d-0', offset + i), 'd', envelope, 't', now)
+    bytes = bytes + #envelope
+    places[#places + 1] = string.format('%d %s', offset + i, epoch)
+  end
+  bytes = redis.call('HINCRBY', meta, 'b', bytes)
   local count = redis.call('XLEN', stream)
   while count > 0 and (count > entries or bytes > most) do
     bytes = lose(meta, stream, oldest(stream))
@@ -92,13 +108,19 @@ if entries > 0 then
   end
   lose_aged(meta, stream, ttl_ms)
   redis.call('PEXPIRE', stream, ttl_ms)
-  redis.call('PEXPIRE', meta, ARGV[7])
-  place = string.format('%d %s', offset, epoch)
+  redis.call('PEXPIRE', meta, ARGV[5])
+else
+  places[#places + 1] = ''
 end
-redis.call('SET', sender, ARGV[9], 'PX', ARGV[10])
-if key then redis.call('SET', key, place, 'PX', ARGV[8]) end
-redis.call('PUBLISH', ARGV[1], place .. '\\n' .. envelope)
-return {0, place}
+redis.call('SET', sender, ARGV[#ARGV - 1], 'PX', ARGV[7])
+if key then redis.call('SET', key, first, 'PX', ARGV[6]) end
+if #new == 1 then
+  redis.call('PUBLISH', ARGV[1], first .. '\\n' .. new[1])
+else
+  for i, envelope in ipairs(new) do new[i] = #envelope .. ':' .. envelope end
+  redis.call('PUBLISH', ARGV[1], 'r' .. first .. '\\n' .. table.concat(new))
+end
+return {0, places}
 """
 )
 
