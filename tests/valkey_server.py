@@ -79,13 +79,17 @@ async def let_time_pass(client: Any, prefix: str, seconds: float) -> None:
 
 
 class Server:
-    """A server of a test's own, on a port that it keeps, with an append-only file."""
+    """A server of a test's own, on a port that it keeps, with an append-only file.
+
+    It writes that before it answers: with `everysec` it may put that off while the disk is busy, and has lost
+    what it has answered when it is killed then.
+    """
 
     def __init__(self, path: Path, **config: Any) -> None:
         self._options = {
             "data_dir": path,
             "persist": True,
-            "config": {"appendonly": "yes", **config},
+            "config": {"appendonly": "yes", "appendfsync": "always", **config},
         }
         self._server = _started(**self._options)
         self.port = int(self._server.port)

@@ -392,8 +392,8 @@ def position_of(place: bytes) -> Position | None:
 def _state_of(info: Any) -> str:
     """Return what the positions of a server hold for, by its answer to INFO.
 
-    A server with an append-only file has after a restart what it had before. Another may have an older state:
-    there, positions hold until it starts again.
+    A server with an append-only file has after a restart what it had before (with `appendfsync everysec` nearly
+    always). Another may have an older state: there, positions hold until it starts again.
     """
     if not isinstance(info, bytes):
         return ""  # this user may not ask
