@@ -35,7 +35,7 @@ async def load(url: str, watch: Callable[[Snapshot], None] | None = None, **plan
 async def load_on(hub: Hub, path: str = "/ws", **plan: Any) -> Result:
     """Put a short load on a hub."""
     async with serve(hub.mount(nothing)) as served:
-        return await load(served.ws(path), **plan)
+        return await load(served.ws(path), **{"patience_s": 20.0, **plan})
 
 
 def chat() -> Hub:
