@@ -1,0 +1,62 @@
+"""The guard of a local server, run as its users run it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hubbub.brokers import local_guard
+from hubbub.brokers.local_guard import GUARD, SOCKET, USERS
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path, as sockets need."""
+    with tempfile.TemporaryDirectory(prefix="hub-", dir="/tmp") as path:
+        yield Path(path)
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", local_guard.__file__, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_without_users_it_ends_at_once(folder: Path) -> None:
+    guard = start(folder)
+    guard.communicate(timeout=PATIENCE_S)
+    assert guard.returncode == 0
+    assert not (folder / SOCKET).exists()
+
+
+def test_of_two_one_stays(folder: Path) -> None:
+    with (folder / USERS).open("w") as users, (folder / GUARD).open("w") as lock:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        guard = start(folder)
+        guard.communicate(timeout=PATIENCE_S)
+        assert guard.returncode == 0
+        assert not (folder / SOCKET).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_and_its_server(folder: Path, number: int) -> None:
+    with (folder / USERS).open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        guard = start(folder)
+        while not (folder / SOCKET).exists():
+            assert guard.poll() is None
+            os.sched_yield()
+        guard.send_signal(number)
+        guard.communicate(timeout=PATIENCE_S)
+        assert guard.returncode == 0
+        assert not (folder / SOCKET).exists()
