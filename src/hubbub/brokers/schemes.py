@@ -36,8 +36,18 @@ def _valkey(url: str, source: str, prefix: str) -> Broker:
     return ValkeyBroker(address)
 
 
+def _local(url: str, source: str, prefix: str) -> Broker:
+    from .local import read_local
+    from .local_server import require_local
+
+    broker = read_local(url, source, prefix)
+    require_local()
+    return broker
+
+
 SCHEMES: dict[str, tuple[str, Callable[[str, str, str], Broker]]] = {
     "memory": (MEMORY_URL, _memory),
+    "local": ("local://", _local),
     "valkey": ("valkey://host:6379", _valkey),
     "redis": ("redis://host:6379", _valkey),
     "valkeys": ("valkeys://host:6379", _valkey),

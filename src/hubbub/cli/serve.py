@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -223,6 +223,7 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
     use_folder(serving.folder)
     sockets = open_sockets(serving)
     try:
+        share_a_broker(serving, settings, sockets)
         shutdown_timeout_s = _prepare(serving, settings)
         _serve(serving, sockets, _address(serving, sockets) + path, shutdown_timeout_s)
     except KeyboardInterrupt:
@@ -237,6 +238,27 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
             sock.close()
         if serving.uds and os.path.exists(serving.uds):
             os.remove(serving.uds)
+
+
+def share_a_broker(
+    serving: Serving, settings: Settings, sockets: Sequence[socket.socket] | None
+) -> None:
+    """Have several workers share a local server, where nobody has said what connects them, or nothing.
+
+    All servers of one port on this machine, one after another, mean the same one.
+    """
+    from ..brokers.local_server import has_local
+
+    is_chosen = bool(os.environ.get(_SETTINGS["broker"].env, "").strip())
+    if serving.process_count == 1 or settings.workers_ok or is_chosen:
+        return
+    if not has_local():
+        warn("several workers share nothing without a broker: run  pip install 'hubbub[local]'")
+        return
+    port = sockets[0].getsockname()[1] if sockets and not (serving.uds or serving.fd) else None
+    url = f"local://port-{port}" if isinstance(port, int) else "local://"
+    os.environ[_SETTINGS["broker"].env] = url
+    click.echo(f"{serving.process_count} workers share a local server, {url}", err=True)
 
 
 def _prepare(serving: Serving, settings: Settings) -> float:
