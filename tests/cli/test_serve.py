@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ import pytest
 from click.testing import CliRunner
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect, unix_connect
+from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from commands import PATIENCE_S, clean_environment, command, run, serving
+from hubbub import Settings
+from hubbub.brokers import local_server
 from hubbub.cli import main
 from hubbub.cli.serve import (
     Serving,
@@ -34,6 +36,7 @@ from hubbub.cli.serve import (
     listen,
     make_config,
     serve,
+    share_a_broker,
     warn_about,
 )
 from hubbub.cli.target import read_target
@@ -383,12 +386,63 @@ def test_what_a_server_is_warned_of(
 
 def test_fault_13_workers_get_the_flags_and_each_warns(tmp_path: Path) -> None:
     (tmp_path / "reporting.py").write_text(REPORTING_APP)
-    arguments = ("serve", "reporting", "--workers", "2", "--max-clients", "4")
-    with serving(*arguments, cwd=tmp_path) as (server, address):
+    flags = ("--workers", "2", "--max-clients", "4", "--broker", "memory://")
+    with serving("serve", "reporting", *flags, cwd=tmp_path) as (server, address):
         server.wait_for(r"(?s)(WARNING: +this is one of 2 workers, .*){2}", "err")
         assert json.loads(get(address))["max_clients"] == 4
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
+
+
+SHARED_APP = """
+import os
+from hubbub import Client, Hub
+
+hub = Hub()
+
+@hub.on_connect
+def greet(client: Client) -> None:
+    client.send(str(os.getpid()))
+
+@hub.on_message
+def pass_on(client: Client, text: str) -> None:
+    hub.broadcast(text)
+
+app = hub
+"""
+
+
+def test_several_workers_share_a_server_that_they_start(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text(SHARED_APP)
+    clients: dict[str, ClientConnection] = {}
+    with serving("serve", "shared", "--workers", "2", cwd=tmp_path) as (server, address):
+        server.wait_for(r"2 workers share a local server, local://port-\d+", "err")
+        with ExitStack() as stack:
+            while len(clients) < 2:  # until each worker has one
+                client = stack.enter_context(connect(f"ws://{address}/ws", proxy=None))
+                clients[str(client.recv(PATIENCE_S))] = client
+            first, second = clients.values()
+            first.send("for all")
+            assert (first.recv(PATIENCE_S), second.recv(PATIENCE_S)) == ("for all", "for all")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "one of 2 workers" not in server.err
+
+
+@pytest.mark.parametrize("how", ["one worker", "meant so", "chosen", "not installed"])
+def test_whose_workers_share_no_server(
+    how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HUBBUB_BROKER", raising=False)
+    if how == "chosen":
+        monkeypatch.setenv("HUBBUB_BROKER", "memory://")
+    if how == "not installed":
+        monkeypatch.setattr(local_server, "has_local", lambda: False)
+    workers = 1 if how == "one worker" else 2
+    settings = Settings(workers_ok=how == "meant so")
+    share_a_broker(Serving(target=read_target("app"), workers=workers), settings, None)
+    assert os.environ.get("HUBBUB_BROKER") == ("memory://" if how == "chosen" else None)
+    assert ("hubbub[local]" in capsys.readouterr().err) == (how == "not installed")
 
 
 def test_reload_starts_again_when_a_file_changes(tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def python(*arguments: str) -> list[str]:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_fault_13_each_of_two_workers_warns(name: str, port: str, tmp_path: Path) -> None:
-    with running(python(*SERVERS[name](port, 2)), tmp_path, port) as server:
+    memory = {"HUBBUB_BROKER": "memory://"}  # else `hubbub serve` connects them by itself
+    with running(python(*SERVERS[name](port, 2)), tmp_path, port, memory) as server:
         server.until(lambda: len(server.warned()) == 2, "two warnings")
         assert len(set(server.warned())) == 2, "each of the two, once"
         assert server.stats()["workers"] == 2

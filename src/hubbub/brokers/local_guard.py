@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 USERS = "users"
 GUARD = "guard"
 SOCKET = "valkey.sock"
+PROCESS = "valkey.pid"
 LOOK_S = 0.1
 """How often the guard looks whether its server still runs."""
 START_TIMEOUT_S = 10.0
@@ -102,7 +103,9 @@ class Guard:
         if before is not None:
             before.terminate()
             _say("the server has ended, and is started again")
-        config = {"appendonly": "yes", "appendfsync": "everysec"} if self._keep else {}
+        config = {"pidfile": str(self._folder / PROCESS)}
+        if self._keep:
+            config |= {"appendonly": "yes", "appendfsync": "everysec"}
         server = ValkeyServer(
             port=0,
             data_dir=self._folder,
@@ -128,13 +131,11 @@ class Guard:
         (self._folder / SOCKET).unlink(missing_ok=True)
 
     def _end_adopted(self) -> None:
-        """End a server that another guard has started."""
-        import redis
-
-        path = str(self._folder / SOCKET)
-        with contextlib.suppress(redis.RedisError):
-            client = redis.Redis(unix_socket_path=path, socket_timeout=START_TIMEOUT_S)
-            client.shutdown()
+        """End a server that another guard has started, and whose process it has noted."""
+        if not self._listens():
+            return
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((self._folder / PROCESS).read_text()), signal.SIGTERM)
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._listens() and time.monotonic() < deadline:
             time.sleep(LOOK_S)

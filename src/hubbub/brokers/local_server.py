@@ -80,7 +80,8 @@ class LocalServer:
         """Wait until the server listens; have it looked after again if its guard is gone."""
         while True:
             if not self._is_guarded():
-                await self._start_guard()
+                # In a thread: who is cancelled meanwhile leaves no guard half started.
+                await asyncio.to_thread(self._start_guard)
             if await self._listens():
                 return
             await asyncio.sleep(LOOK_S)
@@ -92,10 +93,7 @@ class LocalServer:
             return
         os.close(users)
         if not self._is_guarded():  # it was killed just now: without one the server would stay
-            with (self.folder / "log").open("ab") as log:
-                subprocess.run(
-                    self._guard(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
-                )
+            self._start_guard()
 
     async def _hold(self, users: int) -> None:
         """Say that the server is used. Who holds the lock alone is a guard that is about to end."""
@@ -117,26 +115,24 @@ class LocalServer:
             os.close(lock)
         return False
 
-    async def _start_guard(self) -> None:
-        """Start a guard, which is one then; of several that start at once, one stays."""
+    def _start_guard(self) -> None:
+        """Start a guard, which is one then; of several that start at once, one stays.
+
+        By its path, so that it runs wherever this package was found, and without the names beside it.
+        """
+        command = [sys.executable, "-P", local_guard.__file__, str(self.folder), "--detach"]
+        if self.keeps:
+            command.append("--keep")
         with (self.folder / "log").open("ab") as log:
-            guard = await asyncio.create_subprocess_exec(
-                *self._guard(),
+            subprocess.run(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in a terminal is for the servers alone
                 cwd=self.folder,
+                check=False,
             )
-            await guard.wait()
-
-    def _guard(self) -> list[str]:
-        """Return the command of a guard.
-
-        By its path, so that it runs wherever this package was found, and without the names beside it.
-        """
-        command = [sys.executable, "-P", local_guard.__file__, str(self.folder), "--detach"]
-        return [*command, "--keep"] if self.keeps else command
 
     async def _listens(self) -> bool:
         try:
