@@ -22,7 +22,7 @@ from typing import Any
 from . import install, servers
 from .measure import GENERATOR_TIMEOUT_S, Cores, ServerFailed, measure_on, pinned, serving
 from .rows import ERRORS, FOUR, ROWS, Run
-from .servers import LOOPS, OURS, ROOT, UVICORN, ServerSpec
+from .servers import OURS, ROOT, ServerSpec
 
 Found = dict[str, float]
 
@@ -50,7 +50,17 @@ REMEMBERING = ServerSpec(
     "remembering",
     "Hubbub for clients of the Centrifuge protocol",
     "python",
-    (*UVICORN, *LOOPS, "--ws", "hubbub:Protocol", "remembering_server:app"),
+    (
+        "{python}",
+        "-m",
+        "hubbub",
+        "serve",
+        "--port",
+        "{port}",
+        "--log-level",
+        "warning",
+        "remembering_server",
+    ),
 )
 
 ONE_ROOM = ("--mode", "fanout", "--clients", "1000", "--path", "/ws?room=1", "--drain", "4")
@@ -276,7 +286,7 @@ ROOM_ROWS = (
         "all clients connect again in the same moment, with their positions, while a message more comes every "
         "20 ms. The time is from the first connection to when the last client has all that it missed, "
         "handshakes included. Each offset is checked at each client. A hold is a time in which the event loop "
-        "of the server gave no turn to a timer of 1 ms; the longest of all rounds is shown. In CPU time it is what "
+        "of the server, `hubbub serve`, gave no turn to a timer of 1 ms; the longest of all rounds is shown. In CPU time it is what "
         "the server itself did in it; where that is less, the machine gave the core to somebody else.",
         (
             Figure("whole_s", "time until the last client is whole", "s", 3),

@@ -3,7 +3,7 @@
 The generator (`benchmarks/recovery.py`) asks for what it needs by HTTP: /publish?count=N, /trickle?ms=N,
 /quiet and /holds. Answers are JSON.
 
-Run:  uvicorn remembering_server:app --ws hubbub:Protocol --loop uvloop
+Run:  hubbub serve remembering_server
 """
 
 import asyncio

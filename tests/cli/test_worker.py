@@ -244,3 +244,27 @@ def test_without_a_drain_sigterm_ends_as_ever() -> None:
             assert closes([client]) == [(1012, "service restart")]
         assert server.wait() in (0, -signal.SIGTERM)
         assert "draining" not in server.err
+
+
+FROZEN_APP = """
+import gc
+from hubbub import Client, Hub
+
+hub = Hub()
+
+@hub.on_connect
+def tell(client: Client) -> None:
+    client.send(str(gc.get_freeze_count()))
+
+app = hub
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("--reload",)])
+def test_the_collector_leaves_alone_what_was_loaded(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    (tmp_path / "frozen.py").write_text(FROZEN_APP)
+    with (
+        serving("serve", "frozen", *flags, cwd=tmp_path) as (_, address),
+        connect(f"ws://{address}/ws", proxy=None) as client,
+    ):
+        assert (int(client.recv(PATIENCE_S)) > 10_000) == (not flags)

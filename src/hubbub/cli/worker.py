@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -97,12 +98,24 @@ class WorkerLifespan(LifespanOn):
             await self._listener.start()
         if not self.config.should_reload:  # who changes a file waits for nobody
             drain_first(asyncio.get_running_loop())
+            leave_to_itself_what_stays()
 
     async def shutdown(self) -> None:
         """End the application; until then the inside is answered."""
         await super().shutdown()
         if self._listener is not None:
             await self._listener.stop()
+
+
+def leave_to_itself_what_stays() -> None:
+    """Have the garbage collector look no more at what is loaded by now: it stays as long as the process.
+
+    A full collection holds up everybody, for the longer the more there is. It comes when much is new, as
+    when thousands of clients come back at once.
+    """
+    if hasattr(gc, "freeze"):
+        gc.collect()
+        gc.freeze()
 
 
 # What the inside is answered
