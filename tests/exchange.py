@@ -46,6 +46,8 @@ class Exchange:
         """What is kept; every node sees the same."""
         self.members = PresenceStore()
         """Who is where, on all nodes."""
+        self.notes: dict[str, bytes] = {}
+        """What nodes keep for one another."""
         self.clock: Callable[[], float] = lambda: 0.0
         """What it is aged by."""
         self._queues: dict[tuple[int, str], deque[Callable[[], object]]] = {}
@@ -144,7 +146,9 @@ class ExchangeBroker:
     """One node's broker; see `hubbub.brokers.broker.Broker`."""
 
     receives_all: bool = False
-    abilities: frozenset[Ability] = frozenset({Ability.CONTROL, Ability.HISTORY, Ability.PRESENCE})
+    abilities: frozenset[Ability] = frozenset(
+        {Ability.CONTROL, Ability.HISTORY, Ability.PRESENCE, Ability.NOTES}
+    )
 
     def __init__(self, exchange: Exchange) -> None:
         self.node: Node | None = None
@@ -218,6 +222,18 @@ class ExchangeBroker:
         count = self._take(publication)
         if not future.done():
             future.set_result(Receipt(count, publication.position))
+
+    async def note(self, name: str, text: bytes) -> None:
+        """Keep a text at the exchange."""
+        if self._is_cut:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        self._exchange.notes[name] = text
+
+    async def noted(self, name: str) -> bytes | None:
+        """Return a text that a node has left at the exchange."""
+        if self._is_cut:
+            raise BrokerUnavailable("the exchange cannot be reached")
+        return self._exchange.notes.get(name)
 
     async def history(
         self,

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .hub.room import Room, User
     from .hub.stream import Stream
     from .model import ClientInfo, Close, Handshake, Identity, Position, PresenceStats, Receipt
+    from .publisher import AsyncPublisher, Publisher
     from .room_rules import RoomRules
     from .settings import Settings
     from .tokens.verifier import TokenVerifier
@@ -60,6 +61,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ApiKey",
+    "AsyncPublisher",
     "Broker",
     "BrokerError",
     "BrokerUnavailable",
@@ -87,6 +89,7 @@ __all__ = [
     "Protocol",
     "ProtocolError",
     "Publication",
+    "Publisher",
     "Receipt",
     "Refused",
     "Room",
@@ -112,6 +115,7 @@ __all__ = [
 
 _MODULES = {
     "ApiKey": "asgi.api_keys",
+    "AsyncPublisher": "publisher",
     "Broker": "brokers.broker",
     "BrokerError": "errors",
     "BrokerUnavailable": "errors",
@@ -139,6 +143,7 @@ _MODULES = {
     "Protocol": "transports.uvicorn_protocol:UvicornWebSocketProtocol",
     "ProtocolError": "errors",
     "Publication": "wire.publication",
+    "Publisher": "publisher",
     "Receipt": "model",
     "Refused": "errors",
     "Room": "hub.room",

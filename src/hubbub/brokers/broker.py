@@ -24,6 +24,7 @@ class Ability(Enum):
     HISTORY = "history"
     PRESENCE = "presence"
     STREAMS = "streams"
+    NOTES = "notes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +272,21 @@ class PresenceBroker(Broker, Protocol):
 
     async def presence_stats(self, room: str) -> PresenceStats:
         """Return how many are in a room, without listing them."""
+        ...
+
+
+class NoteBroker(Broker, Protocol):
+    """A broker with `Ability.NOTES`: it keeps a few short texts, which all nodes can read.
+
+    They are there when the nodes that wrote them are not, until the broker forgets everything.
+    """
+
+    async def note(self, name: str, text: bytes) -> None:
+        """Write a text down by its name, in the place of the one before."""
+        ...
+
+    async def noted(self, name: str) -> bytes | None:
+        """Return the text of a name; None if there is none."""
         ...
 
 

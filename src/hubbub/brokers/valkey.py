@@ -81,7 +81,9 @@ class ValkeyBroker:
     seconds, and is refused then. Raises `SettingsError` for a URL that cannot be. Needs the extra `valkey`.
     """
 
-    abilities: frozenset[Ability] = frozenset({Ability.CONTROL, Ability.HISTORY, Ability.PRESENCE})
+    abilities: frozenset[Ability] = frozenset(
+        {Ability.CONTROL, Ability.HISTORY, Ability.PRESENCE, Ability.NOTES}
+    )
     receives_all: bool = False
 
     def __init__(
@@ -323,6 +325,19 @@ class ValkeyBroker:
         connections = self._require().connections
         keys = self._names.key(room, "h"), self._names.key(room, "s")
         await connections.answer(lambda: connections.client.delete(*keys))
+
+    async def note(self, name: str, text: bytes) -> None:
+        """See `NoteBroker.note`."""
+        connections = self._require().connections
+        await connections.answer(lambda: connections.client.set(self._names.note(name), text))
+
+    async def noted(self, name: str) -> bytes | None:
+        """See `NoteBroker.noted`."""
+        connections = self._require().connections
+        text: bytes | None = await connections.answer(
+            lambda: connections.client.get(self._names.note(name))
+        )
+        return text
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms

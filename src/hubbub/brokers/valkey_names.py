@@ -31,6 +31,10 @@ class Names(NamedTuple):
         """What is gone when a server has forgotten everything."""
         return f"{self.prefix}:mark"
 
+    def note(self, name: str) -> str:
+        """Return the key of a text that nodes keep for one another."""
+        return f"{self.prefix}:note:{quote(_bytes(name), safe='')}"
+
     def key(self, room: str, kind: str, more: str = "") -> str:
         """Return a key of a room. `more` may be any text."""
         name = quote(_bytes(room), safe="") or "%"

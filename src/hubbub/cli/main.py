@@ -1,4 +1,4 @@
-"""The command `hubbub`: demo, serve, connect, bench, check.
+"""The command `hubbub`: demo, serve, connect, bench, check, and what is asked of running hubs.
 
 What must not live here: what the commands do (`serve`, `connect`, `bench`, …). This module knows their
 names, imports the one that is run and no other, and turns every error of Hubbub's own into one
@@ -22,7 +22,11 @@ COMMANDS = {
     "check": ("check", "Print the settings in force, and what is dangerous in them."),
     "connect": ("connect", "Talk to a WebSocket server."),
     "demo": ("serve", "Serve the demo application."),
+    "kick": ("cluster", "Close connections of running hubs, over their broker."),
+    "publish": ("cluster", "Publish to the rooms of running hubs, over their broker."),
+    "rooms": ("cluster", "List the rooms of running hubs, over their broker."),
     "serve": ("serve", "Serve an application, or a ready one."),
+    "who": ("cluster", "List who is in a room of running hubs, over their broker."),
 }
 """The module of each command, and the line of it in `hubbub --help`."""
 

@@ -198,8 +198,11 @@ class HubNode:
 
     def note_gap(self, rooms: Sequence[str] | None) -> None:
         """Count that publications may have been lost, and see what is missing where it was kept."""
-        self._core.stats.broker_gaps += 1
-        self._core.recovery.note_gap(rooms)
+        core = self._core
+        core.stats.broker_gaps += 1
+        core.recovery.note_gap(rooms)
+        if rooms is None and core.rules.are_shared:  # the broker may have forgotten them
+            core.lifecycle.spawn(core.rules.share_again(), "share the rules")
 
 
 def core_of(hub: Hub) -> Core:

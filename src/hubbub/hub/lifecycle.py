@@ -123,6 +123,7 @@ class Lifecycle:
         try:
             core.rules.check()
             await core.broker.start(core.new_node())
+            await self._share_rules()
             if self._start is not started:
                 await self._undo_late_start()
         except BaseException as error:
@@ -142,6 +143,13 @@ class Lifecycle:
         assert self.loop is not None
         self.runtime = Runtime(core.settings, core.broker, self.loop)
         self.runtime.begin()
+
+    async def _share_rules(self) -> None:
+        try:
+            await self._core.rules.share()
+        except BaseException:
+            await self._core.broker.stop()
+            raise
 
     async def _undo_late_start(self) -> None:
         """The hub was stopped while its broker started: have none of it, and raise."""

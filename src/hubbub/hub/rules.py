@@ -6,13 +6,15 @@ What must not live here: what a rule says (`room_rules`), who is in a room (`roo
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 
-from ..brokers.broker import Ability, Keep, PresenceTerms
-from ..errors import CommandError, SettingsError
+from ..brokers.broker import Ability, Keep, NoteBroker, PresenceTerms
+from ..errors import BrokerError, BrokerUnavailable, CommandError, SettingsError
+from ..limits import printable
 from ..model import EVERYBODY, USER_PREFIX
-from ..room_rules import RoomRules, SlowPolicy, checked_rules
+from ..room_rules import RoomRules, SlowPolicy, checked_rules, read_rules, shown_rules
 
 if TYPE_CHECKING:
     from .core import Core
@@ -23,6 +25,9 @@ Fields = ParamSpec("Fields")
 MOST_KNOWN = 10_000
 """For how many rooms it is known which rule they have; of more all are looked up anew."""
 
+
+NOTE = "room_rules"
+"""Under which name a broker keeps the rules for who publishes without serving clients."""
 
 LEASE_S = 60.0
 """How long a member of a room is known to be there after its process has last said so."""
@@ -74,6 +79,8 @@ class Rules:
         self._known: dict[str, Rule | None] = {}
         self.has_any: bool = bool(self._rules)
         """Whether any room has a rule. Every publication asks."""
+        self.follows: bool = False
+        """Whether they are those that other nodes go by, and not this hub's own: of who only publishes."""
 
     def of(self, room: str) -> Rule | None:
         """Return the rule of a room; None for a room without one, a user's and everybody's."""
@@ -127,6 +134,43 @@ class Rules:
         self._rules.append(Rule(rules))
         self.has_any = True
         self._known.clear()
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether who publishes without serving clients goes by these."""
+        return Ability.NOTES in self._core.broker.abilities and not self.follows
+
+    async def share(self) -> None:
+        """Let who publishes without serving clients know the rules; or take them from those who serve.
+
+        Raises `BrokerUnavailable`.
+        """
+        broker = self._core.broker
+        if Ability.NOTES not in broker.abilities:
+            return
+        notes = cast(NoteBroker, broker)
+        if not self.follows:
+            text = shown_rules([rule.rules for rule in self._rules]) if self._rules else ""
+            await notes.note(NOTE, text.encode())
+            return
+        found = await notes.noted(NOTE)
+        if found is None:
+            raise BrokerUnavailable(
+                "no hub has been on this broker with this prefix, so it is not known which rooms "
+                "remember: start one first, or give room_rules=[…]"
+            )
+        rules = read_rules(found.decode()) if found else ()
+        self._rules = [Rule(each) for each in rules]
+        self.has_any = bool(rules)
+        self._known.clear()
+
+    async def share_again(self) -> None:
+        """Share them once more; if that fails, the broker tells of its next return too."""
+        try:
+            await self.share()
+        except BrokerError as error:
+            text = "the rules of rooms could not be shared with publishers: %s"
+            self._core.log.log(logging.WARNING, "rules", text, printable(str(error)))
 
     def check(self) -> None:
         """Raise `SettingsError` for a rule that needs what the broker has not."""

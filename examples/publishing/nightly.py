@@ -1,0 +1,20 @@
+"""A cron job that tells everybody in a room.
+
+0 3 * * *  HUBBUB_BROKER=valkey://localhost:6379 python nightly.py news "The night was quiet"
+"""
+
+import sys
+
+from hubbub import BrokerUnavailable, Publisher
+
+
+def main(room: str, text: str) -> None:
+    with Publisher() as publisher:
+        publisher.publish(room, {"text": text})
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except BrokerUnavailable as error:
+        sys.exit(f"not published: {error}")

@@ -1,0 +1,3 @@
+"""The least that Django needs for a management command."""
+
+INSTALLED_APPS = ["shop"]

@@ -1,0 +1,219 @@
+"""Publishing from processes that serve no clients, on the exchange double and on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from commands import clean_environment
+from exchange import Exchange, carried, cluster
+from hubbub import (
+    AsyncPublisher,
+    BrokerUnavailable,
+    CommandError,
+    Hub,
+    Publisher,
+    RoomRules,
+    SettingsError,
+)
+from hubbub import publisher as publisher_module
+from hubbub.hub.core import core_of
+from hubbub.testing import connect, settle
+from serving import held_port
+from started_hub import until
+from valkey_server import fresh_prefix, server_url
+
+pytestmark = pytest.mark.anyio
+
+RULES = [
+    RoomRules("chat:*", history=10, presence=True),
+    RoomRules("text:*", stream=True, history=10),
+]
+
+
+@asynccontextmanager
+async def publishing(exchange: Exchange) -> AsyncIterator[tuple[Hub, AsyncPublisher]]:
+    async with (
+        cluster(exchange, 1, room_rules=RULES) as (hub,),
+        AsyncPublisher(exchange.broker()) as publisher,
+    ):
+        yield hub, publisher
+
+
+async def test_it_goes_by_the_rules_of_the_hubs() -> None:
+    exchange = Exchange()
+    async with publishing(exchange) as (hub, publisher):
+        ann = connect(hub, user="ann")
+        await ann.client.subscribe("chat:1")
+        receipt = await publisher.publish("chat:1", {"n": 1}, key="one")
+        assert (receipt.delivered_to, receipt.is_repeated) == (0, False)
+        assert receipt.position == await hub.cursor("chat:1")
+        assert (await publisher.publish("chat:1", {"n": 1}, key="one")).is_repeated
+        assert (await publisher.publish("plain", "nobody")).position is None
+        receipts = await publisher.publish_many([("chat:1", "2"), ("chat:1", "3")])
+        offsets = [each.position and each.position.offset for each in receipts]
+        assert offsets == [2, 3]
+        await carried(exchange)
+        await settle(hub)
+        assert ann.received == ['{"n":1}', "2", "3"]
+        kept = await publisher.history("chat:1", limit=2, reverse=True)
+        assert [each.data for each in kept] == [b"3", b"2"]
+        assert await publisher.cursor("chat:1") == await hub.cursor("chat:1")
+        with pytest.raises(CommandError):
+            await publisher.publish("text:1", "no message")
+
+
+async def test_it_reaches_everybody_and_users_and_closes_them() -> None:
+    exchange = Exchange()
+    async with publishing(exchange) as (hub, publisher):
+        ann, bob = connect(hub, user="ann"), connect(hub, user="bob", client_id="tab")
+        ann.client.join("chat:1")
+        await carried(exchange)
+        await publisher.to_user("ann", "for ann")
+        await publisher.broadcast("for all")
+        await until(lambda: ann.received == ["for ann", "for all"])
+        await until(lambda: bob.received == ["for all"])
+        assert {each.user for each in (await publisher.presence("chat:1")).values()} == {"ann"}
+        assert (await publisher.presence_stats("chat:1")).clients == 1
+        (node,) = await publisher.nodes(wait_s=0.05)
+        assert (node.id, node.clients) == (core_of(hub).node_id, 2)
+        await publisher.disconnect("ann", 4001, "away with you")
+        await publisher.kick("tab")
+        await until(lambda: ann.closed is not None and bob.closed is not None)
+        assert ann.closed is not None
+        assert (ann.closed.code, ann.closed.reason) == (4001, "away with you")
+        with pytest.raises(ValueError, match="code"):
+            await publisher.disconnect("ann", 1)
+
+
+async def test_without_a_hub_ever_it_says_so_and_rules_of_ones_own_are_taken() -> None:
+    exchange = Exchange()
+    publisher = AsyncPublisher(exchange.broker())
+    with pytest.raises(BrokerUnavailable, match="no hub has been on this broker"):
+        await publisher.publish("chat:1", "lost?")
+    async with AsyncPublisher(exchange.broker(), room_rules=RULES) as other:
+        assert (await other.publish("chat:1", "kept")).position is not None
+    async with cluster(exchange, 1, room_rules=RULES) as (hub,):
+        assert len((await hub.history("chat:1")).publications) == 1
+        assert (await publisher.publish("chat:1", "kept too")).position is not None
+    await publisher.close()
+    await publisher.close()
+
+
+async def test_rules_that_change_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 1), AsyncPublisher(exchange.broker()) as publisher:
+        assert (await publisher.publish("chat:1", "1")).position is None
+        async with cluster(exchange, 1, room_rules=RULES):
+            assert (await publisher.publish("chat:1", "2")).position is None
+            monkeypatch.setattr(publisher_module, "RULES_S", -1.0)
+            assert (await publisher.publish("chat:1", "3")).position is not None
+
+
+async def test_what_the_broker_has_forgotten_the_hubs_tell_it_again() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 1, room_rules=RULES) as (hub,):
+        before = dict(exchange.notes)
+        exchange.notes.clear()
+        broker = exchange.brokers[0]
+        broker.cut()
+        broker.mend()
+        await until(lambda: exchange.notes == before)
+        assert hub.stats()["broker_gaps"] == 1
+
+
+@pytest.mark.parametrize("make", [AsyncPublisher, Publisher])
+def test_what_reaches_nobody_is_refused(make: type[Publisher] | type[AsyncPublisher]) -> None:
+    for url in (None, "memory://"):
+        with pytest.raises(ValueError, match="needs a broker that other processes share"):
+            make(url)
+    with pytest.raises(SettingsError, match="no scheme"):
+        make("valky://:secret@host")
+    assert "secret" not in repr(make("valkey://:secret@host"))
+
+
+# Without an event loop
+
+
+async def test_threads_and_event_loops_publish_in_the_order_of_each() -> None:
+    prefix = fresh_prefix()
+    hub = Hub(broker=f"{server_url()}?prefix={prefix}", room_rules=[RoomRules("*", history=1000)])
+    await hub.start()
+    with_prefix = f"{server_url()}?prefix={prefix}"
+
+    def work(publisher: Publisher, name: str) -> None:
+        for number in range(20):
+            publisher.publish("all", f"{name} {number}")
+
+    def works() -> None:
+        with Publisher(with_prefix) as publisher:
+            threads = [
+                threading.Thread(target=work, args=(publisher, name)) for name in ("a", "b", "c")
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            publisher.close()
+            assert publisher.publish("all", "after the end").position is not None
+
+    await asyncio.to_thread(works)
+    kept = [each.data.decode() for each in (await hub.history("all")).publications]
+    for name in ("a", "b", "c"):
+        own = [text for text in kept if text.startswith(name)]
+        assert own == [f"{name} {number}" for number in range(20)] + own[20:]
+    assert kept[-1] == "after the end"
+    await hub.stop()
+
+
+FORKED = """
+import os, sys
+from hubbub import Publisher
+
+publisher = Publisher(sys.argv[1], room_rules=[])
+publisher.publish("all", "parent")
+child = os.fork()
+publisher.publish("all", "child" if child == 0 else "parent again")
+if child == 0:
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+publisher.publish("all", "parent at last")
+sys.exit(status)
+"""
+
+
+async def test_a_fork_connects_by_itself_and_hurts_its_parent_nothing() -> None:
+    url = f"{server_url()}?prefix={fresh_prefix()}"
+    hub = Hub(broker=url)
+    await hub.start()
+    peer = connect(hub)
+    await peer.client.subscribe("all")
+    command = [sys.executable, "-W", "error", "-c", FORKED, url]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=clean_environment(), capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    await until(lambda: len(peer.received) == 4)
+    assert sorted(map(str, peer.received)) == ["child", "parent", "parent again", "parent at last"]
+    await hub.stop()
+
+
+def test_a_server_that_is_not_there_or_does_not_answer_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"valkey://127.0.0.1:{silent.getsockname()[1]}"
+        publisher = Publisher(url, room_rules=[], timeout_s=0.3)
+        with pytest.raises(BrokerUnavailable, match=r"not answered within 0\.3 seconds"):
+            publisher.publish("all", "hello")
+        publisher.close()
+    with held_port() as port:
+        publisher = Publisher(f"valkey://127.0.0.1:{port}", room_rules=[])
+        with pytest.raises(BrokerUnavailable, match="cannot be used"):
+            publisher.publish("all", "hello")
+        publisher.close()
