@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from hubbub import (
     SettingsError,
 )
 from hubbub import publisher as publisher_module
+from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub.core import core_of
 from hubbub.testing import connect, settle
 from serving import held_port
@@ -129,6 +131,44 @@ async def test_what_the_broker_has_forgotten_the_hubs_tell_it_again() -> None:
         assert hub.stats()["broker_gaps"] == 1
 
 
+async def test_it_writes_no_rules_and_keeps_those_it_knows_when_they_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exchange = Exchange()
+    async with publishing(exchange) as (_, publisher):
+        before = dict(exchange.notes)
+        async with AsyncPublisher(exchange.broker(), room_rules=[RoomRules("other")]) as own:
+            await own.publish("other", "1")
+        assert exchange.notes == before
+        monkeypatch.setattr(publisher_module, "RULES_S", -1.0)
+        for text in (b"[{}]", b"no JSON", b'[{"pattern": "chat:*", "newer": 1}]'):
+            exchange.notes["room_rules"] = text
+            assert (await publisher.publish("chat:1", "kept")).position is not None
+            with pytest.raises(BrokerUnavailable, match="may be of a newer version"):
+                await AsyncPublisher(exchange.broker()).publish("chat:1", "not known")
+
+
+async def test_hubs_leave_their_rules_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle_module, "SHARE_S", 0.01)
+    exchange = Exchange()
+    async with cluster(exchange, 1, room_rules=RULES):
+        before = dict(exchange.notes)
+        exchange.notes["room_rules"] = b""  # by a hub without rules that has gone
+        await until(lambda: exchange.notes == before)
+
+
+async def test_the_first_verbs_may_come_at_once_and_many_at_once() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 1, room_rules=[RoomRules("*", history=10_000)]):
+        publisher = AsyncPublisher(exchange.broker())
+        done = await asyncio.gather(*(publisher.publish("all", str(n)) for n in range(5)))
+        assert all(each.position is not None for each in done)
+        many = await publisher.publish_many(("all", str(n)) for n in range(2500))
+        offsets = [each.position.offset for each in many if each.position]
+        assert offsets == list(range(6, 2506))
+        await publisher.close()
+
+
 @pytest.mark.parametrize("make", [AsyncPublisher, Publisher])
 def test_what_reaches_nobody_is_refused(make: type[Publisher] | type[AsyncPublisher]) -> None:
     for url in (None, "memory://"):
@@ -217,3 +257,39 @@ def test_a_server_that_is_not_there_or_does_not_answer_is_said() -> None:
         with pytest.raises(BrokerUnavailable, match="cannot be used"):
             publisher.publish("all", "hello")
         publisher.close()
+
+
+async def test_one_that_is_dropped_or_closed_leaves_nothing_and_nobody_waiting() -> None:
+    url = f"{server_url()}?prefix={fresh_prefix()}"
+
+    def drop() -> None:
+        for _ in range(3):
+            Publisher(url, room_rules=[]).publish("all", "hello")
+        gc.collect()
+        names = [thread.name for thread in threading.enumerate()]
+        assert "hubbub publisher" not in names
+
+    await asyncio.to_thread(drop)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        slow = Publisher(
+            f"valkey://127.0.0.1:{silent.getsockname()[1]}", room_rules=[], timeout_s=30
+        )
+        verb = asyncio.create_task(asyncio.to_thread(slow.publish, "all", "hello"))
+        while slow._worker is None or not any(
+            task.get_name() == publisher_module.VERB
+            for task in asyncio.all_tasks(slow._worker._loop)
+        ):
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(slow.close)
+        with pytest.raises(BrokerUnavailable, match="was closed meanwhile"):
+            await verb
+
+
+def test_the_end_of_a_program_is_quiet() -> None:
+    url = f"{server_url()}?prefix={fresh_prefix()}"
+    text = "import sys; from hubbub import Publisher; p = Publisher(sys.argv[1], room_rules=[]); p.publish('a', 'b')"
+    command = [sys.executable, "-W", "error", "-c", text, url]
+    done = subprocess.run(
+        command, env=clean_environment(), capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (0, "")

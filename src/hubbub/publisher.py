@@ -12,12 +12,13 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from .brokers.broker import Ability, Broker, Control, ControlBroker
-from .errors import BrokerUnavailable, HubbubError, check_close
+from .errors import BrokerUnavailable, check_close
 from .hub.control import NodeInfo
 from .hub.core import core_of
 from .hub.hub import Hub
@@ -30,6 +31,10 @@ T = TypeVar("T")
 
 RULES_S = 30.0
 """For how long the rules of rooms are believed before they are read again."""
+MANY = 1000
+"""How many publications of one call are on their way at once."""
+END_S = 10.0
+"""How long the end of a publisher may take."""
 DISCONNECTED = 1000
 """The close code of a client that is disconnected, if none is named."""
 
@@ -53,7 +58,7 @@ class AsyncPublisher:
         prefix: str = "",
         room_rules: Iterable[RoomRules] | None = None,
     ) -> None:
-        keywords: dict[str, Any] = {"room_rules": list(room_rules or ())}
+        keywords: dict[str, Any] = {"room_rules": list(room_rules or ()), "drain_s": 0.0}
         if prefix:
             keywords["broker_prefix"] = prefix
         if broker is not None:
@@ -65,6 +70,7 @@ class AsyncPublisher:
                 "a publisher needs a broker that other processes share, as in "
                 "Publisher('valkey://localhost:6379') or HUBBUB_BROKER; this one reaches nobody else"
             )
+        core.serves_clients = False
         core.rules.follows = room_rules is None
         self._read_at = 0.0
 
@@ -80,12 +86,14 @@ class AsyncPublisher:
 
     async def connect(self) -> None:
         """Connect to the broker, if that is not done. Raises `BrokerUnavailable`."""
-        if not self._hub.is_running:
-            await self._hub.start()
-            self._read_at = time.monotonic()
-        elif core_of(self._hub).rules.follows and time.monotonic() > self._read_at + RULES_S:
-            self._read_at = time.monotonic()
-            await core_of(self._hub).rules.share()
+        is_new = not self._hub.is_running
+        await self._hub.start()  # who comes while another starts it waits for that
+        now = time.monotonic()
+        if is_new:
+            self._read_at = now
+        elif core_of(self._hub).rules.follows and now > self._read_at + RULES_S:
+            self._read_at = now
+            await core_of(self._hub).rules.share_again()  # else those that are known hold
 
     async def close(self) -> None:
         """Disconnect. What was published is with the broker. Twice is no error."""
@@ -102,18 +110,22 @@ class AsyncPublisher:
         return await self._hub.publish(room, data, key=key)
 
     async def publish_many(self, messages: Iterable[tuple[str, Any]]) -> list[Receipt]:
-        """Publish pairs of a room and data, in their order and at once; return their receipts.
+        """Publish pairs of a room and data, in their order, a thousand at once; return their receipts.
 
-        Raises what the first that failed raised, after all have ended.
+        Raises what the first that failed raised: what comes after its thousand is not published then.
         """
         await self.connect()
-        done = await asyncio.gather(
-            *(self._hub.publish(room, data) for room, data in messages), return_exceptions=True
-        )
-        for each in done:
-            if isinstance(each, BaseException):
-                raise each
-        return [each for each in done if isinstance(each, Receipt)]
+        receipts: list[Receipt] = []
+        rest = iter(messages)
+        while some := list(islice(rest, MANY)):
+            done = await asyncio.gather(
+                *(self._hub.publish(room, data) for room, data in some), return_exceptions=True
+            )
+            for each in done:
+                if isinstance(each, BaseException):
+                    raise each
+                receipts.append(each)
+        return receipts
 
     async def to_user(self, user: str, data: Any, *, key: str | None = None) -> Receipt:
         """Publish to all clients of a user, wherever they are connected."""
@@ -187,7 +199,7 @@ class AsyncPublisher:
     async def nodes(self, *, wait_s: float = 1.0) -> list[NodeInfo]:
         """Return the processes that serve clients; see `Hub.nodes`."""
         await self.connect()
-        own = core_of(self._hub).node_id
+        own = core_of(self._hub).node_id  # other publishers do not answer
         return [node for node in await self._hub.nodes(wait_s=wait_s) if node.id != own]
 
 
@@ -217,6 +229,7 @@ class Publisher:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
+        _publishers.add(self)
 
     def __repr__(self) -> str:
         return self._shown
@@ -312,9 +325,11 @@ class _Worker:
         self._process = os.getpid()
         self._publisher = make()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="hubbub publisher", daemon=True)
-        self._thread.start()
-        weakref.finalize(self, _end, self._loop, self._process)
+        thread = threading.Thread(
+            target=_serve, args=(self._loop, self._publisher), name="hubbub publisher", daemon=True
+        )
+        thread.start()
+        self._end = weakref.finalize(self, _end, self._loop, thread, self._process)
         _workers.add(self)
 
     @property
@@ -326,11 +341,18 @@ class _Worker:
         """Do something in the loop; return or raise what comes of it."""
 
         async def done() -> T:
+            task = asyncio.current_task()
+            assert task is not None
+            task.set_name(VERB)
             return await do(self._publisher)
 
-        future: Future[T] = asyncio.run_coroutine_threadsafe(done(), self._loop)
         try:
+            future: Future[T] = asyncio.run_coroutine_threadsafe(done(), self._loop)
             return future.result(timeout_s)
+        except (CancelledError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not self._loop.is_closed():
+                raise
+            raise BrokerUnavailable("the publisher was closed meanwhile") from None
         except FutureTimeoutError:
             if future.done():
                 raise  # the verb's own
@@ -339,33 +361,47 @@ class _Worker:
             raise BrokerUnavailable(text) from None
 
     def stop(self) -> None:
-        """Disconnect, and end the thread."""
-        closing = asyncio.run_coroutine_threadsafe(self._publisher.close(), self._loop)
-        try:
-            closing.result(10.0)
-        except (FutureTimeoutError, HubbubError):
-            pass
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10.0)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.close()
+        """Disconnect, and end the thread. So does the end of the process, or of the last reference."""
+        self._end()
 
 
-def _end(loop: asyncio.AbstractEventLoop, process: int) -> None:
-    """End the loop of a worker that nobody has any more."""
+def _serve(loop: asyncio.AbstractEventLoop, publisher: AsyncPublisher) -> None:
+    """Run a worker's loop until it is stopped, and disconnect then."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_finish(publisher))
+    finally:
+        loop.close()
+
+
+async def _finish(publisher: AsyncPublisher) -> None:
+    """Tell who still waits that it is over, and disconnect."""
+    own = asyncio.current_task()
+    verbs = [task for task in asyncio.all_tasks() if task.get_name() == VERB and task is not own]
+    for task in verbs:
+        task.cancel()
+    await asyncio.gather(*verbs, return_exceptions=True)
+    await publisher.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
+    """End a worker's loop and thread, if they are of this process."""
     if process == os.getpid() and not loop.is_closed():
         loop.call_soon_threadsafe(loop.stop)
+        thread.join(END_S)
 
 
+VERB = "hubbub publisher verb"
 _workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
+_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
 def _forked() -> None:
+    """Leave to the parent what is its own, a lock that one of its threads holds included."""
     _inherited.extend(_workers)
+    for publisher in _publishers:
+        publisher._lock, publisher._worker = threading.Lock(), None
 
 
 if hasattr(os, "register_at_fork"):

@@ -198,10 +198,11 @@ async def test_a_place_that_is_not_safe_or_cannot_be_is_refused(folder: Path) ->
     open_to_all.chmod(0o777)
     (folder / "link").symlink_to(open_to_all)
     for place, why in [
-        (open_to_all, "others may write into it"),
+        (open_to_all, "others may write into"),
         (folder / "link", "no folder of this user's"),
         (folder / ("x" * 100), "bytes long"),
         (folder / "two words", "no path with spaces"),
+        (folder / "it's", "no path with spaces or quotes"),
         (folder / "none" / "below", "No such file"),
     ]:
         server = LocalServer(str(place))
@@ -247,3 +248,59 @@ async def test_other_users_can_reach_nothing(folder: Path) -> None:
             "port": "0"
         }
     server.stop()
+
+
+async def test_files_that_somebody_tidied_away_end_no_server(folder: Path) -> None:
+    server = LocalServer("shop")
+    await server.start()
+    process = process_of(server)
+    (server.folder / USERS).unlink()
+    await server.wait_up()
+    (server.folder / GUARD).unlink()
+    for _ in range(10):
+        await server.wait_up()
+        await asyncio.sleep(0.05)
+    assert process_of(server) == process
+    other = LocalServer("shop")
+    await other.start()
+    server.stop()
+    assert process_of(other) == process
+    other.stop()
+
+
+FORKING = """
+import asyncio, os, sys, time
+from hubbub.brokers.local_server import LocalServer
+
+async def main():
+    server = LocalServer(sys.argv[1])
+    await server.start()
+    print("up", flush=True)
+    sys.stdin.readline()
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    server.stop()
+    print(child, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_fork_does_not_keep_the_server(folder: Path) -> None:
+    environment = {**clean_environment(), "TMPDIR": tempfile.gettempdir()}
+    command = [sys.executable, "-W", "ignore", "-c", FORKING, "shop"]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, env=environment) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        process = process_of(LocalServer("shop"))
+        assert process is not None
+        parent.stdin.write(b"\n")
+        parent.stdin.flush()
+        child = int(parent.stdout.readline())
+        try:
+            until(lambda: is_gone(process))
+        finally:
+            os.kill(child, signal.SIGKILL)

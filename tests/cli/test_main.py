@@ -31,7 +31,17 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> click.Command:
 
 def test_the_commands() -> None:
     context = click.Context(main)
-    assert main.list_commands(context) == ["bench", "check", "connect", "demo", "serve"]
+    assert main.list_commands(context) == [
+        "bench",
+        "check",
+        "connect",
+        "demo",
+        "kick",
+        "publish",
+        "rooms",
+        "serve",
+        "who",
+    ]
     result = CliRunner().invoke(main, ["--help"])
     for name in main.list_commands(context):
         command = main.get_command(context, name)
@@ -71,7 +81,9 @@ def test_the_script_of_the_package_is_this_function() -> None:
     assert script.value == "hubbub.cli:main"
 
 
-@pytest.mark.parametrize("name", ["demo", "serve", "connect", "bench", "check"])
+@pytest.mark.parametrize(
+    "name", ["demo", "serve", "connect", "bench", "check", "publish", "who", "rooms", "kick"]
+)
 def test_every_command_explains_itself(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0

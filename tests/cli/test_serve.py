@@ -416,7 +416,7 @@ def test_several_workers_share_a_server_that_they_start(tmp_path: Path) -> None:
     (tmp_path / "shared.py").write_text(SHARED_APP)
     clients: dict[str, ClientConnection] = {}
     with serving("serve", "shared", "--workers", "2", cwd=tmp_path) as (server, address):
-        server.wait_for(r"2 workers share a local server, local://port-\d+", "err")
+        server.wait_for(r"2 workers share a local server, local://serve-\w+", "err")
         with ExitStack() as stack:
             while len(clients) < 2:  # until each worker has one
                 client = stack.enter_context(connect(f"ws://{address}/ws", proxy=None))
@@ -443,6 +443,19 @@ def test_whose_workers_share_no_server(
     share_a_broker(Serving(target=read_target("app"), workers=workers), settings, None)
     assert os.environ.get("HUBBUB_BROKER") == ("memory://" if how == "chosen" else None)
     assert ("hubbub[local]" in capsys.readouterr().err) == (how == "not installed")
+
+
+@pytest.mark.parametrize("prefix", ["", "chat"])
+def test_two_hubs_are_made_one_only_if_each_has_a_prefix(tmp_path: Path, prefix: str) -> None:
+    text = (
+        f"from hubbub import Hub\nchat = Hub(broker_prefix={prefix!r})\nadmin = Hub()\napp = chat\n"
+    )
+    (tmp_path / "two_hubs.py").write_text(text)
+    with serving("serve", "two_hubs", "--workers", "2", cwd=tmp_path) as (server, address):
+        assert get(address)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert ("no, they share nothing" in server.err) == (not prefix)
 
 
 def test_reload_starts_again_when_a_file_changes(tmp_path: Path) -> None:

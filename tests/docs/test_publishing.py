@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+import hubbub
 from commands import clean_environment
-from hubbub import Hub, RoomRules
+from hubbub import Hub, Publisher, RoomRules
 from hubbub.testing import MemoryClient, connect
-from pages import named
 from places import ROOT
 from started_hub import until
 from valkey_server import fresh_prefix, server_url
@@ -51,12 +51,10 @@ async def run(*command: str, broker: str, folder: Path = EXAMPLES) -> None:
     assert process.returncode == 0, output.decode()
 
 
-async def test_the_program_of_the_guide(tmp_path: Path) -> None:
-    text = named("docs/guides/publishing.md")["publishing.py"]
+async def test_the_program_of_the_guide(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as (url, ann):
-        program = tmp_path / "publishing.py"
-        program.write_text(text.replace("valkey://localhost:6379", url))
-        await run(sys.executable, str(program), broker=url)
+        monkeypatch.setattr(hubbub, "Publisher", lambda _: Publisher(url), raising=False)
+        await asyncio.to_thread(load, "docs/guides/publishing.md", "publishing.py")
         told = [{"text": "from a script"}, {"text": "your parcel is here"}]
         await until(lambda: ann.json() == told)
 

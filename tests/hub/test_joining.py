@@ -543,3 +543,27 @@ async def test_a_connect_handler_may_turn_a_client_away() -> None:
     assert (code_of(peer), gone) == (4400, [4400])
     assert hub.stats()["handler_errors"] == 0
     await hub.stop()
+
+
+async def test_a_room_whose_first_member_reloads_while_it_is_read_takes_others() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (hub, _):
+        broker: Any = exchange.brokers[0]
+        read, go_on = broker.history, asyncio.Event()
+
+        async def slow(*args: Any, **keywords: Any) -> Any:
+            await go_on.wait()
+            return await read(*args, **keywords)
+
+        broker.history = slow
+        ann = connect(hub, user="ann")
+        for _ in range(2):
+            ann.client.join("log:a")
+            await settle(hub)
+            ann.client.leave("log:a")
+        ann.client.join("log:a")
+        go_on.set()
+        await carried(exchange)
+        bob = connect(hub, user="bob")
+        await bob.client.subscribe("log:a")
+        assert bob.client.rooms == {"log:a"}

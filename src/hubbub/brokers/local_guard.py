@@ -60,7 +60,8 @@ class Guard:
 
     def hold(self) -> bool:
         """Be the one guard of this folder, as long as this process lives; False: another is."""
-        return _hold_soon(os.open(self._folder / GUARD, os.O_RDWR | os.O_CREAT, 0o600))
+        self._lock = os.open(self._folder / GUARD, os.O_RDWR | os.O_CREAT, 0o600)
+        return _hold_soon(self._lock)
 
     def run(self) -> None:
         """Look after the server until nobody uses it."""
@@ -70,6 +71,8 @@ class Guard:
         server = None
         try:
             while not self._is_over.wait(self._pause_s):
+                if not _is_at(self._lock, self._folder / GUARD):
+                    os._exit(0)  # its lock was taken away: another guard looks after the server
                 if not self._listens():
                     server = self._start(server)
         finally:
@@ -80,8 +83,12 @@ class Guard:
 
     def _wait_for_users(self) -> None:
         """Wait until nobody is left. The lock is held until this process is gone."""
-        users = os.open(self._folder / USERS, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(users, fcntl.LOCK_EX)
+        users = -1
+        while users < 0 or not _is_at(users, self._folder / USERS):
+            if users >= 0:  # it was taken away: users have another by now
+                os.close(users)
+            users = os.open(self._folder / USERS, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(users, fcntl.LOCK_EX)
         self._is_over.set()
 
     def _listens(self) -> bool:
@@ -139,6 +146,14 @@ class Guard:
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._listens() and time.monotonic() < deadline:
             time.sleep(LOOK_S)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Tell whether an open file is the one that is there by its name now."""
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _hold_soon(descriptor: int) -> bool:

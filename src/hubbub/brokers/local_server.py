@@ -7,12 +7,14 @@ What must not live here: looking after the server (`local_guard`), what is asked
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,10 +61,10 @@ class LocalServer:
         require_local()
         try:
             self._make_folder()
-            users = os.open(self.folder / USERS, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
+            users = self._users = os.open(self.folder / USERS, os.O_RDWR | os.O_CREAT, 0o600)
+        except (OSError, ValueError) as error:
             raise BrokerUnavailable(f"local:// cannot use {self.folder}: {error}") from error
-        self._users = users
+        _used.add(self)
         try:
             patience_s = LOAD_TIMEOUT_S if self.keeps else START_TIMEOUT_S
             async with asyncio.timeout(START_TIMEOUT_S + patience_s):
@@ -72,6 +74,9 @@ class LocalServer:
             self.stop()
             text = f"the local server did not start; {self.folder / 'log'} may say why"
             raise BrokerUnavailable(text) from error
+        except OSError as error:
+            self.stop()
+            raise BrokerUnavailable(f"local:// cannot use {self.folder}: {error}") from error
         except BaseException:
             self.stop()
             raise
@@ -79,12 +84,35 @@ class LocalServer:
     async def wait_up(self) -> None:
         """Wait until the server listens; have it looked after again if its guard is gone."""
         while True:
+            self._keep_files()
             if not self._is_guarded():
                 # In a thread: who is cancelled meanwhile leaves no guard half started.
                 await asyncio.to_thread(self._start_guard)
             if await self._listens():
                 return
             await asyncio.sleep(LOOK_S)
+
+    def _keep_files(self) -> None:
+        """Keep the files from who tidies up temporary files; lock another if it was taken away all the same."""
+        users, path = self._users, self.folder / USERS
+        if users is None:
+            return
+        for each in (users, self.folder / GUARD):
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(each)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(users).st_ino:
+                return
+        new = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(new, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.close(users)
+        self._users = new
+
+    def forget(self) -> None:
+        """Have nothing of it in a process that was forked: the server is used by its parent."""
+        users, self._users = self._users, None
+        if users is not None:
+            os.close(users)
 
     def stop(self) -> None:
         """Use the server no more: it ends if nobody else does. Twice is no error."""
@@ -146,16 +174,28 @@ class LocalServer:
         """Make the folder, if need be. Raises `OSError` where it is not safe, or cannot be."""
         if len(os.fsencode(self.socket)) > LONGEST_PATH:
             raise OSError(f"the path of a socket in it would be over {LONGEST_PATH} bytes long")
-        if any(character.isspace() for character in str(self.folder)):
-            raise OSError("the server takes no path with spaces")
+        if any(character.isspace() or character in "\"'" for character in str(self.folder)):
+            raise OSError("the server takes no path with spaces or quotes")
         for folder in (self.folder.parent, self.folder):
             if folder == self.folder or not self.keeps:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 status = folder.lstat()
                 if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-                    raise PermissionError("it is no folder of this user's")
+                    raise PermissionError(f"{folder} is no folder of this user's")
                 if status.st_mode & 0o022:
-                    raise PermissionError("others may write into it")
+                    raise PermissionError(f"others may write into {folder}")
+
+
+_used: weakref.WeakSet[LocalServer] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for server in _used:
+        server.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def has_local() -> bool:

@@ -71,6 +71,8 @@ def publish(
         lines = (line.rstrip("\n") for line in sys.stdin)
     with publisher_of(broker, prefix) as publisher:
         for line in lines:
+            if not _is_text(line):
+                raise click.ClickException("what is to be published is no text in UTF-8")
             if user is not None:
                 receipt = publisher.to_user(user, line, key=key)
             elif room is None:
@@ -78,6 +80,14 @@ def publish(
             else:
                 receipt = publisher.publish(room, line, key=key)
             click.echo(_told(receipt))
+
+
+def _is_text(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 stand in it as halves of pairs
+        return False
+    return True
 
 
 def _told(receipt: Receipt) -> str:
@@ -134,7 +144,7 @@ def kick(
 
     Who is not there is no error.
     """
-    if (client is None) == (user is None):
+    if bool(client) == bool(user):
         raise click.UsageError("name a CLIENT, or --user")
     with publisher_of(broker, prefix) as publisher:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import hashlib
 import importlib.util
 import math
 import os
@@ -223,8 +224,8 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
     use_folder(serving.folder)
     sockets = open_sockets(serving)
     try:
-        share_a_broker(serving, settings, sockets)
-        shutdown_timeout_s = _prepare(serving, settings)
+        is_shared = share_a_broker(serving, settings, sockets)
+        shutdown_timeout_s = _prepare(serving, settings, is_shared=is_shared)
         _serve(serving, sockets, _address(serving, sockets) + path, shutdown_timeout_s)
     except KeyboardInterrupt:
         pass
@@ -242,33 +243,45 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
 
 def share_a_broker(
     serving: Serving, settings: Settings, sockets: Sequence[socket.socket] | None
-) -> None:
+) -> bool:
     """Have several workers share a local server, where nobody has said what connects them, or nothing.
 
-    All servers of one port on this machine, one after another, mean the same one.
+    The same application at the same address means the same one, one after another. Returns whether they do.
     """
     from ..brokers.local_server import has_local
 
     is_chosen = bool(os.environ.get(_SETTINGS["broker"].env, "").strip())
     if serving.process_count == 1 or settings.workers_ok or is_chosen:
-        return
+        return False
     if not has_local():
         warn("several workers share nothing without a broker: run  pip install 'hubbub[local]'")
-        return
-    port = sockets[0].getsockname()[1] if sockets and not (serving.uds or serving.fd) else None
-    url = f"local://port-{port}" if isinstance(port, int) else "local://"
+        return False
+    address = serving.uds or (sockets[0].getsockname() if sockets else serving.fd)
+    what = f"{os.path.abspath(serving.folder)} {serving.target} {address}"
+    url = f"local://serve-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
     os.environ[_SETTINGS["broker"].env] = url
     click.echo(f"{serving.process_count} workers share a local server, {url}", err=True)
+    return True
 
 
-def _prepare(serving: Serving, settings: Settings) -> float:
-    """Import the application, for its errors' sake; return how long a shutdown of it may take."""
+def _prepare(serving: Serving, settings: Settings, *, is_shared: bool = False) -> float:
+    """Import the application, for its errors' sake; return how long a shutdown of it may take.
+
+    `is_shared`: its workers share a broker that nobody has asked for.
+    """
     timeouts = [settings.shutdown_timeout_s]
     if serving.reload:
         # The reloader's child imports it, and waits for a change when that fails.
         require_module(serving.target, serving.folder)
     else:
         hubs = load(serving.target, serving.folder).hubs.values()
+        prefixes = {hub.settings.broker_prefix for hub in hubs}
+        if is_shared and len(prefixes) < len(hubs):
+            del os.environ[_SETTINGS["broker"].env]  # the workers import it anew
+            warn(
+                "no, they share nothing: the application has several hubs, which would hear one another. "
+                'Give each a Hub(broker_prefix="…") of its own'
+            )
         timeouts += [hub.settings.shutdown_timeout_s for hub in hubs]
     return max(timeouts)
 

@@ -125,6 +125,8 @@ class ControlPlane:
                 code, reason = close_of(arguments)
                 if session is not None:
                     self._core.registry.disconnect(session, code, reason)
+            case "count" if not self._core.serves_clients:
+                pass
             case "count":
                 question = text_of(arguments, "question")
                 facts = self._own_info()._asdict()

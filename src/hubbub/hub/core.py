@@ -62,6 +62,8 @@ class Core:
     limits: TransportLimits
     liveness: LivenessMonitor
     pings: Pings
+    serves_clients: bool = True
+    """False: this hub only publishes, and no other node has to know of it."""
     subscriptions: SubscriptionDeadlines
     turns: Turns
 

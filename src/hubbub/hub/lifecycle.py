@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HubNotRunning, with_retry_after
 from ..model import Close
 from .disconnects import SERVER_STOPPING
+from .rules import SHARE_S
 from .runtime import Runtime
 from .tasks import PeriodicTask, TaskSet
 
@@ -137,6 +138,8 @@ class Lifecycle:
             self.tasks.repeat(task)
         core.liveness.start()
         core.interest.start()
+        if core.rules.are_shared:  # another hub on this broker may have had others, and have gone
+            self.tasks.repeat(PeriodicTask(core.rules.share_again, SHARE_S, lambda: True))
         if self.state is State.STARTING:  # else the server has begun its shutdown meanwhile
             self.state = State.RUNNING
         started.set_result(None)

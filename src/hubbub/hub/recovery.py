@@ -235,14 +235,15 @@ class Recovery:
         """
         room = members.name
         if members.remembers and members.progress is None and room not in self._placing:
-            task = self._core.lifecycle.spawn(self._place(members), f"enter {room[:50]}")
+            task = self._core.lifecycle.spawn(self._place(room), f"enter {room[:50]}")
             if not task.done():
                 self._placing[room] = task
                 task.add_done_callback(lambda _: self._placing.pop(room, None))
 
-    async def _place(self, members: Membership) -> None:
-        room, core = members.name, self._core
-        while core.registry.room_of(room) is members and members.progress is None:
+    async def _place(self, room: str) -> None:
+        """Find that out for who is in a room: all may leave meanwhile, and others come."""
+        core = self._core
+        while (members := core.registry.room_of(room)) is not None and members.progress is None:
             try:
                 arriving = core.interest.ready(room)
                 if arriving is not None:
@@ -254,7 +255,7 @@ class Recovery:
                 self._log(room, error)
                 await asyncio.sleep(RETRY_S)
             else:
-                if members.progress is None:  # else something has come meanwhile
+                if core.registry.room_of(room) is members and members.progress is None:
                     members.progress = Progress(position)
 
     def begin(self, room: str, rule: Rule, since: Position | None) -> Joiner:

@@ -29,6 +29,9 @@ MOST_KNOWN = 10_000
 NOTE = "room_rules"
 """Under which name a broker keeps the rules for who publishes without serving clients."""
 
+SHARE_S = 30.0
+"""How often a hub leaves its rules at the broker."""
+
 LEASE_S = 60.0
 """How long a member of a room is known to be there after its process has last said so."""
 
@@ -138,7 +141,7 @@ class Rules:
     @property
     def are_shared(self) -> bool:
         """Whether who publishes without serving clients goes by these."""
-        return Ability.NOTES in self._core.broker.abilities and not self.follows
+        return Ability.NOTES in self._core.broker.abilities and self._core.serves_clients
 
     async def share(self) -> None:
         """Let who publishes without serving clients know the rules; or take them from those who serve.
@@ -146,7 +149,7 @@ class Rules:
         Raises `BrokerUnavailable`.
         """
         broker = self._core.broker
-        if Ability.NOTES not in broker.abilities:
+        if not (self.are_shared or self.follows):
             return
         notes = cast(NoteBroker, broker)
         if not self.follows:
@@ -159,13 +162,17 @@ class Rules:
                 "no hub has been on this broker with this prefix, so it is not known which rooms "
                 "remember: start one first, or give room_rules=[…]"
             )
-        rules = read_rules(found.decode()) if found else ()
+        try:
+            rules = read_rules(found.decode()) if found else ()
+        except ValueError as error:
+            text = "the rules of the hubs cannot be read here; they may be of a newer version: "
+            raise BrokerUnavailable(text + printable(str(error))) from error
         self._rules = [Rule(each) for each in rules]
         self.has_any = bool(rules)
         self._known.clear()
 
     async def share_again(self) -> None:
-        """Share them once more; if that fails, the broker tells of its next return too."""
+        """Share them once more; if that fails, it is tried later."""
         try:
             await self.share()
         except BrokerError as error:
