@@ -54,7 +54,7 @@ async def run(*command: str, broker: str, folder: Path = EXAMPLES) -> None:
 async def test_the_program_of_the_guide(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as (url, ann):
         monkeypatch.setattr(hubbub, "Publisher", lambda _: Publisher(url), raising=False)
-        await asyncio.to_thread(load, "docs/guides/publishing.md", "publishing.py")
+        await asyncio.to_thread(lambda: load("docs/guides/publishing.md", "publishing.py"))
         told = [{"text": "from a script"}, {"text": "your parcel is here"}]
         await until(lambda: ann.json() == told)
 
