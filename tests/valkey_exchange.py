@@ -87,8 +87,8 @@ class ValkeyExchange:
         self.brokers: list[CutBroker] = []
         self.made: list[Hub] = []
         self.clock: Callable[[], float] = lambda: 0.0
-        self._set_to = 0.0
-        self._client: Any = None
+        self._set_to: float | None = None
+        self._setting = asyncio.Lock()
 
     def broker(self) -> CutBroker:
         """Return the broker of one more node."""
@@ -105,13 +105,15 @@ class ValkeyExchange:
         """Nothing is ever held."""
 
     async def set_time(self) -> None:
-        """Have the server's leases be as old as the clock says."""
-        now = self.clock()
-        passed, self._set_to = now - self._set_to, now
-        if passed > 0:
-            made = connections()
-            await let_time_pass(made.client, self.prefix, passed)
-            await made.close()
+        """Have the server's leases be as old as the clock says, before anybody asks for more of it."""
+        async with self._setting:  # else what is entered meanwhile would be made older too
+            now = self.clock()
+            passed = 0.0 if self._set_to is None else now - self._set_to
+            self._set_to = now
+            if passed > 0:
+                made = connections()
+                await let_time_pass(made.client, self.prefix, passed)
+                await made.close()
 
     async def snapshot(self, room: str) -> Snapshot:
         """Return who is in a room."""

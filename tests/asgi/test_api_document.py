@@ -35,7 +35,7 @@ async def test_it_is_served_with_the_path_that_the_caller_sees() -> None:
     headers = {"X-API-Key": KEY}
     for path, scope, url in (
         ("/api/openapi.json", {}, "/api"),
-        ("/root/api/openapi.json", {"root_path": "/root"}, "/root/api"),
+        ("/shop/api/openapi.json", {"root_path": "/shop"}, "/shop/api"),
         ("/api/openapi.json", {"root_path": "/api"}, "/api"),
     ):
         answer = await request(app, path, method="GET", headers=headers, **scope)
