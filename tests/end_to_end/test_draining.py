@@ -27,6 +27,7 @@ from hubbub.hub.core import core_of
 from hubbub.hub.lifecycle import State
 from places import SOURCE
 from serving import PATIENCE_S, Served, serve, take, until
+from tcp_proxy import pass_on
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -85,23 +86,11 @@ class Balancer:
         try:
             if server is not None:
                 there = await asyncio.open_connection("127.0.0.1", server.port)
-                await asyncio.gather(_pass_on(reader, there[1]), _pass_on(there[0], writer))
+                await asyncio.gather(pass_on(reader, there[1]), pass_on(there[0], writer))
         except OSError:
             pass
         finally:
             writer.transport.abort()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes until the end of it, and then that."""
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
 
 
 class Rolling:
