@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -210,17 +210,16 @@ class House:
         return Module(name, self.room_of(name), path, doc, list(self._imports(tree, path)))
 
     def _imports(self, tree: ast.Module, path: Path) -> Iterator[Import]:
-        for_types, in_functions = _inside(tree, _is_type_checking), _inside(tree, _is_function)
         package = list(path.relative_to(self.source).parts[:-1])
-        for node in ast.walk(tree):
-            places = (id(node) in for_types, id(node) in in_functions)
+        for node, for_types, in_a_function in _import_statements(tree):
+            places = (for_types, in_a_function)
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     yield self._absolute(alias.name, [], node.lineno, *places)
-            elif isinstance(node, ast.ImportFrom) and not node.level:
+            elif not node.level:
                 names = [alias.name for alias in node.names]
                 yield self._absolute(node.module or "", names, node.lineno, *places)
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 base = package[: len(package) + 1 - node.level]
                 for target in self._targets([*base, *(node.module or "").split(".")], node):
                     yield Import(target, True, node.lineno, *places, False)
@@ -244,19 +243,25 @@ class House:
         return found
 
 
+def _import_statements(
+    tree: ast.AST, for_types: bool = False, in_a_function: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
+    """Yield all imports, and of each whether it is for a type checker only, and in a function."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node, for_types, in_a_function
+        elif isinstance(node, (ast.stmt, ast.excepthandler, ast.match_case)):
+            is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            yield from _import_statements(
+                node, for_types or _is_type_checking(node), in_a_function or is_function
+            )
+
+
 def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in (
         "TYPE_CHECKING",
         "typing.TYPE_CHECKING",
     )
-
-
-def _is_function(node: ast.AST) -> bool:
-    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-
-
-def _inside(tree: ast.Module, belongs: Callable[[ast.AST], bool]) -> set[int]:
-    return {id(inner) for node in ast.walk(tree) if belongs(node) for inner in ast.walk(node)}
 
 
 def files(plan: Drawing, names: list[str]) -> list[str]:
