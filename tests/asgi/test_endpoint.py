@@ -18,7 +18,7 @@ from hubbub import (
     Identity,
 )
 from hubbub.hub.core import core_of
-from hubbub.hub.turns import Turns
+from hubbub.turns import Turns
 from serving import serve, take, until
 
 pytestmark = pytest.mark.anyio
@@ -189,16 +189,18 @@ class Crowded(Turns):
     """Turns that have no place until `free` is set."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(1)
         self.free = asyncio.Event()
         self.asking = 0
 
-    @property
-    def is_full(self) -> bool:
-        return True
+    def take_now(self, places: int = 1) -> bool:
+        return False
 
-    async def take(self, places: int = 1) -> None:
+    def wait(self, places: int = 1) -> asyncio.Future[None]:
         self.asking += 1
+        return asyncio.ensure_future(self._until_free())
+
+    async def _until_free(self) -> None:
         await self.free.wait()
 
 

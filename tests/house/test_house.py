@@ -55,7 +55,7 @@ def test_the_drawing_and_the_tree_have_the_same_rooms() -> None:
 
 
 def test_the_levels_are_these() -> None:
-    assert list(HOUSE.plan.levels) == ["words", "wire", "parts", "hub", "asgi", "programs"]
+    assert list(HOUSE.plan.levels) == ["words", "loop", "wire", "parts", "hub", "asgi", "programs"]
 
 
 def test_no_import_goes_up() -> None:

@@ -154,13 +154,12 @@ class Endpoint:
         """Wait for a turn of the event loop with a place for one more handshake; False: it has gone."""
         core = self._core
         await self.check_open()
-        if not core.turns.is_full:
-            await core.turns.take()
+        if core.turns.take_now():
             return True
         timeout_s = core.settings.handshake_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                await core.turns.take()
+                await core.turns.wait()
         except TimeoutError:
             message = f"The handshake had no turn within {timeout_s:g} seconds"
             raise Refused(503, "handshake_timeout", message) from None

@@ -21,6 +21,7 @@ from ..room_rules import SlowPolicy
 from ..settings import Settings
 from ..stats import Stats, process_stats
 from ..transports.transport import TransportLimits
+from ..turns import Turns
 from ..wire.publication import Publication
 from .access import Access
 from .admission import Admission
@@ -45,12 +46,15 @@ from .rules import Rules
 from .runtime import NOTHING_KNOWN, broker_name, changed_settings
 from .subscriptions import SubscriptionDeadlines
 from .surveys import Surveys
-from .turns import Turns
 from .user_actions import UserActions
 from .variant import Variants
 
 if TYPE_CHECKING:
     from .hub import Hub
+
+MOST_A_TURN = 16
+"""How many clients have their turn at once. Of somebody who comes back to a room, with a hundred publications to
+be given, there is some 0.2 ms of work."""
 
 
 class Core:
@@ -129,7 +133,7 @@ class Core:
         self.liveness = LivenessMonitor(self)
         self.pings = Pings(self)
         self.subscriptions = SubscriptionDeadlines(self)
-        self.turns = Turns()
+        self.turns = Turns(MOST_A_TURN)
 
     def limits_of(self, dialect: Dialect) -> TransportLimits:
         """Return the limits of a dialect's clients: where there is more in a message, it may be longer."""

@@ -24,7 +24,6 @@ from ..wire.publication import Subscribed
 from .joiner import Recovered
 from .positions import Progress, split_names, with_names
 from .tasks import is_being_cancelled
-from .turns import MOST_A_TURN
 
 if TYPE_CHECKING:
     from ..wire.frame import Frame
@@ -256,7 +255,9 @@ class Joining:
             if core.broker.receives_all and not joiners:
                 return
             if any(joiner.rule.is_stream for joiner in joiners):
-                await core.turns.take(MOST_A_TURN)  # a text of thousands of pieces takes a while
+                await core.turns.take(
+                    core.turns.most
+                )  # a text of thousands of pieces takes a while
             async with asyncio.timeout(BROKER_TIMEOUT_S):
                 for ready in rooms:
                     arriving = core.interest.ready(ready.room)
