@@ -106,6 +106,7 @@ async def test_what_is_killed_comes_back_while_a_hub_runs(
         assert process is not None
         if what != "the server":
             os.kill(guard, signal.SIGKILL)
+            await until(lambda: is_gone(guard))
         if what != "the guard":
             os.kill(process, signal.SIGKILL)
             await until(lambda: process_of(server) not in (None, process))

@@ -98,6 +98,20 @@ async def test_a_question_that_is_not_answered_fails_and_others_go_on(
     await made.close()
 
 
+async def test_nothing_is_written_to_a_socket_that_has_gone_and_its_number_is_free() -> None:
+    made = connections()
+    line = await made.open_line()
+    transport = line._writer.transport
+    transport.abort()
+    number = transport.get_extra_info("socket").fileno()
+    asking = asyncio.create_task(ask(line, [("ECHO", "1")]))
+    await asyncio.sleep(0)
+    with pytest.raises(redis.ConnectionError):
+        await asking
+    assert not asyncio.get_running_loop().remove_writer(number)
+    await made.close()
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [

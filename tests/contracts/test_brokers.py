@@ -274,8 +274,8 @@ async def test_a_room_is_left_a_while_after_its_last_member_and_kept_if_one_come
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(interest_module, "LINGER_S", 0.05)
-    exchange = Exchange()
-    async with cluster(exchange, 1) as (hub,):
+    exchange, clock = Exchange(), FakeClock()
+    async with cluster(exchange, 1, clock=clock) as (hub,):
         (broker,) = exchange.brokers
         client = connect(hub).client
         for _ in range(100):  # in and out, in one turn and in many
@@ -289,6 +289,7 @@ async def test_a_room_is_left_a_while_after_its_last_member_and_kept_if_one_come
         subscribed = [room for verb, rooms in broker.calls for room in rooms if verb == "subscribe"]
         assert sorted(subscribed) == ["", "blue", "green", "red"]
         client.join("red")
+        clock.advance(1)
         for _ in range(100):
             await asyncio.sleep(0.005)
             if "blue" not in broker.rooms:

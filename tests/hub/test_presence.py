@@ -1014,5 +1014,5 @@ async def test_frames_of_long_lists_are_one_budget_as_one_frame_is() -> None:
     assert outbox is not None
     assert outbox.messages == 3
     peer.transport.unblock()
-    await until(lambda: len(peer.received) == 21)
+    await until(lambda: sum(len(str(each).splitlines()) for each in peer.received) == 21)
     await hub.stop()

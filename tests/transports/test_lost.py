@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import weakref
@@ -61,6 +62,7 @@ async def test_a_handler_that_outlives_its_socket_ends_as_any_other() -> None:
 
     @hub.rpc("slow")
     async def slow(client: Client, data: Any) -> None:
+        await asyncio.sleep(0)
         peer.transport.abort()
         await settle(hub)
         done.append(session_of(peer.client).transport)

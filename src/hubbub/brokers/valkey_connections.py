@@ -40,6 +40,7 @@ class Connections:
             self._make = connections.SSLConnection
         if address.is_unix:
             self._make = connections.UnixDomainSocketConnection
+        self._make = type("Line", (_Writing, self._make), {})
         self._options: dict[str, Any] = {
             **address.options,
             "protocol": 2,
@@ -88,6 +89,24 @@ class Connections:
     async def close(self) -> None:
         """Close what `client` has."""
         await self.client.aclose()
+
+
+class _Writing:
+    """What writes to no socket that has gone.
+
+    `writelines` of asyncio, which the library calls, would then watch the file descriptor for the dead socket,
+    and the next socket that gets the same number could not be read (Python 3.12 and 3.13;
+    python/cpython issue 136234).
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """See the library. Raises its `ConnectionError`."""
+        line: Any = self
+        if line.is_connected and line._writer.transport.is_closing():
+            await close_line(line)
+            raise library().ConnectionError("the connection is lost")
+        write: Any = super()
+        await write.send_packed_command(command, check_health)
 
 
 async def close_line(line: Any) -> None:
