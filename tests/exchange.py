@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,14 @@ class Exchange:
     def _has_members(self, room: str) -> bool:
         nodes = [broker.node for broker in self.brokers]
         return any(node is not None and node.has_members(room) for node in nodes)
+
+    @contextmanager
+    def losing(self, node: int) -> Iterator[None]:
+        """Lose on its way to a node what is published within; it is kept all the same."""
+        self.hold()
+        yield
+        self.clear(node)
+        self.release()
 
     def hold(self) -> None:
         """Deliver nothing until `release`."""

@@ -360,10 +360,8 @@ async def test_a_loss_that_nobody_reports_is_found_by_the_next_publication() -> 
         await peer.client.subscribe("red")
         await publish(here, "1")
         await carried(exchange)
-        exchange.hold()
-        await asyncio.gather(*(asyncio.create_task(quick(here, text)) for text in "23"))
-        exchange.clear(1)
-        exchange.release()
+        with exchange.losing(1):
+            await asyncio.gather(*(asyncio.create_task(quick(here, text)) for text in "23"))
         await publish(here, "4")
         await carried(exchange)
         await settle(there)
