@@ -326,59 +326,6 @@ async def test_a_presence_info_that_gives_up_keeps_nobody_out(
     await hub.stop()
 
 
-async def test_handlers_of_a_room_run_in_order_and_a_failure_ends_with_itself(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    hub = await with_presence()
-    rows: list[str] = []
-    gate = asyncio.Event()
-
-    @hub.on_join
-    async def came(room: str, info: ClientInfo) -> None:
-        await gate.wait()
-        rows.append(f"{info.user} came")
-        raise RuntimeError("on purpose")
-
-    @hub.on_leave
-    async def went(room: str, info: ClientInfo) -> None:
-        rows.append(f"{info.user} went")
-        future = asyncio.get_running_loop().create_future()
-        future.cancel()
-        await future
-
-    await go(hub, await member(hub, "now", "ann"))
-    await member(hub, "now", "bob")
-    assert rows == []
-    gate.set()
-    await settle(hub)
-    assert rows == ["ann came", "ann went", "bob came"]
-    assert "the handler came (test_presence.py:" in caplog.text
-    assert hub.stats()["handler_errors"] == 3
-    await hub.stop()
-
-
-async def test_calls_that_wait_for_slow_handlers_are_bounded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(presence_module, "MOST_CALLS", 5)
-    hub = await with_presence()
-    gate = asyncio.Event()
-    rows: list[str | None] = []
-
-    @hub.on_join
-    async def came(room: str, info: ClientInfo) -> None:
-        await gate.wait()
-        rows.append(info.user)
-
-    for number in range(10):
-        await member(hub, "now", str(number))
-    assert "handlers of joins and leaves are too slow in now" in caplog.text
-    gate.set()
-    await settle(hub)
-    assert rows == ["0", "1", "2", "3", "4", "5"]
-    await hub.stop()
-
-
 # How much is told
 
 

@@ -421,27 +421,3 @@ async def test_whatever_fails_and_whoever_comes_and_goes_the_end_is_true_in_a_mo
     there = {str(peer.client.user) for peer in peers if "now" in peer.client.rooms}
     assert await users(hub, "now") == sorted({"watcher", *there})
     await hub.stop()
-
-
-async def test_handlers_are_called_for_all_who_leave_at_once(
-    case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(presence_module, "MOST_CALLS", 5)
-    monkeypatch.setattr(presence_module, "CALLS_A_TURN", 4)
-    hub = await case.start()
-    turn = 0
-    turns: list[int] = []
-    hub.on_leave(lambda room, info: turns.append(turn))
-    peers = [await case.member("red", f"u{number}") for number in range(12)]
-    for peer in peers:
-        peer.close()
-    await case.quiet()
-    assert turns == []
-    advance_time(hub, 12)
-    while len(turns) < 12 and turn < 1000:
-        turn += 1
-        await asyncio.sleep(0)
-    assert len(turns) == 12
-    assert max(turns.count(each) for each in turns) == 4, "and not all in one turn"
-    assert "too slow" not in caplog.text
-    await hub.stop()

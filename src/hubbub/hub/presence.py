@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from ..brokers.broker import MOST_MEMBERS_A_CALL, PresenceBroker, PresenceTerms, Snapshot
 from ..errors import BrokerError, CommandError
@@ -24,8 +23,8 @@ from ..limits import printable
 from ..model import ClientInfo, PresenceStats
 from ..wire.presence import as_json, read_told
 from ..wire.publication import Kind
+from .presence_calls import PresenceCalls
 from .rules import LEASE_S
-from .signature import Function, name_of
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
@@ -46,11 +45,6 @@ STOP_S = 1.0
 """How long the broker may take at the end to hear who has gone."""
 MOST_INFO_BYTES = 4096
 """How much the application may say of a member, as JSON."""
-MOST_CALLS = 10_000
-"""How many joins and leaves of one room may wait for handlers that are slower than they come; while so many
-wait, others are left out."""
-CALLS_A_TURN = 100
-"""For how many joins and leaves of one room handlers are called in one turn of the event loop."""
 
 
 class Roll:
@@ -143,7 +137,7 @@ class Presence:
         self._rolls: dict[str, Roll] = {}
         self._changed: dict[Roll, None] = {}
         self._readers: dict[str, list[list[Publication]]] = {}
-        self._calls: dict[str, deque[tuple[Sequence[Function], ClientInfo]]] = {}
+        self._calls = PresenceCalls(self._core)
         self._is_over = False
         self._rest()
 
@@ -292,7 +286,7 @@ class Presence:
     async def _enter(self, roll: Roll, members: Mapping[str, ClientInfo]) -> None:
         if members:
             joined = await self._broker.enter(roll.room, members, roll.terms)
-            self._call(roll.room, self._core.handlers.join, joined)
+            self._calls.add(roll.room, self._core.handlers.join, joined)
 
     async def _leave(self, roll: Roll, most: int) -> None:
         part = dict(islice(roll.leaving.items(), most))
@@ -305,7 +299,7 @@ class Presence:
         except (Exception, asyncio.CancelledError):
             roll.put_back(part)
             raise
-        self._call(roll.room, self._core.handlers.leave, left)
+        self._calls.add(roll.room, self._core.handlers.leave, left)
         roll.grace_until = self._core.now() + roll.terms.grace_s
         roll.expire_at = min(roll.expire_at, roll.grace_until)
 
@@ -327,7 +321,7 @@ class Presence:
 
     async def _strike_out(self, room: str, terms: PresenceTerms) -> None:
         left = await self._broker.expire(room, terms)
-        self._call(room, self._core.handlers.leave, left)
+        self._calls.add(room, self._core.handlers.leave, left)
 
     def _info(self, client: Client, roll: Roll) -> ClientInfo:
         """Return what others see of a new member; without what the application fails to say of it."""
@@ -418,53 +412,6 @@ class Presence:
     @property
     def _broker(self) -> PresenceBroker:
         return cast(PresenceBroker, self._core.broker)
-
-    # Handlers
-
-    def _call(self, room: str, functions: Sequence[Function], infos: Sequence[ClientInfo]) -> None:
-        """Have handlers called, those of one room one after another."""
-        if not functions or not infos:
-            return
-        calls = self._calls.get(room)
-        is_new = calls is None
-        if calls is None:
-            calls = self._calls[room] = deque()
-        if len(calls) >= MOST_CALLS:  # those that come at once may be more: they are known already
-            text = "handlers of joins and leaves are too slow in %s: %d calls are left out"
-            room_name = printable(room, 50)
-            self._core.log.log(logging.ERROR, "presence", text, room_name, len(infos))
-        else:
-            calls.extend((functions, info) for info in infos)
-        if is_new:
-            self._core.lifecycle.spawn(self._run_calls(room, calls), f"joins {room[:50]}")
-
-    async def _run_calls(
-        self, room: str, calls: deque[tuple[Sequence[Function], ClientInfo]]
-    ) -> None:
-        try:
-            while calls:
-                for _ in range(min(len(calls), CALLS_A_TURN)):
-                    functions, info = calls.popleft()
-                    for function in functions:
-                        await self._run_call(function, room, info)
-                if calls:
-                    await asyncio.sleep(0)
-        finally:
-            if self._calls.get(room) is calls:
-                del self._calls[room]
-
-    async def _run_call(self, function: Function, room: str, info: ClientInfo) -> None:
-        """Call a handler. Whatever it raises ends here."""
-        try:
-            result: Any = function(room, info)
-            if hasattr(result, "__await__"):
-                await result
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
-                raise
-            self._core.stats.handler_errors += 1
-            text = "the handler %s failed"
-            self._core.log.log(logging.ERROR, "presence", text, name_of(function), error=error)
 
 
 def _parts(count: int) -> Iterator[int]:
