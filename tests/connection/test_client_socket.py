@@ -47,7 +47,7 @@ def test_fault_12_a_message_that_was_cut_goes_with_the_next_connection(
                 sending = asyncio.create_task(send_all())
                 await until(lambda: inlet.sockets)
                 await asyncio.sleep(0.3)
-                assert connection.queued == 1  # it waits for the server, which does not read
+                await until(lambda: connection.queued == 1)  # the server does not read
                 inlet.sockets[0].transport.abort()
                 results = await sending
                 assert await connection.flush(10)

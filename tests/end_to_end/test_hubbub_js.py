@@ -8,14 +8,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hubbub.errors import _REFUSALS, CLOSE_CODES, RECONNECT_RANGES, should_come_back
+from node import run_node
 from places import ROOT, SOURCE, TESTS
 from refusing import ROWS, RefusingServer, attempts_of
 from serving import free_port
@@ -27,19 +26,6 @@ TYPES = (STATIC / "hubbub.d.ts").read_text("utf-8")
 GUIDE = (ROOT / "docs" / "javascript.md").read_text("utf-8")
 SCRIPTS = {path.name.removesuffix(".test.mjs"): path for path in JS.glob("*.test.mjs")}
 MAX_GZIPPED_BYTES = 4500
-
-
-def run_node(*arguments: str, program: str = "") -> str:
-    """Run node with `program` on its standard input, and return what it printed."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
-    done = subprocess.run(
-        [node, *arguments], input=program, capture_output=True, text=True, timeout=50, check=False
-    )
-    if done.returncode:
-        pytest.fail(f"node {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def ask_hubbub_js(expression: str) -> Any:
@@ -174,78 +160,6 @@ def test_every_failure_over_the_wire() -> None:
 
 def test_size_gzipped() -> None:
     assert len(gzip.compress(SCRIPT.encode(), 9, mtime=0)) < MAX_GZIPPED_BYTES
-
-
-TSC = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
-NODE_TYPES = ROOT / "node_modules" / "@types"
-EVERY_PROJECT: dict[str, Any] = {
-    "strict": True,
-    "noEmit": True,
-    "skipLibCheck": False,
-    "skipDefaultLibCheck": True,
-    "target": "ES2022",
-    "noUncheckedIndexedAccess": True,
-    "verbatimModuleSyntax": True,
-    "types": [],
-}
-PROJECTS: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "dom": (
-        ["uses.ts", "dom.ts"],
-        {"lib": ["ES2022", "DOM"], "module": "NodeNext", "moduleResolution": "NodeNext"},
-    ),
-    "node": (
-        ["uses.ts", "node.ts"],
-        {
-            "lib": ["ES2022"],
-            "module": "NodeNext",
-            "moduleResolution": "NodeNext",
-            "types": ["node"],
-            "typeRoots": [str(NODE_TYPES)],
-        },
-    ),
-    "neither": (
-        ["uses.ts"],
-        {"lib": ["ES2022"], "module": "NodeNext", "moduleResolution": "NodeNext"},
-    ),
-    "exact": (
-        ["uses.ts", "dom.ts"],
-        {
-            "lib": ["ES2022", "DOM"],
-            "module": "NodeNext",
-            "moduleResolution": "NodeNext",
-            "exactOptionalPropertyTypes": True,
-        },
-    ),
-    "bundler": (
-        ["uses.ts", "dom.ts"],
-        {
-            "lib": ["ES2022", "DOM", "DOM.Iterable"],
-            "module": "ESNext",
-            "moduleResolution": "bundler",
-            "isolatedModules": True,
-        },
-    ),
-}
-
-
-def test_fault_26_the_types_compile_in_every_kind_of_project(tmp_path: Path) -> None:
-    """All in one run, in which tsc reads its own libraries once."""
-    if not TSC.exists():
-        pytest.fail("TypeScript is missing: run  make browser")
-    folders = [make_project(tmp_path / project, *PROJECTS[project]) for project in PROJECTS]
-    run_node(str(TSC), "--build", *map(str, folders))
-
-
-def make_project(folder: Path, files: list[str], options: dict[str, Any]) -> Path:
-    """Write a TypeScript project that uses hubbub.d.ts."""
-    folder.mkdir()
-    (folder / "package.json").write_text('{"type": "module"}')
-    config = {"compilerOptions": EVERY_PROJECT | options, "files": files}
-    (folder / "tsconfig.json").write_text(json.dumps(config))
-    shutil.copy(STATIC / "hubbub.d.ts", folder)
-    for name in files:
-        shutil.copy(JS / "types" / name, folder)
-    return folder
 
 
 def test_nothing_is_imported_or_printed() -> None:

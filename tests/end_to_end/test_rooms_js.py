@@ -230,21 +230,6 @@ def test_size_gzipped() -> None:
     assert len(gzip.compress(SCRIPT.encode(), 9, mtime=0)) < MAX_GZIPPED_BYTES
 
 
-TSC = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
-
-
-@pytest.mark.parametrize("lib", ["ES2022", "ES2022,DOM"])
-async def test_the_types_compile(tmp_path: Path, lib: str) -> None:
-    if not TSC.exists():
-        pytest.fail("TypeScript is missing: run  make browser")
-    for file in (STATIC / "rooms.d.ts", STATIC / "hubbub.d.ts", JS / "types" / "uses-rooms.ts"):
-        shutil.copy(file, tmp_path)
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    options = "--strict --noEmit --target ES2022 --module NodeNext --exactOptionalPropertyTypes"
-    more = ["--noUncheckedIndexedAccess", "--lib", lib]
-    await run_node(str(TSC), *options.split(), *more, str(tmp_path / "uses-rooms.ts"))
-
-
 def members(kind: str) -> set[str]:
     """Return the names of the members of a class of rooms.js, but for its constructor."""
     body = re.search(rf"^(?:export )?class {kind} .*?^}}", SCRIPT, re.M | re.S)
