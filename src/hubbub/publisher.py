@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from .brokers.broker import Ability, Broker, Control, ControlBroker
-from .errors import BrokerUnavailable, check_close
+from .errors import DISCONNECTED, BrokerUnavailable, check_close
 from .hub.control import NodeInfo
 from .hub.core import core_of
 from .hub.hub import Hub
@@ -35,8 +35,6 @@ MANY = 1000
 """How many publications of one call are on their way at once."""
 END_S = 10.0
 """How long the end of a publisher may take."""
-DISCONNECTED = 1000
-"""The close code of a client that is disconnected, if none is named."""
 
 
 class AsyncPublisher:
@@ -47,8 +45,8 @@ class AsyncPublisher:
     broker, which is what you want). It connects at the first verb. Use it as `async with AsyncPublisher(url) as
     publisher`, or call `close` at the end.
 
-    Raises `SettingsError` for a URL that cannot be, and for `memory://`, which reaches nobody else. All verbs raise
-    `BrokerUnavailable` when the broker is away, or has never had a hub.
+    Raises `SettingsError` for a URL that cannot be, and `ValueError` for `memory://`, which reaches nobody else. All verbs raise
+    `BrokerUnavailable` when the broker is away, and without `room_rules` when it has never had a hub.
     """
 
     def __init__(

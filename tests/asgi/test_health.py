@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -50,26 +52,31 @@ async def test_a_hub_is_ready_from_its_start_to_its_draining(native: bool) -> No
     ]
 
 
+STATES: list[Literal["up", "silent", "away"]] = ["up", "away", "silent", "up"]
+
+
 class Away(MemoryBroker):
     """A broker that can be away."""
 
-    is_away = False
+    state: Literal["up", "silent", "away"] = "up"
 
     @property
     def condition(self) -> Condition:
-        return Condition("away" if self.is_away else "up")
+        return Condition(self.state)
 
 
 async def test_a_broker_that_is_away_counts_where_it_is_asked_for(native: bool) -> None:
     broker = Away()
     hub = Hub(broker=broker)
     async with serve(application(hub), native=native) as server:
-        for is_away in (False, True, False):
-            broker.is_away = is_away
+        for state in STATES:
+            broker.state = state
             ready, strict = await get(server, "/readyz"), await get(server, "/strict")
-            assert ready.json()["broker_is_up"] is strict.json()["broker_is_up"] is not is_away
+            assert ready.json() == strict.json()
+            assert ready.json()["broker_state"] == state
+            assert ready.json()["broker_is_up"] is (state != "away")
             assert ready.status_code == 200
-            assert strict.status_code == (503 if is_away else 200)
+            assert strict.status_code == (503 if state == "away" else 200)
 
 
 async def test_only_questions_are_answered() -> None:

@@ -475,7 +475,7 @@ async def test_without_the_ability_control_is_this_processes_own() -> None:
 
 def test_an_ability_without_its_verbs_is_found() -> None:
     class Boaster(MemoryBroker):
-        abilities = frozenset({Ability.HISTORY, Ability.CONTROL})
+        abilities = frozenset({Ability.HISTORY, Ability.CONTROL, Ability.NOTES})
         publish_kept = history = remove_history = None  # type: ignore[assignment]
 
     assert unsupported(Boaster()) == [
@@ -483,6 +483,8 @@ def test_an_ability_without_its_verbs_is_found() -> None:
         "history (publish_kept)",
         "history (history)",
         "history (remove_history)",
+        "notes (note)",
+        "notes (noted)",
     ]
     with pytest.raises(TypeError, match=r"Boaster claims control \(send_control\), history"):
         Hub(broker=Boaster())

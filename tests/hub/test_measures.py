@@ -8,7 +8,6 @@ import pytest
 
 from hubbub import Client, Close, CommandError, Hub, MemoryBroker, RoomRules
 from hubbub.brokers.broker import Condition
-from hubbub.hub import measures
 from hubbub.hub.core import core_of
 from hubbub.hub.measures import COUNTED_AS_CLOSES, MEASURES, Measure
 from hubbub.stats import Histogram, Stats
@@ -178,11 +177,15 @@ async def test_a_broker_says_how_it_is_or_nothing_is_told_of_it() -> None:
     assert number(hub, "hubbub_broker_up") == 0
     assert [number(hub, f"hubbub_broker_{name}") for name in names] == [0.25, 7, 700]
     assert hub.stats()["broker_state"] == "away"
+    broker.now = Condition("silent", 7)
+    assert number(hub, "hubbub_broker_up") == 1
+    assert hub.stats()["broker_state"] == "silent"
     broker.now = Condition()
     assert hub.stats()["broker_state"] == "up"
     await hub.stop()
     assert number(hub, "hubbub_broker_up") == 0
-    assert measures.broker_condition(core_of(hub)) == Condition("away")
+    assert core_of(hub).condition == Condition("away")
+    assert hub.stats()["broker_state"] == "away"
 
 
 async def test_the_hub_says_what_it_runs_on() -> None:

@@ -11,12 +11,15 @@ import msgspec
 
 from ..hub.core import Core, core_of
 from ..hub.lifecycle import State
-from ..hub.measures import broker_condition
 from ..transports.asgi import Receive, Scope, Send
 from .responses import refuse_method, respond
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
+
+
+_STATES = ("up", "silent", "away")
+"""How a broker is, the best first."""
 
 
 class Health:
@@ -46,9 +49,11 @@ class Health:
         """Return what is known, as JSON can carry it; of several hubs the first state that is not running."""
         states = [core.lifecycle.state for core in self._cores]
         others = [state for state in states if state is not State.RUNNING]
+        conditions = [core.condition for core in self._cores]
         return {
             "ready": not others,
             "state": others[0].value if others else State.RUNNING.value,
-            "broker_is_up": all(broker_condition(core).state == "up" for core in self._cores),
+            "broker_is_up": all(each.is_up for each in conditions),
+            "broker_state": max((each.state for each in conditions), key=_STATES.index),
             "clients": sum(len(core.registry.sessions) for core in self._cores),
         }

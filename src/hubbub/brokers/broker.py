@@ -303,6 +303,11 @@ class Condition(NamedTuple):
     waiting_bytes: int | None = None
     lag_s: float | None = None
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes publications: one whose server is silent does, for a while."""
+        return self.state != "away"
+
 
 def condition_of(broker: Broker) -> Condition:
     """Return how a broker is; one that does not say it is up."""
@@ -337,6 +342,7 @@ def unsupported(broker: Broker) -> list[str]:
         Ability.CONTROL: ("send_control",),
         Ability.HISTORY: ("publish_kept", "history", "remove_history"),
         Ability.PRESENCE: ("enter", "leave", "expire", "presence", "presence_stats"),
+        Ability.NOTES: ("note", "noted"),
     }
     return [
         f"{ability.value} ({name})"

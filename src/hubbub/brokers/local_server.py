@@ -104,7 +104,11 @@ class LocalServer:
             if path.stat().st_ino == os.fstat(users).st_ino:
                 return
         new = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(new, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(new, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(new)
+            raise
         os.close(users)
         self._users = new
 

@@ -102,10 +102,11 @@ class ValkeyBroker:
         running = self._running
         if running is None:
             return Condition("away")
-        waiting, waiting_bytes = len(running.outgoing), running.outgoing.nbytes
+        outgoing = running.outgoing
+        facts = len(outgoing), outgoing.nbytes, outgoing.lag_s
         if not running.feed.is_up:
-            return Condition("away", waiting, waiting_bytes)
-        return Condition("silent" if running.feed.is_silent else "up", waiting, waiting_bytes)
+            return Condition("away", *facts)
+        return Condition("silent" if running.feed.is_silent else "up", *facts)
 
     # Beginning and end
 

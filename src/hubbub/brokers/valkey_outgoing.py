@@ -128,6 +128,8 @@ class Outgoing:
         self._timer: asyncio.TimerHandle | None = None
         self._is_stale = False
         self._is_over = False
+        self.lag_s: float | None = None
+        """How long the server took for its last answer."""
         self.state: str = ""
         """What the server has kept is the same for as long as this is: see `_state_of`."""
 
@@ -213,6 +215,8 @@ class Outgoing:
         some = self._next()
         if not some:
             return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             async with asyncio.timeout(ANSWER_S):
                 answers = await self._ask(some)
@@ -222,6 +226,7 @@ class Outgoing:
             await asyncio.sleep(PAUSE_S)
             self._has_work.set()
             return
+        self.lag_s = loop.time() - began
         for waiting, answer in zip(some, answers, strict=True):
             self._answered(waiting, answer)
 

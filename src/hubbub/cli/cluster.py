@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from ..errors import SettingsError
+from ..errors import DISCONNECTED, SettingsError
 from ..limits import printable
 from ..model import Receipt
 from ..publisher import Publisher
@@ -129,7 +129,7 @@ def rooms(pattern: str, broker: str | None, prefix: str) -> None:
 @click.command()
 @click.argument("client", required=False)
 @click.option("--user", help="All clients of this user.")
-@click.option("--code", default=1000, show_default=True, help="The close code.")
+@click.option("--code", default=DISCONNECTED, show_default=True, help="The close code.")
 @click.option("--reason", default="", help="The reason that the client is told.")
 @over_broker
 def kick(

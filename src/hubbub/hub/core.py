@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..brokers.broker import Broker, Control, Node, condition_of
+from ..brokers.broker import Broker, Condition, Control, Node, condition_of
 from ..brokers.history import HistoryStore
 from ..dialects.dialect import Dialect
 from ..limits import TURN_INFLATED_BYTES, TurnBudget
@@ -148,10 +148,15 @@ class Core:
         """Return what the broker is given: this process as a node of its cluster."""
         return HubNode(self)
 
+    @property
+    def condition(self) -> Condition:
+        """How the broker is; away, where the hub does not run."""
+        return condition_of(self.broker) if self.lifecycle.is_up else Condition("away")
+
     def snapshot(self) -> dict[str, Any]:
         """Return what this process knows of itself; see `Hub.stats`."""
         lifecycle, liveness = self.lifecycle, self.liveness
-        condition = condition_of(self.broker)
+        condition = self.condition
         facts = NOTHING_KNOWN if lifecycle.runtime is None else lifecycle.runtime.facts()
         return {
             "clients": len(self.registry.sessions),

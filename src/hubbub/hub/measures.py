@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..brokers.broker import Condition, condition_of
 from ..stats import Histogram, process_stats
 from .core import history_facts
 from .lifecycle import State
@@ -68,11 +67,6 @@ def _words(field: str) -> Callable[[Core], Values]:
 def _closes(core: Core) -> Values:
     by = {"hub": dict(core.stats.closes), "peer": dict(core.stats.closes_by_peer)}
     return {(word, who): count for who, all_ in by.items() for word, count in all_.items()}
-
-
-def broker_condition(core: Core) -> Condition:
-    """Return how the broker of a hub is; down, where the hub does not run."""
-    return condition_of(core.broker) if core.lifecycle.is_up else Condition("away")
 
 
 def _facts(core: Core) -> Mapping[str, Any]:
@@ -196,25 +190,25 @@ MEASURES: tuple[Measure, ...] = (
         "hubbub_broker_up",
         "gauge",
         "1 while the broker takes publications, else 0.",
-        _one(lambda core: broker_condition(core).state == "up"),
+        _one(lambda core: core.condition.is_up),
     ),
     Measure(
         "hubbub_broker_lag_seconds",
         "gauge",
         "How long the broker's servers took for the last answer. Not of a broker without servers.",
-        _one(lambda core: broker_condition(core).lag_s),
+        _one(lambda core: core.condition.lag_s),
     ),
     Measure(
         "hubbub_broker_waiting_messages",
         "gauge",
         "Publications that wait here until the broker takes them. Only of a broker that lets them wait.",
-        _one(lambda core: broker_condition(core).waiting),
+        _one(lambda core: core.condition.waiting),
     ),
     Measure(
         "hubbub_broker_waiting_bytes",
         "gauge",
         "Their bytes.",
-        _one(lambda core: broker_condition(core).waiting_bytes),
+        _one(lambda core: core.condition.waiting_bytes),
     ),
     # What has happened.
     Measure(
