@@ -109,7 +109,7 @@ async def do(hub: Hub, request: list[Any]) -> Any:
                 client.leave(room)
         case ["gap", user, room]:
             for client in hub.clients_of(user):
-                core_of(hub).recovery.tell_gap(session_of(client), room)
+                core_of(hub).gaps.tell(session_of(client), room)
         case ["send", user, data]:
             hub.to_user(user).send(data)
         case ["token", user, room, seconds]:

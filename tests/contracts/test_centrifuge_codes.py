@@ -311,7 +311,7 @@ async def flood(hub: Hub, peer: Peer) -> None:
 
 async def gap(hub: Hub, peer: Peer) -> None:
     await peer.memory.client.subscribe("log:1")
-    core_of(hub).recovery.tell_gap(session_of(peer.memory.client), "log:1")
+    core_of(hub).gaps.tell(session_of(peer.memory.client), "log:1")
 
 
 DISCONNECTIONS: dict[Callable[[Hub, Peer], Awaitable[None]], int] = {
@@ -398,7 +398,7 @@ async def test_code_2500_when_something_was_missed() -> None:
     hub = await running()
     peer = await connected(hub)
     await peer.say(subscribe={"channel": "log:1"})
-    core_of(hub).recovery.tell_gap(session_of(peer.memory.client), "log:1")
+    core_of(hub).gaps.tell(session_of(peer.memory.client), "log:1")
     assert await unsubscribed(peer) == (2500, "insufficient state")
     await hub.stop()
 

@@ -447,7 +447,7 @@ async def test_who_belongs_into_a_stream_comes_in_when_its_text_can_be_had(
             peer = connect(hub)
             await peer.client.subscribe("text:a")
             broker.fails = failure
-            core_of(hub).recovery.tell_gap(peer.client._session, "text:a")
+            core_of(hub).gaps.tell(peer.client._session, "text:a")
         await settle(hub)
         assert peer.client.rooms == frozenset()
         broker.fails = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Any
 
 import pytest
@@ -21,44 +20,14 @@ from hubbub import (
     SettingsError,
 )
 from hubbub.hub import recovery as recovery_module
-from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.recovery import MOST_GAPS, MOST_HELD_BACK
-from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
+from hubbub.hub.recovery import MOST_HELD_BACK
+from hubbub.testing import FakeClock, connect, set_clock, settle
 from recovering import DIALECT, Recovering, read_all
-from started_hub import code_of, started, until
+from remembering_rooms import RULES, publish, remembering, said, texts
+from started_hub import started, until
 
 pytestmark = pytest.mark.anyio
-
-RULES = [
-    RoomRules("state:*", history=1, cache=True),
-    RoomRules("quiet:*", history=5, recover=False),
-    RoomRules("members:*", publish="members"),
-    RoomRules("server:*", publish="server", history=3),
-    RoomRules("red", history=5, history_ttl_s=60.0),
-]
-
-
-async def remembering(**settings: Any) -> Hub:
-    return await started(room_rules=RULES, **settings)
-
-
-async def publish(
-    hub: Hub, *texts: str, room: str = "red", exclude: Client | None = None
-) -> Position:
-    for text in texts:
-        receipt = await hub.publish(room, text, exclude=exclude)
-    assert receipt.position is not None
-    return receipt.position
-
-
-def said(peer: MemoryClient) -> list[object]:
-    """Return what a plain client got, but for the mark that something may be lost of what everybody gets."""
-    return [each for each in peer.received if each != '{"type":"gap","room":""}']
-
-
-def texts(client: Recovering) -> list[str]:
-    return [text for text, _ in client.got]
 
 
 async def test_a_plain_client_that_comes_back_is_sent_what_it_missed_before_all_else() -> None:
@@ -498,197 +467,6 @@ async def test_what_comes_while_a_history_is_read_is_held_back_within_bounds(
         await hub.stop()
 
 
-# Slow clients
-
-
-def slow_rules(policy: str) -> list[RoomRules]:
-    return [RoomRules("red", history=100, slow_policy=policy)]  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-@pytest.mark.parametrize("fast", [True, False])
-async def test_a_slow_client_recovers_what_was_dropped(policy: str, fast: bool) -> None:
-    hub = await started(room_rules=slow_rules(policy), outbox_max_entries=3)
-    client, bystander = Recovering("red", fast=fast), Recovering("red")
-    for each in (client, bystander):
-        each.come_back(hub)
-    await read_all([client, bystander], [hub])
-    client.peer.transport.block()
-    for number in range(10):
-        await publish(hub, str(number))
-        await settle(hub)
-    client.peer.transport.unblock()
-    await read_all([client, bystander], [hub])
-    await publish(hub, "last")
-    await read_all([client, bystander], [hub])
-    expected = [*map(str, range(10)), "last"]
-    assert texts(client) == texts(bystander) == expected
-    assert (client.gaps, client.began_anew, bystander.gaps) == (1, 0, 0)
-    assert hub.stats()["dropped"] > 0
-    await hub.stop()
-
-
-async def test_a_plain_slow_client_is_told_of_the_gap() -> None:
-    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
-    peer = connect(hub)
-    await peer.client.subscribe("red")
-    peer.transport.block()
-    for number in range(5):
-        await publish(hub, str(number))
-        await settle(hub)
-    peer.transport.unblock()
-    await settle(hub)
-    await publish(hub, "last")
-    await settle(hub)
-    assert said(peer) == ["3", "4", '{"type":"gap","room":"red"}', "last"]
-    await hub.stop()
-
-
-async def test_one_that_falls_behind_again_and_again_is_closed() -> None:
-    hub = await started(room_rules=slow_rules("drop_newest"), outbox_max_entries=1)
-    client = Recovering("red")
-    client.come_back(hub)
-    await read_all([client], [hub])
-    for _ in range(MOST_GAPS + 1):
-        assert client.is_connected
-        client.peer.transport.block()
-        for number in range(3):
-            await publish(hub, str(number))
-            await settle(hub)
-        client.peer.transport.unblock()
-        await read_all([client], [hub])
-    assert code_of(client.peer) == 3008
-    client.cut()
-    client.come_back(hub)
-    await read_all([client], [hub])
-    assert len(client.got) == 3 * (MOST_GAPS + 1)
-    await hub.stop()
-
-
-async def test_who_leaves_meanwhile_is_not_told_of_its_gap() -> None:
-    hub = await started(room_rules=slow_rules("drop_newest"), outbox_max_entries=1)
-    client = Recovering("red")
-    client.come_back(hub)
-    await read_all([client], [hub])
-    client.peer.transport.block()
-    for number in range(3):
-        await publish(hub, str(number))
-        await settle(hub)
-    client._say("unsubscribe", 9, "red")
-    await settle(hub)
-    client.peer.transport.unblock()
-    await settle(hub)
-    kinds = [row[0] for row in events_of(client.peer.received)]
-    assert "server_unsubscribed" not in kinds
-    assert kinds[-1] == "ok"
-    await hub.stop()
-
-
-async def test_other_rooms_of_a_slow_client_are_not_touched() -> None:
-    rules = [RoomRules("red", history=9, slow_policy="drop_oldest")]
-    hub = await started(room_rules=rules, outbox_max_entries=4, slow_policy="drop_oldest")
-    client = Recovering("red")
-    client.come_back(hub)
-    await read_all([client], [hub])
-    client.peer.client.join("blue")
-    client.peer.transport.block()
-    for number in range(4):
-        await publish(hub, str(number))
-        hub.room("blue").broadcast("in blue")
-        await settle(hub)
-    assert client.peer.client.rooms == {"blue"}
-    client.peer.transport.unblock()
-    await settle(hub)
-    assert sum("in blue" in str(row) for row in events_of(client.peer.received)) >= 3
-    await hub.stop()
-
-
-@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-async def test_whenever_it_drains_a_slow_client_gets_the_next_or_is_told(policy: str) -> None:
-    """Sockets stop and drain between any two publications, with and without a turn between them."""
-    for seed in range(150):
-        chance = random.Random(seed)
-        hub = await started(room_rules=slow_rules(policy), outbox_max_entries=3)
-        client = Recovering("red")
-        client.come_back(hub)
-        for number in range(60):
-            match chance.choices(["publish", "block", "unblock", "turn", "again"], [6, 2, 2, 1, 1])[
-                0
-            ]:
-                case "publish":
-                    hub.room("red").broadcast(str(number))
-                case "block":
-                    client.peer.transport.block()
-                case "unblock":
-                    client.peer.transport.unblock()
-                case "again" if client.is_subscribed and client.is_connected:
-                    client.leave_and_return()
-            if chance.random() < 0.5:
-                await asyncio.sleep(0)
-            client.read()
-            if not client.is_connected:
-                client.cut()
-                client.come_back(hub)
-        client.peer.transport.unblock()
-        await read_all([client], [hub])
-        if not client.is_connected:
-            client.cut()
-            client.come_back(hub)
-            await read_all([client], [hub])
-        assert client.began_anew == 0
-        assert client.offset == (await hub.cursor("red")).offset
-        await hub.stop()
-
-
-@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
-async def test_what_was_missed_and_answers_are_never_dropped(policy: Any) -> None:
-    rules = [RoomRules("red", history=200)]
-    hub = await started(room_rules=rules, slow_policy=policy, outbox_max_entries=4)
-    start = await hub.cursor("red")
-    await publish(hub, *map(str, range(100)))
-    peer = connect(hub)
-    peer.transport.block()
-    assert (await peer.client.subscribe("red", since=start)).recovered
-    await settle(hub)
-    client = connect(hub, dialect=DIALECT)
-    client.send('["connect", 1]')
-    await settle(hub)
-    client.transport.block()
-    for number in range(4):
-        client.send(f'["subscribe", {number + 2}, "room {number}"]')
-        hub.broadcast("news")
-        await settle(hub)
-    for each in (peer, client):
-        each.transport.unblock()
-    await settle(hub)
-    assert [text for text in peer.received if text != "news"] == [str(n) for n in range(100)]
-    answers = [row for row in events_of(client.received) if row[0] == "ok"]
-    assert answers == [["ok", number] for number in range(2, 6)]
-    await hub.stop()
-
-
-@pytest.mark.parametrize("is_slow", [True, False])
-async def test_who_missed_something_of_a_room_that_the_server_gave_comes_back_to_the_hub(
-    is_slow: bool,
-) -> None:
-    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
-    peer = connect(hub, dialect=DIALECT)
-    peer.send('["connect", 1]')
-    await settle(hub)
-    await peer.client.subscribe("red")
-    if is_slow:
-        peer.transport.block()
-        for number in range(5):
-            await publish(hub, str(number))
-            await settle(hub)
-        peer.transport.unblock()
-        await settle(hub)
-    else:
-        core_of(hub).recovery.tell_gap(session_of(peer.client), "red")
-    assert code_of(peer) == (3008 if is_slow else 3010)
-    await hub.stop()
-
-
 @pytest.mark.parametrize("how", ["leaves", "goes"])
 async def test_who_leaves_while_its_right_is_asked_for_publishes_nothing(how: str) -> None:
     hub = await remembering()
@@ -785,68 +563,6 @@ async def test_what_a_broker_has_cancelled_does_not_silence_a_room(
         await publish(here, "1")
         broker.mend()
         await until(lambda: said(peer) == ["1"])
-
-
-@pytest.mark.parametrize("plain", [True, False])
-async def test_one_that_is_full_again_before_it_is_told_of_a_gap_is_told_later(plain: bool) -> None:
-    rules = [RoomRules("red", history=100, slow_policy="drop_oldest")]
-    hub = await started(room_rules=rules, outbox_max_entries=2)
-    peer = connect(hub) if plain else connect(hub, dialect=DIALECT)
-    if plain:
-        await peer.client.subscribe("red")
-    else:
-        peer.send('[["connect",1],["subscribe",2,"red"]]')
-        await settle(hub)
-    peer.transport.block()
-    for number in range(5):
-        await publish(hub, str(number))
-        await settle(hub)
-    peer.transport.unblock()
-    peer.client.send("direct")
-    peer.transport.block()
-    await settle(hub)
-    peer.transport.unblock()
-    await settle(hub)
-    told = [str(each) for each in peer.received if "gap" in str(each)]
-    assert len(told) == 1
-    assert session_of(peer.client).behind is None
-    await hub.stop()
-
-
-@pytest.mark.parametrize("joins", [True, False])
-async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool) -> None:
-    exchange = Exchange()
-    async with cluster(exchange, room_rules=RULES) as (here, there):
-        peer = connect(there)
-        broker: Any = exchange.brokers[1]
-        if not joins:
-            await peer.client.subscribe("red")
-        read, is_reading, go_on = broker.history, asyncio.Event(), asyncio.Event()
-
-        async def slow(*args: Any, **keywords: Any) -> Any:
-            page = await read(*args, **keywords)
-            is_reading.set()
-            await go_on.wait()
-            return page
-
-        broker.history = slow
-        if joins:
-            joining = asyncio.create_task(peer.client.subscribe("red"))
-        else:
-            broker.node.note_gap(None)  # nothing was lost yet
-        await is_reading.wait()
-        rooms, broker.rooms = broker.rooms, set()
-        await publish(here, "lost")
-        await carried(exchange)
-        broker.rooms = rooms
-        broker.node.note_gap(None)
-        go_on.set()
-        if joins:
-            answer = await joining
-            assert answer.position is not None
-            assert answer.position.offset == 1, "it comes in after what it would have missed"
-        else:
-            await until(lambda: said(peer) == ["lost"])
 
 
 async def test_who_joined_before_anything_was_published_misses_nothing_either() -> None:

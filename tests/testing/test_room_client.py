@@ -125,7 +125,7 @@ async def test_a_room_that_is_refused_later_is_read_when_it_is_asked_for() -> No
     hub.authorize(lambda client, action, room: bool(allowed))
     ann = await follow(hub, "chat:1")
     allowed.clear()
-    core_of(hub).recovery.tell_gap(session_of(ann.memory.client), "chat:1")
+    core_of(hub).gaps.tell(session_of(ann.memory.client), "chat:1")
     await settle(hub)
     assert ann.messages == []  # and asks again, having heard of the gap
     await settle(hub)
@@ -164,7 +164,7 @@ async def test_a_connection_that_ended_unheard_is_no_error_to_read() -> None:
     hub = await running()
     ann = await follow(hub, "chat:1")
     await hub.publish("chat:1", "one")
-    core_of(hub).recovery.tell_gap(session_of(ann.memory.client), "chat:1")
+    core_of(hub).gaps.tell(session_of(ann.memory.client), "chat:1")
     ann.memory.client.close(3008, "slow")
     await settle(hub)
     assert ann.messages == ["one"]

@@ -30,6 +30,7 @@ from .connecting import Connecting
 from .control import ControlPlane
 from .dispatcher import Dispatcher
 from .fanout import Fanout
+from .gaps import Gaps
 from .handler_errors import HandlerErrors
 from .handlers import Handlers
 from .interest import Interest
@@ -84,6 +85,7 @@ class Core:
         self.lifecycle: Lifecycle = Lifecycle(self)
         self.rules: Rules = Rules(self)
         self.recovery: Recovery = Recovery(self)
+        self.gaps: Gaps = Gaps(self)
         self.presence: Presence = Presence(self)
         self.registry: Registry = Registry(self, slow_policies)
         self.joining: Joining = Joining(self)

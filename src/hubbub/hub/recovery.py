@@ -22,12 +22,10 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..brokers.broker import History, HistoryBroker
-from ..dialects.dialect import Gap, ServerUnsubscribed
-from ..errors import INSUFFICIENT_STATE, CommandError, PositionLost
+from ..errors import CommandError, PositionLost
 from ..limits import printable
-from ..model import EVERYBODY, USER_PREFIX, Position
+from ..model import USER_PREFIX, Position
 from ..wire.piece import shown
-from .disconnects import SLOW_CONSUMER
 from .joiner import Joiner, Recovered
 from .positions import Progress, end_of, split_names
 from .tasks import is_being_cancelled
@@ -47,9 +45,6 @@ MOST_VAIN_READS = 20
 """How often a history is read that does not have what has come here already, before it is given up."""
 RETRY_S = 0.5
 """How long after a failure the history is read again."""
-MOST_GAPS = 5
-"""How many times within `GAPS_WITHIN_S` a slow client may fall behind and recover."""
-GAPS_WITHIN_S = 60.0
 
 
 class Recovery:
@@ -111,28 +106,17 @@ class Recovery:
             if members is not None and members.remembers:
                 self._note_gap_of(members)
             elif members is not None and not members.name.startswith(USER_PREFIX):
-                self._tell_members(members)
+                self._core.gaps.tell_all(members)
 
     def _note_gap_of(self, members: Membership) -> None:
         progress = members.progress
         if progress is None:  # it is not known from where on they are members
             for session in list(members.sessions):
-                self.tell_gap(session, members.name)
+                self._core.gaps.tell(session, members.name)
         elif progress.held_back is None:
             self._catch_up(members, progress, [])
         else:
             progress.is_read_too_early = True
-
-    def _tell_members(self, members: Membership) -> None:
-        """Tell the members of a room that keeps nothing that they may have missed something.
-
-        Everybody's room stands for those of users too. Who speaks in commands knows neither.
-        """
-        is_everybody = members.name == EVERYBODY
-        for session in list(members.sessions):
-            is_plain = session.variant.dialect.is_plain
-            if is_plain or not (is_everybody or _is_given(session, members.name)):
-                self.tell_gap(session, members.name)
 
     def _catch_up(
         self, members: Membership, progress: Progress, publications: list[Publication]
@@ -198,7 +182,7 @@ class Recovery:
         """Go on after a position: what was before it cannot be had, which the members are told."""
         progress.position = position
         for session in list(members.sessions):
-            self.tell_gap(session, members.name)
+            self._core.gaps.tell(session, members.name)
 
     def _take_held_back(self, members: Membership, progress: Progress) -> None:
         """Deliver what was held back, as far as nothing is missing."""
@@ -401,69 +385,6 @@ class Recovery:
             text = "this room keeps no history; RoomRules give it one, as in history=100"
             raise CommandError("not_available", text)
 
-    # Gaps
-
-    def tell_gap(self, session: ClientSession, room: str) -> None:
-        """Tell a member that it has missed something of a room: who can come back for it leaves."""
-        core = self._core
-        if session.close is not None or room not in session.memberships:
-            return
-        if session.variant.dialect.is_plain:
-            if core.rules.is_stream(room):
-                self._begin_text_anew(session, room)
-            else:
-                core.publishing.tell(session, Gap(room))
-        elif _is_given(session, room):  # it cannot come back to the room; it can to the hub
-            core.registry.disconnect(session, INSUFFICIENT_STATE, "insufficient state")
-        else:
-            core.joining.leave(session, room)
-            core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
-
-    def note_dropped(self, session: ClientSession) -> None:
-        """A slow client's outbox has dropped publications of some rooms, and is empty again.
-
-        Until here nothing more of these rooms has reached the client. Each such client is told so; one to
-        which that happens again and again is closed, and comes back when it can take more.
-        """
-        self._core.fanout.flush()  # what this turn had for it of these rooms is dropped too
-        rooms = session.behind
-        if not rooms or session.close is not None or session.outbox is not None:
-            return  # what is not empty yet says so later
-        now = self._core.clock()
-        count, since = session.gaps or (0, now)
-        if now - since > GAPS_WITHIN_S:
-            count, since = 0, now
-        session.gaps = (count + 1, since)
-        if count >= MOST_GAPS:
-            self._core.registry.end(session, SLOW_CONSUMER, "it falls behind again and again")
-            return
-        for room in list(rooms):
-            if session.variant.dialect.is_plain:
-                if self._core.rules.is_stream(room):  # it was taken out of that
-                    self._begin_text_anew(session, room)
-                else:
-                    self.tell_gap(session, room)
-            else:
-                self._core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
-        session.told_of_gaps()
-
-    def _begin_text_anew(self, session: ClientSession, room: str) -> None:
-        """Bring a plain client back into a stream, from the text so far."""
-        if session.close is None:
-            self._core.joining.leave(session, room)
-            self._core.joining.bring_in(session, room, asks=True)
-
-    def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
-        """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""
-        for room in rooms:
-            if session.behind is None or room not in session.behind:
-                continue  # it has come in anew
-            if _is_given(session, room):
-                why = "it has missed something of a room that the server put it into"
-                self._core.registry.end(session, SLOW_CONSUMER, why)
-                return
-            self._core.joining.leave(session, room)
-
     @property
     def _broker(self) -> HistoryBroker:
         return cast(HistoryBroker, self._core.broker)
@@ -472,10 +393,6 @@ class Recovery:
         text = "the history of %s could not be read: %s; asked again"
         why = printable(str(error) or type(error).__name__)
         self._core.log.log(logging.WARNING, "history", text, printable(room, 50), why)
-
-
-def _is_given(session: ClientSession, room: str) -> bool:
-    return session.opening is not None and room in session.opening.given
 
 
 def _is_here(progress: Progress, publication: Publication) -> bool:

@@ -264,7 +264,7 @@ class ClientSession:
             missed, self._missed = self._missed, 0
             core.lifecycle.schedule(lambda: self.dispatcher.drained(self, missed))
         if self.behind:  # it may have been told so before, while it could take no more
-            core.lifecycle.schedule(lambda: core.recovery.note_dropped(self))
+            core.lifecycle.schedule(lambda: core.gaps.note_dropped(self))
 
     def count_lost(self, count: int) -> None:
         """Count messages that this client will never get, since it is slow."""
@@ -320,7 +320,7 @@ class ClientSession:
             return 0
         core = self._core
         # After the running fan-out, and before the next.
-        core.lifecycle.schedule(lambda: core.recovery.take_out(self, rooms))
+        core.lifecycle.schedule(lambda: core.gaps.take_out(self, rooms))
         return sum(outbox.drop_room(room) for room in rooms)
 
     def _cut(self, lost: int) -> None:

@@ -1,0 +1,107 @@
+"""Gaps: who is told that it has missed something of a room, and how it comes back.
+
+What must not live here: how it is known that something was lost (`recovery`, `outbox`), and what is read again then
+(`recovery`, `joining`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..dialects.dialect import Gap, ServerUnsubscribed
+from ..errors import INSUFFICIENT_STATE
+from ..model import EVERYBODY
+from .disconnects import SLOW_CONSUMER
+
+if TYPE_CHECKING:
+    from .core import Core
+    from .room import Membership
+    from .session import ClientSession
+
+MOST_GAPS = 5
+"""How many times within `GAPS_WITHIN_S` a slow client may fall behind and recover."""
+GAPS_WITHIN_S = 60.0
+
+
+class Gaps:
+    """Tells members of rooms what they have missed. Event loop only."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def tell(self, session: ClientSession, room: str) -> None:
+        """Tell a member that it has missed something of a room: who can come back for it leaves."""
+        core = self._core
+        if session.close is not None or room not in session.memberships:
+            return
+        if session.variant.dialect.is_plain:
+            if core.rules.is_stream(room):
+                self._begin_text_anew(session, room)
+            else:
+                core.publishing.tell(session, Gap(room))
+        elif _is_given(session, room):  # it cannot come back to the room; it can to the hub
+            core.registry.disconnect(session, INSUFFICIENT_STATE, "insufficient state")
+        else:
+            core.joining.leave(session, room)
+            core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
+
+    def note_dropped(self, session: ClientSession) -> None:
+        """A slow client's outbox has dropped publications of some rooms, and is empty again.
+
+        Until here nothing more of these rooms has reached the client. Each such client is told so; one to
+        which that happens again and again is closed, and comes back when it can take more.
+        """
+        self._core.fanout.flush()  # what this turn had for it of these rooms is dropped too
+        rooms = session.behind
+        if not rooms or session.close is not None or session.outbox is not None:
+            return  # what is not empty yet says so later
+        now = self._core.clock()
+        count, since = session.gaps or (0, now)
+        if now - since > GAPS_WITHIN_S:
+            count, since = 0, now
+        session.gaps = (count + 1, since)
+        if count >= MOST_GAPS:
+            self._core.registry.end(session, SLOW_CONSUMER, "it falls behind again and again")
+            return
+        for room in list(rooms):
+            if session.variant.dialect.is_plain:
+                if self._core.rules.is_stream(room):  # it was taken out of that
+                    self._begin_text_anew(session, room)
+                else:
+                    self.tell(session, room)
+            else:
+                self._core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
+        session.told_of_gaps()
+
+    def _begin_text_anew(self, session: ClientSession, room: str) -> None:
+        """Bring a plain client back into a stream, from the text so far."""
+        if session.close is None:
+            self._core.joining.leave(session, room)
+            self._core.joining.bring_in(session, room, asks=True)
+
+    def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
+        """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""
+        for room in rooms:
+            if session.behind is None or room not in session.behind:
+                continue  # it has come in anew
+            if _is_given(session, room):
+                why = "it has missed something of a room that the server put it into"
+                self._core.registry.end(session, SLOW_CONSUMER, why)
+                return
+            self._core.joining.leave(session, room)
+
+    def tell_all(self, members: Membership) -> None:
+        """Tell the members of a room that keeps nothing that they may have missed something.
+
+        Everybody's room stands for those of users too. Who speaks in commands knows neither.
+        """
+        is_everybody = members.name == EVERYBODY
+        for session in list(members.sessions):
+            is_plain = session.variant.dialect.is_plain
+            if is_plain or not (is_everybody or _is_given(session, members.name)):
+                self.tell(session, members.name)
+
+
+def _is_given(session: ClientSession, room: str) -> bool:
+    return session.opening is not None and room in session.opening.given
