@@ -102,7 +102,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml $(PINS)
-	$(PIP) -c requirements/dev.txt -e '.[demo]'
+	$(PIP) -c requirements/dev.txt -e '.[demo,local]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml $(PINS)

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from places import SOURCE
 
 PATIENCE_S = 30.0
+HUBBUB = (sys.executable, "-W", "default", "-m", "hubbub")
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -26,13 +27,17 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 class Command:
-    """A running command; what it prints is collected, and can be waited for."""
+    """A running command, `hubbub` unless another program is named; what it prints is collected, and can be waited for."""
 
     def __init__(
-        self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        program: Sequence[str] = HUBBUB,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "default", "-m", "hubbub", *arguments],
+            [*program, *arguments],
             cwd=cwd,
             env=clean_environment(env),
             stdin=subprocess.PIPE,

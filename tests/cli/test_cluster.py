@@ -1,87 +1,93 @@
-"""`hubbub publish`, `who`, `rooms` and `kick`, against a hub on a real server."""
+"""`hubbub publish`, `who`, `rooms` and `kick`, over a broker and over an API, against a hub on a real server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from click.testing import CliRunner, Result
 
-from hubbub import Hub, RoomRules
-from hubbub.cli import main
+from cli.ways import reached, run
 from hubbub.testing import connect
 from started_hub import until
 from valkey_server import fresh_prefix, server_url
 
 pytestmark = pytest.mark.anyio
 
-RULES = [RoomRules("chat:*", history=10, presence=True)]
+WAYS = ["broker", "api"]
 
 
-@asynccontextmanager
-async def running() -> AsyncIterator[tuple[Hub, str]]:
-    url = f"{server_url()}?prefix={fresh_prefix()}"
-    hub = Hub(broker=url, room_rules=RULES)
-    await hub.start()
-    try:
-        yield hub, url
-    finally:
-        await hub.stop()
-
-
-async def run(*arguments: str, stdin: str = "", broker: str | None = None) -> Result:
-    """Run the command in a thread: the hub has this one."""
-    environment = {} if broker is None else {"HUBBUB_BROKER": broker}
-    runner = CliRunner(env=environment)
-    return await asyncio.to_thread(runner.invoke, main, list(arguments), input=stdin)
-
-
-async def test_publish_reaches_rooms_users_and_everybody() -> None:
-    async with running() as (hub, url):
+@pytest.mark.parametrize("by", WAYS)
+async def test_publish_reaches_a_room(by: str) -> None:
+    async with reached(by) as (hub, options, _, _):
         ann = connect(hub, user="ann")
         await ann.client.subscribe("chat:1")
-        done = await run("publish", "chat:1", '{"n": 1}', "--key", "k", broker=url)
+        await ann.client.subscribe("news")
+        done = await run("publish", "chat:1", '{"n":  1}', "--key", "k", *options)
         assert (done.exit_code, done.output) == (0, "published, offset 1\n")
-        done = await run("publish", "chat:1", '{"n": 1}', "--key", "k", "--broker", url)
-        assert done.output == "was published before, by this key\n"
-        done = await run("publish", "chat:1", "-", stdin="two\nthree\n", broker=url)
+        done = await run("publish", "chat:1", "-", *options, stdin='"two"\n3\n')
         assert done.output == "published, offset 2\npublished, offset 3\n"
-        assert (await run("publish", "--user", "ann", "own", broker=url)).output == "published\n"
-        assert (await run("publish", "--everybody", "all", broker=url)).output == "published\n"
-        await until(lambda: ann.received == ['{"n": 1}', "two", "three", "own", "all"])
+        assert (await run("publish", "news", "{}", *options)).output == "published\n"
+        done = await run("publish", "chat:1", '{"n":  1}', "--key", "k", *options)
+        assert done.exit_code == 0
+        await until(lambda: ann.received == ['{"n":  1}', '"two"', "3", "{}"])
 
 
-async def test_who_is_there_and_who_is_sent_away() -> None:
-    async with running() as (hub, url):
+async def test_publish_over_a_broker_reaches_users_and_everybody_and_takes_any_text() -> None:
+    async with reached("broker") as (hub, _, url, _):
+        env: dict[str, str | None] = {"HUBBUB_BROKER": url}
+        ann = connect(hub, user="ann")
+        await ann.client.subscribe("chat:1")
+        assert (await run("publish", "chat:1", "a text", "--key", "k", env=env)).exit_code == 0
+        done = await run("publish", "chat:1", "a text", "--key", "k", env=env)
+        assert done.output == "was published before, by this key\n"
+        assert (await run("publish", "--user", "ann", "own", env=env)).output == "published\n"
+        assert (await run("publish", "--everybody", "all", env=env)).output == "published\n"
+        await until(lambda: ann.received == ["a text", "own", "all"])
+
+
+@pytest.mark.parametrize("by", WAYS)
+async def test_who_is_there_and_who_is_sent_away(by: str) -> None:
+    async with reached(by) as (hub, options, _, _):
         hub.presence_info(lambda client, room: {"name": "A\x1b[31m"})
         ann = connect(hub, user="ann", client_id="tab")
         bob = connect(hub, user="bob\x1b[2J", client_id="other")
+        nobody = connect(hub, client_id="third")
         for peer in (ann, bob):
             await peer.client.subscribe("chat:1")
         ann.client.join("chat:2")
-        await until(lambda: hub.rooms == {"chat:1": 2, "chat:2": 1})
+        nobody.client.join("chat:2")
+        await until(lambda: hub.rooms == {"chat:1": 2, "chat:2": 2})
         while (await hub.presence_stats("chat:1")).clients < 2:
             await asyncio.sleep(0.01)
-        done = await run("who", "chat:1", broker=url)
+        while (await hub.presence_stats("chat:2")).clients < 2:
+            await asyncio.sleep(0.01)
+        done = await run("who", "chat:1", *options)
         assert done.exit_code == 0
-        assert sorted(line.split("\t")[0] for line in done.output.splitlines()) == ["other", "tab"]
-        assert "\x1b" not in done.output
-        rows = (await run("who", "chat:1", "--json", broker=url)).output.splitlines()
-        assert {json.loads(row)["user"] for row in rows} == {"ann", "bob\x1b[2J"}
-        assert (await run("rooms", broker=url)).output == "2\tchat:1\n1\tchat:2\n"
-        assert (await run("rooms", "*2", broker=url)).output == "1\tchat:2\n"
-        done = await run("kick", "tab", "--code", "4001", "--reason", "away", broker=url)
+        lines = sorted(done.output.splitlines())
+        assert lines == [
+            'other\tbob\N{REPLACEMENT CHARACTER}[2J\t{"name":"A\\u001b[31m"}',
+            'tab\tann\t{"name":"A\\u001b[31m"}',
+        ]
+        rows = (await run("who", "chat:2", "--json", *options)).output.splitlines()
+        info = {"name": "A\x1b[31m"}
+        assert sorted(map(json.loads, rows), key=str) == [
+            {"client": "tab", "user": "ann", "info": info},
+            {"client": "third", "user": None, "info": info},
+        ]
+        assert (await run("rooms", *options)).output == "2\tchat:1\n2\tchat:2\n"
+        assert (await run("rooms", "*2", *options)).output == "2\tchat:2\n"
+        whom = ("tab", "--user", "ann") if by == "api" else ("tab",)
+        done = await run("kick", *whom, "--code", "4001", "--reason", "away", *options)
         assert (done.exit_code, done.output) == (0, "")
         await until(lambda: ann.closed is not None)
         assert ann.closed is not None
         assert (ann.closed.code, ann.closed.reason) == (4001, "away")
-        assert (await run("kick", "--user", "bob\x1b[2J", broker=url)).exit_code == 0
+        assert bob.closed is None
+        assert (await run("kick", "--user", "bob\x1b[2J", *options)).exit_code == 0
         await until(lambda: bob.closed is not None)
-        assert (await run("kick", "nobody", broker=url)).exit_code == 0
-        done = await run("kick", "tab", "--code", "17", broker=url)
+        assert (await run("kick", "--user", "nobody", *options)).exit_code == 0
+        done = await run("kick", "--user", "ann", "--code", "17", *options)
         assert (done.exit_code, "Traceback" in done.output) == (1, False)
 
 
@@ -95,13 +101,10 @@ async def test_who_is_there_and_who_is_sent_away() -> None:
         (["publish", "chat:1", "x", "--user", "ann"], "name a ROOM, or --user"),
         (["publish", "chat:1", "-", "--key", "k"], "--key is for one message"),
         (["kick"], "name a CLIENT, or --user"),
-        (["kick", "tab", "--user", "ann"], "name a CLIENT, or --user"),
+        (["kick", "tab", "--user", "ann", "--broker", "valkey://127.0.0.1:1"], "and not both"),
     ],
 )
-async def test_what_cannot_be_is_one_sentence(
-    arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("HUBBUB_BROKER", raising=False)
+async def test_what_cannot_be_is_one_sentence(arguments: list[str], text: str) -> None:
     done = await run(*arguments)
     assert done.exit_code in (1, 2)
     assert text in done.output

@@ -40,6 +40,7 @@ def test_the_commands() -> None:
         "publish",
         "rooms",
         "serve",
+        "tail",
         "who",
     ]
     result = CliRunner().invoke(main, ["--help"])

@@ -1,45 +1,21 @@
-"""`hubbub publish`, `who`, `rooms` and `kick`: what a person asks of running hubs, over the broker that they share.
+"""`hubbub publish`, `who`, `rooms` and `kick`: what a person asks of running hubs.
 
-What must not live here: the verbs (`publisher`). What others have named is printed so that no terminal obeys it.
+What must not live here: how the hubs are reached (`reach`), `hubbub tail`. What others have named is printed so that no terminal obeys it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from contextlib import closing
 
 import click
 import msgspec
 
-from ..errors import DISCONNECTED, SettingsError
+from ..errors import DISCONNECTED
 from ..limits import printable
 from ..model import Receipt
-from ..publisher import Publisher
-from ..settings import Settings
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def over_broker(function: F) -> F:
-    """Give a command the options that say which hubs are meant."""
-    for option in (
-        click.option("--prefix", default="", help="What the hubs have as broker_prefix."),
-        click.option("--broker", help="The URL of the broker. [default: $HUBBUB_BROKER]"),
-    ):
-        function = option(function)
-    return function
-
-
-def publisher_of(broker: str | None, prefix: str) -> Publisher:
-    """Return a publisher on the hubs' broker; raise what `click` says as one sentence."""
-    try:
-        return Publisher(broker or Settings.load().broker, prefix=prefix)
-    except SettingsError:
-        raise
-    except ValueError as error:
-        text = "name the broker of the hubs: --broker URL, or HUBBUB_BROKER"
-        raise click.ClickException(text) from error
+from .reach import Reach, reaching_hubs
 
 
 @click.command()
@@ -47,14 +23,13 @@ def publisher_of(broker: str | None, prefix: str) -> Publisher:
 @click.option("--user", help="To all clients of this user, and not to a room.")
 @click.option("--everybody", is_flag=True, help="To everybody, and not to a room.")
 @click.option("--key", help="Publish it once, however often this is called with this key.")
-@over_broker
+@reaching_hubs
 def publish(
     words: tuple[str, ...],
     user: str | None,
     everybody: bool,
     key: str | None,
-    broker: str | None,
-    prefix: str,
+    reach: Reach,
 ) -> None:
     """Publish DATA to ROOM, as it is written; "-" publishes each line of the input.
 
@@ -69,16 +44,16 @@ def publish(
         if key is not None:
             raise click.UsageError("--key is for one message, and the input may have many")
         lines = (line.rstrip("\n") for line in sys.stdin)
-    with publisher_of(broker, prefix) as publisher:
+    with closing(reach.open()) as hubs:
         for line in lines:
             if not _is_text(line):
                 raise click.ClickException("what is to be published is no text in UTF-8")
             if user is not None:
-                receipt = publisher.to_user(user, line, key=key)
+                receipt = hubs.to_user(user, line, key)
             elif room is None:
-                receipt = publisher.broadcast(line, key=key)
+                receipt = hubs.broadcast(line, key)
             else:
-                receipt = publisher.publish(room, line, key=key)
+                receipt = hubs.publish(room, line, key)
             click.echo(_told(receipt))
 
 
@@ -100,11 +75,11 @@ def _told(receipt: Receipt) -> str:
 @click.command()
 @click.argument("room")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object in each line.")
-@over_broker
-def who(room: str, as_json: bool, broker: str | None, prefix: str) -> None:
+@reaching_hubs
+def who(room: str, as_json: bool, reach: Reach) -> None:
     """List who is in ROOM, in all processes: client, user, info. The room needs presence=True."""
-    with publisher_of(broker, prefix) as publisher:
-        found = publisher.presence(room)
+    with closing(reach.open()) as hubs:
+        found = hubs.presence(room)
     for client_id, info in found.items():
         if as_json:
             row = {"client": client_id, "user": info.user, "info": info.info}
@@ -117,11 +92,11 @@ def who(room: str, as_json: bool, broker: str | None, prefix: str) -> None:
 
 @click.command()
 @click.argument("pattern", default="")
-@over_broker
-def rooms(pattern: str, broker: str | None, prefix: str) -> None:
+@reaching_hubs
+def rooms(pattern: str, reach: Reach) -> None:
     """List the rooms that have members, and how many. PATTERN has * for any text, as in 'chat:*'."""
-    with publisher_of(broker, prefix) as publisher:
-        found = publisher.rooms(pattern)
+    with closing(reach.open()) as hubs:
+        found = hubs.rooms(pattern)
     for name, count in sorted(found.items()):
         click.echo(f"{count}\t{printable(name, 200)}")
 
@@ -131,26 +106,22 @@ def rooms(pattern: str, broker: str | None, prefix: str) -> None:
 @click.option("--user", help="All clients of this user.")
 @click.option("--code", default=DISCONNECTED, show_default=True, help="The close code.")
 @click.option("--reason", default="", help="The reason that the client is told.")
-@over_broker
+@reaching_hubs
 def kick(
     client: str | None,
     user: str | None,
     code: int,
     reason: str,
-    broker: str | None,
-    prefix: str,
+    reach: Reach,
 ) -> None:
     """Close the connection of CLIENT, by its id, or those of --user, in whatever process they are.
 
-    Who is not there is no error.
+    Over the HTTP API a CLIENT is named together with its --user. Who is not there is no error.
     """
-    if bool(client) == bool(user):
+    if not client and user is None:
         raise click.UsageError("name a CLIENT, or --user")
-    with publisher_of(broker, prefix) as publisher:
+    with closing(reach.open()) as hubs:
         try:
-            if user is not None:
-                publisher.disconnect(user, code, reason)
-            else:
-                publisher.kick(client or "", code, reason)
+            hubs.disconnect(client, user, code, reason)
         except ValueError as error:
             raise click.ClickException(str(error)) from error

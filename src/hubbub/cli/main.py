@@ -22,11 +22,12 @@ COMMANDS = {
     "check": ("check", "Print the settings in force, and what is dangerous in them."),
     "connect": ("connect", "Talk to a WebSocket server."),
     "demo": ("serve", "Serve the demo application."),
-    "kick": ("cluster", "Close connections of running hubs, over their broker."),
-    "publish": ("cluster", "Publish to the rooms of running hubs, over their broker."),
-    "rooms": ("cluster", "List the rooms of running hubs, over their broker."),
+    "kick": ("cluster", "Close connections of running hubs, over their broker or API."),
+    "publish": ("cluster", "Publish to the rooms of running hubs, over their broker or API."),
+    "rooms": ("cluster", "List the rooms of running hubs, over their broker or API."),
     "serve": ("serve", "Serve an application, or a ready one."),
-    "who": ("cluster", "List who is in a room of running hubs, over their broker."),
+    "tail": ("tail", "Print what is published in a room of running hubs."),
+    "who": ("cluster", "List who is in a room of running hubs, over their broker or API."),
 }
 """The module of each command, and the line of it in `hubbub --help`."""
 

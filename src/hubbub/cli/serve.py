@@ -207,11 +207,18 @@ def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **opti
     type=click.IntRange(0, 65535),
     help="0 takes a free one.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="How many processes serve; several share a local server. [default: $WEB_CONCURRENCY, else 1]",
+)
 @click.option("--log-level", default="warning", show_default=True, type=click.Choice(LOG_LEVELS))
-def demo(host: str, port: int, log_level: str) -> None:
+def demo(host: str, port: int, workers: int | None, log_level: str) -> None:
     """Serve the demo application: chat, channels, notifications, live data, a game, a monitor."""
     settings = apply_settings({})
-    serving = Serving(target=read_target(DEMO_APP), host=host, port=port, log_level=log_level)
+    serving = Serving(
+        target=read_target(DEMO_APP), host=host, port=port, workers=workers, log_level=log_level
+    )
     run(serving, settings, path="/websocket")
 
 

@@ -39,7 +39,7 @@ class ChatPage(Page):
             leave_grace_s=GRACE_S,
         )
         super().__init__(views, room_rules=[rule])
-        self.log: ChatLog = ChatLog()
+        self.log: ChatLog = ChatLog(self.run)
         self.hub.authenticate(self.who)
         self.hub.on_connect(self.joined)
         self.hub.on_message(self.said)

@@ -67,7 +67,9 @@ class GamePage(Page):
         arena = self.world.arena_of(client.id)
         if player is None or arena is None:
             raise CommandError("no_arena", "enter an arena first")
-        move = {"type": "moved", "id": player.id, "x": player.x, "y": player.y}
+        move: dict[str, object] = {"type": "moved", "id": player.id, "x": player.x, "y": player.y}
+        if self.is_one_of_many:  # who came by another worker has not been told of this player
+            move["player"] = player
         self.hub.room(arena).broadcast(move, exclude=client)
 
     def caught_up(self, client: Client, count: int) -> None:

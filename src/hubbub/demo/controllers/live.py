@@ -32,7 +32,7 @@ class LivePage(Page):
         return {"shares": SHARES}
 
     def tick(self) -> None:
-        self.hub.broadcast(self.market.tick())
+        self.tell_here(self.market.tick())
 
     def connected(self, client: Client) -> None:
         client.send({"type": "history", "ticks": self.market.history()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ... import Client
-from ..models.system import SystemMonitor
+from ..models.system import SystemMonitor, worker_number
 from ..views import Views
 from .page import Page
 
@@ -29,7 +30,7 @@ class Noise(msgspec.Struct):
 
 
 class MonitorPage(Page):
-    """Everybody gets {"type": "reading", "cpu": …, "memory": …, "clients": …} every second.
+    """Everybody gets {"type": "reading", "process", "cpu": …, "memory": …, "clients": …} every second, of each worker.
 
     `all_stats` gives the stats of every hub of the application, by page.
     """
@@ -44,7 +45,8 @@ class MonitorPage(Page):
         self.system: SystemMonitor = SystemMonitor()
         self.hub.on_connect(self.connected)
         self.hub.on("noise")(self.noise)
-        self.hub.every(READING_S, while_connected=True)(self.read)
+        # Who looks at the monitor of one worker sees all, also those at which nobody looks.
+        self.hub.every(READING_S, while_connected=not self.is_one_of_many)(self.read)
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -57,7 +59,9 @@ class MonitorPage(Page):
         return {"max_noise": MAX_NOISE}
 
     def read(self) -> None:
-        self.hub.broadcast(self.system.read(self.all_stats().values()))
+        reading = self.system.read(self.all_stats().values())
+        place = {"worker": worker_number(), "process": os.getpid()}
+        self.hub.broadcast({**reading, **place})
 
     def connected(self, client: Client) -> None:
         client.send({"type": "history", "readings": self.system.history()})

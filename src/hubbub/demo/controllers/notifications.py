@@ -31,7 +31,7 @@ class NotificationsPage(Page):
 
     def __init__(self, views: Views) -> None:
         super().__init__(views)
-        self.board: NotificationBoard = NotificationBoard()
+        self.board: NotificationBoard = NotificationBoard(self.run)
         self.hub.on_connect(self.connected)
         self.hub.on_message(self.ignored)
 

@@ -5,6 +5,7 @@ What must not live here: what a page does; each has its own module beside this o
 
 from __future__ import annotations
 
+import os
 import secrets
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from ... import Client, CommandError, Handshake, Hub
 from ..models.names import clean_name, invent_name
+from ..models.system import worker_number
 from ..models.text import MAX_LINE_CHARACTERS, one_line
 from ..views import Views
 
@@ -26,8 +28,9 @@ class Page:
 
     All that the server sends is a JSON object that has a type; what a person wrote stands in a
     field of it and nowhere else. So nobody can write what looks like a message of the server. The
-    first is {"type": "server", "run": …}: a page that meets another `run` when it comes back knows
-    that the server has forgotten what was before.
+    first is {"type": "server", "run", "worker", "process", "is_one_of_many"}: a page that meets another `run` when it
+    comes back knows that the server has forgotten what was before, or, where it is one of many workers,
+    that it has come to another.
     """
 
     name: ClassVar[str]
@@ -38,6 +41,7 @@ class Page:
         self.views = views
         self.hub: Hub = Hub(**{"broker_prefix": self.name, **settings})
         self.run: str = secrets.token_hex(8)
+        self.is_one_of_many: bool = not str(self.hub.settings.broker).startswith("memory:")
         self.hub.on_connect(self.greet)
 
     @property
@@ -68,8 +72,24 @@ class Page:
         return {}
 
     def greet(self, client: Client) -> None:
-        """Tell a client which run of the server it has come to."""
-        client.send({"type": "server", "run": self.run})
+        """Tell a client which run of the server it has come to, and which process that is."""
+        client.send(
+            {
+                "type": "server",
+                "run": self.run,
+                "worker": worker_number(),
+                "process": os.getpid(),
+                "is_one_of_many": self.is_one_of_many,
+            }
+        )
+
+    def tell_here(self, message: object) -> None:
+        """Tell everybody who is connected to this process what concerns this process alone."""
+        if not self.is_one_of_many:
+            self.hub.broadcast(message)
+            return
+        for client in self.hub.everybody:
+            client.send(message)
 
     async def show(self, request: Request) -> Response:
         """Answer with the page."""

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from ... import Client, CommandError, Handshake
+from ... import Client, CommandError, Handshake, Room
 from ...asgi.responses import STATIC_FILES
 from ..models.clock import iso_now
 from ..models.names import clean_name, roster
@@ -35,6 +35,11 @@ class WebSocketPage(Page):
     def __init__(self, views: Views) -> None:
         super().__init__(views)
         self._changed: set[str] = set()
+        self._changed_before: set[str] = set()
+        if self.is_one_of_many:
+            for room in ROOMS:
+                self.hub.room_rules(room, presence=True)
+            self.hub.presence_info(lambda client, room: {"name": client.meta["name"]})
         self.hub.on_connect(self.connected)
         self.hub.on_message(self.said)
         self.hub.on("enter")(self.entered)
@@ -83,9 +88,19 @@ class WebSocketPage(Page):
         client.send({"type": "entered", "room": room})
         self._changed.add(room)
 
-    def tell_who_is_online(self) -> None:
-        """Tell each room that changed, so that a thousand arrivals at once are one message."""
-        while self._changed:
-            room = self.hub.room(self._changed.pop())
-            names = (client.meta["name"] for client in room)
-            room.broadcast({"type": "online", "room": room.name, **roster(names)})
+    async def tell_who_is_online(self) -> None:
+        """Tell each room that changed, so that a thousand arrivals at once are one message.
+
+        Of many workers each asks the broker who is there, and again the next time: who has just come may
+        not stand there yet.
+        """
+        changed, self._changed = self._changed, set()
+        again, self._changed_before = self._changed_before, changed
+        for name in changed | again if self.is_one_of_many else changed:
+            room = self.hub.room(name)
+            room.broadcast({"type": "online", "room": name, **roster(await self._names(room))})
+
+    async def _names(self, room: Room) -> list[str]:
+        if not self.is_one_of_many:
+            return [client.meta["name"] for client in room]
+        return [each.info["name"] for each in (await self.hub.presence(room.name)).values()]

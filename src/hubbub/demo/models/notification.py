@@ -25,18 +25,20 @@ SAMPLES: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """`type` says how grave it is, `time` is ISO 8601. Notifications are numbered from 1."""
+    """`type` says how grave it is, `time` is ISO 8601. The notifications of a board (`log`) are numbered from 1."""
 
     number: int
     type: Kind
     message: str
     time: str = field(default_factory=iso_now)
+    log: str = ""
 
 
 class NotificationBoard:
-    """Remembers the last `MAX_KEPT` notifications. Any thread may post."""
+    """Remembers the last `MAX_KEPT` notifications. Any thread may post. `log` tells it from those of other processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: str = "") -> None:
+        self._log = log
         self._kept: deque[Notification] = deque(maxlen=MAX_KEPT)
         self._numbers = count(1)
 
@@ -47,7 +49,7 @@ class NotificationBoard:
         text = one_line(message, MAX_MESSAGE_CHARACTERS + 1) if isinstance(message, str) else ""
         if not 1 <= len(text) <= MAX_MESSAGE_CHARACTERS:
             raise ValueError(f"message must have 1 to {MAX_MESSAGE_CHARACTERS} characters")
-        notification = Notification(next(self._numbers), kind, text)
+        notification = Notification(next(self._numbers), kind, text, log=self._log)
         self._kept.append(notification)
         return notification
 

@@ -5,6 +5,7 @@ psutil answers where it is installed; the standard library does what it can wher
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import sys
@@ -24,6 +25,12 @@ MAX_READINGS = 90
 _MIB = 1024**2
 
 Stats = Mapping[str, Any]
+
+
+def worker_number() -> int:
+    """Return which of the server's processes this is, from 1; one that is started again has a new number."""
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 1
 
 
 def memory_mib() -> float:

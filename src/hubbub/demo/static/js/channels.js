@@ -60,7 +60,8 @@ class Channel {
   #listen() {
     this.subscription.on("subscribed", (context) => this.#subscribed(context));
     this.subscription.on("publication", ({ data, offset }) => {
-      const isLate = outage.takes(this, data);
+      // The place in the history is the number, whichever worker of the server has published it.
+      const isLate = outage.takes(this, { number: offset });
       this.#stopsTyping(data.name);
       if (this.isShown) show(data, offset, isLate);
     });
@@ -118,7 +119,7 @@ class Channel {
   }
 }
 
-const numberOf = (publication) => publication?.data.number ?? 0;
+const numberOf = (publication) => publication?.offset ?? 0;
 
 // What the SDK says of commands whose connection, or whose channel, is gone.
 const GONE = [1, 2, 3, 4, 7];
@@ -134,7 +135,7 @@ function show(line, offset, isLate) {
       ? element(
           "li",
           { class: "tick" },
-          element("b", {}, `#${line.number}`),
+          element("b", {}, `#${offset}`),
           element("span", { class: "text" }, line.text),
           element("time", { datetime: line.time }, shortTime(line.time)),
         )
@@ -143,7 +144,7 @@ function show(line, offset, isLate) {
     item.classList.add("late");
     $("time", item).before(element("span", { class: "badge" }, "recovered"));
   }
-  timeline.insert(item, line.number, offset);
+  timeline.insert(item, offset, offset);
 }
 
 /** Show a page of a history. What is shown already stays as it is. */

@@ -18,6 +18,7 @@ const held = new Set();
 let name = sessionStorage.getItem("game-name") || "";
 let id = null;
 let room = sessionStorage.getItem("game-arena") || $("[data-arena]").dataset.arena;
+let isOneOfMany = false;
 let sent = 0;
 let received = 0;
 let sentAt = 0;
@@ -82,6 +83,13 @@ hub.onType("arena", (message) => {
 hub.onType("joined", ({ player }) => {
   add(player);
   list();
+  // Who comes by another worker of the server knows nobody of this one yet.
+  const me = players.get(id);
+  if (isOneOfMany && me) hub.send({ type: "move", x: me.x, y: me.y });
+});
+
+hub.onType("server", (server) => {
+  isOneOfMany = server.is_one_of_many;
 });
 
 hub.onType("left", (message) => {
@@ -91,8 +99,12 @@ hub.onType("left", (message) => {
 
 hub.onType("moved", (message) => {
   $("#moves-received").textContent = ++received;
-  const player = players.get(message.id);
-  if (!player) return;
+  let player = players.get(message.id);
+  if (!player) {
+    if (!message.player) return;
+    add((player = message.player));
+    list();
+  }
   Object.assign(player, { x: message.x, y: message.y });
   place(player);
 });

@@ -45,7 +45,37 @@ hub.onType("history", ({ readings }) => {
   if (readings.length) show(readings.at(-1));
 });
 
+// Of many workers each tells everybody; the charts are of the one that this page is connected to.
+let own = null;
+hub.onType("server", ({ process, is_one_of_many }) => {
+  own = process;
+  $("#workers-card").hidden = !is_one_of_many;
+});
+
+const workers = new Map();
+const SILENT_MS = 5000;
+
+function showWorkers(reading) {
+  workers.set(reading.process, { ...reading, at: Date.now() });
+  for (const [process, { at }] of workers) if (Date.now() - at > SILENT_MS) workers.delete(process);
+  const rows = [...workers.values()].sort((one, other) => one.worker - other.worker);
+  $("#workers").replaceChildren(
+    ...rows.map(({ worker, process, cpu, memory, clients, in: came, out }) =>
+      element(
+        "tr",
+        { "data-process": process, class: process === own ? "you" : undefined },
+        ...[`${worker}${process === own ? " (yours)" : ""}`, process, `${number.format(cpu)} %`, `${number.format(memory)} MiB`, clients, number.format(came), number.format(out)].map(
+          (text) => element("td", {}, String(text)),
+        ),
+      ),
+    ),
+  );
+  $("#workers-clients").textContent = rows.reduce((sum, { clients }) => sum + clients, 0);
+}
+
 hub.onType("reading", (reading) => {
+  showWorkers(reading);
+  if (reading.process !== own) return;
   for (const { chart, fields } of meters) chart.push(toPoint(reading, fields));
   show(reading);
 });

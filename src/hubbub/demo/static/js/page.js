@@ -50,6 +50,11 @@ export function watch(hub, cut = () => hub.cut()) {
     $("#restarted").textContent = `The server restarted at about ${shortTime(Date.now())}. ${RESTARTED}`;
     $("#restarted").hidden = false;
   });
+  hub.onType("server", ({ worker, process, is_one_of_many }) => {
+    const place = is_one_of_many ? `worker ${worker}, process ${process}` : `process ${process}`;
+    $("#place").textContent = place;
+    $("#place").title = is_one_of_many ? "Each worker has last lines and prices of its own; what is said crosses." : "";
+  });
 }
 
 const RESTARTED = "It has forgotten what was before; this page has not.";
@@ -58,7 +63,8 @@ const RESTARTED = "It has forgotten what was before; this page has not.";
 export function onRestart(hub, listener) {
   let run = null;
   hub.onType("server", (server) => {
-    if (run !== null && server.run !== run) listener();
+    // One of many workers has forgotten nothing: the page has come to another.
+    if (run !== null && server.run !== run && !server.is_one_of_many) listener();
     run = server.run;
   });
 }
@@ -66,24 +72,32 @@ export function onRestart(hub, listener) {
 /** Knows which of a run's numbered lines are shown: after a return the server tells some again. */
 export class Shown {
   #numbers = new Set();
+  /** Of each log the last number: each worker of a server has one. */
+  #last = new Map();
 
   constructor(hub, limit = 500) {
     this.limit = limit;
-    onRestart(hub, () => this.#numbers.clear());
+    onRestart(hub, () => {
+      this.#numbers.clear();
+      this.#last.clear();
+    });
   }
 
   /** Whether a line is new; from now on it is not. */
-  takes({ number }) {
-    if (this.#numbers.has(number)) return false;
-    this.#numbers.add(number);
+  takes({ log, number }) {
+    const key = `${log} ${number}`;
+    if (this.#numbers.has(key)) return false;
+    this.#numbers.add(key);
+    this.#last.set(log, Math.max(number, this.#last.get(log) ?? 0));
     if (this.#numbers.size > this.limit) this.#numbers.delete(this.#numbers.values().next().value);
     return true;
   }
 
   /** How many lines between the last one shown and these nobody will tell any more. */
   missed(lines) {
-    const first = lines.at(0)?.number ?? 0;
-    return this.#numbers.size ? Math.max(0, first - Math.max(...this.#numbers) - 1) : 0;
+    const { log, number } = lines.at(0) ?? { number: 0 };
+    const last = this.#last.get(log);
+    return last === undefined ? 0 : Math.max(0, number - last - 1);
   }
 }
 
