@@ -1,23 +1,31 @@
-"""Django Channels: a consumer, a group and the in-memory channel layer.
+"""Django Channels: a consumer, a group and a channel layer: the in-memory one, or with BROKER_URL that of
+channels_redis.
 
 The layer's capacity is raised: at its default of 100 it drops messages of a burst without a word.
 
 Run:  uvicorn channels_server:app --loop uvloop --http httptools
 """
 
+import os
 from typing import Any
 from urllib.parse import parse_qs
 
 import django
 from django.conf import settings
 
+url = os.environ.get("BROKER_URL")
+own = (
+    {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [url]}}
+    if url
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {}}
+)
 settings.configure(
     INSTALLED_APPS=["channels"],
     SECRET_KEY="a benchmark has no secrets",
     CHANNEL_LAYERS={
         "default": {
-            "BACKEND": "channels.layers.InMemoryChannelLayer",
-            "CONFIG": {"capacity": 100_000},
+            "BACKEND": own["BACKEND"],
+            "CONFIG": {"capacity": 100_000, **own["CONFIG"]},
         }
     },
 )
