@@ -126,7 +126,9 @@ def processes_of(program: str, folder: str) -> Iterator[int]:
 
 
 @contextmanager
-def fleet(contender: Contender, broker: BrokerSpec, workers: int, core: int | None) -> Iterator[Fleet]:
+def fleet(
+    contender: Contender, broker: BrokerSpec, workers: int, core: int | None
+) -> Iterator[Fleet]:
     """Run workers on a broker until the block ends, all on one core. Raises `ServerFailed`."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="hb"))

@@ -15,10 +15,10 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from . import servers
+from . import measure, servers
 from .broker_servers import BROKERS, CHANNELS, CONTENDERS, HUBBUB, SOCKETIO, Contender, Fleet, fleet
-from .measure import GENERATOR_TIMEOUT_S, ServerFailed, answer, pinned
-from .rooms import Context, Figure, Found, RoomRow, RowFailed, run_module
+from .measure import GENERATOR_TIMEOUT_S, answer, pinned
+from .rooms import REMEMBERING, Context, Figure, Found, RoomRow, RowFailed, run_module
 from .servers import ROOT
 
 WORKERS = (1, 2, 4)
@@ -87,7 +87,7 @@ def costs(result: Found, workers: Sequence[float], broker: float) -> Found:
         "publisher_us": workers[0] / published * 1e6,
         "other_us": sum(workers[1:]) / max(1, len(workers) - 1) / published * 1e6,
         "broker_us": broker / published * 1e6,
-        "core": (sum(workers) + broker) / result["wall_s"],
+        "generator_us": result["generator_s"] / delivered * 1e6,
         "p50_ms": result["lag_p50_ms"],
         "p99_ms": result["lag_p99_ms"],
     }
@@ -104,6 +104,9 @@ def seconds_of(context: Context) -> float:
 # Rounds
 
 
+THROUGH = ("per_s", "per_core_s", "workers_us", "broker_us", "generator_us")
+
+
 def through_each(context: Context) -> Found:
     """Publish through each broker with one worker, two and four, one at a time and in bursts."""
     found: Found = {}
@@ -116,11 +119,11 @@ def through_each(context: Context) -> Found:
                     words = (*SPREAD, "--burst", str(burst))
                     run = run_load(context, HUBBUB, running, words, seconds_of(context))
                     key = f"{broker.name}_{workers}_{burst}"
-                    found |= prefixed(key, run, ("per_s", "per_core_s", "workers_us", "broker_us"))
+                    found |= prefixed(key, run, THROUGH)
     return found
 
 
-LAG_RATES = (100, 400, 1600)
+LAG_RATES = (100, 400, 800, 1600)
 """Publications a second, all rooms together."""
 
 
@@ -134,7 +137,7 @@ def lag(context: Context) -> Found:
             for rate in LAG_RATES:
                 words = ("--rooms", "16", "--each", "1", "--rate", str(rate / 16))
                 run = run_load(context, HUBBUB, running, words, 2 * seconds_of(context))
-                found |= prefixed(f"{broker.name}_{rate}", run, ("p50_ms", "p99_ms", "core"))
+                found |= prefixed(f"{broker.name}_{rate}", run, ("p50_ms", "p99_ms"))
     return found
 
 
@@ -186,6 +189,24 @@ def rivals(context: Context) -> Found:
     return found
 
 
+STORMS = ((250, 0), (250, 100), (1000, 100))
+"""How many clients come back, and how many messages each has missed."""
+
+
+def storm(context: Context) -> Found:
+    """Let clients come back all at once, few and many, with nothing missed and with much."""
+    found: Found = {}
+    for clients, missed in STORMS:
+        with measure.serving(REMEMBERING, context.cores.server) as server:
+            words = ["--port", str(server.port), "--clients", str(clients), "--missed", str(missed)]
+            run = run_module("recovery", words, context.cores.generator, str(servers.PYTHON))
+        for name in ("lost", "twice", "disordered", "refused"):
+            if run[name]:
+                raise RowFailed(f"storm: {run[name]:.0f} {name}")
+        found |= prefixed(f"back_{clients}_{missed}", run, ("cpu_s", "whole_s"))
+    return found
+
+
 def in_one_process(row: str) -> Callable[[Context], Found]:
     """Return what runs a row of `broker_work` on a Valkey server of its own."""
 
@@ -210,7 +231,12 @@ RIVAL_TITLES = {each.spec.name: each.spec.title for each in CONTENDERS.values()}
 
 def through_figures() -> tuple[Figure, ...]:
     return tuple(
-        Figure(f"{broker.name}_{workers}_{burst}_{name}", f"`{broker.name}`, {count}, {what}: {title}", unit, digits)
+        Figure(
+            f"{broker.name}_{workers}_{burst}_{name}",
+            f"`{broker.name}`, {count}, {what}: {title}",
+            unit,
+            digits,
+        )
         for broker in BROKERS.values()
         for workers, count in zip(WORKERS, ("1 worker", "2 workers", "4 workers"), strict=True)
         if workers <= (broker.most_workers or workers)
@@ -227,7 +253,9 @@ def through_figures() -> tuple[Figure, ...]:
 
 def lag_figures() -> tuple[Figure, ...]:
     return tuple(
-        Figure(f"{broker.name}_{rate}_{name}_ms", f"`{broker.name}`, {rate:,} a second: {name}", "ms")
+        Figure(
+            f"{broker.name}_{rate}_{name}_ms", f"`{broker.name}`, {rate:,} a second: {name}", "ms"
+        )
         for broker in BROKERS.values()
         if broker.most_workers != 1
         for rate in LAG_RATES
@@ -255,7 +283,13 @@ def cost_figures() -> tuple[Figure, ...]:
 
 def rival_figures() -> tuple[Figure, ...]:
     ratios = [
-        Figure(f"times_{peer.spec.name}_{key}", f"{title}: to {peer.spec.title}", "times", 1, least=LEAST_TIMES)
+        Figure(
+            f"times_{peer.spec.name}_{key}",
+            f"{title}: to {peer.spec.title}",
+            "times",
+            1,
+            least=LEAST_TIMES,
+        )
         for key, title in LOAD_TITLES.items()
         for peer in (SOCKETIO, CHANNELS)
     ]
@@ -298,6 +332,23 @@ BROKER_ROWS = (
         "clients tell a delivery from a publication, numbers of workers what one worker more costs.",
         cost_figures(),
         cost,
+    ),
+    RoomRow(
+        "storm",
+        "Clients that come back at once, few and many",
+        "As the row of recovery above: all connections break, messages are missed, and all come back in one "
+        "moment. CPU time of the server until all are whole, handshakes included.",
+        tuple(
+            Figure(
+                f"back_{clients}_{missed}_{name}",
+                f"{clients:,} clients, {missed} missed: {title}",
+                "s",
+                3,
+            )
+            for clients, missed in STORMS
+            for name, title in (("cpu_s", "CPU time"), ("whole_s", "time by the clock"))
+        ),
+        storm,
     ),
     RoomRow(
         "interest",

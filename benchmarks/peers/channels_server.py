@@ -14,7 +14,7 @@ import django
 from django.conf import settings
 
 url = os.environ.get("BROKER_URL")
-own = (
+own: dict[str, Any] = (
     {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [url]}}
     if url
     else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {}}
