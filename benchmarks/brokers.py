@@ -123,7 +123,7 @@ def through_each(context: Context) -> Found:
     return found
 
 
-LAG_RATES = (100, 400, 800, 1600)
+LAG_RATES = (100, 400, 1600)
 """Publications a second, all rooms together."""
 
 

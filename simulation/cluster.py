@@ -6,8 +6,10 @@ load. Not here: what is asked of a cluster (`checks.py`, `plan.py`), clients tha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from .costs import Cost, Costs
 from .engine import Core, Link, Simulation
@@ -81,13 +83,12 @@ class Shape:
 
 @dataclass
 class Cluster:
-    """Workers and brokers that run. `arrived` is called for each publication that a worker has written, with the
-    number of the worker."""
+    """Workers and brokers that run. `arrived` is called with what a worker has written in one turn, and its number."""
 
     simulation: Simulation
     costs: Costs
     shape: Shape
-    arrived: Callable[[Publication, int], None]
+    arrived: Callable[[Sequence[Publication], int], None]
     cores: list[Core] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -114,8 +115,7 @@ class Cluster:
             return turn_of(costs.receive, publications) + writes + copies
 
         def write(publications: list[Publication]) -> None:
-            for each in publications:
-                self.arrived(each, number)
+            self.arrived(publications, number)
 
         publisher = Process(core, lambda taken: turn_of(costs.publish, taken), self._send)
         return publisher, Process(core, receive, write)
@@ -154,14 +154,14 @@ def throughput(costs: Costs, shape: Shape, rooms: int, burst: int, rounds: int =
     simulation = Simulation()
     clients = Core(simulation)
     left, counted = [0] * rooms, 0
-    read_s = costs.read_s
 
-    def arrived(publication: Publication, worker: int) -> None:
-        clients.do(lambda: read_s, lambda: read(publication.room))
+    def arrived(publications: Sequence[Publication], worker: int) -> None:
+        for room, count in Counter(each.room for each in publications).items():
+            clients.do(partial(costs.read.of, 1, count), partial(read, room, count))
 
-    def read(room: int) -> None:
+    def read(room: int, count: int) -> None:
         nonlocal counted
-        left[room] -= 1
+        left[room] -= count
         if not left[room]:
             counted += burst
             if counted < rooms * burst * rounds:
@@ -184,9 +184,9 @@ def lag(costs: Costs, shape: Shape, rooms: int, rate: float, seconds: float = 2.
     simulation = Simulation()
     lags: list[float] = []
 
-    def arrived(publication: Publication, worker: int) -> None:
+    def arrived(publications: Sequence[Publication], worker: int) -> None:
         if worker:
-            lags.append(simulation.now_s - publication.at_s + costs.path_s)
+            lags.extend(simulation.now_s - each.at_s + costs.path_s for each in publications)
 
     cluster = Cluster(simulation, costs, shape, arrived)
     for number in range(int(rate * seconds)):

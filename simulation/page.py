@@ -22,11 +22,11 @@ MILLIONS = (1_000_000, 100_000_000)
 TITLES = {
     "valkey_2_1_per_core_s": "publications in a second of the core, 2 workers, one at a time",
     "valkey_4_1_per_core_s": "the same, 4 workers",
-    "valkey_1_64_per_core_s": "the same, 1 worker, bursts of 64",
     "valkey_2_64_per_core_s": "the same, 2 workers, bursts of 64",
     "valkey_4_64_per_core_s": "the same, 4 workers, bursts of 64",
-    "valkey_800_p50_ms": "lag between workers at 800 publications a second, p50, ms",
-    "valkey_1600_p50_ms": "the same at 1,600",
+    "valkey_1600_p50_ms": "lag between workers at 1,600 publications a second, p50, ms",
+    "local_400_p50_ms": "the same at 400, through `local://`",
+    "local_1600_p50_ms": "the same at 1,600, through `local://`",
     "back_1000_100_cpu_s": "1,000 clients come back, 100 missed by each, s",
 }
 

@@ -17,4 +17,4 @@ def test_the_model_is_within_a_fifth_of_what_was_measured(name: str) -> None:
 def test_all_kinds_of_points_are_checked() -> None:
     kinds = {name.rpartition("_")[2] for name in CHECKED}
     assert kinds == {"s", "ms"}
-    assert sum(name.endswith("_per_core_s") for name in CHECKED) >= 5
+    assert sum(name.endswith("_per_core_s") for name in CHECKED) >= 4

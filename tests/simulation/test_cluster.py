@@ -12,7 +12,9 @@ from simulation.engine import Simulation
 def run_one(shape: Shape, burst: int, rooms: int = 1) -> tuple[Simulation, Cluster, list[int]]:
     simulation = Simulation()
     seen: list[int] = []
-    cluster = Cluster(simulation, COSTS, shape, lambda publication, worker: seen.append(worker))
+    cluster = Cluster(
+        simulation, COSTS, shape, lambda some, worker: seen.extend([worker] * len(some))
+    )
     cluster.publish(0, [Publication(number % rooms, 0.0) for number in range(burst)])
     simulation.run()
     return simulation, cluster, seen
