@@ -141,11 +141,13 @@ class Client:
     def _check(self, found: Sequence[bytes]) -> None:
         """Raise `Broken` unless these are the next; where any order will do, unless they are new."""
         name_of(self.got + len(found))
-        if found == NAMES[self.got : self.got + len(found)]:
-            return
+        is_next = found == NAMES[self.got : self.got + len(found)]
         if self._seen is None:
-            raise Broken(f"of room {self.room.number} number {self.got} is lost, late or twice")
-        self.disordered += 1
+            if not is_next:
+                where = f"of room {self.room.number} number {self.got}"
+                raise Broken(f"{where} is lost, late or twice")
+            return
+        self.disordered += not is_next
         for name in found:
             if name in self._seen:
                 raise Broken(f"of room {self.room.number} number {int(name)} came twice")

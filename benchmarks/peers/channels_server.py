@@ -1,7 +1,8 @@
 """Django Channels: a consumer, a group and a channel layer: the in-memory one, or with BROKER_URL that of
 channels_redis.
 
-The layer's capacity is raised: at its default of 100 it drops messages of a burst without a word.
+The layer's capacity is raised: at its default of 100 it drops messages of a burst without a word. So is the number of
+connections to the server: at redis-py's default of 100 consumers fail.
 
 Run:  uvicorn channels_server:app --loop uvloop --http httptools
 """
@@ -15,7 +16,10 @@ from django.conf import settings
 
 url = os.environ.get("BROKER_URL")
 own: dict[str, Any] = (
-    {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [url]}}
+    {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [f"{url}?max_connections=5000"]},
+    }
     if url
     else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {}}
 )
