@@ -33,6 +33,8 @@ QUIET_S = 0.3
 """For how long nothing happens before and after what is counted."""
 MARKER = re.compile(rb"n=(\d{9});")
 MARKER_BYTES = 12
+PING = re.compile(rb"\x89([\x00-\x14])|\x81\x012")
+"""A ping of WebSocket with up to 20 bytes, or of engine.io. No length of a message of ours looks so."""
 HELLO = b"hello"
 """What is published until everybody has heard it, and so is known to be in its room."""
 GREETINGS = {"plain": b"", "socketio": b"40"}
@@ -134,9 +136,17 @@ class Client:
         if found:
             self._check(found)
             self.got += len(found)
-        elif more.endswith(b"\x81\x012"):  # a ping of engine.io
-            self.socket.send(masked(b"3"))
+        for ping in PING.finditer(more):
+            self._answer(ping, more)
         return len(found)
+
+    def _answer(self, ping: re.Match[bytes], data: bytes) -> None:
+        """Answer a ping of WebSocket with its own bytes, one of engine.io with its word."""
+        if ping[1] is None:
+            self.socket.send(masked(b"3"))
+            return
+        payload = data[ping.end() : ping.end() + ping[1][0]]
+        self.socket.send(b"\x8a" + bytes([0x80 | len(payload)]) + bytes(4) + payload)
 
     def _check(self, found: Sequence[bytes]) -> None:
         """Raise `Broken` unless these are the next; where any order will do, unless they are new."""

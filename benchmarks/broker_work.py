@@ -40,7 +40,9 @@ class Bench:
 
     def __init__(self, url: str, hub: Hub) -> None:
         self.hub = hub
-        self._server = redis.asyncio.Redis.from_url("redis" + url[url.index(":") :])
+        self._server = redis.asyncio.Redis.from_url(
+            "redis" + url[url.index(":") :].partition("?")[0]
+        )
 
     async def server_s(self) -> float:
         """Return the CPU time of the server so far."""

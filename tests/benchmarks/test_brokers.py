@@ -117,6 +117,14 @@ def test_where_any_order_will_do_it_is_counted_and_nothing_may_come_twice(
         client.take()
 
 
+def test_pings_are_answered_wherever_they_stand(ends: tuple[Client, socket.socket]) -> None:
+    client, server = ends
+    server.send(b"n=000000000;\x89\x04abcdn=000000001;\x81\x012")
+    client.take()
+    assert client.got == 2
+    assert server.recv(100) == b"\x8a\x84\0\0\0\0abcd" + b"\x81\x81\0\0\0\x003"
+
+
 def test_a_quantile_of_sorted_values() -> None:
     assert broker_load.quantile([], 0.5) == 0.0
     assert broker_load.quantile([1.0, 2.0, 3.0], 0.5) == 2.0
