@@ -1,4 +1,5 @@
-"""Make the section "Rooms that remember" of `docs/benchmarks.md`. Not here: measuring. Called by `run.py`."""
+"""Make the sections "Rooms that remember" and "Brokers" of `docs/benchmarks.md`. Not here: measuring. Called by
+`run.py`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from . import text
+from .brokers import BROKER_ROWS
 from .report import holds, spread, table
 from .rooms import ROOM_ROWS, Figure, Found, RoomRow
 
@@ -15,35 +17,49 @@ BUSY = 0.5
 
 
 def section(results: dict[str, Any]) -> list[str]:
-    """Return the lines of the section."""
-    lines = ["## Rooms that remember", "", opening(results), ""]
-    lines += ["The targets, and what was measured:", ""]
-    lines += table(("goal", "asked", "measured", "holds"), goal_lines(results["rows"]))
-    for row in ROOM_ROWS:
-        rounds = results["rows"].get(row.key)
-        if rounds is not None:
-            lines += row_section(row, rounds)
+    """Return the lines of the section about rooms that remember."""
+    lines = section_of("Rooms that remember", text.ROOMS, ROOM_ROWS, results)
     return [*lines, text.ROOM_PEERS, ""]
 
 
-def opening(results: dict[str, Any]) -> str:
-    words = text.ROOMS.format(date=results["date"][:10], commit=results["commit"])
+def broker_section(results: dict[str, Any]) -> list[str]:
+    """Return the lines of the section about brokers."""
+    return section_of("Brokers", text.BROKERS, BROKER_ROWS, results)
+
+
+def section_of(
+    title: str, words: str, rows: Sequence[RoomRow], results: dict[str, Any]
+) -> list[str]:
+    lines = [f"## {title}", "", opening(words, results), ""]
+    lines += ["The targets, and what was measured:", ""]
+    lines += table(("goal", "asked", "measured", "holds"), goal_lines(rows, results["rows"]))
+    for row in rows:
+        rounds = results["rows"].get(row.key)
+        if rounds is not None:
+            lines += row_section(row, rounds)
+    return lines
+
+
+def opening(words: str, results: dict[str, Any]) -> str:
+    words = words.format(date=results["date"][:10], commit=results["commit"])
     load = results["load_before"]
     if load >= BUSY:
         words += " " + text.ROOMS_BUSY.format(load=load)
     return f"{text.QUICK}\n{words}" if results["is_quick"] else words
 
 
-def goal_lines(rows: dict[str, list[Found]]) -> list[tuple[str, str, str, str]]:
+def goal_lines(
+    rows: Sequence[RoomRow], found: dict[str, list[Found]]
+) -> list[tuple[str, str, str, str]]:
     """Return a line for each figure of which anything is asked."""
     return [
         (
             f"{row.key}: {figure.title}",
             asked(figure),
-            figure_line(figure, rows.get(row.key, []))[2],
-            verdict(figure, rows.get(row.key, [])),
+            figure_line(figure, found.get(row.key, []))[2],
+            verdict(figure, found.get(row.key, [])),
         )
-        for row in ROOM_ROWS
+        for row in rows
         for figure in row.figures
         if asked(figure)
     ]

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from . import install, machine, report, room_report
+from .broker_servers import CONTENDERS
+from .brokers import BROKER_ROWS
 from .measure import Cores, Run, measure, visit
 from .rooms import ROOM_ROWS, RoomRow, RowFailed, load_average, run_rows
 from .rows import ROWS, SERIES, Row, Series
@@ -29,8 +31,12 @@ from .servers import BENCH, BY_NAME, OURS, PEERS, ROOT, ServerSpec
 RESULTS = BENCH / "results"
 KEPT = RESULTS / "benchmarks.json"
 KEPT_ROOMS = RESULTS / "rooms.json"
+KEPT_BROKERS = RESULTS / "brokers.json"
 """The results that the page shows; all others are git-ignored."""
 
+HUB_ROWS = (*ROOM_ROWS, *BROKER_ROWS)
+SECTIONS = ((KEPT_ROOMS, room_report.section), (KEPT_BROKERS, room_report.broker_section))
+"""Rows of a hub beside itself: where they are kept, and their section of the page."""
 SPARE_DESCRIPTORS = 100
 NOBODY: list[ServerSpec | None] = [None]
 
@@ -143,7 +149,7 @@ def read_options() -> argparse.Namespace:
 def names_in(only: str) -> set[str]:
     """Return the names in --only; end the program for one that is not known."""
     names = {name.strip() for name in only.split(",") if name.strip()}
-    unknown = names - {kind.key for kind in (*ROWS, *SERIES, *ROOM_ROWS)} - set(BY_NAME)
+    unknown = names - {kind.key for kind in (*ROWS, *SERIES, *HUB_ROWS)} - set(BY_NAME)
     if unknown:
         raise SystemExit(f"--only knows no {', '.join(sorted(unknown))}; --list names them all")
     return names
@@ -152,7 +158,7 @@ def names_in(only: str) -> set[str]:
 def choose(only: str) -> tuple[list[Row], list[Series], list[ServerSpec]]:
     """Return what --only names of the hub and its peers; of a kind that it names nothing of, everything."""
     names = names_in(only)
-    if names and names <= {row.key for row in ROOM_ROWS}:
+    if names and names <= {row.key for row in HUB_ROWS}:
         return [], [], []
     rows = [row for row in ROWS if row.key in names]
     sources = {row.runs_of for row in rows}
@@ -164,20 +170,26 @@ def choose(only: str) -> tuple[list[Row], list[Series], list[ServerSpec]]:
     return rows, series, peers if names & set(BY_NAME) else list(PEERS)
 
 
-def choose_rooms(only: str) -> list[RoomRow]:
-    """Return which rows of rooms that remember --only names; without it, all."""
+def choose_hub_rows(only: str, rows: Sequence[RoomRow]) -> list[RoomRow]:
+    """Return which of the rows of a hub beside itself --only names; without it, all."""
     names = names_in(only)
-    return [row for row in ROOM_ROWS if not names or row.key in names]
+    return [row for row in rows if not names or row.key in names]
 
 
-def do_room_runs(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the rows of rooms that remember. Ends the program where a row finds anything wrong."""
+def do_hub_runs(options: argparse.Namespace, rows: Sequence[RoomRow]) -> dict[str, Any]:
+    """Run rows of a hub beside itself. Ends the program where a row finds anything wrong."""
     load = load_average()
-    install.install([OURS])
+    needed = [
+        OURS,
+        *(each.spec for each in CONTENDERS.values() if "rivals" in {row.key for row in rows}),
+    ]
+    missing = install.install(needed)
     try:
-        found = run_rows(choose_rooms(options.only), options.repeat, is_quick=options.quick)
+        if missing:
+            raise RowFailed(f"missing: {missing}")
+        found = run_rows(rows, options.repeat, is_quick=options.quick)
     except RowFailed as failed:
-        raise SystemExit(f"a row of rooms that remember failed: {failed}") from None
+        raise SystemExit(f"a row failed: {failed}") from None
     return {**about(options), "load_before": load, "rows": found}
 
 
@@ -218,7 +230,7 @@ def do_runs(options: argparse.Namespace) -> dict[str, Any]:
 def keep(results: dict[str, Any], *, is_whole: bool) -> None:
     """Put results into the kept ones: as a whole, or their rows and series only."""
     if not is_whole and KEPT.exists():
-        kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
+        kept = kept_at(KEPT)
         for part in ("rows", "series", "versions", "missing"):
             kept[part].update(results[part])
         kept.update({name: results[name] for name in ("date", "machine", "commit")})
@@ -227,18 +239,24 @@ def keep(results: dict[str, Any], *, is_whole: bool) -> None:
     write_json(KEPT, results)
 
 
-def keep_rooms(results: dict[str, Any]) -> None:
-    """Put results of rooms that remember into the kept ones, each row as a whole."""
-    rows = json.loads(KEPT_ROOMS.read_text(encoding="utf-8"))["rows"] if KEPT_ROOMS.exists() else {}
-    write_json(KEPT_ROOMS, {**results, "rows": {**rows, **results["rows"]}})
+def keep_rows(path: Path, results: dict[str, Any]) -> None:
+    """Put results of a hub beside itself into the kept ones, each row as a whole."""
+    rows = kept_at(path)["rows"] if path.exists() else {}
+    write_json(path, {**results, "rows": {**rows, **results["rows"]}})
+
+
+def kept_at(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def write_page() -> None:
     """Write the page from what is kept."""
-    rooms: list[str] = []
-    if KEPT_ROOMS.exists():
-        rooms = room_report.section(json.loads(KEPT_ROOMS.read_text(encoding="utf-8")))
-    report.write(json.loads(KEPT.read_text(encoding="utf-8")), ROOT / "docs", rooms)
+    parts: list[str] = []
+    for path, section in SECTIONS:
+        if path.exists():
+            parts += section(kept_at(path))
+    report.write(kept_at(KEPT), ROOT / "docs", parts)
     print("wrote docs/benchmarks.md", file=sys.stderr)
 
 
@@ -250,7 +268,7 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 def main() -> None:
     options = read_options()
     if options.list:
-        print(*(f"{kind.key:12} {kind.title}" for kind in (*ROWS, *SERIES, *ROOM_ROWS)), sep="\n")
+        print(*(f"{kind.key:12} {kind.title}" for kind in (*ROWS, *SERIES, *HUB_ROWS)), sep="\n")
         print(*(f"{peer.name:18} {peer.title}" for peer in PEERS), sep="\n")
         return
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -259,11 +277,12 @@ def main() -> None:
         write_page()
         return
     is_kept = not options.only or options.write
-    if choose_rooms(options.only):
-        rooms = do_room_runs(options)
-        if is_kept:
-            keep_rooms(rooms)
-        print("\n".join(room_report.section(rooms)))
+    for (path, section), rows in zip(SECTIONS, (ROOM_ROWS, BROKER_ROWS), strict=True):
+        if chosen := choose_hub_rows(options.only, rows):
+            found = do_hub_runs(options, chosen)
+            if is_kept:
+                keep_rows(path, found)
+            print("\n".join(section(found)))
     if any(choose(options.only)):
         results = do_runs(options)
         write_json(RESULTS / f"{results['date'].replace(':', '')}.json", results)

@@ -52,6 +52,12 @@ What history, recovery and presence cost, each beside the same without it, in th
 all of the hub is at work but the system calls, which would hide what is compared. Each row checks what its
 clients have got, and a run in which anything was lost or came twice has no figures."""
 
+BROKERS = """\
+What connects workers costs, by CPU time. All workers, the broker's server and nothing else share one core, the generator
+has the other; "a second of the core" is one of CPU time, of workers and server together. Measured on {date} at
+commit `{commit}`. Every client of a room gets every message once, in order, or a row has no figures; of others it is
+counted what was overtaken. What this means for many machines says the page [Scaling](scaling.md)."""
+
 ROOMS_BUSY = """\
 **The machine was shared:** its load average before was {load}, and others were at work on its two cores.
 Ratios in memory are of CPU time, by turns, and stand. Over sockets the spread says how far a ratio can be
@@ -132,13 +138,15 @@ make bench                                       # everything; two to three hour
 python -m benchmarks.run --quick                 # everything, one short round; minutes
 python -m benchmarks.run --only one,rooms,kernel # some rows, some peers; prints, writes no page
 python -m benchmarks.run --only history,recovery # rows of rooms that remember, by their names too
+python -m benchmarks.run --only through,lag,cost,storm,interest,packed,rivals --write   # rows of brokers
 python -m benchmarks.run --list                  # the names of rows, series and peers
 ```
 
 It needs Linux, a C compiler and two cores. As root on Debian it installs Go and Node.js where they
 are missing; elsewhere it names what it could not have as missing. The raw results of this page are
 in [`benchmarks/results/benchmarks.json`](../benchmarks/results/benchmarks.json), those of rooms that remember in
-[`benchmarks/results/rooms.json`](../benchmarks/results/rooms.json).
+[`benchmarks/results/rooms.json`](../benchmarks/results/rooms.json), those of brokers in
+[`benchmarks/results/brokers.json`](../benchmarks/results/brokers.json).
 """
 
 

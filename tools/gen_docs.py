@@ -3,7 +3,8 @@
 `docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`,
 `docs/close-codes.md` from the table of errors, `docs/coming-back.md` from what the tests of all clients
 expect, `docs/api.md` from all docstrings (`gen_api.py`), the picture in `docs/architecture.md` from all
-imports (`house.py`), the table in `docs/guides/metrics.md` from `hub.measures`. python tools/gen_docs.py writes them (`make docs`); with --check it fails when one
+imports (`house.py`), the table in `docs/guides/metrics.md` from `hub.measures`, the tables of
+`docs/scaling.md` from what was measured and the simulation. python tools/gen_docs.py writes them (`make docs`); with --check it fails when one
 of them is stale (`make lint`).
 """
 
@@ -346,6 +347,14 @@ def architecture_page() -> str:
     return page()
 
 
+def scaling_page() -> str:
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))  # `simulation` lies beside `tools`
+    from simulation.page import page
+
+    return page()
+
+
 METRICS = ROOT / "docs" / "guides" / "metrics.md"
 METRICS_BEGIN = "<!-- The table, written by tools/gen_docs.py (`make docs`). Do not edit. -->"
 METRICS_END = "<!-- The end of what is written. -->"
@@ -391,6 +400,7 @@ WRITTEN = {
     "docs/coming-back.md": coming_back_page,
     "docs/architecture.md": architecture_page,
     "docs/guides/metrics.md": metrics_page,
+    "docs/scaling.md": scaling_page,
 }
 
 

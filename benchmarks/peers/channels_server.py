@@ -1,23 +1,35 @@
-"""Django Channels: a consumer, a group and the in-memory channel layer.
+"""Django Channels: a consumer, a group and a channel layer: the in-memory one, or with BROKER_URL that of
+channels_redis.
 
-The layer's capacity is raised: at its default of 100 it drops messages of a burst without a word.
+The layer's capacity is raised: at its default of 100 it drops messages of a burst without a word. So is the number of
+connections to the server: at redis-py's default of 100 consumers fail.
 
 Run:  uvicorn channels_server:app --loop uvloop --http httptools
 """
 
+import os
 from typing import Any
 from urllib.parse import parse_qs
 
 import django
 from django.conf import settings
 
+url = os.environ.get("BROKER_URL")
+own: dict[str, Any] = (
+    {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [f"{url}?max_connections=5000"]},
+    }
+    if url
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {}}
+)
 settings.configure(
     INSTALLED_APPS=["channels"],
     SECRET_KEY="a benchmark has no secrets",
     CHANNEL_LAYERS={
         "default": {
-            "BACKEND": "channels.layers.InMemoryChannelLayer",
-            "CONFIG": {"capacity": 100_000},
+            "BACKEND": own["BACKEND"],
+            "CONFIG": {"capacity": 100_000, **own["CONFIG"]},
         }
     },
 )

@@ -1,14 +1,23 @@
 """python-socketio's asynchronous server as an ASGI application.
 
+With BROKER_URL in the environment, workers are connected by its Redis manager.
+
 Run:  uvicorn python_socketio_server:app --loop uvloop --http httptools
 """
 
+import os
 from typing import Any
 from urllib.parse import parse_qs
 
 import socketio
 
-sio = socketio.AsyncServer(async_mode="asgi", transports=["websocket"], http_compression=False)
+url = os.environ.get("BROKER_URL")
+sio = socketio.AsyncServer(
+    async_mode="asgi",
+    transports=["websocket"],
+    http_compression=False,
+    client_manager=socketio.AsyncRedisManager(url) if url else None,
+)
 app = socketio.ASGIApp(sio)
 room_of: dict[str, str | None] = {}
 

@@ -31,11 +31,13 @@ class Holds:
 
     def _forget(self) -> None:
         self._longest_s = self._longest_cpu_s = self._collector_s = 0.0
+        self._since_s = time.process_time()
 
     def take(self) -> dict[str, float]:
         """Return the longest hold since the last call, the longest in CPU time of this thread, and the
-        longest run of the garbage collector, in milliseconds."""
+        longest run of the garbage collector, in milliseconds; and the CPU time of the process since then."""
         found = {
+            "cpu_s": time.process_time() - self._since_s,
             "hold_ms": self._longest_s * 1e3,
             "hold_cpu_ms": self._longest_cpu_s * 1e3,
             "collector_ms": self._collector_s * 1e3,

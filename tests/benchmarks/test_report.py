@@ -156,7 +156,9 @@ def test_the_page_of_the_kept_results_is_the_page_that_is_there() -> None:
     kept = json.loads((BENCH / "results" / "benchmarks.json").read_text(encoding="utf-8"))
     written = (BENCH.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     of_rooms = json.loads((BENCH / "results" / "rooms.json").read_text(encoding="utf-8"))
-    assert report.page(kept, room_report.section(of_rooms)) == written
+    of_brokers = json.loads((BENCH / "results" / "brokers.json").read_text(encoding="utf-8"))
+    parts = [*room_report.section(of_rooms), *room_report.broker_section(of_brokers)]
+    assert report.page(kept, parts) == written
     readme = (BENCH.parent / "README.md").read_text(encoding="utf-8")
     assert page_parts.part_of(readme, "benchmark") == report.readme_part(kept)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import measure, recovery, room_report, room_work, rooms, run, servers
+from benchmarks.brokers import BROKER_ROWS
 from benchmarks.measure import Cores, serving
 from benchmarks.rooms import ROOM_ROWS, Context, Figure, RoomRow, RowFailed
 from benchmarks.rows import ERRORS
@@ -213,7 +214,7 @@ def test_targets_are_judged_by_the_median_or_by_the_worst() -> None:
         history=[{"speed_1": value} for value in (0.5, 0.61, 0.9)],
         recovery=[{"hold_ms": value, "lost": 0} for value in (10, 20, 51)],
     )
-    lines = {line[0]: line[1:] for line in room_report.goal_lines(found["rows"])}
+    lines = {line[0]: line[1:] for line in room_report.goal_lines(ROOM_ROWS, found["rows"])}
     assert lines["history: in memory, 1 client"] == ("at least 0.6 times", "0.61", "yes")
     hold = "recovery: longest hold of the event loop"
     assert lines[hold] == ("at most 50 ms", "51.0", "**no**")
@@ -262,20 +263,22 @@ def test_a_server_that_does_not_start_fails_the_row() -> None:
 
 
 def test_names_choose_rows_of_either_kind() -> None:
-    assert run.choose_rooms("") == list(ROOM_ROWS)
-    assert [row.key for row in run.choose_rooms("mixed,entry")] == ["entry", "mixed"]
-    assert run.choose("mixed") == ([], [], [])
-    assert run.choose_rooms("one,kernel") == []
+    assert run.choose_hub_rows("", ROOM_ROWS) == list(ROOM_ROWS)
+    chosen = run.choose_hub_rows("mixed,entry,lag", ROOM_ROWS)
+    assert [row.key for row in chosen] == ["entry", "mixed"]
+    assert [row.key for row in run.choose_hub_rows("mixed,lag", BROKER_ROWS)] == ["lag"]
+    assert run.choose("mixed,lag") == ([], [], [])
+    assert run.choose_hub_rows("one,kernel", ROOM_ROWS) == []
     rows, _, peers = run.choose("one,kernel,mixed")
     assert [row.key for row in rows] == ["one"]
     assert [peer.name for peer in peers] == ["kernel"]
     with pytest.raises(SystemExit, match="no rubbish"):
-        run.choose_rooms("rubbish")
+        run.choose_hub_rows("rubbish", ROOM_ROWS)
 
 
-def test_rows_that_were_not_run_again_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "KEPT_ROOMS", tmp_path / "rooms.json")
-    run.keep_rooms(results_of(mixed=[{"ratio_1": 1.0}], entry=[{"beside_16_bytes": 169.0}]))
-    run.keep_rooms(results_of(mixed=[{"ratio_1": 1.1}]))
-    kept = json.loads((tmp_path / "rooms.json").read_text(encoding="utf-8"))
+def test_rows_that_were_not_run_again_stay(tmp_path: Path) -> None:
+    path = tmp_path / "rooms.json"
+    run.keep_rows(path, results_of(mixed=[{"ratio_1": 1.0}], entry=[{"beside_16_bytes": 169.0}]))
+    run.keep_rows(path, results_of(mixed=[{"ratio_1": 1.1}]))
+    kept = json.loads(path.read_text(encoding="utf-8"))
     assert kept["rows"] == {"mixed": [{"ratio_1": 1.1}], "entry": [{"beside_16_bytes": 169.0}]}

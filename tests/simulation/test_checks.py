@@ -1,0 +1,20 @@
+"""The model says what was measured, within a fifth."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulation.checks import TOLERANCE, compare, measured_costs
+from simulation.costs import CHECKED, results
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_model_is_within_a_fifth_of_what_was_measured(name: str) -> None:
+    real, model = compare(results()["rows"], measured_costs())[name]
+    assert model == pytest.approx(real, rel=TOLERANCE)
+
+
+def test_all_kinds_of_points_are_checked() -> None:
+    kinds = {name.rpartition("_")[2] for name in CHECKED}
+    assert kinds == {"s", "ms"}
+    assert sum(name.endswith("_per_core_s") for name in CHECKED) >= 4
