@@ -13,6 +13,7 @@ import pytest
 
 from array_dialect import ArrayDialect, events_of
 from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
+from hubbub.brokers import valkey as valkey_module
 from hubbub.brokers import valkey_outgoing
 from hubbub.hub import interest as interest_module
 from hubbub.hub import presence as presence_module
@@ -191,6 +192,36 @@ async def test_a_server_that_has_become_a_replica_takes_nothing_and_is_left(
             assert hub.stats()["broker_gaps"] >= 1
     finally:
         primary.stop()
+
+
+async def test_a_worker_of_a_version_that_writes_another_form_is_refused_and_told_why(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hubs_on(server, 1) as (hub,):
+        peer = await member(hub, "log")
+        with monkeypatch.context() as newer:
+            newer.setattr(valkey_module, "FORMAT", "2")
+            late = Hub(broker=server.url, room_rules=RULES)
+            with pytest.raises(BrokerUnavailable, match="writes format 1, and this one writes 2"):
+                await late.start()
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+        assert 0 < server.command("PTTL", "hubbub:format") <= 15_000
+
+
+async def test_a_worker_that_finds_another_form_on_its_server_leaves_it_until_that_has_gone(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hubs_on(server, 1) as (hub,):
+        peer = await member(hub, "log")
+        server.command("SET", "hubbub:format", "2")
+        await until(state(hub, "away"))
+        await until(lambda: "writes format 2, and this one writes 1" in caplog.text)
+        server.command("DEL", "hubbub:format")
+        await until(state(hub, "up"))
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+        assert peer.closed is None
 
 
 async def test_one_worker_whose_way_to_the_server_is_cut_is_brought_up_to_date(

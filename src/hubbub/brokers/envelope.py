@@ -12,6 +12,9 @@ from ..wire.frame import Frame
 from ..wire.publication import Kind, Publication
 from .broker import Control
 
+FORMAT: str = "1"
+"""Which form processes that share a server write and read. Another form of what is below has another one."""
+
 _KINDS: tuple[Kind, ...] = (Kind.MESSAGE, Kind.JOIN, Kind.LEAVE)
 
 

@@ -32,14 +32,14 @@ from .broker import (
     PresenceTerms,
     Snapshot,
 )
-from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
+from .envelope import FORMAT, publication_of, seal, seal_control, unpack, unseal, unseal_control
 from .valkey_address import Address, checked_prefix, read_address
 from .valkey_connections import Connections, is_replica, unavailable
 from .valkey_feed import AWAY, Feed
 from .valkey_names import Names
 from .valkey_outgoing import RUN, Outgoing, Plain, Script, position_of
 from .valkey_presence import ValkeyPresence, is_told, told_publication
-from .valkey_scripts import HISTORY, MARK
+from .valkey_scripts import AGREE, HISTORY, MARK
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -49,6 +49,13 @@ SENDER_TTL_S = 60.0
 """How long it is known which publications of a process a room has had: longer than any is tried again."""
 MARK_S = 1.0
 """How often it is looked whether the server has forgotten everything."""
+
+FORMAT_TTL_S = 15.0
+"""How long after the last process of a version of Hubbub one may start that writes another form."""
+
+
+class _OtherFormat(BrokerUnavailable):
+    """Processes of another version of Hubbub are there, which write what this one cannot read."""
 
 
 class _Running:
@@ -120,6 +127,7 @@ class ValkeyBroker:
         running = _Running(node, connections, feed, outgoing, self._names)
         try:
             await feed.start([self._names.control])
+            await self._agree(running)
             await outgoing.start()
         except BaseException as error:
             await self._close(running)
@@ -278,15 +286,28 @@ class ValkeyBroker:
 
     async def _look(self, running: _Running) -> None:
         try:
+            await self._agree(running)
             mark = await self._read_mark(running)
         except BrokerUnavailable as error:
-            if error.__cause__ is not None and is_replica(error.__cause__):
+            is_other = isinstance(error, _OtherFormat)
+            if is_other or (error.__cause__ is not None and is_replica(error.__cause__)):
                 running.feed.fail(error)
             return
         known, running.mark = running.mark, mark
         if known not in (None, mark):
             logger.warning("the broker's server has forgotten what it kept")
             running.node.note_gap(None)
+
+    async def _agree(self, running: _Running) -> None:
+        """Raise `BrokerUnavailable` if the others here write another form than this process."""
+        connections, ttl = running.connections, _ms(FORMAT_TTL_S)
+        ask = partial(connections.client.eval, AGREE, 1, self._names.format, FORMAT, ttl)
+        held = printable((await connections.answer(ask)).decode(errors="replace"), 20)
+        if held != FORMAT:
+            raise _OtherFormat(
+                f"other processes there have a version of Hubbub that writes format {held}, and this one"
+                f" writes {FORMAT}: end them, or give this one another prefix"
+            )
 
     async def _read_mark(self, running: _Running) -> bytes:
         connections = running.connections

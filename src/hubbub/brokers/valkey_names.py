@@ -31,6 +31,11 @@ class Names(NamedTuple):
         """What is gone when a server has forgotten everything."""
         return f"{self.prefix}:mark"
 
+    @property
+    def format(self) -> str:
+        """What names the form in which nodes write, for as long as one of them is there."""
+        return f"{self.prefix}:format"
+
     def note(self, name: str) -> str:
         """Return the key of a text that nodes keep for one another."""
         return f"{self.prefix}:note:{quote(_bytes(name), safe='')}"

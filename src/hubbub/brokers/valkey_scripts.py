@@ -170,3 +170,15 @@ local mark = redis.call('GET', KEYS[1]) or ARGV[1]
 redis.call('SET', KEYS[1], mark)
 return mark
 """
+
+AGREE = """
+-- key: the format; arguments: that of who asks, for how many milliseconds it holds. Returns the one that holds.
+-- A server without memory keeps none, and is no reason not to start.
+local held = redis.call('GET', KEYS[1])
+if not held then
+  redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return ARGV[1]
+end
+if held == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return held
+"""
