@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -157,3 +158,20 @@ def run(
         running.end_input()
         code = running.wait()
         return code, running.out, running.err
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        yield busy.getsockname()[1]
+
+
+def no_traceback(
+    *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> str:
+    """Run a command that must fail with exit code 1; return its one sentence."""
+    code, out, err = run(*arguments, cwd=cwd, env=env)
+    assert (code, out) == (1, ""), err
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1, err
+    return err

@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.supervisors import basereload
 
 from hubbub.cli import serve
+from hubbub.cli.sockets import listen
 from hubbub.cli.target import read_target
 
 Step = Callable[[], object]
@@ -71,7 +72,7 @@ class Stage:
         serving = serve.Serving(
             target=read_target("reporting"), folder=str(self.folder), reload=True, port=0
         )
-        sockets = serve.listen("127.0.0.1", 0)
+        sockets = listen("127.0.0.1", 0)
         try:
             serve._serve(serving, sockets, "nowhere", 1.0)
         finally:

@@ -8,11 +8,9 @@ import json
 import os
 import re
 import signal
-import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,22 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
-from commands import PATIENCE_S, clean_environment, command, run, serving
+from commands import (
+    PATIENCE_S,
+    clean_environment,
+    command,
+    no_traceback,
+    run,
+    serving,
+    taken_port,
+)
 from hubbub import Settings
 from hubbub.brokers import local_server
 from hubbub.cli import main
 from hubbub.cli.serve import (
     Serving,
-    _address,
     apply_settings,
     demo,
-    inherited,
-    listen,
     make_config,
     serve,
     share_a_broker,
@@ -80,12 +83,6 @@ app = hub.mount(pages, "/ws")
 """
 
 
-@contextmanager
-def taken_port() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        yield busy.getsockname()[1]
-
-
 def get(address: str, path: str = "/") -> bytes:
     connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
     try:
@@ -93,17 +90,6 @@ def get(address: str, path: str = "/") -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
-
-
-def no_traceback(
-    *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> str:
-    """Run a command that must fail with exit code 1; return its one sentence."""
-    code, out, err = run(*arguments, cwd=cwd, env=env)
-    assert (code, out) == (1, ""), err
-    assert err.startswith("Error: ")
-    assert err.count("\n") == 1, err
-    return err
 
 
 # Serving.
@@ -429,7 +415,7 @@ def test_several_workers_share_a_server_that_they_start(tmp_path: Path) -> None:
         assert "one of 2 workers" not in server.err
 
 
-@pytest.mark.parametrize("how", ["one worker", "meant so", "chosen", "not installed"])
+@pytest.mark.parametrize("how", ["one worker", "reload", "meant so", "chosen", "not installed"])
 def test_whose_workers_share_no_server(
     how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -440,7 +426,8 @@ def test_whose_workers_share_no_server(
         monkeypatch.setattr(local_server, "has_local", lambda: False)
     workers = 1 if how == "one worker" else 2
     settings = Settings(workers_ok=how == "meant so")
-    share_a_broker(Serving(target=read_target("app"), workers=workers), settings, None)
+    server = Serving(target=read_target("app"), workers=workers, reload=how == "reload")
+    share_a_broker(server, settings, None, [settings])
     assert os.environ.get("HUBBUB_BROKER") == ("memory://" if how == "chosen" else None)
     assert ("hubbub[local]" in capsys.readouterr().err) == (how == "not installed")
 
@@ -455,7 +442,7 @@ def test_two_hubs_are_made_one_only_if_each_has_a_prefix(tmp_path: Path, prefix:
         assert get(address)
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
-    assert ("no, they share nothing" in server.err) == (not prefix)
+    assert ("several workers share nothing" in server.err) == (not prefix)
 
 
 def test_reload_starts_again_when_a_file_changes(tmp_path: Path) -> None:
@@ -527,31 +514,6 @@ def test_no_such_address() -> None:
     assert "there is no such address" in no_traceback("serve", "--host", "no.such.host.invalid")
     # An address that is kept for documentation (RFC 5737), which no machine has.
     assert "this machine has no such address" in no_traceback("serve", "--host", "192.0.2.1")
-
-
-def test_one_address_of_two_in_use_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    with taken_port() as port:
-        infos = [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port))
-            for host in ("127.0.0.2", "127.0.0.1")
-        ]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
-        with pytest.raises(click.ClickException, match="is in use"):
-            listen("localhost", port)
-
-
-def test_an_address_that_cannot_be_had_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    infos = [
-        (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, 0))
-        for host in ("192.0.2.1", "127.0.0.1", "127.0.0.2")
-    ]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
-    bound = listen("localhost", 0)
-    names = [sock.getsockname() for sock in bound]
-    for sock in bound:
-        sock.close()
-    assert [host for host, _ in names] == ["127.0.0.1", "127.0.0.2"]
-    assert names[0][1] == names[1][1] != 0
 
 
 def test_an_application_that_is_not_there(tmp_path: Path) -> None:
@@ -648,33 +610,6 @@ def test_the_demo_listens_on_8080() -> None:
     assert (options["host"], options["port"]) == ("127.0.0.1", 8080)
 
 
-def test_a_port_is_held_before_the_server_is_ready() -> None:
-    (sock,) = listen("127.0.0.1", 0)
-    with sock:
-        host, port = sock.getsockname()
-        with pytest.raises(click.ClickException, match=f"port {port} of 127.0.0.1 is in use"):
-            listen(host, port)
-        socket.create_connection((host, port), PATIENCE_S).close()
-
-
-def test_all_addresses_of_both_families_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    infos = [
-        (family, socket.SOCK_STREAM, 0, "", address)
-        for family, address in (
-            (socket.AF_INET6, ("::", 0, 0, 0)),
-            (socket.AF_INET, ("0.0.0.0", 0)),
-        )
-    ]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
-    bound = listen("", 0)
-    ports = {sock.getsockname()[1] for sock in bound}
-    families = {sock.family for sock in bound}
-    for sock in bound:
-        sock.close()
-    assert len(ports) == 1
-    assert socket.AF_INET in families  # not every machine has IPv6
-
-
 def test_two_servers_do_not_share_a_port() -> None:
     with serving("serve") as (_, address):
         port = address.rpartition(":")[2]
@@ -688,32 +623,3 @@ def test_two_servers_do_not_share_a_port() -> None:
         for thread in threads:
             thread.join(PATIENCE_S)
         assert len(results) == 2
-
-
-# A socket that is open already.
-
-
-def test_a_descriptor_that_takes_no_connections_is_said() -> None:
-    with socket.socket() as bound, open(os.devnull) as other:
-        bound.bind(("127.0.0.1", 0))
-        for descriptor, what in (
-            (bound.fileno(), "takes no connections"),
-            (other.fileno(), "no socket"),
-        ):
-            with pytest.raises(click.ClickException, match=f"--fd {descriptor}: .*{what}"):
-                inherited(descriptor)
-        assert bound.fileno() >= 0
-    assert "no socket" in no_traceback("serve", "--fd", "77")
-
-
-def test_a_descriptor_that_does_is_served_from_and_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        copy = inherited(os.dup(listening.fileno()))
-        assert _address(Serving(target=read_target("app")), [copy]) == f"http://localhost:{port}"
-        copy.close()
-    with socket.socket(socket.AF_UNIX) as local:
-        local.bind(str(tmp_path / "sock"))
-        local.listen()
-        place = _address(Serving(target=read_target("app")), [local])
-        assert place == f"unix:{tmp_path / 'sock'}"

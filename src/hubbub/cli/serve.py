@@ -7,7 +7,6 @@ the flags are generated from it). Every failure before the first request is one 
 from __future__ import annotations
 
 import copy
-import errno
 import hashlib
 import importlib.util
 import math
@@ -15,7 +14,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +23,7 @@ import click
 from ..errors import SettingsError
 from ..settings import Settings, rows
 from ..settings_values import shown
+from .sockets import BACKLOG, address_of, open_sockets
 from .target import (
     CENTRIFUGE_APP,
     DEFAULT_APP,
@@ -41,8 +41,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEMO_APP = "hubbub.demo.app:app"
 DEMO_PORT = 8080
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
-BACKLOG = 2048
-"""How many connections may wait until a server takes them: while it starts, while a worker is replaced."""
 GRACE_S = 2
 """How much longer than shutdown_timeout_s uvicorn waits before it gives up on a shutdown."""
 
@@ -71,7 +69,9 @@ class Serving:
 
     @property
     def process_count(self) -> int:
-        """How many processes serve, as uvicorn counts them."""
+        """How many processes serve, as uvicorn counts them: one, where it is started anew by itself."""
+        if self.reload:
+            return 1
         text = os.environ.get("WEB_CONCURRENCY", "").strip() or "1"
         if self.workers is None and not text.isdecimal():
             raise click.ClickException(f"WEB_CONCURRENCY={text!r}: must be a number of processes")
@@ -231,9 +231,10 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
     use_folder(serving.folder)
     sockets = open_sockets(serving)
     try:
-        is_shared = share_a_broker(serving, settings, sockets)
-        shutdown_timeout_s = _prepare(serving, settings, is_shared=is_shared)
-        _serve(serving, sockets, _address(serving, sockets) + path, shutdown_timeout_s)
+        hubs = _prepare(serving)
+        share_a_broker(serving, settings, sockets, hubs)
+        shutdown_timeout_s = max(each.shutdown_timeout_s for each in (settings, *hubs))
+        _serve(serving, sockets, address_of(serving, sockets) + path, shutdown_timeout_s)
     except KeyboardInterrupt:
         pass
     except ssl.SSLError as error:
@@ -249,48 +250,44 @@ def run(serving: Serving, settings: Settings, path: str = "") -> None:
 
 
 def share_a_broker(
-    serving: Serving, settings: Settings, sockets: Sequence[socket.socket] | None
-) -> bool:
+    serving: Serving,
+    settings: Settings,
+    sockets: Sequence[socket.socket] | None,
+    hubs: Sequence[Settings],
+) -> None:
     """Have several workers share a local server, where nobody has said what connects them, or nothing.
 
-    The same application at the same address means the same one, one after another. Returns whether they do.
+    The same application at the same address means the same one, one after another. `hubs` are the settings of the
+    application's hubs.
     """
     from ..brokers.local_server import has_local
 
     is_chosen = bool(os.environ.get(_SETTINGS["broker"].env, "").strip())
     if serving.process_count == 1 or settings.workers_ok or is_chosen:
-        return False
+        return
     if not has_local():
         warn("several workers share nothing without a broker: run  pip install 'hubbub[local]'")
-        return False
+        return
+    if len({each.broker_prefix for each in hubs}) < len(hubs):
+        warn(
+            "several workers share nothing: the application has several hubs, which would hear one another. "
+            'Give each a Hub(broker_prefix="…") of its own'
+        )
+        return
     address = serving.uds or (sockets[0].getsockname() if sockets else serving.fd)
     what = f"{os.path.abspath(serving.folder)} {serving.target} {address}"
     url = f"local://serve-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
     os.environ[_SETTINGS["broker"].env] = url
     click.echo(f"{serving.process_count} workers share a local server, {url}", err=True)
-    return True
 
 
-def _prepare(serving: Serving, settings: Settings, *, is_shared: bool = False) -> float:
-    """Import the application, for its errors' sake; return how long a shutdown of it may take.
-
-    `is_shared`: its workers share a broker that nobody has asked for.
-    """
-    timeouts = [settings.shutdown_timeout_s]
+def _prepare(serving: Serving) -> list[Settings]:
+    """Import the application, for its errors' sake; return the settings of its hubs."""
     if serving.reload:
         # The reloader's child imports it, and waits for a change when that fails.
         require_module(serving.target, serving.folder)
-    else:
-        hubs = load(serving.target, serving.folder).hubs.values()
-        prefixes = {hub.settings.broker_prefix for hub in hubs}
-        if is_shared and len(prefixes) < len(hubs):
-            del os.environ[_SETTINGS["broker"].env]  # the workers import it anew
-            warn(
-                "no, they share nothing: the application has several hubs, which would hear one another. "
-                'Give each a Hub(broker_prefix="…") of its own'
-            )
-        timeouts += [hub.settings.shutdown_timeout_s for hub in hubs]
-    return max(timeouts)
+        return []
+    return [hub.settings for hub in load(serving.target, serving.folder).hubs.values()]
 
 
 def require_uvloop() -> None:
@@ -410,81 +407,3 @@ def _serve(
 
 def _announce(address: str) -> None:
     click.echo(f"Hubbub is at {address} (Ctrl-C ends it)")
-
-
-def _address(serving: Serving, sockets: Iterable[socket.socket] | None) -> str:
-    if sockets is None:
-        return f"unix:{serving.uds}"
-    name = next(iter(sockets)).getsockname()
-    if isinstance(name, str):
-        return f"unix:{name}"
-    host, port = name[:2]
-    is_here = host in ("127.0.0.1", "::1", "0.0.0.0", "::")
-    shown_host = "localhost" if is_here else f"[{host}]" if ":" in host else host
-    scheme = "https" if serving.ssl_certfile else "http"
-    return f"{scheme}://{shown_host}:{port}"
-
-
-def open_sockets(serving: Serving) -> list[socket.socket] | None:
-    """Return the sockets that a server takes connections from; None: uvicorn makes its Unix socket."""
-    if serving.fd is not None:
-        return [inherited(serving.fd)]
-    return None if serving.uds else listen(serving.host, serving.port)
-
-
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on all addresses of `host`, before anything else is done; say what is in the way.
-
-    uvicorn's `bind_socket` takes one address, and asyncio's servers give each its own free port; both
-    tell a port in use after the application has started, as a line of the log. A socket that is bound
-    and does not listen holds no port: another server may bind it too.
-    """
-    try:
-        infos = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise click.ClickException(
-            f"--host {host}: there is no such address ({error.strerror})"
-        ) from error
-    sockets: list[socket.socket] = []
-    problems: list[OSError] = []
-    for family, address in dict.fromkeys((info[0], info[4]) for info in infos):
-        try:
-            place = (address[0], port, *address[2:])
-            sockets.append(socket.create_server(place, family=family, backlog=BACKLOG))
-        except OSError as error:
-            problems.append(error)
-        else:
-            port = sockets[0].getsockname()[1]  # for the other addresses, if any would do
-    decisive = [error for error in problems if error.errno == errno.EADDRINUSE]
-    if decisive or not sockets:
-        for sock in sockets:
-            sock.close()
-        problem = (decisive or problems)[0]
-        raise click.ClickException(_why_not_listening(host, port, problem)) from problem
-    return sockets
-
-
-def inherited(descriptor: int) -> socket.socket:
-    """Return the socket that a descriptor is; raise for one that takes no connections."""
-    try:
-        found = socket.socket(fileno=descriptor)
-        is_listening = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    except OSError as error:
-        raise click.ClickException(f"--fd {descriptor}: no socket ({error.strerror})") from error
-    if not is_listening:
-        found.detach()
-        raise click.ClickException(f"--fd {descriptor}: a socket that takes no connections")
-    return found
-
-
-def _why_not_listening(host: str, port: int, error: OSError) -> str:
-    where = f"port {port} of {host or 'this machine'}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: stop what listens there, or choose another with --port"
-    if error.errno == errno.EACCES:
-        return f"{where} needs privileges: choose one from 1024 on with --port"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"--host {host}: this machine has no such address"
-    return f"cannot listen on {where}: {error.strerror}"
