@@ -78,6 +78,7 @@ def test_the_monitor_shows_all_workers(workers: str, visit: Open, complaints: li
     expect(rows).to_have_count(2)
     process = place_of(page).rpartition(" ")[2]
     expect(page.locator("#workers tr.you")).to_have_attribute("data-process", process)
+    expect(page.locator("#worker-count")).to_have_text("2")
     expect(page.locator('[data-meter="cpu"] .reading')).to_contain_text("%")
     shoot(page, "demo-workers-monitor")
     assert complaints == []

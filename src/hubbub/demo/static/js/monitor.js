@@ -70,7 +70,7 @@ function showWorkers(reading) {
       ),
     ),
   );
-  $("#workers-clients").textContent = rows.reduce((sum, { clients }) => sum + clients, 0);
+  $("#worker-count").textContent = rows.length;
 }
 
 hub.onType("reading", (reading) => {
