@@ -217,19 +217,23 @@ async def test_messages_that_nobody_takes_are_bounded_and_counted(
 
 
 @asynchronous
-async def test_a_route_of_another_dialect_is_given_up_after_a_few_attempts() -> None:
+async def test_a_route_of_another_dialect_is_shown_a_token_once() -> None:
+    shown: list[Any] = []
+
     async def plain(socket: Any) -> None:
-        async for _ in socket:
+        async for message in socket:
+            shown.append(message)
             await socket.send('{"type":"error","code":"unknown"}')
 
     async with server(plain) as url:
-        connection = connect(url, dialect="centrifuge", fixed_delay_s=0, proxy=None)
+        connection = connect(url, dialect="centrifuge", token="t", fixed_delay_s=0, proxy=None)
         async with connection, asyncio.timeout(20):
             with pytest.raises(
                 Disconnected, match="is this a route of the dialect centrifuge"
             ) as e:
                 await anext(connection)
             assert e.value.code == 1002
+    assert len(shown) == 1
 
 
 @asynchronous

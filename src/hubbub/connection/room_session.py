@@ -124,6 +124,11 @@ class RoomSession:
                     if self._why is not None:
                         raise self._why
                     self._take(reply)
+        except AttemptEnded as ended:
+            if ended is self._why or self.client:
+                raise
+            # Whoever listens at such a route may have been shown the token: it is not sent again.
+            raise AttemptEnded(ended.outcome._replace(retry=Retry.NEVER)) from None
         except ConnectionClosed as error:
             outcome = outcome_of_close(error)
             if self._why is not None:

@@ -160,7 +160,8 @@ class Rules:
         if found is None:
             raise BrokerUnavailable(
                 "no hub has been on this broker with this prefix, so it is not known which rooms "
-                "remember: start one first, or give room_rules=[…]"
+                "remember: is it the URL that the hubs have, or that hubbub serve has printed? Else "
+                "start a hub first, or give room_rules=[…]"
             )
         try:
             rules = read_rules(found.decode()) if found else ()

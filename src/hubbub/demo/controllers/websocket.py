@@ -38,7 +38,7 @@ class WebSocketPage(Page):
         self._changed_before: set[str] = set()
         if self.is_one_of_many:
             for room in ROOMS:
-                self.hub.room_rules(room, presence=True)
+                self.hub.room_rules(room, presence=True, leave_grace_s=0)
             self.hub.presence_info(lambda client, room: {"name": client.meta["name"]})
         self.hub.on_connect(self.connected)
         self.hub.on_message(self.said)
