@@ -256,8 +256,10 @@ class NatsOutgoing:
     async def _store(self, waiting: list[Waiting]) -> None:
         first = waiting[0]
         run = Run(first.room, [each.envelope for each in waiting], first.keep, first.key)
-        while any(each.number in self._unanswered for each in waiting):
+        while True:
             await self._feed.until_up()
+            if not any(each.number in self._unanswered for each in waiting):
+                return  # all were refused while they waited
             self._mark_sent(waiting)
             try:
                 place = await self._history().store(run)
