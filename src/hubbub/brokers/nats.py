@@ -82,7 +82,7 @@ class NatsBroker:
 
     `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all subjects: two
     applications on one server must have two. What is published while the server is away waits for five seconds, and
-    is refused then. Without JetStream there are neither histories nor presence nor keys. Raises `SettingsError` for a
+    is refused then. In rooms without a history only what one process publishes has an order. Without JetStream there are neither histories nor presence nor keys. Raises `SettingsError` for a
     URL that cannot be. Needs the extra `nats`.
     """
 

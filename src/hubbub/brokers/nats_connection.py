@@ -40,6 +40,7 @@ class Connection:
 
     def __init__(self, address: NatsAddress, take: Take) -> None:
         self._address = address
+        self.must_be_tls: bool = address.is_tls
         self._take = take
         self._client: Any = None
         self._error: BaseException | None = None
@@ -105,7 +106,8 @@ class Connection:
         self._error = error
 
     async def _closed(self) -> None:
-        self.fail(self._error or OSError("the connection has ended"))
+        if self._client is not None:  # else it never was the one
+            self.fail(self._error or OSError("the connection has ended"))
 
     def fail(self, error: BaseException) -> None:
         """Give the connection up; who waits for an answer gets `error`."""
@@ -287,6 +289,15 @@ def _client_class() -> Any:
             self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
         ) -> None:
             self._owner.took(sid, bytes(subject), data, headers)
+
+        async def _process_info(
+            self, info: dict[str, Any], initial_connection: bool = False
+        ) -> None:
+            if initial_connection and self._owner.must_be_tls and not info.get("tls_required"):
+                if not info.get("tls_available"):
+                    raise library().errors.Error("the server has no TLS, and tls:// wants it")
+                info["tls_required"] = True  # else the password would be written in the clear
+            await super()._process_info(info, initial_connection)
 
         async def _process_pong(self) -> None:
             self._owner.ponged()

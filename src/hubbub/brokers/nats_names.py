@@ -82,7 +82,7 @@ class NatsNames(NamedTuple):
 
     def unique(self, room: str, key: str) -> str:
         """Return by which id a stream knows a publication's key again."""
-        both = "\0".join((room.replace("\0", "\0\0"), key))
+        both = f"{len(room)}:{room}{key}"
         return hashlib.sha256(both.encode("utf-8", "surrogatepass")).hexdigest()
 
 

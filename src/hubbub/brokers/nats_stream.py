@@ -47,7 +47,7 @@ class NoAnswer(BrokerUnavailable):
 
 
 class NotNow(BrokerUnavailable):
-    """A message was not kept; it may be in a moment."""
+    """A question has no answer, or a message was not kept; that may be otherwise in a moment."""
 
 
 class State(NamedTuple):
@@ -186,7 +186,7 @@ class Stream:
     ) -> dict[str, Any]:
         answer = await _ask(by or self._connection(), f"$JS.API.{verb}.{self.name}", body)
         if answer is None:
-            raise BrokerUnavailable("JetStream does not answer: it is off, or has no quorum")
+            raise NotNow("JetStream does not answer: it is off, or has no quorum")
         if _code(answer) != allowed:
             _refuse(answer)
         return answer
@@ -199,7 +199,7 @@ async def _ask(
     try:
         answers: list[Answer] = await connection.ask(subject, json.dumps(body).encode())
     except Exception as error:
-        raise BrokerUnavailable(_why(error)) from error
+        raise NotNow(_why(error)) from error
     if answers[0].is_nobody:
         return None
     answer: dict[str, Any] = json.loads(answers[0].data)
@@ -221,7 +221,8 @@ def _refuse(answer: Mapping[str, Any]) -> None:
     error = answer.get("error")
     if error is not None:
         text = printable(str(error.get("description")))
-        raise BrokerUnavailable(f"JetStream refuses it: {text}")
+        kind = NotNow if error.get("code") == 503 else BrokerUnavailable
+        raise kind(f"JetStream refuses it: {text}")
 
 
 def _state_of(answer: Mapping[str, Any]) -> State:

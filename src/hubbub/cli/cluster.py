@@ -25,7 +25,10 @@ def over_broker(function: F) -> F:
     """Give a command the options that say which hubs are meant."""
     for option in (
         click.option("--prefix", default="", help="What the hubs have as broker_prefix."),
-        click.option("--broker", help="The URL of the broker. [default: $HUBBUB_BROKER]"),
+        click.option(
+            "--broker",
+            help="The URL of the broker, as in valkey://host:6379 or nats://host:4222. [default: $HUBBUB_BROKER]",
+        ),
     ):
         function = option(function)
     return function

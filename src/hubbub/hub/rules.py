@@ -182,7 +182,8 @@ class Rules:
     def check(self) -> None:
         """Raise `SettingsError` for a rule that needs what the broker has not."""
         broker = self._core.broker
-        why = f": {broker.lacks}" if getattr(broker, "lacks", "") else ""
+        lacks = getattr(broker, "lacks", "")
+        why = f": {lacks}" if lacks else ""
         for rule in self._rules:
             needs = {
                 Ability.HISTORY: ("keeps a history", rule.remembers),
