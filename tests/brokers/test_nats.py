@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import nkeys
 import pytest
 
 from certificates import certificate
@@ -510,3 +514,64 @@ async def test_a_user_with_the_rights_of_the_guide_has_all_that_is_needed_and_no
             assert (broker.condition.state, node.gaps) == ("up", 0)
         with pytest.raises(BrokerUnavailable, match="cannot be used"):
             await NatsBroker(url, prefix="other").start(Node())
+
+
+def signed(claims: dict[str, Any], by: nkeys.KeyPair) -> str:
+    """Return a JSON Web Token as NATS has them."""
+
+    def part(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    head = part(json.dumps({"typ": "JWT", "alg": "ed25519-nkey"}).encode())
+    body = part(
+        json.dumps({"jti": "1", "iat": 1, "iss": by.public_key.decode(), **claims}).encode()
+    )
+    return f"{head}.{body}.{part(by.sign(f'{head}.{body}'.encode()))}"
+
+
+def key_of(kind: int) -> nkeys.KeyPair:
+    """Return a new key of an operator, an account or a user."""
+    return nkeys.from_seed(nkeys.encode_seed(secrets.token_bytes(32), kind))
+
+
+async def test_a_file_of_credentials_logs_in(tmp_path: Path) -> None:
+    operator, account, user = map(
+        key_of, (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
+    )
+
+    def token(key: nkeys.KeyPair, by: nkeys.KeyPair, **nats: Any) -> str:
+        claims = {"sub": key.public_key.decode(), "name": "x", "nats": {"version": 2, **nats}}
+        return signed(claims, by)
+
+    as_account = token(
+        account,
+        operator,
+        type="account",
+        limits={
+            "subs": -1,
+            "conn": -1,
+            "leaf": -1,
+            "imports": -1,
+            "exports": -1,
+            "data": -1,
+            "payload": -1,
+            "wildcards": True,
+        },
+    )
+    config = (
+        f'operator: "{token(operator, operator, type="operator")}"\nresolver: MEMORY\n'
+        f'resolver_preload: {{ {account.public_key.decode()}: "{as_account}" }}\n'
+    )
+    creds = tmp_path / "user.creds"
+    creds.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{token(user, account, type='user', subs=-1, data=-1, payload=-1)}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    async with server_with(config) as server:
+        async with broker_on(f"{server.url}?creds={creds}", "red") as (broker, _):
+            assert (await broker.publish(message("1"))).delivered_to == 1
+        with pytest.raises(BrokerUnavailable, match="refuses the user, password"):
+            await NatsBroker(server.url).start(Node())
+        with pytest.raises(BrokerUnavailable, match=r"missing\.creds") as caught:
+            await NatsBroker(f"{server.url}?creds={tmp_path / 'missing.creds'}").start(Node())
+        assert user.seed.decode() not in str(caught.value)

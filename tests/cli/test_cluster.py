@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from hubbub import Hub, RoomRules
 from hubbub.cli import main
 from hubbub.testing import connect
+from nats_server import nats_url
 from started_hub import until
 from valkey_server import fresh_prefix, server_url
 
@@ -22,8 +23,8 @@ RULES = [RoomRules("chat:*", history=10, presence=True)]
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[tuple[Hub, str]]:
-    url = f"{server_url()}?prefix={fresh_prefix()}"
+async def running(server_at: Callable[[], str] = server_url) -> AsyncIterator[tuple[Hub, str]]:
+    url = f"{server_at()}?prefix={fresh_prefix()}"
     hub = Hub(broker=url, room_rules=RULES)
     await hub.start()
     try:
@@ -39,8 +40,9 @@ async def run(*arguments: str, stdin: str = "", broker: str | None = None) -> Re
     return await asyncio.to_thread(runner.invoke, main, list(arguments), input=stdin)
 
 
-async def test_publish_reaches_rooms_users_and_everybody() -> None:
-    async with running() as (hub, url):
+@pytest.mark.parametrize("server_at", [server_url, nats_url])
+async def test_publish_reaches_rooms_users_and_everybody(server_at: Callable[[], str]) -> None:
+    async with running(server_at) as (hub, url):
         ann = connect(hub, user="ann")
         await ann.client.subscribe("chat:1")
         done = await run("publish", "chat:1", '{"n": 1}', "--key", "k", broker=url)
