@@ -31,6 +31,7 @@ from hubbub.brokers.history import HistoryStore
 from hubbub.brokers.presence import Change, PresenceStore
 from hubbub.testing import FakeClock, set_clock
 from hubbub.wire.presence import told_frame
+from nats_exchange import NatsExchange
 from valkey_exchange import ValkeyExchange
 
 
@@ -403,8 +404,9 @@ EXCHANGES: dict[str, Callable[[], Exchange]] = {
 CLUSTERS: dict[str, Callable[[], Exchange | ValkeyExchange]] = {
     **EXCHANGES,
     "valkey": ValkeyExchange,
+    "nats": NatsExchange,
 }
-"""These, and a real server."""
+"""These, and real servers."""
 
 
 @asynccontextmanager

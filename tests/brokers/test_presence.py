@@ -8,7 +8,7 @@ import pytest
 
 from hubbub import ClientInfo, PresenceStats
 from hubbub.brokers.broker import PresenceTerms
-from hubbub.brokers.presence import Change, PresenceStore
+from hubbub.brokers.presence import Change, PresenceStore, Rows
 from hubbub.wire.publication import Kind
 
 TERMS = PresenceTerms(lease_s=60.0, grace_s=10.0, told_up_to=100)
@@ -191,3 +191,27 @@ def test_who_keeps_a_list_by_what_is_told_has_it_right(seed: int) -> None:
     leave(store, *kept, now=now)
     expire(store, now + 60)
     assert store.rooms == 0
+
+
+def test_a_room_that_was_written_down_goes_on_as_it_was() -> None:
+    """Each step is done in one store, and in a new one that has read what the last has written."""
+    rng = random.Random(5)
+    one, rows = PresenceStore(), Rows()
+    for now in range(300):
+        name, verb = f"{rng.choice('abcdef')}.{rng.randrange(3)}", rng.randrange(3)
+        other = PresenceStore()
+        other.load("red", rows)
+        terms = rng.choice([TERMS, SMALL])
+        changes = [
+            (enter(store, name, terms=terms, now=now), leave(store, name, terms=terms, now=now))[0]
+            if verb == 2
+            else (enter, leave)[verb](store, name, terms=terms, now=now)
+            for store in (one, other)
+        ]
+        assert changes[0] == changes[1]
+        assert expire(one, now) == expire(other, now)
+        rows = other.dump("red")
+        assert rows == one.dump("red")
+        assert other.snapshot("red") == one.snapshot("red")
+        assert other.stats("red") == one.stats("red")
+    assert PresenceStore().dump("red") == Rows([], [])

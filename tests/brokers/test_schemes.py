@@ -31,6 +31,7 @@ def test_each_example_is_a_broker(scheme: str) -> None:
         ("http://:secret@host", "no scheme 'http'"),
         ("memory://secret", "written memory:// alone"),
         ("valkey://:secret@host/secret", "no number"),
+        ("nats://secret@host/secret", "it has a path"),
     ],
 )
 def test_what_is_none_is_told_with_examples_and_without_the_url(url: str, what: str) -> None:
@@ -82,3 +83,6 @@ def test_a_broker_of_a_url_has_its_prefix() -> None:
     assert repr(core_of(hub).broker) == "<ValkeyBroker valkey://localhost prefix='shop.chat'>"
     with pytest.raises(SettingsError, match="a prefix has"):
         Hub(broker="valkey://localhost", broker_prefix="a b")
+    hub = Hub(broker="nats://secret@one,two?prefix=shop", broker_prefix="chat")
+    assert repr(core_of(hub).broker) == "<NatsBroker nats://one:4222,two:4222 prefix='shop.chat'>"
+    assert hub.stats()["settings"] == {"broker": "nats://one,two", "broker_prefix": "chat"}

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 WAYS = ["broker", "api"]
 
 
-@pytest.mark.parametrize("by", WAYS)
+@pytest.mark.parametrize("by", [*WAYS, "nats"])
 async def test_publish_reaches_a_room(by: str) -> None:
     async with reached(by) as (hub, options, _, _):
         ann = connect(hub, user="ann")

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from calling import KEY
 from hubbub import Hub, RoomRules
 from hubbub.cli import main
+from nats_server import nats_url
 from serving import serve
 from valkey_server import fresh_prefix, server_url
 
@@ -29,13 +30,14 @@ class Reached(NamedTuple):
 
 @asynccontextmanager
 async def reached(way: str, *, keys: Any = (KEY,)) -> AsyncIterator[Reached]:
-    """Run a hub on a broker, with an API; `way` is "broker" or "api"."""
-    url = f"{server_url()}?prefix={fresh_prefix()}"
+    """Run a hub on a broker, with an API; `way` is "broker", "nats" (another broker) or "api"."""
+    server = nats_url() if way == "nats" else server_url()
+    url = f"{server}?prefix={fresh_prefix()}"
     hub = Hub(broker=url, room_rules=RULES)
     async with serve(hub.mount(hub.api("/api", keys=keys), "/ws")) as served:
         api = served.http("/api")
-        options = {"broker": ("--broker", url), "api": ("--api", api, "--api-key", KEY)}
-        yield Reached(hub, options[way], url, api)
+        options = ("--api", api, "--api-key", KEY) if way == "api" else ("--broker", url)
+        yield Reached(hub, options, url, api)
 
 
 async def run(

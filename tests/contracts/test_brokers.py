@@ -26,12 +26,14 @@ from hubbub import (
     RoomRules,
 )
 from hubbub.brokers.broker import Ability, Broker, Control, as_broker, unsupported
+from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub import interest as interest_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.interest import MOST_LINGERING
 from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
+from nats_server import nats_url
 from valkey_server import fresh_prefix, server_url
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +41,7 @@ pytestmark = pytest.mark.anyio
 BROKERS: dict[str, Callable[[], Broker]] = {
     "memory": MemoryBroker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
+    "nats": lambda: NatsBroker(nats_url(), prefix=fresh_prefix()),
     **{name: lambda make=make: make().broker() for name, make in EXCHANGES.items()},  # type: ignore[misc]
 }
 

@@ -12,7 +12,9 @@ from contracts.test_brokers import Told, interested, message
 from exchange import EXCHANGES
 from hubbub import MemoryBroker, Position, PositionLost, Publication, Receipt
 from hubbub.brokers.broker import HistoryBroker, Keep
+from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.valkey import ValkeyBroker
+from nats_server import nats_url
 from valkey_server import fresh_prefix, server_url
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +23,7 @@ KEEP = Keep(5, 60.0, 1024**2)
 BROKERS: dict[str, Callable[[], Any]] = {
     "memory": MemoryBroker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
+    "nats": lambda: NatsBroker(nats_url(), prefix=fresh_prefix()),
     "late exchange": lambda: EXCHANGES["late"]().broker(),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,21 @@ from websockets.asyncio.client import connect as dial
 from commands import command, serving
 from hubbub import Hub
 from hubbub.testing import connect
+from nats_server import nats_url
 from started_hub import until
 from valkey_server import fresh_prefix, server_url
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_workers_on_one_server_are_one_hub(load: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("server_at", "broker"), [(server_url, "ValkeyBroker"), (nats_url, "NatsBroker")]
+)
+async def test_workers_on_one_server_are_one_hub(
+    server_at: Callable[[], str], broker: str, load: Any, tmp_path: Path
+) -> None:
     load("docs/guides/many-workers.md", "many_workers.py")
-    url = f"{server_url()}?prefix={fresh_prefix()}"
+    url = f"{server_at()}?prefix={fresh_prefix()}"
     arguments = ("serve", "many_workers:app", "--workers", "2")
     with serving(*arguments, cwd=tmp_path, env={"HUBBUB_BROKER": url}) as (server, address):
         hub = Hub(broker=url)  # a third process
@@ -28,7 +35,7 @@ async def test_workers_on_one_server_are_one_hub(load: Any, tmp_path: Path) -> N
         async with asyncio.timeout(30):
             while len(await hub.nodes(wait_s=0.05)) < 3:
                 pass
-        assert "broker ValkeyBroker" in server.err
+        assert f"broker {broker}" in server.err
         here = connect(hub)
         clients = [await dial(f"ws://{address}/ws", proxy=None) for _ in range(8)]
         hub.broadcast("from here")
@@ -49,6 +56,7 @@ async def test_workers_on_one_server_are_one_hub(load: Any, tmp_path: Path) -> N
         ("valky://:secret@localhost", "did you mean valkey://?"),
         ("valkey://:secret@127.0.0.1:1", "the broker at valkey://127.0.0.1:1 cannot be used"),
         ("valkey://:secret@127.0.0.1:port", "its host or port cannot be read"),
+        ("nats://secret@127.0.0.1:1", "the broker at nats://127.0.0.1:1 cannot be used"),
     ],
 )
 def test_a_broker_that_cannot_be_is_told_at_the_start(url: str, says: str, tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ class Node(Protocol):
 class Broker(Protocol):
     """What a broker owes.
 
-    *Order.* Publications of one room reach every node in one order. Two publications of one node reach
+    *Order.* Publications of one room reach every node in one order. (A broker whose servers do not order says so: on NATS
+    that holds for what is kept, has a key or tells of presence; else those of one node come in the order of its calls.) Two publications of one node reach
     that node's own clients in the order of the calls, across rooms too, where they are delivered
     within `publish`; else the order is each room's own.
 

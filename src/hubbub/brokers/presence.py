@@ -71,6 +71,16 @@ class _Room:
         return info
 
 
+class Rows(NamedTuple):
+    """Who is in one room, written down: each member's name, info and end of lease; each person who is away, by key;
+    whether changes are not told; the number of the last change."""
+
+    members: Sequence[tuple[str, ClientInfo, float]] = ()
+    away: Sequence[tuple[str, ClientInfo, float]] = ()
+    is_paused: bool = False
+    at: int = 0
+
+
 class PresenceStore:
     """Who is in which room. Not thread-safe.
 
@@ -86,6 +96,27 @@ class PresenceStore:
     def rooms(self) -> int:
         """How many rooms have people."""
         return len(self._rooms)
+
+    def load(self, name: str, rows: Rows) -> None:
+        """Have a room be as it was written down. The next change has a higher number than that of `rows`."""
+        room = _Room()
+        for member, info, until in sorted(rows.members, key=lambda row: row[2]):
+            room.add(member, info, until)
+        for key, info, until in sorted(rows.away, key=lambda row: row[2]):
+            room.away[key] = (info, until)
+        room.is_paused = rows.is_paused
+        self._at = max(self._at, rows.at)
+        if room.people:
+            self._rooms[name] = room
+        else:
+            self._rooms.pop(name, None)
+
+    def dump(self, name: str) -> Rows:
+        """Write down who is in a room."""
+        room = self._rooms.get(name, _Room())
+        members = [(each, info, until) for each, (info, until) in room.members.items()]
+        away = [(key, info, until) for key, (info, until) in room.away.items()]
+        return Rows(members, away, room.is_paused, self._at)
 
     def enter(
         self, name: str, members: Mapping[str, ClientInfo], terms: PresenceTerms, now: float

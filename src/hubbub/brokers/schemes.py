@@ -36,6 +36,19 @@ def _valkey(url: str, source: str, prefix: str) -> Broker:
     return ValkeyBroker(address)
 
 
+def _nats(url: str, source: str, prefix: str) -> Broker:
+    from .nats import NatsBroker
+    from .nats_address import read_address
+    from .nats_connection import library
+    from .valkey_address import checked_prefix
+
+    address = read_address(url, source)
+    if prefix:
+        address = address._replace(prefix=checked_prefix(f"{address.prefix}.{prefix}", source))
+    library()
+    return NatsBroker(address)
+
+
 def _local(url: str, source: str, prefix: str) -> Broker:
     from .local import read_local
     from .local_server import require_local
@@ -53,6 +66,8 @@ SCHEMES: dict[str, tuple[str, Callable[[str, str, str], Broker]]] = {
     "valkeys": ("valkeys://host:6379", _valkey),
     "rediss": ("rediss://host:6379", _valkey),
     "unix": ("unix:///run/valkey.sock", _valkey),
+    "nats": ("nats://host:4222", _nats),
+    "tls": ("tls://host:4222", _nats),
 }
 """By scheme, an example, and what makes a broker of a URL; it is also told where the URL came from, and what
 a hub adds to its prefix."""

@@ -76,7 +76,10 @@ def reaching_hubs(function: F) -> F:
         ),
         click.option("--api", metavar="URL", help="The HTTP API of the hubs, instead of a broker."),
         click.option("--prefix", default="", help="What the hubs have as broker_prefix."),
-        click.option("--broker", help="The URL of the broker. [default: $HUBBUB_BROKER]"),
+        click.option(
+            "--broker",
+            help="The URL of the broker, as in valkey://host:6379 or nats://host:4222. [default: $HUBBUB_BROKER]",
+        ),
     ):
         wrapped = option(wrapped)
     result: F = wrapped

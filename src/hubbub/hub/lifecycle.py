@@ -149,6 +149,7 @@ class Lifecycle:
 
     async def _share_rules(self) -> None:
         try:
+            self._core.rules.check()  # what a broker lacks may show when it has started
             await self._core.rules.share()
         except BaseException:
             await self._core.broker.stop()

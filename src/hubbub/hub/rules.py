@@ -183,6 +183,8 @@ class Rules:
     def check(self) -> None:
         """Raise `SettingsError` for a rule that needs what the broker has not."""
         broker = self._core.broker
+        lacks = getattr(broker, "lacks", "")
+        why = f": {lacks}" if lacks else ""
         for rule in self._rules:
             needs = {
                 Ability.HISTORY: ("keeps a history", rule.remembers),
@@ -193,7 +195,7 @@ class Rules:
                     raise SettingsError(
                         "room_rules",
                         rule.rules.pattern,
-                        f"{what}, and {type(broker).__name__} has none",
+                        f"{what}, and {type(broker).__name__} has none{why}",
                     )
 
 

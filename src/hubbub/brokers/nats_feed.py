@@ -1,0 +1,231 @@
+"""The way to NATS servers: which connection there is, how it comes back, and what is subscribed to.
+
+What must not live here: what a message means (`nats`).
+
+Where nothing is heard for `PING_S` the server is asked for a sign of life; it is *silent* until one comes, and the connection is
+given up after `SILENCE_S`. While it is being made again nothing can be subscribed to; then all rooms that are wanted
+are asked for at once, and only when the server has confirmed them the feed is up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from ..errors import BrokerUnavailable
+from .nats_address import NatsAddress
+from .nats_connection import Connection, unavailable
+from .nats_names import NatsNames
+
+logger: logging.Logger = logging.getLogger("hubbub")
+
+PING_S = 0.4
+"""How long nothing may be heard before the server is asked for a sign of life; how long it has for that."""
+SILENCE_S = 10.0
+"""How long the server may be silent before the connection is given up."""
+LOOK_S = 0.5
+"""How often it is looked whether it is silent still. A loop that was stopped has seen one look, not many."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
+"""How long to wait before a connection is tried again: twice as long each time, up to a bound."""
+
+AWAY = "the broker is away"
+_CONTROL = 2
+
+
+class NatsFeed:
+    """See the module. `take` is called with each message's room (None: it is for nodes), data and headers; `check`
+    with each new connection, which it may refuse; `lost` when one has broken, `back` when all that is wanted
+    comes again. Event loop only."""
+
+    def __init__(
+        self,
+        address: NatsAddress,
+        names: NatsNames,
+        take: Callable[[str | None, bytes, Mapping[str, str]], None],
+        check: Callable[[Connection], Awaitable[None]],
+        lost: Callable[[], None],
+        back: Callable[[], None],
+    ) -> None:
+        self._address, self._names = address, names
+        self._hand_on, self._check, self._on_lost, self._on_back = take, check, lost, back
+        self._connection: Connection | None = None
+        self._wanted: dict[str, int] = {}
+        """The rooms that are wanted, and the numbers of their subscriptions."""
+        self._rooms: dict[int, str] = {}
+        self._last_number = _CONTROL
+        self._asked: set[Future[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._delay_s = FIRST_DELAY_S
+        self.is_silent: bool = False
+        """Whether the server owes a sign of life."""
+        self.connections: int = 0
+        """How many connections there have been: the present one's number."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether all that is wanted comes."""
+        return self._up.is_set()
+
+    @property
+    def connection(self) -> Connection:
+        """The present connection. Raises `BrokerUnavailable`."""
+        if self._connection is None or not self.is_up:
+            raise BrokerUnavailable(AWAY)
+        return self._connection
+
+    async def until_up(self) -> None:
+        """Wait until there is a connection."""
+        await self._up.wait()
+
+    def is_subscribed(self, room: str) -> bool:
+        """Tell whether what is published to a room comes."""
+        return self.is_up and room in self._wanted
+
+    async def start(self) -> None:
+        """Connect. Raises what `unavailable` understands."""
+        await self._connect()
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="nats feed")
+
+    async def stop(self) -> None:
+        """Disconnect; who waits for a room is told."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._up.clear()
+        self._give_up("the broker has stopped")
+        await self._drop()
+
+    def subscribe(self, rooms: Sequence[str]) -> Future[None]:
+        """Want rooms; done when the server has confirmed all of them. Raises `BrokerUnavailable`."""
+        connection = self.connection
+        self.unsubscribe([room for room in rooms if room in self._wanted])  # it is asked for again
+        for room in rooms:
+            self._last_number += 1
+            self._wanted[room] = self._last_number
+            self._rooms[self._last_number] = room
+            connection.subscribe(self._names.room(room), self._last_number)
+        future: Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.add(future)
+        connection.ping().add_done_callback(lambda pong: self._confirmed(future, pong))
+        return future
+
+    def _confirmed(self, future: Future[None], pong: Future[None]) -> None:
+        self._asked.discard(future)
+        if pong.cancelled() or pong.exception() is not None:
+            _fail(future, AWAY)
+        elif not future.done():
+            future.set_result(None)
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        """Want rooms no more."""
+        for room in rooms:
+            number = self._wanted.pop(room, None)
+            if number is not None:
+                del self._rooms[number]
+                if self._connection is not None:
+                    self._connection.unsubscribe(number)
+
+    # One connection
+
+    async def _connect(self) -> None:
+        """Connect, and wait until all that is wanted is confirmed."""
+        servers = list(self._address.servers)
+        random.shuffle(servers)
+        connection = self._connection = Connection(self._address, self._take)
+        await connection.open(servers)
+        await self._check(connection)
+        connection.subscribe(self._names.control, _CONTROL)
+        for room, number in self._wanted.items():
+            connection.subscribe(self._names.room(room), number)
+        async with asyncio.timeout(SILENCE_S):
+            await connection.ping()
+        self.connections += 1
+        self.is_silent = False
+        self._up.set()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    def _take(self, number: int, data: bytes, headers: Mapping[str, str]) -> None:
+        room = None if number == _CONTROL else self._rooms.get(number)
+        if room is not None or number == _CONTROL:
+            self._hand_on(room, data, headers)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            why = unavailable(await self._until_broken())
+            logger.warning("the connection to the broker is lost: %s", why)
+            self._up.clear()
+            assert self._connection is not None
+            self._connection.fail(ConnectionError("the connection was given up"))
+            self._give_up(AWAY)
+            self._on_lost()
+            if loop.time() - since > LONGEST_DELAY_S:
+                self._delay_s = FIRST_DELAY_S
+            await self._come_back()
+            self._on_back()
+
+    async def _until_broken(self) -> BaseException:
+        """Watch the connection until something about it fails; return what that was."""
+        assert self._connection is not None
+        watch = asyncio.get_running_loop().create_task(
+            self._watch(self._connection), name="nats watch"
+        )
+        failed = self._connection.failed
+        try:
+            await asyncio.wait([watch, failed], return_when=asyncio.FIRST_COMPLETED)
+            if failed.done() and (error := failed.exception()) is not None:
+                return error
+            return TimeoutError()
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _watch(self, connection: Connection) -> None:
+        """See that the server is there; end when it was silent for too long."""
+        while True:
+            heard = connection.heard
+            await asyncio.sleep(PING_S)
+            if heard == connection.heard:
+                connection.ping()
+                await asyncio.sleep(PING_S)
+                for _ in range(max(1, round(SILENCE_S / LOOK_S))):
+                    if heard != connection.heard:
+                        break
+                    self.is_silent = True
+                    await asyncio.sleep(LOOK_S)
+                else:
+                    return
+            self.is_silent = False
+
+    async def _come_back(self) -> None:
+        while True:
+            await self._drop()
+            await asyncio.sleep(self._delay_s * (0.5 + random.random() / 2))
+            self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
+            try:
+                await self._connect()
+            except Exception as error:
+                logger.debug("the broker cannot be reached: %s", unavailable(error))
+            else:
+                logger.info("the connection to the broker is there again")
+                return
+
+    def _give_up(self, why: str) -> None:
+        asked, self._asked = self._asked, set()
+        for future in asked:
+            _fail(future, why)
+
+
+def _fail(future: Future[None], why: str) -> None:
+    if not future.done():
+        future.set_exception(BrokerUnavailable(why))
+        future.exception()

@@ -1,0 +1,155 @@
+"""Who is in which room, in a stream of JetStream: each change writes the whole room, if nobody else has meanwhile.
+
+What must not live here: what a change is (`presence`), how a stream is spoken to (`nats_stream`), who asks.
+
+A message is a room as `presence.PresenceStore` writes it down, packed by zlib where it is long. What is told of the change is in
+its headers, and the headers are what the stream hands on: so the change, its number and the telling are one step.
+All fits into one message, so a room has as many people as the server's `max_payload` lets it, some ten thousands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from ..model import ClientInfo, PresenceStats
+from ..wire.presence import Told, told_frame
+from ..wire.publication import Kind, Publication
+from .broker import PresenceTerms, Snapshot
+from .nats_names import NatsNames
+from .nats_stream import Refused, Stream
+from .presence import Change, PresenceStore, Rows
+
+FORGOTTEN_S = 24 * 3600.0
+"""How much longer than its leases a room is kept of which nobody says anything."""
+PACKED_BYTES = 4096
+"""From how many bytes on a room is packed."""
+PAUSE_S = 0.01
+"""How long to wait, at most, when another process was quicker: twice as long each time, up to a bound."""
+TOLD = "Hubbub-Told"
+"""The header that tells of a change: a kind, its number, a pause, and infos in JSON."""
+
+_KINDS = {"j": Kind.JOIN, "l": Kind.LEAVE}
+_PAUSES = {"-": None, "0": False, "1": True}
+_decode = msgspec.msgpack.Decoder(Rows).decode
+_encode = msgspec.msgpack.Encoder().encode
+_encode_infos = msgspec.json.Encoder().encode
+_decode_infos = msgspec.json.Decoder(list[ClientInfo]).decode
+
+
+class NatsPresence:
+    """Asks the stream. `now` returns the time by which leases end, in seconds: the same for all processes.
+
+    All raise `BrokerUnavailable`. Event loop only.
+    """
+
+    def __init__(self, stream: Stream, names: NatsNames, now: Callable[[], float]) -> None:
+        self._stream, self._names, self._now = stream, names, now
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def enter(
+        self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """See `PresenceBroker.enter`."""
+        return await self._change(
+            room, terms, lambda store, now: store.enter(room, members, terms, now)
+        )
+
+    async def leave(
+        self, room: str, names: Sequence[str], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """See `PresenceBroker.leave`."""
+        return await self._change(
+            room, terms, lambda store, now: store.leave(room, names, terms, now)
+        )
+
+    async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
+        """See `PresenceBroker.expire`."""
+        return await self._change(room, terms, lambda store, now: store.expire(room, terms, now))
+
+    async def snapshot(self, room: str) -> Snapshot:
+        """See `PresenceBroker.presence`."""
+        store = PresenceStore()
+        store.load(room, (await self._read(room))[1])
+        return store.snapshot(room)
+
+    async def stats(self, room: str) -> PresenceStats:
+        """See `PresenceBroker.presence_stats`."""
+        store = PresenceStore()
+        store.load(room, (await self._read(room))[1])
+        return store.stats(room)
+
+    async def _change(
+        self,
+        room: str,
+        terms: PresenceTerms,
+        act: Callable[[PresenceStore, float], Change],
+    ) -> Sequence[ClientInfo]:
+        """Read the room, change it, and write it, until nobody was quicker; return who it concerns."""
+        turn = self._turns.setdefault(room, asyncio.Lock())
+        pause_s = PAUSE_S
+        async with turn:  # this process's own changes never meet
+            while True:
+                try:
+                    return await self._try(room, terms, act)
+                except Refused:
+                    await asyncio.sleep(pause_s * random.random())
+                    pause_s = min(2 * pause_s, 0.2)
+
+    async def _try(
+        self,
+        room: str,
+        terms: PresenceTerms,
+        act: Callable[[PresenceStore, float], Change],
+    ) -> Sequence[ClientInfo]:
+        sequence, before = await self._read(room)
+        now = self._now()
+        store = PresenceStore()
+        # Numbers are times in microseconds, so they grow even where the stream was lost.
+        start = max(before.at, int(now * 1_000_000))
+        store.load(room, before._replace(at=start))
+        change = act(store, now)
+        after = store.dump(room)
+        if after.at == start:
+            after = after._replace(at=before.at)
+        if after == before._replace(members=[*before.members], away=[*before.away]):
+            return change.infos
+        kept_s = FORGOTTEN_S + max(terms.lease_s, terms.grace_s)
+        headers = {"Nats-TTL": f"{round(kept_s)}s"}
+        if change.told is not None:
+            headers[TOLD] = _written(change.told)
+        subject = self._names.presence(room)
+        await self._stream.add(subject, _packed(after), after=sequence, headers=headers)
+        return change.infos
+
+    async def _read(self, room: str) -> tuple[int, Rows]:
+        """Return the number of the room's message, and who is in it."""
+        stored = await self._stream.last(self._names.presence(room))
+        return (0, Rows()) if stored is None else (stored.sequence, _unpacked(stored.data))
+
+
+def told_publication(room: str, text: str) -> Publication:
+    """Return what members are told by the header `TOLD`. Raises `ValueError` for what is none."""
+    kind, at, pause, infos = text.split(" ", 3)
+    told = Told(_KINDS[kind], tuple(_decode_infos(infos)), int(at), _PAUSES[pause])
+    return Publication(room, told_frame(room, told), kind=told.kind)
+
+
+def _written(told: Told) -> str:
+    kind = "j" if told.kind is Kind.JOIN else "l"
+    pause = {None: "-", False: "0", True: "1"}[told.is_paused]
+    return f"{kind} {told.at} {pause} {_encode_infos(told.infos).decode()}"
+
+
+def _packed(rows: Rows) -> bytes:
+    data = _encode(rows)
+    return b"z" + zlib.compress(data, 1) if len(data) > PACKED_BYTES else b"-" + data
+
+
+def _unpacked(data: bytes) -> Rows:
+    return _decode(zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:])

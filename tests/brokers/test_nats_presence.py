@@ -1,0 +1,100 @@
+"""Presence in a stream: how a room is written, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from contracts.test_brokers import Told as Node
+from hubbub import BrokerUnavailable, ClientInfo
+from hubbub.brokers.broker import PresenceTerms
+from hubbub.brokers.nats import NatsBroker
+from hubbub.brokers.nats_names import NatsNames
+from hubbub.brokers.nats_presence import NatsPresence, told_publication
+from hubbub.brokers.nats_stream import Stream
+from hubbub.wire.presence import Told, read_told
+from hubbub.wire.publication import Kind
+from nats_server import NatsServer, nats_url
+from valkey_server import fresh_prefix
+
+pytestmark = pytest.mark.anyio
+
+TERMS = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=100)
+
+
+@asynccontextmanager
+async def presences(
+    url: str,
+) -> AsyncIterator[tuple[NatsPresence, NatsPresence, Stream, NatsNames]]:
+    prefix = fresh_prefix()
+    broker = NatsBroker(url, prefix=prefix)
+    await broker.start(Node())
+    names, stream = NatsNames(prefix), broker._require().people
+    yield (*(NatsPresence(stream, names, lambda: 1e9) for _ in "ab"), stream, names)  # type: ignore[misc]
+    await broker.stop()
+
+
+async def test_two_processes_that_meet_lose_nobody() -> None:
+    async with presences(nats_url()) as (one, two, _, _):
+        await asyncio.gather(
+            *(
+                each.enter("red", {f"{n}.{name}": ClientInfo(f"{n}.{name}")}, TERMS)
+                for n in range(10)
+                for name, each in (("a", one), ("b", two))
+            )
+        )
+        assert (await one.stats("red")).clients == 20
+        left = await asyncio.gather(
+            *(
+                each.leave("red", [f"{n}.a", f"{n}.b"], TERMS)
+                for n in range(10)
+                for each in (one, two)
+            )
+        )
+        assert sum(map(len, left)) == 20
+        assert (await two.stats("red")).clients == 0
+
+
+async def test_what_changes_nothing_writes_nothing() -> None:
+    async with presences(nats_url()) as (one, _, stream, names):
+        await one.enter("red", {"a": ClientInfo("a")}, TERMS)
+        before = await stream.last(names.presence("red"))
+        assert list(await one.expire("red", TERMS)) == []
+        assert list(await one.leave("red", ["nobody"], TERMS)) == []
+        assert await stream.last(names.presence("red")) == before
+        assert list(await one.expire("empty", TERMS)) == []
+        assert await stream.last(names.presence("empty")) is None
+
+
+async def test_a_large_room_is_packed_and_one_that_is_too_large_is_refused() -> None:
+    server = NatsServer(None, "max_payload: 20000\njetstream {}\n")
+    await asyncio.to_thread(server.start)
+    try:
+        async with presences(server.url) as (one, _, stream, names):
+            quiet = PresenceTerms(60.0, 0.0, 0)
+            people = {f"n{n}": ClientInfo(f"c{n}", "u", {"same": "x" * 50}) for n in range(500)}
+            await one.enter("red", people, quiet)
+            stored = await stream.last(names.presence("red"))
+            assert stored is not None
+            assert stored.data[:1] == b"z"
+            assert list((await one.snapshot("red")).infos) == list(people.values())
+            large = {"large": ClientInfo("c", None, secrets.token_hex(40_000))}
+            with pytest.raises(BrokerUnavailable, match="the server takes 20000"):
+                await one.enter("red", large, quiet)
+            assert (await one.stats("red")).clients == 500
+    finally:
+        server.stop()
+
+
+def test_what_is_told_is_read_and_what_is_none_is_refused() -> None:
+    found = told_publication("red", 'l 5 - [{"client":"a","user":"ä","info":null}]')
+    told = read_told(found.frame, found.kind)
+    assert told == Told(Kind.LEAVE, (ClientInfo("a", "ä"),), 5)
+    assert read_told(told_publication("red", "j 6 1 []").frame, Kind.JOIN).is_paused is True
+    for text in ("", "j 5", "j x - []", "j 5 - {"):
+        with pytest.raises(ValueError, match=r"."):
+            told_publication("red", text)

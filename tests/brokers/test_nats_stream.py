@@ -1,0 +1,102 @@
+"""Streams: what is taken and what refused, what is read, and what errors say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from contracts.test_brokers import Told
+from hubbub import BrokerUnavailable
+from hubbub.brokers import nats_connection, nats_stream
+from hubbub.brokers.nats import NatsBroker
+from hubbub.brokers.nats_connection import Connection
+from hubbub.brokers.nats_stream import NoAnswer, NotNow, Refused, Stored, Stream
+from nats_server import NatsServer, nats_url
+from valkey_server import fresh_prefix
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def stream_on(url: str) -> AsyncIterator[tuple[Stream, str, Connection]]:
+    prefix = fresh_prefix()
+    broker = NatsBroker(url, prefix=prefix)
+    await broker.start(Told())
+    running = broker._require()
+    yield running.rooms, f"{prefix}.s.h.red", running.feed.connection
+    await broker.stop()
+
+
+async def test_a_message_is_taken_behind_the_one_that_it_follows() -> None:
+    async with stream_on(nats_url()) as (stream, subject, _):
+        first, _ = await stream.add(subject, b"1", after=0, headers={})
+        for wrong in (0, first + 1):
+            with pytest.raises(Refused):
+                await stream.add(subject, b"no", after=wrong, headers={})
+        second, _ = await stream.add(subject, b"2", after=first, headers={"Nats-Msg-Id": "k"})
+        assert await stream.add(subject, b"3", after=second, headers={"Nats-Msg-Id": "k"}) == (
+            second,
+            True,
+        )
+        assert await stream.last(subject) == await stream.one(second) == Stored(second, b"2")
+        assert await stream.next(subject, first) == Stored(first, b"1")
+        assert await stream.next(subject, second + 1) is None
+        assert await stream.last(f"{subject}2") is None
+        assert await stream.read(subject, 1, second) == [Stored(first, b"1"), Stored(second, b"2")]
+        await stream.forget(subject, before=second)
+        assert await stream.read(subject, 1, second) == [Stored(second, b"2")]
+        await stream.forget(subject)
+        assert await stream.last(subject) is None
+
+
+async def test_what_is_purged_while_it_is_read_is_no_error_and_what_does_not_come_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats_stream, "PAUSE_S", 0.0)
+    async with stream_on(nats_url()) as (stream, subject, _):
+        first, _ = await stream.add(subject, b"1", after=0, headers={})
+        assert await stream.read(subject, 1, first + 5) == [Stored(first, b"1")]
+
+        async def ahead(_: str) -> Stored:
+            return Stored(first + 5, b"")
+
+        stream.last = ahead  # type: ignore[method-assign, assignment]
+        with pytest.raises(BrokerUnavailable, match="too far behind"):
+            await stream.read(subject, 1, first + 5)
+
+
+async def test_a_server_that_does_not_answer_may_have_taken_it_and_one_without_the_stream_has_not(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = NatsServer(tmp_path_factory.mktemp("streams"))
+    await asyncio.to_thread(server.start)
+    try:
+        async with stream_on(server.url) as (stream, subject, connection):
+            await connection.ask(f"$JS.API.STREAM.DELETE.{stream.name}", b"")
+            with pytest.raises(NotNow, match="the stream is gone"):
+                await stream.add(subject, b"1", after=0, headers={})
+            monkeypatch.setattr(nats_connection, "TIMEOUT_S", 0.05)
+            server.freeze()
+            with pytest.raises(NoAnswer, match="does not answer"):
+                await stream.add(subject, b"1", after=0, headers={})
+            with pytest.raises(NotNow, match="does not answer"):
+                await stream.last(subject)
+            server.thaw()
+    finally:
+        server.stop()
+
+
+async def test_a_stream_is_made_once_and_none_without_jetstream() -> None:
+    async with stream_on(nats_url()) as (stream, _, connection):
+        states = await asyncio.gather(*(stream.open(connection) for _ in range(5)))
+        assert len({state.made for state in states if state}) == 1
+    server = NatsServer(None)
+    await asyncio.to_thread(server.start)
+    try:
+        async with stream_on(server.url) as (stream, _, connection):
+            assert await stream.open(connection) is None
+    finally:
+        server.stop()

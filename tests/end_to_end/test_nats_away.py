@@ -1,0 +1,302 @@
+"""Hubs on real NATS servers that are killed, frozen, emptied, full, without quorum: what members, publishers and stats are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
+from hubbub.brokers import nats_outgoing
+from hubbub.brokers.nats import NatsBroker
+from hubbub.hub import interest as interest_module
+from hubbub.hub.core import core_of
+from hubbub.testing import MemoryClient, connect
+from nats_exchange import NatsExchange
+from nats_server import NatsServer, free_port, hurry
+from started_hub import until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+
+RULES = [
+    RoomRules("log", history=1000),
+    RoomRules("who", presence=True, join_leave=True, leave_grace_s=0),
+]
+GAP = {"type": "gap", "room": "news"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    made = NatsServer(tmp_path / "streams")
+    made.start()
+    yield made
+    made.stop()
+
+
+@asynccontextmanager
+async def hubs_on(url: str, count: int = 2) -> AsyncIterator[list[Hub]]:
+    hubs = [Hub(broker=url, room_rules=RULES) for _ in range(count)]
+    for hub in hubs:
+        await hub.start()
+    try:
+        yield hubs
+    finally:
+        for hub in hubs:
+            await hub.stop()
+
+
+async def member(hub: Hub, *rooms: str, **options: Any) -> MemoryClient:
+    peer = connect(hub, **options)
+    for room in rooms:
+        await peer.client.subscribe(room)
+    return peer
+
+
+def state(hub: Hub, *states: str) -> Callable[[], bool]:
+    return lambda: hub.stats()["broker_state"] in states
+
+
+def texts(peer: MemoryClient) -> list[object]:
+    """Return what was published, without what the hub says itself."""
+    return [each for each in peer.received if '"type"' not in str(each)]
+
+
+def rows(peer: MemoryClient) -> list[Any]:
+    """Return what the hub itself has said to a plain client."""
+    return [json.loads(str(each)) for each in peer.received if '"type"' in str(each)]
+
+
+async def test_a_server_that_is_killed_under_publishers_loses_and_doubles_nothing(
+    server: NatsServer,
+) -> None:
+    """Clients stay, publishers wait, rooms that remember are whole, members of others are told."""
+    async with hubs_on(server.url, 3) as hubs:
+        peers = [await member(hub, "log") for hub in hubs for _ in range(3)]
+        news = await member(hubs[0], "news")
+
+        async def publish(number: int) -> None:
+            for turn in range(40):
+                await hubs[number % 3].publish("log", f"{number}.{turn}")
+
+        publishers = [asyncio.create_task(publish(number)) for number in range(12)]
+        await until(lambda: len(texts(peers[0])) > 60)
+        server.kill()
+        for hub in hubs:
+            await until(state(hub, "away"))
+        assert not any(task.done() for task in publishers)
+        await asyncio.to_thread(server.start)
+        await asyncio.gather(*publishers)
+        await until(lambda: all(len(texts(peer)) >= 480 for peer in peers))
+        expected = {f"{number}.{turn}" for number in range(12) for turn in range(40)}
+        assert sorted(map(str, texts(peers[0]))) == sorted(expected)
+        assert all(texts(peer) == texts(peers[0]) for peer in peers)
+        await until(lambda: GAP in rows(news))
+        assert [peer.closed for peer in (*peers, news)] == [None] * 10
+        assert [hub.stats()["broker_gaps"] for hub in hubs] == [1, 1, 1]
+        await hubs[1].publish("news", "after")
+        await until(lambda: texts(news) == ["after"])
+
+
+async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nats_outgoing, "WAIT_S", 0.1)
+    async with hubs_on(server.url, 1) as (hub,):
+        peer = await member(hub, "log")
+        server.kill()
+        await until(state(hub, "away"))
+        for room in ("log", "news"):
+            with pytest.raises(BrokerUnavailable, match="the broker is away"):
+                await hub.publish(room, "lost")
+        hub.broadcast("lost too")
+        await until(lambda: "a broadcast failed: the broker is away" in caplog.text)
+        assert hub.stats()["broker_waiting"] == 0
+        monkeypatch.setattr(nats_outgoing, "WAIT_S", 5.0)
+        await asyncio.to_thread(server.start)
+        await until(state(hub, "up"))
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+
+
+async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(server: NatsServer) -> None:
+    async with hubs_on(server.url) as (here, there):
+        peer = await member(there, "log", "news")
+        server.freeze()
+        await until(state(here, "silent"))
+        await until(state(there, "silent"))
+        waiting = asyncio.create_task(here.publish("log", "1"))
+        server.thaw()
+        assert (await waiting).position is not None
+        await until(lambda: texts(peer) == ["1"])
+        await until(state(here, "up"))
+        assert here.stats()["broker_gaps"] == 0
+        assert len(peer.received) == 1
+
+
+async def test_a_stream_that_is_gone_begins_new_epochs_and_everybody_is_told(
+    server: NatsServer,
+) -> None:
+    async with hubs_on(server.url) as hubs:
+        peers = [
+            await member(hub, "log", "news", "who", user=f"u{n}") for n, hub in enumerate(hubs)
+        ]
+        first = (await hubs[0].publish("log", "1")).position
+        await until(lambda: all(texts(peer) == ["1"] for peer in peers))
+        broker = core_of(hubs[0]).broker
+        assert isinstance(broker, NatsBroker)
+        connection = broker._require().feed.connection
+        await connection.ask("$JS.API.STREAM.DELETE.hubbub_hubbub_rooms", b"")
+        gaps = [{"type": "gap", "room": room} for room in ("log", "news", "")]
+        await until(lambda: all(gap in rows(peer) for peer in peers for gap in gaps))
+        second = (await hubs[1].publish("log", "2")).position
+        assert first is not None
+        assert second is not None
+        assert (second.offset, second.epoch != first.epoch) == (1, True)
+        await until(lambda: all(texts(peer) == ["1", "2"] for peer in peers))
+        assert [peer.closed for peer in peers] == [None, None]
+
+
+async def in_turn(pending: list[Any]) -> None:
+    """Publish one after another, until one is refused."""
+    for number, each in enumerate(pending):
+        try:
+            await each
+        except BaseException:
+            for rest in pending[number + 1 :]:
+                rest.close()
+            raise
+
+
+async def test_a_stream_that_is_full_is_told_to_who_publishes(server: NatsServer) -> None:
+    async with hubs_on(f"{server.url}?max_bytes=20000", 1) as (hub,):
+        peer = await member(hub, "log", "news")
+        pending = [hub.publish("log", "x" * 1000) for _ in range(100)]
+        with pytest.raises(BrokerUnavailable, match="maximum bytes exceeded"):
+            await in_turn(pending)
+        await hub.publish("news", "1")
+        await until(lambda: texts(peer)[-1:] == ["1"])
+        assert 10 <= len(texts(peer)) <= 30
+        assert hub.stats()["broker_gaps"] == 0
+
+
+async def test_one_worker_whose_way_to_the_server_is_cut_is_brought_up_to_date(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.05)
+    exchange = NatsExchange()
+    here, there = hubs = exchange.hubs(2, room_rules=RULES)
+    for hub in hubs:
+        await hub.start()
+    log, news = await member(here, "log"), await member(here, "news")
+    other = await member(there, "log", "news")
+    exchange.brokers[0].cut()
+    await until(state(here, "away"))
+    with pytest.raises(CommandError, match="try again later"):
+        await news.client.subscribe("late")
+    news.client.join("late")
+    for number in range(50):
+        await there.publish("log", str(number))
+        await there.publish("news", "not heard here")
+    assert texts(log) == texts(news) == []
+    exchange.brokers[0].mend()
+    await until(state(here, "up"))
+    await until(lambda: texts(log) == [str(number) for number in range(50)])
+    await until(lambda: GAP in rows(news))
+    assert texts(news) == rows(other) == []
+    assert (there.stats()["broker_gaps"], here.stats()["broker_gaps"]) == (0, 1)
+    while (await there.publish("late", "1")) and not texts(news):
+        await asyncio.sleep(0.01)
+    assert texts(other) == [each for n in range(50) for each in (str(n), "not heard here")]
+    assert [peer.closed for peer in (log, news, other)] == [None] * 3
+    for hub in hubs:
+        await hub.stop()
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[NatsServer]]:
+    """Three servers of one cluster, with JetStream."""
+    ports, routes = [free_port() for _ in range(3)], [free_port() for _ in range(3)]
+    others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
+    servers = []
+    for number, (port, route) in enumerate(zip(ports, routes, strict=True)):
+        config = (
+            f'server_name: s{number}\njetstream {{ store_dir: "{tmp_path / str(number)}" }}\n'
+            f"cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{others}] }}\n"
+        )
+        servers.append(NatsServer(None, config, port))
+    for server in servers:
+        server.start()
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+async def started(hub: Hub) -> Hub:
+    """Start a hub when the cluster has agreed on who leads it."""
+    while True:
+        try:
+            await hub.start()
+        except BrokerUnavailable:
+            await asyncio.sleep(0.1)
+        else:
+            return hub
+
+
+async def test_without_a_quorum_only_what_is_kept_is_refused(
+    three: list[NatsServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_outgoing, "WAIT_S", 60.0)
+    urls = ",".join(server.url.removeprefix("nats://") for server in three)
+    first = await started(Hub(broker=f"nats://{urls}?replicas=3", room_rules=RULES))
+    hub = await started(Hub(broker=f"{three[0].url}?replicas=3", room_rules=RULES))
+    peer = await member(hub, "log", "news")
+    await hub.publish("log", "1")
+    await until(lambda: texts(peer) == ["1"])
+    await first.stop()
+    three[1].kill()
+    assert (await hub.publish("log", "a leader is there, or comes")).position is not None
+    await until(lambda: len(texts(peer)) == 2)
+    three[2].kill()
+    monkeypatch.setattr(nats_outgoing, "WAIT_S", 1.0)
+    with pytest.raises(BrokerUnavailable, match=r"quorum|does not answer"):
+        await hub.publish("log", "refused")
+    await hub.publish("news", "2")
+    await until(lambda: texts(peer)[2:] == ["2"])
+    assert hub.stats()["broker_state"] == "up"
+    monkeypatch.setattr(nats_outgoing, "WAIT_S", 60.0)
+    await asyncio.to_thread(three[1].start)
+    assert (await hub.publish("log", "3")).position is not None
+    await until(lambda: texts(peer)[-1:] == ["3"])
+    assert peer.closed is None
+    await hub.stop()
+
+
+async def test_rules_that_need_jetstream_are_refused_at_the_start_where_there_is_none() -> None:
+    server = NatsServer(None)
+    server.start()
+    try:
+        for rules, what in ((RULES[0], "keeps a history"), (RULES[1], "presence=True")):
+            with pytest.raises(ValueError, match=f"{what}.*no JetStream: start it with -js"):
+                await Hub(broker=server.url, room_rules=[rules]).start()
+        hubs = [Hub(broker=server.url) for _ in range(2)]
+        for hub in hubs:
+            await hub.start()
+        peer = await member(hubs[0], "news")
+        await hubs[1].publish("news", "1")
+        await until(lambda: texts(peer) == ["1"])
+        with pytest.raises(BrokerUnavailable, match="no JetStream: start it with -js"):
+            await hubs[1].publish("news", "2", key="two")
+        for hub in hubs:
+            await hub.stop()
+    finally:
+        server.stop()

@@ -1,0 +1,126 @@
+"""NATS servers for tests: one that all tests of a process share, and such as are killed, frozen and started again."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from hubbub.brokers import nats as nats_module
+from hubbub.brokers import nats_connection, nats_feed
+
+_PORTS = range(15_000, 30_000)
+"""Below those that a kernel gives to whoever asks for any: a server that is killed finds its own again."""
+START_S = 20.0
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody has now."""
+    while True:
+        port = random.choice(_PORTS)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+
+
+def _program() -> str:
+    """Return where the server is, which a wheel has brought."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    assert found is not None, "nats-server is missing: pip install -r requirements/dev.txt"
+    return found
+
+
+class NatsServer:
+    """A server on a port that it keeps, with its streams in `folder` (None: it has no JetStream).
+
+    `config` is what else its file says.
+    """
+
+    def __init__(self, folder: Path | None, config: str = "", port: int | None = None) -> None:
+        self.port = port or free_port()
+        self._home = Path(tempfile.mkdtemp(prefix="nats"))
+        self._file = self._home / "server.conf"
+        store = "" if folder is None else f'jetstream {{ store_dir: "{folder}" }}\n'
+        if "jetstream" in config:
+            store = ""
+        self._file.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{config}")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_frozen = False
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a password."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, or start it again with what its folder has; wait until it listens."""
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [_program(), "-c", str(self._file)], stdout=log, stderr=log
+            )
+        ends_at = time.monotonic() + START_S
+        while time.monotonic() < ends_at and self._process.poll() is None:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1) as there:
+                    if there.recv(4) == b"INFO":
+                        return
+            except OSError:
+                time.sleep(0.01)
+        raise RuntimeError(f"no NATS server: {(self._home / 'log').read_text()[-2000:]}")
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Have it answer nothing."""
+        self._is_frozen = True
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._is_frozen = False
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it, whatever state it is in."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+@functools.cache
+def nats_url() -> str:
+    """Start a server with JetStream, once for each process of tests; return its URL."""
+    folder = Path(tempfile.mkdtemp(prefix="jetstream"))
+    server = NatsServer(folder)
+    server.start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.stop)
+    return server.url
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing wait for seconds that a server answers in milliseconds."""
+    monkeypatch.setattr(nats_feed, "LONGEST_DELAY_S", 0.1)
+    monkeypatch.setattr(nats_connection, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(nats_module, "WATCH_S", 0.05)
