@@ -30,7 +30,7 @@ from hubbub import (
 )
 from hubbub.brokers import nats_feed, nats_outgoing
 from hubbub.brokers.broker import Ability, Condition, Control, Keep, PresenceTerms, as_broker
-from hubbub.brokers.nats import NatsBroker
+from hubbub.brokers.nats import LOOKS, NatsBroker
 from hubbub.brokers.nats_stream import NoAnswer
 from hubbub.hub.core import core_of
 from hubbub.limits import shown_url
@@ -306,6 +306,48 @@ async def test_what_was_stored_without_an_answer_is_found_and_not_stored_again(
         texts = [text for _, text in node.delivered]
         assert texts == ["1", "2None", "between", "2k", "between", "once"]
     await proxy.stop()
+
+
+async def test_a_stream_of_people_that_is_gone_is_made_again(server: NatsServer) -> None:
+    terms = PresenceTerms(60.0, 0.0, 10)
+    async with broker_on(server.url) as (broker, _):
+        await broker.enter("red", {"a": ClientInfo("a")}, terms)
+        running = broker._require()
+        await running.feed.connection.ask(f"$JS.API.STREAM.DELETE.{running.people.name}", b"")
+        while True:
+            try:
+                assert list((await broker.presence("red")).infos) == []
+            except BrokerUnavailable:
+                await asyncio.sleep(0.01)
+            else:
+                break
+        assert len(await broker.enter("red", {"a": ClientInfo("a")}, terms)) == 1
+
+
+async def test_of_a_stream_on_several_servers_a_loss_is_believed_when_it_lasts(
+    server: NatsServer,
+) -> None:
+    """A server that has just begun to lead may not have read all that it has."""
+    async with broker_on(server.url, "red") as (broker, node):
+        top = (await broker.publish_kept(message("1"), KEEP)).position
+        running = broker._require()
+        connection = running.feed.connection
+        state = await running.rooms.open(connection)
+        assert state is not None
+        assert running.watch is not None
+        running.watch.cancel()
+        on_three = state._replace(replicas=3)
+        for _ in range(3):
+            for _ in range(LOOKS - 1):
+                assert not await broker._saw(running, on_three, state.last + 5, connection)
+            assert not await broker._saw(running, on_three, state.last, connection)
+        assert (await broker.history("red")).position == top
+        found = [
+            await broker._saw(running, on_three, state.last + 5, connection) for _ in range(LOOKS)
+        ]
+        assert found == [False] * (LOOKS - 1) + [True]
+        assert (await broker.history("red")).position != top
+        assert node.gaps == 0
 
 
 async def test_a_stream_that_has_lost_its_newest_begins_new_epochs(

@@ -154,3 +154,27 @@ async def test_who_waits_when_it_stops_is_told() -> None:
         await owner.feed.stop()
         with pytest.raises(BrokerUnavailable):
             await asked
+
+
+async def test_it_stops_though_a_cancel_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the client library does when a wait is done at the same moment."""
+    async with feeding() as owner:
+        is_connecting = asyncio.Event()
+        swallowed: list[bool] = []
+
+        async def check(connection: Connection) -> None:
+            is_connecting.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed.append(True)
+
+        monkeypatch.setattr(owner.feed, "_check", check)
+        owner.proxy.cut()
+        await until(lambda: not owner.feed.is_up)
+        owner.proxy.mend()
+        await is_connecting.wait()
+        await asyncio.wait_for(owner.feed.stop(), 20)
+        assert swallowed == [True]

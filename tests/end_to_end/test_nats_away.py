@@ -288,6 +288,11 @@ async def test_rules_that_need_jetstream_are_refused_at_the_start_where_there_is
         for rules, what in ((RULES[0], "keeps a history"), (RULES[1], "presence=True")):
             with pytest.raises(ValueError, match=f"{what}.*no JetStream: start it with -js"):
                 await Hub(broker=server.url, room_rules=[rules]).start()
+        hub = Hub(broker=server.url, room_rules=RULES)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="start it with -js"):
+                await hub.start()
+            assert not hub.is_running
         hubs = [Hub(broker=server.url) for _ in range(2)]
         for hub in hubs:
             await hub.start()

@@ -46,6 +46,8 @@ logger: logging.Logger = logging.getLogger("hubbub")
 
 WATCH_S = 1.0
 """How often it is looked whether the streams have lost what they kept."""
+LOOKS = 5
+"""How often in a row a stream that several servers have is to be found without its newest messages, until that is believed."""
 _ALL = frozenset({Ability.CONTROL, Ability.HISTORY, Ability.PRESENCE, Ability.NOTES})
 _WITHOUT_JETSTREAM = (
     "its server has no JetStream: start it with -js, or have the user's account allow it"
@@ -74,6 +76,8 @@ class _Running:
         """Whether the server has JetStream (None: it was not asked yet)."""
         self.made: str | None = None
         """When the stream of rooms was made."""
+        self.older: int = 0
+        """How often in a row that stream had less than was seen before."""
         self.watch: asyncio.Task[None] | None = None
 
 
@@ -141,6 +145,7 @@ class NatsBroker:
         running, self._running = self._running, None
         if running is not None:
             await self._close(running)
+        self.abilities, self.lacks = _ALL, ""  # it may be another server next time
 
     async def _close(self, running: _Running) -> None:
         if running.watch is not None:
@@ -269,6 +274,7 @@ class NatsBroker:
             try:
                 connection = running.feed.connection
                 state = await running.rooms.open(connection)
+                await running.people.open(connection)
                 if state is not None and await self._saw(running, state, last, connection):
                     running.node.note_gap(None)
             except BrokerUnavailable as error:
@@ -286,6 +292,9 @@ class NatsBroker:
         is_other = running.made not in (None, state.made)
         is_older = running.made == state.made and state.last < last
         running.made = state.made
+        running.older = running.older + 1 if is_older else 0
+        if is_older and state.replicas > 1 and running.older < LOOKS:
+            return False  # the server that leads now may not have read all that it has
         if not is_other and not is_older:
             return False
         logger.warning("the broker's server has forgotten what it kept")

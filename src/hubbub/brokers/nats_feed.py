@@ -31,6 +31,9 @@ LOOK_S = 0.5
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 """How long to wait before a connection is tried again: twice as long each time, up to a bound."""
 
+CANCEL_S = 0.1
+"""How long a task may take to end before it is cancelled again."""
+
 AWAY = "the broker is away"
 _CONTROL = 2
 
@@ -92,9 +95,9 @@ class NatsFeed:
 
     async def stop(self) -> None:
         """Disconnect; who waits for a room is told."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # the library may swallow one, by `asyncio.wait_for` on Python 3.11
+            await asyncio.wait([self._task], timeout=CANCEL_S)
         self._up.clear()
         self._give_up("the broker has stopped")
         await self._drop()

@@ -51,11 +51,13 @@ class NotNow(BrokerUnavailable):
 
 
 class State(NamedTuple):
-    """When a stream was made, the number of its newest message, and the server's time in seconds."""
+    """When a stream was made, the number of its newest message, the server's time in seconds, and how many servers
+    have the stream."""
 
     made: str
     last: int
     time_s: float
+    replicas: int
 
 
 class Stream:
@@ -230,4 +232,5 @@ def _state_of(answer: Mapping[str, Any]) -> State:
     text = str(answer["ts"]).partition(".")[0].removesuffix("Z") + "+00:00"
     fraction = str(answer["ts"]).partition(".")[2].removesuffix("Z")
     time_s = datetime.fromisoformat(text).timestamp() + float(f"0.{fraction or 0}")
-    return State(str(answer["created"]), int(answer["state"]["last_seq"]), time_s)
+    replicas = int(answer["config"].get("num_replicas", 1))
+    return State(str(answer["created"]), int(answer["state"]["last_seq"]), time_s, replicas)
