@@ -148,8 +148,10 @@ class Lifecycle:
         self.runtime.begin()
 
     async def _share_rules(self) -> None:
+        """Share them, if need be later: a broker that takes nothing now has clients all the same."""
+        rules = self._core.rules
         try:
-            await self._core.rules.share()
+            await (rules.share() if rules.follows else rules.share_again())
         except BaseException:
             await self._core.broker.stop()
             raise
