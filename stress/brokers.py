@@ -5,6 +5,7 @@ What must not live here: what is done (`fault_broker.py`, `fault_worker.py`). `r
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -28,10 +29,14 @@ async def alone(name: str, scale: Scale) -> Outcome:
         fleet = Fleet(server, scale)
         try:
             await fleet.start()
-            return await SCENARIOS[name](fleet)
+            outcome = await SCENARIOS[name](fleet)
+            outcome.found["load of the machine"] = round(os.getloadavg()[0], 1)
+            return outcome
         finally:
             await fleet.end()
             server.stop()
 
 
-ALONE = {name: partial(alone, name) for name in SCENARIOS}
+ALONE: dict[str, Callable[[Scale], Coroutine[Any, Any, Outcome]]] = {
+    name: partial(alone, name) for name in SCENARIOS
+}

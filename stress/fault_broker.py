@@ -6,6 +6,7 @@ What must not live here: how a fleet is run and judged (`fleet.py`). `brokers.py
 from __future__ import annotations
 
 import asyncio
+import time
 
 from .fleet import Fleet, under_load
 from .scenario import Outcome
@@ -106,9 +107,11 @@ async def locked(fleet: Fleet) -> Outcome:
 async def emptied(fleet: Fleet) -> Outcome:
     """The server forgets everything: rooms begin new epochs, and all members are told."""
     async with under_load(fleet, "broker emptied", "`FLUSHALL`") as load:
+        began = time.time()
         fleet.server.command("FLUSHALL")
-        load.mended()
         await load.until(lambda client: client.account.told > 0, "word of the new epoch")
+        load.outcome.found["all told after, s"] = round(time.time() - began, 2)
+        load.mended()
     load.outcome.expect(not load.outcome.found["disconnected"], "clients were disconnected")
     return load.outcome
 

@@ -23,6 +23,8 @@ from tcp_proxy import Proxy
 from .room_client import RoomClient
 from .scenario import PATIENCE_S, ROOT, Outcome, Scale, ServerProcess
 
+SOME = 4
+"""How many messages everybody is to have of each publisher before the fault, and how many after it."""
 WHOLE_S = 60.0
 """How long it may take until everybody has everything again."""
 RULES = [{"pattern": "log:*", "history": 10_000, "presence": True, "leave_grace_s": 0}]
@@ -165,7 +167,9 @@ class Load:
         self.rooms = {each: names[each % len(names)] for each in range(size.publishers)}
         ports = [worker.port for worker in fleet.workers]
         self.clients = [
-            RoomClient(name, ports, number, [each for each in self.rooms if self.rooms[each] == name])
+            RoomClient(
+                name, ports, number, [each for each in self.rooms if self.rooms[each] == name]
+            )
             for number, name in ((each, names[each % len(names)]) for each in range(size.clients))
         ]
         self._tasks: list[asyncio.Task[None]] = []
@@ -176,11 +180,18 @@ class Load:
         await self.until(lambda client: client.is_in, "all in their rooms")
         processes = self.fleet.publishers
         for number, process in enumerate(processes):
-            rooms = {each: self.rooms[each] for each in self.rooms if each % len(processes) == number}
+            rooms = {
+                each: self.rooms[each] for each in self.rooms if each % len(processes) == number
+            }
             process.say({"rooms": rooms, "per_second": self.fleet.size.per_second})
-        await self.until(lambda client: len(client.account.last) == 2, "the first messages")
+        await self.until(lambda client: client.account.has_all(self._first(client)), "the first")
 
-    async def until(self, holds: Callable[[RoomClient], bool], what: str, of: float = WHOLE_S) -> None:
+    def _first(self, client: RoomClient) -> dict[int, int]:
+        return dict.fromkeys(client.publishers, SOME)
+
+    async def until(
+        self, holds: Callable[[RoomClient], bool], what: str, of: float = WHOLE_S
+    ) -> None:
         """Wait until something holds of all clients. Raises `TimeoutError`."""
         deadline = time.monotonic() + of
         while waiting := [client for client in self.clients if not holds(client)]:
@@ -192,12 +203,14 @@ class Load:
         """The fault is over: from now on it counts until everybody has what is published."""
         self.mended_at = time.time()
         for client in self.clients:
-            client.mark = self.mended_at
+            client.mark, client.whole_at, client.since = self.mended_at, 0.0, 0
 
     async def finish(self) -> None:
         """Wait until everybody is whole, end the publishers, and fill the outcome in."""
         try:
-            await self.until(lambda client: client.whole_at > 0, "what was published after the fault")
+            await self.until(
+                lambda client: client.since >= SOME, "what was published after the fault"
+            )
         except TimeoutError as error:
             self.outcome.faults.append(str(error))
         reports: dict[int, dict[str, Any]] = {}
@@ -207,7 +220,9 @@ class Load:
             reports |= {int(number): report for number, report in told.items()}
         published = {number: report["count"] for number, report in reports.items()}
         try:
-            await self.until(lambda one: one.account.has_all(self._of(one, published)), "the last messages")
+            await self.until(
+                lambda one: one.account.has_all(self._of(one, published)), "the last messages"
+            )
         except TimeoutError as error:
             self.outcome.faults.append(str(error))
         self._judge(published, list(reports.values()))

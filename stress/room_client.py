@@ -100,6 +100,8 @@ class RoomClient:
         self.mark = float("inf")
         self.whole_at = 0.0
         """When the first message came that was published after `mark`."""
+        self.since = 0
+        """How many of those have come."""
         self._ports, self._turn = ports, turn
         self._offset, self._epoch = 0, ""
         self._socket: RawClient | None = None
@@ -182,5 +184,6 @@ class RoomClient:
         self._offset = publication["offset"]
         data = publication["data"]
         self.account.take(data["p"], data["n"])
-        if data["t"] >= self.mark and not self.whole_at:
-            self.whole_at = time.time()
+        if data["t"] >= self.mark:
+            self.since += 1
+            self.whole_at = self.whole_at or time.time()
