@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -68,4 +69,5 @@ async def run(url: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("hubbub").setLevel(logging.CRITICAL)
     uvloop.run(run(sys.argv[1]))
