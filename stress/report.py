@@ -22,6 +22,19 @@ event loop was held up, by the wall's clock; in brackets the part of it in which
 running (the machine had other work). "Log" counts the hub's own lines."""
 
 
+_OF_FLEETS = (
+    *("how much", "deliveries", "lost", "twice", "out of order", "disconnected", "told"),
+    *("whole after, s", "longest publication, s", "refused", "presence right after, s"),
+    "load of the machine",
+)
+_READ_FLEETS = """\
+"Deliveries" are those to all clients, which count each publisher's messages: arrived of expected. "Lost" are those
+that did not come and of which the client was not told; "told" is how many clients were told that something is missing.
+"Whole" is the last client when it has the first message that was published after the end of the fault, and all
+before it. A publisher tries again, with the same key, what is "refused". "Load" is that of the machine, by the kernel,
+with all that ran on it beside this."""
+
+
 def machine() -> str:
     """Say where the figures come from."""
     names = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
@@ -58,8 +71,33 @@ def part(name: str, kept: dict[str, Any]) -> str:
     """Return a part of the page, in Markdown."""
     if name == "soak":
         return soak_text(kept["soak"])
+    if name == "brokers":
+        return fleet_text(kept)
     rows = list(kept.values())
     return "\n\n".join([f"{origin(rows)} {_READ_TABLE}", table(rows), notes(rows)])
+
+
+def fleet_text(kept: dict[str, dict[str, Any]]) -> str:
+    """Return what was done to fleets: a table, and what did not hold."""
+    rows = list(kept.values())
+    lines = [
+        f"| what was done, and its test | {' | '.join(_OF_FLEETS)} |",
+        "|---|" + "---|" * len(_OF_FLEETS),
+    ]
+    for name, row in kept.items():
+        cells = [_cell(row, each) for each in _OF_FLEETS]
+        lines.append(f"| {row['title']}: `{name}` | {' | '.join(cells)} |")
+    failed = [{**row, "found": {}} for row in rows]
+    text = "\n\n".join([f"{origin(rows)} {_READ_FLEETS}", "\n".join(lines), notes(failed)])
+    return text.strip()
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    if name == "how much":
+        return str(row["tried"])
+    if name == "deliveries":
+        return f"{row['arrived']} of {row['expected']}"
+    return str(row["found"].get(name, "-"))
 
 
 def origin(rows: list[dict[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from . import (
+    brokers,
     connection_flood,
     fault_end,
     fault_handlers,
@@ -78,7 +79,11 @@ FAULTS: dict[str, Scenario] = {
     "suspended": fault_time.suspended,
     "clock_jumps": fault_time.clock_jumps,
 }
-PARTS = {"hostile": HOSTILE, "faults": FAULTS}
+PARTS: dict[str, dict[str, Scenario]] = {
+    "hostile": HOSTILE,
+    "faults": FAULTS,
+    "brokers": brokers.ALONE,
+}
 SOAK_CLIENTS = 2000
 
 

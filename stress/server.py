@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import resource
@@ -26,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from hubbub import Client, Handshake, Hub, Identity, Refused
+from hubbub import Client, Handshake, Hub, Identity, Refused, RoomRules
 
 TICK_S = 0.005
 CONTROL_ROOM = "control"
@@ -101,7 +102,10 @@ class Accounts:
 
 def make_hub(told: dict[str, Any]) -> tuple[Hub, Accounts]:
     """Return the hub under test."""
-    hub = Hub(**told.get("settings", {}))
+    settings = dict(told.get("settings", {}))
+    if "rules" in told:
+        settings["room_rules"] = [RoomRules(**each) for each in told["rules"]]
+    hub = Hub(**settings)
     accounts = Accounts(hub, told.get("pad_bytes", 0))
     hub.every(told.get("interval_s", 0.02))(accounts.next_number)
     tickets: set[str] = set(told.get("tickets", ()))
@@ -287,8 +291,12 @@ def routes(hub: Hub, accounts: Accounts, pulse: Pulse) -> list[BaseRoute]:
         time.time = lambda: real() + seconds
         return JSONResponse({"time": time.time()})
 
+    async def present(request: Request) -> JSONResponse:
+        return JSONResponse({"clients": len(await hub.presence(request.query_params["room"]))})
+
     return [
         Route("/facts", tell),
+        Route("/present", present),
         Route("/silence", silence),
         Route("/bulk", bulk),
         Route("/jump", jump),
@@ -296,7 +304,7 @@ def routes(hub: Hub, accounts: Accounts, pulse: Pulse) -> list[BaseRoute]:
 
 
 def make_app(told: dict[str, Any]) -> Starlette:
-    """Return the application: the hub at /ws, and the scenario's own routes."""
+    """Return the application: the hub at /ws and /rooms, and the scenario's own routes."""
     hub, accounts = make_hub(told)
     pulse = Pulse()
 
@@ -307,7 +315,8 @@ def make_app(told: dict[str, Any]) -> Starlette:
             yield
             beat.cancel()
 
-    return Starlette(routes=[*hub.routes("/ws"), *routes(hub, accounts, pulse)], lifespan=lifespan)
+    paths = [*hub.routes("/ws"), *hub.routes("/rooms", dialect="centrifuge")]
+    return Starlette(routes=[*paths, *routes(hub, accounts, pulse)], lifespan=lifespan)
 
 
 LOGGING = {
@@ -344,6 +353,9 @@ def main() -> None:
     if "descriptors" in told:
         limit = int(told["descriptors"])
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    for name, value in told.get("constants", {}).items():
+        module, _, constant = name.rpartition(".")
+        setattr(importlib.import_module(module), constant, value)
     config: dict[str, Any] = {
         "ws": "websockets-sansio" if told.get("portable") else "hubbub:Protocol",
         "http": "hubbub:HttpProtocol",

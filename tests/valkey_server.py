@@ -108,6 +108,11 @@ class Server:
         with redis.Redis(port=self.port, password=password) as client:
             return client.execute_command(*words)
 
+    def refusals(self) -> int:
+        """Return how often it has refused a command for want of memory."""
+        found = self.command("INFO", "errorstats").get("errorstat_OOM", {"count": 0})
+        return int(found["count"])
+
     def _signal(self, number: int) -> None:
         os.kill(self._server._process.pid, number)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 from array_dialect import ArrayDialect, events_of
-from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
+from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, RoomRules
 from hubbub.brokers import valkey as valkey_module
 from hubbub.brokers import valkey_outgoing
 from hubbub.hub import interest as interest_module
+from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub import rules as rules_module
 from hubbub.testing import MemoryClient, connect
@@ -176,6 +178,31 @@ async def test_a_server_without_memory_is_told_to_who_publishes(server: Server) 
         assert hub.stats()["broker_gaps"] == 0
 
 
+async def test_a_hub_starts_on_a_server_without_memory_and_leaves_its_rules_there_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lifecycle_module, "SHARE_S", 0.02)
+    server.command("CONFIG", "SET", "maxmemory", "1mb")
+    async with hubs_on(server, 1) as (hub,):
+        peer = await member(hub, "news")
+        await hub.publish("news", "1")
+        with pytest.raises(CommandError, match="try again later"):
+            await peer.client.subscribe("log")
+        tried = server.refusals()
+        await until(lambda: server.refusals() >= tried + 3)
+        warnings = [row for row in caplog.messages if "rules of rooms could not be shared" in row]
+        assert len(warnings) == 1
+        assert "no memory left" in warnings[0]
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        await peer.client.subscribe("log")
+        async with AsyncPublisher(server.url, room_rules=RULES) as own:
+            await own.publish("log", "2")
+        await until(lambda: server.command("EXISTS", "hubbub:note:room_rules") == 1)
+        async with AsyncPublisher(server.url) as publisher:
+            assert (await publisher.publish("log", "3")).position is not None
+        await until(lambda: texts(peer) == ["1", "2", "3"])
+
+
 async def test_a_server_that_has_become_a_replica_takes_nothing_and_is_left(
     server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -214,9 +241,13 @@ async def test_a_worker_that_finds_another_form_on_its_server_leaves_it_until_th
 ) -> None:
     async with hubs_on(server, 1) as (hub,):
         peer = await member(hub, "log")
+        caplog.set_level(logging.DEBUG, "hubbub")
         server.command("SET", "hubbub:format", "2")
-        await until(state(hub, "away"))
-        await until(lambda: "writes format 2, and this one writes 1" in caplog.text)
+        await until(lambda: caplog.text.count("cannot be reached: other processes") >= 3)
+        assert caplog.text.count("is lost: other processes there have a version") == 1
+        assert "writes format 2, and this one writes 1" in caplog.text
+        assert "the connection to the broker is there again" not in caplog.text
+        assert state(hub, "away")()
         server.command("DEL", "hubbub:format")
         await until(state(hub, "up"))
         await hub.publish("log", "1")

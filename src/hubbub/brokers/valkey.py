@@ -122,12 +122,12 @@ class ValkeyBroker:
         connections = Connections(self._address)
         if self._address.is_tls and not self._address.is_verified:
             logger.warning("the certificate of the broker is not verified: verify=no says so")
-        feed = Feed(connections, self._take, self._lost, self._back)
+        agree = partial(self._agree, connections)
+        feed = Feed(connections, self._take, self._lost, self._back, agree)
         outgoing = Outgoing(connections, lambda: feed.is_up, self._comes_by)
         running = _Running(node, connections, feed, outgoing, self._names)
         try:
             await feed.start([self._names.control])
-            await self._agree(running)
             await outgoing.start()
         except BaseException as error:
             await self._close(running)
@@ -286,7 +286,7 @@ class ValkeyBroker:
 
     async def _look(self, running: _Running) -> None:
         try:
-            await self._agree(running)
+            await self._agree(running.connections)
             mark = await self._read_mark(running)
         except BrokerUnavailable as error:
             is_other = isinstance(error, _OtherFormat)
@@ -298,10 +298,10 @@ class ValkeyBroker:
             logger.warning("the broker's server has forgotten what it kept")
             running.node.note_gap(None)
 
-    async def _agree(self, running: _Running) -> None:
+    async def _agree(self, connections: Connections) -> None:
         """Raise `BrokerUnavailable` if the others here write another form than this process."""
-        connections, ttl = running.connections, _ms(FORMAT_TTL_S)
-        ask = partial(connections.client.eval, AGREE, 1, self._names.format, FORMAT, ttl)
+        names = (self._names.format, FORMAT, _ms(FORMAT_TTL_S))
+        ask = partial(connections.client.eval, AGREE, 1, *names)
         held = printable((await connections.answer(ask)).decode(errors="replace"), 20)
         if held != FORMAT:
             raise _OtherFormat(

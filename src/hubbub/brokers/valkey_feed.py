@@ -15,7 +15,7 @@ import logging
 import random
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import BrokerUnavailable
@@ -47,9 +47,14 @@ class _Order:
         self.future = future
 
 
+async def _agree_with_all() -> None:
+    """Be content with any server."""
+
+
 class Feed:
     """See the module. `take` is called with each message's channel and data; `lost` when the connection
-    has broken, `back` when all that is wanted comes again. None of them may raise. Event loop only."""
+    has broken, `back` when all that is wanted comes again. None of them may raise. `agree` is awaited with each
+    connection before it is up; where it raises there is none, and another is tried. Event loop only."""
 
     def __init__(
         self,
@@ -57,8 +62,9 @@ class Feed:
         take: Callable[[bytes, bytes], None],
         lost: Callable[[], None],
         back: Callable[[], None],
+        agree: Callable[[], Awaitable[None]] = _agree_with_all,
     ) -> None:
-        self._connections = connections
+        self._connections, self._agree = connections, agree
         self._take, self._on_lost, self._on_back = take, lost, back
         self._line: Any = None
         self._wanted: dict[bytes, bool] = {}
@@ -121,6 +127,7 @@ class Feed:
     async def _connect(self) -> None:
         """Connect, and wait until all that is wanted is confirmed."""
         line = self._line = await self._connections.open_line()
+        await self._agree()
         asked = list(self._wanted)
         left = set(asked)
         async with asyncio.timeout(SILENCE_S):

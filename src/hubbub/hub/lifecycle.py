@@ -148,9 +148,11 @@ class Lifecycle:
         self.runtime.begin()
 
     async def _share_rules(self) -> None:
+        """Share them, if need be later: a broker that takes nothing now has clients all the same."""
+        rules = self._core.rules
         try:
-            self._core.rules.check()  # what a broker lacks may show when it has started
-            await self._core.rules.share()
+            rules.check()  # what a broker lacks may show when it has started
+            await (rules.share() if rules.follows else rules.share_again())
         except BaseException:
             await self._core.broker.stop()
             raise

@@ -84,6 +84,8 @@ class Rules:
         """Whether any room has a rule. Every publication asks."""
         self.follows: bool = False
         """Whether they are those that other nodes go by, and not this hub's own: of who only publishes."""
+        self._is_behind: bool = False
+        """Whether they could not be shared when that was last tried."""
 
     def of(self, room: str) -> Rule | None:
         """Return the rule of a room; None for a room without one, a user's and everybody's."""
@@ -173,12 +175,18 @@ class Rules:
         self._known.clear()
 
     async def share_again(self) -> None:
-        """Share them once more; if that fails, it is tried later."""
+        """Share them; if that fails, it is tried later, and said once."""
         try:
             await self.share()
         except BrokerError as error:
-            text = "the rules of rooms could not be shared with publishers: %s"
-            self._core.log.log(logging.WARNING, "rules", text, printable(str(error)))
+            if not self._is_behind:
+                text = (
+                    "the rules of rooms could not be shared with publishers; it is tried again: %s"
+                )
+                self._core.log.log(logging.WARNING, "rules", text, printable(str(error)))
+            self._is_behind = True
+        else:
+            self._is_behind = False
 
     def check(self) -> None:
         """Raise `SettingsError` for a rule that needs what the broker has not."""

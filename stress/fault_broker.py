@@ -1,0 +1,144 @@
+"""Scenarios: the broker of a fleet is killed, frozen, full, a replica, locked, emptied, and a way to it is cut.
+
+What must not live here: how a fleet is run and judged (`fleet.py`). `brokers.py` and the tests run them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from .fleet import Fleet, under_load
+from .scenario import Outcome
+
+PASSWORD = "changed"
+
+
+async def killed(fleet: Fleet) -> Outcome:
+    """The server is killed, and started again with what its file has."""
+    away_s = fleet.scale.pick(0.5, 3.0)
+    async with under_load(
+        fleet, "broker killed and started again", f"away for {away_s:g} s"
+    ) as load:
+        fleet.server.kill()
+        await fleet.all_say("away")
+        await asyncio.sleep(away_s)
+        await asyncio.to_thread(fleet.server.restart)
+        load.mended()
+    load.keeps_all()
+    return load.outcome
+
+
+async def frozen(fleet: Fleet) -> Outcome:
+    """The server answers nothing for longer than its connections are kept."""
+    frozen_s = fleet.scale.pick(2.0, 20.0)
+    async with under_load(fleet, "broker frozen", f"SIGSTOP for {frozen_s:g} s") as load:
+        fleet.server.freeze()
+        await asyncio.sleep(frozen_s)
+        await fleet.all_say("away")
+        fleet.server.thaw()
+        load.mended()
+    load.keeps_all()
+    return load.outcome
+
+
+async def cut(fleet: Fleet) -> Outcome:
+    """One worker loses its way to the server; the others do not."""
+    cut_s = fleet.scale.pick(0.5, 10.0)
+    first, *others = fleet.workers
+    async with under_load(fleet, "way of one worker cut", f"for {cut_s:g} s") as load:
+        fleet.way.cut()
+        await first.until(lambda facts: facts["stats"]["broker_state"] == "away", "away")
+        await asyncio.sleep(cut_s)
+        states = [(await each.stats())["broker_state"] for each in others]
+        load.outcome.expect(set(states) == {"up"}, f"the others say {states}")
+        fleet.way.mend()
+        load.mended()
+    load.keeps_all()
+    return load.outcome
+
+
+async def full(fleet: Fleet) -> Outcome:
+    """The server has no memory left, and says so to who publishes."""
+    full_s = fleet.scale.pick(0.5, 10.0)
+    title = "broker out of memory"
+    async with under_load(fleet, title, f"`maxmemory`, `noeviction`, for {full_s:g} s") as load:
+        fleet.server.command("CONFIG", "SET", "maxmemory", "1mb")
+        await asyncio.sleep(full_s)
+        states = [(await each.stats())["broker_state"] for each in fleet.workers]
+        load.outcome.expect(set(states) == {"up"}, f"the workers say {states}")
+        fleet.server.command("CONFIG", "SET", "maxmemory", "0")
+        load.mended()
+    load.keeps_all()
+    load.outcome.expect(load.outcome.found["refused"] > 0, "no publisher was told")
+    return load.outcome
+
+
+async def read_only(fleet: Fleet) -> Outcome:
+    """The server becomes a replica, which takes nothing, and a primary again."""
+    replica_s = fleet.scale.pick(0.5, 10.0)
+    async with under_load(fleet, "broker read-only", f"a replica for {replica_s:g} s") as load:
+        fleet.server.command("REPLICAOF", "127.0.0.1", "1")
+        await fleet.all_say("away")
+        await asyncio.sleep(replica_s)
+        fleet.server.command("REPLICAOF", "NO", "ONE")
+        load.mended()
+    load.outcome.expect(not load.outcome.found["disconnected"], "clients were disconnected")
+    return load.outcome
+
+
+async def locked(fleet: Fleet) -> Outcome:
+    """The server has another password, and ends all connections that have not said it."""
+    locked_s = fleet.scale.pick(0.5, 10.0)
+    async with under_load(fleet, "password changed", f"and back after {locked_s:g} s") as load:
+        fleet.server.command("CONFIG", "SET", "requirepass", PASSWORD)
+        for kind in ("normal", "pubsub"):
+            fleet.server.command("CLIENT", "KILL", "TYPE", kind, password=PASSWORD)
+        await fleet.all_say("away")
+        await asyncio.sleep(locked_s)
+        fleet.server.command("CONFIG", "SET", "requirepass", "", password=PASSWORD)
+        load.mended()
+    load.keeps_all()
+    logs = [line for worker in fleet.workers for line in worker.log()]
+    load.outcome.expect(not any(PASSWORD in line for line in logs), "the password is in a log")
+    return load.outcome
+
+
+async def emptied(fleet: Fleet) -> Outcome:
+    """The server forgets everything: rooms begin new epochs, and all members are told."""
+    async with under_load(fleet, "broker emptied", "`FLUSHALL`") as load:
+        began = time.time()
+        fleet.server.command("FLUSHALL")
+        await load.until(lambda client: client.account.told > 0, "word of the new epoch")
+        load.outcome.found["all told after, s"] = round(time.time() - began, 2)
+        load.mended()
+    load.outcome.expect(not load.outcome.found["disconnected"], "clients were disconnected")
+    return load.outcome
+
+
+async def other_version(fleet: Fleet) -> Outcome:
+    """A worker comes that writes another form; it is refused, and the others notice nothing."""
+    newer = fleet.worker(**{"hubbub.brokers.valkey.FORMAT": "2"})
+    why = "writes format 1, and this one writes 2"
+    async with under_load(fleet, "worker of another version", "refused with the reason") as load:
+        try:
+            await newer.start()
+            load.outcome.faults.append("it was let in")
+        except RuntimeError as error:
+            load.outcome.expect(why in str(error), f"it was not told why: {error}")
+        finally:
+            newer.end()
+    load.keeps_all()
+    return load.outcome
+
+
+BROKER = {
+    "broker_killed": killed,
+    "broker_frozen": frozen,
+    "way_cut": cut,
+    "broker_full": full,
+    "broker_read_only": read_only,
+    "password_changed": locked,
+    "broker_emptied": emptied,
+    "other_version": other_version,
+}

@@ -1,0 +1,66 @@
+"""Scenarios: a worker of a fleet is killed, stands still, and all are replaced one after another.
+
+What must not live here: how a fleet is run and judged (`fleet.py`). `brokers.py` and the tests run them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from .fleet import Fleet, under_load
+from .scenario import Outcome
+
+
+async def killed(fleet: Fleet) -> Outcome:
+    """A worker is killed: its clients go on at others, and presence is right when its lease is over."""
+    first, other, *_ = fleet.workers
+    async with under_load(fleet, "worker killed", "SIGKILL") as load:
+        first.signal(signal.SIGKILL)
+        load.mended()
+        await first.wait()
+        there = len(load.clients) // len(fleet.workers)
+        await load.until(lambda client: client.is_in and client.whole_at > 0, "another worker")
+        load.outcome.found["presence right after, s"] = await load.all_present(other)
+        await first.start()
+    gone = load.outcome.found["disconnected"]
+    load.outcome.expect(there <= gone <= there + 1, f"{gone} were disconnected of {there} there")
+    load.outcome.expect(not load.outcome.found["told"], "some could not recover")
+    return load.outcome
+
+
+async def replaced(fleet: Fleet) -> Outcome:
+    """All workers end by SIGTERM and start again, one after another."""
+    async with under_load(fleet, "rolling restart", "SIGTERM, one after another") as load:
+        for worker in fleet.workers:
+            worker.signal(signal.SIGTERM)
+            await worker.wait()
+            await worker.start()
+            await load.until(lambda client: client.is_in, "another worker")
+        load.mended()
+        load.outcome.found["presence right after, s"] = await load.all_present(fleet.workers[0])
+    load.outcome.expect(not load.outcome.found["told"], "some could not recover")
+    return load.outcome
+
+
+async def stopped(fleet: Fleet) -> Outcome:
+    """A worker's process stands still for longer than its lease, and goes on."""
+    stopped_s = fleet.scale.pick(2.5, 30.0)
+    first, other, *_ = fleet.workers
+    lease_s = fleet.size.constants["hubbub.hub.rules.LEASE_S"]
+    fault = f"SIGSTOP for {stopped_s:g} s, lease {lease_s:g} s"
+    async with under_load(fleet, "worker stood still", fault) as load:
+        first.signal(signal.SIGSTOP)
+        await asyncio.sleep(stopped_s)
+        room = load.clients[0].room
+        seen = (await other.ask(f"/present?room={room}"))["clients"]
+        there = sum(client.room == room for client in load.clients)
+        load.outcome.expect(seen < there, "those of the worker were there when its lease was over")
+        first.signal(signal.SIGCONT)
+        load.mended()
+        load.outcome.found["presence right after, s"] = await load.all_present(other)
+    load.keeps_all()
+    return load.outcome
+
+
+WORKER = {"worker_killed": killed, "rolling_restart": replaced, "worker_stood_still": stopped}

@@ -1,0 +1,299 @@
+"""A fleet: workers that share a broker, clients of rooms that remember, publishers in other processes; and a verdict.
+
+What must not live here: what is done to it (`fault_broker.py`, `fault_worker.py`), and which brokers there are: a
+`BrokerServer` has a URL and can be hurt. The servers that tests hurt are the same (`tests/valkey_server.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from tcp_proxy import Proxy
+
+from .room_client import RoomClient
+from .scenario import PATIENCE_S, ROOT, Outcome, Scale, ServerProcess
+
+SOME = 4
+"""How many messages everybody is to have of each publisher before the fault, and how many after it."""
+WHOLE_S = 60.0
+"""How long it may take until everybody has everything again."""
+RULES = [{"pattern": "log:*", "history": 10_000, "presence": True, "leave_grace_s": 0}]
+HASTE = {
+    "hubbub.brokers.valkey_feed.SILENCE_S": 1.0,
+    "hubbub.brokers.valkey_feed.LONGEST_DELAY_S": 0.1,
+    "hubbub.brokers.valkey.MARK_S": 0.1,
+    "hubbub.hub.rules.LEASE_S": 1.5,
+    "hubbub.hub.presence.RENEW_S": 0.3,
+    "hubbub.hub.presence.LOOK_S": 0.1,
+}
+"""What workers wait for in seconds, at short scale."""
+LEASES = {"hubbub.hub.rules.LEASE_S": 20.0, "hubbub.hub.presence.RENEW_S": 20.0 / 3}
+"""At full scale leases are shorter than a worker stands still."""
+
+_runs = count(1)
+
+
+class BrokerServer(Protocol):
+    """A broker's server that can be hurt. `command` has it do something, in words of its own."""
+
+    @property
+    def url(self) -> str: ...
+    def kill(self) -> None: ...
+    def restart(self) -> None: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+    def command(self, *words: Any, password: str | None = None) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many of everything. Each room has two publishers; `per_second` is how often each publishes."""
+
+    workers: int
+    clients: int
+    publishers: int
+    per_second: float
+    processes: int
+    constants: Mapping[str, float]
+
+    @property
+    def shown(self) -> str:
+        """What the page says of it."""
+        return f"{self.clients} clients, {self.publishers} publishers, {self.workers} workers"
+
+
+def size_of(scale: Scale) -> Size:
+    """Return the size of a fleet."""
+    return scale.pick(Size(2, 24, 4, 20.0, 1, HASTE), Size(3, 500, 20, 5.0, 4, LEASES))
+
+
+class PublisherProcess:
+    """One process of publishers; see `publisher.py`."""
+
+    def __init__(self, url: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "stress.publisher", url],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    async def read(self) -> str:
+        """Return the next line that it prints."""
+        assert self._process.stdout is not None
+        return await asyncio.to_thread(self._process.stdout.readline)
+
+    def say(self, told: Any) -> None:
+        """Write it a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(told) + "\n")
+
+    def end(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+class Fleet:
+    """Workers and publishers on one broker. The first worker's way to it can be cut: `way`."""
+
+    def __init__(self, server: BrokerServer, scale: Scale) -> None:
+        self.server, self.scale, self.size = server, scale, size_of(scale)
+        place = urlsplit(server.url)
+        assert place.hostname is not None
+        assert place.port is not None
+        self.way = Proxy(place.hostname, place.port)
+        near = f"{place.scheme}://127.0.0.1:{self.way.port}"
+        self.workers = [self.worker(near if each == 0 else "") for each in range(self.size.workers)]
+        self.publishers: list[PublisherProcess] = []
+
+    def worker(self, url: str = "", **constants: object) -> ServerProcess:
+        """Return one more worker, which is to be started."""
+        settings = {
+            "broker": url or self.server.url,
+            "drain_s": self.scale.pick(0.5, 5.0),
+            "come_back_s": 0.1,
+        }
+        told = {"rules": RULES, "settings": settings, "interval_s": 3600.0}
+        return ServerProcess({**told, "constants": {**self.size.constants, **constants}})
+
+    async def start(self) -> None:
+        """Start all of it."""
+        await self.way.start()
+        await asyncio.gather(*(worker.start() for worker in self.workers))
+        self.publishers = [PublisherProcess(self.server.url) for _ in range(self.size.processes)]
+        for process in self.publishers:
+            assert await process.read() == "ready\n"
+
+    async def end(self) -> None:
+        """End all of it, but the broker."""
+        for process in self.publishers:
+            process.end()
+        for worker in self.workers:
+            worker.end()
+        await self.way.stop()
+
+    async def all_say(self, *states: str) -> None:
+        """Wait until the broker is in one of these states, as all workers see it."""
+        for worker in self.workers:
+            await worker.until(lambda facts: facts["stats"]["broker_state"] in states, states[0])
+
+
+class Load:
+    """Clients and publishers at their work, and what comes of it."""
+
+    def __init__(self, fleet: Fleet, outcome: Outcome) -> None:
+        self.fleet, self.outcome = fleet, outcome
+        self.rooms: dict[int, str] = {}
+        """The room of each publisher."""
+        self.mended_at = 0.0
+        run, size = next(_runs), fleet.size
+        names = [f"log:{run}:{number}" for number in range(size.publishers // 2)]
+        self.rooms = {each: names[each % len(names)] for each in range(size.publishers)}
+        ports = [worker.port for worker in fleet.workers]
+        self.clients = [
+            RoomClient(
+                name, ports, number, [each for each in self.rooms if self.rooms[each] == name]
+            )
+            for number, name in ((each, names[each % len(names)]) for each in range(size.clients))
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Have all clients in their rooms, and all publishers publish."""
+        self._tasks = [asyncio.create_task(client.run()) for client in self.clients]
+        await self.until(lambda client: client.is_in, "all in their rooms")
+        processes = self.fleet.publishers
+        for number, process in enumerate(processes):
+            rooms = {
+                each: self.rooms[each] for each in self.rooms if each % len(processes) == number
+            }
+            process.say({"rooms": rooms, "per_second": self.fleet.size.per_second})
+        await self.until(lambda client: client.account.has_all(self._first(client)), "the first")
+
+    def _first(self, client: RoomClient) -> dict[int, int]:
+        return dict.fromkeys(client.publishers, SOME)
+
+    async def until(
+        self, holds: Callable[[RoomClient], bool], what: str, of: float = WHOLE_S
+    ) -> None:
+        """Wait until something holds of all clients. Raises `TimeoutError`."""
+        deadline = time.monotonic() + of
+        while waiting := [client for client in self.clients if not holds(client)]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(waiting)} clients waited in vain for {what}")
+            await asyncio.sleep(0.01)
+
+    def mended(self) -> None:
+        """The fault is over: from now on it counts until everybody has what is published."""
+        self.mended_at = time.time()
+        for client in self.clients:
+            client.mark, client.whole_at, client.since = self.mended_at, 0.0, 0
+
+    async def finish(self) -> None:
+        """Wait until everybody is whole, end the publishers, and fill the outcome in."""
+        try:
+            await self.until(
+                lambda client: client.since >= SOME, "what was published after the fault"
+            )
+        except TimeoutError as error:
+            self.outcome.faults.append(str(error))
+        reports: dict[int, dict[str, Any]] = {}
+        for process in self.fleet.publishers:
+            process.say(None)
+            told = json.loads(await asyncio.wait_for(process.read(), WHOLE_S))
+            reports |= {int(number): report for number, report in told.items()}
+        published = {number: report["count"] for number, report in reports.items()}
+        try:
+            await self.until(
+                lambda one: one.account.has_all(self._of(one, published)), "the last messages"
+            )
+        except TimeoutError as error:
+            self.outcome.faults.append(str(error))
+        self._judge(published, list(reports.values()))
+
+    def _of(self, client: RoomClient, published: Mapping[int, int]) -> dict[int, int]:
+        return {each: published[each] for each in client.publishers}
+
+    def _judge(self, published: Mapping[int, int], reports: Sequence[Mapping[str, Any]]) -> None:
+        outcome, clients = self.outcome, self.clients
+        accounts = [client.account for client in clients]
+        orders: dict[str, list[Any]] = {}
+        untold = [client for client in clients if not client.account.told]
+        for client in untold:
+            orders.setdefault(client.room, client.account.order)
+        differ = sum(client.account.order != orders[client.room] for client in untold)
+        outcome.expected = sum(sum(self._of(client, published).values()) for client in clients)
+        outcome.arrived = sum(len(account.order) for account in accounts)
+        outcome.found |= {
+            "published": sum(published.values()),
+            "lost": sum(each.account.lost(self._of(each, published)) for each in clients),
+            "twice": sum(account.twice for account in accounts),
+            "out of order": sum(account.late for account in accounts) + differ,
+            "disconnected": sum(client.disconnected > 0 for client in clients),
+            "told": sum(account.told > 0 for account in accounts),
+            "missed and told": sum(account.missed for account in accounts),
+            "recovered": sum(client.recovered > 0 for client in clients),
+            "refused": sum(report["refused"] for report in reports),
+            "longest publication, s": max(report["longest_s"] for report in reports),
+            "whole after, s": round(max(client.whole_at for client in clients) - self.mended_at, 2),
+        }
+        for name in ("lost", "twice", "out of order"):
+            outcome.expect(not outcome.found[name], f"{outcome.found[name]} {name}")
+
+    def keeps_all(self) -> None:
+        """Nobody was to be disconnected, and nobody told that something is missing."""
+        for name in ("disconnected", "told"):
+            self.outcome.expect(not self.outcome.found[name], f"{self.outcome.found[name]} {name}")
+
+    async def stop(self) -> None:
+        """Have the clients leave."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def all_present(self, worker: ServerProcess) -> float:
+        """Wait until a worker sees in each room those that are there, and nobody else; return how long that took."""
+        began = time.time()
+        deadline = began + WHOLE_S
+        for room in dict.fromkeys(self.rooms.values()):
+            expected = sum(client.room == room for client in self.clients)
+            while (await worker.ask(f"/present?room={room}"))["clients"] != expected:
+                if time.time() > deadline:
+                    raise TimeoutError(f"not all are seen in {room}")
+                await asyncio.sleep(0.05)
+        return round(time.time() - began, 2)
+
+
+@asynccontextmanager
+async def under_load(fleet: Fleet, title: str, fault: str) -> AsyncIterator[Load]:
+    """Have clients and publishers at work around the body, which hurts the fleet; then fill in the outcome."""
+    outcome = Outcome(title, "native", f"{fleet.size.shown}; {fault}")
+    await fleet.all_say("up")
+    load = Load(fleet, outcome)
+    try:
+        await load.start()
+        yield load
+        if not load.mended_at:
+            load.mended()
+        await load.finish()
+    finally:
+        await load.stop()
+
+
+__all__ = ["PATIENCE_S", "BrokerServer", "Fleet", "Load", "Size", "size_of", "under_load"]
