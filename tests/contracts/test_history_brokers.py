@@ -13,7 +13,7 @@ from exchange import EXCHANGES
 from hubbub import MemoryBroker, Position, PositionLost, Publication, Receipt
 from hubbub.brokers.broker import HistoryBroker, Keep
 from hubbub.brokers.valkey import ValkeyBroker
-from valkey_server import fresh_prefix, server_url
+from valkey_server import fresh_prefix, server_url, several_url
 
 pytestmark = pytest.mark.anyio
 
@@ -21,6 +21,7 @@ KEEP = Keep(5, 60.0, 1024**2)
 BROKERS: dict[str, Callable[[], Any]] = {
     "memory": MemoryBroker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
+    "several servers": lambda: ValkeyBroker(several_url(), prefix=fresh_prefix()),
     "late exchange": lambda: EXCHANGES["late"]().broker(),
 }
 

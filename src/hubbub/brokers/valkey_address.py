@@ -19,12 +19,14 @@ TLS_SCHEMES = frozenset({"valkeys", "rediss"})
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _TLS = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
 _QUERY = ("prefix", "db", *_TLS, "verify")
+_MOST_SERVERS = 100
 
 
 class Address(NamedTuple):
     """`shown` is the address without credentials, `options` what a connection is made with.
 
     `is_tls` and `is_unix` say of which kind it is; `is_verified` whether a server's certificate must be good.
+    `hosts` are the hosts and ports that it names; `options` has the first of them.
     """
 
     shown: str
@@ -33,6 +35,27 @@ class Address(NamedTuple):
     is_tls: bool = False
     is_unix: bool = False
     is_verified: bool = True
+    hosts: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Which server it is, and which database, without how one logs in there."""
+        place = self.options.get("path") or ",".join(_place(*each) for each in self.hosts)
+        return f"{place}/{self.options.get('db', 0)}"
+
+    def of_each(self) -> list[Address]:
+        """Return the address of each server that it names, as if it were the only one."""
+        if len(self.hosts) < 2:
+            return [self]
+        scheme = self.shown.partition("://")[0]
+        return [
+            self._replace(
+                shown=shown_url(f"{scheme}://{_place(host, port)}"),
+                options={**self.options, "host": host, "port": port},
+                hosts=((host, port),),
+            )
+            for host, port in self.hosts
+        ]
 
     def __repr__(self) -> str:
         return f"Address({self.shown!r}, prefix={self.prefix!r})"
@@ -41,13 +64,14 @@ class Address(NamedTuple):
 def read_address(url: str, source: str = "keyword") -> Address:
     """Read a URL such as `valkey://user:password@host:6379/0?prefix=shop`.
 
-    Schemes are `valkey` and `redis`, with TLS `valkeys` and `rediss`, and `unix`. Of a query there may be
+    Schemes are `valkey` and `redis`, with TLS `valkeys` and `rediss`, and `unix`. Several servers stand side by
+    side, `valkey://user:password@one:6379,two:6379`, and have all else in common. Of a query there may be
     `prefix`, `db`, and for TLS the files `ca`, `cert` and `key`, and `verify=no`. Raises `SettingsError`, which
     never holds the URL: it may have a password.
     """
     try:
         parts = urlsplit(url)
-        port = parts.port
+        hosts = _hosts(parts)
     except ValueError:
         raise _wrong("its host or port cannot be read", source) from None
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -62,9 +86,11 @@ def read_address(url: str, source: str = "keyword") -> Address:
             raise _wrong("a path is missing, as in unix:///run/valkey.sock", source)
         options["path"] = unquote(parts.path)
     else:
-        if not parts.hostname:
+        if not hosts or not all(host for host, _ in hosts):
             raise _wrong("a host is missing, as in valkey://localhost:6379", source)
-        options |= {"host": unquote(parts.hostname), "port": port or DEFAULT_PORT}
+        if len(set(hosts)) < len(hosts) or len(hosts) > _MOST_SERVERS:
+            raise _wrong(f"a server is named twice, or there are over {_MOST_SERVERS}", source)
+        options |= {"host": hosts[0][0], "port": hosts[0][1]}
     if parts.username:
         options["username"] = unquote(parts.username)
     if parts.password:
@@ -77,7 +103,19 @@ def read_address(url: str, source: str = "keyword") -> Address:
     elif {*_TLS, "verify"} & query.keys():
         raise _wrong("only valkeys:// and rediss:// have certificates", source)
     prefix = checked_prefix(query.get("prefix", DEFAULT_PREFIX), source)
-    return Address(shown_url(url), prefix, options, is_tls, is_unix, is_verified)
+    kind = (is_tls, is_unix, is_verified)
+    return Address(shown_url(url), prefix, options, *kind, () if is_unix else hosts)
+
+
+def _hosts(parts: SplitResult) -> tuple[tuple[str, int], ...]:
+    """Return the hosts and ports of a URL. Raises `ValueError`."""
+    place = parts.netloc.rpartition("@")[2]
+    each = [urlsplit(f"//{host}") for host in place.split(",")] if place else []
+    return tuple((unquote(one.hostname or ""), one.port or DEFAULT_PORT) for one in each)
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def checked_prefix(prefix: str, source: str = "keyword") -> str:

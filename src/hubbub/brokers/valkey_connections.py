@@ -33,6 +33,8 @@ class Connections:
 
     def __init__(self, address: Address) -> None:
         self.shown: str = address.shown
+        self.name: str = address.name
+        """By what name processes know the server, however they log in there."""
         redis = library()
         connections = redis.asyncio.connection
         self._make: Any = connections.Connection
@@ -50,6 +52,8 @@ class Connections:
         pool = redis.asyncio.ConnectionPool(connection_class=self._make, **self._options)
         self.client: Any = redis.asyncio.Redis.from_pool(pool)
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        self.state: str = ""
+        """What the server has kept is the same for as long as this is: see `state_of`. Known once a line is open."""
 
     async def open_line(self) -> Any:
         """Connect, and return the connection. Raises what `unavailable` understands.
@@ -60,9 +64,10 @@ class Connections:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await line.connect()
-                (role,) = await ask(line, [("ROLE",)])
+                role, info = await ask(line, [("ROLE",), ("INFO",)])
             if isinstance(role, list) and role[0] != b"master":
                 raise BrokerUnavailable(_REPLICA)
+            self.state = state_of(info)
         except BaseException:
             await close_line(line)
             raise
@@ -128,6 +133,23 @@ def library() -> Any:
     except ImportError as error:
         raise MissingExtra("redis", "valkey") from error
     return redis
+
+
+def state_of(info: Any) -> str:
+    """Return what the positions of a server hold for, by its answer to INFO.
+
+    A server with an append-only file has after a restart what it had before (with `appendfsync everysec` nearly
+    always). Another may have an older state: there, positions hold until it starts again. Raises
+    `BrokerUnavailable` while a server reads its file: it says then that it has none.
+    """
+    if not isinstance(info, bytes):
+        return ""  # this user may not ask
+    facts = dict(
+        line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line
+    )
+    if facts.get("loading") == "1":
+        raise BrokerUnavailable("the server is still reading what it has kept")
+    return "" if facts.get("aof_enabled") == "1" else facts.get("run_id", "")
 
 
 def is_missing_script(answer: object) -> bool:

@@ -100,7 +100,7 @@ class Waiting:
         self.since: float = since
         self.future: Future[Receipt] = future
         self.receipt: Receipt | None = None
-        self.comes_by: int | None = None
+        self.comes_by: object = None
         """By which connection it comes here (None: by none)."""
         self.is_again: bool = False
         self.is_on_its_way: bool = False
@@ -114,7 +114,7 @@ class Outgoing:
         self,
         connections: Connections,
         is_up: Callable[[], bool],
-        comes_by: Callable[[str], int | None],
+        comes_by: Callable[[str], object],
     ) -> None:
         self._connections = connections
         self._is_up, self._comes_by = is_up, comes_by
@@ -128,8 +128,6 @@ class Outgoing:
         self._timer: asyncio.TimerHandle | None = None
         self._is_stale = False
         self._is_over = False
-        self.state: str = ""
-        """What the server has kept is the same for as long as this is: see `_state_of`."""
 
     @property
     def nbytes(self) -> int:
@@ -264,23 +262,22 @@ class Outgoing:
             keys, fresh = command.keys, secrets.token_hex(6)
             rest = [each for waiting in run for each in (waiting.number, waiting.command.envelope)]
             head = ("EVALSHA", self._hash, len(keys), *keys, *command.bounds)
-            return (*head, fresh, self.state, *rest)
+            return (*head, fresh, self._connections.state, *rest)
         if len(run) == 1:
             return ("PUBLISH", command.channel, b"\n" + command.envelope)
         return ("PUBLISH", command.channel, RUN + b"\n" + pack(envelopes))
 
     async def _open(self) -> None:
-        """Connect, and see what kind of server it is."""
+        """Connect, and have the server know the script."""
         line = await self._connections.open_line()
         try:
-            sha, info = await ask(line, [("SCRIPT", "LOAD", PUBLISH), ("INFO",)])
+            (sha,) = await ask(line, [("SCRIPT", "LOAD", PUBLISH)])
             if isinstance(sha, Exception):
                 raise sha
         except BaseException:
             await close_line(line)
             raise
         self._line, self._hash = line, sha.decode()
-        self.state = _state_of(info)
 
     async def _drop(self) -> None:
         line, self._line = self._line, None
@@ -387,17 +384,3 @@ def position_of(place: bytes) -> Position | None:
         return None
     offset, _, epoch = place.partition(b" ")
     return Position(int(offset), epoch.decode())
-
-
-def _state_of(info: Any) -> str:
-    """Return what the positions of a server hold for, by its answer to INFO.
-
-    A server with an append-only file has after a restart what it had before (with `appendfsync everysec` nearly
-    always). Another may have an older state: there, positions hold until it starts again.
-    """
-    if not isinstance(info, bytes):
-        return ""  # this user may not ask
-    facts = dict(
-        line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line
-    )
-    return "" if facts.get("aof_enabled") == "1" else facts.get("run_id", "")

@@ -1,0 +1,114 @@
+"""Link: one server of a broker, with all that goes there and comes from there.
+
+What must not live here: which rooms a server has (`valkey_layout`), what a message means (`valkey`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from ..errors import BrokerUnavailable
+from .valkey_connections import Connections, is_replica
+from .valkey_feed import AWAY, Feed
+from .valkey_names import Names
+from .valkey_outgoing import Outgoing
+from .valkey_presence import ValkeyPresence
+from .valkey_scripts import HISTORY, MARK
+
+T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("hubbub")
+
+MARK_S = 1.0
+"""How often it is looked whether the server has forgotten everything."""
+
+
+class Handlers(NamedTuple):
+    """What a link calls: `take` with each message's channel and data, `back` when what is wanted comes again,
+    `forgot` when its server has forgotten everything. `comes_by` says by which connection what is published to a
+    room comes here (None: by none). None of them may raise."""
+
+    take: Callable[[bytes, bytes], None]
+    back: Callable[[Link], None]
+    forgot: Callable[[], None]
+    comes_by: Callable[[str], object]
+
+
+class Link:
+    """See the module. Event loop only."""
+
+    def __init__(self, connections: Connections, names: Names, handlers: Handlers) -> None:
+        self.connections: Connections = connections
+        self._handlers = handlers
+        self.feed: Feed = Feed(connections, handlers.take, self._lost, self._back)
+        self.outgoing: Outgoing = Outgoing(connections, lambda: self.feed.is_up, handlers.comes_by)
+        self.presence: ValkeyPresence = ValkeyPresence(connections.client, names)
+        self.history = connections.client.register_script(HISTORY)
+        self.mark_key: str = names.mark
+        self._mark: bytes | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self, channels: Sequence[bytes]) -> None:
+        """Connect, and want channels. Raises what `unavailable` understands."""
+        await self.feed.start(channels)
+        await self.outgoing.start()
+        loop = asyncio.get_running_loop()
+        self._watching = loop.create_task(self._watch(), name="valkey mark")
+
+    async def stop(self) -> None:
+        """Disconnect; who waits for a receipt or a channel is told."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self.outgoing.stop()
+        await self.feed.stop()
+        await self.connections.close()
+
+    async def answer(self, ask: Callable[[Link], Awaitable[T]]) -> T:
+        """Ask a single question. Raises `BrokerUnavailable`.
+
+        None is asked while the server is away: what it has kept is compared with a state that is read when it comes back.
+        """
+        if not self.feed.is_up:
+            raise BrokerUnavailable(AWAY)
+        return await self.connections.answer(lambda: ask(self))
+
+    def _lost(self) -> None:
+        self.outgoing.note_left(None)
+        self.outgoing.renew()
+
+    def _back(self) -> None:
+        self.outgoing.wake()
+        self._handlers.back(self)
+
+    async def _watch(self) -> None:
+        """See now, and again and again, whether the server has forgotten everything."""
+        while True:
+            if self.feed.is_up:
+                await self._look()
+            await asyncio.sleep(MARK_S)
+
+    async def _look(self) -> None:
+        try:
+            mark = await self.answer(self._read_mark)
+        except BrokerUnavailable as error:
+            if error.__cause__ is not None and is_replica(error.__cause__):
+                self.feed.fail(error)
+            return
+        known, self._mark = self._mark, mark
+        if known not in (None, mark):
+            logger.warning("the broker's server has forgotten what it kept")
+            self._handlers.forgot()
+
+    async def _read_mark(self, link: Link) -> bytes:
+        mark: bytes = await link.connections.client.eval(MARK, 1, self.mark_key, fresh())
+        return mark
+
+
+def fresh() -> str:
+    """Return a name that nothing else has, as for an epoch."""
+    return secrets.token_hex(6)
