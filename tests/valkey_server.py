@@ -9,7 +9,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def several_url() -> str:
 def _started(**options: Any) -> Any:
     """Start a server on a port that nobody has. Other processes look for one at the same time."""
     for _ in range(5):
-        server = ValkeyServer(port=_free_port(), **options)
+        server = ValkeyServer(port=free_port(), **options)
         try:
             server.start()
         except (ValkeyServerStartupError, OSError):
@@ -67,7 +68,8 @@ def _started(**options: Any) -> Any:
     raise RuntimeError("no Valkey server could be started")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody has now."""
     while True:
         port = random.choice(_PORTS)
         try:
@@ -75,6 +77,14 @@ def _free_port() -> int:
         except OSError:
             continue
         return port
+
+
+def wait_until(condition: Callable[[], object], patience_s: float = 15.0) -> None:
+    """Wait for what another process does, where no event loop runs."""
+    late = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < late, "waited in vain"
+        time.sleep(0.01)
 
 
 def fresh_prefix() -> str:
@@ -130,6 +140,11 @@ class Server:
         """Start it again, with what its file has."""
         self._server = ValkeyServer(port=self.port, **self._options)
         self._server.start()
+
+    def start_as_replica_of(self, port: int) -> None:
+        """Follow another server, and wait until all that it has is here."""
+        self.command("REPLICAOF", "127.0.0.1", port)
+        wait_until(lambda: b"connected" in self.command("ROLE"))
 
     def freeze(self) -> None:
         """Have it answer nothing."""

@@ -63,6 +63,21 @@ def test_several_servers_have_all_else_in_common() -> None:
     assert (alone.of_each(), alone.name) == ([alone], "/run/valkey.sock/1")
 
 
+def test_sentinels_have_a_login_of_their_own() -> None:
+    url = "valkeys+sentinel://us:pw@one:1,two/my%20one/3?ca=/ca.pem&sentinel_user=s&sentinel_password=t"
+    address = read_address(url)
+    assert (address.primary, address.options["db"], address.is_tls) == ("my one", 3, True)
+    assert (address.options["username"], address.options["password"]) == ("us", "pw")
+    assert address.of_each() == [address]
+    one, two = address.of_sentinels()
+    assert (one.hosts, two.hosts) == ((("one", 1),), (("two", 6379),))
+    login = (two.options["username"], two.options["password"], two.options["db"], two.primary)
+    assert login == ("s", "t", 0, "")
+    assert (two.is_tls, two.options["ssl_ca_certs"]) == (True, "/ca.pem")
+    assert "password" not in read_address("redis+sentinel://:pw@one/m").of_sentinels()[0].options
+    assert "pw" not in f"{address!r} {address.shown} {two!r}"
+
+
 @pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
 def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
     address = read_address(f"{scheme}://host?ca=/ca.pem&cert=/c.pem&key=/k.pem&prefix=shop")
@@ -93,6 +108,8 @@ def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
         ("valkey://u:secret@host?prefix=a%20secret", "a prefix has"),
         ("valkey://u:secret@host?prefix=", "a prefix has"),
         ("valkey://u:secret@one,one:6379", "named twice"),
+        ("valkey+sentinel://u:secret@one", "the primary's name is missing"),
+        ("valkey://u:secret@one?sentinel_password=secret", "has Sentinels"),
         ("valkey://u:secret@one,,two", "a host is missing"),
         ("unix://u:secret@", "a path is missing"),
         ("valkey://u:[secret@host", "host or port"),

@@ -41,6 +41,7 @@ from .valkey_link import Handlers, Link, fresh
 from .valkey_names import Names
 from .valkey_outgoing import RUN, Plain, Script, position_of
 from .valkey_presence import is_told, told_publication
+from .valkey_sentinel import Sentinels
 
 T = TypeVar("T")
 
@@ -67,7 +68,8 @@ class _Running:
 
 
 class ValkeyBroker:
-    """A broker on Valkey or Redis servers, at `valkey://`, `redis://`, with TLS `valkeys://`, `rediss://`, or `unix://`.
+    """A broker on Valkey or Redis servers, at `valkey://`, `redis://`, with TLS `valkeys://`, `rediss://`, or `unix://`;
+    with Sentinels at `valkey+sentinel://`.
 
     `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all keys and channels:
     two applications on one server must have two. What is published while the server is away waits for five
@@ -117,7 +119,10 @@ class ValkeyBroker:
 
     def _layout(self) -> Layout:
         handlers = Handlers(self._take, self._back, self._forgot, self._comes_by)
-        each = [Connections(address) for address in self._addresses()]
+        if self._address.primary:
+            each = [Connections(self._address, Sentinels(self._address))]
+        else:
+            each = [Connections(address) for address in self._addresses()]
         return Servers([Link(connections, self._names, handlers) for connections in each])
 
     def _addresses(self) -> list[Address]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..errors import BrokerUnavailable, MissingExtra
 from ..limits import printable
@@ -28,10 +28,22 @@ TURN_S = 30.0
 _REPLICA = "the server is a replica, which takes nothing: name its primary"
 
 
-class Connections:
-    """Makes connections to one server. Event loop only. Raises `MissingExtra` without the extra `valkey`."""
+class Locator(Protocol):
+    """Says where a server is that may be another process each time: the primary of several."""
 
-    def __init__(self, address: Address) -> None:
+    async def find(self) -> tuple[str, int]:
+        """Return the host and port. Raises `BrokerUnavailable`."""
+        ...
+
+
+class Connections:
+    """Makes connections to one server. Event loop only. Raises `MissingExtra` without the extra `valkey`.
+
+    With a `locator` it is looked up for each connection where the server is now.
+    """
+
+    def __init__(self, address: Address, locator: Locator | None = None) -> None:
+        self._locator = locator
         self.shown: str = address.shown
         self.name: str = address.name
         """By what name processes know the server, however they log in there."""
@@ -49,8 +61,7 @@ class Connections:
             "socket_timeout": None,  # the library's own swallows a cancel on Python 3.11
             "retry": redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
         }
-        pool = redis.asyncio.ConnectionPool(connection_class=self._make, **self._options)
-        self.client: Any = redis.asyncio.Redis.from_pool(pool)
+        self.client: Any = redis.asyncio.Redis.from_pool(self._pool())
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
         self.state: str = ""
         """What the server has kept is the same for as long as this is: see `state_of`. Known once a line is open."""
@@ -60,18 +71,60 @@ class Connections:
 
         A replica is none: what is published there reaches nobody who is connected to its primary.
         """
-        line = self._make(**self._options)
+        if self._locator is not None:
+            await self._move(await self._locator.find())
+        line = self.line()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await line.connect()
                 role, info = await ask(line, [("ROLE",), ("INFO",)])
             if isinstance(role, list) and role[0] != b"master":
                 raise BrokerUnavailable(_REPLICA)
-            self.state = state_of(info)
+            self.state = self._state_of(info)
         except BaseException:
             await close_line(line)
             raise
         return line
+
+    def line(self) -> Any:
+        """Return a connection that is not open yet."""
+        return self._make(**self._options)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The host and port to which connections are made."""
+        return self._options["host"], self._options["port"]
+
+    async def _move(self, place: tuple[str, int]) -> None:
+        """Have new connections lead elsewhere, and close those that lie ready."""
+        if place == self.place:
+            return
+        self._options |= {"host": place[0], "port": place[1]}
+        old, self.client.connection_pool = self.client.connection_pool, self._pool()
+        await old.disconnect(inuse_connections=False)
+
+    def _pool(self) -> Any:
+        pool = library().asyncio.ConnectionPool
+        return pool(connection_class=self._make, **self._options)
+
+    async def check_place(self) -> None:
+        """Raise `BrokerUnavailable` if the server is elsewhere now, as when somebody cannot reach the old one.
+
+        Where that cannot be found out now, it is not.
+        """
+        if self._locator is None:
+            return
+        try:
+            place = await self._locator.find()
+        except BrokerUnavailable:
+            return
+        if place != self.place:
+            raise BrokerUnavailable("another server has become the primary")
+
+    def _state_of(self, info: Any) -> str:
+        """Return `state_of`. A replica that has become the primary may lack what the old one had."""
+        state = state_of(info)
+        return state if self._locator is None else "/".join((*map(str, self.place), state))
 
     async def answer(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a single question by `client`, when its turn comes. Raises `BrokerUnavailable`."""
@@ -93,6 +146,20 @@ class Connections:
     async def close(self) -> None:
         """Close what `client` has."""
         await self.client.aclose()
+
+
+async def probe(address: Address, *command: Any) -> Any:
+    """Ask a single question of a server, by a connection of its own. Raises what `unavailable` understands."""
+    line = Connections(address).line()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await line.connect()
+            (answer,) = await ask(line, [command])
+    finally:
+        await close_line(line)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 async def close_line(line: Any) -> None:
@@ -150,6 +217,11 @@ def state_of(info: Any) -> str:
     if facts.get("loading") == "1":
         raise BrokerUnavailable("the server is still reading what it has kept")
     return "" if facts.get("aof_enabled") == "1" else facts.get("run_id", "")
+
+
+def holds_on(old: str, new: str) -> bool:
+    """Tell whether positions that were given in one state hold in another: see `state_of`."""
+    return old == new
 
 
 def is_missing_script(answer: object) -> bool:

@@ -25,6 +25,8 @@ logger: logging.Logger = logging.getLogger("hubbub")
 
 MARK_S = 1.0
 """How often it is looked whether the server has forgotten everything."""
+PLACE_LOOKS = 5
+"""Every how many of these looks it is asked whether the server is elsewhere now."""
 
 
 class Handlers(NamedTuple):
@@ -87,12 +89,20 @@ class Link:
 
     async def _watch(self) -> None:
         """See now, and again and again, whether the server has forgotten everything."""
+        looks = 0
         while True:
             if self.feed.is_up:
-                await self._look()
+                looks += 1
+                await self._look(checks_place=looks % PLACE_LOOKS == 0)
             await asyncio.sleep(MARK_S)
 
-    async def _look(self) -> None:
+    async def _look(self, *, checks_place: bool) -> None:
+        try:
+            if checks_place:
+                await self.connections.check_place()
+        except BrokerUnavailable as error:
+            self.feed.fail(error)
+            return
         try:
             mark = await self.answer(self._read_mark)
         except BrokerUnavailable as error:

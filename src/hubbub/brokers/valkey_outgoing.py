@@ -4,7 +4,8 @@ What must not live here: what a publication is to the server (`valkey`), and how
 
 What is published in one turn of the event loop leaves in one pipeline, and what comes while one is on its way in
 the next. Those of one room in a pipeline that are of one kind are a *run*, and one message. A publication that was on its way when the connection broke may have been taken. One that goes by a
-script is tried again, since the script knows a second try; another is refused.
+script is tried again, since the script knows a second try; another is refused. So is one whose second try would find
+a server in another state, which may not know of the first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .valkey_connections import (
     Connections,
     ask,
     close_line,
+    holds_on,
     is_missing_script,
     unavailable,
 )
@@ -82,6 +84,7 @@ class Waiting:
         "room",
         "since",
         "size",
+        "state",
     )
 
     def __init__(
@@ -103,6 +106,8 @@ class Waiting:
         self.comes_by: object = None
         """By which connection it comes here (None: by none)."""
         self.is_again: bool = False
+        self.state: str = ""
+        """In which state the server was when it was sent there first."""
         self.is_on_its_way: bool = False
 
 
@@ -213,7 +218,9 @@ class Outgoing:
             return
         try:
             async with asyncio.timeout(ANSWER_S):
-                answers = await self._ask(some)
+                await self._open_line()
+                some = self._still_safe(some)
+                answers = await self._ask(some) if some else []
         except Exception as error:
             await self._drop()
             self._interrupted(some, error)
@@ -235,11 +242,6 @@ class Outgoing:
         return some
 
     async def _ask(self, some: list[Waiting]) -> list[Any]:
-        if self._is_stale:
-            self._is_stale = False
-            await self._drop()
-        if self._line is None:
-            await self._open()
         runs = _runs_of(some)
         answers = await ask(self._line, [self._command(run) for run in runs])
         missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
@@ -254,6 +256,28 @@ class Outgoing:
             for waiting, answer in zip(run, _parted(answer, len(run)), strict=True)
         }
         return [by_number[waiting.number] for waiting in some]
+
+    async def _open_line(self) -> None:
+        if self._is_stale:
+            self._is_stale = False
+            await self._drop()
+        if self._line is None:
+            await self._open()
+
+    def _still_safe(self, some: list[Waiting]) -> list[Waiting]:
+        """Refuse what was on its way to a server in another state: what knew a second try may be lost."""
+        state, safe = self._connections.state, []
+        for waiting in some:
+            if not waiting.is_again:
+                waiting.state = state
+            if waiting.number not in self._unanswered:  # it has come here meanwhile
+                continue
+            if holds_on(waiting.state, state):
+                safe.append(waiting)
+            else:
+                why = "it may have been published, or not: another server has taken over, or an older state"
+                self._fail(waiting, BrokerUnavailable(why))
+        return safe
 
     def _command(self, run: list[Waiting]) -> tuple[Any, ...]:
         command = run[0].command
