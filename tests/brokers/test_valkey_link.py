@@ -29,6 +29,8 @@ async def test_it_is_asked_while_it_is_there_and_forgetting_is_told(
         lambda link: said.append("back"),
         lambda: said.append("forgot"),
         lambda room: None,
+        lambda channels: None,
+        lambda channels: None,
     )
     names = Names(fresh_prefix())
     link = Link(connections(), names, handlers)

@@ -18,8 +18,8 @@ from hubbub.brokers.valkey_outgoing import (
     Plain,
     Script,
     Waiting,
-    _runs_of,
     position_of,
+    runs_of,
 )
 from started_hub import until
 from tcp_proxy import Proxy
@@ -249,7 +249,7 @@ def test_what_is_of_one_kind_goes_in_runs_that_keep_the_order_of_each_room() -> 
         Waiting(number, room, command, size, 0.0, None)  # type: ignore[arg-type]
         for number, (room, size, command) in enumerate(rows)
     ]
-    runs = [[waiting.number for waiting in run] for run in _runs_of(some)]
+    runs = [[waiting.number for waiting in run] for run in runs_of(some)]
     assert runs == [[0, 2], [1, 3], [4], [5], [6], [7], [8], [9], [10], [11]]
 
 

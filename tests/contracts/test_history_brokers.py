@@ -13,6 +13,7 @@ from exchange import EXCHANGES
 from hubbub import MemoryBroker, Position, PositionLost, Publication, Receipt
 from hubbub.brokers.broker import HistoryBroker, Keep
 from hubbub.brokers.valkey import ValkeyBroker
+from valkey_cluster import cluster_url
 from valkey_server import fresh_prefix, server_url, several_url
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +23,7 @@ BROKERS: dict[str, Callable[[], Any]] = {
     "memory": MemoryBroker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
     "several servers": lambda: ValkeyBroker(several_url(), prefix=fresh_prefix()),
+    "cluster": lambda: ValkeyBroker(cluster_url(), prefix=fresh_prefix()),
     "late exchange": lambda: EXCHANGES["late"]().broker(),
 }
 

@@ -56,6 +56,10 @@ SCHEMES: dict[str, tuple[str, Callable[[str, str, str], Broker]]] = {
         f"{scheme}+sentinel": (f"{scheme}+sentinel://host:26379/mymaster", _valkey)
         for scheme in ("valkey", "redis", "valkeys", "rediss")
     },
+    **{
+        f"{scheme}+cluster": (f"{scheme}+cluster://host:6379", _valkey)
+        for scheme in ("valkey", "redis", "valkeys", "rediss")
+    },
     "unix": ("unix:///run/valkey.sock", _valkey),
 }
 """By scheme, an example, and what makes a broker of a URL; it is also told where the URL came from, and what

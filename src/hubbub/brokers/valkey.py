@@ -35,6 +35,7 @@ from .broker import (
 )
 from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
 from .valkey_address import Address, checked_prefix, read_address
+from .valkey_cluster import Cluster
 from .valkey_connections import Connections, unavailable
 from .valkey_layout import Layout, Servers, condition_of, parted
 from .valkey_link import Handlers, Link, fresh
@@ -69,7 +70,7 @@ class _Running:
 
 class ValkeyBroker:
     """A broker on Valkey or Redis servers, at `valkey://`, `redis://`, with TLS `valkeys://`, `rediss://`, or `unix://`;
-    with Sentinels at `valkey+sentinel://`.
+    with Sentinels at `valkey+sentinel://`, on a cluster at `valkey+cluster://`.
 
     `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all keys and channels:
     two applications on one server must have two. What is published while the server is away waits for five
@@ -85,7 +86,8 @@ class ValkeyBroker:
         self, url: str | Address = "valkey://localhost:6379", *, prefix: str | None = None
     ) -> None:
         self._address = url if isinstance(url, Address) else read_address(url)
-        self._names = Names(self._address.prefix if prefix is None else checked_prefix(prefix))
+        prefix = self._address.prefix if prefix is None else checked_prefix(prefix)
+        self._names = Names(prefix, is_sharded=self._address.is_cluster)
         self._running: _Running | None = None
 
     def __repr__(self) -> str:
@@ -118,7 +120,10 @@ class ValkeyBroker:
             raise BrokerUnavailable(f"{where}: {unavailable(error)}") from None
 
     def _layout(self) -> Layout:
-        handlers = Handlers(self._take, self._back, self._forgot, self._comes_by)
+        on = (self._take, self._back, self._forgot, self._comes_by, self._left, self._arrived)
+        handlers = Handlers(*on)
+        if self._address.is_cluster:
+            return Cluster(self._address, self._names, handlers)
         if self._address.primary:
             each = [Connections(self._address, Sentinels(self._address))]
         else:
@@ -279,6 +284,14 @@ class ValkeyBroker:
             [room for channel, room in running.rooms.items() if of(channel) is link]
         )
 
+    def _left(self, channels: Sequence[bytes]) -> None:
+        if (running := self._running) is not None:
+            self._note_left(running, set(_rooms_of(running, channels)))
+
+    def _arrived(self, channels: Sequence[bytes]) -> None:
+        if (running := self._running) is not None and (rooms := _rooms_of(running, channels)):
+            running.node.note_gap(rooms)
+
     def _forgot(self) -> None:
         if self._running is not None:
             self._running.node.note_gap(None)
@@ -372,6 +385,10 @@ class ValkeyBroker:
 
     async def _say(self, running: _Running, data: bytes) -> None:
         await running.layout.say(self._names.control, data)
+
+
+def _rooms_of(running: _Running, channels: Sequence[bytes]) -> list[str]:
+    return [running.rooms[channel] for channel in channels if channel in running.rooms]
 
 
 def _ms(seconds: float) -> int:

@@ -30,7 +30,7 @@ class Address(NamedTuple):
     """`shown` is the address without credentials, `options` what a connection is made with.
 
     `is_tls` and `is_unix` say of which kind it is; `is_verified` whether a server's certificate must be good.
-    `hosts` are the hosts and ports that it names; `options` has the first of them. `primary` is the name by which
+    `hosts` are the hosts and ports that it names (of a cluster, some of its nodes); `options` has the first of them. `primary` is the name by which
     Sentinels at `hosts` know the server ("": there are none), and `sentinel_login` how one logs in to them.
     """
 
@@ -41,6 +41,7 @@ class Address(NamedTuple):
     is_unix: bool = False
     is_verified: bool = True
     hosts: tuple[tuple[str, int], ...] = ()
+    is_cluster: bool = False
     primary: str = ""
     sentinel_login: Mapping[str, Any] = MappingProxyType({})
 
@@ -52,7 +53,7 @@ class Address(NamedTuple):
 
     def of_each(self) -> list[Address]:
         """Return the address of each server that it names, as if it were the only one."""
-        if len(self.hosts) < 2 or self.primary:
+        if len(self.hosts) < 2 or self.primary or self.is_cluster:
             return [self]
         return self.of_hosts()
 
@@ -83,6 +84,7 @@ def read_address(url: str, source: str = "keyword") -> Address:
 
     With Sentinels it is `valkey+sentinel://user:password@one:26379,two:26379/name-of-the-primary/0`, where user and
     password are those of the primary; `sentinel_user` and `sentinel_password` in the query are those of the Sentinels.
+    A cluster is `valkey+cluster://one:6379,two:6379`, where not all nodes need be named.
     Schemes are `valkey` and `redis`, with TLS `valkeys` and `rediss`, and `unix`. Several servers stand side by
     side, `valkey://user:password@one:6379,two:6379`, and have all else in common. Of a query there may be
     `prefix`, `db`, and for TLS the files `ca`, `cert` and `key`, and `verify=no`. Raises `SettingsError`, which
@@ -133,7 +135,10 @@ def read_address(url: str, source: str = "keyword") -> Address:
     login = {_SENTINEL[name]: text for name, text in query.items() if name in _SENTINEL}
     shown, ways = shown_url(url), (is_tls, is_unix, is_verified)
     hosts = () if is_unix else hosts
-    return Address(shown, prefix, options, *ways, hosts, unquote(primary), login)
+    if kind == "cluster" and options["db"]:
+        raise _wrong("a cluster has no databases", source)
+    is_cluster = kind == "cluster"
+    return Address(shown, prefix, options, *ways, hosts, is_cluster, unquote(primary), login)
 
 
 def _hosts(parts: SplitResult) -> tuple[tuple[str, int], ...]:

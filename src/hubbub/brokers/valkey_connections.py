@@ -9,6 +9,7 @@ long as it takes; single questions go by `client`, which has a few connections f
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +25,8 @@ QUESTIONS_AT_ONCE = 8
 """How many single questions are asked at the same time; others wait for their turn."""
 TURN_S = 30.0
 """How long a question waits for its turn."""
+_IDS = [("CLUSTER", "MYSHARDID"), ("CLUSTER", "MYID")]
+_SHARD = re.compile(r"@(\w+) ")
 
 _REPLICA = "the server is a replica, which takes nothing: name its primary"
 
@@ -44,6 +47,7 @@ class Connections:
 
     def __init__(self, address: Address, locator: Locator | None = None) -> None:
         self._locator = locator
+        self._is_sharded = address.is_cluster
         self.shown: str = address.shown
         self.name: str = address.name
         """By what name processes know the server, however they log in there."""
@@ -78,9 +82,10 @@ class Connections:
             async with asyncio.timeout(TIMEOUT_S):
                 await line.connect()
                 role, info = await ask(line, [("ROLE",), ("INFO",)])
+                ids = await ask(line, _IDS) if self._is_sharded else []
             if isinstance(role, list) and role[0] != b"master":
                 raise BrokerUnavailable(_REPLICA)
-            self.state = self._state_of(info)
+            self.state = self._state_of(info, ids)
         except BaseException:
             await close_line(line)
             raise
@@ -121,9 +126,15 @@ class Connections:
         if place != self.place:
             raise BrokerUnavailable("another server has become the primary")
 
-    def _state_of(self, info: Any) -> str:
+    def _state_of(self, info: Any, ids: list[Any]) -> str:
         """Return `state_of`. A replica that has become the primary may lack what the old one had."""
         state = state_of(info)
+        if self._is_sharded:
+            for each in ids:
+                if isinstance(each, Exception):
+                    raise each
+            shard, node = (each.decode() for each in ids)
+            return f"@{shard} {node}/{state}"
         return state if self._locator is None else "/".join((*map(str, self.place), state))
 
     async def answer(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -197,6 +208,7 @@ def library() -> Any:
         import redis.asyncio
         import redis.asyncio.retry
         import redis.backoff
+        import redis.crc
     except ImportError as error:
         raise MissingExtra("redis", "valkey") from error
     return redis
@@ -221,7 +233,26 @@ def state_of(info: Any) -> str:
 
 def holds_on(old: str, new: str) -> bool:
     """Tell whether positions that were given in one state hold in another: see `state_of`."""
-    return old == new
+    shards = [_SHARD.match(old), _SHARD.match(new)]
+    return old == new or (None not in shards and shards[0][1] != shards[1][1])  # type: ignore[index]
+
+
+def slot_of(name: bytes) -> int:
+    """Return the slot of a cluster that has a key or a channel."""
+    slot: int = library().crc.key_slot(name)
+    return slot
+
+
+def is_moving(error: object) -> bool:
+    """Tell whether a node of a cluster says that it has not, or not all of, what it was asked for."""
+    exceptions = library().exceptions
+    kinds = ("MovedError", "AskError", "TryAgainError", "ClusterDownError")
+    return isinstance(error, tuple(getattr(exceptions, kind) for kind in kinds))
+
+
+def moved_slot(error: object) -> int | None:
+    """Return the slot that a node of a cluster has no more, as it says by an error."""
+    return error.slot_id if isinstance(error, library().exceptions.MovedError) else None
 
 
 def is_missing_script(answer: object) -> bool:
@@ -245,6 +276,8 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable(f"the server's user may not do that: {_text(error)}")
     if is_replica(error):
         return BrokerUnavailable(_REPLICA)
+    if is_moving(error):
+        return BrokerUnavailable("the cluster is moving this room's slot, or nobody has it")
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return BrokerUnavailable("the server has no memory left (maxmemory)")
     if isinstance(error, TimeoutError | redis.TimeoutError):

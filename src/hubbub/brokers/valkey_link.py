@@ -32,12 +32,15 @@ PLACE_LOOKS = 5
 class Handlers(NamedTuple):
     """What a link calls: `take` with each message's channel and data, `back` when what is wanted comes again,
     `forgot` when its server has forgotten everything. `comes_by` says by which connection what is published to a
-    room comes here (None: by none). None of them may raise."""
+    room comes here (None: by none). In a cluster, `left` is called with channels by which nothing comes while their slots
+    move, and `arrived` when all comes again. None of them may raise."""
 
     take: Callable[[bytes, bytes], None]
     back: Callable[[Link], None]
     forgot: Callable[[], None]
     comes_by: Callable[[str], object]
+    left: Callable[[Sequence[bytes]], None]
+    arrived: Callable[[Sequence[bytes]], None]
 
 
 class Link:
@@ -54,12 +57,29 @@ class Link:
         self._mark: bytes | None = None
         self._watching: asyncio.Task[None] | None = None
 
+    def _is_up(self) -> bool:
+        return self.feed.is_up
+
     async def start(self, channels: Sequence[bytes]) -> None:
         """Connect, and want channels. Raises what `unavailable` understands."""
         await self.feed.start(channels)
         await self.outgoing.start()
+        self._start_watching()
+
+    def start_later(self) -> None:
+        """Connect as if the server had been away: `back` says when it is there."""
+        self.feed.start_later()
+        self.outgoing.start_later()
+        self._start_watching()
+
+    def _start_watching(self) -> None:
         loop = asyncio.get_running_loop()
         self._watching = loop.create_task(self._watch(), name="valkey mark")
+
+    def use_mark(self, key: str) -> None:
+        """Look at another key to see whether the server has forgotten everything."""
+        if key != self.mark_key:
+            self.mark_key, self._mark = key, None
 
     async def stop(self) -> None:
         """Disconnect; who waits for a receipt or a channel is told."""
@@ -103,16 +123,24 @@ class Link:
         except BrokerUnavailable as error:
             self.feed.fail(error)
             return
+        key = self.mark_key
         try:
             mark = await self.answer(self._read_mark)
         except BrokerUnavailable as error:
-            if error.__cause__ is not None and is_replica(error.__cause__):
-                self.feed.fail(error)
+            if error.__cause__ is not None:
+                self._failed(error, error.__cause__)
+            return
+        if key != self.mark_key:
             return
         known, self._mark = self._mark, mark
         if known not in (None, mark):
             logger.warning("the broker's server has forgotten what it kept")
             self._handlers.forgot()
+
+    def _failed(self, error: BrokerUnavailable, cause: BaseException) -> None:
+        """Learn why a look failed. A server that has become a replica is given up."""
+        if is_replica(cause):
+            self.feed.fail(error)
 
     async def _read_mark(self, link: Link) -> bytes:
         mark: bytes = await link.connections.client.eval(MARK, 1, self.mark_key, fresh())

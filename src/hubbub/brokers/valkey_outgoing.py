@@ -31,7 +31,7 @@ from .valkey_connections import (
     unavailable,
 )
 from .valkey_feed import AWAY
-from .valkey_scripts import PUBLISH
+from .valkey_scripts import PUBLISH, sharded
 
 MOST_WAITING = 10_000
 """How many publications may wait for the server; one more is refused at once."""
@@ -120,7 +120,11 @@ class Outgoing:
         connections: Connections,
         is_up: Callable[[], bool],
         comes_by: Callable[[str], object],
+        *,
+        is_sharded: bool = False,
     ) -> None:
+        self._publish: str = "SPUBLISH" if is_sharded else "PUBLISH"
+        self._text: str = sharded(PUBLISH) if is_sharded else PUBLISH
         self._connections = connections
         self._is_up, self._comes_by = is_up, comes_by
         self._queue: deque[Waiting] = deque()
@@ -146,6 +150,10 @@ class Outgoing:
     async def start(self) -> None:
         """Connect. Raises what `unavailable` understands."""
         await self._open()
+        self.start_later()
+
+    def start_later(self) -> None:
+        """Connect when there is something to send."""
         self._task = asyncio.get_running_loop().create_task(self._write(), name="valkey publish")
 
     async def stop(self) -> None:
@@ -227,8 +235,7 @@ class Outgoing:
             await asyncio.sleep(PAUSE_S)
             self._has_work.set()
             return
-        for waiting, answer in zip(some, answers, strict=True):
-            self._answered(waiting, answer)
+        self._answered_all(some, answers)
 
     def _next(self) -> list[Waiting]:
         """Take those that go into the next pipeline."""
@@ -242,11 +249,11 @@ class Outgoing:
         return some
 
     async def _ask(self, some: list[Waiting]) -> list[Any]:
-        runs = _runs_of(some)
+        runs = runs_of(some)
         answers = await ask(self._line, [self._command(run) for run in runs])
         missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
         if missing:
-            await ask(self._line, [("SCRIPT", "LOAD", PUBLISH)])
+            await ask(self._line, [("SCRIPT", "LOAD", self._text)])
             again = await ask(self._line, [self._command(runs[place]) for place in missing])
             for place, answer in zip(missing, again, strict=True):
                 answers[place] = answer
@@ -288,14 +295,14 @@ class Outgoing:
             head = ("EVALSHA", self._hash, len(keys), *keys, *command.bounds)
             return (*head, fresh, self._connections.state, *rest)
         if len(run) == 1:
-            return ("PUBLISH", command.channel, b"\n" + command.envelope)
-        return ("PUBLISH", command.channel, RUN + b"\n" + pack(envelopes))
+            return (self._publish, command.channel, b"\n" + command.envelope)
+        return (self._publish, command.channel, RUN + b"\n" + pack(envelopes))
 
     async def _open(self) -> None:
         """Connect, and have the server know the script."""
         line = await self._connections.open_line()
         try:
-            (sha,) = await ask(line, [("SCRIPT", "LOAD", PUBLISH)])
+            (sha,) = await ask(line, [("SCRIPT", "LOAD", self._text)])
             if isinstance(sha, Exception):
                 raise sha
         except BaseException:
@@ -310,6 +317,10 @@ class Outgoing:
                 await close_line(line)
 
     # What becomes of them
+
+    def _answered_all(self, some: list[Waiting], answers: list[Any]) -> None:
+        for waiting, answer in zip(some, answers, strict=True):
+            self._answered(waiting, answer)
 
     def _answered(self, waiting: Waiting, answer: Any) -> None:
         if isinstance(answer, Exception):
@@ -372,7 +383,7 @@ class Outgoing:
             self._bytes -= waiting.size
 
 
-def _runs_of(some: list[Waiting]) -> list[list[Waiting]]:
+def runs_of(some: list[Waiting]) -> list[list[Waiting]]:
     """Part what goes into a pipeline into what goes in one message; the order of a room stays."""
     runs: list[list[Waiting]] = []
     last: dict[str, tuple[list[Waiting], int]] = {}
