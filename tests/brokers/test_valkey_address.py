@@ -78,6 +78,16 @@ def test_sentinels_have_a_login_of_their_own() -> None:
     assert "pw" not in f"{address!r} {address.shown} {two!r}"
 
 
+def test_a_cluster_is_one_whatever_nodes_are_named() -> None:
+    address = read_address("valkeys+cluster://:pw@one,two:7000?ca=/ca.pem")
+    assert (address.is_cluster, address.is_tls, address.of_each()) == (True, True, [address])
+    assert [each.shown for each in address.of_hosts()] == [
+        "valkeys+cluster://one:6379",
+        "valkeys+cluster://two:7000",
+    ]
+    assert not read_address("valkey://one,two").is_cluster
+
+
 @pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
 def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
     address = read_address(f"{scheme}://host?ca=/ca.pem&cert=/c.pem&key=/k.pem&prefix=shop")
@@ -108,6 +118,7 @@ def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
         ("valkey://u:secret@host?prefix=a%20secret", "a prefix has"),
         ("valkey://u:secret@host?prefix=", "a prefix has"),
         ("valkey://u:secret@one,one:6379", "named twice"),
+        ("valkey+cluster://u:secret@one/1", "no databases"),
         ("valkey+sentinel://u:secret@one", "the primary's name is missing"),
         ("valkey://u:secret@one?sentinel_password=secret", "has Sentinels"),
         ("valkey://u:secret@one,,two", "a host is missing"),
