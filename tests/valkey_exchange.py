@@ -1,4 +1,4 @@
-"""A cluster on a real Valkey server, with the face of `exchange.Exchange`: ways to be cut, and a clock to be set.
+"""A cluster on real Valkey servers (one, or several), with the face of `exchange.Exchange`: ways to be cut, and a clock to be set.
 
 Each broker has a way of its own to the server, a `Proxy`. Ends of leases are brought nearer whenever the clock has
 gone on, before the server is asked anything about presence.
@@ -9,50 +9,62 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from hubbub import ClientInfo, Hub, PresenceStats
 from hubbub.brokers.broker import PresenceTerms, Snapshot
 from hubbub.brokers.valkey import ValkeyBroker
+from hubbub.brokers.valkey_address import Address, read_address
+from hubbub.brokers.valkey_connections import Connections
 from hubbub.hub.core import core_of
 from tcp_proxy import Proxy
-from valkey_server import connections, fresh_prefix, let_time_pass, server_url
+from valkey_server import fresh_prefix, let_time_pass, server_url
 
 
 class CutBroker(ValkeyBroker):
-    """One node's broker, whose way to the server can be cut."""
+    """One node's broker, whose way to each server can be cut."""
 
     def __init__(self, exchange: ValkeyExchange) -> None:
-        self._proxy = Proxy("127.0.0.1", urlsplit(server_url()).port or 0)
         self._exchange = exchange
-        super().__init__(f"valkey://127.0.0.1:{self._proxy.port}", prefix=exchange.prefix)
+        super().__init__(exchange.url, prefix=exchange.prefix)
+        self._proxies = [Proxy(*host) for host in self._address.hosts]
+
+    def _addresses(self) -> list[Address]:
+        return [
+            address._replace(options={**address.options, "port": proxy.port})
+            for address, proxy in zip(super()._addresses(), self._proxies, strict=True)
+        ]
 
     async def start(self, node: Any) -> None:
         """Open the way, and connect."""
-        await self._proxy.start()
+        for proxy in self._proxies:
+            await proxy.start()
         await super().start(node)
 
     async def stop(self) -> None:
         """Disconnect, and close the way."""
         await super().stop()
-        await self._proxy.stop()
+        for proxy in self._proxies:
+            await proxy.stop()
 
     def cut(self) -> None:
-        """Lose the way to the server, and what is on it."""
-        self._proxy.cut()
+        """Lose the way to all servers, and what is on it."""
+        for proxy in self._proxies:
+            proxy.cut()
 
     def mend(self) -> None:
         """Find the way again."""
-        self._proxy.mend()
+        for proxy in self._proxies:
+            proxy.mend()
 
     async def arrived(self) -> None:
         """Wait until the way is open, nothing waits to leave, and all has come that was published before."""
         running = self._running
-        if running is None or self._proxy.is_cut:
+        if running is None or any(proxy.is_cut for proxy in self._proxies):
             return
         while self.condition.state != "up" or self.condition.waiting:
             await asyncio.sleep(0.002)
-        await running.feed.subscribe([self._names.control])  # its answer comes behind all that
+        for link in running.layout.links:
+            await link.feed.subscribe([self._names.control])  # its answer comes behind all that
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
@@ -80,9 +92,10 @@ class CutBroker(ValkeyBroker):
 
 
 class ValkeyExchange:
-    """See the module. The server is that of all tests; a prefix keeps exchanges apart."""
+    """See the module. The servers are those of all tests; a prefix keeps exchanges apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url or server_url()
         self.prefix = fresh_prefix()
         self.brokers: list[CutBroker] = []
         self.made: list[Hub] = []
@@ -111,9 +124,10 @@ class ValkeyExchange:
             passed = 0.0 if self._set_to is None else now - self._set_to
             self._set_to = now
             if passed > 0:
-                made = connections()
-                await let_time_pass(made.client, self.prefix, passed)
-                await made.close()
+                for address in read_address(self.url).of_each():
+                    made = Connections(address)
+                    await let_time_pass(made.client, self.prefix, passed)
+                    await made.close()
 
     async def snapshot(self, room: str) -> Snapshot:
         """Return who is in a room."""

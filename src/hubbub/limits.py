@@ -13,9 +13,9 @@ from urllib.parse import unquote_plus
 from .errors import CommandError, Refused
 from .model import USER_PREFIX
 
-_SHOWN_HOST = r"(?:[\w.%-]+|\[[\w:.%]+\])?(?::\d+)?"
-_SHOWN_PLACE = re.compile(rf"{_SHOWN_HOST}(?:,{_SHOWN_HOST})*(?:/[\w./%~+-]*)?")
-"""Hosts, their ports and a path: of a URL, what is no secret."""
+_SHOWN_HOST = r"(?:[\w.%-]+|\[[\w:.%]+\])(?::\d+)?"
+_SHOWN_PLACE = re.compile(rf"(?:{_SHOWN_HOST}(?:,{_SHOWN_HOST})*|(?::\d+)?)(?:/[\w./%~+-]*)?")
+"""Hosts, ports and a path: of a URL, what is no secret."""
 MAX_ROOM_NAME_BYTES = 256
 MAX_CLIENT_ID_LENGTH = 64
 MAX_HEAD_BYTES = 64 * 1024

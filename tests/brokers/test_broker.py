@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from hubbub import Hub, MemoryBroker
-from hubbub.brokers.broker import Condition, as_broker, condition_of
+from hubbub.brokers.broker import Condition, apart, as_broker, condition_of
 from hubbub.brokers.valkey import ValkeyBroker
 
 
@@ -30,3 +32,13 @@ def test_what_has_not_is_refused_by_name(wrong: object) -> None:
     if wrong is not None and not isinstance(wrong, str):
         with pytest.raises(TypeError, match="broker must be a Broker"):
             Hub(broker=wrong)  # type: ignore[arg-type]
+
+
+def test_rooms_fail_together_unless_a_broker_says_otherwise() -> None:
+    assert list(apart(MemoryBroker(), ["a", "b"])) == [["a", "b"]]
+
+    class Parting(MemoryBroker):
+        def apart(self, rooms: Sequence[str]) -> list[list[str]]:
+            return [[room] for room in rooms]
+
+    assert list(apart(Parting(), ["a", "b"])) == [["a"], ["b"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Node:
         self.delivered: list[tuple[str, str]] = []
         self.heard: list[Control] = []
         self.gaps = 0
+        self.gap_rooms: list[str] = []
 
     def now(self) -> float:
         return 0.0
@@ -60,8 +61,9 @@ class Node:
     def handle_control(self, control: Control) -> None:
         self.heard.append(control)
 
-    def note_gap(self, rooms: object) -> None:
+    def note_gap(self, rooms: Sequence[str] | None) -> None:
         self.gaps += 1
+        self.gap_rooms += rooms or []
 
 
 def message(text: str, room: str = "red", **rest: Any) -> Publication:
@@ -88,7 +90,7 @@ def is_up(broker: ValkeyBroker) -> Callable[[], bool]:
 
 def client_of(broker: ValkeyBroker) -> Any:
     assert broker._running is not None
-    return broker._running.connections.client
+    return broker._running.layout.links[0].connections.client
 
 
 @asynccontextmanager

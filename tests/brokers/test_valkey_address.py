@@ -45,6 +45,49 @@ def test_what_a_url_says(url: str, shown: str, options: dict[str, Any]) -> None:
     assert "pw" not in repr(address)
 
 
+def test_several_servers_have_all_else_in_common() -> None:
+    address = read_address("valkeys://us:p,w@one:1,[::1],two/2?prefix=shop")
+    assert address.shown == "valkeys://one:1,[::1],two/2"
+    assert address.hosts == (("one", 1), ("::1", 6379), ("two", 6379))
+    each = address.of_each()
+    assert [one.shown for one in each] == [
+        "valkeys://one:1",
+        "valkeys://[::1]:6379",
+        "valkeys://two:6379",
+    ]
+    assert [one.name for one in each] == ["one:1/2", "[::1]:6379/2", "two:6379/2"]
+    for one in each:
+        assert (one.options["username"], one.options["password"]) == ("us", "p,w")
+        assert (one.prefix, one.is_tls, len(one.hosts)) == ("shop", True, 1)
+    alone = read_address("unix:///run/valkey.sock?db=1")
+    assert (alone.of_each(), alone.name) == ([alone], "/run/valkey.sock/1")
+
+
+def test_sentinels_have_a_login_of_their_own() -> None:
+    url = "valkeys+sentinel://us:pw@one:1,two/my%20one/3?ca=/ca.pem&sentinel_user=s&sentinel_password=t"
+    address = read_address(url)
+    assert (address.primary, address.options["db"], address.is_tls) == ("my one", 3, True)
+    assert (address.options["username"], address.options["password"]) == ("us", "pw")
+    assert address.of_each() == [address]
+    one, two = address.of_sentinels()
+    assert (one.hosts, two.hosts) == ((("one", 1),), (("two", 6379),))
+    login = (two.options["username"], two.options["password"], two.options["db"], two.primary)
+    assert login == ("s", "t", 0, "")
+    assert (two.is_tls, two.options["ssl_ca_certs"]) == (True, "/ca.pem")
+    assert "password" not in read_address("redis+sentinel://:pw@one/m").of_sentinels()[0].options
+    assert "pw" not in f"{address!r} {address.shown} {two!r}"
+
+
+def test_a_cluster_is_one_whatever_nodes_are_named() -> None:
+    address = read_address("valkeys+cluster://:pw@one,two:7000?ca=/ca.pem")
+    assert (address.is_cluster, address.is_tls, address.of_each()) == (True, True, [address])
+    assert [each.shown for each in address.of_hosts()] == [
+        "valkeys+cluster://one:6379",
+        "valkeys+cluster://two:7000",
+    ]
+    assert not read_address("valkey://one,two").is_cluster
+
+
 @pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
 def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
     address = read_address(f"{scheme}://host?ca=/ca.pem&cert=/c.pem&key=/k.pem&prefix=shop")
@@ -74,6 +117,11 @@ def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
         ("valkey://u:secret@host?ca=/ca.pem", "only valkeys:// and rediss://"),
         ("valkey://u:secret@host?prefix=a%20secret", "a prefix has"),
         ("valkey://u:secret@host?prefix=", "a prefix has"),
+        ("valkey://u:secret@one,one:6379", "named twice"),
+        ("valkey+cluster://u:secret@one/1", "no databases"),
+        ("valkey+sentinel://u:secret@one", "the primary's name is missing"),
+        ("valkey://u:secret@one?sentinel_password=secret", "has Sentinels"),
+        ("valkey://u:secret@one,,two", "a host is missing"),
         ("unix://u:secret@", "a path is missing"),
         ("valkey://u:[secret@host", "host or port"),
     ],

@@ -18,6 +18,7 @@ from hubbub.brokers.valkey_connections import (
     hear,
     is_missing_script,
     is_replica,
+    state_of,
     tell,
     unavailable,
 )
@@ -132,3 +133,11 @@ def test_what_an_error_means(error: Exception, text: str) -> None:
     assert unavailable(found) is found
     assert is_replica(error) == ("replica" in text)
     assert isinstance(found, BrokerUnavailable)
+
+
+def test_in_which_state_positions_hold() -> None:
+    assert state_of(b"run_id:abc\r\naof_enabled:0\r\n") == "abc"
+    assert state_of(b"run_id:abc\r\naof_enabled:1\r\n") == ""
+    assert state_of(RuntimeError("may not ask")) == ""
+    with pytest.raises(BrokerUnavailable, match="still reading"):
+        state_of(b"loading:1\r\nrun_id:abc\r\naof_enabled:0\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
+from hubbub.brokers.valkey_connections import slot_of
 from hubbub.brokers.valkey_names import Names
 
 ROOMS = [
@@ -56,3 +57,16 @@ def test_applications_share_nothing() -> None:
     assert one.mark != other.mark
     assert one.control != other.control
     assert one.channel("2:r:a") != other.channel("a")
+
+
+def test_in_a_cluster_a_channel_is_in_the_slot_of_the_rooms_keys() -> None:
+    names = Names("shop", is_sharded=True)
+    channels = [names.channel(room) for room in ROOMS]
+    assert len(set(channels)) == len(ROOMS)
+    for room, channel in zip(ROOMS, channels, strict=True):
+        slots = {slot_of(names.key(room, kind, "x").encode()) for kind in ("h", "s", "n:", "p:")}
+        assert slots == {slot_of(channel)}
+        assert channel not in {names.key(room, kind, "").encode() for kind in ("h", "s")}
+    mark = names.mark_in(lambda key: slot_of(key) < 1000)
+    assert slot_of(mark.encode()) < 1000
+    assert mark.startswith("shop:mark:")

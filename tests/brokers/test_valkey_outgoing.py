@@ -18,9 +18,8 @@ from hubbub.brokers.valkey_outgoing import (
     Plain,
     Script,
     Waiting,
-    _runs_of,
-    _state_of,
     position_of,
+    runs_of,
 )
 from started_hub import until
 from tcp_proxy import Proxy
@@ -250,7 +249,7 @@ def test_what_is_of_one_kind_goes_in_runs_that_keep_the_order_of_each_room() -> 
         Waiting(number, room, command, size, 0.0, None)  # type: ignore[arg-type]
         for number, (room, size, command) in enumerate(rows)
     ]
-    runs = [[waiting.number for waiting in run] for run in _runs_of(some)]
+    runs = [[waiting.number for waiting in run] for run in runs_of(some)]
     assert runs == [[0, 2], [1, 3], [4], [5], [6], [7], [8], [9], [10], [11]]
 
 
@@ -268,9 +267,6 @@ async def test_a_run_is_one_message_and_comes_apart(monkeypatch: pytest.MonkeyPa
         await close_line(feed)
 
 
-def test_in_which_state_positions_hold() -> None:
-    assert _state_of(b"run_id:abc\r\naof_enabled:0\r\n") == "abc"
-    assert _state_of(b"run_id:abc\r\naof_enabled:1\r\n") == ""
-    assert _state_of(RuntimeError("may not ask")) == ""
+def test_what_a_script_says_of_a_position() -> None:
     assert position_of(b"") is None
     assert position_of(b"5 ab") == Position(5, "ab")

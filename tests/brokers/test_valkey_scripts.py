@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from hubbub.brokers.valkey_connections import close_line, hear, tell
-from hubbub.brokers.valkey_scripts import HISTORY, PUBLISH
+from hubbub.brokers.valkey_connections import close_line, hear, holds_on, tell
+from hubbub.brokers.valkey_presence_scripts import ENTER, EXPIRE, LEAVE
+from hubbub.brokers.valkey_scripts import HISTORY, PUBLISH, sharded
 from valkey_server import connections, fresh_prefix
 
 pytestmark = pytest.mark.anyio
@@ -142,6 +143,42 @@ async def test_a_server_in_another_state_begins_a_new_epoch(room: Room) -> None:
     await room.publish(b"1")
     assert await room.read(1, state="2") == 1
     assert await room.publish(b"2", state="2", fresh="g") == [0, b"1 f"]
+
+
+async def test_a_room_that_has_come_from_another_shard_has_lost_nothing(room: Room) -> None:
+    for state in ("@a one/", "@b two/"):  # it has moved
+        await room.publish(b"1", state=state)
+    assert (await room.read(1, state="@b two/"))[0] == 2
+    assert await room.read(1, state="@b three/") == 1, "another node of the shard has taken over"
+    assert await room.publish(b"2", state="@c four/") == [0, b"1 f"]
+    assert await room.read(1, state="1") == 1
+
+
+def test_in_a_cluster_scripts_publish_to_the_shard() -> None:
+    for script in (PUBLISH, ENTER, LEAVE, EXPIRE):
+        assert "'PUBLISH'" in script
+        assert "'PUBLISH'" not in sharded(script)
+        assert "'SPUBLISH'" in sharded(script)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "holds"),
+    [
+        ("", "", True),
+        ("a", "a", True),
+        ("", "a", False),
+        ("@a n/", "@a n/", True),
+        ("@a n/", "@a m/", False),
+        ("@a n/", "@b m/x", True),
+        ("@a n/", "", False),
+    ],
+)
+async def test_processes_and_scripts_agree_which_states_hold(
+    room: Room, old: str, new: str, holds: bool
+) -> None:
+    await room.publish(b"1", state=old)
+    answer = await room.read(1, state=new)
+    assert (answer != 1) == holds == holds_on(old, new)
 
 
 async def test_positions_that_the_server_has_lost_begin_anew(room: Room) -> None:

@@ -34,7 +34,8 @@ from hubbub.hub.core import core_of
 from hubbub.hub.interest import MOST_LINGERING
 from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
 from nats_server import nats_url
-from valkey_server import fresh_prefix, server_url
+from valkey_cluster import cluster_url
+from valkey_server import fresh_prefix, server_url, several_url
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +43,8 @@ BROKERS: dict[str, Callable[[], Broker]] = {
     "memory": MemoryBroker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
     "nats": lambda: NatsBroker(nats_url(), prefix=fresh_prefix()),
+    "several servers": lambda: ValkeyBroker(several_url(), prefix=fresh_prefix()),
+    "cluster": lambda: ValkeyBroker(cluster_url(), prefix=fresh_prefix()),
     **{name: lambda make=make: make().broker() for name, make in EXCHANGES.items()},  # type: ignore[misc]
 }
 

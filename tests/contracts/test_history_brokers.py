@@ -15,7 +15,8 @@ from hubbub.brokers.broker import HistoryBroker, Keep
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.valkey import ValkeyBroker
 from nats_server import nats_url
-from valkey_server import fresh_prefix, server_url
+from valkey_cluster import cluster_url
+from valkey_server import fresh_prefix, server_url, several_url
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +25,8 @@ BROKERS: dict[str, Callable[[], Any]] = {
     "memory": MemoryBroker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
     "nats": lambda: NatsBroker(nats_url(), prefix=fresh_prefix()),
+    "several servers": lambda: ValkeyBroker(several_url(), prefix=fresh_prefix()),
+    "cluster": lambda: ValkeyBroker(cluster_url(), prefix=fresh_prefix()),
     "late exchange": lambda: EXCHANGES["late"]().broker(),
 }
 

@@ -15,6 +15,7 @@ from hubbub.testing import FakeClock
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
 from valkey_exchange import ValkeyExchange
+from valkey_server import several_url
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +99,7 @@ def joined(make: Callable[[], Exchange | ValkeyExchange]) -> Place:
 PLACES: dict[str, Callable[[], Place]] = {
     "memory": alone,
     **{name: lambda make=make: joined(make) for name, make in CLUSTERS.items()},  # type: ignore[misc]
+    "several servers": lambda: joined(lambda: ValkeyExchange(several_url())),
 }
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from array_dialect import ArrayDialect, events_of
 from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, RoomRules
-from hubbub.brokers import valkey as valkey_module
-from hubbub.brokers import valkey_outgoing
+from hubbub.brokers import valkey_link, valkey_outgoing
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
@@ -227,7 +226,7 @@ async def test_a_worker_of_a_version_that_writes_another_form_is_refused_and_tol
     async with hubs_on(server, 1) as (hub,):
         peer = await member(hub, "log")
         with monkeypatch.context() as newer:
-            newer.setattr(valkey_module, "FORMAT", "2")
+            newer.setattr(valkey_link, "FORMAT", "2")
             late = Hub(broker=server.url, room_rules=RULES)
             with pytest.raises(BrokerUnavailable, match="writes format 1, and this one writes 2"):
                 await late.start()

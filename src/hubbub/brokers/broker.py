@@ -8,7 +8,7 @@ where it is no coroutine.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Protocol, cast
@@ -164,6 +164,16 @@ class Broker(Protocol):
 
 MOST_ROOMS_A_CALL = 1000
 """How many rooms one `subscribe` or `unsubscribe` names at most."""
+
+
+def apart(broker: Broker, rooms: Sequence[str]) -> Iterable[Sequence[str]]:
+    """Part rooms that may fail apart from one another, each for a `subscribe` of its own.
+
+    A broker with several servers says it by a method `apart`; for another all go together.
+    """
+    part: Callable[[Sequence[str]], Iterable[Sequence[str]]] | None
+    part = getattr(broker, "apart", None)
+    return [rooms] if part is None else part(rooms)
 
 
 class ControlBroker(Broker, Protocol):

@@ -65,6 +65,14 @@ SCHEMES: dict[str, tuple[str, Callable[[str, str, str], Broker]]] = {
     "redis": ("redis://host:6379", _valkey),
     "valkeys": ("valkeys://host:6379", _valkey),
     "rediss": ("rediss://host:6379", _valkey),
+    **{
+        f"{scheme}+sentinel": (f"{scheme}+sentinel://host:26379/mymaster", _valkey)
+        for scheme in ("valkey", "redis", "valkeys", "rediss")
+    },
+    **{
+        f"{scheme}+cluster": (f"{scheme}+cluster://host:6379", _valkey)
+        for scheme in ("valkey", "redis", "valkeys", "rediss")
+    },
     "unix": ("unix:///run/valkey.sock", _valkey),
     "nats": ("nats://host:4222", _nats),
     "tls": ("tls://host:4222", _nats),
@@ -85,7 +93,11 @@ def broker_at(url: str, source: str = "keyword", prefix: str = "") -> Broker:
         return known[1](url.strip(), source, prefix)
     what = f"there is no scheme {printable(scheme, 20)!r}" if separator else "it has no scheme"
     near = difflib.get_close_matches(scheme.lower(), SCHEMES, n=1) if separator else []
-    examples = ", ".join(example for example, _ in SCHEMES.values())
+    examples = ", ".join(
+        example
+        for name, (example, _) in SCHEMES.items()
+        if "+" not in name or name.startswith("valkey+")  # the others are like it
+    )
     raise SettingsError(
         "broker",
         None,

@@ -1,7 +1,8 @@
 """The broker of many processes: a Valkey or Redis server orders, keeps and spreads what is published.
 
-What must not live here: the contract (`broker`), connections and how they come back (`valkey_connections`,
-`valkey_feed`), what waits for the server (`valkey_outgoing`), what is atomic there (`valkey_scripts`).
+What must not live here: the contract (`broker`), which server has which rooms (`valkey_layout`), connections and how
+they come back (`valkey_link`, `valkey_connections`, `valkey_feed`), what waits for a server (`valkey_outgoing`), what is
+atomic there (`valkey_scripts`).
 
 A publication comes back to this process as it does to all others, by the server, so that all of them see one
 order; its receipt waits for that.
@@ -14,8 +15,8 @@ import logging
 import secrets
 import time
 from asyncio import Future
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ..errors import BrokerUnavailable, PositionLost
 from ..limits import printable
@@ -32,14 +33,18 @@ from .broker import (
     PresenceTerms,
     Snapshot,
 )
-from .envelope import FORMAT, publication_of, seal, seal_control, unpack, unseal, unseal_control
+from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
 from .valkey_address import Address, checked_prefix, read_address
-from .valkey_connections import Connections, is_replica, unavailable
-from .valkey_feed import AWAY, Feed
+from .valkey_cluster import Cluster
+from .valkey_connections import Connections, unavailable
+from .valkey_layout import Layout, Servers, condition_of, parted
+from .valkey_link import Handlers, Link, fresh
 from .valkey_names import Names
-from .valkey_outgoing import RUN, Outgoing, Plain, Script, position_of
-from .valkey_presence import ValkeyPresence, is_told, told_publication
-from .valkey_scripts import AGREE, HISTORY, MARK
+from .valkey_outgoing import RUN, Plain, Script, position_of
+from .valkey_presence import is_told, told_publication
+from .valkey_sentinel import Sentinels
+
+T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -47,41 +52,25 @@ POSITION_TTL_S = 7 * 24 * 3600.0
 """How long a room's position is kept after anybody has asked for it, or published there."""
 SENDER_TTL_S = 60.0
 """How long it is known which publications of a process a room has had: longer than any is tried again."""
-MARK_S = 1.0
-"""How often it is looked whether the server has forgotten everything."""
-
-FORMAT_TTL_S = 15.0
-"""How long after the last process of a version of Hubbub one may start that writes another form."""
-
-
-class _OtherFormat(BrokerUnavailable):
-    """Processes of another version of Hubbub are there, which write what this one cannot read."""
 
 
 class _Running:
     """What a broker has from its start to its stop."""
 
-    def __init__(
-        self, node: Node, connections: Connections, feed: Feed, outgoing: Outgoing, names: Names
-    ) -> None:
+    def __init__(self, node: Node, layout: Layout) -> None:
         self.node = node
-        self.connections = connections
-        self.feed = feed
-        self.outgoing = outgoing
+        self.layout = layout
         self.sender: str = secrets.token_hex(8)
         self.number: int = 0
         self.rooms: dict[bytes, str] = {}
         """The rooms that are wanted, by channel."""
-        self.presence = ValkeyPresence(connections.client, names)
-        self.history = connections.client.register_script(HISTORY)
-        self.mark: bytes | None = None
-        self.watch: asyncio.Task[None] | None = None
         self.saying: set[asyncio.Task[None]] = set()
         """Words to other nodes that are on their way."""
 
 
 class ValkeyBroker:
-    """A broker on a Valkey or Redis server, at `valkey://`, `redis://`, with TLS `valkeys://`, `rediss://`, or `unix://`.
+    """A broker on Valkey or Redis servers, at `valkey://`, `redis://`, with TLS `valkeys://`, `rediss://`, or `unix://`;
+    with Sentinels at `valkey+sentinel://`, on a cluster at `valkey+cluster://`.
 
     `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all keys and channels:
     two applications on one server must have two. What is published while the server is away waits for five
@@ -97,7 +86,8 @@ class ValkeyBroker:
         self, url: str | Address = "valkey://localhost:6379", *, prefix: str | None = None
     ) -> None:
         self._address = url if isinstance(url, Address) else read_address(url)
-        self._names = Names(self._address.prefix if prefix is None else checked_prefix(prefix))
+        prefix = self._address.prefix if prefix is None else checked_prefix(prefix)
+        self._names = Names(prefix, is_sharded=self._address.is_cluster)
         self._running: _Running | None = None
 
     def __repr__(self) -> str:
@@ -109,36 +99,40 @@ class ValkeyBroker:
         running = self._running
         if running is None:
             return Condition("away")
-        outgoing = running.outgoing
-        facts = len(outgoing), outgoing.nbytes, outgoing.lag_s
-        if not running.feed.is_up:
-            return Condition("away", *facts)
-        return Condition("silent" if running.feed.is_silent else "up", *facts)
+        return condition_of(running.layout.links)
 
     # Beginning and end
 
     async def start(self, node: Node) -> None:
         """See `Broker.start`."""
-        connections = Connections(self._address)
         if self._address.is_tls and not self._address.is_verified:
             logger.warning("the certificate of the broker is not verified: verify=no says so")
-        agree = partial(self._agree, connections)
-        feed = Feed(connections, self._take, self._lost, self._back, agree)
-        outgoing = Outgoing(connections, lambda: feed.is_up, self._comes_by)
-        running = _Running(node, connections, feed, outgoing, self._names)
+        layout = self._layout()
+        running = self._running = _Running(node, layout)
         try:
-            await feed.start([self._names.control])
-            await outgoing.start()
+            await layout.start(self._names.control)
         except BaseException as error:
+            self._running = None
             await self._close(running)
             if not isinstance(error, Exception):
                 raise
             where = f"the broker at {self._address.shown} cannot be used"
             raise BrokerUnavailable(f"{where}: {unavailable(error)}") from None
-        self._running = running
-        running.watch = asyncio.get_running_loop().create_task(
-            self._watch(running), name="valkey mark"
-        )
+
+    def _layout(self) -> Layout:
+        on = (self._take, self._back, self._forgot, self._comes_by, self._left, self._arrived)
+        handlers = Handlers(*on)
+        if self._address.is_cluster:
+            return Cluster(self._address, self._names, handlers)
+        if self._address.primary:
+            each = [Connections(self._address, Sentinels(self._address))]
+        else:
+            each = [Connections(address) for address in self._addresses()]
+        return Servers([Link(connections, self._names, handlers) for connections in each])
+
+    def _addresses(self) -> list[Address]:
+        """Return how each server is reached; a test's have ways of their own."""
+        return self._address.of_each()
 
     async def stop(self) -> None:
         """See `Broker.stop`."""
@@ -147,13 +141,11 @@ class ValkeyBroker:
             await self._close(running)
 
     async def _close(self, running: _Running) -> None:
-        tasks = [*running.saying, *([] if running.watch is None else [running.watch])]
+        tasks = list(running.saying)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await running.outgoing.stop()
-        await running.feed.stop()
-        await running.connections.close()
+        await running.layout.stop()
 
     def _require(self) -> _Running:
         if self._running is None:
@@ -180,7 +172,7 @@ class ValkeyBroker:
         command: Script | Plain = Plain(channel, envelope)
         if keep is not None or publication.key is not None:
             command = self._script(running, publication, keep, channel, envelope)
-        return running.outgoing.put(number, room, command, len(envelope))
+        return running.layout.put(channel, number, room, command, len(envelope))
 
     def _script(
         self,
@@ -200,24 +192,31 @@ class ValkeyBroker:
         bounds = (channel, keep.entries, _ms(keep.ttl_s), keep.max_bytes, *times)
         return Script(tuple(keys), bounds, running.number, envelope, is_single=key is not None)
 
-    def _comes_by(self, room: str) -> int | None:
-        """Return the number of the connection by which what is published to a room comes here."""
+    def _comes_by(self, room: str) -> object:
+        """Return the connection by which what is published to a room comes here, as a name that it alone has."""
         running = self._running
-        if running is None or not running.feed.is_up:
+        if running is None:
             return None
-        is_wanted = running.feed.is_subscribed(self._names.channel(room))
-        return running.feed.connections if is_wanted else None
+        channel = self._names.channel(room)
+        feed = running.layout.link(channel).feed
+        return (id(feed), feed.connections) if feed.is_up and feed.is_subscribed(channel) else None
 
     # What comes
 
     def subscribe(self, rooms: Sequence[str]) -> Future[None]:
         """See `Broker.subscribe`."""
         running = self._require()
-        if not running.feed.is_up:
-            raise BrokerUnavailable(AWAY)
         channels = {self._names.channel(room): room for room in rooms}
+        subscribed = running.layout.subscribe(list(channels))
         running.rooms |= channels
-        return running.feed.subscribe(list(channels))
+        return subscribed
+
+    def apart(self, rooms: Sequence[str]) -> list[list[str]]:
+        """Part rooms by their servers: see `broker.apart`."""
+        running = self._require()
+        channels = {self._names.channel(room): room for room in rooms}
+        parts = parted(running.layout, list(channels))
+        return [[channels[channel] for channel in part] for _, part in parts]
 
     def unsubscribe(self, rooms: Sequence[str]) -> None:
         """See `Broker.unsubscribe`."""
@@ -227,8 +226,12 @@ class ValkeyBroker:
         channels = [self._names.channel(room) for room in rooms]
         for channel in channels:
             running.rooms.pop(channel, None)
-        running.feed.unsubscribe(channels)
-        running.outgoing.note_left(set(rooms))
+        running.layout.unsubscribe(channels)
+        self._note_left(running, set(rooms))
+
+    def _note_left(self, running: _Running, rooms: set[str]) -> None:
+        for link in running.layout.links:
+            link.outgoing.note_left(rooms)
 
     def _take(self, channel: bytes, data: bytes) -> None:
         running = self._running
@@ -263,57 +266,35 @@ class ValkeyBroker:
             envelope = unseal(sealed)
             count = running.node.deliver(publication_of(envelope, room, position))
             if envelope.sender == running.sender:
-                running.outgoing.came(envelope.number, Receipt(count, position))
+                receipt = Receipt(count, position)
+                for link in running.layout.links:
+                    link.outgoing.came(envelope.number, receipt)
             if position is not None:
                 position = Position(position.offset + 1, position.epoch)
 
-    def _lost(self) -> None:
-        if self._running is not None:
-            self._running.outgoing.note_left(None)
-            self._running.outgoing.renew()
-
-    def _back(self) -> None:
-        if self._running is not None:
-            self._running.outgoing.wake()
-            self._running.node.note_gap(None)
-
-    async def _watch(self, running: _Running) -> None:
-        """See now, and again and again, whether the server has forgotten everything."""
-        while True:
-            if running.feed.is_up:
-                await self._look(running)
-            await asyncio.sleep(MARK_S)
-
-    async def _look(self, running: _Running) -> None:
-        try:
-            await self._agree(running.connections)
-            mark = await self._read_mark(running)
-        except BrokerUnavailable as error:
-            is_other = isinstance(error, _OtherFormat)
-            if is_other or (error.__cause__ is not None and is_replica(error.__cause__)):
-                running.feed.fail(error)
+    def _back(self, link: Link) -> None:
+        running = self._running
+        if running is None:
             return
-        known, running.mark = running.mark, mark
-        if known not in (None, mark):
-            logger.warning("the broker's server has forgotten what it kept")
+        if len(running.layout.links) == 1:
             running.node.note_gap(None)
+            return
+        of = running.layout.link
+        running.node.note_gap(
+            [room for channel, room in running.rooms.items() if of(channel) is link]
+        )
 
-    async def _agree(self, connections: Connections) -> None:
-        """Raise `BrokerUnavailable` if the others here write another form than this process."""
-        names = (self._names.format, FORMAT, _ms(FORMAT_TTL_S))
-        ask = partial(connections.client.eval, AGREE, 1, *names)
-        held = printable((await connections.answer(ask)).decode(errors="replace"), 20)
-        if held != FORMAT:
-            raise _OtherFormat(
-                f"other processes there have a version of Hubbub that writes format {held}, and this one"
-                f" writes {FORMAT}: end them, or give this one another prefix"
-            )
+    def _left(self, channels: Sequence[bytes]) -> None:
+        if (running := self._running) is not None:
+            self._note_left(running, set(_rooms_of(running, channels)))
 
-    async def _read_mark(self, running: _Running) -> bytes:
-        connections = running.connections
-        ask = partial(connections.client.eval, MARK, 1, self._names.mark, _fresh())
-        mark: bytes = await connections.answer(ask)
-        return mark
+    def _arrived(self, channels: Sequence[bytes]) -> None:
+        if (running := self._running) is not None and (rooms := _rooms_of(running, channels)):
+            running.node.note_gap(rooms)
+
+    def _forgot(self) -> None:
+        if self._running is not None:
+            self._running.node.note_gap(None)
 
     # What is asked
 
@@ -329,10 +310,13 @@ class ValkeyBroker:
         running = self._require()
         offset, epoch = ("", "") if since is None else (since.offset, since.epoch)
         first = (offset, epoch, "" if limit is None else limit, int(reverse))
-        arguments = [*first, _fresh(), _ms(POSITION_TTL_S), running.outgoing.state]
         keys = [self._names.key(room, "h"), self._names.key(room, "s")]
-        ask = partial(running.history, keys=keys, args=arguments)
-        answer = await running.connections.answer(ask)
+
+        async def ask(link: Link) -> Any:
+            arguments = [*first, fresh(), _ms(POSITION_TTL_S), link.connections.state]
+            return await link.history(keys=keys, args=arguments)
+
+        answer = await running.layout.answer(self._names.channel(room), ask)
         if isinstance(answer, int):
             raise PositionLost(room, is_other_epoch=answer == 1)
         top, name, rows = answer
@@ -344,53 +328,50 @@ class ValkeyBroker:
 
     async def remove_history(self, room: str) -> None:
         """See `HistoryBroker.remove_history`."""
-        connections = self._require().connections
         keys = self._names.key(room, "h"), self._names.key(room, "s")
-        await connections.answer(lambda: connections.client.delete(*keys))
+        await self._ask(room, lambda link: link.connections.client.delete(*keys))
 
     async def note(self, name: str, text: bytes) -> None:
         """See `NoteBroker.note`."""
-        connections = self._require().connections
-        await connections.answer(lambda: connections.client.set(self._names.note(name), text))
+        key = self._names.note(name)
+        answer = self._require().layout.answer
+        await answer(key.encode(), lambda link: link.connections.client.set(key, text))
 
     async def noted(self, name: str) -> bytes | None:
         """See `NoteBroker.noted`."""
-        connections = self._require().connections
-        text: bytes | None = await connections.answer(
-            lambda: connections.client.get(self._names.note(name))
-        )
+        key = self._names.note(name)
+        answer = self._require().layout.answer
+        text: bytes | None
+        text = await answer(key.encode(), lambda link: link.connections.client.get(key))
         return text
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
     ) -> Sequence[ClientInfo]:
         """See `PresenceBroker.enter`."""
-        running = self._require()
-        return await running.connections.answer(
-            lambda: running.presence.enter(room, members, terms)
-        )
+        return await self._ask(room, lambda link: link.presence.enter(room, members, terms))
 
     async def leave(
         self, room: str, names: Sequence[str], terms: PresenceTerms
     ) -> Sequence[ClientInfo]:
         """See `PresenceBroker.leave`."""
-        running = self._require()
-        return await running.connections.answer(lambda: running.presence.leave(room, names, terms))
+        return await self._ask(room, lambda link: link.presence.leave(room, names, terms))
 
     async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
         """See `PresenceBroker.expire`."""
-        running = self._require()
-        return await running.connections.answer(lambda: running.presence.expire(room, terms))
+        return await self._ask(room, lambda link: link.presence.expire(room, terms))
 
     async def presence(self, room: str) -> Snapshot:
         """See `PresenceBroker.presence`."""
-        running = self._require()
-        return await running.connections.answer(lambda: running.presence.snapshot(room))
+        return await self._ask(room, lambda link: link.presence.snapshot(room))
 
     async def presence_stats(self, room: str) -> PresenceStats:
         """See `PresenceBroker.presence_stats`."""
-        running = self._require()
-        return await running.connections.answer(lambda: running.presence.stats(room))
+        return await self._ask(room, lambda link: link.presence.stats(room))
+
+    async def _ask(self, room: str, ask: Callable[[Link], Awaitable[T]]) -> T:
+        """Ask a question of the server that has a room."""
+        return await self._require().layout.answer(self._names.channel(room), ask)
 
     # Control
 
@@ -403,12 +384,11 @@ class ValkeyBroker:
         return said
 
     async def _say(self, running: _Running, data: bytes) -> None:
-        connections = running.connections
-        await connections.answer(lambda: connections.client.publish(self._names.control, data))
+        await running.layout.say(self._names.control, data)
 
 
-def _fresh() -> str:
-    return secrets.token_hex(6)
+def _rooms_of(running: _Running, channels: Sequence[bytes]) -> list[str]:
+    return [running.rooms[channel] for channel in channels if channel in running.rooms]
 
 
 def _ms(seconds: float) -> int:

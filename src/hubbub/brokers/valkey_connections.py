@@ -9,8 +9,9 @@ long as it takes; single questions go by `client`, which has a few connections f
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..errors import BrokerUnavailable, MissingExtra
 from ..limits import printable
@@ -24,15 +25,32 @@ QUESTIONS_AT_ONCE = 8
 """How many single questions are asked at the same time; others wait for their turn."""
 TURN_S = 30.0
 """How long a question waits for its turn."""
+_IDS = [("CLUSTER", "MYSHARDID"), ("CLUSTER", "MYID")]
+_SHARD = re.compile(r"@(\w+) ")
 
 _REPLICA = "the server is a replica, which takes nothing: name its primary"
 
 
-class Connections:
-    """Makes connections to one server. Event loop only. Raises `MissingExtra` without the extra `valkey`."""
+class Locator(Protocol):
+    """Says where a server is that may be another process each time: the primary of several."""
 
-    def __init__(self, address: Address) -> None:
+    async def find(self) -> tuple[str, int]:
+        """Return the host and port. Raises `BrokerUnavailable`."""
+        ...
+
+
+class Connections:
+    """Makes connections to one server. Event loop only. Raises `MissingExtra` without the extra `valkey`.
+
+    With a `locator` it is looked up for each connection where the server is now.
+    """
+
+    def __init__(self, address: Address, locator: Locator | None = None) -> None:
+        self._locator = locator
+        self._is_sharded = address.is_cluster
         self.shown: str = address.shown
+        self.name: str = address.name
+        """By what name processes know the server, however they log in there."""
         redis = library()
         connections = redis.asyncio.connection
         self._make: Any = connections.Connection
@@ -48,26 +66,77 @@ class Connections:
             "socket_timeout": None,  # the library's own swallows a cancel on Python 3.11
             "retry": redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
         }
-        pool = redis.asyncio.ConnectionPool(connection_class=self._make, **self._options)
-        self.client: Any = redis.asyncio.Redis.from_pool(pool)
+        self.client: Any = redis.asyncio.Redis.from_pool(self._pool())
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        self.state: str = ""
+        """What the server has kept is the same for as long as this is: see `state_of`. Known once a line is open."""
 
     async def open_line(self) -> Any:
         """Connect, and return the connection. Raises what `unavailable` understands.
 
         A replica is none: what is published there reaches nobody who is connected to its primary.
         """
-        line = self._make(**self._options)
+        if self._locator is not None:
+            await self._move(await self._locator.find())
+        line = self.line()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await line.connect()
-                (role,) = await ask(line, [("ROLE",)])
+                role, info = await ask(line, [("ROLE",), ("INFO",)])
+                ids = await ask(line, _IDS) if self._is_sharded else []
             if isinstance(role, list) and role[0] != b"master":
                 raise BrokerUnavailable(_REPLICA)
+            self.state = self._state_of(info, ids)
         except BaseException:
             await close_line(line)
             raise
         return line
+
+    def line(self) -> Any:
+        """Return a connection that is not open yet."""
+        return self._make(**self._options)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The host and port to which connections are made."""
+        return self._options["host"], self._options["port"]
+
+    async def _move(self, place: tuple[str, int]) -> None:
+        """Have new connections lead elsewhere, and close those that lie ready."""
+        if place == self.place:
+            return
+        self._options |= {"host": place[0], "port": place[1]}
+        old, self.client.connection_pool = self.client.connection_pool, self._pool()
+        await old.disconnect(inuse_connections=False)
+
+    def _pool(self) -> Any:
+        pool = library().asyncio.ConnectionPool
+        return pool(connection_class=self._make, **self._options)
+
+    async def check_place(self) -> None:
+        """Raise `BrokerUnavailable` if the server is elsewhere now, as when somebody cannot reach the old one.
+
+        Where that cannot be found out now, it is not.
+        """
+        if self._locator is None:
+            return
+        try:
+            place = await self._locator.find()
+        except BrokerUnavailable:
+            return
+        if place != self.place:
+            raise BrokerUnavailable("another server has become the primary")
+
+    def _state_of(self, info: Any, ids: list[Any]) -> str:
+        """Return `state_of`. A replica that has become the primary may lack what the old one had."""
+        state = state_of(info)
+        if self._is_sharded:
+            for each in ids:
+                if isinstance(each, Exception):
+                    raise each
+            shard, node = (each.decode() for each in ids)
+            return f"@{shard} {node}/{state}"
+        return state if self._locator is None else "/".join((*map(str, self.place), state))
 
     async def answer(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a single question by `client`, when its turn comes. Raises `BrokerUnavailable`."""
@@ -109,6 +178,20 @@ class _Writing:
         await write.send_packed_command(command, check_health)
 
 
+async def probe(address: Address, *command: Any) -> Any:
+    """Ask a single question of a server, by a connection of its own. Raises what `unavailable` understands."""
+    line = Connections(address).line()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await line.connect()
+            (answer,) = await ask(line, [command])
+    finally:
+        await close_line(line)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 async def close_line(line: Any) -> None:
     """Close a line at once; whoever reads it gets an error."""
     await line.disconnect(nowait=True)
@@ -144,9 +227,51 @@ def library() -> Any:
         import redis.asyncio
         import redis.asyncio.retry
         import redis.backoff
+        import redis.crc
     except ImportError as error:
         raise MissingExtra("redis", "valkey") from error
     return redis
+
+
+def state_of(info: Any) -> str:
+    """Return what the positions of a server hold for, by its answer to INFO.
+
+    A server with an append-only file has after a restart what it had before (with `appendfsync everysec` nearly
+    always). Another may have an older state: there, positions hold until it starts again. Raises
+    `BrokerUnavailable` while a server reads its file: it says then that it has none.
+    """
+    if not isinstance(info, bytes):
+        return ""  # this user may not ask
+    facts = dict(
+        line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line
+    )
+    if facts.get("loading") == "1":
+        raise BrokerUnavailable("the server is still reading what it has kept")
+    return "" if facts.get("aof_enabled") == "1" else facts.get("run_id", "")
+
+
+def holds_on(old: str, new: str) -> bool:
+    """Tell whether positions that were given in one state hold in another: see `state_of`."""
+    shards = [_SHARD.match(old), _SHARD.match(new)]
+    return old == new or (None not in shards and shards[0][1] != shards[1][1])  # type: ignore[index]
+
+
+def slot_of(name: bytes) -> int:
+    """Return the slot of a cluster that has a key or a channel."""
+    slot: int = library().crc.key_slot(name)
+    return slot
+
+
+def is_moving(error: object) -> bool:
+    """Tell whether a node of a cluster says that it has not, or not all of, what it was asked for."""
+    exceptions = library().exceptions
+    kinds = ("MovedError", "AskError", "TryAgainError", "ClusterDownError")
+    return isinstance(error, tuple(getattr(exceptions, kind) for kind in kinds))
+
+
+def moved_slot(error: object) -> int | None:
+    """Return the slot that a node of a cluster has no more, as it says by an error."""
+    return error.slot_id if isinstance(error, library().exceptions.MovedError) else None
 
 
 def is_missing_script(answer: object) -> bool:
@@ -170,6 +295,8 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable(f"the server's user may not do that: {_text(error)}")
     if is_replica(error):
         return BrokerUnavailable(_REPLICA)
+    if is_moving(error):
+        return BrokerUnavailable("the cluster is moving this room's slot, or nobody has it")
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return BrokerUnavailable("the server has no memory left (maxmemory)")
     if isinstance(error, TimeoutError | redis.TimeoutError):

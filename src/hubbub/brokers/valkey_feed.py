@@ -20,7 +20,16 @@ from typing import Any
 
 from ..errors import BrokerUnavailable
 from .broker import MOST_ROOMS_A_CALL
-from .valkey_connections import Connections, close_line, hear, tell, unavailable
+from .valkey_connections import (
+    Connections,
+    close_line,
+    hear,
+    library,
+    moved_slot,
+    slot_of,
+    tell,
+    unavailable,
+)
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -35,6 +44,14 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 """How long to wait before a connection is tried again: twice as long each time, up to a bound."""
 
 AWAY = "the broker is away"
+
+
+_MESSAGE = frozenset({b"message", b"smessage"})
+_CONFIRMED = frozenset({b"subscribe", b"ssubscribe"})
+
+
+class SlotMoved(BrokerUnavailable):
+    """A server of a cluster has not, or no more, the slot of a channel."""
 
 
 class _Order:
@@ -54,7 +71,10 @@ async def _agree_with_all() -> None:
 class Feed:
     """See the module. `take` is called with each message's channel and data; `lost` when the connection
     has broken, `back` when all that is wanted comes again. None of them may raise. `agree` is awaited with each
-    connection before it is up; where it raises there is none, and another is tried. Event loop only."""
+    connection before it is up; where it raises there is none, and another is tried. Event loop only.
+
+    With `moved` it is of one shard of a cluster, whose channels are in slots: `moved` is called with those that the
+    server has no more, which are wanted no more then."""
 
     def __init__(
         self,
@@ -63,8 +83,13 @@ class Feed:
         lost: Callable[[], None],
         back: Callable[[], None],
         agree: Callable[[], Awaitable[None]] = _agree_with_all,
+        moved: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._connections, self._agree = connections, agree
+        self._moved = moved
+        self._subscribe, self._unsubscribe = b"SUBSCRIBE", b"UNSUBSCRIBE"
+        if moved is not None:
+            self._subscribe, self._unsubscribe = b"SSUBSCRIBE", b"SUNSUBSCRIBE"
         self._take, self._on_lost, self._on_back = take, lost, back
         self._line: Any = None
         self._wanted: dict[bytes, bool] = {}
@@ -108,14 +133,22 @@ class Feed:
         for channel in channels:
             self._wanted[channel] = False
             self._confirming.setdefault(channel, deque()).append(order)
-        self._requests.put_nowait((b"SUBSCRIBE", channels))
+        self._requests.put_nowait((self._subscribe, channels))
         return future
 
     def unsubscribe(self, channels: Sequence[bytes]) -> None:
         """Want channels no more."""
         for channel in channels:
             self._wanted.pop(channel, None)
-        self._requests.put_nowait((b"UNSUBSCRIBE", channels))
+        self._requests.put_nowait((self._unsubscribe, channels))
+
+    def want(self, channels: Sequence[bytes]) -> None:
+        """Want channels when the server is there again: `back` says when they come."""
+        self._wanted |= dict.fromkeys(channels, False)
+
+    def start_later(self) -> None:
+        """Connect as if a connection had been lost: `back` says when it is there."""
+        self._task = asyncio.get_running_loop().create_task(self._begin(), name="valkey feed")
 
     def fail(self, error: Exception) -> None:
         """Give the connection up, and make another."""
@@ -129,30 +162,53 @@ class Feed:
         line = self._line = await self._connections.open_line()
         await self._agree()
         asked = list(self._wanted)
-        left = set(asked)
         async with asyncio.timeout(SILENCE_S):
-            for part in _parts(asked):
-                await tell(line, b"SUBSCRIBE", *part)
-            while left:
-                answer = await hear(line)
-                if answer[0] == b"subscribe":
-                    left.discard(answer[1])
-                elif answer[0] == b"message":
-                    self._take(answer[1], answer[2])
+            for part in self._parts(asked):
+                await tell(line, self._subscribe, *part)
+            moved = await self._all_confirmed(line, set(asked))
             gone = [channel for channel in asked if channel not in self._wanted]
-            for part in _parts(gone):
-                await tell(line, b"UNSUBSCRIBE", *part)
+            for part in self._parts(gone):
+                await tell(line, self._unsubscribe, *part)
+        for channel in moved:
+            self._wanted.pop(channel, None)
         for channel in self._wanted:
             self._wanted[channel] = True
         self._failed = asyncio.get_running_loop().create_future()
         self._requests = asyncio.Queue()  # what was asked for meanwhile is done
         self.connections += 1
         self.is_up = True
+        if moved and self._moved is not None:
+            self._moved(moved)
+
+    async def _all_confirmed(self, line: Any, left: set[bytes]) -> list[bytes]:
+        """Wait until the server has confirmed channels; return those that it has no more."""
+        moved: list[bytes] = []
+        while left:
+            try:
+                answer = await hear(line)
+            except library().ResponseError as error:
+                slot = moved_slot(error)
+                if slot is None:
+                    raise
+                found = [channel for channel in left if slot_of(channel) == slot]
+                moved += found
+                left.difference_update(found)
+                continue
+            if answer[0] in _CONFIRMED:
+                left.discard(answer[1])
+            elif answer[0] in _MESSAGE:
+                self._take(answer[1], answer[2])
+        return moved
 
     async def _drop(self) -> None:
         line, self._line = self._line, None
         if line is not None:
             await close_line(line)
+
+    async def _begin(self) -> None:
+        await self._come_back()
+        self._on_back()
+        await self._run()
 
     async def _run(self) -> None:
         while True:
@@ -198,13 +254,34 @@ class Feed:
     async def _read(self) -> None:
         """Hand on what comes, until the connection breaks."""
         while True:
-            answer = await hear(self._line)
+            try:
+                answer = await hear(self._line)
+            except library().ResponseError as error:
+                slot = moved_slot(error)
+                if slot is None:
+                    raise
+                self._heard += 1
+                self._lose([channel for channel in self._wanted if slot_of(channel) == slot])
+                continue
             self._heard += 1
             kind = answer[0]
-            if kind == b"message":
+            if kind in _MESSAGE:
                 self._take(answer[1], answer[2])
-            elif kind == b"subscribe":
+            elif kind in _CONFIRMED:
                 self._confirmed(answer[1])
+            elif kind == b"sunsubscribe" and self._wanted.get(answer[1]):
+                self._lose([answer[1]])  # nobody has asked for that: its slot has moved
+
+    def _lose(self, channels: Sequence[bytes]) -> None:
+        """Say which channels the server has no more, and to those who wait for them too."""
+        for channel in channels:
+            self._wanted.pop(channel, None)
+            for order in self._confirming.pop(channel, ()):
+                if not order.future.done():
+                    order.future.set_exception(SlotMoved("its slot is being moved"))
+                    order.future.exception()
+        if channels and self._moved is not None:
+            self._moved(channels)
 
     def _confirmed(self, channel: bytes) -> None:
         orders = self._confirming.get(channel)
@@ -222,7 +299,8 @@ class Feed:
         """Say to the server what is wanted and what not, in the order of the calls."""
         while True:
             verb, channels = await self._requests.get()
-            await tell(self._line, verb, *channels)
+            for part in self._parts(channels):
+                await tell(self._line, verb, *part)
 
     async def _watch(self) -> None:
         """See that the server is there; raise `TimeoutError` when it was silent for too long."""
@@ -255,7 +333,13 @@ class Feed:
         for channel in self._wanted:
             self._wanted[channel] = False
 
-
-def _parts(channels: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(channels), MOST_ROOMS_A_CALL):
-        yield channels[start : start + MOST_ROOMS_A_CALL]
+    def _parts(self, channels: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Part channels into what goes in a command each: in a cluster, those of one slot."""
+        if self._moved is None:
+            for start in range(0, len(channels), MOST_ROOMS_A_CALL):
+                yield channels[start : start + MOST_ROOMS_A_CALL]
+            return
+        slots: dict[int, list[bytes]] = {}
+        for channel in channels:
+            slots.setdefault(slot_of(channel), []).append(channel)
+        yield from slots.values()

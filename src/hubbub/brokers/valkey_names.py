@@ -8,17 +8,22 @@ channel of another room or application: in keys it is percent-encoded, and chann
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
 
 class Names(NamedTuple):
-    """The keys and channels of an application."""
+    """The keys and channels of an application. In a cluster (`is_sharded`) a room's channel is in the slot of its keys."""
 
     prefix: str
+    is_sharded: bool = False
 
     def channel(self, room: str) -> bytes:
         """Return where publications of a room come."""
+        if self.is_sharded:
+            return self.key(room, "c").encode()
         return f"{self.prefix}:r:".encode() + _bytes(room)
 
     @property
@@ -35,6 +40,15 @@ class Names(NamedTuple):
     def format(self) -> str:
         """What names the form in which nodes write, for as long as one of them is there."""
         return f"{self.prefix}:format"
+
+    def format_beside(self, mark: str) -> str:
+        """Return that key as it is on the server, or in the slot, that has a mark."""
+        return self.format + mark.removeprefix(self.mark)
+
+    def mark_in(self, has: Callable[[bytes], bool]) -> str:
+        """Return a mark whose key has a property, as that a shard of a cluster has its slot."""
+        keys = (f"{self.mark}:{{{number}}}" for number in itertools.count())
+        return next(key for key in keys if has(key.encode()))
 
     def note(self, name: str) -> str:
         """Return the key of a text that nodes keep for one another."""

@@ -4,7 +4,8 @@ What must not live here: what a publication is to the server (`valkey`), and how
 
 What is published in one turn of the event loop leaves in one pipeline, and what comes while one is on its way in
 the next. Those of one room in a pipeline that are of one kind are a *run*, and one message. A publication that was on its way when the connection broke may have been taken. One that goes by a
-script is tried again, since the script knows a second try; another is refused.
+script is tried again, since the script knows a second try; another is refused. So is one whose second try would find
+a server in another state, which may not know of the first.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from .valkey_connections import (
     Connections,
     ask,
     close_line,
+    holds_on,
     is_missing_script,
     unavailable,
 )
 from .valkey_feed import AWAY
-from .valkey_scripts import PUBLISH
+from .valkey_scripts import PUBLISH, sharded
 
 MOST_WAITING = 10_000
 """How many publications may wait for the server; one more is refused at once."""
@@ -82,6 +84,7 @@ class Waiting:
         "room",
         "since",
         "size",
+        "state",
     )
 
     def __init__(
@@ -100,9 +103,11 @@ class Waiting:
         self.since: float = since
         self.future: Future[Receipt] = future
         self.receipt: Receipt | None = None
-        self.comes_by: int | None = None
+        self.comes_by: object = None
         """By which connection it comes here (None: by none)."""
         self.is_again: bool = False
+        self.state: str = ""
+        """In which state the server was when it was sent there first."""
         self.is_on_its_way: bool = False
 
 
@@ -114,8 +119,12 @@ class Outgoing:
         self,
         connections: Connections,
         is_up: Callable[[], bool],
-        comes_by: Callable[[str], int | None],
+        comes_by: Callable[[str], object],
+        *,
+        is_sharded: bool = False,
     ) -> None:
+        self._publish: str = "SPUBLISH" if is_sharded else "PUBLISH"
+        self._text: str = sharded(PUBLISH) if is_sharded else PUBLISH
         self._connections = connections
         self._is_up, self._comes_by = is_up, comes_by
         self._queue: deque[Waiting] = deque()
@@ -130,8 +139,6 @@ class Outgoing:
         self._is_over = False
         self.lag_s: float | None = None
         """How long the server took for its last answer."""
-        self.state: str = ""
-        """What the server has kept is the same for as long as this is: see `_state_of`."""
 
     @property
     def nbytes(self) -> int:
@@ -145,6 +152,10 @@ class Outgoing:
     async def start(self) -> None:
         """Connect. Raises what `unavailable` understands."""
         await self._open()
+        self.start_later()
+
+    def start_later(self) -> None:
+        """Connect when there is something to send."""
         self._task = asyncio.get_running_loop().create_task(self._write(), name="valkey publish")
 
     async def stop(self) -> None:
@@ -219,7 +230,9 @@ class Outgoing:
         began = loop.time()
         try:
             async with asyncio.timeout(ANSWER_S):
-                answers = await self._ask(some)
+                await self._open_line()
+                some = self._still_safe(some)
+                answers = await self._ask(some) if some else []
         except Exception as error:
             await self._drop()
             self._interrupted(some, error)
@@ -227,8 +240,7 @@ class Outgoing:
             self._has_work.set()
             return
         self.lag_s = loop.time() - began
-        for waiting, answer in zip(some, answers, strict=True):
-            self._answered(waiting, answer)
+        self._answered_all(some, answers)
 
     def _next(self) -> list[Waiting]:
         """Take those that go into the next pipeline."""
@@ -242,16 +254,11 @@ class Outgoing:
         return some
 
     async def _ask(self, some: list[Waiting]) -> list[Any]:
-        if self._is_stale:
-            self._is_stale = False
-            await self._drop()
-        if self._line is None:
-            await self._open()
-        runs = _runs_of(some)
+        runs = runs_of(some)
         answers = await ask(self._line, [self._command(run) for run in runs])
         missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
         if missing:
-            await ask(self._line, [("SCRIPT", "LOAD", PUBLISH)])
+            await ask(self._line, [("SCRIPT", "LOAD", self._text)])
             again = await ask(self._line, [self._command(runs[place]) for place in missing])
             for place, answer in zip(missing, again, strict=True):
                 answers[place] = answer
@@ -262,6 +269,28 @@ class Outgoing:
         }
         return [by_number[waiting.number] for waiting in some]
 
+    async def _open_line(self) -> None:
+        if self._is_stale:
+            self._is_stale = False
+            await self._drop()
+        if self._line is None:
+            await self._open()
+
+    def _still_safe(self, some: list[Waiting]) -> list[Waiting]:
+        """Refuse what was on its way to a server in another state: what knew a second try may be lost."""
+        state, safe = self._connections.state, []
+        for waiting in some:
+            if not waiting.is_again:
+                waiting.state = state
+            if waiting.number not in self._unanswered:  # it has come here meanwhile
+                continue
+            if holds_on(waiting.state, state):
+                safe.append(waiting)
+            else:
+                why = "it may have been published, or not: another server has taken over, or an older state"
+                self._fail(waiting, BrokerUnavailable(why))
+        return safe
+
     def _command(self, run: list[Waiting]) -> tuple[Any, ...]:
         command = run[0].command
         envelopes = [each.command.envelope for each in run]
@@ -269,23 +298,22 @@ class Outgoing:
             keys, fresh = command.keys, secrets.token_hex(6)
             rest = [each for waiting in run for each in (waiting.number, waiting.command.envelope)]
             head = ("EVALSHA", self._hash, len(keys), *keys, *command.bounds)
-            return (*head, fresh, self.state, *rest)
+            return (*head, fresh, self._connections.state, *rest)
         if len(run) == 1:
-            return ("PUBLISH", command.channel, b"\n" + command.envelope)
-        return ("PUBLISH", command.channel, RUN + b"\n" + pack(envelopes))
+            return (self._publish, command.channel, b"\n" + command.envelope)
+        return (self._publish, command.channel, RUN + b"\n" + pack(envelopes))
 
     async def _open(self) -> None:
-        """Connect, and see what kind of server it is."""
+        """Connect, and have the server know the script."""
         line = await self._connections.open_line()
         try:
-            sha, info = await ask(line, [("SCRIPT", "LOAD", PUBLISH), ("INFO",)])
+            (sha,) = await ask(line, [("SCRIPT", "LOAD", self._text)])
             if isinstance(sha, Exception):
                 raise sha
         except BaseException:
             await close_line(line)
             raise
         self._line, self._hash = line, sha.decode()
-        self.state = _state_of(info)
 
     async def _drop(self) -> None:
         line, self._line = self._line, None
@@ -294,6 +322,10 @@ class Outgoing:
                 await close_line(line)
 
     # What becomes of them
+
+    def _answered_all(self, some: list[Waiting], answers: list[Any]) -> None:
+        for waiting, answer in zip(some, answers, strict=True):
+            self._answered(waiting, answer)
 
     def _answered(self, waiting: Waiting, answer: Any) -> None:
         if isinstance(answer, Exception):
@@ -356,7 +388,7 @@ class Outgoing:
             self._bytes -= waiting.size
 
 
-def _runs_of(some: list[Waiting]) -> list[list[Waiting]]:
+def runs_of(some: list[Waiting]) -> list[list[Waiting]]:
     """Part what goes into a pipeline into what goes in one message; the order of a room stays."""
     runs: list[list[Waiting]] = []
     last: dict[str, tuple[list[Waiting], int]] = {}
@@ -392,17 +424,3 @@ def position_of(place: bytes) -> Position | None:
         return None
     offset, _, epoch = place.partition(b" ")
     return Position(int(offset), epoch.decode())
-
-
-def _state_of(info: Any) -> str:
-    """Return what the positions of a server hold for, by its answer to INFO.
-
-    A server with an append-only file has after a restart what it had before (with `appendfsync everysec` nearly
-    always). Another may have an older state: there, positions hold until it starts again.
-    """
-    if not isinstance(info, bytes):
-        return ""  # this user may not ask
-    facts = dict(
-        line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line
-    )
-    return "" if facts.get("aof_enabled") == "1" else facts.get("run_id", "")

@@ -6,7 +6,7 @@ See `PresenceBroker` for what is owed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from ..wire.publication import Kind, Publication
 from .broker import PresenceTerms, Snapshot
 from .valkey_names import Names
 from .valkey_presence_scripts import ENTER, EXPIRE, LEAVE, PRESENCE, STATS
+from .valkey_scripts import sharded
 
 FORGOTTEN_S = 24 * 3600.0
 """How much longer than its leases a room is kept of which nobody says anything."""
@@ -34,7 +35,10 @@ class ValkeyPresence:
 
     def __init__(self, client: Any, names: Names) -> None:
         self._names = names
-        script: Callable[[str], Any] = client.register_script
+
+        def script(text: str) -> Any:
+            return client.register_script(sharded(text) if names.is_sharded else text)
+
         self._enter, self._leave, self._expire = script(ENTER), script(LEAVE), script(EXPIRE)
         self._presence, self._stats = script(PRESENCE), script(STATS)
 

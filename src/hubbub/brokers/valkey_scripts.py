@@ -9,6 +9,9 @@ sender, has the number of its last publication for a while: so a second try of t
 sends the position, a space between its halves, a newline, and the envelope; of a run an `r`, the position of the first, a
 newline, and each envelope behind its length and a colon.
 
+In a cluster a state names its shard and its node. A room that has come from another shard with its slot has lost nothing;
+one whose shard has another primary may have. There, scripts publish with `SPUBLISH`: see `sharded`.
+
 A server without memory refuses a script at its first write, if that is one that takes memory, and no later one. So what
 takes memory comes first, and nothing is done by halves.
 """
@@ -20,9 +23,15 @@ local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local function holds_on(old, new)
+  if old == new then return true end
+  local old_shard, new_shard = string.match(old or '', '^@(%w+) '), string.match(new, '^@(%w+) ')
+  return old_shard and new_shard and old_shard ~= new_shard
+end
 local function epoch_of(meta, stream, fresh, ttl_ms, state)
-  local epoch = redis.call('HGET', meta, 'e')
-  if not epoch or redis.call('HGET', meta, 'g') ~= state then
+  local epoch, old = redis.call('HGET', meta, 'e'), redis.call('HGET', meta, 'g')
+  if epoch and old ~= state and holds_on(old, state) then redis.call('HSET', meta, 'g', state) end
+  if not epoch or not holds_on(old, state) then
     epoch = fresh
     redis.call('HSET', meta, 'e', epoch, 'o', 0, 'b', 0, 't', 0, 'g', state)
     redis.call('DEL', stream)
@@ -182,3 +191,8 @@ end
 if held == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return held
 """
+
+
+def sharded(script: str) -> str:
+    """Return a script as it is in a cluster: it publishes to the shard that has the room."""
+    return script.replace("redis.call('PUBLISH',", "redis.call('SPUBLISH',")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..brokers.broker import MOST_ROOMS_A_CALL
+from ..brokers.broker import MOST_ROOMS_A_CALL, apart
 from ..errors import BrokerUnavailable
 from ..limits import printable
 from ..model import EVERYBODY
@@ -98,7 +98,8 @@ class Interest:
         self._trim()  # what has come and gone within the turn need not be asked for
         rooms, self._asked = list(self._asked), {}
         for start in range(0, len(rooms), MOST_ROOMS_A_CALL):
-            self._subscribe(rooms[start : start + MOST_ROOMS_A_CALL])
+            for part in apart(self._core.broker, rooms[start : start + MOST_ROOMS_A_CALL]):
+                self._subscribe(part)
 
     def _subscribe(self, rooms: Sequence[str]) -> None:
         waiting = [self._rooms[room] for room in rooms]

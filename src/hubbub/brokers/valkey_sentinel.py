@@ -1,0 +1,35 @@
+"""Sentinel: which of several servers is the primary now, as Sentinels say.
+
+What must not live here: connections (`valkey_connections`), and when it is asked (`valkey_link`).
+"""
+
+from __future__ import annotations
+
+from ..errors import BrokerUnavailable
+from .valkey_address import Address
+from .valkey_connections import probe, unavailable
+
+
+class Sentinels:
+    """A `Locator` that asks Sentinels, the one first that has answered last. Event loop only."""
+
+    def __init__(self, address: Address) -> None:
+        self._name = address.primary
+        self._each = address.of_sentinels()
+
+    async def find(self) -> tuple[str, int]:
+        """Return where the primary is. Raises `BrokerUnavailable`."""
+        why = ""
+        for sentinel in list(self._each):
+            try:
+                found = await probe(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
+            except Exception as error:
+                why = f"{sentinel.shown}: {unavailable(error)}"
+                continue
+            if found is None:
+                why = f"{sentinel.shown} knows no primary of that name"
+                continue
+            self._each.remove(sentinel)
+            self._each.insert(0, sentinel)
+            return found[0].decode(), int(found[1])
+        raise BrokerUnavailable(f"no Sentinel says where the primary is ({why})")
