@@ -3,7 +3,8 @@
 What must not live here: how a run is stored (`nats_history`), how the connection comes back (`nats_feed`).
 
 What one turn of the event loop publishes leaves at its end, in the order of the calls, what it has for one room as one
-message, a *run*. What is neither kept nor has a key is taken when the server has answered a ping behind it. All else is
+message, a *run*. What is neither kept nor has a key is taken when the server has answered a ping behind it; what comes
+meanwhile leaves together after that. All else is
 stored, one run of a room at a time, while what comes after it waits in the room's *lane*: so the order of a room stays.
 """
 
@@ -98,11 +99,14 @@ class NatsOutgoing:
     ) -> None:
         self._feed, self._names, self._history = feed, names, history
         self._plain: deque[Waiting] = deque()
+        self._plain_rooms: set[str] = set()
         self._lanes: dict[str, deque[Waiting]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unanswered: dict[int, Waiting] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False
+        self._on_way = 0
+        """How many pings have no answer, of those behind what is neither kept nor has a key."""
         self.nbytes: int = 0
         """How many bytes of messages wait."""
 
@@ -140,8 +144,11 @@ class NatsOutgoing:
             self._lanes[room].append(waiting)
         elif waiting.is_plain:
             self._plain.append(waiting)
+            self._plain_rooms.add(room)
             self._send_later()
         else:
+            if room in self._plain_rooms:
+                self._send_now()  # else it would overtake what was published to its room before
             self._lanes[room] = deque([waiting])
             task = loop.create_task(self._work(room), name="nats publish")
             self._tasks.add(task)
@@ -152,7 +159,7 @@ class NatsOutgoing:
 
     def wake(self) -> None:
         """Go on: the server is there again."""
-        self._send()
+        self._send_now()
 
     def came(self, number: int, receipt: Receipt) -> None:
         """Learn that a publication of ours has come here."""
@@ -176,13 +183,24 @@ class NatsOutgoing:
             asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        """Send all that waits, with one ping behind it."""
+        """Send all that waits, with one ping behind it; unless one has no answer yet, so that more goes together."""
         self._is_due = False
+        if not self._on_way:
+            self._send_now()
+
+    def _send_now(self) -> None:
         if not self._feed.is_up or not self._plain:
             return
         some = [waiting for waiting in self._plain if waiting.number in self._unanswered]
         self._plain.clear()
-        self._publish(some).add_done_callback(lambda pong: self._taken(some, pong))
+        self._plain_rooms.clear()
+        self._on_way += 1
+        self._publish(some).add_done_callback(lambda pong: self._ponged(some, pong))
+
+    def _ponged(self, some: list[Waiting], pong: Future[None]) -> None:
+        self._on_way -= 1
+        self._taken(some, pong)
+        self._send()
 
     def _publish(self, some: list[Waiting]) -> Future[None]:
         connection = self._feed.connection
