@@ -37,7 +37,7 @@ help:
 	@echo "make bench       measure against other hubs; writes docs/benchmarks.md (hours; ARGS=--quick: minutes)"
 	@echo "make conformance the Autobahn test suite, Firefox, a short fuzzing run (minutes; ARGS=--full: an hour or two)"
 	@echo "make fuzz        fuzz the inbound lane, guided by coverage (ARGS='--runs 1000000')"
-	@echo "make soak        hostile clients, faults, a soak, for minutes (ARGS=--full: an hour; writes docs/reliability.md)"
+	@echo "make soak        hostile clients, faults, fleets, a soak, for minutes (ARGS=--full: an hour; writes docs/reliability.md)"
 	@echo "make screenshot  take the README's picture of the demo again"
 	@echo "make clean       remove what the targets made"
 

@@ -58,6 +58,21 @@ async def cut(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
+async def silent(fleet: Fleet) -> Outcome:
+    """Nothing comes through to one worker, and nothing breaks, for longer than its connections are kept."""
+    held_s = fleet.scale.pick(1.5, 20.0)
+    first = fleet.workers[0]
+    async with under_load(fleet, "way of one worker silent", f"for {held_s:g} s") as load:
+        fleet.way.hold()
+        await first.until(lambda facts: facts["stats"]["broker_state"] == "silent", "silent")
+        await asyncio.sleep(held_s)
+        await first.until(lambda facts: facts["stats"]["broker_state"] == "away", "away")
+        fleet.way.release()
+        load.mended()
+    load.keeps_all()
+    return load.outcome
+
+
 async def full(fleet: Fleet) -> Outcome:
     """The server has no memory left, and says so to who publishes."""
     full_s = fleet.scale.pick(0.5, 10.0)
@@ -136,6 +151,7 @@ BROKER = {
     "broker_killed": killed,
     "broker_frozen": frozen,
     "way_cut": cut,
+    "way_silent": silent,
     "broker_full": full,
     "broker_read_only": read_only,
     "password_changed": locked,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 
 from .fleet import Fleet, under_load
 from .scenario import Outcome
@@ -16,15 +17,15 @@ async def killed(fleet: Fleet) -> Outcome:
     """A worker is killed: its clients go on at others, and presence is right when its lease is over."""
     first, other, *_ = fleet.workers
     async with under_load(fleet, "worker killed", "SIGKILL") as load:
+        there = sum(client.port == first.port for client in load.clients)
         first.signal(signal.SIGKILL)
         load.mended()
         await first.wait()
-        there = len(load.clients) // len(fleet.workers)
         await load.until(lambda client: client.is_in and client.whole_at > 0, "another worker")
         load.outcome.found["presence right after, s"] = await load.all_present(other)
         await first.start()
     gone = load.outcome.found["disconnected"]
-    load.outcome.expect(there <= gone <= there + 1, f"{gone} were disconnected of {there} there")
+    load.outcome.expect(gone == there, f"{gone} were disconnected of {there} there")
     load.outcome.expect(not load.outcome.found["told"], "some could not recover")
     return load.outcome
 
@@ -44,22 +45,27 @@ async def replaced(fleet: Fleet) -> Outcome:
 
 
 async def stopped(fleet: Fleet) -> Outcome:
-    """A worker's process stands still for longer than its lease, and goes on."""
+    """A worker's process stands still for longer than its lease, and goes on. Half of its clients have left it by then."""
     stopped_s = fleet.scale.pick(2.5, 30.0)
     first, other, *_ = fleet.workers
     lease_s = fleet.size.constants["hubbub.hub.rules.LEASE_S"]
     fault = f"SIGSTOP for {stopped_s:g} s, lease {lease_s:g} s"
     async with under_load(fleet, "worker stood still", fault) as load:
         first.signal(signal.SIGSTOP)
-        await asyncio.sleep(stopped_s)
-        room = load.clients[0].room
-        seen = (await other.ask(f"/present?room={room}"))["clients"]
-        there = sum(client.room == room for client in load.clients)
-        load.outcome.expect(seen < there, "those of the worker were there when its lease was over")
+        until = time.monotonic() + stopped_s
+        leaving = [client for client in load.clients if client.port == first.port][::2]
+        for client in leaving:
+            client.cut()
+        await load.all_present(other, without=first)
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
         first.signal(signal.SIGCONT)
         load.mended()
         load.outcome.found["presence right after, s"] = await load.all_present(other)
-    load.keeps_all()
+    gone = load.outcome.found["disconnected"]
+    load.outcome.expect(
+        gone == len(leaving), f"{gone} were disconnected of {len(leaving)} that left"
+    )
+    load.outcome.expect(not load.outcome.found["told"], "some could not recover")
     return load.outcome
 
 

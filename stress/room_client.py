@@ -107,11 +107,21 @@ class RoomClient:
         self._socket: RawClient | None = None
         self._again_s = AGAIN_S
 
+    @property
+    def port(self) -> int:
+        """The port of its worker."""
+        return self._ports[self._turn % len(self._ports)]
+
+    def cut(self) -> None:
+        """Lose the connection."""
+        if self._socket is not None:
+            self._socket.abort()
+
     async def run(self) -> None:
         """Connect, and again whenever the connection has ended, until cancelled."""
         while True:
             with suppress(OSError, EOFError, Denied, TimeoutError):
-                await self._live(self._ports[self._turn % len(self._ports)])
+                await self._live()
             self.disconnected += self.is_in
             self.is_in = False
             self._turn += 1
@@ -122,8 +132,8 @@ class RoomClient:
         self._again_s = min(2 * self._again_s, LONGEST_AGAIN_S)
         return pause_s
 
-    async def _live(self, port: int) -> None:
-        self._socket = socket = await connect(port, "/rooms")
+    async def _live(self) -> None:
+        self._socket = socket = await connect(self.port, "/rooms")
         try:
             self._send(CONNECT, self._subscribe())
             while True:

@@ -19,6 +19,8 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     async def start(self) -> None:
         """Take connections."""
@@ -32,6 +34,7 @@ class Proxy:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+        self._flows.set()
         self._abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -43,6 +46,14 @@ class Proxy:
     def mend(self) -> None:
         """Let new connections through."""
         self.is_cut = False
+
+    def hold(self) -> None:
+        """Pass nothing on and break nothing, as a firewall does that has forgotten its connections."""
+        self._flows.clear()
+
+    def release(self) -> None:
+        """Pass on again, and first what was held."""
+        self._flows.set()
 
     def _abort(self) -> None:
         for writer in list(self._writers):
@@ -59,7 +70,8 @@ class Proxy:
         try:
             back, there = await asyncio.open_connection(*self._to)
             self._writers |= {writer, there}
-            await asyncio.gather(pass_on(reader, there), pass_on(back, writer))
+            flows = self._flows
+            await asyncio.gather(pass_on(reader, there, flows), pass_on(back, writer, flows))
         except OSError:
             pass
         finally:
@@ -70,10 +82,16 @@ class Proxy:
             self._tasks.discard(task)
 
 
-async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes until the end of it, and then that."""
+async def pass_on(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    flows: asyncio.Event | None = None,
+) -> None:
+    """Pass on what comes until the end of it, and then that; while `flows` is not set, keep it."""
     try:
         while data := await reader.read(65536):
+            if flows is not None:
+                await flows.wait()
             writer.write(data)
             await writer.drain()
     except OSError:
