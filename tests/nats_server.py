@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import random
 import shutil
 import signal
@@ -58,7 +59,6 @@ class NatsServer:
             store = ""
         self._file.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{config}")
         self._process: subprocess.Popen[bytes] | None = None
-        self._is_frozen = False
 
     @property
     def url(self) -> str:
@@ -92,13 +92,13 @@ class NatsServer:
         self._process.wait()
 
     def freeze(self) -> None:
-        """Have it answer nothing."""
-        self._is_frozen = True
+        """Have it answer nothing, from when this returns."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self._is_frozen = False
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
