@@ -247,7 +247,7 @@ class Load:
             "disconnected": sum(client.disconnected > 0 for client in clients),
             "told": sum(account.told > 0 for account in accounts),
             "missed and told": sum(account.missed for account in accounts),
-            "recovered": sum(client.recovered > 0 for client in clients),
+            "clients that recovered": sum(client.recovered > 0 for client in clients),
             "refused": sum(report["refused"] for report in reports),
             "longest publication, s": max(report["longest_s"] for report in reports),
             "whole after, s": round(max(client.whole_at for client in clients) - self.mended_at, 2),

@@ -23,13 +23,24 @@ running (the machine had other work). "Log" counts the hub's own lines."""
 
 
 _OF_FLEETS = (
-    *("how much", "deliveries", "lost", "twice", "out of order", "disconnected", "told"),
+    *(
+        "how much",
+        "deliveries",
+        "lost",
+        "twice",
+        "out of order",
+        "disconnected",
+        "told",
+        "missed and told",
+    ),
     *("whole after, s", "longest publication, s", "refused", "presence right after, s"),
     "load of the machine",
 )
+_TOLD_BELOW = ("all told after, s",)
 _READ_FLEETS = """\
 "Deliveries" are those to all clients, which count each publisher's messages: arrived of expected. "Lost" are those
 that did not come and of which the client was not told; "told" is how many clients were told that something is missing.
+"Missed and told" are deliveries.
 "Whole" is the last client when it has the first message that was published after the end of the fault, and all
 before it. A publisher tries again, with the same key, what is "refused". "Load" is that of the machine, by the kernel,
 with all that ran on it beside this."""
@@ -87,9 +98,13 @@ def fleet_text(kept: dict[str, dict[str, Any]]) -> str:
     for name, row in kept.items():
         cells = [_cell(row, each) for each in _OF_FLEETS]
         lines.append(f"| {row['title']}: `{name}` | {' | '.join(cells)} |")
-    failed = [{**row, "found": {}} for row in rows]
-    text = "\n\n".join([f"{origin(rows)} {_READ_FLEETS}", "\n".join(lines), notes(failed)])
+    rest = [{**row, "found": _only(row["found"], _TOLD_BELOW)} for row in rows]
+    text = "\n\n".join([f"{origin(rows)} {_READ_FLEETS}", "\n".join(lines), notes(rest)])
     return text.strip()
+
+
+def _only(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: found[name] for name in names if name in found}
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

@@ -23,7 +23,7 @@ def test_what_was_done_to_a_fleet_is_a_row_of_what_clients_got() -> None:
     row = {**outcome.as_dict(), "on": "2026-01-01", "commit": "abc"}
     text = report.part("brokers", {"broker_killed": row})
     assert "| broker killed: `broker_killed` | 2 clients; for 3 s | 10 of 10 | 0 | - |" in text
-    assert "| 2 | 0.5 |" in text
+    assert "| 2 | - | 0.5 |" in text
     outcome.faults = ["3 lost"]
     failed = report.part("brokers", {"broker_killed": {**row, **outcome.as_dict()}})
     assert "**broker killed: did not hold:** 3 lost" in failed
