@@ -1,4 +1,4 @@
-"""A cluster on real Valkey servers (one, or several), with the face of `exchange.Exchange`: ways to be cut, and a clock to be set.
+"""A cluster on real Valkey servers (one, several, or a cluster), with the face of `exchange.Exchange`: ways to be cut, and a clock to be set.
 
 Each broker has a way of its own to the server, a `Proxy`. Ends of leases are brought nearer whenever the clock has
 gone on, before the server is asked anything about presence.
@@ -10,13 +10,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hubbub import ClientInfo, Hub, PresenceStats
+from hubbub import BrokerUnavailable, ClientInfo, Hub, PresenceStats
 from hubbub.brokers.broker import PresenceTerms, Snapshot
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.brokers.valkey_address import Address, read_address
+from hubbub.brokers.valkey_cluster import Shard
 from hubbub.brokers.valkey_connections import Connections
 from hubbub.hub.core import core_of
 from tcp_proxy import Proxy
+from valkey_cluster import shared_cluster
 from valkey_server import fresh_prefix, let_time_pass, server_url
 
 
@@ -26,7 +28,9 @@ class CutBroker(ValkeyBroker):
     def __init__(self, exchange: ValkeyExchange) -> None:
         self._exchange = exchange
         super().__init__(exchange.url, prefix=exchange.prefix)
-        self._proxies = [Proxy(*host) for host in self._address.hosts]
+        self._is_cut = False
+        hosts = () if self._address.is_cluster else self._address.hosts
+        self._proxies = [Proxy(*host) for host in hosts]
 
     def _addresses(self) -> list[Address]:
         return [
@@ -47,24 +51,39 @@ class CutBroker(ValkeyBroker):
             await proxy.stop()
 
     def cut(self) -> None:
-        """Lose the way to all servers, and what is on it."""
+        """Lose the way to all servers, and what is on it. In a cluster, nobody says any more where they are."""
+        self._is_cut = True
         for proxy in self._proxies:
             proxy.cut()
+        for shard in self._shards():
+            shard.find = self._find_nothing  # type: ignore[method-assign]
+            shard.feed.fail(BrokerUnavailable("on purpose"))
+
+    def _shards(self) -> list[Shard]:
+        links = self._running.layout.links if self._running is not None else []
+        return [link for link in links if isinstance(link, Shard)]
+
+    async def _find_nothing(self) -> tuple[str, int]:
+        raise BrokerUnavailable("on purpose")
 
     def mend(self) -> None:
         """Find the way again."""
+        self._is_cut = False
         for proxy in self._proxies:
             proxy.mend()
+        for shard in self._shards():
+            del shard.find
 
     async def arrived(self) -> None:
         """Wait until the way is open, nothing waits to leave, and all has come that was published before."""
         running = self._running
-        if running is None or any(proxy.is_cut for proxy in self._proxies):
+        if running is None or self._is_cut:
             return
         while self.condition.state != "up" or self.condition.waiting:
             await asyncio.sleep(0.002)
-        for link in running.layout.links:
-            await link.feed.subscribe([self._names.control])  # its answer comes behind all that
+        feeds = [link.feed for link in running.layout.links]
+        wanted = [feed.subscribe(list(feed._wanted)) for feed in feeds if feed._wanted]
+        await asyncio.gather(*wanted)  # the answers come behind all that
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
@@ -124,10 +143,19 @@ class ValkeyExchange:
             passed = 0.0 if self._set_to is None else now - self._set_to
             self._set_to = now
             if passed > 0:
-                for address in read_address(self.url).of_each():
+                for address in self._addresses():
                     made = Connections(address)
-                    await let_time_pass(made.client, self.prefix, passed)
+                    is_cluster = "+cluster" in self.url
+                    await let_time_pass(made.client, self.prefix, passed, is_cluster=is_cluster)
                     await made.close()
+
+    def _addresses(self) -> list[Address]:
+        address = read_address(self.url)
+        if address.is_cluster:
+            ports = [server.port for server in shared_cluster().servers]
+            address = address._replace(hosts=tuple(("127.0.0.1", port) for port in ports))
+            return address._replace(is_cluster=False).of_hosts()
+        return address.of_each()
 
     async def snapshot(self, room: str) -> Snapshot:
         """Return who is in a room."""

@@ -64,13 +64,13 @@ def test_several_servers_have_all_else_in_common() -> None:
 
 
 def test_sentinels_have_a_login_of_their_own() -> None:
-    url = "valkeys+sentinel://us:pw@one:1,two/my%20one/3?ca=/ca.pem&sentinel_user=s&sentinel_password=t"
+    url = "valkeys+sentinel://us:pw@one:1,two/my%20one/3?ca=/ca.pem&sentinel_username=s&sentinel_password=t"
     address = read_address(url)
     assert (address.primary, address.options["db"], address.is_tls) == ("my one", 3, True)
     assert (address.options["username"], address.options["password"]) == ("us", "pw")
     assert address.of_each() == [address]
     one, two = address.of_sentinels()
-    assert (one.hosts, two.hosts) == ((("one", 1),), (("two", 6379),))
+    assert (one.hosts, two.hosts) == ((("one", 1),), (("two", 26379),))
     login = (two.options["username"], two.options["password"], two.options["db"], two.primary)
     assert login == ("s", "t", 0, "")
     assert (two.is_tls, two.options["ssl_ca_certs"]) == (True, "/ca.pem")

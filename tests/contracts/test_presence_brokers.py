@@ -14,6 +14,7 @@ from hubbub.brokers.broker import Ability, Control, PresenceBroker, PresenceTerm
 from hubbub.testing import FakeClock
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
+from valkey_cluster import cluster_url
 from valkey_exchange import ValkeyExchange
 from valkey_server import several_url
 
@@ -100,6 +101,7 @@ PLACES: dict[str, Callable[[], Place]] = {
     "memory": alone,
     **{name: lambda make=make: joined(make) for name, make in CLUSTERS.items()},  # type: ignore[misc]
     "several servers": lambda: joined(lambda: ValkeyExchange(several_url())),
+    "cluster": lambda: joined(lambda: ValkeyExchange(cluster_url())),
 }
 
 

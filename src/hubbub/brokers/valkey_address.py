@@ -16,10 +16,11 @@ from ..limits import shown_url
 
 DEFAULT_PREFIX = "hubbub"
 DEFAULT_PORT = 6379
+SENTINEL_PORT = 26379
 TLS_SCHEMES = frozenset({"valkeys", "rediss"})
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _TLS = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
-_SENTINEL = {"sentinel_user": "username", "sentinel_password": "password"}
+_SENTINEL = {"sentinel_username": "username", "sentinel_password": "password"}
 _LOGIN = ("username", "password")
 _QUERY = ("prefix", "db", *_TLS, "verify", *_SENTINEL)
 _NO_PRIMARY = "the primary's name is missing, as in valkey+sentinel://one:26379,two:26379/mymaster"
@@ -83,7 +84,7 @@ def read_address(url: str, source: str = "keyword") -> Address:
     """Read a URL such as `valkey://user:password@host:6379/0?prefix=shop`.
 
     With Sentinels it is `valkey+sentinel://user:password@one:26379,two:26379/name-of-the-primary/0`, where user and
-    password are those of the primary; `sentinel_user` and `sentinel_password` in the query are those of the Sentinels.
+    password are those of the primary; `sentinel_username` and `sentinel_password` in the query are those of the Sentinels.
     A cluster is `valkey+cluster://one:6379,two:6379`, where not all nodes need be named.
     Schemes are `valkey` and `redis`, with TLS `valkeys` and `rediss`, and `unix`. Several servers stand side by
     side, `valkey://user:password@one:6379,two:6379`, and have all else in common. Of a query there may be
@@ -144,8 +145,9 @@ def read_address(url: str, source: str = "keyword") -> Address:
 def _hosts(parts: SplitResult) -> tuple[tuple[str, int], ...]:
     """Return the hosts and ports of a URL. Raises `ValueError`."""
     place = parts.netloc.rpartition("@")[2]
+    default = SENTINEL_PORT if parts.scheme.endswith("+sentinel") else DEFAULT_PORT
     each = [urlsplit(f"//{host}") for host in place.split(",")] if place else []
-    return tuple((unquote(one.hostname or ""), one.port or DEFAULT_PORT) for one in each)
+    return tuple((unquote(one.hostname or ""), one.port or default) for one in each)
 
 
 def _place(host: str, port: int) -> str:
