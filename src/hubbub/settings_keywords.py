@@ -170,6 +170,7 @@ class SettingsKeywords(HubKeywords, total=False):
     broker: str
     """Where publications are ordered, kept and spread: 'memory://' is this process alone;
     'valkey://host:6379' or 'redis://host:6379', with TLS 'valkeys://' or 'rediss://', and
-    'unix:///run/valkey.sock' connect all processes that name the same server. '?prefix=shop'
-    keeps applications apart. A user and a password in it are shown nowhere. Default:
-    memory://."""
+    'unix:///run/valkey.sock' connect all processes that name the same server;
+    'valkey+sentinel://', 'valkey+cluster://' and several hosts in one URL stand for more than
+    one. '?prefix=shop' keeps applications apart. A user and a password in it are shown nowhere.
+    Default: memory://."""
