@@ -111,7 +111,8 @@ class Settings:
         "URL",
         "Where publications are ordered, kept and spread: 'memory://' is this process alone; "
         "'valkey://host:6379' or 'redis://host:6379', with TLS 'valkeys://' or 'rediss://', and "
-        "'unix:///run/valkey.sock', or 'nats://host:4222', with TLS 'tls://', connect all processes that name the same server. "
+        "'unix:///run/valkey.sock', or 'nats://host:4222', with TLS 'tls://', connect all processes that name the same server; "
+        "'valkey+sentinel://', 'valkey+cluster://' and several hosts in one URL stand for more than one. "
         "'?prefix=shop' keeps applications apart. A user and a password in it are shown nowhere.",
         is_shown=False,
     )

@@ -171,5 +171,6 @@ class SettingsKeywords(HubKeywords, total=False):
     """Where publications are ordered, kept and spread: 'memory://' is this process alone;
     'valkey://host:6379' or 'redis://host:6379', with TLS 'valkeys://' or 'rediss://', and
     'unix:///run/valkey.sock', or 'nats://host:4222', with TLS 'tls://', connect all processes
-    that name the same server. '?prefix=shop' keeps applications apart. A user and a password in
+    that name the same server; 'valkey+sentinel://', 'valkey+cluster://' and several hosts in one
+    URL stand for more than one. '?prefix=shop' keeps applications apart. A user and a password in
     it are shown nowhere. Default: memory://."""
