@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from array_dialect import ArrayDialect, events_of
-from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, RoomRules
+from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position, RoomRules
 from hubbub.brokers import valkey_link, valkey_outgoing
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
@@ -108,6 +108,35 @@ async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
         assert here.stats()["broker_gaps"] == there.stats()["broker_gaps"] == 1
         await there.publish("news", "3")
         await until(lambda: texts(news) == ["3"])
+
+
+async def test_a_server_that_has_forgotten_all_when_it_is_back_begins_one_epoch_and_no_more(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """One hub publishes, the other only reads: both must see that the server has started again."""
+    server = Server(tmp_path_factory.mktemp("forgetful"), appendonly="no", save="")
+    try:
+        async with hubs_on(server) as (reads, writes):
+            peer = await member(reads, "log")
+            before = (await writes.publish("log", "1")).position
+            await until(lambda: texts(peer) == ["1"])
+            server.kill()
+            await until(state(reads, "away"))
+            await until(state(writes, "away"))
+            await asyncio.to_thread(server.restart)
+            await until(state(reads, "up"))
+            await until(state(writes, "up"))
+            first = (await writes.publish("log", "2")).position
+            kept = await reads.history("log")
+            second = (await writes.publish("log", "3")).position
+            assert before is not None
+            assert first is not None
+            assert kept.position == first
+            assert second == Position(2, first.epoch)
+            assert first.epoch != before.epoch
+            await until(lambda: texts(peer) == ["1", "2", "3"])
+    finally:
+        server.stop()
 
 
 async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes(
