@@ -21,11 +21,15 @@ from .scenario import Outcome, Scale
 
 SCENARIOS: dict[str, Callable[[Fleet], Coroutine[Any, Any, Outcome]]] = {**BROKER, **WORKER}
 
+WITHOUT_FILE = {"broker_forgot"}
+"""The scenarios whose server keeps what it has in memory alone."""
+
 
 async def alone(name: str, scale: Scale) -> Outcome:
     """Run one scenario on a fleet of its own."""
     with tempfile.TemporaryDirectory(prefix="hubbub-fleet-") as folder:
-        server = Server(Path(folder))
+        options = {"appendonly": "no", "save": ""} if name in WITHOUT_FILE else {}
+        server = Server(Path(folder), **options)
         fleet = Fleet(server, scale)
         try:
             await fleet.start()

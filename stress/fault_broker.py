@@ -29,6 +29,23 @@ async def killed(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
+async def forgot(fleet: Fleet) -> Outcome:
+    """The server keeps no file: it is killed, and comes back empty. All members are told, and then go on."""
+    away_s = fleet.scale.pick(0.5, 3.0)
+    title = "broker killed that keeps no file"
+    async with under_load(fleet, title, f"away for {away_s:g} s") as load:
+        fleet.server.kill()
+        await fleet.all_say("away")
+        await asyncio.sleep(away_s)
+        began = time.time()
+        await asyncio.to_thread(fleet.server.restart)
+        await load.until(lambda client: client.account.told > 0, "word of the new epoch")
+        load.outcome.found["all told after, s"] = round(time.time() - began, 2)
+        load.mended()
+    load.outcome.expect(not load.outcome.found["disconnected"], "clients were disconnected")
+    return load.outcome
+
+
 async def frozen(fleet: Fleet) -> Outcome:
     """The server answers nothing for longer than its connections are kept."""
     frozen_s = fleet.scale.pick(2.0, 20.0)
@@ -149,6 +166,7 @@ async def other_version(fleet: Fleet) -> Outcome:
 
 BROKER = {
     "broker_killed": killed,
+    "broker_forgot": forgot,
     "broker_frozen": frozen,
     "way_cut": cut,
     "way_silent": silent,

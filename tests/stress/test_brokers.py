@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from stress.brokers import SCENARIOS
+from stress.brokers import SCENARIOS, WITHOUT_FILE, alone
 from stress.fleet import Fleet
-from stress.scenario import SHORT
+from stress.scenario import SHORT, Outcome
 from valkey_server import Server
 
 
@@ -31,10 +31,19 @@ def fleet(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - WITHOUT_FILE))
 def test_a_fleet_survives(name: str, fleet: tuple[Fleet, asyncio.Runner]) -> None:
     made, runner = fleet
-    outcome = runner.run(SCENARIOS[name](made))
+    holds(runner.run(SCENARIOS[name](made)))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", sorted(WITHOUT_FILE))
+def test_a_fleet_whose_server_keeps_no_file_survives(name: str) -> None:
+    holds(uvloop.run(alone(name, SHORT)))
+
+
+def holds(outcome: Outcome) -> None:
     assert outcome.faults == []
     assert outcome.found["published"] > 0
     assert outcome.arrived + outcome.found["missed and told"] == outcome.expected
