@@ -150,7 +150,7 @@ async def emptied(fleet: Fleet) -> Outcome:
 
 async def other_version(fleet: Fleet) -> Outcome:
     """A worker comes that writes another form; it is refused, and the others notice nothing."""
-    newer = fleet.worker(**{"hubbub.brokers.valkey.FORMAT": "2"})
+    newer = fleet.worker(**{"hubbub.brokers.valkey_link.FORMAT": "2"})
     why = "writes format 1, and this one writes 2"
     async with under_load(fleet, "worker of another version", "refused with the reason") as load:
         try:

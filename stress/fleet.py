@@ -31,7 +31,7 @@ RULES = [{"pattern": "log:*", "history": 10_000, "presence": True, "leave_grace_
 HASTE = {
     "hubbub.brokers.valkey_feed.SILENCE_S": 1.0,
     "hubbub.brokers.valkey_feed.LONGEST_DELAY_S": 0.1,
-    "hubbub.brokers.valkey.MARK_S": 0.1,
+    "hubbub.brokers.valkey_link.MARK_S": 0.1,
     "hubbub.hub.rules.LEASE_S": 1.5,
     "hubbub.hub.presence.RENEW_S": 0.3,
     "hubbub.hub.presence.LOOK_S": 0.1,

@@ -354,8 +354,10 @@ def main() -> None:
         limit = int(told["descriptors"])
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     for name, value in told.get("constants", {}).items():
-        module, _, constant = name.rpartition(".")
-        setattr(importlib.import_module(module), constant, value)
+        place, _, constant = name.rpartition(".")
+        module = importlib.import_module(place)
+        getattr(module, constant)  # one that has another name by now is an error
+        setattr(module, constant, value)
     config: dict[str, Any] = {
         "ws": "websockets-sansio" if told.get("portable") else "hubbub:Protocol",
         "http": "hubbub:HttpProtocol",
