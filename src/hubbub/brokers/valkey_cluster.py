@@ -25,7 +25,7 @@ from .valkey_layout import parted, together
 from .valkey_link import Handlers, Link
 from .valkey_moving import MovingOutgoing
 from .valkey_names import Names
-from .valkey_outgoing import Plain, Script, Waiting
+from .valkey_outgoing import Outgoing, Plain, Script, Waiting
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Shard(Link):
         self.has_slots: bool = False
         self._cluster = cluster
         super().__init__(Connections(address, self), names, handlers)
-        self.feed = Feed(
+        self.feed: Feed = Feed(
             self.connections, handlers.take, self._lost, self._back, self._agree, self._moved
         )
         self.moving: MovingOutgoing = MovingOutgoing(
@@ -63,7 +63,7 @@ class Shard(Link):
             lambda waiting: cluster.home(waiting).moving,
             lambda: cluster.refresh(self),
         )
-        self.outgoing = self.moving
+        self.outgoing: Outgoing = self.moving
 
     async def find(self) -> tuple[str, int]:
         """See `Locator.find`."""

@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import BrokerUnavailable
 from ..limits import printable
@@ -62,7 +62,7 @@ class Link:
         self.feed: Feed = Feed(connections, handlers.take, self._lost, self._back, self._agree)
         self.outgoing: Outgoing = Outgoing(connections, lambda: self.feed.is_up, handlers.comes_by)
         self.presence: ValkeyPresence = ValkeyPresence(connections.client, names)
-        self.history = connections.client.register_script(HISTORY)
+        self.history: Any = connections.client.register_script(HISTORY)
         self.mark_key: str = names.mark
         self._mark: bytes | None = None
         self._watching: asyncio.Task[None] | None = None
