@@ -29,8 +29,8 @@ WHOLE_S = 60.0
 """How long it may take until everybody has everything again."""
 RULES = [{"pattern": "log:*", "history": 10_000, "presence": True, "leave_grace_s": 0}]
 HASTE = {
-    "hubbub.brokers.valkey_feed.SILENCE_S": 1.0,
-    "hubbub.brokers.valkey_feed.LONGEST_DELAY_S": 0.1,
+    "hubbub.brokers.reconnecting.SILENCE_S": 1.0,
+    "hubbub.brokers.reconnecting.LONGEST_DELAY_S": 0.1,
     "hubbub.brokers.valkey_link.MARK_S": 0.1,
     "hubbub.hub.rules.LEASE_S": 1.5,
     "hubbub.hub.presence.RENEW_S": 0.3,

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hubbub.brokers import nats as nats_module
-from hubbub.brokers import nats_connection, nats_feed
+from hubbub.brokers import nats_connection, reconnecting
 
 _PORTS = range(15_000, 30_000)
 """Below those that a kernel gives to whoever asks for any: a server that is killed finds its own again."""
@@ -121,6 +121,6 @@ def nats_url() -> str:
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing wait for seconds that a server answers in milliseconds."""
-    monkeypatch.setattr(nats_feed, "LONGEST_DELAY_S", 0.1)
+    monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.1)
     monkeypatch.setattr(nats_connection, "TIMEOUT_S", 2.0)
     monkeypatch.setattr(nats_module, "WATCH_S", 0.05)

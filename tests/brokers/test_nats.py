@@ -28,7 +28,7 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
-from hubbub.brokers import nats_feed, nats_outgoing
+from hubbub.brokers import nats_outgoing, reconnecting
 from hubbub.brokers.broker import Ability, Condition, Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.nats import LOOKS, NatsBroker
 from hubbub.brokers.nats_stream import NoAnswer
@@ -81,8 +81,8 @@ def message(text: str, room: str = "red", **rest: Any) -> Publication:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr(nats_feed, "PING_S", 0.2)
-    monkeypatch.setattr(nats_feed, "SILENCE_S", 2.0)
+    monkeypatch.setattr(reconnecting, "PING_S", 0.2)
+    monkeypatch.setattr(reconnecting, "SILENCE_S", 2.0)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
-from hubbub.brokers import valkey_feed, valkey_outgoing
+from hubbub.brokers import reconnecting, valkey_outgoing
 from hubbub.brokers.broker import Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub.core import core_of
@@ -76,8 +76,8 @@ one_server, server = own_server, mended_server
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr(valkey_feed, "PING_S", 0.2)
-    monkeypatch.setattr(valkey_feed, "SILENCE_S", 2.0)
+    monkeypatch.setattr(reconnecting, "PING_S", 0.2)
+    monkeypatch.setattr(reconnecting, "SILENCE_S", 2.0)
 
 
 def is_away(broker: ValkeyBroker) -> Callable[[], bool]:

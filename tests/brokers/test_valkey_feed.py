@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubbub import BrokerUnavailable
-from hubbub.brokers import valkey_feed
+from hubbub.brokers import reconnecting
 from hubbub.brokers.valkey_feed import Feed
 from started_hub import until
 from valkey_server import Server, connections, fresh_prefix
@@ -98,9 +98,9 @@ async def test_who_waits_for_a_channel_when_it_stops_is_told() -> None:
 async def test_a_server_that_is_silent_is_so_at_once_and_given_up_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(valkey_feed, "PING_S", 0.05)
-    monkeypatch.setattr(valkey_feed, "SILENCE_S", 0.2)
-    monkeypatch.setattr(valkey_feed, "LOOK_S", 0.02)
+    monkeypatch.setattr(reconnecting, "PING_S", 0.05)
+    monkeypatch.setattr(reconnecting, "SILENCE_S", 0.2)
+    monkeypatch.setattr(reconnecting, "LOOK_S", 0.02)
     server = Server(tmp_path)
     try:
         async with Listening(server.url) as on:

@@ -26,7 +26,7 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
-from hubbub.brokers import valkey_feed
+from hubbub.brokers import reconnecting
 from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, Snapshot
 from hubbub.hub import commands as commands_module
 from hubbub.hub import presence as presence_module
@@ -531,7 +531,7 @@ async def test_a_broker_without_presence_is_an_error_at_the_start() -> None:
 def exchange(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Exchange | ValkeyExchange:
-    monkeypatch.setattr(valkey_feed, "LONGEST_DELAY_S", 0.05)
+    monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.05)
     return CLUSTERS[request.param]()
 
 

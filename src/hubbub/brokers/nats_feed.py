@@ -2,43 +2,31 @@
 
 What must not live here: what a message means (`nats`).
 
-Where nothing is heard for `PING_S` the server is asked for a sign of life; it is *silent* until one comes, and the connection is
-given up after `SILENCE_S`. While it is being made again nothing can be subscribed to; then all rooms that are wanted
+While the connection is being made again (`reconnecting`) nothing can be subscribed to; then all rooms that are wanted
 are asked for at once, and only when the server has confirmed them the feed is up again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ..errors import BrokerUnavailable
+from . import reconnecting
 from .nats_address import NatsAddress
 from .nats_connection import Connection, unavailable
 from .nats_names import NatsNames
-
-logger: logging.Logger = logging.getLogger("hubbub")
-
-PING_S = 0.4
-"""How long nothing may be heard before the server is asked for a sign of life; how long it has for that."""
-SILENCE_S = 10.0
-"""How long the server may be silent before the connection is given up."""
-LOOK_S = 0.5
-"""How often it is looked whether it is silent still. A loop that was stopped has seen one look, not many."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
-"""How long to wait before a connection is tried again: twice as long each time, up to a bound."""
+from .reconnecting import AWAY, Reconnecting
 
 CANCEL_S = 0.1
 """How long a task may take to end before it is cancelled again."""
 
-AWAY = "the broker is away"
 _CONTROL = 2
 
 
-class NatsFeed:
+class NatsFeed(Reconnecting):
     """See the module. `take` is called with each message's room (None: it is for nodes), data and headers; `check`
     with each new connection, which it may refuse; `lost` when one has broken, `back` when all that is wanted
     comes again. Event loop only."""
@@ -53,7 +41,8 @@ class NatsFeed:
         back: Callable[[], None],
     ) -> None:
         self._address, self._names = address, names
-        self._hand_on, self._check, self._on_lost, self._on_back = take, check, lost, back
+        super().__init__(unavailable, lost, back)
+        self._hand_on, self._check = take, check
         self._connection: Connection | None = None
         self._wanted: dict[str, int] = {}
         """The rooms that are wanted, and the numbers of their subscriptions."""
@@ -62,11 +51,6 @@ class NatsFeed:
         self._asked: set[Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
-        self._delay_s = FIRST_DELAY_S
-        self.is_silent: bool = False
-        """Whether the server owes a sign of life."""
-        self.connections: int = 0
-        """How many connections there have been: the present one's number."""
 
     @property
     def is_up(self) -> bool:
@@ -144,10 +128,9 @@ class NatsFeed:
         connection.subscribe(self._names.control, _CONTROL)
         for room, number in self._wanted.items():
             connection.subscribe(self._names.room(room), number)
-        async with asyncio.timeout(SILENCE_S):
+        async with asyncio.timeout(reconnecting.SILENCE_S):
             await connection.ping()
         self.connections += 1
-        self.is_silent = False
         self._up.set()
 
     async def _drop(self) -> None:
@@ -160,28 +143,22 @@ class NatsFeed:
         if room is not None or number == _CONTROL:
             self._hand_on(room, data, headers)
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            since = loop.time()
-            why = unavailable(await self._until_broken())
-            logger.warning("the connection to the broker is lost: %s", why)
-            self._up.clear()
-            assert self._connection is not None
-            self._connection.fail(ConnectionError("the connection was given up"))
-            self._give_up(AWAY)
-            self._on_lost()
-            if loop.time() - since > LONGEST_DELAY_S:
-                self._delay_s = FIRST_DELAY_S
-            await self._come_back()
-            self._on_back()
+    def _go_down(self) -> None:
+        self._up.clear()
+        assert self._connection is not None
+        self._connection.fail(ConnectionError("the connection was given up"))
+
+    @property
+    def _heard(self) -> int:
+        return 0 if self._connection is None else self._connection.heard
+
+    async def _ask_for_a_sign(self) -> None:
+        self.connection.ping()
 
     async def _until_broken(self) -> BaseException:
         """Watch the connection until something about it fails; return what that was."""
         assert self._connection is not None
-        watch = asyncio.get_running_loop().create_task(
-            self._watch(self._connection), name="nats watch"
-        )
+        watch = asyncio.get_running_loop().create_task(self._watch(), name="nats watch")
         failed = self._connection.failed
         try:
             await asyncio.wait([watch, failed], return_when=asyncio.FIRST_COMPLETED)
@@ -191,36 +168,6 @@ class NatsFeed:
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-
-    async def _watch(self, connection: Connection) -> None:
-        """See that the server is there; end when it was silent for too long."""
-        while True:
-            heard = connection.heard
-            await asyncio.sleep(PING_S)
-            if heard == connection.heard:
-                connection.ping()
-                await asyncio.sleep(PING_S)
-                for _ in range(max(1, round(SILENCE_S / LOOK_S))):
-                    if heard != connection.heard:
-                        break
-                    self.is_silent = True
-                    await asyncio.sleep(LOOK_S)
-                else:
-                    return
-            self.is_silent = False
-
-    async def _come_back(self) -> None:
-        while True:
-            await self._drop()
-            await asyncio.sleep(self._delay_s * (0.5 + random.random() / 2))
-            self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
-            try:
-                await self._connect()
-            except Exception as error:
-                logger.debug("the broker cannot be reached: %s", unavailable(error))
-            else:
-                logger.info("the connection to the broker is there again")
-                return
 
     def _give_up(self, why: str) -> None:
         asked, self._asked = self._asked, set()

@@ -20,10 +20,11 @@ from ..model import Position, Receipt
 from .broker import Keep
 from .envelope import pack
 from .nats_connection import unavailable
-from .nats_feed import AWAY, NatsFeed
+from .nats_feed import NatsFeed
 from .nats_history import NatsHistory, Run
 from .nats_names import NatsNames
 from .nats_stream import NoAnswer, NotNow
+from .reconnecting import AWAY
 
 MOST_WAITING = 10_000
 """How many publications may wait for the server; one more is refused at once."""

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import BrokerUnavailable
 from ..model import Receipt
 from . import valkey_connections
+from .reconnecting import AWAY
 from .valkey_address import Address
 from .valkey_connections import Connections, is_moving, is_replica, probe, slot_of, unavailable
-from .valkey_feed import AWAY, Feed, SlotMoved
+from .valkey_feed import Feed, SlotMoved
 from .valkey_layout import parted, together
 from .valkey_link import Handlers, Link
 from .valkey_moving import MovingOutgoing

@@ -2,24 +2,23 @@
 
 What must not live here: what a message means (`valkey`).
 
-One task reads, one asks for channels in the order of the calls, one sees whether the server is still there: where
-nothing is heard for `PING_S` it is asked for a sign of life, it is *silent* until one comes, and given up after
-`SILENCE_S`. While the connection is being made again nothing can be subscribed to; then all channels that are
+One task reads, one asks for channels in the order of the calls, one sees whether the server is still there. While the
+connection is being made again (`reconnecting`) nothing can be subscribed to; then all channels that are
 wanted are asked for at once, and only when the server has confirmed them the feed is up again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from asyncio import Future
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import BrokerUnavailable
+from . import reconnecting
 from .broker import MOST_ROOMS_A_CALL
+from .reconnecting import Reconnecting
 from .valkey_connections import (
     Connections,
     close_line,
@@ -30,21 +29,6 @@ from .valkey_connections import (
     tell,
     unavailable,
 )
-
-logger: logging.Logger = logging.getLogger("hubbub")
-
-PING_S = 0.4
-"""How long nothing may be heard before the server is asked for a sign of life; how long it has for that
-before it is silent."""
-SILENCE_S = 10.0
-"""How long the server may be silent before the connection is given up."""
-LOOK_S = 0.5
-"""How often it is looked whether it is silent still. A loop that was stopped has seen one look, not many."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
-"""How long to wait before a connection is tried again: twice as long each time, up to a bound."""
-
-AWAY = "the broker is away"
-
 
 _MESSAGE = frozenset({b"message", b"smessage"})
 _CONFIRMED = frozenset({b"subscribe", b"ssubscribe"})
@@ -68,7 +52,7 @@ async def _agree_with_all() -> None:
     """Be content with any server."""
 
 
-class Feed:
+class Feed(Reconnecting):
     """See the module. `take` is called with each message's channel and data; `lost` when the connection
     has broken, `back` when all that is wanted comes again. None of them may raise. `agree` is awaited with each
     connection before it is up; where it raises there is none, and another is tried. Event loop only.
@@ -85,12 +69,13 @@ class Feed:
         agree: Callable[[], Awaitable[None]] = _agree_with_all,
         moved: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
+        super().__init__(unavailable, lost, back)
         self._connections, self._agree = connections, agree
         self._moved = moved
         self._subscribe, self._unsubscribe = b"SUBSCRIBE", b"UNSUBSCRIBE"
         if moved is not None:
             self._subscribe, self._unsubscribe = b"SSUBSCRIBE", b"SUNSUBSCRIBE"
-        self._take, self._on_lost, self._on_back = take, lost, back
+        self._take = take
         self._line: Any = None
         self._wanted: dict[bytes, bool] = {}
         """The channels that are wanted, and whether the server has confirmed them."""
@@ -98,14 +83,9 @@ class Feed:
         self._requests: asyncio.Queue[tuple[bytes, Sequence[bytes]]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._failed: Future[None] | None = None
-        self._heard = 0
-        self._delay_s = FIRST_DELAY_S
+        self._frames = 0
         self.is_up: bool = False
         """Whether all that is wanted comes."""
-        self.is_silent: bool = False
-        """Whether the server owes a sign of life."""
-        self.connections: int = 0
-        """How many connections there have been: the present one's number."""
 
     def is_subscribed(self, channel: bytes) -> bool:
         """Tell whether what is published to a channel comes."""
@@ -159,10 +139,11 @@ class Feed:
 
     async def _connect(self) -> None:
         """Connect, and wait until all that is wanted is confirmed."""
+        await self._connections.forget_old()
         line = self._line = await self._connections.open_line()
         await self._agree()
         asked = list(self._wanted)
-        async with asyncio.timeout(SILENCE_S):
+        async with asyncio.timeout(reconnecting.SILENCE_S):
             for part in self._parts(asked):
                 await tell(line, self._subscribe, *part)
             moved = await self._all_confirmed(line, set(asked))
@@ -210,18 +191,15 @@ class Feed:
         self._on_back()
         await self._run()
 
-    async def _run(self) -> None:
-        while True:
-            since = asyncio.get_running_loop().time()
-            why = unavailable(await self._until_broken())
-            logger.warning("the connection to the broker is lost: %s", why)
-            self.is_up = False
-            self._give_up(AWAY)
-            self._on_lost()
-            if asyncio.get_running_loop().time() - since > LONGEST_DELAY_S:
-                self._delay_s = FIRST_DELAY_S
-            await self._come_back()
-            self._on_back()
+    def _go_down(self) -> None:
+        self.is_up = False
+
+    @property
+    def _heard(self) -> int:
+        return self._frames
+
+    async def _ask_for_a_sign(self) -> None:
+        await tell(self._line, b"PING")
 
     async def _until_broken(self) -> BaseException:
         """Use the connection until something about it fails; return what that was."""
@@ -236,21 +214,6 @@ class Feed:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _come_back(self) -> None:
-        while True:
-            await self._drop()
-            await asyncio.sleep(self._delay_s * (0.5 + random.random() / 2))
-            self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
-            try:
-                await self._connections.forget_old()
-                await self._connect()
-            except Exception as error:
-                logger.debug("the broker cannot be reached: %s", unavailable(error))
-            else:
-                self.is_silent = False
-                logger.info("the connection to the broker is there again")
-                return
-
     async def _read(self) -> None:
         """Hand on what comes, until the connection breaks."""
         while True:
@@ -260,10 +223,10 @@ class Feed:
                 slot = moved_slot(error)
                 if slot is None:
                     raise
-                self._heard += 1
+                self._frames += 1
                 self._lose([channel for channel in self._wanted if slot_of(channel) == slot])
                 continue
-            self._heard += 1
+            self._frames += 1
             kind = answer[0]
             if kind in _MESSAGE:
                 self._take(answer[1], answer[2])
@@ -301,23 +264,6 @@ class Feed:
             verb, channels = await self._requests.get()
             for part in self._parts(channels):
                 await tell(self._line, verb, *part)
-
-    async def _watch(self) -> None:
-        """See that the server is there; raise `TimeoutError` when it was silent for too long."""
-        while True:
-            heard = self._heard
-            await asyncio.sleep(PING_S)
-            if heard == self._heard:
-                await tell(self._line, b"PING")
-                await asyncio.sleep(PING_S)
-                for _ in range(max(1, round(SILENCE_S / LOOK_S))):
-                    if heard != self._heard:
-                        break
-                    self.is_silent = True
-                    await asyncio.sleep(LOOK_S)
-                else:
-                    raise TimeoutError
-            self.is_silent = False
 
     async def _fail(self) -> None:
         assert self._failed is not None

@@ -19,8 +19,8 @@ from typing import Protocol, TypeVar
 from ..errors import BrokerUnavailable
 from ..model import Receipt
 from .broker import Condition
+from .reconnecting import AWAY
 from .valkey_connections import unavailable
-from .valkey_feed import AWAY
 from .valkey_link import Link
 from .valkey_outgoing import Plain, Script
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import BrokerUnavailable
 from ..limits import printable
 from .envelope import FORMAT
+from .reconnecting import AWAY
 from .valkey_connections import Connections, is_replica
-from .valkey_feed import AWAY, Feed
+from .valkey_feed import Feed
 from .valkey_names import Names
 from .valkey_outgoing import Outgoing
 from .valkey_presence import ValkeyPresence

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ..errors import BrokerError, BrokerUnavailable
 from ..model import Position, Receipt
 from .envelope import pack
+from .reconnecting import AWAY
 from .valkey_connections import (
     TIMEOUT_S,
     Connections,
@@ -30,7 +31,6 @@ from .valkey_connections import (
     is_missing_script,
     unavailable,
 )
-from .valkey_feed import AWAY
 from .valkey_scripts import PUBLISH, sharded
 
 MOST_WAITING = 10_000

@@ -1,0 +1,125 @@
+"""Reconnecting: how the connection by which publications come is watched, given up, and made again, over any server.
+
+What must not live here: how a connection is made, and what is subscribed to (`valkey_feed`, `nats_feed`).
+
+Where nothing is heard for `PING_S` the server is asked for a sign of life. It is *silent* until one comes, and the connection is
+given up after `SILENCE_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from ..errors import BrokerUnavailable
+
+logger: logging.Logger = logging.getLogger("hubbub")
+
+PING_S = 0.4
+"""How long nothing may be heard before the server is asked for a sign of life; how long it has for that
+before it is silent."""
+SILENCE_S = 10.0
+"""How long the server may be silent before the connection is given up."""
+LOOK_S = 0.5
+"""How often it is looked whether it is silent still. A loop that was stopped has seen one look, not many."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
+"""How long to wait before a connection is tried again: twice as long each time, up to a bound."""
+
+AWAY = "the broker is away"
+
+
+class Reconnecting(ABC):
+    """What a feed has beside its connection. `explain` returns what an error means, `lost` is called when a connection has
+    broken, `back` when all that is wanted comes again. Event loop only.
+    """
+
+    def __init__(
+        self,
+        explain: Callable[[BaseException], BrokerUnavailable],
+        lost: Callable[[], None],
+        back: Callable[[], None],
+    ) -> None:
+        self._explain, self._on_lost, self._on_back = explain, lost, back
+        self._delay_s = FIRST_DELAY_S
+        self.is_silent: bool = False
+        """Whether the server owes a sign of life."""
+        self.connections: int = 0
+        """How many connections there have been: the present one's number."""
+
+    @abstractmethod
+    async def _connect(self) -> None:
+        """Connect, and wait until all that is wanted is confirmed."""
+
+    @abstractmethod
+    async def _drop(self) -> None:
+        """Close what there is of a connection."""
+
+    @abstractmethod
+    async def _until_broken(self) -> BaseException:
+        """Use the connection until something about it fails; return what that was."""
+
+    @abstractmethod
+    def _go_down(self) -> None:
+        """Learn that the connection is given up."""
+
+    @abstractmethod
+    def _give_up(self, why: str) -> None:
+        """Tell those who wait for something that it does not come."""
+
+    @property
+    @abstractmethod
+    def _heard(self) -> int:
+        """How often anything has come by the connection."""
+
+    @abstractmethod
+    async def _ask_for_a_sign(self) -> None:
+        """Have the server say that it is there."""
+
+    async def _run(self) -> None:
+        """Use one connection after another."""
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            why = self._explain(await self._until_broken())
+            logger.warning("the connection to the broker is lost: %s", why)
+            self._go_down()
+            self._give_up(AWAY)
+            self._on_lost()
+            if loop.time() - since > LONGEST_DELAY_S:
+                self._delay_s = FIRST_DELAY_S
+            await self._come_back()
+            self._on_back()
+
+    async def _come_back(self) -> None:
+        while True:
+            await self._drop()
+            await asyncio.sleep(self._delay_s * (0.5 + random.random() / 2))
+            self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
+            try:
+                await self._connect()
+            except Exception as error:
+                logger.debug("the broker cannot be reached: %s", self._explain(error))
+            else:
+                self.is_silent = False
+                logger.info("the connection to the broker is there again")
+                return
+
+    async def _watch(self) -> None:
+        """See that the server is there; raise `TimeoutError` when it was silent for too long."""
+        while True:
+            heard = self._heard
+            await asyncio.sleep(PING_S)
+            if heard == self._heard:
+                await self._ask_for_a_sign()
+                await asyncio.sleep(PING_S)
+                for _ in range(max(1, round(SILENCE_S / LOOK_S))):
+                    if heard != self._heard:
+                        break
+                    self.is_silent = True
+                    await asyncio.sleep(LOOK_S)
+                else:
+                    raise TimeoutError
+            self.is_silent = False

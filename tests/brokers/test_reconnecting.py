@@ -1,0 +1,100 @@
+"""A connection that is watched, given up and made again, whatever the server is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hubbub import BrokerUnavailable
+from hubbub.brokers import reconnecting
+from hubbub.brokers.reconnecting import AWAY, Reconnecting
+from started_hub import until
+
+pytestmark = pytest.mark.anyio
+
+
+class Feed(Reconnecting):
+    """A feed whose server does what a test says."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+        super().__init__(
+            lambda error: BrokerUnavailable(str(error) or type(error).__name__),
+            lambda: self.rows.append("lost"),
+            lambda: self.rows.append("back"),
+        )
+        self.heard = self.asked = self.tries = self.refusals = 0
+
+    async def _connect(self) -> None:
+        self.tries += 1
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("refused")
+
+    async def _drop(self) -> None:
+        self.rows.append("drop")
+
+    async def _until_broken(self) -> BaseException:
+        (silence,) = await asyncio.gather(self._watch(), return_exceptions=True)
+        assert isinstance(silence, TimeoutError)
+        return silence
+
+    def _go_down(self) -> None:
+        self.rows.append("down")
+
+    def _give_up(self, why: str) -> None:
+        self.rows.append(why)
+
+    @property
+    def _heard(self) -> int:
+        return self.heard
+
+    async def _ask_for_a_sign(self) -> None:
+        self.asked += 1
+
+
+@pytest.fixture
+async def feed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
+    for name, seconds in (("PING_S", 0.01), ("LOOK_S", 0.01), ("SILENCE_S", 0.05)):
+        monkeypatch.setattr(reconnecting, name, seconds)
+    made = Feed()
+    task = asyncio.create_task(made._run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_one_that_says_nothing_is_asked_is_silent_and_is_given_up(feed: Feed) -> None:
+    await until(lambda: feed.is_silent)
+    assert (feed.asked, feed.rows) == (1, [])
+    await until(lambda: "back" in feed.rows)
+    assert feed.rows[:5] == ["down", AWAY, "lost", "drop", "back"]
+    assert not feed.is_silent
+
+
+async def test_a_sign_ends_the_silence(feed: Feed) -> None:
+    await until(lambda: feed.is_silent)
+    while feed.is_silent:
+        feed.heard += 1
+        await asyncio.sleep(0.001)
+    assert feed.rows == []
+
+
+async def test_one_that_cannot_be_had_is_tried_less_and_less_often(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: list[float] = []
+    monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.2)
+    feed.refusals = 4
+    connect = feed._connect
+
+    async def note() -> None:
+        delays.append(feed._delay_s)
+        await connect()
+
+    monkeypatch.setattr(feed, "_connect", note)
+    await until(lambda: "back" in feed.rows)
+    assert delays == [0.1, 0.2, 0.2, 0.2, 0.2]
+    assert feed.rows.count("drop") == 5
