@@ -28,8 +28,8 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
-from hubbub.brokers import nats_outgoing, reconnecting
-from hubbub.brokers.broker import Ability, Condition, Control, Keep, PresenceTerms, as_broker
+from hubbub.brokers import reconnecting, unanswered
+from hubbub.brokers.broker import Ability, Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.nats import LOOKS, NatsBroker
 from hubbub.brokers.nats_stream import NoAnswer
 from hubbub.hub.core import core_of
@@ -233,8 +233,8 @@ async def test_a_server_that_is_killed_and_comes_back(server: NatsServer) -> Non
 async def test_who_publishes_while_it_is_away_for_long_is_refused(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 0.1)
-    monkeypatch.setattr(nats_outgoing, "MOST_WAITING", 4)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
+    monkeypatch.setattr(unanswered, "MOST_WAITING", 4)
     async with broker_on(server.url, "red") as (broker, _):
         server.kill()
         await until(is_away(broker))
@@ -245,7 +245,7 @@ async def test_who_publishes_while_it_is_away_for_long_is_refused(
             broker.publish(message("3"))
         done = await asyncio.gather(*waiting, return_exceptions=True)
         assert [str(each) for each in done] == ["the broker is away"] * 4
-        assert broker.condition == Condition("away", 0, 0)
+        assert broker.condition[:3] == ("away", 0, 0)
         await asyncio.to_thread(server.start)
         await until(is_up(broker))
         assert (await broker.history("red")).publications == [], "what was refused never comes"
@@ -254,7 +254,7 @@ async def test_who_publishes_while_it_is_away_for_long_is_refused(
 async def test_a_frozen_server_is_given_up_and_found_again(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 30.0)
+    monkeypatch.setattr(unanswered, "WAIT_S", 30.0)
     async with broker_on(server.url, "red") as (broker, node):
         server.freeze()
         plain, kept = broker.publish(message("1")), broker.publish_kept(message("2"), KEEP)

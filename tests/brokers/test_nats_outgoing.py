@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hubbub import BrokerUnavailable, Position, Receipt
-from hubbub.brokers import nats_outgoing
+from hubbub.brokers import nats_outgoing, unanswered
 from hubbub.brokers.broker import Keep
 from hubbub.brokers.envelope import unpack
 from hubbub.brokers.nats_history import Place, Run
@@ -71,7 +71,7 @@ class Way:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats_outgoing, "PAUSE_S", 0.001)
-    monkeypatch.setattr(nats_outgoing, "LOOK_S", 0.005)
+    monkeypatch.setattr(unanswered, "LOOK_S", 0.005)
 
 
 async def turns(count: int = 10) -> None:
@@ -107,6 +107,28 @@ async def test_what_comes_while_a_ping_has_no_answer_leaves_together_after_that(
     found = await asyncio.gather(*receipts, return_exceptions=True)
     assert [type(each) for each in found] == [Receipt] * 2 + [BrokerUnavailable] * 6
     assert "it may have been published, or not: broken" in str(found[-1])
+
+
+async def test_the_lag_is_what_the_last_answer_took() -> None:
+    way = Way()
+    assert way.outgoing.lag_s is None
+    receipt = way.put("a", "1")
+    await turns()
+    await asyncio.sleep(0.02)
+    way.pongs[0].set_result(None)
+    await receipt
+    lag_s = way.outgoing.lag_s
+    assert lag_s is not None
+    assert lag_s >= 0.02
+    await way.put("a", "2", KEEP)
+    assert way.outgoing.lag_s not in (None, lag_s)
+    lag_s = way.outgoing.lag_s
+    receipt = way.put("a", "3")
+    await turns()
+    way.pongs[1].set_exception(OSError("broken"))
+    with pytest.raises(BrokerUnavailable):
+        await receipt
+    assert way.outgoing.lag_s == lag_s
 
 
 async def test_runs_are_bounded_and_one_that_is_too_large_is_refused_alone() -> None:
@@ -160,7 +182,7 @@ async def test_a_receipt_waits_until_what_is_stored_has_come_here(
     way.outgoing.note_left(["a"])
     assert (await second) == Receipt(0, Position(6, "e"))
     third = way.put("a", "5", KEEP)
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 0.01)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.01)
     assert (await third).delivered_to == 0, "it is not waited for longer than for anything else"
 
 
@@ -185,7 +207,7 @@ async def test_what_may_have_been_stored_is_stored_again_as_the_same_run() -> No
 async def test_what_is_not_stored_in_time_is_refused_with_a_reason(
     error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 0.02)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.02)
     way = Way()
     way.answers = [error] * 10_000
     with pytest.raises(BrokerUnavailable) as caught:
@@ -221,7 +243,7 @@ async def test_while_the_server_is_away_all_wait_and_go_in_their_order(
     way.pongs[0].set_exception(OSError("broken"))
     await turns()
     way.is_up = False
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 0.02)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.02)
     with pytest.raises(BrokerUnavailable, match=r"^the broker is away$"):
         await way.put("b", "4")
     way.is_up = True

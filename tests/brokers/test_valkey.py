@@ -21,7 +21,7 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
-from hubbub.brokers import reconnecting, valkey_outgoing
+from hubbub.brokers import reconnecting, unanswered
 from hubbub.brokers.broker import Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub.core import core_of
@@ -196,8 +196,8 @@ async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
 async def test_who_publishes_while_it_is_away_for_long_is_refused(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.1)
-    monkeypatch.setattr(valkey_outgoing, "MOST_WAITING", 3)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
+    monkeypatch.setattr(unanswered, "MOST_WAITING", 3)
     async with broker_on(server.url, "red") as (broker, _):
         server.kill()
         await until(is_away(broker))

@@ -15,7 +15,7 @@ import pytest
 
 from brokers.test_valkey import KEEP, Node, client_of, is_away, is_up, message
 from hubbub import BrokerUnavailable, ClientInfo, Hub
-from hubbub.brokers import valkey_outgoing
+from hubbub.brokers import unanswered
 from hubbub.brokers.broker import Control, PresenceTerms, apart
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.brokers.valkey_layout import chosen, condition_of, together
@@ -136,7 +136,7 @@ async def test_of_several_servers_one_is_killed_and_its_rooms_alone_are_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.3)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.3)
     servers = [Server(tmp_path / str(number)) for number in range(2)]
     try:
         url = "valkey://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from hubbub import BrokerUnavailable, Receipt
-from hubbub.brokers import valkey_outgoing
+from hubbub.brokers import unanswered
 from hubbub.brokers.valkey_moving import MovingOutgoing
-from hubbub.brokers.valkey_outgoing import Plain, Script, Waiting
+from hubbub.brokers.valkey_outgoing import Plain, Script, ValkeyWaiting
 from valkey_server import connections, fresh_prefix
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ class Shards:
         )
         ask: Any = made._ask
 
-        async def noting(some: list[Waiting]) -> Any:
+        async def noting(some: list[ValkeyWaiting]) -> Any:
             self.sent.append((number, [waiting.number for waiting in some]))
             return await ask(some)
 
@@ -68,8 +68,8 @@ class Shards:
         if is_kept:
             keys = tuple(f"{{{self.name}{room}}}:{kind}" for kind in ("h", "s", "n"))
             bounds = (self.name, 100, LONG_MS, 10_000, LONG_MS, LONG_MS, LONG_MS)
-            command = Script(keys, bounds, self.number, data)
-        return to.put(self.number, room, command, len(data))
+            command = Script(keys, bounds, data)
+        return to.put(self.number, room, command)
 
     async def stored(self, room: str) -> list[int]:
         """Return what is kept of a room."""
@@ -125,7 +125,7 @@ async def test_what_is_refused_stays_in_front(goes: bool, kind: str) -> None:
         ask: Any = shards.each[0]._ask
         count = 0
 
-        async def refusing(some: list[Waiting]) -> list[Any]:
+        async def refusing(some: list[ValkeyWaiting]) -> list[Any]:
             nonlocal count
             count += 1
             answers = await ask([each for each in some if each.room != "red"]) if count == 1 else []
@@ -149,11 +149,11 @@ async def test_what_is_refused_stays_in_front(goes: bool, kind: str) -> None:
 
 
 async def test_what_is_refused_for_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.2)
-    monkeypatch.setattr(valkey_outgoing, "LOOK_S", 0.05)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.2)
+    monkeypatch.setattr(unanswered, "LOOK_S", 0.05)
     async with Shards() as shards:
 
-        async def refusing(some: list[Waiting]) -> list[Any]:
+        async def refusing(some: list[ValkeyWaiting]) -> list[Any]:
             return [redis.exceptions.TryAgainError("x") for _ in some]
 
         shards.each[0]._ask = refusing  # type: ignore[method-assign]

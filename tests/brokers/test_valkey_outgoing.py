@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from hubbub import BrokerUnavailable, Position, Receipt
-from hubbub.brokers import valkey_outgoing
+from hubbub.brokers import unanswered, valkey_outgoing
 from hubbub.brokers.envelope import unpack
 from hubbub.brokers.valkey_connections import close_line, hear, tell
 from hubbub.brokers.valkey_outgoing import (
     Outgoing,
     Plain,
     Script,
-    Waiting,
+    ValkeyWaiting,
     position_of,
-    runs_of,
+    runs_in,
 )
 from started_hub import until
 from tcp_proxy import Proxy
@@ -53,13 +53,13 @@ class Sending:
         self.number += 1
         keys = tuple(f"{{{self.name}}}:{kind}" for kind in ("h", "s", "n"))
         bounds = (self.name, 100, LONG_MS, 10_000, LONG_MS, LONG_MS, LONG_MS)
-        command = Script(keys, bounds, self.number, data)
-        return self.outgoing.put(self.number, "red", command, len(data))
+        command = Script(keys, bounds, data)
+        return self.outgoing.put(self.number, "red", command)
 
     def plain(self, data: bytes) -> asyncio.Future[Receipt]:
         """Publish to the one room, which does not."""
         self.number += 1
-        return self.outgoing.put(self.number, "red", Plain(self.name.encode(), data), len(data))
+        return self.outgoing.put(self.number, "red", Plain(self.name.encode(), data))
 
     async def stored(self) -> list[bytes]:
         """Return what the server has kept."""
@@ -174,8 +174,8 @@ async def test_what_waits_is_sent_in_order_when_the_server_is_back() -> None:
 async def test_what_waits_for_too_long_is_refused_and_never_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.05)
-    monkeypatch.setattr(valkey_outgoing, "LOOK_S", 0.02)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.05)
+    monkeypatch.setattr(unanswered, "LOOK_S", 0.02)
     async with Sending() as on:
         on.is_up = False
         with pytest.raises(BrokerUnavailable, match=r"^the broker is away$"):
@@ -186,8 +186,8 @@ async def test_what_waits_for_too_long_is_refused_and_never_sent(
 
 
 async def test_what_waits_is_bounded_by_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(valkey_outgoing, "MOST_WAITING_BYTES", 100)
-    monkeypatch.setattr(valkey_outgoing, "MOST_WAITING", 3)
+    monkeypatch.setattr(unanswered, "MOST_WAITING_BYTES", 100)
+    monkeypatch.setattr(unanswered, "MOST_WAITING", 3)
     async with Sending() as on:
         on.is_up = False
         first = on.kept(b"x" * 60)
@@ -236,20 +236,18 @@ async def test_it_stops_in_whatever_it_is_doing() -> None:
             each.exception()
 
 
-def test_what_is_of_one_kind_goes_in_runs_that_keep_the_order_of_each_room() -> None:
-    small, large = valkey_outgoing.RUN_BYTES // 4, valkey_outgoing.RUN_BYTES
-    plain, kept = Plain(b"", b""), Script((), (1,), 0, b"")
-    other, single = Script((), (2,), 0, b""), Script((), (1,), 0, b"", is_single=True)
-    rows: list[tuple[str, int, Plain | Script]] = [
-        *(("a", small, plain), ("b", small, kept), ("a", small, plain), ("b", small, kept)),
-        *(("a", small, kept), ("a", small, plain), ("a", large, plain), ("b", small, other)),
-        *(("b", small, single), ("b", small, single), ("b", small, kept), ("a", 1, plain)),
+async def test_what_is_of_one_kind_goes_in_runs_that_keep_the_order_of_each_room() -> None:
+    small, large = b"s" * (unanswered.RUN_BYTES // 4), b"l" * unanswered.RUN_BYTES
+    rows: list[tuple[str, Plain | Script]] = [
+        *(("a", Plain(b"", small)), ("b", Script((), (1,), small))),
+        *(("a", Plain(b"", small)), ("b", Script((), (1,), small))),
+        *(("a", Script((), (1,), small)), ("a", Plain(b"", small)), ("a", Plain(b"", large))),
+        *(("b", Script((), (2,), small)), ("b", Script((), (1,), small, is_single=True))),
+        *(("b", Script((), (1,), small, is_single=True)), ("b", Script((), (1,), small))),
+        ("a", Plain(b"", b"1")),
     ]
-    some = [
-        Waiting(number, room, command, size, 0.0, None)  # type: ignore[arg-type]
-        for number, (room, size, command) in enumerate(rows)
-    ]
-    runs = [[waiting.number for waiting in run] for run in runs_of(some)]
+    some = [ValkeyWaiting(number, room, command) for number, (room, command) in enumerate(rows)]
+    runs = [[waiting.number for waiting in run] for run in runs_in(some)]
     assert runs == [[0, 2], [1, 3], [4], [5], [6], [7], [8], [9], [10], [11]]
 
 

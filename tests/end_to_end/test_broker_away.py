@@ -14,7 +14,7 @@ import pytest
 
 from array_dialect import ArrayDialect, events_of
 from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position, RoomRules
-from hubbub.brokers import valkey_link, valkey_outgoing
+from hubbub.brokers import unanswered, valkey_link
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
@@ -142,7 +142,7 @@ async def test_a_server_that_has_forgotten_all_when_it_is_back_begins_one_epoch_
 async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(valkey_outgoing, "WAIT_S", 0.1)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
     async with hubs_on(server, 1) as (hub,):
         peer = await member(hub, "log")
         server.kill()

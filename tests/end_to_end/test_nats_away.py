@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
-from hubbub.brokers import nats_outgoing
+from hubbub.brokers import unanswered
 from hubbub.brokers.nats import NatsBroker
 from hubbub.hub import interest as interest_module
 from hubbub.hub.core import core_of
@@ -110,7 +110,7 @@ async def test_a_server_that_is_killed_under_publishers_loses_and_doubles_nothin
 async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 0.1)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
     async with hubs_on(server.url, 1) as (hub,):
         peer = await member(hub, "log")
         server.kill()
@@ -121,7 +121,7 @@ async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes
         hub.broadcast("lost too")
         await until(lambda: "a broadcast failed: the broker is away" in caplog.text)
         assert hub.stats()["broker_waiting"] == 0
-        monkeypatch.setattr(nats_outgoing, "WAIT_S", 5.0)
+        monkeypatch.setattr(unanswered, "WAIT_S", 5.0)
         await asyncio.to_thread(server.start)
         await until(state(hub, "up"))
         await hub.publish("log", "1")
@@ -255,7 +255,7 @@ async def started(hub: Hub) -> Hub:
 async def test_without_a_quorum_only_what_is_kept_is_refused(
     three: list[NatsServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 60.0)
+    monkeypatch.setattr(unanswered, "WAIT_S", 60.0)
     urls = ",".join(server.url.removeprefix("nats://") for server in three)
     first = await started(Hub(broker=f"nats://{urls}?replicas=3", room_rules=RULES))
     hub = await started(Hub(broker=f"{three[0].url}?replicas=3", room_rules=RULES))
@@ -267,13 +267,13 @@ async def test_without_a_quorum_only_what_is_kept_is_refused(
     assert (await hub.publish("log", "a leader is there, or comes")).position is not None
     await until(lambda: len(texts(peer)) == 2)
     three[2].kill()
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 1.0)
+    monkeypatch.setattr(unanswered, "WAIT_S", 1.0)
     with pytest.raises(BrokerUnavailable, match=r"quorum|does not answer"):
         await hub.publish("log", "refused")
     await hub.publish("news", "2")
     await until(lambda: texts(peer)[2:] == ["2"])
     assert hub.stats()["broker_state"] == "up"
-    monkeypatch.setattr(nats_outgoing, "WAIT_S", 60.0)
+    monkeypatch.setattr(unanswered, "WAIT_S", 60.0)
     await asyncio.to_thread(three[1].start)
     assert (await hub.publish("log", "3")).position is not None
     await until(lambda: texts(peer)[-1:] == ["3"])

@@ -15,7 +15,7 @@ import secrets
 import time
 from asyncio import Future
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import BrokerUnavailable
 from ..model import ClientInfo, Position, PresenceStats, Receipt
@@ -31,7 +31,7 @@ from .broker import (
     PresenceTerms,
     Snapshot,
 )
-from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
+from .envelope import seal, seal_control, unpack, unseal_control
 from .nats_address import NatsAddress, read_address
 from .nats_connection import Connection, unavailable
 from .nats_feed import NatsFeed
@@ -40,6 +40,7 @@ from .nats_names import NatsNames
 from .nats_outgoing import NatsOutgoing
 from .nats_presence import TOLD, NatsPresence, told_publication
 from .nats_stream import OLDEST_VERSION, State, Stored, Stream
+from .unanswered import deliver_run
 from .valkey_address import checked_prefix
 
 logger: logging.Logger = logging.getLogger("hubbub")
@@ -112,10 +113,11 @@ class NatsBroker:
         running = self._running
         if running is None:
             return Condition("away")
-        waiting, waiting_bytes = len(running.outgoing), running.outgoing.nbytes
-        if not running.feed.is_up:
-            return Condition("away", waiting, waiting_bytes)
-        return Condition("silent" if running.feed.is_silent else "up", waiting, waiting_bytes)
+        outgoing, feed = running.outgoing, running.feed
+        state: Literal["up", "silent", "away"] = "away"
+        if feed.is_up:
+            state = "silent" if feed.is_silent else "up"
+        return Condition(state, len(outgoing), outgoing.nbytes, outgoing.lag_s)
 
     # Beginning and end
 
@@ -244,13 +246,8 @@ class NatsBroker:
             record = read_record(Stored(int(headers.get("Nats-Sequence", "0")), data))
             running.history.note(room, record)
             position, run = Position(record.first, record.epoch), record.run
-        for sealed in unpack(run):
-            envelope = unseal(sealed)
-            count = running.node.deliver(publication_of(envelope, room, position))
-            if envelope.sender == running.sender:
-                running.outgoing.came(envelope.number, Receipt(count, position))
-            if position is not None:
-                position = Position(position.offset + 1, position.epoch)
+        came = running.outgoing.came
+        deliver_run(running.node, room, unpack(run), position, running.sender, came)
 
     def _lost(self) -> None:
         if self._running is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from ..errors import BrokerError, BrokerUnavailable
 from ..model import Position, Receipt
@@ -25,58 +25,27 @@ from .nats_history import NatsHistory, Run
 from .nats_names import NatsNames
 from .nats_stream import NoAnswer, NotNow
 from .reconnecting import AWAY
+from .unanswered import RUN_BYTES, Unanswered, Waiting, runs_of
 
-MOST_WAITING = 10_000
-"""How many publications may wait for the server; one more is refused at once."""
-MOST_WAITING_BYTES = 16 * 1024**2
-WAIT_S = 5.0
-"""How long a publication waits for its receipt, before it is refused."""
-RUN_BYTES = 64 * 1024
-"""How many bytes a run has at most, if it has more than one publication."""
 RUN_ENTRIES = 500
-LOOK_S = 0.25
-"""How often it is looked which have waited for too long."""
+HEADERS_BYTES = 1024
+"""How many of the bytes that a message may have are left for what is beside the run."""
 PAUSE_S = 0.1
 """How long after a try without success the next is made."""
 
 
-class Waiting:
-    """A publication without a receipt. `receipt` is what is known of it (None: the server has not taken it)."""
+class NatsWaiting(Waiting):
+    """A publication without a receipt, and how it is kept."""
 
-    __slots__ = (
-        "comes_by",
-        "envelope",
-        "future",
-        "is_sent",
-        "keep",
-        "key",
-        "number",
-        "receipt",
-        "room",
-        "since",
-        "why",
-    )
+    __slots__ = ("envelope", "is_sent", "keep", "key", "why")
 
     def __init__(
-        self,
-        number: int,
-        room: str,
-        envelope: bytes,
-        keep: Keep | None,
-        key: str | None,
-        since: float,
-        future: Future[Receipt],
+        self, number: int, room: str, envelope: bytes, keep: Keep | None, key: str | None
     ) -> None:
-        self.number: int = number
-        self.room: str = room
+        super().__init__(number, room, len(envelope))
         self.envelope: bytes = envelope
         self.keep: Keep | None = keep
         self.key: str | None = key
-        self.since: float = since
-        self.future: Future[Receipt] = future
-        self.receipt: Receipt | None = None
-        self.comes_by: int | None = None
-        """By which connection it comes here (None: by none)."""
         self.is_sent: bool = False
         """Whether the server may have taken it."""
         self.why: str = AWAY
@@ -87,60 +56,42 @@ class Waiting:
         """Whether it is neither kept nor has a key."""
         return self.keep is None and self.key is None
 
-    def goes_with(self, other: Waiting) -> bool:
+    def goes_with(self, other: NatsWaiting) -> bool:
         """Tell whether it and another may be in one run."""
         return self.keep == other.keep and self.key is None and other.key is None
 
 
-class NatsOutgoing:
+class NatsOutgoing(Unanswered[NatsWaiting]):
     """See the module. `history` is None where the server stores nothing. Event loop only."""
 
     def __init__(
         self, feed: NatsFeed, names: NatsNames, history: Callable[[], NatsHistory]
     ) -> None:
+        super().__init__()
         self._feed, self._names, self._history = feed, names, history
-        self._plain: deque[Waiting] = deque()
+        self._plain: deque[NatsWaiting] = deque()
         self._plain_rooms: set[str] = set()
-        self._lanes: dict[str, deque[Waiting]] = {}
+        self._lanes: dict[str, deque[NatsWaiting]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unanswered: dict[int, Waiting] = {}
-        self._timer: asyncio.TimerHandle | None = None
         self._is_due = False
         self._on_way = 0
         """How many pings have no answer, of those behind what is neither kept nor has a key."""
-        self.nbytes: int = 0
-        """How many bytes of messages wait."""
-
-    def __len__(self) -> int:
-        """How many publications the server has not taken yet."""
-        return sum(waiting.receipt is None for waiting in self._unanswered.values())
 
     async def stop(self) -> None:
         """Send nothing more; who waits is refused."""
-        if self._timer is not None:
-            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for waiting in list(self._unanswered.values()):
-            if waiting.receipt is not None:
-                self._finish(waiting, waiting.receipt)
-            else:
-                self._fail(waiting, BrokerUnavailable("the broker has stopped"))
+        self._end()
         self._plain.clear()
 
     def put(
         self, number: int, room: str, envelope: bytes, keep: Keep | None, key: str | None
     ) -> Future[Receipt]:
         """Have a publication sent. Raises `BrokerUnavailable` where too many wait already."""
-        size = len(envelope)
-        if len(self._unanswered) >= MOST_WAITING or self.nbytes + size > MOST_WAITING_BYTES:
-            raise BrokerUnavailable("too many publications wait for the broker")
-        loop = asyncio.get_running_loop()
-        future: Future[Receipt] = loop.create_future()
-        waiting = Waiting(number, room, envelope, keep, key, loop.time(), future)
-        self._unanswered[number] = waiting
-        self.nbytes += size
+        self._check_room_for(len(envelope))
+        waiting = NatsWaiting(number, room, envelope, keep, key)
+        self._add(waiting)
         if room in self._lanes:
             self._lanes[room].append(waiting)
         elif waiting.is_plain:
@@ -151,30 +102,14 @@ class NatsOutgoing:
             if room in self._plain_rooms:
                 self._send_now()  # else it would overtake what was published to its room before
             self._lanes[room] = deque([waiting])
-            task = loop.create_task(self._work(room), name="nats publish")
+            task = asyncio.get_running_loop().create_task(self._work(room), name="nats publish")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if self._timer is None:
-            self._timer = loop.call_later(LOOK_S, self._look)
-        return future
+        return waiting.future
 
     def wake(self) -> None:
         """Go on: the server is there again."""
         self._send_now()
-
-    def came(self, number: int, receipt: Receipt) -> None:
-        """Learn that a publication of ours has come here."""
-        waiting = self._unanswered.get(number)
-        if waiting is not None:
-            self._finish(waiting, receipt)
-
-    def note_left(self, rooms: Collection[str] | None) -> None:
-        """Learn that what is published to these rooms (None: to all) comes here no more."""
-        for waiting in list(self._unanswered.values()):
-            if rooms is None or waiting.room in rooms:
-                waiting.comes_by = None
-                if waiting.receipt is not None:
-                    self._finish(waiting, waiting.receipt)
 
     # What is neither kept nor has a key
 
@@ -198,14 +133,15 @@ class NatsOutgoing:
         self._on_way += 1
         self._publish(some).add_done_callback(lambda pong: self._ponged(some, pong))
 
-    def _ponged(self, some: list[Waiting], pong: Future[None]) -> None:
+    def _ponged(self, some: list[NatsWaiting], pong: Future[None]) -> None:
         self._on_way -= 1
-        self._taken(some, pong)
+        self._ponged_for(some, pong)
         self._send()
 
-    def _publish(self, some: list[Waiting]) -> Future[None]:
+    def _publish(self, some: list[NatsWaiting]) -> Future[None]:
         connection = self._feed.connection
-        for run in _runs_of(some, connection.max_payload):
+        most = min(RUN_BYTES, connection.max_payload - HEADERS_BYTES)
+        for run in runs_of(some, _always, most, RUN_ENTRIES):
             self._mark_sent(run)
             data = b"r\n" + pack([each.envelope for each in run])
             try:
@@ -213,15 +149,31 @@ class NatsOutgoing:
             except BrokerUnavailable as error:
                 for waiting in run:
                     self._fail(waiting, error)
-        return connection.ping()
+        return self._ping()
 
-    def _mark_sent(self, run: Iterable[Waiting]) -> None:
+    def _ping(self) -> Future[None]:
+        began = asyncio.get_running_loop().time()
+
+        def answered(pong: Future[None]) -> None:
+            if not pong.cancelled() and pong.exception() is None:
+                self._note_lag(began)
+
+        pong = self._feed.connection.ping()
+        pong.add_done_callback(answered)
+        return pong
+
+    def _note_lag(self, began: float) -> None:
+        self.lag_s = asyncio.get_running_loop().time() - began
+
+    def _mark_sent(self, run: Iterable[NatsWaiting]) -> None:
         for waiting in run:
-            is_wanted = self._feed.is_subscribed(waiting.room)
-            waiting.comes_by = self._feed.connections if is_wanted else None
+            waiting.comes_by = self._comes_by(waiting.room)
             waiting.is_sent = True
 
-    def _taken(self, some: list[Waiting], pong: Future[None]) -> None:
+    def _comes_by(self, room: str) -> int | None:
+        return self._feed.connections if self._feed.is_subscribed(room) else None
+
+    def _ponged_for(self, some: list[NatsWaiting], pong: Future[None]) -> None:
         """Learn that the server has taken some, and that those that come here have come."""
         error = None if pong.cancelled() else pong.exception()
         for waiting in some:
@@ -249,11 +201,11 @@ class NatsOutgoing:
         finally:
             del self._lanes[room]
 
-    def _next_run(self, lane: deque[Waiting]) -> list[Waiting]:
+    def _next_run(self, lane: deque[NatsWaiting]) -> list[NatsWaiting]:
         most = RUN_BYTES
         if self._feed.is_up:
-            most = min(most, self._feed.connection.max_payload - 1024)
-        run: list[Waiting] = []
+            most = min(most, self._feed.connection.max_payload - HEADERS_BYTES)
+        run: list[NatsWaiting] = []
         size = 0
         while lane and len(run) < RUN_ENTRIES:
             waiting = lane[0]
@@ -265,14 +217,14 @@ class NatsOutgoing:
                 run.append(waiting)
         return run
 
-    async def _send_run(self, run: list[Waiting]) -> None:
+    async def _send_run(self, run: list[NatsWaiting]) -> None:
         await self._feed.until_up()
         some = [waiting for waiting in run if waiting.number in self._unanswered]
         pong = self._publish(some)
         await asyncio.wait([pong])
-        self._taken(some, pong)
+        self._ponged_for(some, pong)
 
-    async def _store(self, waiting: list[Waiting]) -> None:
+    async def _store(self, waiting: list[NatsWaiting]) -> None:
         first = waiting[0]
         run = Run(first.room, [each.envelope for each in waiting], first.keep, first.key)
         while True:
@@ -280,6 +232,7 @@ class NatsOutgoing:
             if not any(each.number in self._unanswered for each in waiting):
                 return  # all were refused while they waited
             self._mark_sent(waiting)
+            began = asyncio.get_running_loop().time()
             try:
                 place = await self._history().store(run)
             except NoAnswer as error:
@@ -295,77 +248,40 @@ class NatsOutgoing:
                     self._fail(each, unavailable(error))
                 return
             else:
+                self._note_lag(began)
                 self._stored(waiting, place.first, is_repeated=place.is_repeated)
                 return
             await asyncio.sleep(PAUSE_S)
 
-    def _excuse(self, waiting: list[Waiting], why: str) -> None:
+    def _excuse(self, waiting: list[NatsWaiting], why: str) -> None:
         for each in waiting:
             each.why = why
 
-    def _stored(self, run: list[Waiting], position: Position | None, *, is_repeated: bool) -> None:
+    def _stored(
+        self, run: list[NatsWaiting], position: Position | None, *, is_repeated: bool
+    ) -> None:
         for waiting in run:
             receipt = Receipt(0, position, is_repeated=is_repeated)
             if position is not None:
                 position = Position(position.offset + 1, position.epoch)
             if waiting.number not in self._unanswered:
                 continue
-            by = waiting.comes_by
-            is_here = by == self._feed.connections and self._feed.is_subscribed(waiting.room)
-            if is_repeated or by is None or not is_here:
-                self._finish(waiting, receipt)
-            else:
-                waiting.receipt = receipt  # and it comes, or has come
+            self._taken(waiting, receipt, self._comes_by(waiting.room))
 
     # What becomes of them
 
+    def _why_late(self, waiting: NatsWaiting) -> str:
+        if waiting.is_sent and waiting.why == AWAY:
+            return "it may have been published, or not: the server does not answer"
+        return waiting.why
+
     def _look(self) -> None:
-        """Refuse what has waited for too long."""
-        loop = asyncio.get_running_loop()
-        late = loop.time() - WAIT_S
-        for waiting in list(self._unanswered.values()):
-            if waiting.since > late:
-                break
-            if waiting.receipt is not None:  # taken; that it comes here is not waited for longer
-                self._finish(waiting, waiting.receipt)
-            elif waiting.is_sent and waiting.why == AWAY:
-                text = "it may have been published, or not: the server does not answer"
-                self._fail(waiting, BrokerUnavailable(text))
-            else:
-                self._fail(waiting, BrokerUnavailable(waiting.why))
+        super()._look()
         for queue in (self._plain, *self._lanes.values()):
             while queue and queue[0].number not in self._unanswered:
                 queue.popleft()
-        self._timer = loop.call_later(LOOK_S, self._look) if self._unanswered else None
-
-    def _finish(self, waiting: Waiting, receipt: Receipt) -> None:
-        self._forget(waiting)
-        if not waiting.future.done():
-            waiting.future.set_result(receipt)
-
-    def _fail(self, waiting: Waiting, error: BrokerError) -> None:
-        self._forget(waiting)
-        if not waiting.future.done():
-            waiting.future.set_exception(error)
-            waiting.future.exception()
-
-    def _forget(self, waiting: Waiting) -> None:
-        if self._unanswered.pop(waiting.number, None) is not None:
-            self.nbytes -= len(waiting.envelope)
 
 
-def _runs_of(some: list[Waiting], max_payload: int) -> list[list[Waiting]]:
-    """Part what leaves together into what goes in one message; the order of a room stays."""
-    most = min(RUN_BYTES, max_payload - 1024)
-    runs: list[list[Waiting]] = []
-    last: dict[str, tuple[list[Waiting], int]] = {}
-    for waiting in some:
-        run, size = last.get(waiting.room, ([], 0))
-        size += len(waiting.envelope)
-        if run and size <= most and len(run) < RUN_ENTRIES:
-            run.append(waiting)
-        else:
-            run, size = [waiting], len(waiting.envelope)
-            runs.append(run)
-        last[waiting.room] = run, size
-    return runs
+def _always(one: NatsWaiting, other: NatsWaiting) -> bool:
+    """Let all go together that is neither kept nor has a key."""
+    return True

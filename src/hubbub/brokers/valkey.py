@@ -34,6 +34,7 @@ from .broker import (
     Snapshot,
 )
 from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
+from .unanswered import deliver_run
 from .valkey_address import Address, checked_prefix, read_address
 from .valkey_cluster import Cluster
 from .valkey_connections import Connections, unavailable
@@ -66,6 +67,11 @@ class _Running:
         """The rooms that are wanted, by channel."""
         self.saying: set[asyncio.Task[None]] = set()
         """Words to other nodes that are on their way."""
+
+    def came(self, number: int, receipt: Receipt) -> None:
+        """Learn that a publication of ours has come here."""
+        for link in self.layout.links:
+            link.outgoing.came(number, receipt)
 
 
 class ValkeyBroker:
@@ -172,7 +178,7 @@ class ValkeyBroker:
         command: Script | Plain = Plain(channel, envelope)
         if keep is not None or publication.key is not None:
             command = self._script(running, publication, keep, channel, envelope)
-        return running.layout.put(channel, number, room, command, len(envelope))
+        return running.layout.put(channel, number, room, command)
 
     def _script(
         self,
@@ -190,7 +196,7 @@ class ValkeyBroker:
         position_ttl_s = max(POSITION_TTL_S, keep.ttl_s)
         times = (_ms(position_ttl_s), _ms(KEY_TTL_S), _ms(SENDER_TTL_S))
         bounds = (channel, keep.entries, _ms(keep.ttl_s), keep.max_bytes, *times)
-        return Script(tuple(keys), bounds, running.number, envelope, is_single=key is not None)
+        return Script(tuple(keys), bounds, envelope, is_single=key is not None)
 
     def _comes_by(self, room: str) -> object:
         """Return the connection by which what is published to a room comes here, as a name that it alone has."""
@@ -262,15 +268,8 @@ class ValkeyBroker:
             return
         is_run = place[:1] == RUN
         position = position_of(place[1:] if is_run else place)
-        for sealed in unpack(rest) if is_run else (rest,):
-            envelope = unseal(sealed)
-            count = running.node.deliver(publication_of(envelope, room, position))
-            if envelope.sender == running.sender:
-                receipt = Receipt(count, position)
-                for link in running.layout.links:
-                    link.outgoing.came(envelope.number, receipt)
-            if position is not None:
-                position = Position(position.offset + 1, position.epoch)
+        run = unpack(rest) if is_run else (rest,)
+        deliver_run(running.node, room, run, position, running.sender, running.came)
 
     def _back(self, link: Link) -> None:
         running = self._running

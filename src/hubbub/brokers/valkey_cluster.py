@@ -26,7 +26,7 @@ from .valkey_layout import parted, together
 from .valkey_link import Handlers, Link
 from .valkey_moving import MovingOutgoing
 from .valkey_names import Names
-from .valkey_outgoing import Outgoing, Plain, Script, Waiting
+from .valkey_outgoing import Outgoing, Plain, Script, ValkeyWaiting
 
 T = TypeVar("T")
 
@@ -130,15 +130,13 @@ class Cluster:
         """See `Layout.link`. Where nobody has its slot, any shard will say so."""
         return self._slots[slot_of(place)] or self._shards[0]
 
-    def put(
-        self, place: bytes, number: int, room: str, command: Script | Plain, size: int
-    ) -> Future[Receipt]:
+    def put(self, place: bytes, number: int, room: str, command: Script | Plain) -> Future[Receipt]:
         """See `Layout.put`. What is published to a room stays behind what waits already."""
         has = next((shard for shard in self._shards if shard.moving.has(room)), None)
         shard = self.link(place) if has is None else has
-        return shard.moving.put(number, room, command, size)
+        return shard.moving.put(number, room, command)
 
-    def home(self, waiting: Waiting) -> Shard:
+    def home(self, waiting: ValkeyWaiting) -> Shard:
         """Return the shard that has the room of a publication now."""
         command = waiting.command
         return self.link(

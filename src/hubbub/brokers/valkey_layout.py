@@ -50,9 +50,7 @@ class Layout(Protocol):
         """Return the server that has a place now."""
         ...
 
-    def put(
-        self, place: bytes, number: int, room: str, command: Script | Plain, size: int
-    ) -> Future[Receipt]:
+    def put(self, place: bytes, number: int, room: str, command: Script | Plain) -> Future[Receipt]:
         """Have a publication sent to the server of its room: see `Outgoing.put`."""
         ...
 
@@ -103,11 +101,9 @@ class Servers:
     def _choose(self, place: bytes) -> int:
         return chosen(place, self._names)
 
-    def put(
-        self, place: bytes, number: int, room: str, command: Script | Plain, size: int
-    ) -> Future[Receipt]:
+    def put(self, place: bytes, number: int, room: str, command: Script | Plain) -> Future[Receipt]:
         """See `Layout.put`."""
-        return self.link(place).outgoing.put(number, room, command, size)
+        return self.link(place).outgoing.put(number, room, command)
 
     def subscribe(self, channels: Sequence[bytes]) -> Future[None]:
         """See `Layout.subscribe`. If one server is away nothing is asked of the others either."""

@@ -10,14 +10,12 @@ goes to another shard as a whole, when nothing of it is on its way.
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..model import Receipt
 from .valkey_connections import Connections, is_moving
-from .valkey_outgoing import LOOK_S, PAUSE_S, Outgoing, Plain, Script, Waiting, runs_of
+from .valkey_outgoing import PAUSE_S, Outgoing, ValkeyWaiting, runs_in
 
 
 class MovingOutgoing(Outgoing):
@@ -29,7 +27,7 @@ class MovingOutgoing(Outgoing):
         connections: Connections,
         is_up: Callable[[], bool],
         comes_by: Callable[[str], object],
-        home: Callable[[Waiting], MovingOutgoing],
+        home: Callable[[ValkeyWaiting], MovingOutgoing],
         refused: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(connections, is_up, comes_by, is_sharded=True)
@@ -41,12 +39,6 @@ class MovingOutgoing(Outgoing):
         """Tell whether publications to a room wait here, or are on their way from here."""
         return room in self._rooms
 
-    def put(self, number: int, room: str, command: Script | Plain, size: int) -> Future[Receipt]:
-        """See `Outgoing.put`."""
-        future = super().put(number, room, command, size)
-        self._rooms[room] += 1
-        return future
-
     def note_moves(self) -> None:
         """Learn that rooms have moved: what waits for those of other shards goes there before more is sent."""
         self._has_moves = True
@@ -57,7 +49,7 @@ class MovingOutgoing(Outgoing):
         """Give away what waits for rooms that other shards have now, if nothing of it is on its way."""
         self._has_moves = False
         busy = {each.room for each in self._unanswered.values() if each.is_on_its_way}
-        staying: list[Waiting] = []
+        staying: list[ValkeyWaiting] = []
         for waiting in self._queue:
             if waiting.number not in self._unanswered:
                 continue
@@ -67,27 +59,17 @@ class MovingOutgoing(Outgoing):
                 self._has_moves |= other is not self
             else:
                 self._forget(waiting)
-                other.take_over(waiting)
+                other.take(waiting)
         self._queue.clear()
         self._queue.extend(staying)
 
-    def take_over(self, waiting: Waiting) -> None:
-        """Have what waited for another shard sent."""
-        self._unanswered[waiting.number] = waiting
-        self._bytes += waiting.size
-        self._rooms[waiting.room] += 1
-        self._queue.append(waiting)
-        self._has_work.set()
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
-
-    def _next(self) -> list[Waiting]:
+    def _next(self) -> list[ValkeyWaiting]:
         if self._has_moves:
             self._hand_over()
         some = super()._next()
         seen: set[str] = set()
-        first: list[Waiting] = []
-        for run in runs_of(some):
+        first: list[ValkeyWaiting] = []
+        for run in runs_in(some):
             if run[0].room not in seen:
                 seen.add(run[0].room)
                 first += run
@@ -95,7 +77,7 @@ class MovingOutgoing(Outgoing):
         self._put_back([waiting for waiting in some if waiting.number not in taken])
         return first
 
-    def _put_back(self, some: list[Waiting]) -> None:
+    def _put_back(self, some: list[ValkeyWaiting]) -> None:
         for waiting in some:
             waiting.is_on_its_way = False
         self._queue.extendleft(reversed(some))
@@ -108,7 +90,7 @@ class MovingOutgoing(Outgoing):
             await asyncio.sleep(PAUSE_S)
             self._has_work.set()
 
-    def _answered_all(self, some: list[Waiting], answers: list[Any]) -> None:
+    def _answered_all(self, some: list[ValkeyWaiting], answers: list[Any]) -> None:
         refused = []
         for waiting, answer in zip(some, answers, strict=True):
             if is_moving(answer):
@@ -120,7 +102,11 @@ class MovingOutgoing(Outgoing):
         self._put_back(refused)
         self._has_refused = bool(refused)
 
-    def _forget(self, waiting: Waiting) -> None:
+    def _add(self, waiting: ValkeyWaiting) -> None:
+        super()._add(waiting)
+        self._rooms[waiting.room] += 1
+
+    def _forget(self, waiting: ValkeyWaiting) -> None:
         if waiting.number in self._unanswered:
             self._rooms[waiting.room] -= 1
             if not self._rooms[waiting.room]:

@@ -3,8 +3,9 @@
 What must not live here: what a publication is to the server (`valkey`), and how it comes back (`valkey_feed`).
 
 What is published in one turn of the event loop leaves in one pipeline, and what comes while one is on its way in
-the next. Those of one room in a pipeline that are of one kind are a *run*, and one message. A publication that was on its way when the connection broke may have been taken. One that goes by a
-script is tried again, since the script knows a second try; another is refused. So is one whose second try would find
+the next. Those of one room in a pipeline that are of one kind are a *run*, and one message. A publication that was on
+its way when the connection broke may have been taken. One that goes by a script is tried again, since the script knows a
+second try; another is refused. So is one whose second try would find
 a server in another state, which may not know of the first.
 """
 
@@ -15,13 +16,14 @@ import contextlib
 import secrets
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import BrokerError, BrokerUnavailable
+from ..errors import BrokerUnavailable
 from ..model import Position, Receipt
 from .envelope import pack
 from .reconnecting import AWAY
+from .unanswered import RUN_BYTES, Unanswered, Waiting, runs_of
 from .valkey_connections import (
     TIMEOUT_S,
     Connections,
@@ -33,21 +35,12 @@ from .valkey_connections import (
 )
 from .valkey_scripts import PUBLISH, sharded
 
-MOST_WAITING = 10_000
-"""How many publications may wait for the server; one more is refused at once."""
-MOST_WAITING_BYTES = 16 * 1024**2
 PIPELINE_ENTRIES = 500
 """How many publications one pipeline has at most."""
-WAIT_S = 5.0
-"""How long a publication waits for a server that is away, before it is refused."""
-RUN_BYTES = 64 * 1024
-"""How many bytes a run has at most, if it has more than one publication."""
 RUN = b"r"
 """What stands before the first line end of a run."""
 ANSWER_S = TIMEOUT_S
 """How long the server may take to answer a pipeline."""
-LOOK_S = 0.25
-"""How often it is looked which have waited for too long."""
 PAUSE_S = 0.1
 """How long after a broken connection the next is made."""
 
@@ -65,53 +58,25 @@ class Script(NamedTuple):
 
     keys: tuple[str, ...]
     bounds: tuple[Any, ...]
-    number: int
     envelope: bytes
     is_single: bool = False
 
 
-class Waiting:
-    """A publication without a receipt. `receipt` is what the server has answered (None: nothing yet)."""
+class ValkeyWaiting(Waiting):
+    """A publication without a receipt, and how it goes."""
 
-    __slots__ = (
-        "comes_by",
-        "command",
-        "future",
-        "is_again",
-        "is_on_its_way",
-        "number",
-        "receipt",
-        "room",
-        "since",
-        "size",
-        "state",
-    )
+    __slots__ = ("command", "is_again", "is_on_its_way", "state")
 
-    def __init__(
-        self,
-        number: int,
-        room: str,
-        command: Script | Plain,
-        size: int,
-        since: float,
-        future: Future[Receipt],
-    ) -> None:
-        self.number: int = number
-        self.room: str = room
+    def __init__(self, number: int, room: str, command: Script | Plain) -> None:
+        super().__init__(number, room, len(command.envelope))
         self.command: Script | Plain = command
-        self.size: int = size
-        self.since: float = since
-        self.future: Future[Receipt] = future
-        self.receipt: Receipt | None = None
-        self.comes_by: object = None
-        """By which connection it comes here (None: by none)."""
         self.is_again: bool = False
         self.state: str = ""
         """In which state the server was when it was sent there first."""
         self.is_on_its_way: bool = False
 
 
-class Outgoing:
+class Outgoing(Unanswered[ValkeyWaiting]):
     """See the module. `is_up` says whether the server is there, `comes_by` by which connection what is
     published to a room comes here. Event loop only."""
 
@@ -123,31 +88,18 @@ class Outgoing:
         *,
         is_sharded: bool = False,
     ) -> None:
+        super().__init__()
         self._publish: str = "SPUBLISH" if is_sharded else "PUBLISH"
         self._text: str = sharded(PUBLISH) if is_sharded else PUBLISH
         self._connections = connections
         self._is_up, self._comes_by = is_up, comes_by
-        self._queue: deque[Waiting] = deque()
-        self._bytes = 0
-        self._unanswered: dict[int, Waiting] = {}
+        self._queue: deque[ValkeyWaiting] = deque()
         self._has_work = asyncio.Event()
         self._line: Any = None
         self._hash = ""
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._is_stale = False
         self._is_over = False
-        self.lag_s: float | None = None
-        """How long the server took for its last answer."""
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes of messages wait."""
-        return self._bytes
-
-    def __len__(self) -> int:
-        """How many publications the server has not taken yet."""
-        return sum(waiting.receipt is None for waiting in self._unanswered.values())
 
     async def start(self) -> None:
         """Connect. Raises what `unavailable` understands."""
@@ -161,34 +113,26 @@ class Outgoing:
     async def stop(self) -> None:
         """Send nothing more; who waits is refused."""
         self._is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             self._has_work.set()
             await asyncio.wait([self._task])
         await self._drop()
-        for waiting in list(self._unanswered.values()):
-            if waiting.receipt is not None:
-                self._finish(waiting, waiting.receipt)
-            else:
-                self._fail(waiting, BrokerUnavailable("the broker has stopped"))
+        self._end()
         self._queue.clear()
 
-    def put(self, number: int, room: str, command: Script | Plain, size: int) -> Future[Receipt]:
+    def put(self, number: int, room: str, command: Script | Plain) -> Future[Receipt]:
         """Have a publication sent. Raises `BrokerUnavailable` where too many wait already."""
-        if len(self._unanswered) >= MOST_WAITING or self._bytes + size > MOST_WAITING_BYTES:
-            raise BrokerUnavailable("too many publications wait for the broker")
-        loop = asyncio.get_running_loop()
-        future: Future[Receipt] = loop.create_future()
-        waiting = Waiting(number, room, command, size, loop.time(), future)
-        self._unanswered[number] = waiting
-        self._bytes += size
+        self._check_room_for(len(command.envelope))
+        waiting = ValkeyWaiting(number, room, command)
+        self.take(waiting)
+        return waiting.future
+
+    def take(self, waiting: ValkeyWaiting) -> None:
+        """Have what waits already sent from here."""
+        self._add(waiting)
         self._queue.append(waiting)
         self._has_work.set()
-        if self._timer is None:
-            self._timer = loop.call_later(LOOK_S, self._look)
-        return future
 
     def wake(self) -> None:
         """Go on: the server is there again."""
@@ -197,20 +141,6 @@ class Outgoing:
     def renew(self) -> None:
         """Have the next pipeline go by a new connection: that of the server is another."""
         self._is_stale = True
-
-    def came(self, number: int, receipt: Receipt) -> None:
-        """Learn that a publication of ours has come here."""
-        waiting = self._unanswered.get(number)
-        if waiting is not None:
-            self._finish(waiting, receipt)
-
-    def note_left(self, rooms: Collection[str] | None) -> None:
-        """Learn that what is published to these rooms (None: to all) comes here no more."""
-        for waiting in list(self._unanswered.values()):
-            if rooms is None or waiting.room in rooms:
-                waiting.comes_by = None
-                if waiting.receipt is not None:
-                    self._finish(waiting, waiting.receipt)
 
     # Sending
 
@@ -242,9 +172,9 @@ class Outgoing:
         self.lag_s = loop.time() - began
         self._answered_all(some, answers)
 
-    def _next(self) -> list[Waiting]:
+    def _next(self) -> list[ValkeyWaiting]:
         """Take those that go into the next pipeline."""
-        some: list[Waiting] = []
+        some: list[ValkeyWaiting] = []
         while self._queue and len(some) < PIPELINE_ENTRIES:
             waiting = self._queue.popleft()
             if waiting.number in self._unanswered:  # else it was refused while it waited
@@ -253,8 +183,8 @@ class Outgoing:
                 some.append(waiting)
         return some
 
-    async def _ask(self, some: list[Waiting]) -> list[Any]:
-        runs = runs_of(some)
+    async def _ask(self, some: list[ValkeyWaiting]) -> list[Any]:
+        runs = runs_in(some)
         answers = await ask(self._line, [self._command(run) for run in runs])
         missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
         if missing:
@@ -276,7 +206,7 @@ class Outgoing:
         if self._line is None:
             await self._open()
 
-    def _still_safe(self, some: list[Waiting]) -> list[Waiting]:
+    def _still_safe(self, some: list[ValkeyWaiting]) -> list[ValkeyWaiting]:
         """Refuse what was on its way to a server in another state: what knew a second try may be lost."""
         state, safe = self._connections.state, []
         for waiting in some:
@@ -291,7 +221,7 @@ class Outgoing:
                 self._fail(waiting, BrokerUnavailable(why))
         return safe
 
-    def _command(self, run: list[Waiting]) -> tuple[Any, ...]:
+    def _command(self, run: list[ValkeyWaiting]) -> tuple[Any, ...]:
         command = run[0].command
         envelopes = [each.command.envelope for each in run]
         if isinstance(command, Script):
@@ -323,11 +253,11 @@ class Outgoing:
 
     # What becomes of them
 
-    def _answered_all(self, some: list[Waiting], answers: list[Any]) -> None:
+    def _answered_all(self, some: list[ValkeyWaiting], answers: list[Any]) -> None:
         for waiting, answer in zip(some, answers, strict=True):
             self._answered(waiting, answer)
 
-    def _answered(self, waiting: Waiting, answer: Any) -> None:
+    def _answered(self, waiting: ValkeyWaiting, answer: Any) -> None:
         if isinstance(answer, Exception):
             self._fail(waiting, unavailable(answer))
             return
@@ -335,13 +265,9 @@ class Outgoing:
         if isinstance(answer, list):
             is_repeated, place = bool(answer[0]), answer[1]
         receipt = Receipt(0, position_of(place), is_repeated=is_repeated)
-        comes_by = waiting.comes_by
-        if is_repeated or comes_by is None or comes_by != self._comes_by(waiting.room):
-            self._finish(waiting, receipt)
-        else:
-            waiting.receipt = receipt  # and it comes, or has come
+        self._taken(waiting, receipt, self._comes_by(waiting.room))
 
-    def _interrupted(self, some: list[Waiting], error: BaseException) -> None:
+    def _interrupted(self, some: list[ValkeyWaiting], error: BaseException) -> None:
         """Have those tried again for which that is safe; refuse the others."""
         again = []
         for waiting in some:
@@ -356,55 +282,19 @@ class Outgoing:
                 self._fail(waiting, BrokerUnavailable(why))
         self._queue.extendleft(reversed(again))
 
-    def _look(self) -> None:
-        """Refuse what has waited for too long."""
-        loop = asyncio.get_running_loop()
-        late = loop.time() - WAIT_S
-        for waiting in list(self._unanswered.values()):
-            if waiting.since > late:
-                break
-            if (
-                waiting.receipt is not None
-            ):  # taken; that it comes here too is not waited for longer
-                self._finish(waiting, waiting.receipt)
-            elif not waiting.is_on_its_way:
-                text = "; it may have been published before" if waiting.is_again else ""
-                self._fail(waiting, BrokerUnavailable(AWAY + text))
-        self._timer = loop.call_later(LOOK_S, self._look) if self._unanswered else None
-
-    def _finish(self, waiting: Waiting, receipt: Receipt) -> None:
-        self._forget(waiting)
-        if not waiting.future.done():
-            waiting.future.set_result(receipt)
-
-    def _fail(self, waiting: Waiting, error: BrokerError) -> None:
-        self._forget(waiting)
-        if not waiting.future.done():
-            waiting.future.set_exception(error)
-            waiting.future.exception()
-
-    def _forget(self, waiting: Waiting) -> None:
-        if self._unanswered.pop(waiting.number, None) is not None:
-            self._bytes -= waiting.size
+    def _why_late(self, waiting: ValkeyWaiting) -> str | None:
+        if waiting.is_on_its_way:
+            return None
+        return AWAY + ("; it may have been published before" if waiting.is_again else "")
 
 
-def runs_of(some: list[Waiting]) -> list[list[Waiting]]:
-    """Part what goes into a pipeline into what goes in one message; the order of a room stays."""
-    runs: list[list[Waiting]] = []
-    last: dict[str, tuple[list[Waiting], int]] = {}
-    for waiting in some:
-        run, size = last.get(waiting.room, ([], 0))
-        size += waiting.size
-        if run and size <= RUN_BYTES and _go_together(run[0].command, waiting.command):
-            run.append(waiting)
-        else:
-            run, size = [waiting], waiting.size
-            runs.append(run)
-        last[waiting.room] = run, size
-    return runs
+def runs_in(some: list[ValkeyWaiting]) -> list[list[ValkeyWaiting]]:
+    """Part what goes into a pipeline into what goes in one message."""
+    return runs_of(some, _go_together, RUN_BYTES, PIPELINE_ENTRIES)
 
 
-def _go_together(one: Script | Plain, other: Script | Plain) -> bool:
+def _go_together(first: ValkeyWaiting, second: ValkeyWaiting) -> bool:
+    one, other = first.command, second.command
     if isinstance(one, Plain) or isinstance(other, Plain):
         return isinstance(one, Plain) and isinstance(other, Plain)
     return not (one.is_single or other.is_single) and one.bounds == other.bounds
