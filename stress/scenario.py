@@ -113,8 +113,7 @@ class ServerProcess:
             self.told["port"] = self.port
         begin = self._spawn()
         deadline = time.monotonic() + START_S
-        while not self.port or len(self.log_path.read_bytes()) <= begin:
-            self._look_for_port(begin)
+        while not self._listens(begin):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start: {self.log_path.read_text()[-2000:]}")
             await asyncio.sleep(0.05)
@@ -139,11 +138,14 @@ class ServerProcess:
         timeout_s = self.told.get("settings", {}).get("handshake_timeout_s")
         return {} if timeout_s is None else {"HUBBUB_HANDSHAKE_TIMEOUT_S": str(timeout_s)}
 
-    def _look_for_port(self, begin: int) -> None:
+    def _listens(self, begin: int) -> bool:
+        """Tell whether it has said where it listens."""
         text = self.log_path.read_bytes()[begin:].decode(errors="replace")
-        for line in text.splitlines():
-            if line.startswith("PORT "):
+        for line in text.splitlines(keepends=True):
+            if line.startswith("PORT ") and line.endswith("\n"):
                 self.port = int(line.split()[1])
+                return True
+        return False
 
     async def ask(self, path: str) -> dict[str, Any]:
         """GET a route of the server, over the one connection that is kept for this."""

@@ -7,7 +7,7 @@ import uvloop
 
 from stress.fault_handlers import command
 from stress.raw_client import connect
-from stress.scenario import SHORT, Outcome, leaks, scenario
+from stress.scenario import SHORT, Outcome, ServerProcess, leaks, scenario
 
 
 async def a_bad_scenario() -> Outcome:
@@ -48,3 +48,15 @@ def test_leaks_are_named() -> None:
         "Client: 5 before, 6 after",
         "clients: 5 before, 6 after",
     ]
+
+
+def test_one_that_starts_again_listens_when_it_says_so_and_not_at_its_first_line() -> None:
+    server = ServerProcess({})
+    server.log_path.write_text("PORT 4711\nWARNING old\n")
+    begin = server.log_path.stat().st_size
+    for line, listens in (("WARNING new\n", False), ("PORT 48", False), ("12\n", True)):
+        with server.log_path.open("a") as log:
+            log.write(line)
+        assert server._listens(begin) is listens
+    assert server.port == 4812
+    server.end()
