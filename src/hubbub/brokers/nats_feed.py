@@ -130,7 +130,7 @@ class NatsFeed(Reconnecting):
             connection.subscribe(self._names.room(room), number)
         async with asyncio.timeout(reconnecting.SILENCE_S):
             await connection.ping()
-        self.connections += 1
+        self._count_connection()
         self._up.set()
 
     async def _drop(self) -> None:

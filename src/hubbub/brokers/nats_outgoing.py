@@ -162,9 +162,6 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         pong.add_done_callback(answered)
         return pong
 
-    def _note_lag(self, began: float) -> None:
-        self.lag_s = asyncio.get_running_loop().time() - began
-
     def _mark_sent(self, run: Iterable[NatsWaiting]) -> None:
         for waiting in run:
             waiting.comes_by = self._comes_by(waiting.room)

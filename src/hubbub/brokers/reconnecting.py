@@ -49,6 +49,10 @@ class Reconnecting(ABC):
         self.connections: int = 0
         """How many connections there have been: the present one's number."""
 
+    def _count_connection(self) -> None:
+        """Note that the present connection is another than before."""
+        self.connections += 1
+
     @abstractmethod
     async def _connect(self) -> None:
         """Connect, and wait until all that is wanted is confirmed."""

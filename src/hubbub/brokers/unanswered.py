@@ -83,6 +83,10 @@ class Unanswered(ABC, Generic[W]):
                 if waiting.receipt is not None:
                     self._finish(waiting, waiting.receipt)
 
+    def _note_lag(self, began: float) -> None:
+        """Learn that the server has answered now what it was asked at a time of the event loop."""
+        self.lag_s = asyncio.get_running_loop().time() - began
+
     def _check_room_for(self, size: int) -> None:
         """Raise `BrokerUnavailable` where too many wait already."""
         if len(self._unanswered) >= MOST_WAITING or self.nbytes + size > MOST_WAITING_BYTES:

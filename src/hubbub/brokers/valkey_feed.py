@@ -156,7 +156,7 @@ class Feed(Reconnecting):
             self._wanted[channel] = True
         self._failed = asyncio.get_running_loop().create_future()
         self._requests = asyncio.Queue()  # what was asked for meanwhile is done
-        self.connections += 1
+        self._count_connection()
         self.is_up = True
         if moved and self._moved is not None:
             self._moved(moved)

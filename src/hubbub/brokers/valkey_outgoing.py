@@ -156,8 +156,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
         some = self._next()
         if not some:
             return
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._open_line()
@@ -169,7 +168,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
             await asyncio.sleep(PAUSE_S)
             self._has_work.set()
             return
-        self.lag_s = loop.time() - began
+        self._note_lag(began)
         self._answered_all(some, answers)
 
     def _next(self) -> list[ValkeyWaiting]:
