@@ -38,6 +38,20 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: RoomRules("a", stream=True, history=5, cache=True),
         "needs all pieces",
     ),
+    "a user's room": (lambda: RoomRules("@ann"), "fits no room: .*must not begin with '@'"),
+    "all users' rooms": (lambda: RoomRules("@*"), "fits no room: .*must not begin with '@'"),
+    "too long": (lambda: RoomRules("a" * 257), "fits no room: .*at most 256 bytes"),
+    "too long a beginning": (lambda: RoomRules("é" * 129 + "*"), "fits no room: .*at most 256"),
+    "turned around": (lambda: RoomRules("a\u202eb*"), r"fits no room: .*U\+202E"),
+    "no room for them": (
+        lambda: RoomRules("a", history=100, history_bytes=99),
+        "too small for history=100 publications",
+    ),
+    "grace of nobody": (lambda: RoomRules("a", leave_grace_s=5), "needs presence=True"),
+    "many of nobody": (
+        lambda: RoomRules("a", presence=True, join_leave_max_members=5),
+        "needs presence=True and join_leave=True",
+    ),
     "latest": (lambda: RoomRules("a", history=5, slow_policy="latest"), "write cache=True"),
 }
 
@@ -59,6 +73,8 @@ def test_a_rule_that_cannot_be_says_what_to_write(name: str) -> None:
         ("chat:*", "chat:", True),
         ("chat:*", "chat", False),
         ("*", "anything", True),
+        ("a" * 256, "a" * 256, True),
+        ("a" * 256 + "*", "a" * 256, True),
     ],
 )
 def test_a_pattern_is_a_name_or_a_prefix(pattern: str, room: str, fits: bool) -> None:

@@ -10,13 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, cast, get_args
 
-from .errors import SettingsError
+from .errors import CommandError, SettingsError
+from .limits import check_room_name
+from .model import USER_PREFIX
 
 SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
 SLOW_POLICIES: tuple[SlowPolicy, ...] = get_args(SlowPolicy)
 
 PublishRule = Literal["server", "members"]
 """Who may publish by a command of a client."""
+
+JOIN_LEAVE_MAX_MEMBERS = 500
+LEAVE_GRACE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,8 @@ class RoomRules:
     publish: PublishRule | None = None
     presence: bool = False
     join_leave: bool = False
-    join_leave_max_members: int = 500
-    leave_grace_s: float = 10.0
+    join_leave_max_members: int = JOIN_LEAVE_MAX_MEMBERS
+    leave_grace_s: float = LEAVE_GRACE_S
 
     def __post_init__(self) -> None:
         check_pattern(self.pattern, "room_rules")
@@ -71,8 +76,16 @@ class RoomRules:
             raise self._wrong("publish", 'must be "server", "members" or None')
         if self.cache and not self.history:
             raise self._wrong("cache", "needs history=1")
+        if self.history_bytes < self.history:
+            raise self._wrong(
+                "history_bytes", f"is too small for history={self.history} publications of a byte"
+            )
         if self.join_leave and not self.presence:
             raise self._wrong("join_leave", "needs presence=True")
+        if self.leave_grace_s != LEAVE_GRACE_S and not self.presence:
+            raise self._wrong("leave_grace_s", "needs presence=True")
+        if self.join_leave_max_members != JOIN_LEAVE_MAX_MEMBERS and not self.join_leave:
+            raise self._wrong("join_leave_max_members", "needs presence=True and join_leave=True")
         if self.stream and not self.recovers:
             raise self._wrong("stream", "needs recover=True and a history, as in history=10_000")
         if self.stream and self.cache:
@@ -117,10 +130,26 @@ def matches(pattern: str, room: str) -> bool:
     return room.startswith(pattern[:-1]) if pattern.endswith("*") else room == pattern
 
 
-def check_pattern(pattern: object, setting: str) -> None:
-    """Raise `SettingsError` for what is no pattern of rooms."""
+def check_pattern(pattern: object, setting: str, *, of_users: bool = False) -> None:
+    """Raise `SettingsError` for what is no pattern of rooms, and for one that no room's name can fit.
+
+    `of_users`: it may name the rooms of users too, as "@ann" and "@*".
+    """
     if not isinstance(pattern, str) or not pattern or "*" in pattern.removesuffix("*"):
         raise SettingsError(setting, pattern, "must be a name, or a prefix with * at its end")
+    begin = pattern.removesuffix("*")
+    if of_users:
+        begin = begin.removeprefix(USER_PREFIX)
+    if begin:
+        try:
+            check_room_name(begin)
+        except CommandError as error:
+            raise SettingsError(setting, pattern, f"fits no room: {error.message}") from None
+
+
+def covers(pattern: str, other: str) -> bool:
+    """Tell whether a pattern names all rooms that another names."""
+    return other.startswith(pattern[:-1]) if pattern.endswith("*") else other == pattern
 
 
 def checked_rules(value: object) -> tuple[RoomRules, ...]:
@@ -139,8 +168,7 @@ def checked_rules(value: object) -> tuple[RoomRules, ...]:
 
 def _check_is_reached(rule: RoomRules, earlier: Sequence[RoomRules]) -> None:
     for other in earlier:
-        is_hidden = other.pattern.endswith("*") and rule.pattern.startswith(other.pattern[:-1])
-        if is_hidden or other.pattern == rule.pattern:
+        if covers(other.pattern, rule.pattern):
             same = other.pattern == rule.pattern
             what = "leave one of them out" if same else "put it before that"
             raise SettingsError(

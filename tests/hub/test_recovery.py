@@ -20,9 +20,10 @@ from hubbub import (
     SettingsError,
 )
 from hubbub.hub import recovery as recovery_module
+from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.recovery import MOST_HELD_BACK
-from hubbub.testing import FakeClock, connect, set_clock, settle
+from hubbub.testing import FakeClock, connect, follow, set_clock, settle
 from recovering import DIALECT, Recovering, read_all
 from remembering_rooms import RULES, publish, remembering, said, texts
 from started_hub import started, until
@@ -130,6 +131,89 @@ async def test_nobody_is_served_later_what_it_was_excluded_from() -> None:
     start = Position(0, (await hub.cursor("red")).epoch)
     stranger = await connect(hub).client.subscribe("red", since=start)
     assert len(stranger.publications) == 3
+    await hub.stop()
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+async def test_exclusion_holds_however_often_a_client_comes_back_to_a_quiet_room(
+    by_server: bool,
+) -> None:
+    hub = await remembering()
+
+    @hub.on_connect
+    async def put_in(client: Client) -> None:
+        if by_server:
+            await client.subscribe("red")
+
+    client = await follow(hub, "red")
+    await publish(hub, "to all")
+    sent = 1
+    for turn in range(12):
+        excluded = client.memory.client
+        if turn % 3 == 0:
+            await publish(hub, f"before the cut {turn}", exclude=excluded)
+        client.cut()
+        if turn % 3 == 1:
+            await publish(hub, f"of one that is gone {turn}", exclude=excluded)
+        if turn == 6:
+            await publish(hub, "missed")
+            sent += 1
+        await client.heal()
+        if turn % 3 == 2:
+            await publish(hub, f"on its way while it came back {turn}", exclude=excluded)
+        assert (client.recovered, client.gaps) == (True, 0)
+        assert len(client.messages) == sent
+    assert client.messages == ["to all", "missed"]
+    history = (await hub.history("red")).publications
+    assert len(history) == 5, "what it was excluded from is there for others"
+    await hub.stop()
+
+
+async def test_a_page_of_the_history_is_without_what_its_client_was_excluded_from_before() -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    position = (await peer.client.subscribe("server:1")).position
+    await publish(hub, "not to it", exclude=peer.client)
+    await publish(hub, "to all")
+    peer.close()
+    back = connect(hub)
+    session = session_of(back.client)
+    recovery = core_of(hub).recovery
+
+    async def page() -> list[bytes]:
+        found = await recovery.page_for(session, "red", since=None, limit=10, reverse=False)
+        return [each.data for each in found.publications]
+
+    assert await page() == [b"not to it", b"to all"]  # nobody knows yet who it was
+    await back.client.subscribe("server:1", since=position)
+    assert await page() == [b"to all"]
+    cursor = Position(0, (await hub.cursor("red")).epoch)
+    answer = await back.client.subscribe("red", since=cursor)
+    assert [each.data for each in answer.publications] == [b"to all"]
+    await hub.stop()
+
+
+async def test_what_a_connection_was_called_before_is_bounded_and_forgotten_with_it() -> None:
+    hub = await remembering()
+    registry = core_of(hub).registry
+    first, second = connect(hub), connect(hub)
+    name = session_of(first.client).connection_id
+    one, other = session_of(second.client), session_of(connect(hub).client)
+    registry.note_former_names(one, [name, "x.1"])
+    assert registry.session_named(name) is session_of(first.client), "one that is there goes first"
+    assert registry.session_named("x.1") is one
+    registry.note_former_names(other, ["x.1"])
+    assert registry.session_named("x.1") is other
+    registry.note_former_names(one, [f"y.{number}" for number in range(100)])
+    assert one.former_names == tuple(f"y.{number}" for number in range(84, 100))
+    assert registry.session_named(name) is session_of(first.client)
+    assert registry.session_named("x.1") is other
+    first.close()
+    second.close()
+    await settle(hub)
+    assert registry.session_named(name) is None
+    assert [registry.session_named(f"y.{number}") for number in range(100)] == [None] * 100
+    assert registry.session_named("x.1") is other
     await hub.stop()
 
 

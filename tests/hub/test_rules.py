@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hubbub import Hub, RoomRules
+from hubbub import Hub, RoomRules, SettingsError
 from hubbub.brokers.broker import Keep, PresenceTerms
 from hubbub.hub import rules as rules_module
 from hubbub.hub.core import core_of
 from hubbub.hub.rules import LEASE_S, Rule, Rules
+
+pytestmark = pytest.mark.anyio
 
 
 def rules_of(*rules: RoomRules) -> Rules:
@@ -71,3 +73,31 @@ def test_a_rules_policy_comes_before_all_others() -> None:
     hub = Hub(room_rules=[RoomRules("a", slow_policy="latest")], slow_policies={"a": "drop_oldest"})
     rooms = core_of(hub).registry.rooms
     assert [rooms._new(room).policy for room in ("a", "b")] == ["latest", "disconnect"]
+
+
+@pytest.mark.parametrize(("rule", "pattern"), [("a", "a"), ("a*", "a"), ("a*", "ab*"), ("*", "a")])
+async def test_a_slow_policy_that_a_rule_hides_is_an_error_at_the_start(
+    rule: str, pattern: str
+) -> None:
+    hub = Hub(
+        room_rules=[RoomRules(rule, slow_policy="latest")], slow_policies={pattern: "drop_oldest"}
+    )
+    with pytest.raises(SettingsError, match=r"never used, since RoomRules.*leave one of them out"):
+        await hub.start()
+
+
+@pytest.mark.parametrize(
+    ("rule", "pattern"),
+    [("a", "a*"), ("a", "b"), ("ab*", "a*"), ("a*", "*"), ("*", "*"), ("*", "@*")],
+)
+async def test_a_slow_policy_of_other_rooms_than_a_rule_holds_beside_it(
+    rule: str, pattern: str
+) -> None:
+    hub = Hub(
+        room_rules=[RoomRules(rule, slow_policy="latest")], slow_policies={pattern: "drop_oldest"}
+    )
+    await hub.start()
+    await hub.stop()
+    same = Hub(room_rules=[RoomRules("a", slow_policy="latest")], slow_policies={"a": "latest"})
+    await same.start()
+    await same.stop()

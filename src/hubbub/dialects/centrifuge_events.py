@@ -202,8 +202,9 @@ def _subscription(
     result: dict[str, Any] = _expiry(answer.expires_in_s)
     position = answer.position
     if position is not None and answer.is_recoverable:
-        # What was recovered moves the client on from where it was, one by one.
-        is_from_there = answer.recovered and since is not None
+        # What was recovered moves the client on from where it was, one by one. Where it has missed nothing
+        # but what it was excluded from, it goes on from here.
+        is_from_there = answer.recovered and since is not None and answer.publications
         offset = since.offset if is_from_there and since is not None else position.offset
         result |= {**_CAPABILITIES, "epoch": position.epoch, "offset": offset}
     if since is not None:
@@ -297,6 +298,8 @@ def _server_subscribed(event: ServerSubscribed) -> bytes:
         body = {**_CAPABILITIES, "epoch": event.position.epoch, "offset": event.position.offset}
     if event.data is not None:
         body["data"] = _Raw(json_of(event.data))
+    if event.recovered:  # the protocol has it in answers alone; our own clients read it here too
+        body |= {"was_recovering": True, "recovered": True}
     return _encode({"push": {"channel": event.room, "subscribe": body}})
 
 

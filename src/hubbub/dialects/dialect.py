@@ -265,12 +265,13 @@ class ServerSubscribed:
     """The server has put the client into a room, without being asked.
 
     `position` is where the room stands, if it keeps a history. `data` is what else the client is told of it
-    (None: nothing).
+    (None: nothing). `recovered`: the client came with a position, and misses nothing but what follows.
     """
 
     room: str
     position: Position | None = None
     data: Frame | None = None
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

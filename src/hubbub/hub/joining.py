@@ -314,7 +314,7 @@ class Joining:
         """Answer a client that is in the room already."""
         position = self._core.recovery.position_of(room)
         if position is not None:
-            position = with_names(position, [session.connection_id])
+            position = with_names(position, session.all_names)
         return Subscribed(room, position)
 
     def _answer(
@@ -336,8 +336,11 @@ class Joining:
         members = session.memberships[room]
         if members.progress is None:
             members.progress = Progress(recovered.position)
+        core.registry.note_former_names(session, ready.names)
         own = session.connection_id
-        names = [*(name for name in ready.names if name != own), own]
+        brought = [name for name in ready.names if name != own]
+        others = [name for name in session.former_names if name not in brought]
+        names = [*others, *brought, own]
         found = tuple(each for each in recovered.publications if each.exclude not in names)
         position = with_names(recovered.position, names)
         if members.is_stream:
@@ -363,10 +366,12 @@ class Joining:
         if not session.variant.dialect.is_plain:
             _note_given(session, answer.room)
             position = answer.position if answer.is_recoverable else None
-            if answer.recovered and since is not None and position is not None:
+            is_whole = answer.recovered and position is not None
+            if is_whole and answer.publications and since is not None and position is not None:
                 # What it missed moves it on; if it is cut off before that, it has not had it.
                 position = Position(since.offset, position.epoch)
-            self._core.publishing.tell(session, ServerSubscribed(answer.room, position, data))
+            event = ServerSubscribed(answer.room, position, data, recovered=is_whole)
+            self._core.publishing.tell(session, event)
         self.send_missed(session, answer)
 
     def send_missed(self, session: ClientSession, answer: Subscribed) -> None:

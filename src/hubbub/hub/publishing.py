@@ -192,8 +192,12 @@ def check_key(key: object) -> None:
 
 
 def _name_of(excluded: ClientSession) -> str | None:
-    """Return the name of the connection that gets nothing; None for one that is gone anyway."""
-    return None if excluded.close is not None else excluded.connection_id
+    """Return the name of the connection that gets nothing; None for one that is gone and never had a name.
+
+    One that is gone and had a name may be back, or come back, as another.
+    """
+    is_nobody = excluded.close is not None and not excluded.has_connection_id
+    return None if is_nobody else excluded.connection_id
 
 
 def _log_failed_publish(future: asyncio.Future[Receipt]) -> None:

@@ -373,6 +373,7 @@ class Recovery:
             if since.offset > here.offset:
                 return History([], here)
             page = await self._broker.history(room, limit=limit, reverse=reverse)
+        names.extend(session.former_names)
         if session.has_connection_id:
             names.append(session.connection_id)
         found = [each for each in page.publications if each.exclude not in names]

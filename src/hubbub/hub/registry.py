@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..dialects.dialect import Dialect
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
+_MOST_FORMER_NAMES = 16
+
 
 class Registry:
     """The tables of a hub. One event loop owns it; `disconnect` may be called from any thread."""
@@ -58,9 +60,8 @@ class Registry:
         self.room_of: Callable[[str], Membership | None] = self.rooms.get
         """Return who is in a room, None when nobody is. Every publication asks."""
         self._named: dict[str, ClientSession] = {}
+        self._formerly: dict[str, ClientSession] = {}
         self._last_name = 0
-        self.session_named: Callable[[str], ClientSession | None] = self._named.get
-        """Return the live connection of a name, None when it is another process's, or gone."""
 
     def _first_came(self, room: str) -> None:
         if room != EVERYBODY:
@@ -80,6 +81,7 @@ class Registry:
         self.transports.clear()
         self.rooms.clear()
         self._named.clear()
+        self._formerly.clear()
 
     def name_session(self, session: ClientSession) -> str:
         """Return a new name for a connection; see `ClientSession.connection_id`."""
@@ -88,6 +90,29 @@ class Registry:
         if session.close is None:
             self._named[name] = session
         return name
+
+    def session_named(self, name: str) -> ClientSession | None:
+        """Return the connection of a name, or the one with which its client has come back.
+
+        None: it is another process's, or gone.
+        """
+        return self._named.get(name) or self._formerly.get(name)
+
+    def note_former_names(self, session: ClientSession, names: Sequence[str]) -> None:
+        """Learn under which names a client was connected before: what leaves those out leaves it out too."""
+        known = session.former_names
+        new = [name for name in names if name not in known and name != session.connection_id]
+        if not new or session.close is not None:
+            return
+        kept = session.former_names = (*known, *new)[-_MOST_FORMER_NAMES:]
+        for name in {*known} - {*kept}:
+            self._forget_former(session, name)
+        for name in kept:
+            self._formerly[name] = session
+
+    def _forget_former(self, session: ClientSession, name: str) -> None:
+        if self._formerly.get(name) is session:
+            del self._formerly[name]
 
     # Coming and going
 
@@ -199,6 +224,8 @@ class Registry:
         core.stats.end(close.code, by_server=close.by_server)
         if session.has_connection_id:
             self._named.pop(session.connection_id, None)
+        for name in session.former_names:
+            self._forget_former(session, name)
         for members in session.memberships.values():
             self.rooms.remove(session, members)
             if members.has_presence:

@@ -139,7 +139,7 @@ class RoomTable:
         self._default = default
         self._on_first = on_first
         self._on_last = on_last
-        self._policies = _checked_policies(policies)
+        self.policies: Mapping[str, SlowPolicy] = _checked_policies(policies)
         self._rules = rules
         self._members: dict[str, Membership] = {}
         self.get: Callable[[str], Membership | None] = self._members.get
@@ -205,7 +205,7 @@ class RoomTable:
     def policy_of(self, room: str) -> SlowPolicy:
         """Return the slow-consumer policy of `room`."""
         best, policy = -1, self._default
-        for pattern, candidate in self._policies.items():
+        for pattern, candidate in self.policies.items():
             prefix = pattern.removesuffix("*")
             is_match = room.startswith(prefix) if prefix != pattern else room == pattern
             # An exact name counts for more than a prefix of the same length.
@@ -223,7 +223,7 @@ def _checked_policies(policies: Mapping[str, SlowPolicy]) -> dict[str, SlowPolic
         if policy not in SLOW_POLICIES:
             expected = f"for {pattern!r} must be one of {', '.join(SLOW_POLICIES)}"
             raise SettingsError("slow_policies", policy, expected)
-        check_pattern(pattern, "slow_policies")
+        check_pattern(pattern, "slow_policies", of_users=True)
     return dict(policies)
 
 

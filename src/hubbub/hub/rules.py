@@ -14,7 +14,7 @@ from ..brokers.broker import Ability, Keep, NoteBroker, PresenceTerms
 from ..errors import BrokerError, BrokerUnavailable, CommandError, SettingsError
 from ..limits import printable
 from ..model import EVERYBODY, USER_PREFIX
-from ..room_rules import RoomRules, SlowPolicy, checked_rules, read_rules, shown_rules
+from ..room_rules import RoomRules, SlowPolicy, checked_rules, covers, read_rules, shown_rules
 
 if TYPE_CHECKING:
     from .core import Core
@@ -189,7 +189,16 @@ class Rules:
             self._is_behind = False
 
     def check(self) -> None:
-        """Raise `SettingsError` for a rule that needs what the broker has not."""
+        """Raise `SettingsError` for a rule that needs what the broker has not, and for one that contradicts
+        `slow_policies`."""
+        for pattern, policy in self._core.registry.rooms.policies.items():
+            if pattern.startswith((USER_PREFIX, "*")):
+                continue  # it is for users too, who have no rule
+            rule = next((rule for rule in self._rules if covers(rule.rules.pattern, pattern)), None)
+            if rule is not None and rule.slow_policy not in (None, policy):
+                what = f"RoomRules({rule.rules.pattern!r}, slow_policy={rule.slow_policy!r})"
+                text = f"for {pattern!r} is never used, since {what} rules: leave one of them out"
+                raise SettingsError("slow_policies", policy, text)
         broker = self._core.broker
         lacks = getattr(broker, "lacks", "")
         why = f": {lacks}" if lacks else ""

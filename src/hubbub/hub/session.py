@@ -54,6 +54,7 @@ class ClientSession:
         "context",
         "dispatcher",
         "dropped",
+        "former_names",
         "frame_bucket",
         "gaps",
         "handler_task",
@@ -101,6 +102,8 @@ class ClientSession:
         self.dropped: int = 0
         self.behind: set[str] | None = None
         """The rooms that remember, and of which it has missed something; it is told when it can take it."""
+        self.former_names: tuple[str, ...] = ()
+        """Under which names the client was connected before, the last at the end; see `connection_id`."""
         self.gaps: tuple[int, float] | None = None
         """How often that has happened lately, and since when; see `recovery`."""
         self.variant: Variant = core.variants.get(dialect, deflates=transport.deflates)
@@ -130,6 +133,11 @@ class ClientSession:
         if self._id is None:
             self._id = self._core.registry.name_session(self)
         return self._id
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The names of this connection and of those that its client had before, this one at the end."""
+        return (*self.former_names, self.connection_id)
 
     @property
     def has_connection_id(self) -> bool:

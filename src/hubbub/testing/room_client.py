@@ -166,8 +166,8 @@ class RoomClient:
         if answer.get("recoverable"):
             position = Position(answer.get("offset", 0), answer["epoch"])
         if self._position is not None:
-            # A push that gives the room says nothing of it where it could not be recovered.
-            self._recovered = answer.get("recovered", _is_same(position, self._position))
+            is_same = _is_same(position, self._position)  # in a push only what is true is said
+            self._recovered = answer.get("recovered", is_same)
             self._gaps += not self._recovered
         self._position = position
         for each in answer.get("publications", ()):
