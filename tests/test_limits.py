@@ -22,6 +22,7 @@ from hubbub.limits import (
     is_client_id,
     printable,
     scrub_query,
+    shown_url,
     too_big,
 )
 
@@ -255,3 +256,21 @@ def test_no_query_whatever_brings_more_than_printable_ascii(query: bytes) -> Non
 )
 def test_secrets_in_a_query_do_not_reach_a_log(query: bytes, scrubbed: bytes) -> None:
     assert scrub_query(query) == scrubbed
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("valkey://u:p@one:6379,two:6379/1?prefix=shop", "valkey://one:6379,two:6379/1"),
+        ("valkey+sentinel://u:p@one:1/m?sentinel_password=sec@ret", "valkey+sentinel://…"),
+        ("valkeys://one?ca=/etc/x@secret", "valkeys://…"),
+        ("valkeys://one?ca=http://x", "valkeys://one"),
+        ("valkey://u:12?34@one:6379", "valkey://…"),
+        ("valkey://u:12#34@one:6379", "valkey://…"),
+        ("valkey://u:p://q@one", "valkey://one"),
+        ("u:p@one:6379", "one:6379"),
+        ("secret word", "…"),
+    ],
+)
+def test_a_shown_url_has_nothing_of_who_logs_in(url: str, shown: str) -> None:
+    assert shown_url(url) == shown

@@ -222,9 +222,11 @@ def printable(text: str, length: int = 200) -> str:
 
 def shown_url(url: str) -> str:
     """Return a URL without what may be secret in it: who logs in, with what, and its query."""
-    scheme, _, rest = url.rpartition("://")
-    place = re.split(r"[?#]", rest.rpartition("@")[2])[0]
-    if not _SHOWN_PLACE.fullmatch(place):
+    scheme, _, rest = url.partition("://") if "://" in url else ("", "", url)
+    before, *after = re.split(r"[?#]", rest, maxsplit=1)
+    place = before.rpartition("@")[2]
+    # An @ behind that: what is before may be a part of a password that has a ? or #.
+    if "@" in "".join(after) or not _SHOWN_PLACE.fullmatch(place):
         place = "…"
     return printable(f"{scheme}://{place}" if scheme else place)
 

@@ -55,6 +55,7 @@ def test_what_its_query_says() -> None:
         ("nats://secret@a?max_bytes=1k", "max_bytes is no number"),
         ("nats://secret@a?token=secret", "something else than prefix"),
         ("nats://secret@a?prefix=a*b", "a prefix has"),
+        ("nats://u:secret@a:1,u:secret@b:2", "a login stands once"),
     ],
 )
 def test_what_cannot_be_is_told_without_the_url(url: str, what: str) -> None:

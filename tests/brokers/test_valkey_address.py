@@ -105,6 +105,10 @@ def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
     assert unverified.options["ssl_cert_reqs"] == "none"
 
 
+def test_a_password_may_have_an_at_sign_that_is_not_encoded() -> None:
+    assert read_address("valkey://u:p@s@one").options["password"] == "p@s"
+
+
 @pytest.mark.parametrize(
     ("rest", "what"),
     [
@@ -117,6 +121,8 @@ def test_a_certificate_is_verified_unless_the_url_says_no(scheme: str) -> None:
         ("valkey://u:secret@host?ca=/ca.pem", "only valkeys:// and rediss://"),
         ("valkey://u:secret@host?prefix=a%20secret", "a prefix has"),
         ("valkey://u:secret@host?prefix=", "a prefix has"),
+        ("valkey://u:secret@host?prefix=shop:r", "a prefix has"),
+        ("valkey://u:secret@one,u:secret@two", "a login stands once"),
         ("valkey://u:secret@one,one:6379", "named twice"),
         ("valkey+cluster://u:secret@one/1", "no databases"),
         ("valkey+sentinel://u:secret@one", "the primary's name is missing"),

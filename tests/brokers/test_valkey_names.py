@@ -59,6 +59,14 @@ def test_applications_share_nothing() -> None:
     assert one.channel("2:r:a") != other.channel("a")
 
 
+def test_channels_of_each_database_are_its_own_since_the_server_has_them_for_all() -> None:
+    all_names = [Names("shop", database=number) for number in range(3)]
+    assert len({names.control for names in all_names}) == 3
+    assert len({names.channel("a") for names in all_names}) == 3
+    assert len({names.mark for names in all_names}) == 1
+    assert all_names[0].control == b"shop:control"
+
+
 def test_in_a_cluster_a_channel_is_in_the_slot_of_the_rooms_keys() -> None:
     names = Names("shop", is_sharded=True)
     channels = [names.channel(room) for room in ROOMS]

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import SettingsError
 from ..limits import printable
-from .valkey_address import DEFAULT_PREFIX, checked_prefix
+from .valkey_address import DEFAULT_PREFIX, ONE_LOGIN, checked_prefix, has_many_logins
 
 DEFAULT_PORT = 4222
 _FILES = ("ca", "cert", "key", "creds")
@@ -55,6 +55,8 @@ def read_address(url: str, source: str = "keyword") -> NatsAddress:
     for name in query:
         if name not in _QUERY:
             raise _wrong(f"its query has something else than {', '.join(_QUERY)}", source)
+    if has_many_logins(parts):
+        raise _wrong(ONE_LOGIN, source)
     login, _, hosts = parts.netloc.rpartition("@")
     user, has_password, password = login.partition(":")
     is_tls = parts.scheme == "tls"

@@ -93,7 +93,8 @@ class ValkeyBroker:
     ) -> None:
         self._address = url if isinstance(url, Address) else read_address(url)
         prefix = self._address.prefix if prefix is None else checked_prefix(prefix)
-        self._names = Names(prefix, is_sharded=self._address.is_cluster)
+        database = self._address.options.get("db", 0)
+        self._names = Names(prefix, is_sharded=self._address.is_cluster, database=database)
         self._running: _Running | None = None
 
     def __repr__(self) -> str:

@@ -18,13 +18,14 @@ DEFAULT_PREFIX = "hubbub"
 DEFAULT_PORT = 6379
 SENTINEL_PORT = 26379
 TLS_SCHEMES = frozenset({"valkeys", "rediss"})
-_PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TLS = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
 _SENTINEL = {"sentinel_username": "username", "sentinel_password": "password"}
 _LOGIN = ("username", "password")
 _QUERY = ("prefix", "db", *_TLS, "verify", *_SENTINEL)
 _NO_PRIMARY = "the primary's name is missing, as in valkey+sentinel://one:26379,two:26379/mymaster"
 _MOST_SERVERS = 100
+ONE_LOGIN = "a login stands once, before all servers; an @ in a password is written %40"
 
 
 class Address(NamedTuple):
@@ -96,6 +97,8 @@ def read_address(url: str, source: str = "keyword") -> Address:
         hosts = _hosts(parts)
     except ValueError:
         raise _wrong("its host or port cannot be read", source) from None
+    if has_many_logins(parts):
+        raise _wrong(ONE_LOGIN, source)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in query:
         if name not in _QUERY:
@@ -157,8 +160,13 @@ def _place(host: str, port: int) -> str:
 def checked_prefix(prefix: str, source: str = "keyword") -> str:
     """Return `prefix` if keys and channels may begin with it; raise `SettingsError` otherwise."""
     if not _PREFIX.fullmatch(prefix):
-        raise _wrong("a prefix has 1 to 64 letters, digits and -_.: alone", source)
+        raise _wrong("a prefix has 1 to 64 letters, digits and -_. alone", source)
     return prefix
+
+
+def has_many_logins(parts: SplitResult) -> bool:
+    """Tell whether the servers of a URL have a login each: all but the last would be read as a password."""
+    return "," in parts.netloc.rpartition("@")[0].partition("@")[2]
 
 
 def _database(path: str, query: Mapping[str, str], source: str, *, is_unix: bool) -> int:

@@ -15,21 +15,30 @@ from urllib.parse import quote
 
 
 class Names(NamedTuple):
-    """The keys and channels of an application. In a cluster (`is_sharded`) a room's channel is in the slot of its keys."""
+    """The keys and channels of an application. In a cluster (`is_sharded`) a room's channel is in the slot of its keys.
+
+    A prefix has no colon. The server has keys for each `database`, and channels for all of them together.
+    """
 
     prefix: str
     is_sharded: bool = False
+    database: int = 0
+
+    @property
+    def _channels(self) -> str:
+        """With what channels begin."""
+        return f"{self.prefix}@{self.database}" if self.database else self.prefix
 
     def channel(self, room: str) -> bytes:
         """Return where publications of a room come."""
         if self.is_sharded:
             return self.key(room, "c").encode()
-        return f"{self.prefix}:r:".encode() + _bytes(room)
+        return f"{self._channels}:r:".encode() + _bytes(room)
 
     @property
     def control(self) -> bytes:
         """Where nodes speak to one another."""
-        return f"{self.prefix}:control".encode()
+        return f"{self._channels}:control".encode()
 
     @property
     def mark(self) -> str:
