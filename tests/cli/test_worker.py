@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -12,14 +13,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from commands import PATIENCE_S, Command, run, serving
+from hubbub.cli import worker
 from hubbub.cli.worker import Inside, read_inside, require_metrics
 from hubbub.errors import MissingExtra
 
@@ -221,6 +226,29 @@ def test_after_the_drain_the_server_ends_by_itself() -> None:
         assert server.wait() in (0, -signal.SIGTERM)
         assert "Traceback" not in server.err
         assert "Application shutdown complete" in server.err
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("patience_s", "most_left_s"), [(12, 11), (1, 1), (None, None)])
+async def test_the_server_waits_for_what_the_drain_has_left_of_its_patience(
+    patience_s: int | None, most_left_s: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Draining:
+        async def drain(self) -> None:
+            await asyncio.sleep(1.01)
+
+    config = uvicorn.Config("none", timeout_graceful_shutdown=patience_s)
+    stopped: list[int] = []
+    hub = cast(Any, SimpleNamespace(lifecycle=SimpleNamespace(is_up=True)))
+    monkeypatch.setattr(worker, "all_hubs", lambda: [Draining()])
+    monkeypatch.setattr(worker, "core_of", lambda _: hub)
+    drain = worker._Drain(
+        asyncio.get_running_loop(), config, lambda number, frame: stopped.append(number)
+    )
+    await drain._drain(signal.SIGTERM, None)
+    assert stopped == [signal.SIGTERM]
+    left_s = config.timeout_graceful_shutdown
+    assert left_s == most_left_s or (left_s and most_left_s and 1 <= left_s < most_left_s)
 
 
 def test_several_workers_drain_too(tmp_path: Path) -> None:

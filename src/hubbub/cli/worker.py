@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import signal
 import socket
 import threading
@@ -97,7 +98,7 @@ class WorkerLifespan(LifespanOn):
             self._listener = InsideServer(inside)
             await self._listener.start()
         if not self.config.should_reload:  # who changes a file waits for nobody
-            drain_first(asyncio.get_running_loop())
+            drain_first(asyncio.get_running_loop(), self.config)
             leave_to_itself_what_stays()
 
     async def shutdown(self) -> None:
@@ -189,7 +190,7 @@ class InsideServer:
 # The drain before the end
 
 
-def drain_first(loop: asyncio.AbstractEventLoop) -> None:
+def drain_first(loop: asyncio.AbstractEventLoop, config: uvicorn.Config) -> None:
     """Have the hubs of this process drain when SIGTERM comes, and the server stop after that.
 
     Only where a hub has a `drain_s`, and in the main thread, which alone has signals. A second SIGTERM
@@ -203,16 +204,20 @@ def drain_first(loop: asyncio.AbstractEventLoop) -> None:
     stop = signal.getsignal(signal.SIGTERM)
     if not callable(stop):
         return
-    signal.signal(signal.SIGTERM, _Drain(loop, stop))
+    signal.signal(signal.SIGTERM, _Drain(loop, config, stop))
 
 
 class _Drain:
     """A handler of SIGTERM that drains before it hands the signal on."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, stop: Callable[[int, FrameType | None], Any]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: uvicorn.Config,
+        stop: Callable[[int, FrameType | None], Any],
     ) -> None:
         self._loop = loop
+        self._config = config
         self._stop = stop
         self._task: asyncio.Task[None] | None = None
         self._has_begun = False
@@ -236,7 +241,12 @@ class _Drain:
 
     async def _drain(self, number: int, frame: FrameType | None) -> None:
         logger.info("draining: readiness is down, and clients are closed; then the server stops")
+        began = self._loop.time()
         hubs = [hub for hub in all_hubs() if core_of(hub).lifecycle.is_up]
         with contextlib.suppress(Exception):  # whatever it was, the server stops
             await asyncio.gather(*(hub.drain() for hub in hubs))
+        patience_s = self._config.timeout_graceful_shutdown
+        if patience_s is not None:  # the server has what the drain has left of it
+            left_s = math.ceil(patience_s - (self._loop.time() - began))
+            self._config.timeout_graceful_shutdown = max(1, left_s)
         self._stop(number, frame)
