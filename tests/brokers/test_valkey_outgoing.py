@@ -157,6 +157,27 @@ async def test_what_was_on_its_way_is_tried_again_if_it_can_be_and_is_there_once
         assert broken == 3
 
 
+async def test_what_was_on_its_way_for_too_long_is_tried_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a process that stood still: the server has forgotten by then what would know a second try."""
+    async with Sending() as on:
+        ask = on.outgoing._ask
+        asked = 0
+
+        async def losing_the_answer(some: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            await ask(some)
+            some[0].since -= unanswered.WAIT_S
+            raise ConnectionError("on purpose")
+
+        monkeypatch.setattr(on.outgoing, "_ask", losing_the_answer)
+        with pytest.raises(BrokerUnavailable, match="may have been published, or not: on purpose"):
+            await on.kept(b"1")
+        assert (asked, await on.stored()) == (1, [b"1"])
+
+
 async def test_what_waits_is_sent_in_order_when_the_server_is_back() -> None:
     async with Sending() as on:
         await on.kept(b"0")

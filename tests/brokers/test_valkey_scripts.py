@@ -186,3 +186,10 @@ async def test_positions_that_the_server_has_lost_begin_anew(room: Room) -> None
     await room.connections.client.delete(room.keys[0])
     assert await room.publish(b"2", fresh="g") == [0, b"1 g"]
     assert (await room.read())[2] == [[1, b"2"]]
+
+
+async def test_reading_shortens_the_life_of_no_history(room: Room) -> None:
+    await room.publish(b"1")
+    await room._read(keys=room.keys[:2], args=["", "", "", 0, "f", LONG_MS // 100, "1"])
+    assert await room.connections.client.pttl(room.keys[0]) > LONG_MS // 2
+    assert (await room.read())[2] == [[1, b"1"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from exchange import Exchange, cluster
 from hubbub import Hub, RoomRules, SettingsError
 from hubbub.brokers.broker import Keep, PresenceTerms
 from hubbub.hub import rules as rules_module
@@ -101,3 +102,24 @@ async def test_a_slow_policy_of_other_rooms_than_a_rule_holds_beside_it(
     same = Hub(room_rules=[RoomRules("a", slow_policy="latest")], slow_policies={"a": "latest"})
     await same.start()
     await same.stop()
+
+
+async def test_a_hub_that_others_have_written_over_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, 3, room_rules=[RoomRules("a", history=1)]) as (one, other, bare):
+        one_rules, other_rules = core_of(one).rules, core_of(other).rules
+        await one_rules.share()
+        await other_rules.share()
+        assert caplog.records == [], "they have the same"
+        core_of(bare).rules._rules.clear()
+        await core_of(bare).rules.share()
+        for _ in range(3):
+            await one_rules.share()
+            assert exchange.notes == {"room_rules": b'[{"pattern": "a", "history": 1}]'}
+            await core_of(bare).rules.share()
+    told = [record.getMessage() for record in caplog.records if "other room_rules" in record.msg]
+    assert len(told) == 2
+    assert told[0].endswith("The others are none")
+    assert told[1].endswith('The others are [{"pattern": "a", "history": 1}]')

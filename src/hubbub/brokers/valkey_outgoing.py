@@ -23,7 +23,7 @@ from ..errors import BrokerUnavailable
 from ..model import Position, Receipt
 from .envelope import pack
 from .reconnecting import AWAY
-from .unanswered import RUN_BYTES, Unanswered, Waiting, runs_of
+from .unanswered import RUN_BYTES, WAIT_S, Unanswered, Waiting, runs_of
 from .valkey_connections import (
     TIMEOUT_S,
     Connections,
@@ -269,11 +269,13 @@ class Outgoing(Unanswered[ValkeyWaiting]):
     def _interrupted(self, some: list[ValkeyWaiting], error: BaseException) -> None:
         """Have those tried again for which that is safe; refuse the others."""
         again = []
+        late = asyncio.get_running_loop().time() - WAIT_S
         for waiting in some:
             waiting.is_on_its_way = False
             if waiting.number not in self._unanswered:
                 continue
-            if isinstance(waiting.command, Script):
+            # The server knows the second try of what was sent lately. A process that stood still sends it no more.
+            if isinstance(waiting.command, Script) and waiting.since > late:
                 waiting.is_again = True
                 again.append(waiting)
             else:

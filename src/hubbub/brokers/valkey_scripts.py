@@ -141,8 +141,9 @@ HISTORY = (
 local meta, stream = KEYS[1], KEYS[2]
 local since, limit, reverse = tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4] == '1'
 local epoch = epoch_of(meta, stream, ARGV[5], ARGV[6], ARGV[7])
-redis.call('PEXPIRE', meta, ARGV[6])
-lose_aged(meta, stream, tonumber(redis.call('HGET', meta, 't')))
+local ttl_ms = tonumber(redis.call('HGET', meta, 't'))
+redis.call('PEXPIRE', meta, math.max(tonumber(ARGV[6]), ttl_ms or 0)) -- the hash outlasts what is kept
+lose_aged(meta, stream, ttl_ms)
 local top = tonumber(redis.call('HGET', meta, 'o'))
 if since then
   if ARGV[2] ~= epoch or since > top then return 1 end

@@ -84,6 +84,10 @@ class Rules:
         """Whether any room has a rule. Every publication asks."""
         self.follows: bool = False
         """Whether they are those that other nodes go by, and not this hub's own: of who only publishes."""
+        self._left: bytes | None = None
+        """What was written down for publishers last."""
+        self._foreign: bytes | None = None
+        """What another hub has written in its place, and was told of."""
         self._is_behind: bool = False
         """Whether they could not be shared when that was last tried."""
 
@@ -150,15 +154,31 @@ class Rules:
 
         Raises `BrokerUnavailable`.
         """
-        broker = self._core.broker
-        if not (self.are_shared or self.follows):
-            return
-        notes = cast(NoteBroker, broker)
-        if not self.follows:
-            text = shown_rules([rule.rules for rule in self._rules]) if self._rules else ""
-            await notes.note(NOTE, text.encode())
-            return
-        found = await notes.noted(NOTE)
+        if self.follows:
+            await self._follow()
+        elif self.are_shared:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Write the rules down; say so where another hub has written others since."""
+        notes = cast(NoteBroker, self._core.broker)
+        text = (shown_rules([rule.rules for rule in self._rules]) if self._rules else "").encode()
+        if self._left is not None:
+            found = await notes.noted(NOTE)
+            if found not in (None, self._left, self._foreign):
+                self._foreign = found
+                self._core.log.log(
+                    logging.WARNING,
+                    "rules",
+                    "another hub on this broker has other room_rules, and publishers go by those that were "
+                    "written last: give all hubs the same, or each application a prefix. The others are %s",
+                    printable((found or b"").decode(errors="replace")) or "none",
+                )
+        await notes.note(NOTE, text)
+        self._left = text
+
+    async def _follow(self) -> None:
+        found = await cast(NoteBroker, self._core.broker).noted(NOTE)
         if found is None:
             raise BrokerUnavailable(
                 "no hub has been on this broker with this prefix, so it is not known which rooms "
