@@ -14,8 +14,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stress.ports import free_port
+
 from . import measure, servers
-from .measure import Server, free_port, process_cpu_s
+from .measure import Server, process_cpu_s
 from .servers import BY_NAME, OURS, ServerSpec
 
 

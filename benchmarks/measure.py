@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stress.ports import free_port
+
 from .servers import BENCH, BUILD, ServerSpec
 
 START_TIMEOUT_S = 30.0
@@ -50,12 +52,6 @@ class Cores:
 def pinned(core: int | None) -> Callable[[], None] | None:
     """Return what a new process has to call to stay on `core`."""
     return None if core is None else lambda: os.sched_setaffinity(0, {core})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def process_cpu_s(pid: int) -> float:

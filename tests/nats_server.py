@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import os
-import random
 import shutil
 import signal
 import socket
@@ -13,27 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from hubbub.brokers import nats as nats_module
 from hubbub.brokers import nats_connection, reconnecting
+from stress.ports import free_port
 
-_PORTS = range(15_000, 30_000)
-"""Below those that a kernel gives to whoever asks for any: a server that is killed finds its own again."""
 START_S = 20.0
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody has now."""
-    while True:
-        port = random.choice(_PORTS)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
 
 
 def _program() -> str:
@@ -117,6 +107,26 @@ def nats_url() -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.stop)
     return server.url
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server of a test's own, with JetStream: `server = own_server`."""
+    made = NatsServer(tmp_path / "streams")
+    made.start()
+    yield made
+    made.stop()
+
+
+@asynccontextmanager
+async def server_with(config: str = "", folder: Path | None = None) -> AsyncIterator[NatsServer]:
+    """Run a server until the block ends."""
+    made = NatsServer(folder, config)
+    await asyncio.to_thread(made.start)
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from hubbub import Client, Frame, Hub, Protocol
-from stress.ports import free_port as free_port
 
 PATIENCE_S = 10.0
 """How long a condition may take to come true before the test fails."""

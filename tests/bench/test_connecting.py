@@ -15,7 +15,7 @@ from hubbub.bench.accounting import DeliveryTracker, Recipients, prefix_of
 from hubbub.bench.client import LoadSocket
 from hubbub.bench.connecting import Connector, url_for
 from hubbub.bench.ipc import Plan
-from serving import free_port
+from stress.ports import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,8 @@ from hubbub import Client, Handshake, Hub, Refused
 from hubbub.bench.ipc import Plan
 from hubbub.bench.result import Result
 from hubbub.bench.run import Bench, BenchFailed, Snapshot, allow_files
-from serving import free_port, nothing, serve, until
+from serving import nothing, serve, until
+from stress.ports import free_port
 
 pytestmark = pytest.mark.anyio
 

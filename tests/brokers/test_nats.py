@@ -7,14 +7,13 @@ import base64
 import json
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import nkeys
 import pytest
 
+from broker_node import KEEP, Node, is_away, is_up, message, nats_on
 from certificates import certificate
 from hubbub import (
     AsyncPublisher,
@@ -23,7 +22,6 @@ from hubbub import (
     Hub,
     MissingExtra,
     PositionLost,
-    Publication,
     Receipt,
     RoomRules,
     SettingsError,
@@ -35,8 +33,7 @@ from hubbub.brokers.nats_stream import NoAnswer
 from hubbub.hub.core import core_of
 from hubbub.limits import shown_url
 from hubbub.testing import connect
-from hubbub.wire.frame import Frame
-from nats_server import NatsServer, hurry, nats_url
+from nats_server import NatsServer, hurry, nats_url, own_server, server_with
 from places import ROOT
 from started_hub import until
 from tcp_proxy import Proxy
@@ -44,38 +41,7 @@ from valkey_server import fresh_prefix
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
-KEEP = Keep(100, 60.0, 1024**2)
-
-
-class Node:
-    """A node that writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.id = "node"
-        self.history_max_bytes = 0
-        self.delivered: list[tuple[str, str]] = []
-        self.heard: list[Control] = []
-        self.gaps = 0
-
-    def now(self) -> float:
-        return 0.0
-
-    def has_members(self, room: str) -> bool:
-        return False
-
-    def deliver(self, publication: Publication) -> int:
-        self.delivered.append((publication.room, publication.data.decode()))
-        return 1
-
-    def handle_control(self, control: Control) -> None:
-        self.heard.append(control)
-
-    def note_gap(self, rooms: object) -> None:
-        self.gaps += 1
-
-
-def message(text: str, room: str = "red", **rest: Any) -> Publication:
-    return Publication(room, Frame(text.encode(), True), **rest)
+server = own_server
 
 
 @pytest.fixture(autouse=True)
@@ -85,53 +51,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnecting, "SILENCE_S", 2.0)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    made = NatsServer(tmp_path / "streams")
-    made.start()
-    yield made
-    made.stop()
-
-
-@asynccontextmanager
-async def server_with(config: str) -> AsyncIterator[NatsServer]:
-    made = NatsServer(None, config)
-    await asyncio.to_thread(made.start)
-    try:
-        yield made
-    finally:
-        made.stop()
-
-
-def is_away(broker: NatsBroker) -> Callable[[], bool]:
-    return lambda: broker.condition.state == "away"
-
-
-def is_up(broker: NatsBroker) -> Callable[[], bool]:
-    return lambda: broker.condition.state == "up"
-
-
-@asynccontextmanager
-async def broker_on(
-    url: str, *rooms: str, prefix: str = "t"
-) -> AsyncIterator[tuple[NatsBroker, Node]]:
-    broker, node = NatsBroker(url, prefix=prefix), Node()
-    await broker.start(node)
-    if rooms:
-        await broker.subscribe(rooms)
-    try:
-        yield broker, node
-    finally:
-        await broker.stop()
-
-
 async def test_two_brokers_see_one_order_of_a_room_that_remembers_and_each_its_own_of_another() -> (
     None
 ):
     prefix = fresh_prefix()
     async with (
-        broker_on(nats_url(), "red", "blue", prefix=prefix) as (one, here),
-        broker_on(nats_url(), "red", "blue", prefix=prefix) as (two, there),
+        nats_on(nats_url(), "red", "blue", prefix=prefix) as (one, here),
+        nats_on(nats_url(), "red", "blue", prefix=prefix) as (two, there),
     ):
         pending = []
         for n in range(200):
@@ -163,8 +89,8 @@ async def test_two_brokers_see_one_order_of_a_room_that_remembers_and_each_its_o
 async def test_what_one_turn_publishes_to_a_room_comes_in_its_order_whatever_it_is() -> None:
     prefix = fresh_prefix()
     async with (
-        broker_on(nats_url(), "red", "blue", prefix=prefix) as (one, here),
-        broker_on(nats_url(), "red", "blue", prefix=prefix) as (two, there),
+        nats_on(nats_url(), "red", "blue", prefix=prefix) as (one, here),
+        nats_on(nats_url(), "red", "blue", prefix=prefix) as (two, there),
     ):
         pending = [one.publish(message("a"))]
         pending += [one.publish_kept(message(text), KEEP) for text in "bc"]
@@ -182,8 +108,8 @@ async def test_what_one_turn_publishes_to_a_room_comes_in_its_order_whatever_it_
 
 async def test_two_applications_on_one_server_know_nothing_of_each_other() -> None:
     async with (
-        broker_on(nats_url(), "red", prefix=fresh_prefix()) as (one, here),
-        broker_on(nats_url(), "red", prefix=fresh_prefix()) as (two, there),
+        nats_on(nats_url(), "red", prefix=fresh_prefix()) as (one, here),
+        nats_on(nats_url(), "red", prefix=fresh_prefix()) as (two, there),
     ):
         await one.publish_kept(message("1"), KEEP)
         await two.publish(message("2"))
@@ -192,7 +118,7 @@ async def test_two_applications_on_one_server_know_nothing_of_each_other() -> No
 
 
 async def test_what_is_too_old_is_lost_and_purged_but_for_the_position() -> None:
-    async with broker_on(nats_url(), prefix=fresh_prefix()) as (broker, _):
+    async with nats_on(nats_url(), prefix=fresh_prefix()) as (broker, _):
         await broker.publish_kept(message("1"), Keep(10, 0.2, 1000))
         top = (await broker.publish_kept(message("2"), Keep(10, 0.2, 1000))).position
         page = await broker.history("red")
@@ -211,7 +137,7 @@ async def test_what_is_too_old_is_lost_and_purged_but_for_the_position() -> None
 
 async def test_a_server_that_is_killed_and_comes_back(server: NatsServer) -> None:
     """What waits is sent when it is back; a node is told of a gap; positions go on."""
-    async with broker_on(server.url, "red") as (broker, node):
+    async with nats_on(server.url, "red") as (broker, node):
         await broker.publish_kept(message("1"), KEEP)
         server.kill()
         await until(is_away(broker))
@@ -235,7 +161,7 @@ async def test_who_publishes_while_it_is_away_for_long_is_refused(
 ) -> None:
     monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
     monkeypatch.setattr(unanswered, "MOST_WAITING", 4)
-    async with broker_on(server.url, "red") as (broker, _):
+    async with nats_on(server.url, "red") as (broker, _):
         server.kill()
         await until(is_away(broker))
         waiting = [broker.publish(message(str(n))) for n in range(3)]
@@ -255,7 +181,7 @@ async def test_a_frozen_server_is_given_up_and_found_again(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unanswered, "WAIT_S", 30.0)
-    async with broker_on(server.url, "red") as (broker, node):
+    async with nats_on(server.url, "red") as (broker, node):
         server.freeze()
         plain, kept = broker.publish(message("1")), broker.publish_kept(message("2"), KEEP)
         await until(lambda: broker.condition.state == "silent")
@@ -278,8 +204,8 @@ async def test_what_was_stored_without_an_answer_is_found_and_not_stored_again(
     """The way breaks when the server has the publication, and its answer is lost."""
     proxy = Proxy("127.0.0.1", server.port)
     await proxy.start()
-    async with broker_on(server.url, "red") as (witness, node):
-        async with broker_on(f"nats://127.0.0.1:{proxy.port}") as (broker, _):
+    async with nats_on(server.url, "red") as (witness, node):
+        async with nats_on(f"nats://127.0.0.1:{proxy.port}") as (broker, _):
             await broker.publish_kept(message("1"), KEEP)
             rooms = broker._require().rooms
             add = rooms.add
@@ -310,7 +236,7 @@ async def test_what_was_stored_without_an_answer_is_found_and_not_stored_again(
 
 async def test_a_stream_of_people_that_is_gone_is_made_again(server: NatsServer) -> None:
     terms = PresenceTerms(60.0, 0.0, 10)
-    async with broker_on(server.url) as (broker, _):
+    async with nats_on(server.url) as (broker, _):
         await broker.enter("red", {"a": ClientInfo("a")}, terms)
         running = broker._require()
         await running.feed.connection.ask(f"$JS.API.STREAM.DELETE.{running.people.name}", b"")
@@ -328,7 +254,7 @@ async def test_of_a_stream_on_several_servers_a_loss_is_believed_when_it_lasts(
     server: NatsServer,
 ) -> None:
     """A server that has just begun to lead may not have read all that it has."""
-    async with broker_on(server.url, "red") as (broker, node):
+    async with nats_on(server.url, "red") as (broker, node):
         top = (await broker.publish_kept(message("1"), KEEP)).position
         running = broker._require()
         connection = running.feed.connection
@@ -354,7 +280,7 @@ async def test_a_stream_that_has_lost_its_newest_begins_new_epochs(
     server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It has come back with an older state: positions would be given twice."""
-    async with broker_on(server.url, "red") as (broker, node):
+    async with nats_on(server.url, "red") as (broker, node):
         top = (await broker.publish_kept(message("1"), KEEP)).position
         broker._require().history.last_sequence += 5
         await until(lambda: node.gaps == 1)
@@ -386,7 +312,7 @@ async def test_a_server_that_is_not_there(url: str) -> None:
 
 async def test_the_first_server_that_is_there_is_taken(server: NatsServer) -> None:
     url = f"nats://127.0.0.1:1,127.0.0.1:{server.port},127.0.0.1:2"
-    async with broker_on(url, "red") as (broker, _):
+    async with nats_on(url, "red") as (broker, _):
         assert (await broker.publish(message("1"))).delivered_to == 1
 
 
@@ -424,7 +350,7 @@ async def test_a_certificate_has_to_be_good_and_there_has_to_be_one(
             await NatsBroker(url).start(Node())
         assert "secret" not in str(caught.value)
         for query in (f"ca={cert}", "verify=no"):
-            async with broker_on(f"{url}?{query}", "red") as (broker, _):
+            async with nats_on(f"{url}?{query}", "red") as (broker, _):
                 assert (await broker.publish(message("1"))).delivered_to == 1
         assert caplog.text.count("is not verified") == 1
 
@@ -432,7 +358,7 @@ async def test_a_certificate_has_to_be_good_and_there_has_to_be_one(
 async def test_a_message_that_the_server_does_not_take_is_refused_and_hurts_nobody() -> None:
     async with (
         server_with("max_payload: 10000") as server,
-        broker_on(server.url, "red") as (one, _),
+        nats_on(server.url, "red") as (one, _),
     ):
         pending = [one.publish(message("x" * size)) for size in (4000, 20_000, 4000, 4000)]
         first, refused, *rest = await asyncio.gather(*pending, return_exceptions=True)
@@ -445,7 +371,7 @@ async def test_a_message_that_the_server_does_not_take_is_refused_and_hurts_nobo
 
 
 async def test_without_jetstream_there_is_control_and_order_and_no_more() -> None:
-    async with server_with("") as server, broker_on(server.url, "red") as (broker, _):
+    async with server_with("") as server, nats_on(server.url, "red") as (broker, _):
         assert broker.abilities == {Ability.CONTROL}
         assert (await broker.publish(message("1"))).delivered_to == 1
         with pytest.raises(BrokerUnavailable, match="start it with -js"):
@@ -459,7 +385,7 @@ async def test_without_jetstream_there_is_control_and_order_and_no_more() -> Non
 
 
 async def test_a_stream_of_that_name_that_is_none_of_ours_is_refused(server: NatsServer) -> None:
-    async with broker_on(server.url) as (broker, _):
+    async with nats_on(server.url) as (broker, _):
         ask = broker._require().feed.connection.ask
         body = b'{"name": "hubbub_x_rooms", "subjects": ["mine.*"]}'
         await ask("$JS.API.STREAM.CREATE.hubbub_x_rooms", body)
@@ -485,7 +411,7 @@ async def test_a_publisher_goes_by_the_rules_of_the_hubs() -> None:
 
 async def test_who_is_there_survives_a_new_start_of_the_server(server: NatsServer) -> None:
     terms = PresenceTerms(60.0, 0.0, 10)
-    async with broker_on(server.url) as (broker, _):
+    async with nats_on(server.url) as (broker, _):
         await broker.enter("red", {"a": ClientInfo("a", "ann")}, terms)
         before = await broker.presence("red")
         server.kill()
@@ -523,7 +449,7 @@ async def test_what_is_none_of_ours_is_logged_and_hurts_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     prefix = fresh_prefix()
-    async with broker_on(nats_url(), "red", prefix=prefix) as (broker, node):
+    async with nats_on(nats_url(), "red", prefix=prefix) as (broker, node):
         connection = broker._require().feed.connection
         for data in (b"\n\xff\x00nonsense\r\n", b"h 1\nx", b"r\n5:x"):
             connection.publish(f"{prefix}.r.red", data)
@@ -543,7 +469,7 @@ async def test_a_user_with_the_rights_of_the_guide_has_all_that_is_needed_and_no
     async with server_with(store + rights.replace("$WORD", "word")) as server:
         url = f"nats://shop:word@127.0.0.1:{server.port}"
         terms = PresenceTerms(60.0, 0.0, 10)
-        async with broker_on(url, "red", prefix="shop") as (broker, node):
+        async with nats_on(url, "red", prefix="shop") as (broker, node):
             assert (await broker.publish_kept(message("1", key="k"), KEEP)).delivered_to == 1
             assert (await broker.publish(message("2", key="l"))).delivered_to == 1
             await broker.enter("red", {"a": ClientInfo("a")}, terms)
@@ -610,7 +536,7 @@ async def test_a_file_of_credentials_logs_in(tmp_path: Path) -> None:
         f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
     )
     async with server_with(config) as server:
-        async with broker_on(f"{server.url}?creds={creds}", "red") as (broker, _):
+        async with nats_on(f"{server.url}?creds={creds}", "red") as (broker, _):
             assert (await broker.publish(message("1"))).delivered_to == 1
         with pytest.raises(BrokerUnavailable, match="refuses the user, password"):
             await NatsBroker(server.url).start(Node())

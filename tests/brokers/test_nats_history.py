@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from contracts.test_brokers import Told
+from broker_node import Node
 from hubbub import PositionLost, Publication
 from hubbub.brokers import nats_history, nats_stream
 from hubbub.brokers.broker import Keep
@@ -38,7 +38,7 @@ async def histories() -> AsyncIterator[tuple[NatsHistory, NatsHistory, Stream, N
     """Two processes' sight of one stream, that do not hear each other."""
     prefix = fresh_prefix()
     broker = NatsBroker(nats_url(), prefix=prefix)
-    await broker.start(Told())
+    await broker.start(Node())
     names, stream = NatsNames(prefix), broker._require().rooms
     yield NatsHistory(stream, names), NatsHistory(stream, names), stream, names
     await broker.stop()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from contracts.test_brokers import Told as Node
+from broker_node import Node
 from hubbub import BrokerUnavailable, ClientInfo
 from hubbub.brokers.broker import PresenceTerms
 from hubbub.brokers.nats import NatsBroker
@@ -18,7 +18,7 @@ from hubbub.brokers.nats_presence import NatsPresence, told_publication
 from hubbub.brokers.nats_stream import Stream
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
-from nats_server import NatsServer, nats_url
+from nats_server import nats_url, server_with
 from valkey_server import fresh_prefix
 
 pytestmark = pytest.mark.anyio
@@ -71,23 +71,21 @@ async def test_what_changes_nothing_writes_nothing() -> None:
 
 
 async def test_a_large_room_is_packed_and_one_that_is_too_large_is_refused() -> None:
-    server = NatsServer(None, "max_payload: 20000\njetstream {}\n")
-    await asyncio.to_thread(server.start)
-    try:
-        async with presences(server.url) as (one, _, stream, names):
-            quiet = PresenceTerms(60.0, 0.0, 0)
-            people = {f"n{n}": ClientInfo(f"c{n}", "u", {"same": "x" * 50}) for n in range(500)}
-            await one.enter("red", people, quiet)
-            stored = await stream.last(names.presence("red"))
-            assert stored is not None
-            assert stored.data[:1] == b"z"
-            assert list((await one.snapshot("red")).infos) == list(people.values())
-            large = {"large": ClientInfo("c", None, secrets.token_hex(40_000))}
-            with pytest.raises(BrokerUnavailable, match="the server takes 20000"):
-                await one.enter("red", large, quiet)
-            assert (await one.stats("red")).clients == 500
-    finally:
-        server.stop()
+    async with (
+        server_with("max_payload: 20000\njetstream {}\n") as server,
+        presences(server.url) as (one, _, stream, names),
+    ):
+        quiet = PresenceTerms(60.0, 0.0, 0)
+        people = {f"n{n}": ClientInfo(f"c{n}", "u", {"same": "x" * 50}) for n in range(500)}
+        await one.enter("red", people, quiet)
+        stored = await stream.last(names.presence("red"))
+        assert stored is not None
+        assert stored.data[:1] == b"z"
+        assert list((await one.snapshot("red")).infos) == list(people.values())
+        large = {"large": ClientInfo("c", None, secrets.token_hex(40_000))}
+        with pytest.raises(BrokerUnavailable, match="the server takes 20000"):
+            await one.enter("red", large, quiet)
+        assert (await one.stats("red")).clients == 500
 
 
 def test_what_is_told_is_read_and_what_is_none_is_refused() -> None:

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from contracts.test_brokers import Told
+from broker_node import Node
 from hubbub import BrokerUnavailable
 from hubbub.brokers import nats_connection, nats_stream
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.nats_connection import Connection
 from hubbub.brokers.nats_stream import NoAnswer, NotNow, Refused, Stored, Stream
-from nats_server import NatsServer, nats_url
+from nats_server import nats_url, server_with
 from valkey_server import fresh_prefix
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 async def stream_on(url: str) -> AsyncIterator[tuple[Stream, str, Connection]]:
     prefix = fresh_prefix()
     broker = NatsBroker(url, prefix=prefix)
-    await broker.start(Told())
+    await broker.start(Node())
     running = broker._require()
     yield running.rooms, f"{prefix}.s.h.red", running.feed.connection
     await broker.stop()
@@ -71,32 +71,25 @@ async def test_what_is_purged_while_it_is_read_is_no_error_and_what_does_not_com
 async def test_a_server_that_does_not_answer_may_have_taken_it_and_one_without_the_stream_has_not(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = NatsServer(tmp_path_factory.mktemp("streams"))
-    await asyncio.to_thread(server.start)
-    try:
-        async with stream_on(server.url) as (stream, subject, connection):
-            await connection.ask(f"$JS.API.STREAM.DELETE.{stream.name}", b"")
-            with pytest.raises(NotNow, match="the stream is gone"):
-                await stream.add(subject, b"1", after=0, headers={})
-            monkeypatch.setattr(nats_connection, "TIMEOUT_S", 0.05)
-            server.freeze()
-            with pytest.raises(NoAnswer, match="does not answer"):
-                await stream.add(subject, b"1", after=0, headers={})
-            with pytest.raises(NotNow, match="does not answer"):
-                await stream.last(subject)
-            server.thaw()
-    finally:
-        server.stop()
+    async with (
+        server_with(folder=tmp_path_factory.mktemp("streams")) as server,
+        stream_on(server.url) as (stream, subject, connection),
+    ):
+        await connection.ask(f"$JS.API.STREAM.DELETE.{stream.name}", b"")
+        with pytest.raises(NotNow, match="the stream is gone"):
+            await stream.add(subject, b"1", after=0, headers={})
+        monkeypatch.setattr(nats_connection, "TIMEOUT_S", 0.05)
+        server.freeze()
+        with pytest.raises(NoAnswer, match="does not answer"):
+            await stream.add(subject, b"1", after=0, headers={})
+        with pytest.raises(NotNow, match="does not answer"):
+            await stream.last(subject)
+        server.thaw()
 
 
 async def test_a_stream_is_made_once_and_none_without_jetstream() -> None:
     async with stream_on(nats_url()) as (stream, _, connection):
         states = await asyncio.gather(*(stream.open(connection) for _ in range(5)))
         assert len({state.made for state in states if state}) == 1
-    server = NatsServer(None)
-    await asyncio.to_thread(server.start)
-    try:
-        async with stream_on(server.url) as (stream, _, connection):
-            assert await stream.open(connection) is None
-    finally:
-        server.stop()
+    async with server_with() as server, stream_on(server.url) as (stream, _, connection):
+        assert await stream.open(connection) is None

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from broker_hubs import Publishers, hubs_on, member, texts
+from broker_node import KEEP, Node, is_away, is_up, message, valkey_on
 from certificates import certificate
 from hubbub import (
     BrokerUnavailable,
     ClientInfo,
     Hub,
     PositionLost,
-    Publication,
-    Receipt,
-    RoomRules,
     SettingsError,
 )
 from hubbub.brokers import reconnecting, unanswered
@@ -26,49 +22,19 @@ from hubbub.brokers.broker import Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub.core import core_of
 from hubbub.limits import shown_url
-from hubbub.testing import MemoryClient, connect
-from hubbub.wire.frame import Frame
 from started_hub import until
 from tcp_proxy import Proxy
-from valkey_server import Server, fresh_prefix, hurry, mended_server, own_server, server_url
+from valkey_server import (
+    Server,
+    client_of,
+    fresh_prefix,
+    hurry,
+    mended_server,
+    own_server,
+    server_url,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
-
-KEEP = Keep(100, 60.0, 1024**2)
-
-
-class Node:
-    """A node that writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.id = "node"
-        self.history_max_bytes = 0
-        self.delivered: list[tuple[str, str]] = []
-        self.heard: list[Control] = []
-        self.gaps = 0
-        self.gap_rooms: list[str] = []
-
-    def now(self) -> float:
-        return 0.0
-
-    def has_members(self, room: str) -> bool:
-        return False
-
-    def deliver(self, publication: Publication) -> int:
-        self.delivered.append((publication.room, publication.data.decode()))
-        return 1
-
-    def handle_control(self, control: Control) -> None:
-        self.heard.append(control)
-
-    def note_gap(self, rooms: Sequence[str] | None) -> None:
-        self.gaps += 1
-        self.gap_rooms += rooms or []
-
-
-def message(text: str, room: str = "red", **rest: Any) -> Publication:
-    return Publication(room, Frame(text.encode(), True), **rest)
-
 
 one_server, server = own_server, mended_server
 
@@ -80,38 +46,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnecting, "SILENCE_S", 2.0)
 
 
-def is_away(broker: ValkeyBroker) -> Callable[[], bool]:
-    return lambda: broker.condition.state == "away"
-
-
-def is_up(broker: ValkeyBroker) -> Callable[[], bool]:
-    return lambda: broker.condition.state == "up"
-
-
-def client_of(broker: ValkeyBroker) -> Any:
-    assert broker._running is not None
-    return broker._running.layout.links[0].connections.client
-
-
-@asynccontextmanager
-async def broker_on(
-    url: str, *rooms: str, prefix: str = "t"
-) -> AsyncIterator[tuple[ValkeyBroker, Node]]:
-    broker, node = ValkeyBroker(url, prefix=prefix), Node()
-    await broker.start(node)
-    if rooms:
-        await broker.subscribe(rooms)
-    try:
-        yield broker, node
-    finally:
-        await broker.stop()
-
-
 async def test_two_brokers_see_each_other_in_one_order() -> None:
     prefix = fresh_prefix()
     async with (
-        broker_on(server_url(), "red", prefix=prefix) as (one, here),
-        broker_on(server_url(), "red", prefix=prefix) as (two, there),
+        valkey_on(server_url(), "red", prefix=prefix) as (one, here),
+        valkey_on(server_url(), "red", prefix=prefix) as (two, there),
     ):
         pending = [(one, two)[n % 2].publish(message(str(n))) for n in range(200)]
         receipts = await asyncio.gather(*pending)
@@ -126,8 +65,8 @@ async def test_two_brokers_see_each_other_in_one_order() -> None:
 async def test_what_one_turn_keeps_is_a_run_with_positions_one_after_another() -> None:
     prefix = fresh_prefix()
     async with (
-        broker_on(server_url(), "red", "blue", prefix=prefix) as (one, here),
-        broker_on(server_url(), "red", "blue", prefix=prefix) as (two, there),
+        valkey_on(server_url(), "red", "blue", prefix=prefix) as (one, here),
+        valkey_on(server_url(), "red", "blue", prefix=prefix) as (two, there),
     ):
         rooms = ["red", "blue", "red", "red", "blue"]
         pending = [one.publish_kept(message(str(n), room), KEEP) for n, room in enumerate(rooms)]
@@ -150,8 +89,8 @@ async def test_what_one_turn_keeps_is_a_run_with_positions_one_after_another() -
 
 async def test_two_applications_on_one_server_know_nothing_of_each_other() -> None:
     async with (
-        broker_on(server_url(), "red", prefix=fresh_prefix()) as (one, here),
-        broker_on(server_url(), "red", prefix=fresh_prefix()) as (two, there),
+        valkey_on(server_url(), "red", prefix=fresh_prefix()) as (one, here),
+        valkey_on(server_url(), "red", prefix=fresh_prefix()) as (two, there),
     ):
         await one.publish_kept(message("1"), KEEP)
         await two.publish(message("2"))
@@ -160,7 +99,7 @@ async def test_two_applications_on_one_server_know_nothing_of_each_other() -> No
 
 
 async def test_what_is_too_old_is_lost() -> None:
-    async with broker_on(server_url(), prefix=fresh_prefix()) as (broker, _):
+    async with valkey_on(server_url(), prefix=fresh_prefix()) as (broker, _):
         await broker.publish_kept(message("1"), Keep(10, 0.2, 1000))
         top = (await broker.publish_kept(message("2"), Keep(10, 0.2, 1000))).position
         assert len((await broker.history("red")).publications) == 2
@@ -176,7 +115,7 @@ async def test_what_is_too_old_is_lost() -> None:
 
 async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
     """What waits is sent when it is back; a node is told of a gap; positions go on."""
-    async with broker_on(server.url, "red") as (broker, node):
+    async with valkey_on(server.url, "red") as (broker, node):
         await broker.publish_kept(message("1"), KEEP)
         server.kill()
         await until(is_away(broker))
@@ -198,7 +137,7 @@ async def test_who_publishes_while_it_is_away_for_long_is_refused(
 ) -> None:
     monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
     monkeypatch.setattr(unanswered, "MOST_WAITING", 3)
-    async with broker_on(server.url, "red") as (broker, _):
+    async with valkey_on(server.url, "red") as (broker, _):
         server.kill()
         await until(is_away(broker))
         waiting = [broker.publish(message(str(n))) for n in range(3)]
@@ -211,7 +150,7 @@ async def test_who_publishes_while_it_is_away_for_long_is_refused(
 
 
 async def test_a_frozen_server_is_given_up_and_found_again(server: Server) -> None:
-    async with broker_on(server.url, "red") as (broker, node):
+    async with valkey_on(server.url, "red") as (broker, node):
         server.freeze()
         plain, kept = broker.publish(message("1")), broker.publish_kept(message("2"), KEEP)
         await until(lambda: broker.condition.state == "silent")
@@ -231,7 +170,7 @@ async def test_a_frozen_server_is_given_up_and_found_again(server: Server) -> No
 async def test_a_server_that_has_forgotten_all_begins_a_new_epoch_and_says_so(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with broker_on(server.url, "red") as (broker, node):
+    async with valkey_on(server.url, "red") as (broker, node):
         top = (await broker.publish_kept(message("1"), KEEP)).position
         await client_of(broker).flushall()
         await client_of(broker).script_flush()
@@ -253,7 +192,7 @@ async def test_a_server_that_may_have_lost_its_newest_begins_a_new_epoch_when_it
     """Without an append-only file it comes back with an older state: positions would be given twice."""
     server = Server(tmp_path, appendonly="no")
     try:
-        async with broker_on(server.url, "red") as (broker, _node):
+        async with valkey_on(server.url, "red") as (broker, _node):
             await broker.publish_kept(message("1"), KEEP)
             server.command("SAVE")
             top = (await broker.publish_kept(message("2"), KEEP)).position
@@ -276,7 +215,7 @@ async def test_a_server_that_has_become_a_replica_is_given_up(
     """What is published to a replica reaches nobody who is connected to its primary."""
     primary = Server(tmp_path / "primary")
     try:
-        async with broker_on(server.url, "red") as (broker, node):
+        async with valkey_on(server.url, "red") as (broker, node):
             server.command("REPLICAOF", "127.0.0.1", primary.port)
             await until(is_away(broker))
             with pytest.raises(BrokerUnavailable, match="is a replica"):
@@ -291,7 +230,7 @@ async def test_a_server_that_has_become_a_replica_is_given_up(
 
 async def test_a_server_without_memory_refuses_and_recovers(server: Server) -> None:
     server.command("CONFIG", "SET", "maxmemory", "1mb")
-    async with broker_on(server.url, "red") as (broker, node):
+    async with valkey_on(server.url, "red") as (broker, node):
         with pytest.raises(BrokerUnavailable, match="no memory left"):
             await broker.publish_kept(message("1"), KEEP)
         with pytest.raises(BrokerUnavailable, match="no memory left"):
@@ -356,7 +295,7 @@ async def test_what_is_none_of_ours_is_logged_and_hurts_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     prefix = fresh_prefix()
-    async with broker_on(server_url(), "red", prefix=prefix) as (broker, node):
+    async with valkey_on(server_url(), "red", prefix=prefix) as (broker, node):
         for channel in (f"{prefix}:r:red", f"{prefix}:control"):
             await client_of(broker).publish(channel, b"\n\xff\x00nonsense\r\n")
         await broker.publish(message("1"))
@@ -371,7 +310,7 @@ async def test_a_user_with_rights_for_one_prefix_has_all_that_is_needed_and_no_m
     server.command("ACL", "SETUSER", "shop", "on", ">word", *rights.split())
     url = f"valkey://shop:word@127.0.0.1:{server.port}"
     try:
-        async with broker_on(url, "red", prefix="shop") as (broker, _):
+        async with valkey_on(url, "red", prefix="shop") as (broker, _):
             assert (await broker.publish_kept(message("1", key="k"), KEEP)).delivered_to == 1
             await broker.enter("red", {"a": ClientInfo("a")}, PresenceTerms(60.0, 0.0, 10))
             assert len((await broker.presence("red")).infos) == 1
@@ -383,7 +322,7 @@ async def test_a_user_with_rights_for_one_prefix_has_all_that_is_needed_and_no_m
             await ValkeyBroker(url, prefix="other").start(Node())
         rights = "-role -info"
         server.command("ACL", "SETUSER", "shop", *rights.split())
-        async with broker_on(url, "red", prefix="shop") as (broker, _):
+        async with valkey_on(url, "red", prefix="shop") as (broker, _):
             assert (await broker.publish_kept(message("1"), KEEP)).position is not None
     finally:
         server.command("ACL", "DELUSER", "shop")
@@ -401,7 +340,7 @@ async def test_a_certificate_has_to_be_good(
     server.command("CONFIG", "SET", "requirepass", "secret")
     try:
         for query in (f"ca={tmp_path / 'cert.pem'}", "verify=no"):
-            async with broker_on(f"{url}?{query}", "red") as (broker, _):
+            async with valkey_on(f"{url}?{query}", "red") as (broker, _):
                 assert (await broker.publish(message("1"))).delivered_to == 1
             assert ("is not verified" in caplog.text) == (query == "verify=no")
     finally:
@@ -415,52 +354,20 @@ async def test_a_certificate_has_to_be_good(
 async def test_members_of_two_hubs_miss_nothing_while_the_server_is_killed_again_and_again(
     server: Server,
 ) -> None:
-    rules = [RoomRules("log", history=1000)]
-    hubs = [Hub(broker=ValkeyBroker(server.url), room_rules=rules) for _ in range(2)]
-    for hub in hubs:
-        await hub.start()
-    peers: list[MemoryClient] = [connect(hub) for hub in hubs for _ in range(3)]
-    for peer in peers:
-        await peer.client.subscribe("log")
-    taken: list[str] = []
-    done = asyncio.Event()
-
-    async def publish(name: str, hub: Hub) -> None:
-        number = 0
-        while not done.is_set():
-            number += 1
-            text = f"{name}{number}"
-            while True:
-                try:
-                    receipt: Receipt = await hub.publish("log", text, key=text)
-                except BrokerUnavailable:
-                    await asyncio.sleep(0.02)
-                    continue
-                assert receipt.position is not None
-                taken.append(text)
-                break
-            await asyncio.sleep(0.005)
-
-    publishing = [
-        asyncio.create_task(publish(name, hub)) for name, hub in zip("ab", hubs, strict=True)
-    ]
-    for _ in range(3):
-        await asyncio.sleep(0.3)
-        server.kill()
-        await asyncio.sleep(0.2)
-        await asyncio.to_thread(server.restart)
-    await asyncio.sleep(0.5)
-    done.set()
-    await asyncio.gather(*publishing)
-
-    def received() -> list[list[Any]]:
-        return [[text for text in peer.received if str(text)[0] != "{"] for peer in peers]
-
-    await until(lambda: all(len(each) >= len(taken) for each in received()))
-    expected = received()[0]
-    assert sorted(expected) == sorted(taken), "nothing is lost, and nothing comes twice"
-    assert all(each == expected for each in received()), "and all see one order"
-    assert [peer.closed for peer in peers] == [None] * 6
-    assert all(core_of(hub).recovery.joining_rooms == 0 for hub in hubs)
-    for hub in hubs:
-        await hub.stop()
+    async with hubs_on(server.url) as hubs:
+        peers = [await member(hub, "log") for hub in hubs for _ in range(3)]
+        publishers = Publishers(hubs, pause_s=0.005, rest_s=0.02, key_every=1, tries_again=True)
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            server.kill()
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(server.restart)
+        await asyncio.sleep(0.5)
+        await publishers.end()
+        taken = publishers.taken
+        await until(lambda: all(len(texts(peer)) >= len(taken) for peer in peers))
+        expected = texts(peers[0])
+        assert sorted(map(str, expected)) == sorted(taken), "nothing is lost, or comes twice"
+        assert all(texts(peer) == expected for peer in peers), "and all see one order"
+        assert [peer.closed for peer in peers] == [None] * 6
+        assert all(core_of(hub).recovery.joining_rooms == 0 for hub in hubs)

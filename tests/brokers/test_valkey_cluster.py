@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from brokers.test_valkey import KEEP, Node, is_up, message
-from hubbub import BrokerUnavailable, ClientInfo, Hub, PositionLost, RoomRules
+from broker_hubs import Publishers, hubs_on, member, rows, texts
+from broker_node import KEEP, Node, is_up, message, running, valkey_on
+from hubbub import BrokerUnavailable, ClientInfo, PositionLost, RoomRules
 from hubbub.brokers.broker import Control, PresenceTerms, apart
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.brokers.valkey_cluster import Cluster, Found, shards_of
-from hubbub.testing import MemoryClient, connect
 from started_hub import until
 from valkey_cluster import TestCluster, cluster_url, shared_cluster
-from valkey_server import fresh_prefix, hurry
+from valkey_server import fresh_prefix, hurry, server_url
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -39,118 +38,72 @@ def layout_of(broker: ValkeyBroker) -> Cluster:
 
 async def test_rooms_are_on_all_shards_and_all_of_a_room_on_one() -> None:
     prefix = fresh_prefix()
-    one, two = (ValkeyBroker(cluster_url(), prefix=prefix) for _ in range(2))
-    here, there = Node(), Node()
-    there.id = "other"
-    await one.start(here)
-    await two.start(there)
-    for broker in (one, two):
-        await broker.subscribe(ROOMS)
-    sent = [one.publish_kept(message(room, room, key="k"), KEEP) for room in ROOMS]
-    sent += [two.publish(message("plain", room)) for room in ROOMS]
-    assert {receipt.delivered_to for receipt in await asyncio.gather(*sent)} == {1}
-    await until(lambda: len(here.delivered) == len(there.delivered) == 2 * len(ROOMS))
-    assert sorted(here.delivered) == sorted(there.delivered)
-    assert len(apart(one, ROOMS)) == 3  # type: ignore[arg-type]
-    for room in ROOMS:
-        again = await two.publish_kept(message(room, room, key="k"), KEEP)
-        assert again.is_repeated
-        assert [each.data.decode() for each in (await two.history(room)).publications] == [room]
-        await one.enter(room, {"a": ClientInfo("a")}, TERMS)
-        assert [info.client for info in (await two.presence(room)).infos] == ["a"]
-    await one.note("rules", b"text")
-    assert await two.noted("rules") == b"text"
-    await one.remove_history(ROOMS[0])
-    assert (await two.history(ROOMS[0])).publications == []
-    await one.send_control(Control("kick", "node", {"a": 1}))
-    await until(lambda: bool(there.heard))
-    assert (there.heard, here.heard) == ([Control("kick", "node", {"a": 1})], [])
-    two.unsubscribe([ROOMS[1]])
-    assert (await two.publish(message("late", ROOMS[1]))).delivered_to == 0
-    await one.stop()
-    await two.stop()
+    async with (
+        running(ValkeyBroker(cluster_url(), prefix=prefix), *ROOMS) as (one, here),
+        running(ValkeyBroker(cluster_url(), prefix=prefix), *ROOMS, name="other") as (two, there),
+    ):
+        sent = [one.publish_kept(message(room, room, key="k"), KEEP) for room in ROOMS]
+        sent += [two.publish(message("plain", room)) for room in ROOMS]
+        assert {receipt.delivered_to for receipt in await asyncio.gather(*sent)} == {1}
+        await until(lambda: len(here.delivered) == len(there.delivered) == 2 * len(ROOMS))
+        assert sorted(here.delivered) == sorted(there.delivered)
+        assert len(apart(one, ROOMS)) == 3  # type: ignore[arg-type]
+        for room in ROOMS:
+            again = await two.publish_kept(message(room, room, key="k"), KEEP)
+            assert again.is_repeated
+            assert [each.data.decode() for each in (await two.history(room)).publications] == [room]
+            await one.enter(room, {"a": ClientInfo("a")}, TERMS)
+            assert [info.client for info in (await two.presence(room)).infos] == ["a"]
+        await one.note("rules", b"text")
+        assert await two.noted("rules") == b"text"
+        await one.remove_history(ROOMS[0])
+        assert (await two.history(ROOMS[0])).publications == []
+        await one.send_control(Control("kick", "node", {"a": 1}))
+        await until(lambda: bool(there.heard))
+        assert (there.heard, here.heard) == ([Control("kick", "node", {"a": 1})], [])
+        two.unsubscribe([ROOMS[1]])
+        assert (await two.publish(message("late", ROOMS[1]))).delivered_to == 0
 
 
 async def test_a_slot_moves_while_publishers_run_and_nothing_is_lost_or_comes_twice() -> None:
     cluster, prefix = shared_cluster(), fresh_prefix()
     rules = [RoomRules("log", history=2000, presence=True)]
-    hubs = [
-        Hub(broker=ValkeyBroker(cluster.url, prefix=prefix), room_rules=rules) for _ in range(2)
-    ]
-    for hub in hubs:
-        await hub.start()
-    peers: list[MemoryClient] = [connect(hub) for hub in hubs for _ in range(2)]
-    for peer in peers:
-        await peer.client.subscribe("log")
-    taken: list[str] = []
-    refused: list[str] = []
-    done = asyncio.Event()
-
-    async def publish(name: str, hub: Hub) -> None:
-        number = 0
-        while not done.is_set():
-            number += 1
-            text = f"{name}{number}"
-            try:
-                await hub.publish("log", text, key=text if number % 5 == 0 else None)
-                taken.append(text)
-            except BrokerUnavailable:
-                refused.append(text)
-            await asyncio.sleep(0.001)
-
-    publishing = [
-        asyncio.create_task(publish(f"{name}{each}", hub))
-        for name, hub in zip("ab", hubs, strict=True)
-        for each in "xyz"
-    ]
-    channel = f"{prefix}:{{log}}:c".encode()
-    for _ in range(2):
-        await enough(taken)
-        move = await asyncio.to_thread(cluster.begin_move, channel)
-        await asyncio.to_thread(cluster.move_keys, *move, 3)
-        await asyncio.sleep(0.1)  # some of its keys are here and some there
-        await asyncio.to_thread(cluster.end_move, *move)
-        assert await asyncio.to_thread(cluster.has, channel) == move[2]
-    await enough(taken)
-    done.set()
-    await asyncio.gather(*publishing)
-    assert refused == [], "a slot that moves for a moment refuses nobody"
-    received = texts_of(peers)
-    await until(lambda: all(len(each) >= len(taken) for each in received()))
-    first = received()[0]
-    assert sorted(first) == sorted(taken), "nothing is lost, and nothing comes twice"
-    assert all(each == first for each in received()), "and all see one order"
-    assert [peer.closed for peer in peers] == [None] * 4
-    assert not any(str(text).startswith("{") for peer in peers for text in peer.received)
-    for hub in hubs:
-        await hub.stop()
-
-
-async def enough(taken: list[str], more: int = 60) -> None:
-    count = len(taken)
-    await until(lambda: len(taken) > count + more)
-
-
-def texts_of(peers: list[MemoryClient]) -> Callable[[], list[list[Any]]]:
-    return lambda: [[text for text in peer.received if str(text)[0] != "{"] for peer in peers]
+    async with hubs_on(f"{cluster.url}?prefix={prefix}", rules=rules) as hubs:
+        peers = [await member(hub, "log") for hub in hubs for _ in range(2)]
+        publishers = Publishers(hubs, named="xyz", key_every=5)
+        channel = f"{prefix}:{{log}}:c".encode()
+        for _ in range(2):
+            await publishers.take(60)
+            move = await asyncio.to_thread(cluster.begin_move, channel)
+            await asyncio.to_thread(cluster.move_keys, *move, 3)
+            await asyncio.sleep(0.1)  # some of its keys are here and some there
+            await asyncio.to_thread(cluster.end_move, *move)
+            assert await asyncio.to_thread(cluster.has, channel) == move[2]
+        await publishers.take(60)
+        await publishers.end()
+        assert publishers.refused == [], "a slot that moves for a moment refuses nobody"
+        taken = publishers.taken
+        await until(lambda: all(len(texts(peer)) >= len(taken) for peer in peers))
+        first = texts(peers[0])
+        assert sorted(map(str, first)) == sorted(taken), "nothing is lost, and nothing comes twice"
+        assert all(texts(peer) == first for peer in peers), "and all see one order"
+        assert [peer.closed for peer in peers] == [None] * 4
+        assert not any(rows(peer) for peer in peers)
 
 
 async def test_rooms_that_keep_nothing_are_told_of_a_gap_when_their_slot_has_moved() -> None:
     cluster, prefix = shared_cluster(), fresh_prefix()
-    broker, node = ValkeyBroker(cluster.url, prefix=prefix), Node()
-    await broker.start(node)
-    await broker.subscribe(["red", "blue"])
-    channel = f"{prefix}:{{red}}:c".encode()
-    move = await asyncio.to_thread(cluster.begin_move, channel)
-    await asyncio.to_thread(cluster.end_move, *move)
-    await until(lambda: node.gap_rooms == ["red"])
-    receipts = await asyncio.gather(
-        *(broker.publish(message("1", room)) for room in ("red", "blue"))
-    )
-    assert [receipt.delivered_to for receipt in receipts] == [1, 1]
-    await broker.subscribe(["green"])
-    assert node.gap_rooms == ["red"]
-    await broker.stop()
+    async with valkey_on(cluster.url, "red", "blue", prefix=prefix) as (broker, node):
+        channel = f"{prefix}:{{red}}:c".encode()
+        move = await asyncio.to_thread(cluster.begin_move, channel)
+        await asyncio.to_thread(cluster.end_move, *move)
+        await until(lambda: node.gap_rooms == ["red"])
+        receipts = await asyncio.gather(
+            *(broker.publish(message("1", room)) for room in ("red", "blue"))
+        )
+        assert [receipt.delivered_to for receipt in receipts] == [1, 1]
+        await broker.subscribe(["green"])
+        assert node.gap_rooms == ["red"]
 
 
 async def test_a_primary_is_killed_and_its_replica_takes_over(tmp_path: Path) -> None:
@@ -194,8 +147,6 @@ def _channel(broker: ValkeyBroker, room: str) -> bytes:
 
 
 async def test_a_cluster_that_is_not_there_or_is_none() -> None:
-    from valkey_server import server_url
-
     with pytest.raises(
         BrokerUnavailable, match="no node of the cluster says who has what"
     ) as caught:

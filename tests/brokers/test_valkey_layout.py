@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from brokers.test_valkey import KEEP, Node, client_of, is_away, is_up, message
+from broker_node import KEEP, Node, is_away, is_up, message, running
 from hubbub import BrokerUnavailable, ClientInfo, Hub
 from hubbub.brokers import unanswered
 from hubbub.brokers.broker import Control, PresenceTerms, apart
@@ -21,7 +21,7 @@ from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.brokers.valkey_layout import chosen, condition_of, together
 from hubbub.testing import connect
 from started_hub import until
-from valkey_server import Server, fresh_prefix, hurry, several_url
+from valkey_server import Server, client_of, fresh_prefix, hurry, several_url
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -103,33 +103,28 @@ async def test_two_processes_agree_about_all_rooms_whatever_the_order_of_the_ser
     scheme, _, hosts = several_url().partition("://")
     turned = f"{scheme}://{','.join(reversed(hosts.split(',')))}"
     prefix = fresh_prefix()
-    one, two = ValkeyBroker(several_url(), prefix=prefix), ValkeyBroker(turned, prefix=prefix)
-    here, there = Node(), Node()
-    there.id = "other"
-    await one.start(here)
-    await two.start(there)
-    for broker in (one, two):
-        await broker.subscribe(ROOMS)
-    receipts = await asyncio.gather(
-        *(one.publish_kept(message(room, room), KEEP) for room in ROOMS)
-    )
-    assert {each.position and each.position.offset for each in receipts} == {1}
-    await until(lambda: len(there.delivered) == len(ROOMS))
-    assert sorted(there.delivered) == sorted((room, room) for room in ROOMS)
-    for room in ROOMS:
-        page = await two.history(room)
-        assert [each.data.decode() for each in page.publications] == [room]
-        await one.enter(room, {"a": ClientInfo("a")}, TERMS)
-        assert [info.client for info in (await two.presence(room)).infos] == ["a"]
-    await one.note("rules", b"text")
-    assert await two.noted("rules") == b"text"
-    await one.send_control(Control("kick", "node", {"a": 1}))
-    await until(lambda: bool(there.heard))
-    assert (there.heard, here.heard) == ([Control("kick", "node", {"a": 1})], [])
-    found = [len(part) for part in apart(one, ROOMS)]
-    assert (len(found), sum(found)) == (3, len(ROOMS)), "each server has some"
-    await one.stop()
-    await two.stop()
+    async with (
+        running(ValkeyBroker(several_url(), prefix=prefix), *ROOMS) as (one, here),
+        running(ValkeyBroker(turned, prefix=prefix), *ROOMS, name="other") as (two, there),
+    ):
+        receipts = await asyncio.gather(
+            *(one.publish_kept(message(room, room), KEEP) for room in ROOMS)
+        )
+        assert {each.position and each.position.offset for each in receipts} == {1}
+        await until(lambda: len(there.delivered) == len(ROOMS))
+        assert sorted(there.delivered) == sorted((room, room) for room in ROOMS)
+        for room in ROOMS:
+            page = await two.history(room)
+            assert [each.data.decode() for each in page.publications] == [room]
+            await one.enter(room, {"a": ClientInfo("a")}, TERMS)
+            assert [info.client for info in (await two.presence(room)).infos] == ["a"]
+        await one.note("rules", b"text")
+        assert await two.noted("rules") == b"text"
+        await one.send_control(Control("kick", "node", {"a": 1}))
+        await until(lambda: bool(there.heard))
+        assert (there.heard, here.heard) == ([Control("kick", "node", {"a": 1})], [])
+        found = [len(part) for part in apart(one, ROOMS)]
+        assert (len(found), sum(found)) == (3, len(ROOMS)), "each server has some"
 
 
 async def test_of_several_servers_one_is_killed_and_its_rooms_alone_are_away(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from broker_node import Node
 from exchange import CLUSTERS, Exchange, carried
 from hubbub import BrokerUnavailable, ClientInfo, MemoryBroker, PresenceStats, Publication
-from hubbub.brokers.broker import Ability, Control, PresenceBroker, PresenceTerms
+from hubbub.brokers.broker import Ability, PresenceBroker, PresenceTerms
 from hubbub.testing import FakeClock
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
@@ -25,12 +26,11 @@ AT_ONCE = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=100)
 ANN, BOB = ClientInfo("c1", "ann", {"n": 1}), ClientInfo("c2", "bob")
 
 
-class Listener:
+class Listener(Node):
     """A node that writes down what it is told, in order."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.id = "node"
-        self.history_max_bytes = 1024**2
+        super().__init__()
         self.now = clock
         self.told: list[Told | str] = []
 
@@ -41,13 +41,6 @@ class Listener:
         else:
             self.told.append(read_told(publication.frame, publication.kind))
         return 1
-
-    def has_members(self, room: str) -> bool:
-        return False
-
-    def handle_control(self, control: Control) -> None: ...
-
-    def note_gap(self, rooms: Sequence[str] | None) -> None: ...
 
     @property
     def people(self) -> set[str]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from array_dialect import ArrayDialect, events_of
-from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position, RoomRules
+from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
+from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position
 from hubbub.brokers import unanswered, valkey_link
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
@@ -26,13 +23,6 @@ from valkey_server import Server, hurry, mended_server, own_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
-RULES = [
-    RoomRules("log", history=1000),
-    RoomRules("who", presence=True, join_leave=True, leave_grace_s=0),
-]
-GAP = {"type": "gap", "room": "news"}
-
-
 one_server, server = own_server, mended_server
 
 
@@ -41,42 +31,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
 
 
-@asynccontextmanager
-async def hubs_on(server: Server, count: int = 2) -> AsyncIterator[list[Hub]]:
-    hubs = [Hub(broker=server.url, room_rules=RULES) for _ in range(count)]
-    for hub in hubs:
-        await hub.start()
-    try:
-        yield hubs
-    finally:
-        for hub in hubs:
-            await hub.stop()
-
-
-async def member(hub: Hub, *rooms: str, **options: Any) -> MemoryClient:
-    peer = connect(hub, **options)
-    for room in rooms:
-        await peer.client.subscribe(room)
-    return peer
-
-
-def state(hub: Hub, *states: str) -> Callable[[], bool]:
-    return lambda: hub.stats()["broker_state"] in states
-
-
-def texts(peer: MemoryClient) -> list[object]:
-    """Return what was published, without what the hub says itself."""
-    return [each for each in peer.received if '"type"' not in str(each)]
-
-
-def rows(peer: MemoryClient) -> list[Any]:
-    """Return what the hub itself has said to a plain client."""
-    return [json.loads(str(each)) for each in peer.received if '"type"' in str(each)]
-
-
 async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
     """Clients stay, publishers wait, rooms that remember are whole, members of others are told."""
-    async with hubs_on(server) as (here, there):
+    async with hubs_on(server.url) as (here, there):
         log, news = await member(here, "log"), await member(here, "news")
         other = await member(there, "log", "news")
         speaks = connect(there, dialect=ArrayDialect())
@@ -116,7 +73,7 @@ async def test_a_server_that_has_forgotten_all_when_it_is_back_begins_one_epoch_
     """One hub publishes, the other only reads: both must see that the server has started again."""
     server = Server(tmp_path_factory.mktemp("forgetful"), appendonly="no", save="")
     try:
-        async with hubs_on(server) as (reads, writes):
+        async with hubs_on(server.url) as (reads, writes):
             peer = await member(reads, "log")
             before = (await writes.publish("log", "1")).position
             await until(lambda: texts(peer) == ["1"])
@@ -143,7 +100,7 @@ async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
-    async with hubs_on(server, 1) as (hub,):
+    async with hubs_on(server.url, 1) as (hub,):
         peer = await member(hub, "log")
         server.kill()
         await until(state(hub, "away"))
@@ -159,7 +116,7 @@ async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes
 
 
 async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(server: Server) -> None:
-    async with hubs_on(server) as (here, there):
+    async with hubs_on(server.url) as (here, there):
         peer = await member(there, "log", "news")
         server.freeze()
         await until(state(here, "silent"))
@@ -176,7 +133,7 @@ async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(server: Server
 async def test_a_server_that_was_emptied_begins_a_new_epoch_and_everybody_is_told(
     server: Server,
 ) -> None:
-    async with hubs_on(server) as hubs:
+    async with hubs_on(server.url) as hubs:
         peers = [
             await member(hub, "log", "news", "who", user=f"u{n}") for n, hub in enumerate(hubs)
         ]
@@ -194,7 +151,7 @@ async def test_a_server_that_was_emptied_begins_a_new_epoch_and_everybody_is_tol
 
 
 async def test_a_server_without_memory_is_told_to_who_publishes(server: Server) -> None:
-    async with hubs_on(server, 1) as (hub,):
+    async with hubs_on(server.url, 1) as (hub,):
         peer = await member(hub, "log", "news")
         server.command("CONFIG", "SET", "maxmemory", "1mb")
         with pytest.raises(BrokerUnavailable, match="no memory left"):
@@ -211,7 +168,7 @@ async def test_a_hub_starts_on_a_server_without_memory_and_leaves_its_rules_ther
 ) -> None:
     monkeypatch.setattr(lifecycle_module, "SHARE_S", 0.02)
     server.command("CONFIG", "SET", "maxmemory", "1mb")
-    async with hubs_on(server, 1) as (hub,):
+    async with hubs_on(server.url, 1) as (hub,):
         peer = await member(hub, "news")
         await hub.publish("news", "1")
         with pytest.raises(CommandError, match="try again later"):
@@ -236,7 +193,7 @@ async def test_a_server_that_has_become_a_replica_takes_nothing_and_is_left(
 ) -> None:
     primary = Server(tmp_path_factory.mktemp("primary"))
     try:
-        async with hubs_on(server, 1) as (hub,):
+        async with hubs_on(server.url, 1) as (hub,):
             peer = await member(hub, "news")
             server.command("REPLICAOF", "127.0.0.1", primary.port)
             await until(state(hub, "away"))
@@ -252,7 +209,7 @@ async def test_a_server_that_has_become_a_replica_takes_nothing_and_is_left(
 async def test_a_worker_of_a_version_that_writes_another_form_is_refused_and_told_why(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hubs_on(server, 1) as (hub,):
+    async with hubs_on(server.url, 1) as (hub,):
         peer = await member(hub, "log")
         with monkeypatch.context() as newer:
             newer.setattr(valkey_link, "FORMAT", "2")
@@ -267,7 +224,7 @@ async def test_a_worker_of_a_version_that_writes_another_form_is_refused_and_tol
 async def test_a_worker_that_finds_another_form_on_its_server_leaves_it_until_that_has_gone(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with hubs_on(server, 1) as (hub,):
+    async with hubs_on(server.url, 1) as (hub,):
         peer = await member(hub, "log")
         caplog.set_level(logging.DEBUG, "hubbub")
         server.command("SET", "hubbub:format", "2")
@@ -363,7 +320,7 @@ async def test_a_worker_whose_loop_stood_still_for_longer_than_its_lease_comes_b
     monkeypatch.setattr(presence_module, "RENEW_S", 0.2)
     monkeypatch.setattr(presence_module, "LOOK_S", 0.05)
     worker = Worker(server.url)
-    async with hubs_on(server, 1) as (hub,):
+    async with hubs_on(server.url, 1) as (hub,):
         bob = await member(hub, "who", user="bob")
         await asyncio.to_thread(worker.start)
         try:

@@ -20,7 +20,7 @@ from hubbub.connection import Connection, connect
 from hubbub.connection.retry import GIVES_UP_AFTER, GIVES_UP_AFTER_WAS_OPEN
 from hubbub.errors import CLOSE_CODES, RECONNECT_RANGES, Disconnected
 from refusing import ROWS, RefusingServer, attempts_of
-from serving import free_port
+from stress.ports import free_port
 
 REFUSALS = {row["status"]: row for row in ROWS["refusals"]}
 CLOSES = {row["code"]: row for row in ROWS["closes"]}

@@ -17,7 +17,7 @@ from hubbub.errors import _REFUSALS, CLOSE_CODES, RECONNECT_RANGES, should_come_
 from node import run_node
 from places import ROOT, SOURCE, TESTS
 from refusing import ROWS, RefusingServer, attempts_of
-from serving import free_port
+from stress.ports import free_port
 
 JS = TESTS / "end_to_end" / "js"
 STATIC = SOURCE / "static"

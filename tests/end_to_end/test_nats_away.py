@@ -3,77 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
+from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
+from hubbub import BrokerUnavailable, CommandError, Hub
 from hubbub.brokers import unanswered
 from hubbub.brokers.nats import NatsBroker
 from hubbub.hub import interest as interest_module
 from hubbub.hub.core import core_of
-from hubbub.testing import MemoryClient, connect
 from nats_exchange import NatsExchange
-from nats_server import NatsServer, free_port, hurry
+from nats_server import NatsServer, hurry, own_server, server_with
 from started_hub import until
+from stress.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
-RULES = [
-    RoomRules("log", history=1000),
-    RoomRules("who", presence=True, join_leave=True, leave_grace_s=0),
-]
-GAP = {"type": "gap", "room": "news"}
+server = own_server
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    made = NatsServer(tmp_path / "streams")
-    made.start()
-    yield made
-    made.stop()
-
-
-@asynccontextmanager
-async def hubs_on(url: str, count: int = 2) -> AsyncIterator[list[Hub]]:
-    hubs = [Hub(broker=url, room_rules=RULES) for _ in range(count)]
-    for hub in hubs:
-        await hub.start()
-    try:
-        yield hubs
-    finally:
-        for hub in hubs:
-            await hub.stop()
-
-
-async def member(hub: Hub, *rooms: str, **options: Any) -> MemoryClient:
-    peer = connect(hub, **options)
-    for room in rooms:
-        await peer.client.subscribe(room)
-    return peer
-
-
-def state(hub: Hub, *states: str) -> Callable[[], bool]:
-    return lambda: hub.stats()["broker_state"] in states
-
-
-def texts(peer: MemoryClient) -> list[object]:
-    """Return what was published, without what the hub says itself."""
-    return [each for each in peer.received if '"type"' not in str(each)]
-
-
-def rows(peer: MemoryClient) -> list[Any]:
-    """Return what the hub itself has said to a plain client."""
-    return [json.loads(str(each)) for each in peer.received if '"type"' in str(each)]
 
 
 async def test_a_server_that_is_killed_under_publishers_loses_and_doubles_nothing(
@@ -282,9 +236,7 @@ async def test_without_a_quorum_only_what_is_kept_is_refused(
 
 
 async def test_rules_that_need_jetstream_are_refused_at_the_start_where_there_is_none() -> None:
-    server = NatsServer(None)
-    server.start()
-    try:
+    async with server_with() as server:
         for rules, what in ((RULES[0], "keeps a history"), (RULES[1], "presence=True")):
             with pytest.raises(ValueError, match=f"{what}.*no JetStream: start it with -js"):
                 await Hub(broker=server.url, room_rules=[rules]).start()
@@ -303,5 +255,3 @@ async def test_rules_that_need_jetstream_are_refused_at_the_start_where_there_is
             await hubs[1].publish("news", "2", key="two")
         for hub in hubs:
             await hub.stop()
-    finally:
-        server.stop()
