@@ -10,6 +10,7 @@ of them is stale (`make lint`).
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import textwrap
@@ -347,7 +348,9 @@ def architecture_page() -> str:
     return page()
 
 
+@functools.cache
 def scaling_page() -> str:
+    """Return the page that is computed with the simulation, which takes seconds."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))  # `simulation` lies beside `tools`
     from simulation.page import page
