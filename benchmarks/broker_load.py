@@ -12,9 +12,7 @@ and in order; with `--any-order` it is counted what was not in order. What is pr
 from __future__ import annotations
 
 import argparse
-import base64
 import json
-import os
 import re
 import select
 import socket
@@ -23,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .recovery import Broken, masked
+from .bare_socket import Broken, check_handshake, handshake, masked
 
 PATIENCE_S = 60.0
 AT_A_TIME = 50
@@ -78,20 +76,14 @@ class Client:
     def connect(self, port: int, path: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f"GET {path.format(room=self.room.number)} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
+        self.socket.sendall(handshake(port, path.format(room=self.room.number)))
 
     def open(self) -> None:
         """Wait for the end of the handshake, and of the dialect's own."""
         while b"\r\n\r\n" not in self._rest:
             self._more()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 101 "):
-            raise Broken(f"no handshake: {head[:80]!r}")
+        check_handshake(head)
         if greeting := GREETINGS[self._dialect]:
             self.socket.sendall(masked(greeting))
             while b'40{"sid"' not in self._rest:

@@ -20,7 +20,7 @@ import redis.asyncio
 from hubbub import Hub
 from hubbub.testing import MemoryClient, connect
 
-from .room_work import Found, Wrong, check, forget
+from .room_work import Found, check, forget, found_or_wrong
 
 TEXT = "x" * 128
 PATIENCE_S = 60.0
@@ -140,14 +140,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     work = WORK[options.row](options.url, Size(is_quick=options.quick))
-    print(json.dumps(asyncio.run(_run(work))))
-
-
-async def _run(work: Awaitable[Found]) -> Found | dict[str, str]:
-    try:
-        return await work
-    except Wrong as wrong:
-        return {"error": f"wrong: {wrong}"}
+    print(json.dumps(asyncio.run(found_or_wrong(work))))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ headers. It inflates what one client gets, to know that it is right, and its wor
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import datetime
 import importlib.metadata
@@ -32,6 +31,7 @@ from typing import Any
 from hubbub.wire.frame import deflate
 
 from . import machine, page_parts
+from .bare_socket import check_handshake, handshake, masked
 from .measure import Cores, Server, serving
 from .servers import BENCH, BUILD, ROOT, ServerSpec
 
@@ -93,18 +93,13 @@ class CountingClient:
         self.frames = self.nbytes = 0
         self.kept: list[bytes] | None = [] if keeps else None
         self._rest = b""
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n".encode()
-        )
+        offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+        self.socket.sendall(handshake(port, "/ws", offer))
         head = b""
         while b"\r\n\r\n" not in head:
             head += self.socket.recv(65_536) or b"\r\n\r\n"
         self.answer, _, self._rest = head.partition(b"\r\n\r\n")
-        if not self.answer.startswith(b"HTTP/1.1 101 "):
-            raise RuntimeError(f"no handshake: {self.answer!r}")
+        check_handshake(self.answer)
         self.socket.setblocking(False)
 
     def take(self) -> None:
@@ -158,9 +153,7 @@ def connected(port: int, count: int) -> Iterator[list[CountingClient]]:
 def publish(clients: list[CountingClient], text: bytes) -> None:
     """Have one client send `text`, plain; wait until all have what comes of it."""
     wanted = clients[0].frames + 1
-    length = len(text)
-    size = bytes([0x80 | length]) if length < 126 else bytes([0xFE]) + length.to_bytes(2)
-    clients[-1].socket.sendall(b"\x81" + size + bytes(4) + text)  # masked with zeros
+    clients[-1].socket.sendall(masked(text))
     poll = select.epoll()
     by_number = {client.socket.fileno(): client for client in clients}
     for number in by_number:

@@ -10,7 +10,6 @@ checked: a run in which anything was lost, came twice or out of order says so. C
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import select
@@ -20,6 +19,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from .bare_socket import Broken, check_handshake, handshake, masked
 
 ROOM = "feed"
 PATH = "/connection/websocket"
@@ -32,17 +33,6 @@ AT_A_TIME = 50
 """How many clients join at a time, before the cut."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: a close that sends no FIN, as a connection that breaks."""
-
-
-class Broken(RuntimeError):
-    """The server answered what it should not."""
-
-
-def masked(text: bytes) -> bytes:
-    """Return a client's text frame (RFC 6455 section 5.2), masked with zeros."""
-    if len(text) < 126:
-        return b"\x81" + bytes([0x80 | len(text)]) + bytes(4) + text
-    return b"\x81\xfe" + len(text).to_bytes(2) + bytes(4) + text
 
 
 class Peer:
@@ -70,12 +60,7 @@ class Peer:
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise Broken(f"no connection: {os.strerror(error)}")
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.send(
-            f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Protocol: centrifuge-json\r\n\r\n".encode()
-        )
+        self.socket.send(handshake(port, PATH, "Sec-WebSocket-Protocol: centrifuge-json"))
 
     def cut(self) -> None:
         """Break the connection."""
@@ -92,8 +77,7 @@ class Peer:
             if b"\r\n\r\n" not in self._head:
                 return
             head, _, more = self._head.partition(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 101 "):
-                raise Broken(f"no handshake: {head[:80]!r}")
+            check_handshake(head)
             self._is_open = True
             self.socket.send(masked(self._commands()))
         self._read(self._rest + more)

@@ -247,20 +247,21 @@ WORK: Mapping[str, Callable[[Rounds], Awaitable[Found]]] = {
 }
 
 
+async def found_or_wrong(work: Awaitable[Found]) -> Found | dict[str, str]:
+    """Return what was measured, or what was wrong, as a program of a row prints it."""
+    try:
+        return await work
+    except Wrong as wrong:
+        return {"error": f"wrong: {wrong}"}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure one row of rooms that remember, once.")
     parser.add_argument("row", choices=WORK)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     work = WORK[options.row](Rounds(is_quick=options.quick))
-    print(json.dumps(asyncio.run(_run(work))))
-
-
-async def _run(work: Awaitable[Found]) -> Found | dict[str, str]:
-    try:
-        return await work
-    except Wrong as wrong:
-        return {"error": f"wrong: {wrong}"}
+    print(json.dumps(asyncio.run(found_or_wrong(work))))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,9 @@ async def forgot(fleet: Fleet) -> Outcome:
         await asyncio.sleep(away_s)
         began = time.time()
         await asyncio.to_thread(fleet.server.restart)
-        await load.until(lambda client: client.account.told > 0, "word of the new epoch")
-        load.outcome.found["all told after, s"] = round(time.time() - began, 2)
+        await load.all_told(began)
         load.mended()
-    load.outcome.expect(not load.outcome.found["disconnected"], "clients were disconnected")
+    load.keeps_connections()
     return load.outcome
 
 
@@ -115,7 +114,7 @@ async def read_only(fleet: Fleet) -> Outcome:
         await asyncio.sleep(replica_s)
         fleet.server.command("REPLICAOF", "NO", "ONE")
         load.mended()
-    load.outcome.expect(not load.outcome.found["disconnected"], "clients were disconnected")
+    load.keeps_connections()
     return load.outcome
 
 
@@ -141,10 +140,9 @@ async def emptied(fleet: Fleet) -> Outcome:
     async with under_load(fleet, "broker emptied", "`FLUSHALL`") as load:
         began = time.time()
         fleet.server.command("FLUSHALL")
-        await load.until(lambda client: client.account.told > 0, "word of the new epoch")
-        load.outcome.found["all told after, s"] = round(time.time() - began, 2)
+        await load.all_told(began)
         load.mended()
-    load.outcome.expect(not load.outcome.found["disconnected"], "clients were disconnected")
+    load.keeps_connections()
     return load.outcome
 
 

@@ -260,6 +260,22 @@ class Load:
         for name in ("disconnected", "told"):
             self.outcome.expect(not self.outcome.found[name], f"{self.outcome.found[name]} {name}")
 
+    def keeps_connections(self) -> None:
+        """Nobody was to be disconnected."""
+        self._had_none("disconnected", "clients were disconnected")
+
+    def recovers_all(self) -> None:
+        """Nobody was to be told that something is missing."""
+        self._had_none("told", "some could not recover")
+
+    def _had_none(self, name: str, fault: str) -> None:
+        self.outcome.expect(not self.outcome.found[name], fault)
+
+    async def all_told(self, began: float) -> None:
+        """Wait until all clients are told that something may be missing; note how long after `began` that was."""
+        await self.until(lambda client: client.account.told > 0, "word of the new epoch")
+        self.outcome.found["all told after, s"] = round(time.time() - began, 2)
+
     async def stop(self) -> None:
         """Have the clients leave."""
         for task in self._tasks:

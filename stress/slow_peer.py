@@ -7,7 +7,9 @@ them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from .raw_client import TEXT, RawClient, abort_all, connect, frame, open_connection, request
 from .scenario import Outcome, Scale, in_waves, scenario
@@ -19,9 +21,25 @@ PAD_BYTES = 8 * 1024
 
 async def never_reads(scale: Scale, *, portable: bool = False) -> Outcome:
     """Clients in the control room take nothing from their sockets."""
+    return await _falls_behind(scale, "never reads", _stop, portable=portable)
+
+
+async def reads_one_byte_a_second(scale: Scale) -> Outcome:
+    """Clients in the control room take one byte of all that in a second."""
+    return await _falls_behind(scale, "reads one byte a second", _sip)
+
+
+async def _falls_behind(
+    scale: Scale,
+    title: str,
+    reads: Callable[[RawClient], Coroutine[Any, Any, None]],
+    *,
+    portable: bool = False,
+) -> Outcome:
+    """Let clients read as `reads` does, until all of them are closed."""
     count, write_timeout_s = scale.pick(10, 100), scale.pick(1.0, 10.0)
     async with scenario(
-        "never reads",
+        title,
         f"{count} clients in the control room, write timeout {write_timeout_s:g} s",
         moves=["slow_disconnects", "dropped"],
         settings={"write_timeout_s": write_timeout_s, "outbox_max_bytes": 256 * 1024},
@@ -29,45 +47,25 @@ async def never_reads(scale: Scale, *, portable: bool = False) -> Outcome:
         portable=portable,
     ) as harness:
         clients: list[RawClient] = []
+        reading: list[asyncio.Task[None]] = []
         with abort_all(clients):
             for _ in range(count):
                 one = await connect(harness.port, "/ws?room=control", receive_bytes=SMALL_BYTES)
-                one.stop_reading()
                 clients.append(one)
+                reading.append(asyncio.create_task(reads(one)))
             controls = len(harness.control_clients)
             facts = await harness.server.until(
-                lambda facts: facts["stats"]["clients"] == controls,
-                "those that do not read to be closed",
+                lambda facts: facts["stats"]["clients"] == controls, "the slow to be closed"
             )
+            for task in reading:
+                task.cancel()
         harness.outcome.found["closed"] = facts["stats"]["slow_disconnects"]
         harness.outcome.expect(facts["stats"]["slow_disconnects"] == count, "not all were closed")
         return harness.outcome
 
 
-async def reads_one_byte_a_second(scale: Scale) -> Outcome:
-    """Clients in the control room take one byte of all that in a second."""
-    count, write_timeout_s = scale.pick(10, 100), scale.pick(1.0, 10.0)
-    async with scenario(
-        "reads one byte a second",
-        f"{count} clients in the control room, write timeout {write_timeout_s:g} s",
-        moves=["slow_disconnects", "dropped"],
-        settings={"write_timeout_s": write_timeout_s, "outbox_max_bytes": 256 * 1024},
-        pad_bytes=PAD_BYTES,
-    ) as harness:
-        clients: list[RawClient] = []
-        with abort_all(clients):
-            for _ in range(count):
-                one = await connect(harness.port, "/ws?room=control", receive_bytes=SMALL_BYTES)
-                clients.append(one)
-            sippers = [asyncio.create_task(_sip(one)) for one in clients]
-            controls = len(harness.control_clients)
-            facts = await harness.server.until(
-                lambda facts: facts["stats"]["clients"] == controls, "the slow to be closed"
-            )
-            for task in sippers:
-                task.cancel()
-        harness.outcome.expect(facts["stats"]["slow_disconnects"] == count, "not all were closed")
-        return harness.outcome
+async def _stop(one: RawClient) -> None:
+    one.stop_reading()
 
 
 async def _sip(one: RawClient) -> None:

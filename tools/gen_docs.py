@@ -14,6 +14,7 @@ import functools
 import json
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -395,7 +396,7 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-WRITTEN = {
+WRITTEN: dict[str, Callable[[], str]] = {
     "docs/settings.md": settings_page,
     "docs/close-codes.md": codes_page,
     "src/hubbub/settings_keywords.py": keywords_module,

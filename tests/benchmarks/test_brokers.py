@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import broker_load, broker_work, brokers, measure, room_report, servers
+from benchmarks.bare_socket import Broken
 from benchmarks.broker_load import Client, Room
 from benchmarks.broker_servers import BROKERS, CHANNELS, HUBBUB, SOCKETIO, fleet
 from benchmarks.brokers import BROKER_ROWS
 from benchmarks.measure import Cores
-from benchmarks.recovery import Broken
 from benchmarks.rooms import Context, RowFailed
 from hubbub.brokers.schemes import SCHEMES
 from valkey_server import server_url

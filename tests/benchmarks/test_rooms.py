@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import measure, recovery, room_report, room_work, rooms, run, servers
+from benchmarks.bare_socket import Broken
 from benchmarks.brokers import BROKER_ROWS
 from benchmarks.measure import Cores, serving
 from benchmarks.rooms import ROOM_ROWS, Context, Figure, RoomRow, RowFailed
@@ -139,7 +140,7 @@ def test_frames_are_read_whatever_pieces_they_come_in() -> None:
     for start in range(0, len(wire), 7):
         peer._read(peer._rest + wire[start : start + 7])
     assert peer.offsets == [1, 2, 3]
-    with pytest.raises(recovery.Broken, match="no text"):
+    with pytest.raises(Broken, match="no text"):
         peer._read(b"\x88\x02\x03\xe8")
 
 
