@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from .brokers.broker import Ability, Broker, Control, ControlBroker
+from .brokers.broker import Ability, Broker
 from .errors import DISCONNECTED, BrokerUnavailable, check_close
 from .hub.control import NodeInfo
 from .hub.core import core_of
@@ -151,8 +151,7 @@ class AsyncPublisher:
 
     async def _tell(self, verb: str, **arguments: Any) -> None:
         await self.connect()
-        core = core_of(self._hub)
-        sent = cast(ControlBroker, core.broker).send_control(Control(verb, core.node_id, arguments))
+        sent = core_of(self._hub).control.send(verb, **arguments)
         if sent is not None:
             await sent
 

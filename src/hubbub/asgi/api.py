@@ -25,9 +25,9 @@ from ..logs import level_of
 from .api_document import document
 from .api_keys import SETTING, ApiKey, Caller, KeyRing, read_keys
 from .api_methods import METHODS, Methods
-from .endpoint import Endpoint, checked_path
+from .endpoint import Endpoint, checked_path, path_of
 from .handshake import address_of, read_handshake
-from .responses import respond
+from .responses import only_get, refuse_socket, respond
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
@@ -100,17 +100,13 @@ class HttpApi:
         elif kind == "http":
             await _refuse(scope, send, Refused(404), is_bare=False)
         elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
+            await refuse_socket(receive, send)
         else:
             await self._endpoint(scope, receive, send)
 
     def _rest(self, scope: Scope) -> str | None:
         """Return what follows the API's path, without slashes at its ends; None for what is not the API's."""
-        path: str = scope["path"]
-        root: str = scope.get("root_path", "")
-        if root and path.startswith(root):
-            path = path[len(root) :]
+        path, root = path_of(scope), scope.get("root_path", "")
         if f"{path}/".startswith(f"{self._path}/"):
             return path[len(self._path) :].strip("/")
         # A framework that mounts an application at a path leaves that path out, or in the root.
@@ -146,7 +142,7 @@ class HttpApi:
 
     async def _send_document(self, scope: Scope, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
-            raise Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
+            raise only_get()
         server = scope.get("root_path", "")
         url = server if server.endswith(self._path) else server + self._path
         await _respond(scope, send, 200, msgspec.json.encode(document(url or "/")))

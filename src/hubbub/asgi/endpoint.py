@@ -335,6 +335,12 @@ def checked_path(path: object) -> str:
     return path
 
 
+def path_of(scope: Scope) -> str:
+    """Return the path of a request, without that at which a framework or server has mounted the application."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 async def _send_to_taken(event: MutableMapping[str, Any]) -> None:
     """Be `send` of a Starlette socket that a hub has taken."""
     raise SocketTaken(str(event["type"]))

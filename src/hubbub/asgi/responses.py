@@ -89,16 +89,25 @@ async def refuse_path(scope: Scope, receive: Receive, send: Send) -> None:
 async def refuse_method(scope: Scope, receive: Receive, send: Send) -> bool:
     """Refuse what is no GET or HEAD to an application that answers these alone; tell whether it was."""
     if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1000})
+        await refuse_socket(receive, send)
         return True
     if scope["type"] != "http":
         raise RuntimeError(f"no ASGI scopes of the type {scope['type']!r} are served here")
     if scope["method"] in ("GET", "HEAD"):
         return False
-    refusal = Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
-    await answer_refusal(send, scope, refusal)
+    await answer_refusal(send, scope, only_get())
     return True
+
+
+def only_get() -> Refused:
+    """Return the refusal of a method that is neither GET nor HEAD."""
+    return Refused(405, message="Only GET", headers={"Allow": "GET, HEAD"})
+
+
+async def refuse_socket(receive: Receive, send: Send) -> None:
+    """Close a WebSocket at a path where none is served."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})
 
 
 async def send_first(scope: Scope, send: Send, event: MutableMapping[str, Any]) -> None:

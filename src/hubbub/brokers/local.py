@@ -14,7 +14,7 @@ from ..limits import printable
 from .broker import Node
 from .local_server import LocalServer
 from .valkey import ValkeyBroker
-from .valkey_address import DEFAULT_PREFIX, Address, checked_prefix
+from .valkey_address import DEFAULT_PREFIX, Address, checked_prefix, longer_prefix
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -90,8 +90,7 @@ def read_local(url: str, source: str, added: str) -> LocalBroker:
         if parts.netloc and parts.path.strip("/"):
             raise ValueError("it has a name and a folder")
         prefix = checked_prefix(query.get("prefix", DEFAULT_PREFIX), source)
-        if added:
-            prefix = checked_prefix(f"{prefix}.{added}", source)
+        prefix = longer_prefix(prefix, added, source)
         name = parts.netloc or unquote(parts.path).rstrip("/")
         return LocalBroker(name, prefix=prefix)
     except SettingsError:

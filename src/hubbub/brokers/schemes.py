@@ -26,12 +26,11 @@ def _memory(url: str, source: str, prefix: str) -> Broker:
 
 def _valkey(url: str, source: str, prefix: str) -> Broker:
     from .valkey import ValkeyBroker
-    from .valkey_address import checked_prefix, read_address
+    from .valkey_address import longer_prefix, read_address
     from .valkey_connections import library
 
     address = read_address(url, source)
-    if prefix:
-        address = address._replace(prefix=checked_prefix(f"{address.prefix}.{prefix}", source))
+    address = address._replace(prefix=longer_prefix(address.prefix, prefix, source))
     library()  # that it is missing is said when a hub is made, and not when it starts
     return ValkeyBroker(address)
 
@@ -40,11 +39,10 @@ def _nats(url: str, source: str, prefix: str) -> Broker:
     from .nats import NatsBroker
     from .nats_address import read_address
     from .nats_connection import library
-    from .valkey_address import checked_prefix
+    from .valkey_address import longer_prefix
 
     address = read_address(url, source)
-    if prefix:
-        address = address._replace(prefix=checked_prefix(f"{address.prefix}.{prefix}", source))
+    address = address._replace(prefix=longer_prefix(address.prefix, prefix, source))
     library()
     return NatsBroker(address)
 

@@ -164,6 +164,11 @@ def checked_prefix(prefix: str, source: str = "keyword") -> str:
     return prefix
 
 
+def longer_prefix(prefix: str, added: str, source: str) -> str:
+    """Return a prefix with what a hub adds to it ("": nothing). Raises `SettingsError`."""
+    return checked_prefix(f"{prefix}.{added}", source) if added else prefix
+
+
 def has_many_logins(parts: SplitResult) -> bool:
     """Tell whether the servers of a URL have a login each: all but the last would be read as a password."""
     return "," in parts.netloc.rpartition("@")[0].partition("@")[2]

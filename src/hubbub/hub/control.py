@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..brokers.broker import Ability, Control, ControlBroker
@@ -46,8 +47,8 @@ class ControlPlane:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._counts: dict[str, list[NodeInfo]] = {}
-        self._sought: dict[str, asyncio.Future[None]] = {}
+        self._asked: dict[tuple[str, str], Callable[[Control], None]] = {}
+        """What takes the answers to a question, by their verb and its number."""
         self._last_question = 0
 
     @property
@@ -72,16 +73,11 @@ class ControlPlane:
     async def nodes(self, wait_s: float) -> list[NodeInfo]:
         """Return what all nodes say of themselves that answer within `wait_s` seconds, this one first."""
         found = [self._own_info()]
-        if not self.has_others:
-            return found
-        self._last_question += 1
-        question = str(self._last_question)
-        self._counts[question] = found
-        try:
-            self.say("count", question=question)
-            await asyncio.sleep(wait_s)
-        finally:
-            del self._counts[question]
+
+        def take(answer: Control) -> None:
+            found.append(_read_info(answer.origin, answer.arguments))
+
+        await self.ask("count", "counted", take, wait_s)
         return found
 
     async def has_members(self, room: str, wait_s: float) -> bool:
@@ -91,15 +87,44 @@ class ControlPlane:
         """
         if not self.has_others:
             return not self._core.broker.receives_all
+        is_there = asyncio.Event()
+        await self.ask("seek", "sought", lambda _: is_there.set(), wait_s, is_there, room=room)
+        return is_there.is_set()
+
+    async def ask(
+        self,
+        verb: str,
+        answer: str,
+        take: Callable[[Control], None],
+        wait_s: float,
+        enough: asyncio.Event | None = None,
+        **arguments: Any,
+    ) -> None:
+        """Ask the other nodes, if they can be asked, and `take` what they answer by the verb `answer`.
+
+        It lasts `wait_s` seconds, or until there is `enough`.
+        """
+        if not self.has_others:
+            return
         self._last_question += 1
         question = str(self._last_question)
-        answer = self._sought[question] = asyncio.get_running_loop().create_future()
+        self._asked[answer, question] = take
         try:
-            self.say("seek", question=question, room=room)
-            await asyncio.wait([answer], timeout=wait_s)
+            self.say(verb, question=question, **arguments)
+            if enough is None:
+                await asyncio.sleep(wait_s)
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await enough.wait()
         finally:
-            del self._sought[question]
-        return answer.done()
+            del self._asked[answer, question]
+
+    def take_answer(self, control: Control) -> None:
+        """Give an answer to who has asked, if it does not come too late."""
+        take = self._asked.get((control.verb, text_of(control.arguments, "question")))
+        if take is not None:
+            take(control)
 
     def handle_control(self, control: Control) -> None:
         """Do what another node asks for; see `brokers.broker.Node`."""
@@ -132,19 +157,12 @@ class ControlPlane:
                 facts = self._own_info()._asdict()
                 del facts["id"]
                 self.say("counted", control.origin, question=question, **facts)
-            case "counted":
-                found = self._counts.get(text_of(arguments, "question"))
-                if found is not None:
-                    found.append(_read_info(control.origin, arguments))
-
             case "seek":
                 if self._core.registry.members_of(text_of(arguments, "room")):
                     question = text_of(arguments, "question")
                     self.say("sought", control.origin, question=question)
-            case "sought":
-                answer = self._sought.get(text_of(arguments, "question"))
-                if answer is not None and not answer.done():
-                    answer.set_result(None)
+            case "counted" | "sought":
+                self.take_answer(control)
             case _:
                 self._core.user_actions.obey(control)
                 self._core.surveys.obey(control)
@@ -170,17 +188,22 @@ class ControlPlane:
 
     def say(self, verb: str, target: str | None = None, **arguments: Any) -> None:
         """Send a word to other nodes; that it cannot be sent is logged."""
-        core = self._core
         if not self.has_others:
             return
-        broker = cast(ControlBroker, core.broker)
         try:
-            sent = broker.send_control(Control(verb, core.node_id, arguments, target))
+            sent = self.send(verb, target, **arguments)
         except Exception as error:  # what a broker raises keeps nobody here from being told
             self._not_sent(verb, error)
             return
         if sent is not None:
             sent.add_done_callback(lambda done: self._sent(verb, done))
+
+    def send(
+        self, verb: str, target: str | None = None, **arguments: Any
+    ) -> asyncio.Future[None] | None:
+        """Send a word to other nodes, by a broker that can. Raises `BrokerUnavailable`, here or by the future."""
+        broker = cast(ControlBroker, self._core.broker)
+        return broker.send_control(Control(verb, self._core.node_id, arguments, target))
 
     def _sent(self, verb: str, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:

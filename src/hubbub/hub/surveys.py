@@ -8,7 +8,6 @@ members).
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping
@@ -35,9 +34,6 @@ class Surveys:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._found: dict[str, dict[str, int]] = {}
-        self._overfull: set[str] = set()
-        self._last_question = 0
 
     async def rooms(self, pattern: str, wait_s: float) -> dict[str, int]:
         """Return the rooms that have members, by name, and how many, on all nodes that answer in time.
@@ -49,23 +45,19 @@ class Surveys:
         if len(pattern) > MOST_PATTERN_CHARACTERS:
             text = f"a pattern has at most {MOST_PATTERN_CHARACTERS} characters"
             raise CommandError("bad_request", text)
-        own = self._own(pattern)
-        if own is None:
+        found = self._own(pattern)
+        if found is None:
             raise _too_many()
-        return await self._ask(pattern, own, wait_s) if self._core.control.has_others else own
+        is_overfull = False
 
-    async def _ask(self, pattern: str, found: dict[str, int], wait_s: float) -> dict[str, int]:
-        self._last_question += 1
-        question = str(self._last_question)
-        self._found[question] = found
-        try:
-            self._core.control.say("list", question=question, pattern=pattern)
-            await asyncio.sleep(wait_s)
-            if question in self._overfull:
-                raise _too_many()
-        finally:
-            del self._found[question]
-            self._overfull.discard(question)
+        def take(answer: Control) -> None:
+            nonlocal is_overfull
+            _add(found, answer.arguments["rooms"])
+            is_overfull |= answer.arguments.get("is_overfull") is True
+
+        await self._core.control.ask("list", "listed", take, wait_s, pattern=pattern)
+        if is_overfull:
+            raise _too_many()
         return found
 
     def obey(self, control: Control) -> None:
@@ -76,7 +68,7 @@ class Surveys:
                 pattern, question = text_of(arguments, "pattern"), text_of(arguments, "question")
                 self._answer(control.origin, question, pattern)
             case "listed":
-                self._take(text_of(arguments, "question"), arguments)
+                self._core.control.take_answer(control)
 
     def _answer(self, node: str, question: str, pattern: str) -> None:
         say, own = self._core.control.say, self._own(pattern[:MOST_PATTERN_CHARACTERS])
@@ -86,17 +78,6 @@ class Surveys:
         for part in _parts(own):
             say("listed", node, question=question, rooms=part)
 
-    def _take(self, question: str, arguments: Mapping[str, Any]) -> None:
-        found, rooms = self._found.get(question), arguments["rooms"]
-        if found is None:
-            return  # it comes too late
-        if not isinstance(rooms, Mapping):
-            raise TypeError("rooms is no mapping")
-        if arguments.get("is_overfull") is True:
-            self._overfull.add(question)
-        for name in rooms:
-            found[name] = found.get(name, 0) + number_of(rooms, name)
-
     def _own(self, pattern: str) -> dict[str, int] | None:
         """Return the rooms of this node that fit; None if there are more than `MOST_ROOMS`."""
         sizes = self._core.registry.room_sizes()
@@ -104,6 +85,14 @@ class Surveys:
             fits = re.compile(fnmatch.translate(pattern)).match
             sizes = {name: count for name, count in sizes.items() if fits(name)}
         return sizes if len(sizes) <= MOST_ROOMS else None
+
+
+def _add(found: dict[str, int], rooms: Any) -> None:
+    """Add what a node names to what is known. Raises `TypeError`."""
+    if not isinstance(rooms, Mapping):
+        raise TypeError("rooms is no mapping")
+    for name in rooms:
+        found[name] = found.get(name, 0) + number_of(rooms, name)
 
 
 def _too_many() -> CommandError:
