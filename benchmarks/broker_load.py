@@ -4,9 +4,9 @@
 
 Each room has `--each` clients at each worker; one of them, at worker 0 or with `--spread` at worker 0, 1, 2 …
 in turn, publishes. With `--rate` each room gets so many messages a second whatever happens; without, a burst
-follows when all of the room have the one before. Every client of a room has to get every message, once
-and in order; with `--any-order` it is counted what was not in order. What is printed and when it waits for an answer on stdin is as in `load.c`: "begin", "end",
-"result". One thread, standard library only. Called by `brokers.py`.
+follows when all of the room have the one before. Every client of a room has to get every message, once and in
+order; with `--any-order` it is counted what was not in order. What is printed and when it waits for an answer
+on stdin is as in `load.c`: "begin", "end", "result". One thread, standard library only. Called by `brokers.py`.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     pip install 'hubbub[local]' valkey-glide
     python benchmarks/valkey_clients.py --rounds 5
 
-A server is started on a free port. *Publish*: batches of 500 PUBLISH commands, each batch a pipeline whose answers are
-read. *Feed*: one connection hears what another process publishes. The figure is the time of this process's CPU, all
-threads, for a message; rounds of both libraries take turns. The server's own time is not in it, nor that of the process that
-publishes for the feed.
+A server is started on a free port. *Publish*: batches of 500 PUBLISH commands, each batch a pipeline whose
+answers are read. *Feed*: one connection hears what another process publishes. The figure is the time of this
+process's CPU, all threads, for a message; rounds of both libraries take turns. The server's own time is not in
+it, nor that of the process that publishes for the feed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The numbers of `docs/scaling.md`: tables that are computed from what was measured and from the model.
 
-Not here: the numbers themselves (`costs.py`, `checks.py`, `plan.py`, `storm.py`), and the words around them, which people
-write. Called by `tools/gen_docs.py`.
+Not here: the numbers themselves (`costs.py`, `checks.py`, `plan.py`, `storm.py`), and the words around them,
+which people write. Called by `tools/gen_docs.py`.
 """
 
 from __future__ import annotations

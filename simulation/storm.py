@@ -1,7 +1,7 @@
 """A storm: a zone is lost, and its clients come back to the workers that are left.
 
-Delays are those of `hubbub.js`. The workers are alike and clients choose among them by chance, so that a few workers with
-their share of the clients stand for all. Not here: what a recovery costs (`costs.py`).
+Delays are those of `hubbub.js`. The workers are alike and clients choose among them by chance, so that a few
+workers with their share of the clients stand for all. Not here: what a recovery costs (`costs.py`).
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
     client: ["connect", 1, "token"]  ["subscribe", 2, "red"]  ["unsubscribe", 3, "red"]
             ["publish", 4, "red", "text"]  ["send", "text"]  ["refresh", 5, "token"]  ["pong"]
-            ["history", 6, "red"]  ["presence", 7, "red"]  ["presence_stats", 8, "red"]; several commands stand in one array of arrays
+            ["history", 6, "red"]  ["presence", 7, "red"]  ["presence_stats", 8, "red"]; several commands
+            stand in one array of arrays
             ["subscribe", 2, "red", 7, "epoch"] comes back with a position, and so does
             ["history", 6, "red", limit, 7, "epoch", reverse]
-    server: ["connected", 1, "id", ["red", [9, "epoch"], recovered], …]  ["ok", 2]  ["error", 3, "code", "message"]  ["published", "red", "text"]
+    server: ["connected", 1, "id", ["red", [9, "epoch"], recovered], …]  ["ok", 2]
+            ["error", 3, "code", "message"]  ["published", "red", "text"]
             ["subscribed", 2, "red", [9, "epoch"], recovered, [["text", 8], ["text", 9]]]
             ["page", 6, [["text", 8]], [9, "epoch"]]  ["published", "red", "text", 9]
             ["server_unsubscribed", "red", "gap"]

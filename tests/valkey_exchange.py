@@ -1,4 +1,5 @@
-"""A cluster on real Valkey servers (one, several, or a cluster), with the face of `exchange.Exchange`: ways to be cut, and a clock to be set.
+"""A cluster on real Valkey servers (one, several, or a cluster), with the face of `exchange.Exchange`: ways to
+be cut, and a clock to be set.
 
 Each broker has a way of its own to the server, a `Proxy`. Ends of leases are brought nearer whenever the clock has
 gone on, before the server is asked anything about presence.

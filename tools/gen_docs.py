@@ -1,11 +1,11 @@
 """Write from the code what is said in it once: pages of docs/, and the keywords of `Hub(...)`.
 
-`docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`,
-`docs/close-codes.md` from the table of errors, `docs/coming-back.md` from what the tests of all clients
-expect, `docs/api.md` from all docstrings (`gen_api.py`), the picture in `docs/architecture.md` from all
-imports (`house.py`), the table in `docs/guides/metrics.md` from `hub.measures`, the tables of
-`docs/scaling.md` from what was measured and the simulation. python tools/gen_docs.py writes them (`make docs`); with --check it fails when one
-of them is stale (`make lint`).
+`docs/settings.md` and `src/hubbub/settings_keywords.py` come from the class `Settings`, `docs/close-codes.md`
+from the table of errors, `docs/coming-back.md` from what the tests of all clients expect, `docs/api.md` from
+all docstrings (`gen_api.py`), the picture in `docs/architecture.md` from all imports (`house.py`), the table in
+`docs/guides/metrics.md` from `hub.measures`, the tables of `docs/scaling.md` from what was measured and the
+simulation. python tools/gen_docs.py writes them (`make docs`); with --check it fails when one of them is stale
+(`make lint`).
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ class Identity:
     (None: generated), `subprotocol` the one to agree on, of those that the client offered (None:
     none), `expires_at` when the token ends that proved it (Unix time in seconds; None: never). See
     the setting `on_expiry` for what happens then, `rooms` those that the client is in from the beginning.
-    Raises `TypeError` for a field of another type
-    (a number as `user`: write `str(number)`), and `ValueError` for a time that is none.
+    Raises `TypeError` for a field of another type (a number as `user`: write `str(number)`), and
+    `ValueError` for a time that is none.
     """
 
     user: str | None = None
@@ -188,11 +188,11 @@ def check_unix_time(value: float | None) -> float | None:
 class Handshake:
     """The HTTP request that asks for a socket.
 
-    `headers` has lower-case names (a repeated header is joined with ", "), `query` the last value
-    of each parameter, `address` the peer as the ASGI server reports it (None: unknown), `scope`
-    the ASGI scope, for what frameworks keep there (`session`, `user`, `state`). A client of a dialect
-    with a connect command says who it is after the handshake: then `connect_token` and `data` are what
-    that command carries (None: nothing). The hub makes it; tests of applications may too. Raises `TypeError` for a field of another type.
+    `headers` has lower-case names (a repeated header is joined with ", "), `query` the last value of each
+    parameter, `address` the peer as the ASGI server reports it (None: unknown), `scope` the ASGI scope, for
+    what frameworks keep there (`session`, `user`, `state`). A client of a dialect with a connect command says
+    who it is after the handshake: then `connect_token` and `data` are what that command carries (None:
+    nothing). The hub makes it; tests of applications may too. Raises `TypeError` for a field of another type.
     """
 
     path: str

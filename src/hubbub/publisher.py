@@ -45,8 +45,9 @@ class AsyncPublisher:
     broker, which is what you want). It connects at the first verb. Use it as `async with AsyncPublisher(url) as
     publisher`, or call `close` at the end.
 
-    Raises `SettingsError` for a URL that cannot be, and `ValueError` for `memory://`, which reaches nobody else. All verbs raise
-    `BrokerUnavailable` when the broker is away, and without `room_rules` when it has never had a hub.
+    Raises `SettingsError` for a URL that cannot be, and `ValueError` for `memory://`, which reaches nobody
+    else. All verbs raise `BrokerUnavailable` when the broker is away, and without `room_rules` when it has
+    never had a hub.
     """
 
     def __init__(
@@ -203,9 +204,9 @@ class AsyncPublisher:
 class Publisher:
     """`AsyncPublisher` for code without an event loop: each verb returns when it is done.
 
-    Any thread may call it, also one in which an event loop runs (which waits then). It may be made before a fork: each
-    process connects by itself. `timeout_s` is how long a verb may take; `BrokerUnavailable` says that it took longer: the
-    broker may have it, or not, so publish again with the same `key`.
+    Any thread may call it, also one in which an event loop runs (which waits then). It may be made before a
+    fork: each process connects by itself. `timeout_s` is how long a verb may take; `BrokerUnavailable` says
+    that it took longer: the broker may have it, or not, so publish again with the same `key`.
 
     The verbs and their errors are those of `AsyncPublisher`.
     """

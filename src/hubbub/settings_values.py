@@ -163,9 +163,8 @@ def checked(row: Row, value: Any, source: str) -> Any:
         raise SettingsError(row.name, value, _expected(row), source=source)
     if row.kind not in (int, float):
         return value
-    if not abs(value) <= sys.maxsize or (
-        row.least is not None and value < row.least
-    ):  # NaN fails too
+    # NaN fails too.
+    if not abs(value) <= sys.maxsize or (row.least is not None and value < row.least):
         expected = f"{_expected(row)}, at least {row.least:g}"
         raise SettingsError(row.name, value, expected, source=source)
     return row.kind(value)

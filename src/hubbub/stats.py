@@ -48,15 +48,17 @@ class Histogram:
 class Stats:
     """Counters since the hub was made. All count events, except the `bytes_` ones.
 
-    `bytes_in` counts message payloads, inflated if need be; `bytes_out` whole frames with their
-    headers, as they go to the client. Each message that a client was owed is counted once: in
-    `messages_out` when its transport has taken it, in `dropped` when its outbox was full, in
-    `undelivered` when its connection ended before. `handlers_cancelled` counts handlers that
-    were still running `handler_grace_s` after their client had gone, `unhandled` messages that came
-    whole and that no handler saw, since their client had gone, `broker_gaps` how often the broker said that it may have lost publications, `recoveries` how often who came back to a room got all that it had missed, `recoveries_refused` how often that was not kept any more, `publications` what the broker gave this process to
-    deliver, `joins` how often a client came into a room, `stale` connections that sent no connect command in time, `stuck_handlers` clients that were
-    closed with 1013, since their inbox was full and no handler of theirs ended. `api_calls` are methods of the
-    HTTP API that were called, those in a batch each, `api_errors` those of them that were answered with an error.
+    `bytes_in` counts message payloads, inflated if need be; `bytes_out` whole frames with their headers, as
+    they go to the client. Each message that a client was owed is counted once: in `messages_out` when its
+    transport has taken it, in `dropped` when its outbox was full, in `undelivered` when its connection ended
+    before. `handlers_cancelled` counts handlers that were still running `handler_grace_s` after their client
+    had gone, `unhandled` messages that came whole and that no handler saw, since their client had gone,
+    `broker_gaps` how often the broker said that it may have lost publications, `recoveries` how often who came
+    back to a room got all that it had missed, `recoveries_refused` how often that was not kept any more,
+    `publications` what the broker gave this process to deliver, `joins` how often a client came into a room,
+    `stale` connections that sent no connect command in time, `stuck_handlers` clients that were closed with
+    1013, since their inbox was full and no handler of theirs ended. `api_calls` are methods of the HTTP API
+    that were called, those in a batch each, `api_errors` those of them that were answered with an error.
     """
 
     total_clients: int = 0

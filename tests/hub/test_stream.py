@@ -259,9 +259,8 @@ async def test_a_producer_can_stop_when_nobody_listens_any_more() -> None:
             await s.append("c")
             reader.peer.close()
             clock.advance(60)
-            await s.append(
-                "d"
-            )  # the first that nobody was there for: the listener may have gone just now
+            # The first that nobody was there for: the listener may have gone just now.
+            await s.append("d")
             clock.advance(10)
             await s.append("e")
 

@@ -101,10 +101,10 @@ class Node(Protocol):
 class Broker(Protocol):
     """What a broker owes.
 
-    *Order.* Publications of one room reach every node in one order. (A broker whose servers do not order says so: on NATS
-    that holds for what is kept, has a key or tells of presence; else those of one node come in the order of its calls.) Two publications of one node reach
-    that node's own clients in the order of the calls, across rooms too, where they are delivered
-    within `publish`; else the order is each room's own.
+    *Order.* Publications of one room reach every node in one order. (A broker whose servers do not order
+    says so: on NATS that holds for what is kept, has a key or tells of presence; else those of one node come
+    in the order of its calls.) Two publications of one node reach that node's own clients in the order of the
+    calls, across rooms too, where they are delivered within `publish`; else the order is each room's own.
 
     *Atomicity.* What a publication gets (its place in the order, its position, its entry in the
     history) it gets in one step: no node sees one without the others.
@@ -128,8 +128,7 @@ class Broker(Protocol):
     """
 
     abilities: frozenset[Ability]
-    """What else it can do. The hub uses control where it is, and
-    asks for nothing that is not here."""
+    """What else it can do. The hub uses control where it is, and asks for nothing that is not here."""
 
     receives_all: bool
     """True: all publications reach this node, wanted or not, so that `subscribe` is never called."""

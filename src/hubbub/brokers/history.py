@@ -130,9 +130,8 @@ class HistoryStore:
         position = publication.position = Position(history.top, history.epoch)
         entries = history.entries
         grown = len(publication.frame.payload)
-        if (
-            entries and len(entries) == keep.entries
-        ):  # as in most rooms: the oldest makes place for the newest
+        # As in most rooms: the oldest makes place for the newest.
+        if entries and len(entries) == keep.entries:
             grown -= len(entries.popleft().payload)
             is_larger = grown > 0
         else:

@@ -1,10 +1,11 @@
 """The broker of many processes on NATS: subjects spread what is published, JetStream orders and keeps what rooms remember.
 
-What must not live here: the contract (`broker`), the connection and how it comes back (`nats_connection`, `nats_feed`), what
-waits for the server (`nats_outgoing`), what is kept and how (`nats_history`, `nats_presence`).
+What must not live here: the contract (`broker`), the connection and how it comes back (`nats_connection`,
+`nats_feed`), what waits for the server (`nats_outgoing`), what is kept and how (`nats_history`,
+`nats_presence`).
 
-A publication comes back to this process as it does to all others, by the server. What is stored is handed on by its stream, in
-the stream's order; what is not goes straight from publisher to members.
+A publication comes back to this process as it does to all others, by the server. What is stored is handed on by
+its stream, in the stream's order; what is not goes straight from publisher to members.
 """
 
 from __future__ import annotations
@@ -85,10 +86,11 @@ class _Running:
 class NatsBroker:
     """A broker on NATS servers, at `nats://`, with TLS at `tls://`.
 
-    `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all subjects: two
-    applications on one server must have two. What is published while the server is away waits for five seconds, and
-    is refused then. In rooms without a history only what one process publishes has an order. Without JetStream there are neither histories nor presence nor keys. Raises `SettingsError` for a
-    URL that cannot be. Needs the extra `nats`.
+    `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all
+    subjects: two applications on one server must have two. What is published while the server is away waits for
+    five seconds, and is refused then. In rooms without a history only what one process publishes has an order.
+    Without JetStream there are neither histories nor presence nor keys. Raises `SettingsError` for a URL that
+    cannot be. Needs the extra `nats`.
     """
 
     receives_all: bool = False

@@ -44,8 +44,9 @@ class NatsAddress(NamedTuple):
 def read_address(url: str, source: str = "keyword") -> NatsAddress:
     """Read a URL such as `nats://user:password@one:4222,two:4222?prefix=shop`; `tls://` has TLS.
 
-    A user without a password is a token. Of a query there may be `prefix`, `replicas` (1, 3 or 5), `max_bytes`, `creds`
-    (a file), and for TLS the files `ca`, `cert` and `key`, and `verify=no`. Raises `SettingsError`, which never holds the URL.
+    A user without a password is a token. Of a query there may be `prefix`, `replicas` (1, 3 or 5), `max_bytes`,
+    `creds` (a file), and for TLS the files `ca`, `cert` and `key`, and `verify=no`. Raises `SettingsError`,
+    which never holds the URL.
     """
     try:
         parts = urlsplit(url)

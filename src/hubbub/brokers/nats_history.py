@@ -2,10 +2,11 @@
 
 What must not live here: what waits to be published (`nats_outgoing`), how a stream is spoken to (`nats_stream`).
 
-A message begins with a line: `h`, the offset of its last publication, how many it has, the room's epoch, how many bytes the room
-has had in that epoch, and of what is kept how many entries, milliseconds and bytes. Behind it is a run, as
-`envelope.pack` writes one. It is taken only if the room's last message is the one that its publisher knows, so offsets
-have no holes, and one that was sent twice is taken once. The stream hands on what it has taken, in its order.
+A message begins with a line: `h`, the offset of its last publication, how many it has, the room's epoch, how
+many bytes the room has had in that epoch, and of what is kept how many entries, milliseconds and bytes. Behind
+it is a run, as `envelope.pack` writes one. It is taken only if the room's last message is the one that its
+publisher knows, so offsets have no holes, and one that was sent twice is taken once. The stream hands on what
+it has taken, in its order.
 
 What is kept of a room is reckoned by who reads it, from the room's last message. What is kept no more is purged by
 publishers now and then; the last message stays for `POSITION_TTL_S`, and with it the room's position.

@@ -2,9 +2,10 @@
 
 What must not live here: what a change is (`presence`), how a stream is spoken to (`nats_stream`), who asks.
 
-A message is a room as `presence.PresenceStore` writes it down, packed by zlib where it is long. What is told of the change is in
-its headers, and the headers are what the stream hands on: so the change, its number and the telling are one step.
-All fits into one message, so a room has as many people as the server's `max_payload` lets it, some ten thousands.
+A message is a room as `presence.PresenceStore` writes it down, packed by zlib where it is long. What is told of
+the change is in its headers, and the headers are what the stream hands on: so the change, its number and the
+telling are one step. All fits into one message, so a room has as many people as the server's `max_payload` lets
+it, some ten thousands.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 What must not live here: how a connection is made, and what is subscribed to (`valkey_feed`, `nats_feed`).
 
-Where nothing is heard for `PING_S` the server is asked for a sign of life. It is *silent* until one comes, and the connection is
-given up after `SILENCE_S`.
+Where nothing is heard for `PING_S` the server is asked for a sign of life. It is *silent* until one comes, and
+the connection is given up after `SILENCE_S`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ AWAY = "the broker is away"
 
 
 class Reconnecting(ABC):
-    """What a feed has beside its connection. `explain` returns what an error means, `lost` is called when a connection has
-    broken, `back` when all that is wanted comes again. Event loop only.
+    """What a feed has beside its connection. `explain` returns what an error means, `lost` is called when a
+    connection has broken, `back` when all that is wanted comes again. Event loop only.
     """
 
     def __init__(

@@ -82,8 +82,9 @@ a hub adds to its prefix."""
 def broker_at(url: str, source: str = "keyword", prefix: str = "") -> Broker:
     """Return the broker of a URL. Nothing is connected before it starts.
 
-    `source` says where the URL came from, for errors; `prefix` is what a hub adds to the prefix of the URL. Raises `SettingsError` for a URL that cannot be, and
-    `MissingExtra` where the package is missing that the broker needs. No error holds the URL.
+    `source` says where the URL came from, for errors; `prefix` is what a hub adds to the prefix of the URL.
+    Raises `SettingsError` for a URL that cannot be, and `MissingExtra` where the package is missing that the
+    broker needs. No error holds the URL.
     """
     scheme, separator, _ = url.strip().partition("://")
     known = SCHEMES.get(scheme.lower()) if separator else None

@@ -1,8 +1,8 @@
 """The broker of many processes: a Valkey or Redis server orders, keeps and spreads what is published.
 
-What must not live here: the contract (`broker`), which server has which rooms (`valkey_layout`), connections and how
-they come back (`valkey_link`, `valkey_connections`, `valkey_feed`), what waits for a server (`valkey_outgoing`), what is
-atomic there (`valkey_scripts`).
+What must not live here: the contract (`broker`), which server has which rooms (`valkey_layout`), connections
+and how they come back (`valkey_link`, `valkey_connections`, `valkey_feed`), what waits for a server
+(`valkey_outgoing`), what is atomic there (`valkey_scripts`).
 
 A publication comes back to this process as it does to all others, by the server, so that all of them see one
 order; its receipt waits for that.
@@ -75,12 +75,13 @@ class _Running:
 
 
 class ValkeyBroker:
-    """A broker on Valkey or Redis servers, at `valkey://`, `redis://`, with TLS `valkeys://`, `rediss://`, or `unix://`;
-    with Sentinels at `valkey+sentinel://`, on a cluster at `valkey+cluster://`.
+    """A broker on Valkey or Redis servers, at `valkey://`, `redis://`, with TLS `valkeys://`, `rediss://`, or
+    `unix://`; with Sentinels at `valkey+sentinel://`, on a cluster at `valkey+cluster://`.
 
-    `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all keys and channels:
-    two applications on one server must have two. What is published while the server is away waits for five
-    seconds, and is refused then. Raises `SettingsError` for a URL that cannot be. Needs the extra `valkey`.
+    `url` is described in the guide "Many workers"; `prefix` (None: that of the URL, or "hubbub") begins all
+    keys and channels: two applications on one server must have two. What is published while the server is away
+    waits for five seconds, and is refused then. Raises `SettingsError` for a URL that cannot be. Needs the
+    extra `valkey`.
     """
 
     abilities: frozenset[Ability] = frozenset(

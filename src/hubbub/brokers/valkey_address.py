@@ -32,8 +32,9 @@ class Address(NamedTuple):
     """`shown` is the address without credentials, `options` what a connection is made with.
 
     `is_tls` and `is_unix` say of which kind it is; `is_verified` whether a server's certificate must be good.
-    `hosts` are the hosts and ports that it names (of a cluster, some of its nodes); `options` has the first of them. `primary` is the name by which
-    Sentinels at `hosts` know the server ("": there are none), and `sentinel_login` how one logs in to them.
+    `hosts` are the hosts and ports that it names (of a cluster, some of its nodes); `options` has the first of
+    them. `primary` is the name by which Sentinels at `hosts` know the server ("": there are none), and
+    `sentinel_login` how one logs in to them.
     """
 
     shown: str
@@ -84,13 +85,13 @@ class Address(NamedTuple):
 def read_address(url: str, source: str = "keyword") -> Address:
     """Read a URL such as `valkey://user:password@host:6379/0?prefix=shop`.
 
-    With Sentinels it is `valkey+sentinel://user:password@one:26379,two:26379/name-of-the-primary/0`, where user and
-    password are those of the primary; `sentinel_username` and `sentinel_password` in the query are those of the Sentinels.
-    A cluster is `valkey+cluster://one:6379,two:6379`, where not all nodes need be named.
-    Schemes are `valkey` and `redis`, with TLS `valkeys` and `rediss`, and `unix`. Several servers stand side by
-    side, `valkey://user:password@one:6379,two:6379`, and have all else in common. Of a query there may be
-    `prefix`, `db`, and for TLS the files `ca`, `cert` and `key`, and `verify=no`. Raises `SettingsError`, which
-    never holds the URL: it may have a password.
+    With Sentinels it is `valkey+sentinel://user:password@one:26379,two:26379/name-of-the-primary/0`, where user
+    and password are those of the primary; `sentinel_username` and `sentinel_password` in the query are those of
+    the Sentinels. A cluster is `valkey+cluster://one:6379,two:6379`, where not all nodes need be named. Schemes
+    are `valkey` and `redis`, with TLS `valkeys` and `rediss`, and `unix`. Several servers stand side by side,
+    `valkey://user:password@one:6379,two:6379`, and have all else in common. Of a query there may be `prefix`,
+    `db`, and for TLS the files `ca`, `cert` and `key`, and `verify=no`. Raises `SettingsError`, which never
+    holds the URL: it may have a password.
     """
     try:
         parts = urlsplit(url)

@@ -2,10 +2,10 @@
 
 What must not live here: what is said to a server (`valkey_link`), what waits for a shard (`valkey_moving`).
 
-A shard is a primary and its replicas. Each has one `Shard` here, which follows its primary, as with Sentinels. Rooms
-move between shards with their slots: a channel whose slot has moved is subscribed to again where it is now, and its room
-has a gap. The client library's own cluster client follows a slot that is half moved to where nobody listens yet; so the map
-of the slots is read here.
+A shard is a primary and its replicas. Each has one `Shard` here, which follows its primary, as with Sentinels.
+Rooms move between shards with their slots: a channel whose slot has moved is subscribed to again where it is
+now, and its room has a gap. The client library's own cluster client follows a slot that is half moved to where
+nobody listens yet; so the map of the slots is read here.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ class OtherFormat(BrokerUnavailable):
 
 class Handlers(NamedTuple):
     """What a link calls: `take` with each message's channel and data, `back` when what is wanted comes again,
-    `forgot` when its server has forgotten everything. `comes_by` says by which connection what is published to a
-    room comes here (None: by none). In a cluster, `left` is called with channels by which nothing comes while their slots
-    move, and `arrived` when all comes again. None of them may raise."""
+    `forgot` when its server has forgotten everything. `comes_by` says by which connection what is published to
+    a room comes here (None: by none). In a cluster, `left` is called with channels by which nothing comes while
+    their slots move, and `arrived` when all comes again. None of them may raise."""
 
     take: Callable[[bytes, bytes], None]
     back: Callable[[Link], None]

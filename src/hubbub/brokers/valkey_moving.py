@@ -2,9 +2,9 @@
 
 What must not live here: which shard has a room (`valkey_cluster`).
 
-A room that moves must not get its publications in another order: a script takes a number below the last for a second try.
-So of each room one command is on its way at a time; what a shard refuses goes back to the front; and what waits for a room
-goes to another shard as a whole, when nothing of it is on its way.
+A room that moves must not get its publications in another order: a script takes a number below the last for a
+second try. So of each room one command is on its way at a time; what a shard refuses goes back to the front;
+and what waits for a room goes to another shard as a whole, when nothing of it is on its way.
 """
 
 from __future__ import annotations

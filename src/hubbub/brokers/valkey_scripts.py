@@ -2,15 +2,16 @@
 
 What must not live here: connections, and what is asked when (`valkey`); who is where (`valkey_presence_scripts`).
 
-A room that remembers has two keys. A hash: `e` its epoch, `g` the state of the server in which that began,
-`o` the offset of its newest publication, `b` the bytes of what is kept, `t` for how many milliseconds. A stream, whose entries have the offset as
-their id: `d` the publication in its envelope, `t` the server's time in milliseconds. A third key, for each
-sender, has the number of its last publication for a while: so a second try of the same is known. `PUBLISH`
-sends the position, a space between its halves, a newline, and the envelope; of a run an `r`, the position of the first, a
-newline, and each envelope behind its length and a colon.
+A room that remembers has two keys. A hash: `e` its epoch, `g` the state of the server in which that began, `o`
+the offset of its newest publication, `b` the bytes of what is kept, `t` for how many milliseconds. A stream,
+whose entries have the offset as their id: `d` the publication in its envelope, `t` the server's time in
+milliseconds. A third key, for each sender, has the number of its last publication for a while: so a second try
+of the same is known. `PUBLISH` sends the position, a space between its halves, a newline, and the envelope; of
+a run an `r`, the position of the first, a newline, and each envelope behind its length and a colon.
 
-In a cluster a state names its shard and its node. A room that has come from another shard with its slot has lost nothing;
-one whose shard has another primary may have. There, scripts publish with `SPUBLISH`: see `sharded`.
+In a cluster a state names its shard and its node. A room that has come from another shard with its slot has
+lost nothing; one whose shard has another primary may have. There, scripts publish with `SPUBLISH`: see
+`sharded`.
 
 A server without memory refuses a script at its first write, if that is one that takes memory, and no later one. So what
 takes memory comes first, and nothing is done by halves.

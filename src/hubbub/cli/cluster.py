@@ -1,6 +1,7 @@
 """`hubbub publish`, `who`, `rooms` and `kick`: what a person asks of running hubs.
 
-What must not live here: how the hubs are reached (`reach`), `hubbub tail`. What others have named is printed so that no terminal obeys it.
+What must not live here: how the hubs are reached (`reach`), `hubbub tail`. What others have named is printed so
+that no terminal obeys it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`hubbub connect`: talk to a WebSocket server from a terminal or a pipe.
 
-What must not live here: reconnecting and the rules for it (`hubbub.connect`), what is shown
-(`screen`), how input is read (`input`), which lines have arrived (`delivery`). It says what was sent: a line counts as sent when the
-server has answered pings behind it, and every other line is reported.
+What must not live here: reconnecting and the rules for it (`hubbub.connect`), what is shown (`screen`), how
+input is read (`input`), which lines have arrived (`delivery`). It says what was sent: a line counts as sent
+when the server has answered pings behind it, and every other line is reported.
 """
 
 from __future__ import annotations

@@ -128,12 +128,11 @@ def connect(
     makes one attempt and never comes back. `max_queue` messages of together `max_queue_bytes` are
     kept while offline (0: none); one more drops the oldest, which `connection.dropped` counts.
     `max_message_bytes` bounds an incoming message (None: no limit; with rooms 16 MiB, since what was
-    missed of a room comes in one). `open_timeout_s` bounds an
-    attempt (None: no limit), `close_timeout_s` a close. A ping is sent every `ping_interval_s`
-    (None: never); a server that does not answer it within `ping_timeout_s` (None: for ever) is
-    given up. `proxy`: True takes
-    the system's, None none, a string is its address. `ssl` replaces the default TLS context of
-    wss:. `on_state` is called with each new state.
+    missed of a room comes in one). `open_timeout_s` bounds an attempt (None: no limit),
+    `close_timeout_s` a close. A ping is sent every `ping_interval_s` (None: never); a server that
+    does not answer it within `ping_timeout_s` (None: for ever) is given up. `proxy`: True takes the
+    system's, None none, a string is its address. `ssl` replaces the default TLS context of wss:.
+    `on_state` is called with each new state.
 
     For rooms only: `token` says who comes, or is a function, plain or async, that returns it: it is
     called when there is none, and when the server's time for one has ended. `data` is any JSON for the

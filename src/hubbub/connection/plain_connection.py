@@ -137,9 +137,8 @@ class Connection(Reconnecting):
                     frame = self._queue.first
                     await socket.send(frame.payload, text=frame.is_text)  # does not wait
                     self._is_first_written = True
-                if (
-                    socket.paused
-                ):  # whoever is cancelled here leaves the rest to `_send_in_background`
+                # Whoever is cancelled here leaves the rest to `_send_in_background`.
+                if socket.paused:
                     await socket.drained()
                 self._is_first_written = False
                 if socket.has_lost_bytes or not self._queue:  # empty: closed for good meanwhile

@@ -72,8 +72,7 @@ class CentrifugeDialect:
     def closing(self, code: int, reason: str) -> tuple[int, str]:
         """Return a code after which an SDK does what is meant, and a reason that it can read.
 
-        An empty reason, or one that is JSON, it takes for the
-        form of an older protocol.
+        An empty reason, or one that is JSON, it takes for the form of an older protocol.
         """
         code = CLOSE_CODES.get(code, code)
         if not reason:

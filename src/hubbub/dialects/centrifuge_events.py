@@ -80,7 +80,8 @@ ERROR_CODES: Mapping[str, int] = {
 }
 """What the hub's words are in this protocol."""
 MOST_PATCHED_BYTES = 64 * 1024
-"""A message is sent whole if it, or the one before it, is longer: to find the difference takes time, in which nothing else is done."""
+"""A message is sent whole if it, or the one before it, is longer: to find the difference takes time, in which
+nothing else is done."""
 TEMPORARY = frozenset({INTERNAL_ERROR, 111, 113})
 """The codes after which an SDK tries again."""
 GAP_CODE, EXPIRED_CODE, UNSUBSCRIBED_CODE = 2500, 2501, 2000

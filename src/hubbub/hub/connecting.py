@@ -111,9 +111,8 @@ class Connecting:
         finally:
             core.joining.drop(rooms)
             if not session.is_connected and session.close is None:
-                self._wait_longer(
-                    session, opening
-                )  # whatever has failed: it does not stay for ever
+                # Whatever has failed: it does not stay for ever.
+                self._wait_longer(session, opening)
         rest, opening.rest = opening.rest, None
         if rest is not None:
             await rest

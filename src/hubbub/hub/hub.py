@@ -331,9 +331,10 @@ class Hub:
     ) -> Receipt:
         """Send `data` to the members of `room` and wait for the broker's receipt.
 
-        `key` is your own name for this message: a second one with the same key in the same room within
-        five minutes is not published, and the receipt says so. Raises `CommandError` for a name that no room may have, `BrokerError` when the broker did
-        not take it, and `HubNotRunning` as `broadcast` does. Event loop only.
+        `key` is your own name for this message: a second one with the same key in the same room within five
+        minutes is not published, and the receipt says so. Raises `CommandError` for a name that no room may
+        have, `BrokerError` when the broker did not take it, and `HubNotRunning` as `broadcast` does. Event loop
+        only.
         """
         return await self._core.publishing.publish(check_room_name(room), data, exclude, key)
 

@@ -255,9 +255,8 @@ class Joining:
             if core.broker.receives_all and not joiners:
                 return
             if any(joiner.rule.is_stream for joiner in joiners):
-                await core.turns.take(
-                    core.turns.most
-                )  # a text of thousands of pieces takes a while
+                # A text of thousands of pieces takes a while.
+                await core.turns.take(core.turns.most)
             async with asyncio.timeout(BROKER_TIMEOUT_S):
                 for ready in rooms:
                     arriving = core.interest.ready(ready.room)
@@ -301,9 +300,8 @@ class Joining:
         core, room = self._core, ready.room
         if ready.joiner is not None:
             core.recovery.end(ready.joiner)
-        if (
-            waiting is self._waiting and not core.broker.receives_all
-        ):  # else it began in a run before
+        # Of another `waiting`, it began in a run before.
+        if waiting is self._waiting and not core.broker.receives_all:
             waiting[room] -= 1
             if not waiting[room]:
                 del waiting[room]

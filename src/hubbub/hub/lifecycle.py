@@ -180,9 +180,8 @@ class Lifecycle:
         if self.loop is None:
             return
         core, shutdown = self._core, self.shut_down()
-        if (
-            shutdown.done()
-        ):  # it may have drained long ago: what is left to end has its time all the same
+        # It may have drained long ago: what is left to end has its time all the same.
+        if shutdown.done():
             rest_s = core.settings.shutdown_timeout_s * (1 - _SOCKETS_SHARE)
             self._deadline = max(self._deadline, self.loop.time() + rest_s)
         try:

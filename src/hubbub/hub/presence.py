@@ -218,9 +218,8 @@ class Presence:
                 await self._tell(roll)
                 if self._is_over or not roll.is_due(core.now()):
                     break
-                await asyncio.sleep(
-                    0
-                )  # a broker may answer at once, and the others have a turn too
+                # A broker may answer at once, and the others have a turn too.
+                await asyncio.sleep(0)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise

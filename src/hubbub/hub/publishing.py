@@ -59,9 +59,10 @@ class Publishing:
     ) -> Receipt:
         """Encode and publish, and wait for the broker's receipt. Event loop only.
 
-        `room` is a room's name, or everybody's or a user's; `key` the publisher's own name for the
-        message. Without `is_kept` it is for who is there now, in a room that remembers too. Raises `BrokerError` when the broker did not take it, `HubNotRunning` where the hub does
-        not run, `CommandError` for a room that takes no messages.
+        `room` is a room's name, or everybody's or a user's; `key` the publisher's own name for the message.
+        Without `is_kept` it is for who is there now, in a room that remembers too. Raises `BrokerError` when
+        the broker did not take it, `HubNotRunning` where the hub does not run, `CommandError` for a room that
+        takes no messages.
         """
         if key is not None:
             check_key(key)

@@ -122,9 +122,9 @@ class Membership:
 class RoomTable:
     """The rooms that have members. An empty room has no entry.
 
-    `policies` gives rooms a slow-consumer policy of their own, by name or by a prefix with `*` at
-    its end; the longest match counts, and a rule of the room's own before that. `on_first` is called when a room gets its first member,
-    `on_last` when its last has gone. Raises `SettingsError` for a policy that does not exist.
+    `policies` gives rooms a slow-consumer policy of their own, by name or by a prefix with `*` at its end; the
+    longest match counts, and a rule of the room's own before that. `on_first` is called when a room gets its
+    first member, `on_last` when its last has gone. Raises `SettingsError` for a policy that does not exist.
     """
 
     def __init__(
@@ -261,10 +261,10 @@ class Room:
     def stream(self, *, unheard_s: float | None = None) -> Stream:
         """Return a stream into this room: `async with room.stream() as s: await s.append(text)`.
 
-        The room's rule says `stream=True`. With `unheard_s`, `append` raises `StreamUnheard` when nobody
-        has been a member for so many seconds, counted from the first piece that nobody was there for: of
-        this process, and of the others that the broker can ask (None: never). Raises `CommandError` ("not_available") for a room that is no stream,
-        `ValueError` for a time that is none.
+        The room's rule says `stream=True`. With `unheard_s`, `append` raises `StreamUnheard` when nobody has
+        been a member for so many seconds, counted from the first piece that nobody was there for: of this
+        process, and of the others that the broker can ask (None: never). Raises `CommandError`
+        ("not_available") for a room that is no stream, `ValueError` for a time that is none.
         """
         if unheard_s is not None and not 0 <= unheard_s < 1e15:
             raise ValueError(f"unheard_s is a number of seconds or None, not {unheard_s!r}")

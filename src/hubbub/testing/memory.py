@@ -291,12 +291,12 @@ def connect(
 ) -> MemoryClient:
     """Connect a client in memory to a hub that runs in this event loop, and run the connect handlers.
 
-    `user`, `meta`, `client_id`, `expires_at` and `rooms` are what authentication would have found (the authenticate
-    handler and the origin check are not asked), `query` and `headers` what the handshake carries,
-    `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client
-    takes, see `MemoryTransport`. With a `dialect` that has a connect command the client is connected
-    when it has sent that, and the authenticate handler is asked then. Raises `Refused` where a handshake would be refused: 409 for an id
-    in use, 503 for a hub that is full, late or closing, or an address that has its clients already;
+    `user`, `meta`, `client_id`, `expires_at` and `rooms` are what authentication would have found (the
+    authenticate handler and the origin check are not asked), `query` and `headers` what the handshake carries,
+    `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client takes, see
+    `MemoryTransport`. With a `dialect` that has a connect command the client is connected when it has sent
+    that, and the authenticate handler is asked then. Raises `Refused` where a handshake would be refused: 409
+    for an id in use, 503 for a hub that is full, late or closing, or an address that has its clients already;
     `HubNotRunning` for a hub that does not run.
     """
     if not hub.is_running:

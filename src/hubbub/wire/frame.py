@@ -57,8 +57,8 @@ class Frame:
     """One message: `payload` bytes, and whether it `is_text`.
 
     `text` is the payload as `str`, for who has it already. The wire form is made at the first need
-    and shared by every receiver. Frames are immutable by
-    convention; two threads that ask for `wire` at once build the same bytes twice, no more.
+    and shared by every receiver. Frames are immutable by convention; two threads that ask for `wire`
+    at once build the same bytes twice, no more.
     """
 
     # Most frames are never deflated: `_deflated` is unset until then, and costs them no time.
