@@ -196,14 +196,14 @@ nowhere.
 """
 
 COMING_BACK_REST = """
-Other numbers: from 500 on comes back, other 4xx stays away, under 400 a few times. With 429 and 503 a `Retry-After` is added to the delay, seconds or a date, an hour at most; one
-that makes no sense counts as none.
+Other numbers: from 500 on comes back, other 4xx stays away, under 400 a few times. With 429 and 503 a
+`Retry-After` is added to the delay, seconds or a date, an hour at most; one that makes no sense counts as none.
 
 ## A connection that is closed
 
 The reason is the close frame's. Where it ends with `retry after 7.5 s` that is added to the delay, an hour at
-most, and neither a network that returns nor a page that is seen again shortens it. What each code means is in [Close codes](close-codes.md); these are
-its rows and the ends of its ranges.
+most, and neither a network that returns nor a page that is seen again shortens it. What each code means is in
+[Close codes](close-codes.md); these are its rows and the ends of its ranges.
 
 | code | hubbub.js | Python | `hubbub connect` |
 |---|---|---|---|

@@ -532,7 +532,9 @@ async def test_a_file_of_credentials_logs_in(tmp_path: Path) -> None:
     )
     creds = tmp_path / "user.creds"
     creds.write_text(
-        f"-----BEGIN NATS USER JWT-----\n{token(user, account, type='user', subs=-1, data=-1, payload=-1)}\n------END NATS USER JWT------\n\n"
+        "-----BEGIN NATS USER JWT-----\n"
+        f"{token(user, account, type='user', subs=-1, data=-1, payload=-1)}\n"
+        "------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
     )
     async with server_with(config) as server:

@@ -14,6 +14,9 @@ import gen_api
 import hubbub
 from places import ROOT
 
+# One page is simulated, which takes many seconds of a core: on a busy machine a minute is too little.
+pytestmark = pytest.mark.timeout(300)
+
 
 def test_the_generated_pages_are_up_to_date() -> None:
     done = subprocess.run(
