@@ -56,7 +56,7 @@ class NatsServer:
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, or start it again with what its folder has; wait until it listens."""
+        """Start it; wait until it listens."""
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [_program(), "-c", str(self._file)], stdout=log, stderr=log
@@ -70,6 +70,10 @@ class NatsServer:
             except OSError:
                 time.sleep(0.01)
         raise RuntimeError(f"no NATS server: {(self._home / 'log').read_text()[-2000:]}")
+
+    def restart(self) -> None:
+        """Start it again, with what its folder has."""
+        self.start()
 
     def _signal(self, number: int) -> None:
         assert self._process is not None

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
-from hubbub import Client, Frame, Hub, Protocol
+from hubbub import Client, Frame, Hub, Protocol, Subscription
 
 PATIENCE_S = 10.0
 """How long a condition may take to come true before the test fails."""
@@ -99,6 +99,16 @@ async def until(condition: Callable[[], bool], what: str = "") -> None:
 async def take(client: ClientConnection, count: int) -> list[str | bytes]:
     """Receive `count` messages, each within `PATIENCE_S`."""
     return [await asyncio.wait_for(client.recv(), PATIENCE_S) for _ in range(count)]
+
+
+async def take_to_the_end(room: Subscription[Any]) -> list[Any]:
+    """Take what comes in a room until the end. What is missing is raised."""
+    got = []
+    async for message in room:
+        if message.data == "the end":
+            break
+        got.append(message.data)
+    return got
 
 
 WAYS = {

@@ -147,7 +147,7 @@ async def test_a_server_that_is_killed_and_comes_back(server: NatsServer) -> Non
         plain = broker.publish(message("p", "blue"))
         with pytest.raises(BrokerUnavailable):
             await broker.history("red")
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.restart)
         receipts = await asyncio.gather(*waiting)
         assert (await plain).delivered_to == 0
         assert [r.position and r.position.offset for r in receipts] == [2, 3]
@@ -172,7 +172,7 @@ async def test_who_publishes_while_it_is_away_for_long_is_refused(
         done = await asyncio.gather(*waiting, return_exceptions=True)
         assert [str(each) for each in done] == ["the broker is away"] * 4
         assert broker.condition[:3] == ("away", 0, 0)
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.restart)
         await until(is_up(broker))
         assert (await broker.history("red")).publications == [], "what was refused never comes"
 
@@ -416,7 +416,7 @@ async def test_who_is_there_survives_a_new_start_of_the_server(server: NatsServe
         before = await broker.presence("red")
         server.kill()
         await until(is_away(broker))
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.restart)
         await until(is_up(broker))
         assert await broker.presence("red") == before
         await broker.leave("red", ["a"], terms)

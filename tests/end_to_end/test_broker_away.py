@@ -1,4 +1,7 @@
-"""Hubs on a real Valkey server that is killed, frozen, emptied, full: what members, publishers and stats are told."""
+"""Hubs on a real server that is killed, frozen, emptied, full: what members, publishers and stats are told.
+
+What is the same on Valkey and on NATS is here for both; what only NATS has is in `test_nats_away.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import threading
 
 import pytest
 
+import nats_server
 from array_dialect import ArrayDialect, events_of
 from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
 from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position
@@ -17,18 +21,30 @@ from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub import rules as rules_module
 from hubbub.testing import MemoryClient, connect
+from nats_exchange import NatsExchange
 from started_hub import until
 from valkey_exchange import ValkeyExchange
 from valkey_server import Server, hurry, mended_server, own_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
+AnyServer = Server | nats_server.NatsServer
+
 one_server, server = own_server, mended_server
+nats = nats_server.own_server
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
+    nats_server.hurry(monkeypatch)
+
+
+@pytest.fixture(params=["server", "nats"])
+def either(request: pytest.FixtureRequest) -> AnyServer:
+    """A server of Valkey, and one of NATS."""
+    found: AnyServer = request.getfixturevalue(request.param)
+    return found
 
 
 async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
@@ -97,32 +113,34 @@ async def test_a_server_that_has_forgotten_all_when_it_is_back_begins_one_epoch_
 
 
 async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
-    async with hubs_on(server.url, 1) as (hub,):
+    async with hubs_on(either.url, 1) as (hub,):
         peer = await member(hub, "log")
-        server.kill()
+        either.kill()
         await until(state(hub, "away"))
         for room in ("log", "news"):
             with pytest.raises(BrokerUnavailable, match="the broker is away"):
                 await hub.publish(room, "lost")
         hub.broadcast("lost too")
         await until(lambda: "a broadcast failed: the broker is away" in caplog.text)
-        await asyncio.to_thread(server.restart)
+        assert hub.stats()["broker_waiting"] == 0
+        monkeypatch.setattr(unanswered, "WAIT_S", 5.0)
+        await asyncio.to_thread(either.restart)
         await until(state(hub, "up"))
         await hub.publish("log", "1")
         await until(lambda: texts(peer) == ["1"])
 
 
-async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(server: Server) -> None:
-    async with hubs_on(server.url) as (here, there):
+async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(either: AnyServer) -> None:
+    async with hubs_on(either.url) as (here, there):
         peer = await member(there, "log", "news")
-        server.freeze()
+        either.freeze()
         await until(state(here, "silent"))
         await until(state(there, "silent"))
         waiting = asyncio.create_task(here.publish("log", "1"))
-        server.thaw()
+        either.thaw()
         assert (await waiting).position is not None
         await until(lambda: texts(peer) == ["1"])
         await until(state(here, "up"))
@@ -240,11 +258,12 @@ async def test_a_worker_that_finds_another_form_on_its_server_leaves_it_until_th
         assert peer.closed is None
 
 
+@pytest.mark.parametrize("make", [ValkeyExchange, NatsExchange])
 async def test_one_worker_whose_way_to_the_server_is_cut_is_brought_up_to_date(
-    monkeypatch: pytest.MonkeyPatch,
+    make: type[ValkeyExchange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interest_module, "RETRY_S", 0.05)
-    exchange = ValkeyExchange()
+    exchange = make()
     here, there = hubs = exchange.hubs(2, room_rules=RULES)
     for hub in hubs:
         await hub.start()

@@ -20,13 +20,13 @@ from websockets.exceptions import InvalidStatus
 
 from centrifuge_app import make_app, make_hub
 from exchange import Exchange
-from hubbub import Hub, Subscription, connect
+from hubbub import Hub, connect
 from hubbub.errors import retry_after_of
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.lifecycle import State
 from places import SOURCE
-from serving import PATIENCE_S, Served, serve, take, until
+from serving import PATIENCE_S, Served, serve, take, take_to_the_end, until
 from tcp_proxy import pass_on
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -158,16 +158,6 @@ async def start_node(script: Path, *arguments: str) -> asyncio.subprocess.Proces
     return process
 
 
-async def read(room: Subscription[Any]) -> list[Any]:
-    """Take what comes in a room until the end. What is missing is raised."""
-    got = []
-    async for message in room:
-        if message.data == "the end":
-            break
-        got.append(message.data)
-    return got
-
-
 async def publish(world: Rolling, over: asyncio.Event) -> int:
     """Publish by whichever hub runs, until it is over; return how many messages that were."""
     number = 0
@@ -194,7 +184,7 @@ async def test_a_rolling_restart_loses_nothing_in_rooms_that_remember(native: bo
             made = connect(url, dialect="centrifuge", token=token, proxy=None)
             connection = await stack.enter_async_context(made)
             room = await stack.enter_async_context(connection.subscribe(ROOM))
-            ours.append(asyncio.create_task(read(room)))
+            ours.append(asyncio.create_task(take_to_the_end(room)))
         over = asyncio.Event()
         publishing = asyncio.create_task(publish(world, over))
         for hub in world.hubs:

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
+from asgi.handshakes import closed
 from places import TESTS
 from serving import PATIENCE_S, held_port, take
 
@@ -182,15 +183,6 @@ async def visit(server: Running) -> AsyncIterator[ClientConnection]:
 
 async def ask(client: ClientConnection, question: dict[str, Any]) -> None:
     await client.send(json.dumps(question))
-
-
-async def closed(client: ClientConnection) -> ConnectionClosed:
-    """Wait for the end of a connection; return how it ended."""
-    try:
-        while True:
-            await asyncio.wait_for(client.recv(), PATIENCE_S)
-    except ConnectionClosed as end:
-        return end
 
 
 async def test_text_binary_and_json_come_back(server: Running) -> None:

@@ -25,11 +25,11 @@ from centrifuge import (  # type: ignore[import-untyped]
 )
 
 from centrifuge_app import make_app, make_hub
-from hubbub import Hub, Subscription, connect
+from hubbub import Hub, connect
 from hubbub.connection import State
 from hubbub.hub.client import session_of
 from places import SOURCE
-from serving import Served, serve, until
+from serving import Served, serve, take_to_the_end, until
 
 SECONDS = float(os.environ.get("RECOVERY_STORM_S", "20"))
 RATE = 50
@@ -98,16 +98,6 @@ async def start_python(server: Served) -> tuple[list[Client], list[Seen]]:
     return clients, seen
 
 
-async def read(room: Subscription[Any]) -> list[Any]:
-    """Take what comes in a room until the end. What is missing is raised."""
-    got = []
-    async for message in room:
-        if message.data == "the end":
-            break
-        got.append(message.data)
-    return got
-
-
 @asynccontextmanager
 async def reading(
     server: Served, states: list[State]
@@ -122,7 +112,7 @@ async def reading(
             made = connect(url, dialect="centrifuge", token=token, on_state=states.append, **delays)
             connection = await stack.enter_async_context(made)
             rooms.append(await stack.enter_async_context(connection.subscribe(ROOM)))
-        yield [asyncio.create_task(read(room)) for room in rooms]
+        yield [asyncio.create_task(take_to_the_end(room)) for room in rooms]
 
 
 async def publish(hub: Hub) -> int:

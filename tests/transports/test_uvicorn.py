@@ -36,14 +36,12 @@ from rawsocket import (
 )
 from serving import Served, echo_hub, nothing, serve, take, until
 from stress.differential import NativeLane
+from transports.loops import both_loops
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Both event loops that uvicorn users have."""
-    return "asyncio", {"use_uvloop": request.param}
+anyio_backend = both_loops
 
 
 @asynccontextmanager

@@ -30,14 +30,12 @@ from rawsocket import (
     raw_connect,
 )
 from serving import PATIENCE_S, Served, echo_hub, nothing, serve, take, until
+from transports.loops import both_loops
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Both event loops that uvicorn users have."""
-    return "asyncio", {"use_uvloop": request.param}
+anyio_backend = both_loops
 
 
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"

@@ -18,6 +18,7 @@ from hubbub.logs import RateLimitedLogger
 from hubbub.transports import uvicorn_http
 from hubbub.transports.uvicorn_http import environment, head_timeout_s
 from serving import PATIENCE_S, Served, serve, until
+from transports.loops import both_loops
 
 pytestmark = pytest.mark.anyio
 
@@ -25,10 +26,7 @@ SHORT_S = 0.2
 HEAD = b"GET /ws HTTP/1.1\r\nHost: x\r\n"
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Both event loops that uvicorn users have."""
-    return "asyncio", {"use_uvloop": request.param}
+anyio_backend = both_loops
 
 
 def have_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

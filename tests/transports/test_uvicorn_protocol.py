@@ -22,16 +22,14 @@ from hubbub.transports.uvicorn_protocol import MAX_EARLY_BYTES
 from rawsocket import TEXT, frame
 from serving import PATIENCE_S, Served, nothing, serve, take, until
 from transports.heads import KEY, LINES, head, without
+from transports.loops import both_loops
 
 pytestmark = pytest.mark.anyio
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Both event loops that uvicorn users have."""
-    return "asyncio", {"use_uvloop": request.param}
+anyio_backend = both_loops
 
 
 def sockets_only(app: App) -> App:
