@@ -100,11 +100,7 @@ def read_address(url: str, source: str = "keyword") -> Address:
         raise _wrong("its host or port cannot be read", source) from None
     if has_many_logins(parts):
         raise _wrong(ONE_LOGIN, source)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in query:
-        if name not in _QUERY:
-            known = ", ".join(_QUERY)
-            raise _wrong(f"its query has something else than {known}", source)
+    query = _query_of(parts, source)
     scheme, _, kind = parts.scheme.partition("+")
     is_unix, is_tls = scheme == "unix", scheme in TLS_SCHEMES
     primary, database = "", parts.path.strip("/")
@@ -152,6 +148,13 @@ def _hosts(parts: SplitResult) -> tuple[tuple[str, int], ...]:
     default = SENTINEL_PORT if parts.scheme.endswith("+sentinel") else DEFAULT_PORT
     each = [urlsplit(f"//{host}") for host in place.split(",")] if place else []
     return tuple((unquote(one.hostname or ""), one.port or default) for one in each)
+
+
+def _query_of(parts: SplitResult, source: str) -> dict[str, str]:
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not query.keys() <= {*_QUERY}:
+        raise _wrong(f"its query has something else than {', '.join(_QUERY)}", source)
+    return query
 
 
 def _place(host: str, port: int) -> str:
