@@ -31,11 +31,12 @@ class RoomRules:
     `history` is how many publications each of the rooms keeps (0: none), for `history_ttl_s` seconds
     and up to `history_bytes` bytes of messages. `recover` says whether a client that comes back is
     given what it missed; `cache` that only the newest publication matters, so that whoever joins is
-    given that one, and no older one is. `stream` that the publications are pieces of a text that grows, which
-    `Room.stream` makes: whoever joins is given the text so far. `delta` lets clients that ask for it have a
-    message as the difference to the one before it: less to send, and more to compute. `slow_policy` is what a full outbox does (None: what the
-    setting of that name says). `publish` says who may publish by a command: nobody but the server, or
-    the members of the room (None: whom the authorize handler allows).
+    given that one, and no older one is. `stream` that the publications are pieces of a text that
+    grows, which `Room.stream` makes: whoever joins is given the text so far. `delta` lets clients that
+    ask for it have a message as the difference to the one before it: less to send, and more to compute.
+    `slow_policy` is what a full outbox does (None: what the setting of that name says). `publish` says
+    who may publish by a command: nobody but the server, or the members of the room (None: whom the
+    authorize handler allows).
 
     `presence` says whether it is known who is in the room, `join_leave` whether the members are told of
     joins and leaves: while there are up to `join_leave_max_members` people in the room. Who comes back

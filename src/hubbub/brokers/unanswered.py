@@ -1,4 +1,4 @@
-"""What is published and has no receipt yet, over any server: it is bounded, and refused when it has waited for too long.
+"""What is published and has no receipt yet, over any server: it is bounded, and refused when it is late.
 
 What must not live here: how it is sent, and what the server answers (`valkey_outgoing`, `nats_outgoing`).
 

@@ -307,9 +307,9 @@ class Recovery:
         progress = members.progress
         self._deliver(members, progress, history.publications)
         self._deliver(members, progress, came)
-        if progress.position.epoch != history.position.epoch or (
-            progress.position.offset < history.position.offset
-        ):  # what the members lack is not kept any more
+        here, there = progress.position, history.position
+        if here.epoch != there.epoch or here.offset < there.offset:
+            # What the members lack is not kept any more.
             self._skip_to(members, progress, history.position)
             self._deliver(members, progress, came)
         return progress.position == end
