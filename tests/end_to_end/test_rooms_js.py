@@ -162,7 +162,7 @@ async def test_it_refreshes_its_token(served: tuple[Hub, Served]) -> None:
     assert events == [["open"], ["asked", 1], ["state", "open"]]
 
 
-async def test_it_subscribes_again_after_a_gap_and_not_after_a_leave(
+async def test_it_subscribes_again_after_a_gap_or_an_end_and_not_after_a_leave(
     served: tuple[Hub, Served],
 ) -> None:
     events = await play(served[1], "taken")
@@ -170,6 +170,8 @@ async def test_it_subscribes_again_after_a_gap_and_not_after_a_leave(
         ["subscribing"],
         ["open"],
         ["subscribed", False, False],
+        ["subscribing"],
+        ["subscribed", True, True],
         ["subscribing"],
         ["subscribed", True, True],
         ["unsubscribed", 2000],

@@ -217,6 +217,8 @@ const scenarios = {
     await ready(room);
     await server("gap", "ida", "chat:taken");
     await until(() => count("subscribed") === 2);
+    await server("expire", "ida", "chat:taken");
+    await until(() => count("subscribed") === 3);
     await server("leave", "ida", "chat:taken");
     await until(said("unsubscribed"));
     note("state", one.state);
