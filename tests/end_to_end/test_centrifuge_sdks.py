@@ -5,11 +5,8 @@ In Chromium it is the bundle that ships with the demo.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,29 +35,16 @@ from centrifuge import (  # type: ignore[import-untyped]
     SubscriptionState,
     UnsubscribedContext,
 )
-from playwright.sync_api import Browser, sync_playwright
 
 from centrifuge_app import do, make_app, make_hub
-from chromium import launch
+from end_to_end.playing import CENTRIFUGE as NPM_SDK
+from end_to_end.playing import Player, Scenario, of
 from hubbub import Hub
-from hubbub.demo.controllers.channels import SDK
 from hubbub.dialects.centrifuge import CENTRIFUGE
 from hubbub.wire.fossil import fossil_delta
-from places import SOURCE, TESTS
 from serving import Served, serve, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
-
-JS = TESTS / "end_to_end" / "js"
-SCENARIOS = JS / "centrifuge.mjs"
-SHIPPED = SOURCE / "demo" / SDK.removeprefix("/")
-IN_A_PAGE = """
-async ([name, base]) => {
-  const { play } = await import("/scenarios.mjs");
-  return JSON.stringify(await play(name, Centrifuge, WebSocket, base));
-}
-"""
-Play = Callable[[Served, str], Awaitable[str]]
 
 
 @pytest.fixture(params=["native", "portable"])
@@ -70,80 +54,10 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Hub, Ser
         yield hub, server
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Play]:
-    """Give what plays a scenario in Chromium, in a thread: Playwright has an event loop of its own."""
-    with ThreadPoolExecutor(1) as thread:
-        playwright = thread.submit(sync_playwright().start).result()
-        browser = thread.submit(launch, playwright).result()
-
-        async def play(server: Served, name: str) -> str:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(thread, play_in_a_page, browser, server.port, name)
-
-        yield play
-        thread.submit(browser.close).result()
-        thread.submit(playwright.stop).result()
-
-
-def play_in_a_page(browser: Browser, port: int, name: str) -> str:
-    """Play a scenario in a page of the server's origin; return what happened, as JSON."""
-    base = f"127.0.0.1:{port}"
-    page = browser.new_page()
-    try:
-        page.route("**/scenarios.mjs", lambda route: route.fulfill(path=SCENARIOS))
-        page.goto(f"http://{base}/page")
-        page.add_script_tag(path=SHIPPED)
-        found: str = page.evaluate(IN_A_PAGE, [name, base])
-        return found
-    finally:
-        page.close()
-
-
-async def play_in_node(server: Served, name: str) -> str:
-    """Play a scenario in Node; return what happened, as JSON."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
-    process = await asyncio.create_subprocess_exec(
-        node,
-        str(JS / "centrifuge_node.mjs"),
-        f"127.0.0.1:{server.port}",
-        name,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, errors = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode == 0, errors.decode()
-    return out.decode()
-
-
-@pytest.fixture(params=["node", "chromium"])
-def player(request: pytest.FixtureRequest) -> Play:
-    found: Play = play_in_node if request.param == "node" else request.getfixturevalue("chromium")
-    return found
-
-
-Scenario = Callable[[str], Awaitable[list[list[Any]]]]
-
-
 @pytest.fixture
-def play(served: tuple[Hub, Served], player: Play) -> Scenario:
+def play(served: tuple[Hub, Served], player: Player) -> Scenario:
     """Give what plays a scenario of the npm SDK and returns what happened."""
-
-    async def play_one(name: str) -> list[list[Any]]:
-        events: list[list[Any]] = json.loads(await player(served[1], name))
-        return events
-
-    return play_one
-
-
-def of(events: list[list[Any]], *kinds: str) -> list[list[Any]]:
-    return [event for event in events if event[0] in kinds]
+    return lambda name: player(NPM_SDK, served[1], name)
 
 
 async def test_js_recovers_what_it_missed(play: Scenario) -> None:
