@@ -412,13 +412,15 @@ async def test_python_is_told_that_something_is_lost(
         _, noting = await enter(client, "short:lost")
         await do(hub, ["publish", "short:lost", "1"])
         await until(lambda: len(noting.got) == 1)
-        how = "forget" if is_other_epoch else "miss"
-        await do(hub, [how, "bob", "short:lost", "2", "3", "4", "5", "6"])
+        if is_other_epoch:  # in which there is more after the offset that it knows
+            await do(hub, ["forget", "bob", "short:lost", "2", "3", "4"])
+        else:
+            await do(hub, ["miss", "bob", "short:lost", "2", "3", "4", "5", "6"])
         await until(lambda: len(noting.recovered) == 2)
         await do(hub, ["publish", "short:lost", "7"])
         await until(lambda: len(noting.got) == 2)
         assert noting.recovered == [(False, False), (True, False)]
-        assert noting.got == [(1, 1), (7, 6 if is_other_epoch else 7)], "no part of what was missed"
+        assert noting.got == [(1, 1), (7, 4 if is_other_epoch else 7)], "no part of what was missed"
         await do(hub, ["miss", "bob", "short:lost", "8"])
         await until(lambda: len(noting.recovered) == 3)
         assert noting.recovered[-1] == (True, True), "it remembers where the room stood"
