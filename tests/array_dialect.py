@@ -16,6 +16,7 @@
             ["message", "text"]  ["server_unsubscribed", "red"]  ["refresh", 29.9]; those of one turn are joined
 
 It has all that a dialect can have, and no more; binary messages are written as their characters.
+`PackedDialect` says the same in bytes.
 """
 
 from __future__ import annotations
@@ -187,6 +188,65 @@ class ArrayDialect:
         if len(frames) == 1:
             return frames
         return [Frame(b"[" + b",".join(frame.payload for frame in frames) + b"]", True)]
+
+
+class PackedDialect(ArrayDialect):
+    """The same commands and events as Protobuf frames them: bytes, each behind its length as a varint.
+
+    Several stand in one message, one after another. What is in them is MessagePack.
+    """
+
+    name: str = "packed"
+    subprotocols: tuple[str, ...] = ("packed.v1",)
+
+    def parse(self, frame: Frame) -> Sequence[Command]:
+        """Read all commands of a message."""
+        if frame.is_text:
+            raise ProtocolError(1003, "a message is bytes")
+        try:
+            return [self._command(row) for row in unpacked(frame.payload)]
+        except (msgspec.DecodeError, IndexError) as error:
+            raise ProtocolError(1003, "these are no commands") from error
+
+    def encode(self, event: Event) -> Frame | None:
+        """Write one event."""
+        frame = super().encode(event)
+        return None if frame is None else Frame(packed(msgspec.json.decode(frame.payload)), False)
+
+    def merge(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Write several events one after another."""
+        return [Frame(b"".join(frame.payload for frame in frames), False)]
+
+
+def packed(*rows: Any) -> bytes:
+    """Write commands or events as the packed dialect does."""
+    found = bytearray()
+    for row in rows:
+        data = msgspec.msgpack.encode(row)
+        length = len(data)
+        while length >= 128:
+            found.append(length & 127 | 128)
+            length >>= 7
+        found.append(length)
+        found += data
+    return bytes(found)
+
+
+def unpacked(data: bytes) -> list[Any]:
+    """Read back what `packed` wrote. Raises `IndexError` or `msgspec.DecodeError` for a part of it."""
+    rows, start = [], 0
+    while start < len(data):
+        length = shift = 0
+        while data[start] >= 128:
+            length |= (data[start] & 127) << shift
+            start, shift = start + 1, shift + 7
+        length |= data[start] << shift
+        start += 1
+        if start + length > len(data):
+            raise IndexError
+        rows.append(msgspec.msgpack.decode(data[start : start + length]))
+        start += length
+    return rows
 
 
 def events_of(messages: Sequence[str | bytes]) -> list[list[Any]]:

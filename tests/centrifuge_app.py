@@ -110,6 +110,16 @@ async def do(hub: Hub, request: list[Any]) -> Any:
         case ["gap", user, room]:
             for client in hub.clients_of(user):
                 core_of(hub).gaps.tell(session_of(client), room)
+        case ["expire", user, room]:
+            for client in hub.clients_of(user):
+                core_of(hub).subscriptions.end(session_of(client), room)
+        case ["forget", user, room, *texts]:
+            await do(hub, ["cut", user])
+            await core_of(hub).recovery.remove(room)
+            await do(hub, ["publish", room, *texts])
+        case ["silence", user]:
+            for client in hub.clients_of(user):
+                core_of(hub).pings.remove(session_of(client))
         case ["send", user, data]:
             hub.to_user(user).send(data)
         case ["token", user, room, seconds]:

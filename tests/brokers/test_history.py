@@ -317,6 +317,17 @@ TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
+def test_what_is_too_large_for_all_rooms_together_costs_no_other_room_anything() -> None:
+    kept = store(max_bytes=20_000)
+    for room in ("a", "b"):
+        add(kept, room, *"12345")
+    assert add(kept, "huge", "x" * 20_000).offset == 1
+    assert kept.read("huge", 0.0).publications == []
+    add(kept, "b", "x" * 20_000)
+    assert [len(kept.read(room, 0.0).publications) for room in ("a", "b")] == [5, 0]
+    assert add(kept, "b", "7").offset == 7
+
+
 @pytest.mark.parametrize("max_bytes", [1, 1000, 1300])
 def test_a_bound_under_what_a_room_costs_keeps_nothing(max_bytes: int) -> None:
     kept = HistoryStore(max_bytes)

@@ -104,7 +104,13 @@ COMMANDS: dict[str, tuple[int, bool, dict[str, Any]]] = {
     "no history": (108, False, {"history": {"channel": "red"}}),
     "no presence": (108, False, {"presence": {"channel": "red"}}),
     "no presence to count": (108, False, {"presence_stats": {"channel": "red"}}),
-    "a map": (108, False, {"subscribe": {"channel": "red", "type": 1}}),
+    **{
+        f"{verb} {kind}": (108, False, {verb: {"channel": "log:1", "type": number, "data": 1}})
+        for number, kind in enumerate(
+            ("a map", "a map of clients", "a map of users", "a shared poll", "what comes later"), 1
+        )
+        for verb in ("subscribe", "publish")
+    },
     "an expired token of a subscription": (
         109,
         False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -12,10 +13,12 @@ from broker_node import Node, message
 from contracts.test_brokers import interested
 from exchange import EXCHANGES
 from hubbub import MemoryBroker, Position, PositionLost, Receipt
+from hubbub.brokers import history, nats, nats_history, valkey
 from hubbub.brokers.broker import HistoryBroker, Keep
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.valkey import ValkeyBroker
 from nats_server import nats_url
+from serving import PATIENCE_S
 from valkey_cluster import cluster_url
 from valkey_server import fresh_prefix, server_url, several_url
 
@@ -28,8 +31,14 @@ BROKERS: dict[str, Callable[[], Any]] = {
     "nats": lambda: NatsBroker(nats_url(), prefix=fresh_prefix()),
     "several servers": lambda: ValkeyBroker(several_url(), prefix=fresh_prefix()),
     "cluster": lambda: ValkeyBroker(cluster_url(), prefix=fresh_prefix()),
-    "late exchange": lambda: EXCHANGES["late"]().broker(),
+    "late exchange": lambda: late_exchange().broker(),
 }
+
+
+def late_exchange() -> Any:
+    exchange = EXCHANGES["late"]()
+    exchange.clock = time.monotonic
+    return exchange
 
 
 @pytest.fixture(params=list(BROKERS))
@@ -38,6 +47,27 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[HistoryBroker]
     await made.start(Node())
     yield made
     await made.stop()
+
+
+@pytest.fixture
+def short_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have keys known for a second, which is the least that each server can."""
+    for module in (history, nats, nats_history, valkey):
+        monkeypatch.setattr(module, "KEY_TTL_S", 1.0)
+
+
+class Aging(Node):
+    """A node on which time passes."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+
+async def once(broker: HistoryBroker, text: str, keep: Keep | None) -> Receipt:
+    """Publish with the key "k"."""
+    publication = message(text, "red" if keep else "plain", key="k")
+    result = broker.publish_kept(publication, keep) if keep else broker.publish(publication)
+    return result if isinstance(result, Receipt) else await asyncio.wait_for(result, PATIENCE_S)
 
 
 async def keep(
@@ -143,6 +173,39 @@ async def test_a_key_publishes_once(broker: HistoryBroker) -> None:
     assert node.delivered == [("red", "1"), ("blue", "1")] + (
         [("green", "1")] if broker.receives_all else []
     )
+
+
+@pytest.mark.parametrize("second", ["1", "2"], ids=["the same", "another"])
+async def test_a_key_is_one_entry_whatever_comes_with_it_again(
+    broker: HistoryBroker, second: str
+) -> None:
+    first = await once(broker, "1", KEEP)
+    again = await once(broker, second, KEEP)
+    assert (first.is_repeated, again.is_repeated) == (False, True)
+    page = await broker.history("red")
+    assert (texts(page.publications), page.position) == (["1"], first.position)
+    assert again.position == first.position
+    plain = [await once(broker, text, None) for text in ("1", second)]
+    assert [each.is_repeated for each in plain] == [False, True]
+
+
+@pytest.mark.parametrize("keep", [KEEP, None], ids=["kept", "not kept"])
+async def test_after_its_time_a_key_is_a_new_one(
+    short_keys: None, broker: HistoryBroker, keep: Keep | None
+) -> None:
+    """How long that takes is the server's affair: it is asked until it has forgotten."""
+    await broker.stop()
+    await broker.start(Aging())
+    receipts = [await once(broker, "1", keep)]
+    async with asyncio.timeout(PATIENCE_S):
+        while (last := await once(broker, "2", keep)).is_repeated:
+            receipts.append(last)
+            await asyncio.sleep(0.02)
+    assert {each.position for each in receipts} == {receipts[0].position}
+    if keep is not None:
+        page = await broker.history("red")
+        assert texts(page.publications) == ["1", "2"]
+        assert last.position == page.position
 
 
 async def test_a_room_that_is_removed_begins_a_new_epoch(broker: HistoryBroker) -> None:

@@ -86,9 +86,7 @@ def test_payloads_pass_as_they_are() -> None:
     ("text", "code"),
     [
         ('"sub_refresh":{"channel":"a"}', 107),
-        ('"subscribe":{"channel":"a","type":1}', 108),
         ('"subscribe":{"channel":"a","tf":{"op":""}}', 107),
-        ('"publish":{"channel":"a","type":1,"data":1}', 108),
         ('"publish":{"channel":"a"}', 107),
     ],
 )
@@ -96,6 +94,28 @@ def test_what_nobody_carries_out_is_answered(text: str, code: int) -> None:
     (command,) = read(f'{{"id":4,{text}}}')
     assert isinstance(command, Unsupported)
     assert (command.id, code_of(command.error)) == (4, code)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4, 5, 99, -1])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"subscribe":{"channel":"a","type":%s}',
+        '"subscribe":{"channel":"a","recover":true,"token":"t","type":%s}',
+        '"publish":{"channel":"a","type":%s,"data":1}',
+        '"publish":{"channel":"a","type":%s,"key":"k","removed":true}',
+    ],
+)
+def test_maps_and_polls_are_not_available(text: str, kind: int) -> None:
+    (command,) = read(f'{{"id":4,{text % kind}}}')
+    assert isinstance(command, Unsupported)
+    assert (command.id, code_of(command.error)) == (4, 108)
+
+
+def test_a_stream_is_what_there_is() -> None:
+    commands = read('{"id":1,"subscribe":{"channel":"a","type":0}}')
+    commands += read('{"id":2,"publish":{"channel":"a","type":0,"data":1}}')
+    assert [type(each) for each in commands] == [Subscribe, Publish]
 
 
 @pytest.mark.parametrize(

@@ -5,45 +5,46 @@ In Chromium it is the bundle that ships with the demo.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from centrifuge import (  # type: ignore[import-untyped]
     CentrifugeError,
     Client,
+    ClientEventHandler,
     ClientState,
+    ConnectingContext,
     DeltaType,
+    DisconnectedContext,
+    JoinContext,
+    LeaveContext,
     PublicationContext,
+    ReplyError,
+    ServerPublicationContext,
+    ServerSubscribedContext,
+    ServerUnsubscribedContext,
+    StreamPosition,
     SubscribedContext,
+    SubscribingContext,
+    Subscription,
+    SubscriptionErrorContext,
     SubscriptionEventHandler,
+    SubscriptionState,
+    UnsubscribedContext,
 )
-from playwright.sync_api import Browser, sync_playwright
 
 from centrifuge_app import do, make_app, make_hub
-from chromium import launch
+from end_to_end.playing import CENTRIFUGE as NPM_SDK
+from end_to_end.playing import Player, Scenario, of
 from hubbub import Hub
-from hubbub.demo.controllers.channels import SDK
+from hubbub.dialects.centrifuge import CENTRIFUGE
 from hubbub.wire.fossil import fossil_delta
-from places import SOURCE, TESTS
 from serving import Served, serve, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
-
-JS = TESTS / "end_to_end" / "js"
-SCENARIOS = JS / "centrifuge.mjs"
-SHIPPED = SOURCE / "demo" / SDK.removeprefix("/")
-IN_A_PAGE = """
-async ([name, base]) => {
-  const { play } = await import("/scenarios.mjs");
-  return JSON.stringify(await play(name, Centrifuge, WebSocket, base));
-}
-"""
-Play = Callable[[Served, str], Awaitable[str]]
 
 
 @pytest.fixture(params=["native", "portable"])
@@ -53,80 +54,10 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Hub, Ser
         yield hub, server
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Play]:
-    """Give what plays a scenario in Chromium, in a thread: Playwright has an event loop of its own."""
-    with ThreadPoolExecutor(1) as thread:
-        playwright = thread.submit(sync_playwright().start).result()
-        browser = thread.submit(launch, playwright).result()
-
-        async def play(server: Served, name: str) -> str:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(thread, play_in_a_page, browser, server.port, name)
-
-        yield play
-        thread.submit(browser.close).result()
-        thread.submit(playwright.stop).result()
-
-
-def play_in_a_page(browser: Browser, port: int, name: str) -> str:
-    """Play a scenario in a page of the server's origin; return what happened, as JSON."""
-    base = f"127.0.0.1:{port}"
-    page = browser.new_page()
-    try:
-        page.route("**/scenarios.mjs", lambda route: route.fulfill(path=SCENARIOS))
-        page.goto(f"http://{base}/page")
-        page.add_script_tag(path=SHIPPED)
-        found: str = page.evaluate(IN_A_PAGE, [name, base])
-        return found
-    finally:
-        page.close()
-
-
-async def play_in_node(server: Served, name: str) -> str:
-    """Play a scenario in Node; return what happened, as JSON."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
-    process = await asyncio.create_subprocess_exec(
-        node,
-        str(JS / "centrifuge_node.mjs"),
-        f"127.0.0.1:{server.port}",
-        name,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, errors = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode == 0, errors.decode()
-    return out.decode()
-
-
-@pytest.fixture(params=["node", "chromium"])
-def player(request: pytest.FixtureRequest) -> Play:
-    found: Play = play_in_node if request.param == "node" else request.getfixturevalue("chromium")
-    return found
-
-
-Scenario = Callable[[str], Awaitable[list[list[Any]]]]
-
-
 @pytest.fixture
-def play(served: tuple[Hub, Served], player: Play) -> Scenario:
+def play(served: tuple[Hub, Served], player: Player) -> Scenario:
     """Give what plays a scenario of the npm SDK and returns what happened."""
-
-    async def play_one(name: str) -> list[list[Any]]:
-        events: list[list[Any]] = json.loads(await player(served[1], name))
-        return events
-
-    return play_one
-
-
-def of(events: list[list[Any]], *kinds: str) -> list[list[Any]]:
-    return [event for event in events if event[0] in kinds]
+    return lambda name: player(NPM_SDK, served[1], name)
 
 
 async def test_js_recovers_what_it_missed(play: Scenario) -> None:
@@ -215,7 +146,9 @@ async def test_js_shows_tokens_for_single_rooms(play: Scenario) -> None:
     assert events[-1] == ["disconnected", 3500, "invalid token"]
 
 
-async def test_js_subscribes_again_after_a_gap_and_not_after_a_leave(play: Scenario) -> None:
+async def test_js_subscribes_again_after_a_gap_or_an_end_and_not_after_a_leave(
+    play: Scenario,
+) -> None:
     events = await play("taken")
     kinds = of(events, "subscribing", "subscribed", "unsubscribed", "state")
     assert kinds == [
@@ -223,8 +156,25 @@ async def test_js_subscribes_again_after_a_gap_and_not_after_a_leave(play: Scena
         ["subscribed", False, False],
         ["subscribing", 2500],
         ["subscribed", True, True],
+        ["subscribing", 2501],
+        ["subscribed", True, True],
         ["unsubscribed", 2000],
         ["state", "connected"],
+    ]
+
+
+async def test_js_stays_while_pings_come_and_leaves_when_they_stop(
+    play: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubbub.dialects.centrifuge_events.PING_INTERVAL_S", 1.0)
+    monkeypatch.setattr(CENTRIFUGE, "ping_interval_s", 1.0)
+    events = await play("pings")
+    assert events == [
+        ["connecting", 0],
+        ["connected"],
+        ["state", "connected"],
+        ["connecting", 2],
+        ["connected"],
     ]
 
 
@@ -324,17 +274,86 @@ async def test_js_codes_say_whether_to_come_back(play: Scenario) -> None:
 
 
 class Noting(SubscriptionEventHandler):  # type: ignore[misc]
-    """Writes down what comes."""
+    """Writes down what comes of a room."""
 
     def __init__(self) -> None:
         self.got: list[tuple[Any, int]] = []
         self.recovered: list[tuple[bool, bool]] = []
+        self.codes: list[tuple[str, int]] = []
+        """Of each subscribing and each end, and the errors."""
+        self.people: list[tuple[str, str]] = []
+        """Who has joined and left."""
 
     async def on_publication(self, ctx: PublicationContext) -> None:
         self.got.append((ctx.pub.data, ctx.pub.offset))
 
     async def on_subscribed(self, ctx: SubscribedContext) -> None:
         self.recovered.append((ctx.was_recovering, ctx.recovered))
+
+    async def on_subscribing(self, ctx: SubscribingContext) -> None:
+        self.codes.append(("subscribing", ctx.code))
+
+    async def on_unsubscribed(self, ctx: UnsubscribedContext) -> None:
+        self.codes.append(("unsubscribed", ctx.code))
+
+    async def on_error(self, ctx: SubscriptionErrorContext) -> None:
+        self.codes.append(("error", ctx.error.code))
+
+    async def on_join(self, ctx: JoinContext) -> None:
+        self.people.append(("join", ctx.info.user))
+
+    async def on_leave(self, ctx: LeaveContext) -> None:
+        self.people.append(("leave", ctx.info.user))
+
+
+class NotingClient(ClientEventHandler):  # type: ignore[misc]
+    """Writes down what becomes of a connection, and of the rooms that the server gives it."""
+
+    def __init__(self) -> None:
+        self.codes: list[tuple[str, int]] = []
+        self.had: list[tuple[str, bool, bool]] = []
+        """Of each room that is given: whether it was recovering, and has."""
+        self.got: list[tuple[str, Any, int]] = []
+        self.taken: list[str] = []
+
+    async def on_connecting(self, ctx: ConnectingContext) -> None:
+        self.codes.append(("connecting", ctx.code))
+
+    async def on_disconnected(self, ctx: DisconnectedContext) -> None:
+        self.codes.append(("disconnected", ctx.code))
+
+    async def on_subscribed(self, ctx: ServerSubscribedContext) -> None:
+        self.had.append((ctx.channel, ctx.was_recovering, ctx.recovered))
+
+    async def on_unsubscribed(self, ctx: ServerUnsubscribedContext) -> None:
+        self.taken.append(ctx.channel)
+
+    async def on_publication(self, ctx: ServerPublicationContext) -> None:
+        self.got.append((ctx.channel, ctx.pub.data, ctx.pub.offset))
+
+
+@asynccontextmanager
+async def sdk(
+    server: Served, token: str, **options: Any
+) -> AsyncIterator[tuple[Client, NotingClient]]:
+    """Give a client that has begun to connect, and what it writes down."""
+    noting = NotingClient()
+    url = server.ws("/connection/websocket")
+    client = Client(url, noting, token, min_reconnect_delay=0.02, proxy=None, **options)
+    await client.connect()
+    try:
+        yield client, noting
+    finally:
+        await client.disconnect()
+
+
+async def enter(client: Client, room: str, **options: Any) -> tuple[Subscription, Noting]:
+    """Subscribe to a room, and wait until that is done."""
+    noting = Noting()
+    subscription = client.new_subscription(room, noting, min_resubscribe_delay=0.02, **options)
+    await subscription.subscribe()
+    await subscription.ready(timeout=10)
+    return subscription, noting
 
 
 async def test_python_recovers_and_commands(served: tuple[Hub, Served]) -> None:
@@ -382,3 +401,233 @@ async def test_a_plain_client_and_an_sdk_hear_the_same(served: tuple[Hub, Served
         await until(lambda: len(noting.got) == 2)
         assert [data for data, _ in noting.got] == [{"text": "hello"}, "no JSON"]
     await client.disconnect()
+
+
+@pytest.mark.parametrize("is_other_epoch", [False, True])
+async def test_python_is_told_that_something_is_lost(
+    served: tuple[Hub, Served], is_other_epoch: bool
+) -> None:
+    hub, server = served
+    async with sdk(server, "bob") as (client, _):
+        _, noting = await enter(client, "short:lost")
+        await do(hub, ["publish", "short:lost", "1"])
+        await until(lambda: len(noting.got) == 1)
+        if is_other_epoch:  # in which there is more after the offset that it knows
+            await do(hub, ["forget", "bob", "short:lost", "2", "3", "4"])
+        else:
+            await do(hub, ["miss", "bob", "short:lost", "2", "3", "4", "5", "6"])
+        await until(lambda: len(noting.recovered) == 2)
+        await do(hub, ["publish", "short:lost", "7"])
+        await until(lambda: len(noting.got) == 2)
+        assert noting.recovered == [(False, False), (True, False)]
+        assert noting.got == [(1, 1), (7, 4 if is_other_epoch else 7)], "no part of what was missed"
+        await do(hub, ["miss", "bob", "short:lost", "8"])
+        await until(lambda: len(noting.recovered) == 3)
+        assert noting.recovered[-1] == (True, True), "it remembers where the room stood"
+
+
+async def test_python_refreshes_its_token(served: tuple[Hub, Served]) -> None:
+    """Each answer says when to ask again; without a new token the connection is closed (3005)."""
+    tokens = ["hal:2", "hal:2", "hal:3600"]
+    asked = 0
+
+    async def get_token() -> str:
+        nonlocal asked
+        asked += 1
+        return tokens.pop(0)
+
+    async with sdk(served[1], "hal:expired", get_token=get_token) as (client, noting):
+        await until(lambda: not tokens)
+        await client.rpc("add", [1])  # it is answered after the last refresh
+        assert asked == 3, "one for the expired, and one at the end of each of two"
+        assert (client.state, noting.codes) == (ClientState.CONNECTED, [("connecting", 0)])
+
+
+async def test_python_stays_away_when_its_new_token_is_refused(
+    served: tuple[Hub, Served],
+) -> None:
+    async def get_token() -> str:
+        return "hal:invalid"
+
+    async with sdk(served[1], "hal:1", get_token=get_token) as (client, noting):
+        await until(lambda: client.state is ClientState.DISCONNECTED)
+        assert noting.codes == [("connecting", 0), ("disconnected", 3500)]
+
+
+async def test_python_shows_tokens_for_single_rooms(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    ends = [-10, 2, 2, 3600]
+
+    async def get_token(room: str) -> str:
+        token: str = await do(hub, ["token", "kim", room, ends.pop(0)])
+        return token
+
+    async with sdk(server, "kim") as (client, noting):
+        room = "chat:secret of kim"
+        subscription, its = await enter(client, room, get_token=get_token)
+        await until(lambda: not ends)
+        await do(hub, ["publish", room, "still here"])
+        await until(lambda: len(its.got) == 1)
+        assert its.recovered == [(False, False)], "a new token is no new subscription"
+        assert its.codes == [("subscribing", 0), ("error", 109)]
+        assert subscription.state is SubscriptionState.SUBSCRIBED
+        strangers = Noting()
+        forged = client.new_subscription("chat:secret", strangers, token="forged")
+        await forged.subscribe()
+        await until(lambda: strangers.codes == [("subscribing", 0), ("unsubscribed", 103)])
+        foreign = await do(hub, ["token", "bob", "chat:a secret", 60])
+        await client.new_subscription("chat:a secret", token=foreign).subscribe()
+        await until(lambda: noting.codes[-1] == ("disconnected", 3500))
+
+
+async def test_python_sees_who_is_there(served: tuple[Hub, Served]) -> None:
+    server = served[1]
+    async with sdk(server, "lea") as (lea, _):
+        here, noting = await enter(lea, "here:all", join_leave=True)
+        await until(lambda: noting.people == [("join", "lea")], "its own join")
+        async with sdk(server, "max") as (max_, _):
+            await enter(max_, "here:all", join_leave=True)
+            await until(lambda: noting.people[1:] == [("join", "max")])
+            found = await here.presence()
+            assert sorted(each.user for each in found.clients.values()) == ["lea", "max"]
+            assert all(name == each.client for name, each in found.clients.items())
+            stats = await here.presence_stats()
+            assert (stats.num_clients, stats.num_users) == (2, 2)
+        await until(lambda: noting.people[2:] == [("leave", "max")])
+        stats = await here.presence_stats()
+        assert (stats.num_clients, stats.num_users) == (1, 1)
+        for ask in (lea.presence, lea.presence_stats):
+            with pytest.raises(ReplyError) as failed:
+                await ask("chat:1")
+            assert (failed.value.code, failed.value.temporary) == (108, False)
+
+
+async def test_python_reads_a_history_by_pages(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    async with sdk(server, "ann") as (client, _):
+        subscription, _ = await enter(client, "chat:pages")
+        await do(hub, ["publish", "chat:pages", *"123456"])
+
+        async def page(since: int | None = None, **options: Any) -> list[tuple[Any, int]]:
+            place = None if since is None else StreamPosition(since, top.epoch)
+            found = await subscription.history(since=place, **options)
+            assert (found.offset, found.epoch) == (6, top.epoch)
+            return [(each.data, each.offset) for each in found.publications]
+
+        top = await subscription.history()
+        assert top.publications == [], "a limit of 0 asks for the position alone"
+        assert await page(limit=-1) == [(number, number) for number in range(1, 7)]
+        assert await page(limit=2) == [(1, 1), (2, 2)]
+        assert await page(2, limit=2) == [(3, 3), (4, 4)]
+        assert await page(4, limit=10) == [(5, 5), (6, 6)]
+        assert await page(6, limit=10) == []
+        assert await page(limit=2, reverse=True) == [(6, 6), (5, 5)]
+        assert await page(5, limit=2, reverse=True) == [(4, 4), (3, 3)]
+        assert await page(3, limit=10, reverse=True) == [(2, 2), (1, 1)]
+        for room, since, code in (
+            ("chat:pages", StreamPosition(1, "x"), 112),
+            ("plain", None, 108),
+        ):
+            with pytest.raises(ReplyError) as failed:
+                await client.history(room, limit=1, since=since)
+            assert failed.value.code == code
+
+
+async def test_python_calls_that_fail(served: tuple[Hub, Served]) -> None:
+    async with sdk(served[1], "eve") as (client, _):
+        for method, data, code in (
+            ("add", "one", 107),
+            ("subtract", [], 104),
+            ("fail", {}, 450),
+        ):
+            with pytest.raises(ReplyError) as failed:
+                await client.rpc(method, data)
+            assert (failed.value.code, failed.value.temporary) == (code, False), method
+        assert (await client.rpc("text", None)).data == "42"
+        with pytest.raises(ReplyError) as failed:
+            await client.publish("chat:other", {})
+        assert failed.value.code == 103, "it is no member"
+
+
+async def test_python_server_side_subscriptions(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    async with sdk(server, "server-side") as (_, noting):
+        await until(lambda: noting.had == [("chat:given", False, False)])
+        await do(hub, ["publish", "chat:given", "1"])
+        await until(lambda: len(noting.got) == 1)
+        await do(hub, ["miss", "server-side", "chat:given", "2"])
+        await until(lambda: len(noting.got) == 2)
+        assert noting.got == [("chat:given", 1, 1), ("chat:given", 2, 2)]
+        gone = len(noting.taken)
+        await do(hub, ["leave", "server-side", "chat:given"])
+        await until(lambda: len(noting.taken) == gone + 1)
+        assert set(noting.taken) == {"chat:given"}
+
+
+async def test_python_is_told_of_its_own_rooms_whether_it_has_all(
+    served: tuple[Hub, Served],
+) -> None:
+    hub, server = served
+    async with sdk(server, "assigned") as (_, noting):
+        await until(lambda: len(noting.had) == 2)
+        await do(hub, ["publish", "chat:own", "1"])
+        await do(hub, ["publish", "short:own", '"a"'])
+        await until(lambda: len(noting.got) == 2)
+        await do(hub, ["miss", "assigned", "chat:own", "2", "3"])
+        await until(lambda: len(noting.had) == 4 and len(noting.got) == 4)
+        await do(hub, ["miss", "assigned", "short:own", *"bcdef"])
+        await until(lambda: len(noting.had) == 6)
+        assert noting.had == [
+            ("chat:own", False, False),
+            ("short:own", False, False),
+            ("chat:own", True, True),
+            ("short:own", True, True),
+            ("chat:own", True, True),
+            ("short:own", True, False),
+        ]
+        assert [row for row in noting.got if row[0] == "chat:own"] == [
+            ("chat:own", number, number) for number in (1, 2, 3)
+        ]
+        assert [row for row in noting.got if row[0] == "short:own"] == [("short:own", "a", 1)]
+        assert noting.taken == [], "it has never left them"
+
+
+async def test_python_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    for code in (3499, 4000, 4499):
+        async with sdk(server, "jim") as (client, noting):
+            await client.ready(timeout=10)
+            await do(hub, ["close", "jim", code, "come back"])
+            await until(lambda noting=noting: len(noting.codes) > 1)  # type: ignore[misc]
+            await client.ready(timeout=10)
+            assert noting.codes == [("connecting", 0), ("connecting", code)]
+    for code in (3500, 3999, 4500, 4999):
+        async with sdk(server, "jim") as (client, noting):
+            await client.ready(timeout=10)
+            await do(hub, ["close", "jim", code, "stay away"])
+            await until(lambda client=client: client.state is ClientState.DISCONNECTED)  # type: ignore[misc]
+            assert noting.codes == [("connecting", 0), ("disconnected", code)]
+    async with sdk(server, "fay:invalid") as (client, noting):
+        await until(lambda: client.state is ClientState.DISCONNECTED)
+        assert noting.codes == [("connecting", 0), ("disconnected", 101)]
+
+
+async def test_python_subscribes_again_if_the_code_says_so(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    async with sdk(server, "ida") as (client, _):
+        subscription, noting = await enter(client, "chat:taken")
+        for number, how in enumerate(("gap", "expire"), 1):
+            await do(hub, [how, "ida", "chat:taken"])
+            await do(hub, ["publish", "chat:taken", str(number)])
+            await until(lambda: len(noting.got) == number)  # noqa: B023
+        assert noting.recovered == [(False, False), (True, True), (True, True)]
+        assert noting.got == [(1, 1), (2, 2)]
+        await do(hub, ["leave", "ida", "chat:taken"])
+        await until(lambda: subscription.state is SubscriptionState.UNSUBSCRIBED)
+        assert noting.codes == [
+            ("subscribing", 0),
+            ("subscribing", 2500),
+            ("subscribing", 2501),
+            ("unsubscribed", 2000),
+        ]
+        assert client.state is ClientState.CONNECTED

@@ -1,29 +1,26 @@
-"""rooms.js in Node: the scenarios of the npm SDK on the same server, its size and its types.
+"""rooms.js in Node and in Chromium: the scenarios of the npm SDK on the same server, its size and its types.
 
-What must not live here: rooms.js in Chromium (browser/test_rooms), the SDKs (test_centrifuge_sdks).
+What must not live here: a page as a visitor has it (browser/test_rooms), the SDKs (test_centrifuge_sdks).
 """
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from centrifuge_app import make_app, make_hub
+from end_to_end.playing import JS, ROOMS, Player, Scenario, of, run_node
 from hubbub import Hub
-from places import ROOT, SOURCE, TESTS
+from places import ROOT, SOURCE
 from serving import Served, serve
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
-JS = TESTS / "end_to_end" / "js"
 STATIC = SOURCE / "static"
 SCRIPT = (STATIC / "rooms.js").read_text("utf-8")
 TYPES = (STATIC / "rooms.d.ts").read_text("utf-8")
@@ -38,36 +35,14 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Hub, Ser
         yield hub, server
 
 
-async def run_node(*arguments: str) -> str:
-    """Run node; return what it printed."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.fail("node is not on the PATH; these tests need Node.js 18 or newer")
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(node, *arguments, stdout=pipe, stderr=pipe)
-    try:
-        out, errors = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode == 0, (out + errors).decode()
-    return out.decode()
+@pytest.fixture
+def play(served: tuple[Hub, Served], player: Player) -> Scenario:
+    """Give what plays a scenario and returns what happened."""
+    return lambda name: player(ROOMS, served[1], name)
 
 
-async def play(server: Served, name: str) -> list[list[Any]]:
-    """Play a scenario in Node; return what happened."""
-    base = f"127.0.0.1:{server.port}"
-    script = str(STATIC / "rooms.js")
-    events: list[list[Any]] = json.loads(await run_node(str(JS / "rooms.mjs"), script, base, name))
-    return events
-
-
-def of(events: list[list[Any]], *kinds: str) -> list[list[Any]]:
-    return [event for event in events if event[0] in kinds]
-
-
-async def test_it_recovers_what_it_missed(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "recovery")
+async def test_it_recovers_what_it_missed(play: Scenario) -> None:
+    events = await play("recovery")
     publications = [[number, number] for number in range(1, 7)]
     assert [event[1:] for event in of(events, "publication")] == publications
     recovered = [[False, False], [True, True], [True, True]]
@@ -75,34 +50,34 @@ async def test_it_recovers_what_it_missed(served: tuple[Hub, Served]) -> None:
     assert of(events, "gap", "error") == []
 
 
-async def test_it_is_told_that_something_is_lost(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "lost")
+async def test_it_is_told_that_something_is_lost(play: Scenario) -> None:
+    events = await play("lost")
     assert of(events, "publication") == [["publication", 1, 1], ["publication", 7, 7]]
     assert [event[1:] for event in of(events, "subscribed")] == [[False, False], [True, False]]
     assert of(events, "gap") == [["gap", 6]]
 
 
-async def test_all_its_rooms_come_in_one_message(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "several")
+async def test_all_its_rooms_come_in_one_message(play: Scenario) -> None:
+    events = await play("several")
     assert len(of(events, "subscribed")) == 8
     assert of(events, "publication")[-1] == ["publication", "in a room without history", None]
     assert of(events, "error", "unsubscribed") == []
     assert events[-1] == ["lines", 5, 5]
 
 
-async def test_more_rooms_than_a_message_may_have(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "many")
+async def test_more_rooms_than_a_message_may_have(play: Scenario) -> None:
+    events = await play("many")
     assert events[-1] == ["ready", 120]
     assert len(of(events, "close")) == 1
 
 
-async def test_the_newest_of_a_state(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "newest")
+async def test_the_newest_of_a_state(play: Scenario) -> None:
+    events = await play("newest")
     assert of(events, "publication") == [["publication", "new", 2]]
 
 
-async def test_commands(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "commands")
+async def test_commands(play: Scenario) -> None:
+    events = await play("commands")
     found = {event[0]: event[1:] for event in events}
     assert found["publish"] == [None]
     assert found["publish elsewhere failed"] == [103, False]
@@ -129,16 +104,16 @@ async def test_commands(served: tuple[Hub, Served]) -> None:
     assert of(events, "close", "stop") == [["close", 1000, "", False], ["stop", 1000, ""]]
 
 
-async def test_it_stays_away_when_it_is_refused(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "refused")
+async def test_it_stays_away_when_it_is_refused(play: Scenario) -> None:
+    events = await play("refused")
     why = [101, "the token is not valid"]
     assert events == [["close", *why, False], ["stop", *why]]
 
 
 async def test_it_asks_for_a_new_token_when_its_own_has_expired(
-    served: tuple[Hub, Served],
+    play: Scenario,
 ) -> None:
-    events = await play(served[1], "expired")
+    events = await play("expired")
     assert events[:3] == [
         ["close", 109, "the token has expired", True],
         ["open"],
@@ -146,30 +121,52 @@ async def test_it_asks_for_a_new_token_when_its_own_has_expired(
     ]
 
 
-async def test_an_expired_token_without_another_is_the_end(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "hopeless")
+async def test_an_expired_token_without_another_is_the_end(play: Scenario) -> None:
+    events = await play("hopeless")
     assert events[-1] == ["stop", 109, "the token has expired"]
 
 
-async def test_a_token_is_asked_for_again_when_that_fails(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "token")
+async def test_a_token_is_asked_for_again_when_that_fails(play: Scenario) -> None:
+    events = await play("token")
     assert [event[0] for event in events] == ["error", "close", "open", "asked"]
     assert events[-1] == ["asked", 2]
 
 
-async def test_it_refreshes_its_token(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "refresh")
-    assert events == [["open"], ["asked", 1], ["state", "open"]]
+async def test_it_refreshes_its_token(play: Scenario) -> None:
+    events = await play("refresh")
+    assert events == [["open"], ["asked", 2], ["call", {"sum": 3}], ["state", "open"]]
 
 
-async def test_it_subscribes_again_after_a_gap_and_not_after_a_leave(
-    served: tuple[Hub, Served],
+async def test_it_stays_away_when_its_new_token_is_refused(play: Scenario) -> None:
+    events = await play("unwelcome")
+    assert [event[:2] for event in events] == [["open"], ["close", 3500], ["stop", 3500]]
+
+
+async def test_it_sees_who_is_there(play: Scenario) -> None:
+    events = await play("presence")
+    assert of(events, "users") == [["users", ["lea", "max"], True], ["users", ["lea"], True]]
+    assert of(events, "publication", "message", "error") == [], "joins and leaves are no messages"
+
+
+async def test_messages_are_whole_since_it_asks_for_no_patches(play: Scenario) -> None:
+    events = await play("whole")
+    assert of(events, "publication") == [["publication", n, n] for n in range(1, 6)]
+    assert of(events, "asked for patches", "patches") == [
+        ["asked for patches", False],
+        ["patches", 0],
+    ]
+
+
+async def test_it_subscribes_again_after_a_gap_or_an_end_and_not_after_a_leave(
+    play: Scenario,
 ) -> None:
-    events = await play(served[1], "taken")
+    events = await play("taken")
     assert events == [
         ["subscribing"],
         ["open"],
         ["subscribed", False, False],
+        ["subscribing"],
+        ["subscribed", True, True],
         ["subscribing"],
         ["subscribed", True, True],
         ["unsubscribed", 2000],
@@ -178,9 +175,9 @@ async def test_it_subscribes_again_after_a_gap_and_not_after_a_leave(
 
 
 async def test_a_client_is_told_of_its_own_rooms_whether_it_has_all(
-    served: tuple[Hub, Served],
+    play: Scenario,
 ) -> None:
-    events = await play(served[1], "assigned")
+    events = await play("assigned")
     assert of(events, "room") == [["room", "chat:own"], ["room", "short:own"]]
     told = [event[1:] for event in of(events, "subscribed")]
     assert told == [[False, False]] * 2 + [[True, True]] * 3 + [[True, False]]
@@ -189,16 +186,16 @@ async def test_a_client_is_told_of_its_own_rooms_whether_it_has_all(
     assert of(events, "gap") == [["gap", 6]]
 
 
-async def test_rooms_that_the_server_gives(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "given")
+async def test_rooms_that_the_server_gives(play: Scenario) -> None:
+    events = await play("given")
     assert of(events, "room") == [["room", "chat:given"]]
     assert [event[1:] for event in of(events, "publication")] == [[1, 1], [2, 2]]
     assert of(events, "message") == [["message", {"only": "you"}]]
     assert events[-1] == ["unsubscribed", 2000]
 
 
-async def test_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "codes")
+async def test_codes_say_whether_to_come_back(play: Scenario) -> None:
+    events = await play("codes")
     assert of(events, "close", "stop") == [
         ["close", 4000, "come back", True],
         ["close", 4500, "stay away", False],
@@ -206,20 +203,20 @@ async def test_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> Non
     ]
 
 
-async def test_a_command_that_is_too_long_closes_the_connection(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "too_long")
+async def test_a_command_that_is_too_long_closes_the_connection(play: Scenario) -> None:
+    events = await play("too_long")
     assert ["publish failed", 2, False] in events
     assert [event[1] for event in of(events, "close")] == [1009]
 
 
-async def test_a_listener_may_leave_and_enter_again(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "entered_again")
+async def test_a_listener_may_leave_and_enter_again(play: Scenario) -> None:
+    events = await play("entered_again")
     expected = [["publication", number, number] for number in range(1, 10)]
     assert of(events, "publication") == expected
 
 
-async def test_everything_once_and_in_order_whatever_is_cut(served: tuple[Hub, Served]) -> None:
-    events = await play(served[1], "cuts")
+async def test_everything_once_and_in_order_whatever_is_cut(play: Scenario) -> None:
+    events = await play("cuts")
     expected = [["publication", number, number] for number in range(1, 101)]
     assert of(events, "publication") == expected
     assert of(events, "gap", "error", "stop") == []

@@ -102,6 +102,58 @@ async def test_a_room_of_which_only_the_newest_counts_gives_that_to_whoever_join
     await hub.stop()
 
 
+@pytest.mark.parametrize("ttl_s", [3600.0, 600.0], ids=["one age", "two ages"])
+async def test_all_histories_together_are_bounded_and_the_most_silent_room_loses_its_oldest(
+    ttl_s: float,
+) -> None:
+    """`history_max_bytes` counts 200 bytes for each message and 1200 for each room beside the messages."""
+    size, count = 10_000, 8
+    bound = 2 * 1200 + count * (200 + size)
+    hub = Hub(
+        room_rules=[
+            RoomRules("silent", history=50, history_ttl_s=ttl_s),
+            RoomRules("*", history=50),
+        ],
+        history_max_bytes=bound,
+    )
+    clock = FakeClock()
+    set_clock(hub, clock)
+    await hub.start()
+    start = await hub.cursor("silent")
+
+    async def kept(room: str) -> list[int]:
+        page = await hub.history(room)
+        return [each.position.offset for each in page.publications if each.position]
+
+    async def say(room: str, times: int) -> None:
+        for _ in range(times):
+            clock.advance(1)
+            await hub.publish(room, "x" * size)
+            assert hub.stats()["history_bytes"] <= bound
+
+    await say("busy", 1)
+    await say("silent", 5)
+    await say("busy", 2)
+    stats = hub.stats()
+    assert (stats["history_bytes"], stats["history_entries"]) == (bound, count), "it is full"
+    for left in range(4, -1, -1):
+        await say("busy", 1)
+        assert await kept("silent") == list(range(6 - left, 6))
+        assert hub.stats()["history_entries"] == count
+    assert await kept("busy") == list(range(1, 9))
+    assert (await hub.cursor("silent")) == Position(5, start.epoch), (
+        "where it stands is known still"
+    )
+    peer = connect(hub)
+    assert not (await peer.client.subscribe("silent", since=start)).recovered
+    await say("busy", 3)
+    assert await kept("busy") == list(range(4, 12)), "alone it loses its own oldest"
+    await hub.publish("huge", "x" * bound)
+    assert await kept("huge") == []
+    assert hub.stats()["history_bytes"] <= bound
+    await hub.stop()
+
+
 async def test_a_room_may_have_a_history_from_which_nobody_recovers() -> None:
     hub = await remembering()
     start = await hub.cursor("quiet:1")

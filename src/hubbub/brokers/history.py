@@ -73,6 +73,11 @@ class RoomHistory:
         """The offset after which everything is kept."""
         return self.top - len(self.entries)
 
+    @property
+    def cost(self) -> int:
+        """What its entries and the room cost, in bytes."""
+        return self.nbytes + ENTRY_BYTES * len(self.entries) + ROOM_BYTES
+
     def pop(self) -> int:
         """Lose the oldest entry; return how many bytes that was."""
         size = len(self.entries.popleft().payload)
@@ -152,6 +157,9 @@ class HistoryStore:
     def _lose_what_is_too_much(self, history: RoomHistory, keep: Keep) -> None:
         """See that a room that has grown keeps what it may, and all rooms together too."""
         while len(history.entries) > keep.entries or history.nbytes > keep.max_bytes:
+            self._lose_oldest(history)
+        # What is too much for all rooms together, by itself, is not kept, and costs no other room anything.
+        while history.entries and history.cost > self.max_bytes:
             self._lose_oldest(history)
         while self.nbytes > self.max_bytes and self._full:
             self._lose_of_the_most_silent()

@@ -236,9 +236,27 @@ const scenarios = {
     await subscription.ready(5000);
     await server("gap", "ida", "chat:taken");
     await until(() => count("subscribed") === 2);
+    await server("expire", "ida", "chat:taken");
+    await until(() => count("subscribed") === 3);
     await server("leave", "ida", "chat:taken");
     await until(said("unsubscribed"));
     note("state", one.state);
+  },
+  // The server pings each second here; this SDK gives up after four without one.
+  async pings() {
+    let pongs = 0;
+    class Noting extends WebSocket {
+      send(text) {
+        pongs += text === "{}";
+        super.send(text);
+      }
+    }
+    const one = client("pia", { websocket: Noting, maxServerPingDelay: 3000 });
+    one.connect();
+    await until(() => pongs === 5);
+    note("state", one.state);
+    await server("silence", "pia");
+    await until(() => count("connected") === 2);
   },
   async assigned() {
     const one = client("assigned");

@@ -1,8 +1,5 @@
-// One scenario with rooms.js. Prints what happened, as one JSON array of events.
-import WebSocket from "ws";
-
-const [, , script, base, name] = process.argv;
-const { Rooms } = await import(script);
+// Scenarios with rooms.js: in Node (rooms_node.mjs), and in a browser's page.
+let Rooms, WebSocket, base;
 const events = [];
 const note = (kind, ...rest) => events.push([kind, ...rest]);
 
@@ -201,15 +198,58 @@ const scenarios = {
   },
   async refresh() {
     let asked = 0;
-    const getToken = async () => {
-      asked += 1;
-      return "hal:3600";
-    };
+    const tokens = ["hal:2", "hal:3600"];
+    const getToken = async () => tokens[asked++];
     const one = client("hal:2", { getToken });
-    await until(() => asked === 1);
-    await sleep(3000);
+    await until(() => asked === 2);
     note("asked", asked);
+    await attempt("call", () => one.call("add", [1, 2])); // answered after the last refresh
     note("state", one.state);
+  },
+  async unwelcome() {
+    client("hal:1", { getToken: async () => "hal:invalid" });
+    await until(said("stop"));
+  },
+  async presence() {
+    const one = client("lea");
+    const other = client("max");
+    const here = enter(one, "here:all");
+    await ready(here);
+    await ready(enter(other, "here:all"));
+    const users = async () => {
+      const found = Object.entries(await here.presence());
+      const isByClient = found.every(([name, each]) => name === each.client);
+      return [found.map(([, each]) => each.user).sort(), isByClient];
+    };
+    note("users", ...(await users()));
+    other.close();
+    let left = await users();
+    while (left[0].length > 1) left = await users();
+    note("users", ...left);
+  },
+  async whole() {
+    const frames = [];
+    class Noting extends WebSocket {
+      constructor(...rest) {
+        super(...rest);
+        this.addEventListener("message", ({ data }) => frames.push(data));
+      }
+      send(text) {
+        note("sent", text);
+        super.send(text);
+      }
+    }
+    const room = client("ann", { WebSocket: Noting }).room("doc:1");
+    room.on("message", ({ data, offset }) => note("publication", data.n, offset));
+    room.subscribe();
+    await ready(room);
+    const document = (n) => JSON.stringify({ n, text: "äöü € 𝄞 and so on. ".repeat(20) });
+    await server("publish", "doc:1", document(1), document(2), document(3));
+    await until(() => count("publication") === 3);
+    await server("miss", "ann", "doc:1", document(4), document(5));
+    await until(() => count("publication") === 5);
+    note("asked for patches", events.some(([kind, text]) => kind === "sent" && /"delta"/.test(text)));
+    note("patches", frames.filter((text) => /"delta":true/.test(text)).length);
   },
   async taken() {
     const one = client("ida");
@@ -217,6 +257,8 @@ const scenarios = {
     await ready(room);
     await server("gap", "ida", "chat:taken");
     await until(() => count("subscribed") === 2);
+    await server("expire", "ida", "chat:taken");
+    await until(() => count("subscribed") === 3);
     await server("leave", "ida", "chat:taken");
     await until(said("unsubscribed"));
     note("state", one.state);
@@ -293,13 +335,9 @@ const scenarios = {
   },
 };
 
-scenarios[name]().then(
-  () => {
-    console.log(JSON.stringify(events));
-    process.exit(0);
-  },
-  (error) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+/** Play a scenario, with rooms.js and a WebSocket class, on the server `base`; return what happened. */
+export async function play(name, rooms, webSocket, address) {
+  [Rooms, WebSocket, base] = [rooms, webSocket, address];
+  await scenarios[name]();
+  return events;
+}
