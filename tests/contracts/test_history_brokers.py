@@ -56,13 +56,6 @@ def short_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "KEY_TTL_S", 1.0)
 
 
-class Aging(Node):
-    """A node on which time passes."""
-
-    def now(self) -> float:
-        return time.monotonic()
-
-
 async def once(broker: HistoryBroker, text: str, keep: Keep | None) -> Receipt:
     """Publish with the key "k"."""
     publication = message(text, "red" if keep else "plain", key="k")
@@ -195,7 +188,9 @@ async def test_after_its_time_a_key_is_a_new_one(
 ) -> None:
     """How long that takes is the server's affair: it is asked until it has forgotten."""
     await broker.stop()
-    await broker.start(Aging())
+    node = Node()
+    node.now = time.monotonic
+    await broker.start(node)
     receipts = [await once(broker, "1", keep)]
     async with asyncio.timeout(PATIENCE_S):
         while (last := await once(broker, "2", keep)).is_repeated:
