@@ -24,8 +24,8 @@ from hubbub import (
 from hubbub.dialects.centrifuge import CENTRIFUGE
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
+from hubbub.hub.deadlines import GRACE_S
 from hubbub.hub.disconnects import PING_TIMEOUT, SLOW_CONSUMER
-from hubbub.hub.subscriptions import GRACE_S
 from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
 from issuing import SECRET
 from started_hub import code_of, until

@@ -11,7 +11,7 @@ import pytest
 
 from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
 from hubbub.hub.core import core_of
-from hubbub.hub.subscriptions import GRACE_S
+from hubbub.hub.deadlines import GRACE_S
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from issuing import SECRET
 from started_hub import code_of

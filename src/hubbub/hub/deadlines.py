@@ -13,6 +13,9 @@ from typing import Generic, TypeVar
 
 ASK_AHEAD_S = 30.0
 """How long before the end a member is asked, or half of the time that is left, if that is less."""
+GRACE_S = 25.0
+"""How long after the end of its token a client of a dialect with commands is served on: it asks for a new one
+just then, and that is on its way."""
 
 _SPARE_ENTRIES = 16
 

@@ -26,6 +26,7 @@ from ..model import (
 from ..room_rules import SlowPolicy
 from ..transports.transport import Transport
 from .client import Client
+from .deadlines import GRACE_S
 from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SLOW_CONSUMER, Cause
 from .room import Membership, Room, RoomTable
 from .session import ClientSession
@@ -212,6 +213,8 @@ class Registry:
         if session.close is None:
             # Counted by the hub's own clock from here on: one that is set forward ends nobody.
             left_s = None if expires_at is None else expires_at - time.time()
+            if left_s is not None and not session.variant.dialect.is_plain:
+                left_s += GRACE_S
             self._core.liveness.expire_in(session, left_s)
 
     def remove(self, session: ClientSession, close: Close) -> None:

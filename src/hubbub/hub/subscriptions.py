@@ -9,14 +9,12 @@ import time
 from typing import TYPE_CHECKING
 
 from ..dialects.dialect import ServerUnsubscribed
-from .deadlines import DeadlineQueue
+from .deadlines import GRACE_S, DeadlineQueue
 
 if TYPE_CHECKING:
     from .core import Core
     from .session import ClientSession
 
-GRACE_S = 25.0
-"""How long after the end of its token a client stays in a room: its new one is on its way."""
 LOOK_S = 1.0
 """How often it is looked for those whose time is over."""
 MOST_A_LOOK = 500
