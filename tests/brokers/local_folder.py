@@ -63,6 +63,6 @@ def guard_of(server: LocalServer) -> int:
 def is_gone(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it is read
         return True
     return state == "Z"
