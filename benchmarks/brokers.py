@@ -383,7 +383,7 @@ BROKER_ROWS = (
     RoomRow(
         "rivals",
         "The same work with python-socketio and with Channels",
-        "Four workers (in a quick run two) and a Valkey server: Hubbub, python-socketio with its Redis manager, Channels with "
+        "Four workers (in a quick run two, and half of the clients) and a Valkey server: Hubbub, python-socketio with its Redis manager, Channels with "
         "channels_redis. The same rooms, clients, messages and generator; deliveries per CPU-second of all workers "
         "together. The Valkey server's own time is named apart.",
         rival_figures(),

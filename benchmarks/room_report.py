@@ -24,7 +24,7 @@ def section(results: dict[str, Any]) -> list[str]:
 
 def broker_section(results: dict[str, Any]) -> list[str]:
     """Return the lines of the section about brokers."""
-    return section_of("Brokers", text.BROKERS, BROKER_ROWS, results)
+    return [*section_of("Brokers", text.BROKERS, BROKER_ROWS, results), text.ONE_AT_A_TIME, ""]
 
 
 def section_of(

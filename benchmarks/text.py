@@ -81,6 +81,52 @@ Centrifugo, whose protocol these clients speak. It was not run here. What its ma
 
 These are of other machines, and of several cores; none of them has a client's handshake in it."""
 
+ONE_AT_A_TIME = """\
+### Why one message at a time is not 20 times python-socketio
+
+The kernel alone takes more than a twentieth of what python-socketio takes. Where messages come one at a time there
+is nothing to join: each client gets each message by a `write()` of its own. Measured on 2026-11-29 with four workers
+and a Valkey server, 4 rounds by turns of 2 seconds, on two cores that were shared with others:
+
+| CPU time of all workers, for a delivery | one room of 1,000 | 100 rooms of 12 |
+| --- | ---: | ---: |
+| Hubbub, median | 9.0 µs | 19.1 µs |
+| python-socketio, median | 59.4 µs | 98.1 µs |
+| Django Channels, median | 220 µs | 684 µs |
+| python-socketio to Hubbub, median of the rounds (least – most) | 6.6 (5.2 – 9.1) | 5.2 (3.8 – 6.9) |
+| Django Channels to Hubbub | 24 (21 – 30) | 35 (28 – 40) |
+| `write()` to clients in the kernel, of Hubbub's, by its share below | 5.8 µs | 5.3 µs |
+| so the most that any program could reach that writes to each client | 10 times | 19 times |
+
+The last line leaves the program nothing else to do. With what the event loop takes (waking, reading, handing bytes to
+`write()`) it is 8 and 13 times. Where the CPU time of Hubbub's workers goes, by a sampler on
+their CPU time (SIGPROF, 796 and 724 samples; of a share of a tenth the error is 1.2):
+
+| part of the workers' CPU time | one room of 1,000 | 100 rooms of 12 |
+| --- | ---: | ---: |
+| `write()` to clients, in the kernel | 64 % | 28 % |
+| the way to it: the loop over clients, uvloop | 11 % | 6 % |
+| the event loop: waking, reading, its own work | 6 % | 7 % |
+| fan-out: who gets what, joining, headers | 3 % | 11 % |
+| the message that came: envelope, room | 4 % | 9 % |
+| reading it from Valkey: redis-py, streams, tasks | 4 % | 10 % |
+| publishing: encoding, pipeline, command, its answer | 4 % | 19 % |
+| receipts | 0 % | 4 % |
+| reading what clients say, handlers | 1 % | 4 % |
+| signs of life, looks at the server, the rest | 4 % | 2 % |
+
+In small rooms each of the four workers has to read, decode and look up a message for three clients: there 14 of 19 µs
+are not the kernel's `write()`, and no part is large. What was tried, each beside the one before in one run, by turns
+(CPU time of a process that publishes one message at a time to one client in memory; 8 rounds, the best of 12 runs in each):
+
+- *No task waits for what the server says:* it is parsed and acted on in the turn in which it comes. 0.80 of the time before
+  (0.61 – 1.11). Over sockets, in the rooms of 12, 0.92 (0.72 – 1.16, 8 rounds); in the room of 1,000 nothing can be seen above the noise.
+  Reading from Valkey went from 10 to 5 % there. It is not in use: it needs seven names of the client library and of asyncio that are
+  not public, and a well-kept library is worth more than that part of small rooms.
+- *One connection for both:* to publish by the connection that reads (RESP3), so that a publication comes back in the read that has
+  its answer. 0.77 (0.59 – 0.85) where the first alone has 0.80. It is not in use either: for that little, a long pipeline would
+  hold up what comes, and a lost connection would take both ways."""
+
 SERVERS = """\
 Each server is one file in [`benchmarks/peers`](../benchmarks/peers), written as its own
 documentation says, with the same small protocol: what arrives goes to everybody, with `?room=N` to
