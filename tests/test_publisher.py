@@ -109,6 +109,20 @@ async def test_without_a_hub_ever_it_says_so_and_rules_of_ones_own_are_taken() -
     await publisher.close()
 
 
+async def test_while_the_broker_is_away_no_verb_does_as_if_it_had_been_asked() -> None:
+    exchange = Exchange()
+    async with publishing(exchange) as (_, publisher):
+        exchange.brokers[1].cut()
+        for verb in (
+            publisher.nodes(wait_s=0.0),
+            publisher.rooms(wait_s=0.0),
+            publisher.disconnect("ann"),
+            publisher.kick("tab"),
+        ):
+            with pytest.raises(BrokerUnavailable):
+                await verb
+
+
 async def test_rules_that_change_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     exchange = Exchange()
     async with cluster(exchange, 1), AsyncPublisher(exchange.broker()) as publisher:

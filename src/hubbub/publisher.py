@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from .brokers.broker import Ability, Broker, Control, ControlBroker
+from .brokers.broker import Ability, Broker
 from .errors import DISCONNECTED, BrokerUnavailable, check_close
 from .hub.control import NodeInfo
 from .hub.core import core_of
@@ -151,10 +151,7 @@ class AsyncPublisher:
 
     async def _tell(self, verb: str, **arguments: Any) -> None:
         await self.connect()
-        core = core_of(self._hub)
-        sent = cast(ControlBroker, core.broker).send_control(Control(verb, core.node_id, arguments))
-        if sent is not None:
-            await sent
+        await core_of(self._hub).control.say(verb, **arguments)
 
     # Questions
 
@@ -198,7 +195,8 @@ class AsyncPublisher:
         """Return the processes that serve clients; see `Hub.nodes`."""
         await self.connect()
         own = core_of(self._hub).node_id  # other publishers do not answer
-        return [node for node in await self._hub.nodes(wait_s=wait_s) if node.id != own]
+        found = await core_of(self._hub).control.nodes(wait_s, must_ask=True)
+        return [node for node in found if node.id != own]
 
 
 class Publisher:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from calling import KEY, api_of, call, error, result
-from exchange import Exchange, carried, cluster
+from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import ApiKey, Hub, RoomRules
 from hubbub.asgi import api_methods
 from hubbub.asgi.api_methods import METHODS
@@ -596,6 +596,36 @@ async def test_a_broker_that_is_away_is_an_internal_error_for_now() -> None:
         assert reply["error"]["code"] == 100
         exchange.brokers[0].mend()
         assert await result(app, "publish", channel="a", data=1) == {}
+
+
+NEEDS_OTHERS: dict[str, dict[str, Any]] = {
+    "disconnect": {"user": "ann"},
+    "subscribe": {"user": "ann", "channel": "a"},
+    "unsubscribe": {"user": "ann", "channel": "a"},
+    "refresh": {"user": "ann", "expired": True},
+    "channels": {},
+    "info": {},
+}
+
+
+@pytest.mark.parametrize("travels", ["prompt", "valkey", "nats"])
+async def test_what_the_others_cannot_be_told_or_asked_is_no_success(
+    travels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_methods, "WAIT_S", 0.05)
+    exchange = CLUSTERS[travels]()
+    async with cluster(exchange) as (here, there):
+        app, ann = api_of(here), connect(there, user="ann")
+        exchange.brokers[0].cut()
+        for method, fields in NEEDS_OTHERS.items():
+            assert (await error(app, method, **fields))[0] == 100, method
+        assert ann.closed is None
+        exchange.brokers[0].mend()
+        await carried(exchange)
+        for method in ("info", "disconnect"):
+            await result(app, method, **NEEDS_OTHERS[method])
+        await carried(exchange)
+        assert code_of(ann) == 3503
 
 
 async def test_who_gives_up_waiting_leaves_nothing_running() -> None:

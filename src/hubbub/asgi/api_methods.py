@@ -161,7 +161,7 @@ class Methods:
         """Take connections of a user out of a room, on all nodes."""
         _check_room(caller, request.channel)
         if whom := _whom(request):
-            self._core.user_actions.unsubscribe(whom, request.channel)
+            await self._core.user_actions.unsubscribe(whom, request.channel)
         return types.Nothing()
 
     async def presence(self, caller: Caller, request: types.ChannelRequest) -> types.PresenceResult:
@@ -239,7 +239,7 @@ class Methods:
         except ValueError as error:
             raise CommandError("bad_request", f"bad request: {error}") from None
         if whom := _whom(request, request.whitelist or ()):
-            self._core.user_actions.close(whom, code, reason)
+            await self._core.user_actions.close(whom, code, reason)
         return types.Nothing()
 
     async def refresh(self, caller: Caller, request: types.RefreshRequest) -> types.Nothing:
@@ -247,10 +247,10 @@ class Methods:
         _check_not_given(request, "info")
         whom = _whom(request)
         if whom is not None and request.expired:
-            self._core.user_actions.expire(whom)
+            await self._core.user_actions.expire(whom)
         elif whom is not None:
             try:
-                self._core.user_actions.refresh(whom, request.expire_at or None)
+                await self._core.user_actions.refresh(whom, request.expire_at or None)
             except ValueError as error:
                 raise CommandError("bad_request", f"bad request: {error}") from None
         return types.Nothing()
@@ -269,7 +269,7 @@ class Methods:
                     node.subscriptions,
                     node.uptime_s,
                 )
-                for node in await self._core.control.nodes(WAIT_S)
+                for node in await self._core.control.nodes(WAIT_S, must_ask=True)
             ]
         )
 

@@ -182,7 +182,8 @@ class ControlBroker(Broker, Protocol):
     def send_control(self, control: Control) -> Future[None] | None:
         """Say something to other nodes; never to the one that says it.
 
-        Done when it is on its way. It may be lost, and may overtake publications.
+        Done when it is on its way. It may be lost, and may overtake publications. Raises `BrokerUnavailable`, at once
+        or to who waits.
         """
         ...
 

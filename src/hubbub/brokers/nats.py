@@ -361,10 +361,18 @@ class NatsBroker:
 
     def send_control(self, control: Control) -> Future[None]:
         """See `ControlBroker.send_control`."""
-        running = self._require()
-        connection = running.feed.connection
+        connection = self._require().feed.connection
         connection.publish(self._names.control, seal_control(control))
-        return connection.ping()
+        pong = connection.ping()
+        return asyncio.get_running_loop().create_task(_said(pong), name="nats control")
+
+
+async def _said(pong: Future[None]) -> None:
+    """Wait until the server has taken what was said. Raises `BrokerUnavailable`."""
+    try:
+        await pong
+    except Exception as error:
+        raise unavailable(error) from error
 
 
 def _streams(feed: NatsFeed, address: NatsAddress, names: NatsNames) -> tuple[Stream, Stream]:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from asyncio import Future
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..brokers.broker import Ability, Control, ControlBroker
-from ..errors import check_close
+from ..errors import BrokerUnavailable, check_close
 from ..limits import printable
 from ..model import USER_PREFIX
 
@@ -47,7 +48,7 @@ class ControlPlane:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._counts: dict[str, list[NodeInfo]] = {}
-        self._sought: dict[str, asyncio.Future[None]] = {}
+        self._sought: dict[str, Future[None]] = {}
         self._last_question = 0
 
     @property
@@ -69,8 +70,11 @@ class ControlPlane:
         self._core.registry.disconnect(session, code, reason)
         return True
 
-    async def nodes(self, wait_s: float) -> list[NodeInfo]:
-        """Return what all nodes say of themselves that answer within `wait_s` seconds, this one first."""
+    async def nodes(self, wait_s: float, *, must_ask: bool) -> list[NodeInfo]:
+        """Return what all nodes say of themselves that answer within `wait_s` seconds, this one first.
+
+        With `must_ask` it raises where the others cannot be asked, as what `say` returns does.
+        """
         found = [self._own_info()]
         if not self.has_others:
             return found
@@ -78,7 +82,9 @@ class ControlPlane:
         question = str(self._last_question)
         self._counts[question] = found
         try:
-            self.say("count", question=question)
+            said = self.say("count", question=question)
+            if must_ask:
+                await said
             await asyncio.sleep(wait_s)
         finally:
             del self._counts[question]
@@ -87,7 +93,7 @@ class ControlPlane:
     async def has_members(self, room: str, wait_s: float) -> bool:
         """Tell whether another node says within `wait_s` seconds that a room has members there.
 
-        True where other nodes cannot be asked, and what is published here reaches them.
+        True where other nodes cannot be asked now, and where they never can and what is published here reaches them.
         """
         if not self.has_others:
             return not self._core.broker.receives_all
@@ -95,11 +101,12 @@ class ControlPlane:
         question = str(self._last_question)
         answer = self._sought[question] = asyncio.get_running_loop().create_future()
         try:
-            self.say("seek", question=question, room=room)
+            said = self.say("seek", question=question, room=room)
             await asyncio.wait([answer], timeout=wait_s)
         finally:
             del self._sought[question]
-        return answer.done()
+        was_asked = said.done() and said.exception() is None
+        return answer.done() or not was_asked
 
     def handle_control(self, control: Control) -> None:
         """Do what another node asks for; see `brokers.broker.Node`."""
@@ -168,29 +175,44 @@ class ControlPlane:
             registry.disconnect(session, code, reason)
         return len(sessions)
 
-    def say(self, verb: str, target: str | None = None, **arguments: Any) -> None:
-        """Send a word to other nodes; that it cannot be sent is logged."""
-        core = self._core
+    def say(self, verb: str, target: str | None = None, **arguments: Any) -> Future[None]:
+        """Send a word to other nodes; return what is done when it is on its way, or there are none.
+
+        That it cannot be sent is logged, and raised to whoever waits for that: `BrokerUnavailable`, or what else the
+        broker has raised.
+        """
+        core, said = self._core, asyncio.get_running_loop().create_future()
         if not self.has_others:
-            return
+            said.set_result(None)
+            return said
         broker = cast(ControlBroker, core.broker)
         try:
             sent = broker.send_control(Control(verb, core.node_id, arguments, target))
         except Exception as error:  # what a broker raises keeps nobody here from being told
-            self._not_sent(verb, error)
-            return
-        if sent is not None:
-            sent.add_done_callback(lambda done: self._sent(verb, done))
+            self._not_sent(verb, said, error)
+            return said
+        if sent is None:
+            said.set_result(None)
+        else:
+            sent.add_done_callback(lambda done: self._sent(verb, said, done))
+        return said
 
-    def _sent(self, verb: str, done: asyncio.Future[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            self._not_sent(verb, error)
+    def _sent(self, verb: str, said: Future[None], sent: Future[None]) -> None:
+        if sent.cancelled():
+            self._not_sent(verb, said, BrokerUnavailable("the broker has stopped"))
+        elif (error := sent.exception()) is not None:
+            self._not_sent(verb, said, error)
+        elif not said.done():
+            said.set_result(None)
 
-    def _not_sent(self, verb: str, error: BaseException) -> None:
+    def _not_sent(self, verb: str, said: Future[None], error: BaseException) -> None:
         text = "the other nodes could not be told %r: %s"
         self._core.log.log(
             logging.ERROR, "control", text, verb, printable(str(error) or type(error).__name__)
         )
+        if not said.done():
+            said.set_exception(error)
+            said.exception()  # it has been logged, so nobody need wait for it
 
 
 def _read_info(node: str, arguments: Mapping[str, Any]) -> NodeInfo:

@@ -44,7 +44,7 @@ class Surveys:
 
         In `pattern` a `*` stands for any text, `?` for one character, `[ab]` for one of several; "" for all rooms.
         Raises `CommandError` where a node has more than `MOST_ROOMS` such rooms, and for a pattern that is
-        too long.
+        too long; and where the others cannot be asked, as `ControlPlane.say`.
         """
         if len(pattern) > MOST_PATTERN_CHARACTERS:
             text = f"a pattern has at most {MOST_PATTERN_CHARACTERS} characters"
@@ -59,7 +59,7 @@ class Surveys:
         question = str(self._last_question)
         self._found[question] = found
         try:
-            self._core.control.say("list", question=question, pattern=pattern)
+            await self._core.control.say("list", question=question, pattern=pattern)
             await asyncio.sleep(wait_s)
             if question in self._overfull:
                 raise _too_many()
