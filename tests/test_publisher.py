@@ -162,6 +162,19 @@ async def test_it_writes_no_rules_and_keeps_those_it_knows_when_they_cannot_be_r
                 await AsyncPublisher(exchange.broker()).publish("chat:1", "not known")
 
 
+async def test_much_at_once_waits_for_room_and_what_never_fits_says_so() -> None:
+    prefix, server = fresh_prefix(), server_url()
+    async with AsyncPublisher(server, prefix=prefix, room_rules=[]) as publisher:
+        many = [("all", "x" * 16_800)] * 1000  # more than may wait for the broker
+        assert len(await publisher.publish_many(many)) == 1000
+        each = await asyncio.gather(*(publisher.publish("all", data) for _, data in many))
+        assert len(each) == 1000
+        with pytest.raises(CommandError, match="and the broker takes 16777216"):
+            await publisher.broadcast("z" * 17 * 1024**2)
+        core_of(publisher._hub).publishing.broadcast("all", "z" * 17 * 1024**2)
+        await publisher.publish("all", "after")
+
+
 async def test_hubs_leave_their_rules_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle_module, "SHARE_S", 0.01)
     exchange = Exchange()

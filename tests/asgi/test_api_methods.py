@@ -628,6 +628,16 @@ async def test_what_the_others_cannot_be_told_or_asked_is_no_success(
         assert code_of(ann) == 3503
 
 
+async def test_a_broadcast_of_much_waits_for_room_and_what_never_fits_says_so() -> None:
+    exchange = CLUSTERS["valkey"]()
+    async with cluster(exchange, count=1) as (hub,):
+        app, rooms = api_of(hub, max_body_bytes=20 * 1024**2), [f"a{n}" for n in range(100)]
+        done = await result(app, "broadcast", channels=rooms, data="y" * 300_000)
+        assert done["responses"] == [{"result": {}}] * 100
+        code, text = await error(app, "publish", channel="a", data="z" * 17 * 1024**2)
+        assert (code, "the broker takes 16777216" in text) == (107, True)
+
+
 async def test_who_gives_up_waiting_leaves_nothing_running() -> None:
     async with served() as (hub, app):
         held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -635,7 +645,7 @@ async def test_who_gives_up_waiting_leaves_nothing_running() -> None:
         async def wait(*_: object, **__: object) -> None:
             await held
 
-        core_of(hub).publishing.publish = wait  # type: ignore[assignment, method-assign]
+        core_of(hub).publishing.publish_in_turn = wait  # type: ignore[assignment, method-assign]
         before = asyncio.all_tasks()
         commands = [{"publish": {"channel": "a", "data": n}} for n in range(5)]
         for parallel in (False, True):

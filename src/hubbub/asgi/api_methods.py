@@ -117,7 +117,7 @@ class Methods:
                 check_key(key)
             except (TypeError, ValueError) as error:
                 raise CommandError("bad_request", f"bad request: idempotency_{error}") from None
-        receipt = await core.publishing.publish(room, frame, key=key, is_kept=is_kept)
+        receipt = await core.publishing.publish_in_turn(room, frame, key, is_kept=is_kept)
         if receipt.position is None:
             return types.PublishResult()
         return types.PublishResult(receipt.position.offset, receipt.position.epoch)

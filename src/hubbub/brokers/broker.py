@@ -143,7 +143,10 @@ class Broker(Protocol):
         ...
 
     def publish(self, publication: Publication) -> Receipt | Future[Receipt]:
-        """Take a publication. `BrokerUnavailable` comes by raise or by future."""
+        """Take a publication. `BrokerUnavailable` comes by raise or by future.
+
+        Raises `CommandError` ("too_large") for one that it never takes.
+        """
         ...
 
     def subscribe(self, rooms: Sequence[str]) -> Future[None] | None:
