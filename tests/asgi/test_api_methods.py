@@ -266,14 +266,18 @@ async def test_a_subscription_may_have_an_end() -> None:
         ({"channel": "@x"}, 107),
         ({"b64data": "*"}, 107),
         ({"recover_since": {"offset": -1}}, 107),
+        ({"recover_since": {"offset": 10**30}}, 107),
+        ({"expire_at": 10**30}, 107),
+        ({"expire_at": 10**400}, 107),
         ({"user": None}, 107),
     ],
 )
 async def test_what_subscribe_cannot_do_is_an_error(fields: dict[str, Any], code: int) -> None:
-    async with served() as (_, app):
-        assert (await error(app, "subscribe", **{"user": "ann", "channel": "a", **fields}))[
-            0
-        ] == code
+    async with served() as (hub, app):
+        ann = connect(hub, user="ann")
+        asked = {"user": "ann", "channel": "a", **fields}
+        assert (await error(app, "subscribe", **asked))[0] == code
+        assert ann.client.rooms == set()
 
 
 async def test_a_client_in_too_many_rooms_is_an_error_and_the_others_are_in() -> None:
@@ -363,6 +367,7 @@ async def test_refresh_lets_clients_stay_or_ends_them() -> None:
         assert hub.stats()["expired"] == 2
         assert (await error(app, "refresh", user="a", info={"x": 1}))[0] == 108
         assert (await error(app, "refresh", user="a", expire_at=10**15))[0] == 107
+        assert (await error(app, "refresh", user="a", expire_at=10**400))[0] == 107
 
 
 # presence and history
@@ -415,7 +420,8 @@ async def test_history_is_read_in_parts_and_both_ways() -> None:
         ]
         lost = {"offset": 2, "epoch": "another"}
         assert (await error(app, "history", channel="chat:1", since=lost))[0] == 112
-        assert (await error(app, "history", channel="chat:1", limit=-2))[0] == 107
+        for limit in (-2, 2**63, 10**400):
+            assert (await error(app, "history", channel="chat:1", limit=limit))[0] == 107
         assert (await error(app, "history", channel="a"))[0] == 108
 
 

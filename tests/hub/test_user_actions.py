@@ -119,6 +119,15 @@ async def test_a_stay_that_has_an_end_gets_a_new_one_and_no_other_gets_any() -> 
         assert member.client.rooms == {"a"}
 
 
+async def test_an_end_that_is_no_time_is_refused_before_anything_is_done() -> None:
+    async with cluster(Exchange(), count=1) as (hub,):
+        ann = connect(hub, user="ann")
+        for ends_at in (1e30, 10**400, float("nan")):
+            with pytest.raises(ValueError, match="must be a Unix time"):
+                await actions_of(hub).subscribe(Whom("ann"), Grant("a", expires_at=ends_at))
+        assert ann.client.rooms == set()
+
+
 async def test_a_client_that_joins_by_itself_at_that_moment_is_no_error() -> None:
     async with cluster(Exchange(late_turns=3), count=1, room_rules=RULES) as (hub,):
         ann = connect(hub, user="ann")

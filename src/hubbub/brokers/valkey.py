@@ -47,6 +47,9 @@ from .valkey_sentinel import Sentinels
 
 T = TypeVar("T")
 
+MOST_READ = 2**31 - 1
+"""How many publications one answer may have: a server reads no larger number, and no room keeps more."""
+
 logger: logging.Logger = logging.getLogger("hubbub")
 
 POSITION_TTL_S = 7 * 24 * 3600.0
@@ -308,7 +311,8 @@ class ValkeyBroker:
         """See `HistoryBroker.history`."""
         running = self._require()
         offset, epoch = ("", "") if since is None else (since.offset, since.epoch)
-        first = (offset, epoch, "" if limit is None else limit, int(reverse))
+        most = "" if limit is None else min(limit, MOST_READ)
+        first = (offset, epoch, most, int(reverse))
         keys = [self._names.key(room, "h"), self._names.key(room, "s")]
 
         async def ask(link: Link) -> Any:

@@ -98,9 +98,10 @@ class UserActions:
 
         Nobody is asked whether they may. One that is in the room stays as it is, but for a new end of a stay that
         has one. Raises the first
-        `CommandError` that kept a connection of this node out.
+        `CommandError` that kept a connection of this node out; `ValueError` for an end that is no Unix time.
         """
         check_room_name(grant.room)
+        check_unix_time(grant.expires_at)
         told = self._say("subscribe", whom, **grant.as_arguments())
         await self._subscribe_here(whom, grant)
         await told
