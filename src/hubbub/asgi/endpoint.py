@@ -335,6 +335,13 @@ def checked_path(path: object) -> str:
     return path
 
 
+def path_of(scope: Scope) -> str:
+    """Return the path of a request as the application sees it: without the root that the server or a proxy has."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if f"{path}/".startswith(f"{root}/") else path
+
+
 async def _send_to_taken(event: MutableMapping[str, Any]) -> None:
     """Be `send` of a Starlette socket that a hub has taken."""
     raise SocketTaken(str(event["type"]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..dialects.dialect import Dialect
 from ..dialects.plain import PLAIN
 from ..errors import HubbubError
-from .endpoint import Endpoint, checked_path, state_of
+from .endpoint import Endpoint, checked_path, path_of, state_of
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
@@ -56,7 +56,7 @@ class HubMount:
             self._has_lifespan = True
             await self._serve_lifespan(scope, receive, send)
             return
-        path = self._path(scope)
+        path = path_of(scope).rstrip("/")
         if self._is_ours(path):
             await self._endpoint(scope, receive, send)
             return
@@ -67,13 +67,6 @@ class HubMount:
         else:
             scope.setdefault("state", {}).update(state_of(self.hub))
             await self.app(scope, receive, send)
-
-    def _path(self, scope: Scope) -> str:
-        path: str = scope["path"]
-        root: str = scope.get("root_path", "")
-        if root and path.startswith(root):
-            path = path[len(root) :]
-        return path.rstrip("/")
 
     def _is_ours(self, path: str) -> bool:
         files = (f"{self.path}/hubbub.", f"{self.path}/rooms.")
