@@ -40,6 +40,7 @@ from .nats_names import NatsNames
 from .nats_outgoing import NatsOutgoing
 from .nats_presence import TOLD, NatsPresence, told_publication
 from .nats_stream import OLDEST_VERSION, State, Stored, Stream
+from .reconnecting import unusable
 from .unanswered import deliver_run
 from .valkey_address import checked_prefix
 
@@ -134,8 +135,7 @@ class NatsBroker:
             await self._close(running)
             if not isinstance(error, Exception):
                 raise
-            where = f"the broker at {self._address.shown} cannot be used"
-            raise BrokerUnavailable(f"{where}: {unavailable(error)}") from None
+            raise unusable(self._address.shown, error, unavailable(error)) from None
         if not running.has_streams:
             self.abilities, self.lacks = frozenset({Ability.CONTROL}), _WITHOUT_JETSTREAM
         running.watch = asyncio.get_running_loop().create_task(

@@ -34,6 +34,7 @@ from .broker import (
     Snapshot,
 )
 from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
+from .reconnecting import unusable
 from .unanswered import deliver_run
 from .valkey_address import Address, checked_prefix, read_address
 from .valkey_cluster import Cluster
@@ -125,8 +126,7 @@ class ValkeyBroker:
             await self._close(running)
             if not isinstance(error, Exception):
                 raise
-            where = f"the broker at {self._address.shown} cannot be used"
-            raise BrokerUnavailable(f"{where}: {unavailable(error)}") from None
+            raise unusable(self._address.shown, error, unavailable(error)) from None
 
     def _layout(self) -> Layout:
         on = (self._take, self._back, self._forgot, self._comes_by, self._left, self._arrived)
