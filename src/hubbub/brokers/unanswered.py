@@ -88,10 +88,14 @@ class Unanswered(ABC, Generic[W]):
         """Learn that the server has answered now what it was asked at a time of the event loop."""
         self.lag_s = asyncio.get_running_loop().time() - began
 
-    def _check_room_for(self, size: int) -> None:
-        """Raise `BrokerUnavailable` where too many wait already, `CommandError` for what can never wait."""
-        if size > MOST_WAITING_BYTES:
-            text = f"a message has {size} bytes with what is beside it, and the broker takes {MOST_WAITING_BYTES}"
+    def _check_room_for(self, size: int, takes: int | None = None) -> None:
+        """Raise `BrokerUnavailable` where too many wait already, `CommandError` for what can never be published.
+
+        `takes` is how many bytes of one message the server takes (None: that is not known).
+        """
+        most = MOST_WAITING_BYTES if takes is None else min(takes, MOST_WAITING_BYTES)
+        if size > most:
+            text = f"a message has {size} bytes with what is beside it, and the broker takes {most}"
             raise CommandError("too_large", text)
         if len(self._unanswered) >= MOST_WAITING or self.nbytes + size > MOST_WAITING_BYTES:
             raise BrokerUnavailable("too many publications wait for the broker")
