@@ -109,6 +109,20 @@ async def test_without_a_hub_ever_it_says_so_and_rules_of_ones_own_are_taken() -
     await publisher.close()
 
 
+async def test_while_the_broker_is_away_no_verb_does_as_if_it_had_been_asked() -> None:
+    exchange = Exchange()
+    async with publishing(exchange) as (_, publisher):
+        exchange.brokers[1].cut()
+        for verb in (
+            publisher.nodes(wait_s=0.0),
+            publisher.rooms(wait_s=0.0),
+            publisher.disconnect("ann"),
+            publisher.kick("tab"),
+        ):
+            with pytest.raises(BrokerUnavailable):
+                await verb
+
+
 async def test_rules_that_change_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     exchange = Exchange()
     async with cluster(exchange, 1), AsyncPublisher(exchange.broker()) as publisher:
@@ -146,6 +160,19 @@ async def test_it_writes_no_rules_and_keeps_those_it_knows_when_they_cannot_be_r
             assert (await publisher.publish("chat:1", "kept")).position is not None
             with pytest.raises(BrokerUnavailable, match="may be of a newer version"):
                 await AsyncPublisher(exchange.broker()).publish("chat:1", "not known")
+
+
+async def test_much_at_once_waits_for_room_and_what_never_fits_says_so() -> None:
+    prefix, server = fresh_prefix(), server_url()
+    async with AsyncPublisher(server, prefix=prefix, room_rules=[]) as publisher:
+        many = [("all", "x" * 16_800)] * 1000  # more than may wait for the broker
+        assert len(await publisher.publish_many(many)) == 1000
+        each = await asyncio.gather(*(publisher.publish("all", data) for _, data in many))
+        assert len(each) == 1000
+        with pytest.raises(CommandError, match="and the broker takes 16777216"):
+            await publisher.broadcast("z" * 17 * 1024**2)
+        core_of(publisher._hub).publishing.broadcast("all", "z" * 17 * 1024**2)
+        await publisher.publish("all", "after")
 
 
 async def test_hubs_leave_their_rules_there_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .asgi.endpoint import path_of
 from .hub.hub import Hub
 from .transports.asgi import ASGIApp, Receive, Scope, Send
 
@@ -45,8 +46,7 @@ async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["type"] != "http":
         raise RuntimeError(f"no ASGI scopes of the type {scope['type']!r} are served here")
-    root: str = scope.get("root_path", "")
-    status, kind, body = _page(scope["path"].removeprefix(root))
+    status, kind, body = _page(path_of(scope))
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     if scope["method"] not in ("GET", "HEAD"):
         status, body, headers = 405, b"", [(b"allow", b"GET, HEAD"), (b"content-length", b"0")]

@@ -22,7 +22,7 @@ from .errors import DISCONNECTED, BrokerUnavailable, check_close
 from .hub.control import NodeInfo
 from .hub.core import core_of
 from .hub.hub import Hub
-from .limits import checked_user
+from .limits import check_room_name, checked_user
 from .model import EVERYBODY, USER_PREFIX, ClientInfo, Position, PresenceStats, Receipt
 from .room_rules import RoomRules
 from .wire.publication import Publication
@@ -32,7 +32,7 @@ T = TypeVar("T")
 RULES_S = 30.0
 """For how long the rules of rooms are believed before they are read again."""
 MANY = 1000
-"""How many publications of one call are on their way at once."""
+"""How many publications of one call are begun at once; `hub.window` says how much of them is on its way."""
 END_S = 10.0
 """How long the end of a publisher may take."""
 
@@ -106,7 +106,7 @@ class AsyncPublisher:
         `data` and `key` are as in `Hub.publish`; `Receipt.delivered_to` is 0, since nobody is here.
         """
         await self.connect()
-        return await self._hub.publish(room, data, key=key)
+        return await self._to_room(room, data, key)
 
     async def publish_many(self, messages: Iterable[tuple[str, Any]]) -> list[Receipt]:
         """Publish pairs of a room and data, in their order, a thousand at once; return their receipts.
@@ -118,7 +118,7 @@ class AsyncPublisher:
         rest = iter(messages)
         while some := list(islice(rest, MANY)):
             done = await asyncio.gather(
-                *(self._hub.publish(room, data) for room, data in some), return_exceptions=True
+                *(self._to_room(room, data, None) for room, data in some), return_exceptions=True
             )
             for each in done:
                 if isinstance(each, BaseException):
@@ -136,7 +136,13 @@ class AsyncPublisher:
 
     async def _to(self, room: str, data: Any, key: str | None) -> Receipt:
         await self.connect()
-        return await core_of(self._hub).publishing.publish(room, data, None, key)
+        return await self._publish(room, data, key)
+
+    async def _to_room(self, room: str, data: Any, key: str | None) -> Receipt:
+        return await self._publish(check_room_name(room), data, key)
+
+    async def _publish(self, room: str, data: Any, key: str | None) -> Receipt:
+        return await core_of(self._hub).publishing.publish_in_turn(room, data, key)
 
     # Clients
 
@@ -152,9 +158,7 @@ class AsyncPublisher:
 
     async def _tell(self, verb: str, **arguments: Any) -> None:
         await self.connect()
-        sent = core_of(self._hub).control.send(verb, **arguments)
-        if sent is not None:
-            await sent
+        await core_of(self._hub).control.say(verb, **arguments)
 
     # Questions
 
@@ -198,7 +202,8 @@ class AsyncPublisher:
         """Return the processes that serve clients; see `Hub.nodes`."""
         await self.connect()
         own = core_of(self._hub).node_id  # other publishers do not answer
-        return [node for node in await self._hub.nodes(wait_s=wait_s) if node.id != own]
+        found = await core_of(self._hub).control.nodes(wait_s, must_ask=True)
+        return [node for node in found if node.id != own]
 
 
 class Publisher:

@@ -150,6 +150,7 @@ async def test_pages_of_other_origins_may_read_nothing() -> None:
         ("/info", {"root_path": "/api"}, True),
         ("/apix/info", {}, False),
         ("/info", {}, False),
+        ("/shopping/info", {"root_path": "/shop"}, False),
         ("/other/api/info", {}, False),
     ],
 )
@@ -215,6 +216,31 @@ async def test_all_else_is_the_applications() -> None:
         await app({"headers": [], **scope}, None, None)
     await app({"type": "lifespan"}, None, None)
     assert seen == [("http", "/apis"), ("websocket", "/api/info"), ("lifespan", None)]
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "is_api"),
+    [
+        ("/shop/api/page", "/shop/api", False),
+        ("/shop/api/info", "/shop/api", False),
+        ("/shop/api/api/info", "/shop/api", True),
+        ("/shop/page", "/shop", False),
+        ("/shop/api/info", "/shop/", True),
+        ("/shopapi/info", "/shop", False),
+    ],
+)
+async def test_behind_a_root_path_all_else_is_the_applications(
+    path: str, root: str, is_api: bool
+) -> None:
+    hub, seen = Hub(), []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"])
+
+    app = hub.mount(api_of(hub, app=inner), "/ws")
+    answer = await request(app, path, INFO, headers=RIGHT, root_path=root)
+    assert (answer.status == 200, seen) == (is_api, [] if is_api else [path])
+    await hub.stop()
 
 
 async def test_without_an_application_it_is_one_with_the_hubs_lifespan() -> None:

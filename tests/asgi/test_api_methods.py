@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from calling import KEY, api_of, call, error, result
-from exchange import Exchange, carried, cluster
+from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import ApiKey, Hub, RoomRules
 from hubbub.asgi import api_methods
 from hubbub.asgi.api_methods import METHODS
@@ -266,14 +266,18 @@ async def test_a_subscription_may_have_an_end() -> None:
         ({"channel": "@x"}, 107),
         ({"b64data": "*"}, 107),
         ({"recover_since": {"offset": -1}}, 107),
+        ({"recover_since": {"offset": 10**30}}, 107),
+        ({"expire_at": 10**30}, 107),
+        ({"expire_at": 10**400}, 107),
         ({"user": None}, 107),
     ],
 )
 async def test_what_subscribe_cannot_do_is_an_error(fields: dict[str, Any], code: int) -> None:
-    async with served() as (_, app):
-        assert (await error(app, "subscribe", **{"user": "ann", "channel": "a", **fields}))[
-            0
-        ] == code
+    async with served() as (hub, app):
+        ann = connect(hub, user="ann")
+        asked = {"user": "ann", "channel": "a", **fields}
+        assert (await error(app, "subscribe", **asked))[0] == code
+        assert ann.client.rooms == set()
 
 
 async def test_a_client_in_too_many_rooms_is_an_error_and_the_others_are_in() -> None:
@@ -363,6 +367,7 @@ async def test_refresh_lets_clients_stay_or_ends_them() -> None:
         assert hub.stats()["expired"] == 2
         assert (await error(app, "refresh", user="a", info={"x": 1}))[0] == 108
         assert (await error(app, "refresh", user="a", expire_at=10**15))[0] == 107
+        assert (await error(app, "refresh", user="a", expire_at=10**400))[0] == 107
 
 
 # presence and history
@@ -415,7 +420,8 @@ async def test_history_is_read_in_parts_and_both_ways() -> None:
         ]
         lost = {"offset": 2, "epoch": "another"}
         assert (await error(app, "history", channel="chat:1", since=lost))[0] == 112
-        assert (await error(app, "history", channel="chat:1", limit=-2))[0] == 107
+        for limit in (-2, 2**63, 10**400):
+            assert (await error(app, "history", channel="chat:1", limit=limit))[0] == 107
         assert (await error(app, "history", channel="a"))[0] == 108
 
 
@@ -598,6 +604,46 @@ async def test_a_broker_that_is_away_is_an_internal_error_for_now() -> None:
         assert await result(app, "publish", channel="a", data=1) == {}
 
 
+NEEDS_OTHERS: dict[str, dict[str, Any]] = {
+    "disconnect": {"user": "ann"},
+    "subscribe": {"user": "ann", "channel": "a"},
+    "unsubscribe": {"user": "ann", "channel": "a"},
+    "refresh": {"user": "ann", "expired": True},
+    "channels": {},
+    "info": {},
+}
+
+
+@pytest.mark.parametrize("travels", ["prompt", "valkey", "nats"])
+async def test_what_the_others_cannot_be_told_or_asked_is_no_success(
+    travels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_methods, "WAIT_S", 0.05)
+    exchange = CLUSTERS[travels]()
+    async with cluster(exchange) as (here, there):
+        app, ann = api_of(here), connect(there, user="ann")
+        exchange.brokers[0].cut()
+        for method, fields in NEEDS_OTHERS.items():
+            assert (await error(app, method, **fields))[0] == 100, method
+        assert ann.closed is None
+        exchange.brokers[0].mend()
+        await carried(exchange)
+        for method in ("info", "disconnect"):
+            await result(app, method, **NEEDS_OTHERS[method])
+        await carried(exchange)
+        assert code_of(ann) == 3503
+
+
+async def test_a_broadcast_of_much_waits_for_room_and_what_never_fits_says_so() -> None:
+    exchange = CLUSTERS["valkey"]()
+    async with cluster(exchange, count=1) as (hub,):
+        app, rooms = api_of(hub, max_body_bytes=20 * 1024**2), [f"a{n}" for n in range(100)]
+        done = await result(app, "broadcast", channels=rooms, data="y" * 300_000)
+        assert done["responses"] == [{"result": {}}] * 100
+        code, text = await error(app, "publish", channel="a", data="z" * 17 * 1024**2)
+        assert (code, "the broker takes 16777216" in text) == (107, True)
+
+
 async def test_who_gives_up_waiting_leaves_nothing_running() -> None:
     async with served() as (hub, app):
         held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -605,7 +651,7 @@ async def test_who_gives_up_waiting_leaves_nothing_running() -> None:
         async def wait(*_: object, **__: object) -> None:
             await held
 
-        core_of(hub).publishing.publish = wait  # type: ignore[assignment, method-assign]
+        core_of(hub).publishing.publish_in_turn = wait  # type: ignore[assignment, method-assign]
         before = asyncio.all_tasks()
         commands = [{"publish": {"channel": "a", "data": n}} for n in range(5)]
         for parallel in (False, True):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hubbub import BrokerUnavailable, Position, Receipt
+from hubbub import BrokerUnavailable, CommandError, Position, Receipt
 from hubbub.brokers import nats_outgoing, unanswered
 from hubbub.brokers.broker import Keep
 from hubbub.brokers.envelope import unpack
@@ -133,8 +133,10 @@ async def test_the_lag_is_what_the_last_answer_took() -> None:
 
 async def test_runs_are_bounded_and_one_that_is_too_large_is_refused_alone() -> None:
     way = Way()
-    sizes = (4000, 4000, 4000, 20_000, 10)
+    sizes = (4000, 4000, 4000, 9_998, 10)
     receipts = [way.put("a", "x" * size) for size in sizes]
+    with pytest.raises(CommandError, match="the broker takes 10000"):
+        way.put("a", "x" * 10_001)
     await turns()
     assert [[len(each) for each in run] for _, run in way.log] == [[4000, 4000], [4000], [10]]
     way.pongs[0].set_result(None)

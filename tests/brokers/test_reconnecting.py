@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
 
 from hubbub import BrokerUnavailable
 from hubbub.brokers import reconnecting
-from hubbub.brokers.reconnecting import AWAY, Reconnecting
+from hubbub.brokers.reconnecting import AWAY, Reconnecting, reason_of, unusable
 from started_hub import until
 
 pytestmark = pytest.mark.anyio
@@ -98,3 +100,33 @@ async def test_one_that_cannot_be_had_is_tried_less_and_less_often(
     await until(lambda: "back" in feed.rows)
     assert delays == [0.1, 0.2, 0.2, 0.2, 0.2]
     assert feed.rows.count("drop") == 5
+
+
+def caused(error: Exception, cause: BaseException) -> Exception:
+    """Return an error that another has led to, as libraries raise them."""
+    error.__context__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "is_system"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed"), "Connection refused", True),
+        (OSError("Multiple: [Errno 111] one, [Errno 113] two"), "Connection refused", True),
+        (caused(ValueError("Error 111 connecting."), OSError(111, "")), "Connection refused", True),
+        (socket.gaierror(-2, "no such name"), "no such name", True),
+        (ssl.SSLError(1, "no certificate"), "no certificate", False),
+        (ValueError("wrong password."), "wrong password.", False),
+        (TimeoutError(), "TimeoutError", False),
+        (FileNotFoundError(2, "No such file", "a.creds"), "a.creds", False),
+        (OSError(), "OSError", False),
+    ],
+)
+def test_a_start_that_fails_says_why_and_what_to_look_at(
+    error: Exception, reason: str, is_system: bool
+) -> None:
+    assert reason in reason_of(error)
+    meaning = BrokerUnavailable(reason_of(error))
+    text = str(unusable("valkey://here", error, meaning))
+    assert text.startswith("the broker at valkey://here cannot be used: ")
+    assert text.endswith("; does the server run, and listen there?") is is_system

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from hubbub import BrokerUnavailable, Position, Publication, Receipt
+from hubbub import BrokerUnavailable, CommandError, Position, Publication, Receipt
 from hubbub.brokers import unanswered
 from hubbub.brokers.envelope import seal
 from hubbub.brokers.unanswered import Unanswered, Waiting, deliver_run, runs_of
@@ -150,6 +150,8 @@ async def test_too_many_and_too_large_are_refused_at_once(monkeypatch: pytest.Mo
     with pytest.raises(BrokerUnavailable, match="too many publications wait"):
         desk.put(size=0)
     assert (len(desk), desk.nbytes) == (3, 100)
+    with pytest.raises(CommandError, match=r"a message has 101 bytes .* takes 100"):
+        desk.put(size=101)
     desk.take(first, None)
     desk.put(size=60)
     desk.stop()

@@ -552,7 +552,8 @@ def test_a_wrong_setting_in_the_code(tmp_path: Path) -> None:
     assert "app: max_client (keyword): no such setting; did you mean max_clients?" in text
 
 
-def test_a_start_that_fails_is_exit_code_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_that_fails_is_exit_code_1(workers: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "from hubbub import Hub\nhub = Hub()\n"
         "async def inner(scope, receive, send):\n"
@@ -560,8 +561,10 @@ def test_a_start_that_fails_is_exit_code_1(tmp_path: Path) -> None:
         "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
         "app = hub.mount(inner)\n"
     )
-    code, out, err = run("serve", "app", "--port", "0", cwd=tmp_path)
-    assert (code, out) == (1, "")
+    arguments = ("--port", "0", "--workers", workers, "--broker", "memory://")
+    code, out, err = run("serve", "app", *arguments, cwd=tmp_path)
+    assert code == 1
+    assert (out == "") is (workers == "1"), "several workers are announced before they start"
     assert "no database" in err
     assert err.endswith("Error: the server did not start; see the lines above\n")
     assert "Traceback" not in err

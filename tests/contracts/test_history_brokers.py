@@ -92,6 +92,9 @@ async def test_a_part_of_a_history(broker: HistoryBroker) -> None:
     read = broker.history
     assert texts((await read("red")).publications) == list("cdefg")
     assert texts((await read("red", limit=2)).publications) == list("cd")
+    assert texts((await read("red", limit=2**70)).publications) == texts(
+        (await read("red")).publications
+    )
     assert texts((await read("red", limit=2, reverse=True)).publications) == list("gf")
     since = Position(4, top.epoch)
     assert texts((await read("red", since=since)).publications) == list("efg")

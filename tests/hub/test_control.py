@@ -49,6 +49,30 @@ async def test_a_word_that_fails_later_is_logged_too(
     await hub.stop()
 
 
+async def test_a_word_that_the_broker_gives_up_is_raised_to_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[asyncio.Future[None]] = []
+
+    def keep(self: ExchangeBroker, control: Control) -> asyncio.Future[None]:
+        sent.append(asyncio.get_running_loop().create_future())
+        return sent[-1]
+
+    monkeypatch.setattr(ExchangeBroker, "send_control", keep)
+    (hub,) = Exchange().hubs(1)
+    await hub.start()
+    said = [core_of(hub).control.say("kick") for _ in range(3)]
+    assert not any(each.done() for each in said)
+    sent[0].set_result(None)
+    sent[1].cancel()
+    said[2].cancel()
+    sent[2].set_result(None)
+    await said[0]
+    with pytest.raises(BrokerUnavailable, match="has stopped"):
+        await said[1]
+    await hub.stop()
+
+
 async def test_an_answer_that_comes_too_late_is_no_error() -> None:
     exchange = Exchange()
     (hub,) = exchange.hubs(1)
@@ -130,6 +154,12 @@ async def test_another_node_says_that_a_room_has_members() -> None:
 async def test_where_nobody_can_be_asked_a_room_may_have_members(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    exchange = Exchange()
+    (cut_off,) = exchange.hubs(1)
+    await cut_off.start()
+    exchange.brokers[0].cut()
+    assert await core_of(cut_off).control.has_members("red", 0.0)
+    await cut_off.stop()
     alone = Hub()
     assert not await core_of(alone).control.has_members("red", 10.0)
     monkeypatch.setattr(ExchangeBroker, "abilities", frozenset())

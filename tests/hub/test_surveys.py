@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exchange import EXCHANGES, Exchange, cluster
-from hubbub import CommandError, Hub
+from hubbub import BrokerUnavailable, CommandError, Hub
 from hubbub.brokers.broker import Control
 from hubbub.hub import surveys
 from hubbub.hub.core import core_of
@@ -75,6 +75,17 @@ async def test_a_node_with_too_many_rooms_makes_it_an_error(
             assert caught.value.code == "too_many_rooms"
         with pytest.raises(CommandError, match="256 characters"):
             await ask("x" * 257, WAIT_S)
+
+
+async def test_where_the_others_cannot_be_asked_there_is_no_answer() -> None:
+    exchange = Exchange()
+    async with cluster(exchange) as (here, _):
+        fill(here, "a")
+        exchange.brokers[0].cut()
+        with pytest.raises(BrokerUnavailable):
+            await core_of(here).surveys.rooms("", 600.0)
+        exchange.brokers[0].mend()
+        assert await core_of(here).surveys.rooms("", WAIT_S) == {"a": 1}
 
 
 @pytest.mark.parametrize(

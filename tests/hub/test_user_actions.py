@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exchange import EXCHANGES, Exchange, carried, cluster
-from hubbub import Hub, Position, RoomRules
+from hubbub import BrokerUnavailable, Hub, Position, RoomRules
 from hubbub.brokers.broker import Control
 from hubbub.errors import CommandError
 from hubbub.hub.core import core_of
@@ -58,10 +58,10 @@ async def test_who_is_meant_is_the_same_on_all_nodes(
         await here.subscribe(whom, Grant("chat:1"))
         await carried(exchange)
         assert {each.client.id for each in everybody if each.client.rooms} == meant
-        here.unsubscribe(whom, "chat:1")
+        await here.unsubscribe(whom, "chat:1")
         await carried(exchange)
         assert not [each for each in everybody if each.client.rooms]
-        here.close(whom, 4000, "gone")
+        await here.close(whom, 4000, "gone")
         await carried(exchange)
         assert {each.client.id for each in everybody if code_of(each) == 4000} == meant
 
@@ -73,13 +73,13 @@ async def test_tokens_end_and_are_renewed_on_all_nodes(whom: Whom, meant: set[st
         everybody = people(*hubs)
         here = actions_of(hubs[0])
         for user in ("ann", "bob", ""):
-            here.refresh(Whom(user), time.time() + 30)
-        here.refresh(whom, None)
+            await here.refresh(Whom(user), time.time() + 30)
+        await here.refresh(whom, None)
         await carried(exchange)
         for hub in hubs:  # they have one clock
             advance_time(hub, 10)
         assert not [each for each in everybody if each.closed]
-        here.expire(whom)
+        await here.expire(whom)
         await carried(exchange)
         assert {each.client.id for each in everybody if code_of(each) == 3005} == meant
         for hub in hubs:
@@ -117,6 +117,15 @@ async def test_a_stay_that_has_an_end_gets_a_new_one_and_no_other_gets_any() -> 
         advance_time(hub, 200)
         assert guest.client.rooms == set()
         assert member.client.rooms == {"a"}
+
+
+async def test_an_end_that_is_no_time_is_refused_before_anything_is_done() -> None:
+    async with cluster(Exchange(), count=1) as (hub,):
+        ann = connect(hub, user="ann")
+        for ends_at in (1e30, 10**400, float("nan")):
+            with pytest.raises(ValueError, match="must be a Unix time"):
+                await actions_of(hub).subscribe(Whom("ann"), Grant("a", expires_at=ends_at))
+        assert ann.client.rooms == set()
 
 
 async def test_a_client_that_joins_by_itself_at_that_moment_is_no_error() -> None:
@@ -203,6 +212,30 @@ async def test_a_word_that_makes_no_sense_does_nothing_and_is_logged(
         assert ann.closed is None
         assert ann.client.rooms == {"b"}
         assert f"a control message '{verb}' that makes no sense" in caplog.text
+
+
+async def test_where_the_others_cannot_be_told_it_is_done_here_and_who_asked_is_told() -> None:
+    exchange = Exchange()
+    async with cluster(exchange) as (here, there):
+        actions, whom = actions_of(here), Whom("ann")
+        ann, other = connect(here, user="ann"), connect(there, user="ann")
+        connect(here).client.join("a")
+        await carried(exchange)
+        exchange.brokers[0].cut()
+        with pytest.raises(BrokerUnavailable):
+            await actions.subscribe(whom, Grant("a"))
+        assert [sorted(each.client.rooms) for each in (ann, other)] == [["a"], []]
+        with pytest.raises(BrokerUnavailable):
+            await actions.unsubscribe(whom, "a")
+        assert ann.client.rooms == set()
+        with pytest.raises(BrokerUnavailable):
+            await actions.refresh(whom, time.time() + 60)
+        for spared in ((), ("somebody",)):
+            with pytest.raises(BrokerUnavailable):
+                await actions.close(Whom("ann", None, spared), 4000, "gone")
+        with pytest.raises(BrokerUnavailable):
+            await actions.expire(whom)
+        assert (code_of(ann), other.closed) == (4000, None)
 
 
 def test_a_grant_says_all_of_itself() -> None:

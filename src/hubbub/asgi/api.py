@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, UnsetType
@@ -50,6 +50,13 @@ class _Envelope(Struct):
 
     method: str
     params: Raw | UnsetType = msgspec.UNSET
+
+
+class _Place(NamedTuple):
+    """Where the API is, as callers see it, and what follows that in a request's path, without slashes at its ends."""
+
+    url: str
+    rest: str
 
 
 class HttpApi:
@@ -92,9 +99,9 @@ class HttpApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
         kind = scope["type"]
-        rest = self._rest(scope) if kind == "http" else None
-        if rest is not None:
-            await self._serve(rest, scope, receive, send)
+        place = self._find(scope) if kind == "http" else None
+        if place is not None:
+            await self._serve(place, scope, receive, send)
         elif self._app is not None:
             await self._app(scope, receive, send)
         elif kind == "http":
@@ -104,24 +111,27 @@ class HttpApi:
         else:
             await self._endpoint(scope, receive, send)
 
-    def _rest(self, scope: Scope) -> str | None:
-        """Return what follows the API's path, without slashes at its ends; None for what is not the API's."""
-        path, root = path_of(scope), scope.get("root_path", "")
+    def _find(self, scope: Scope) -> _Place | None:
+        """Return where the API is, and what of it a request wants; None for what is not the API's."""
+        path, root = path_of(scope), scope.get("root_path", "").rstrip("/")
         if f"{path}/".startswith(f"{self._path}/"):
-            return path[len(self._path) :].strip("/")
-        # A framework that mounts an application at a path leaves that path out, or in the root.
-        return path.strip("/") if root.endswith(self._path) else None
+            return _Place(root + self._path, path[len(self._path) :].strip("/"))
+        # A framework that mounts an application at a path has that in the root. It mounts none that has another
+        # application in it: there it is a root that ends so by chance, of a server or a proxy.
+        if self._app is None and root.endswith(self._path):
+            return _Place(root, path.strip("/"))
+        return None
 
-    async def _serve(self, rest: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, place: _Place, scope: Scope, receive: Receive, send: Send) -> None:
         is_bare, caller = False, None
         try:
             request = read_handshake(scope)
             is_bare = request.headers.get("x-centrifugo-error-mode", "").lower() == "transport"
             caller = self._caller(request)
-            if rest == DOCUMENT:
-                await self._send_document(scope, send)
+            if place.rest == DOCUMENT:
+                await self._send_document(place.url, scope, send)
                 return
-            answer = await self._answer(rest, caller, scope, request, receive)
+            answer = await self._answer(place.rest, caller, scope, request, receive)
         except Refused as refusal:
             self._note_refusal(refusal, scope, caller)
             await _refuse(scope, send, refusal, is_bare=is_bare)
@@ -140,11 +150,9 @@ class HttpApi:
             raise Refused(401, headers={"WWW-Authenticate": "apikey"})
         return caller
 
-    async def _send_document(self, scope: Scope, send: Send) -> None:
+    async def _send_document(self, url: str, scope: Scope, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             raise only_get()
-        server = scope.get("root_path", "")
-        url = server if server.endswith(self._path) else server + self._path
         await _respond(scope, send, 200, msgspec.json.encode(document(url or "/")))
 
     async def _answer(

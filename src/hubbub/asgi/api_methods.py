@@ -22,7 +22,7 @@ from ..errors import BrokerError, CommandError, HubNotRunning, PositionLost, che
 from ..hub.publishing import check_key
 from ..hub.user_actions import Grant, Whom
 from ..limits import check_room_name, explain, printable
-from ..model import Position
+from ..model import Position, check_unix_time
 from ..wire.frame import Frame
 from . import api_types as types
 
@@ -117,7 +117,7 @@ class Methods:
                 check_key(key)
             except (TypeError, ValueError) as error:
                 raise CommandError("bad_request", f"bad request: idempotency_{error}") from None
-        receipt = await core.publishing.publish(room, frame, key=key, is_kept=is_kept)
+        receipt = await core.publishing.publish_in_turn(room, frame, key, is_kept=is_kept)
         if receipt.position is None:
             return types.PublishResult()
         return types.PublishResult(receipt.position.offset, receipt.position.epoch)
@@ -149,10 +149,11 @@ class Methods:
         since, data = request.recover_since, None
         if request.b64data or not isinstance(request.data, UnsetType):
             data = json_of(_frame_of(request)).decode()
-        if request.expire_at and request.expire_at <= time.time():
+        ends_at = _end_of(request)
+        if ends_at is not None and ends_at <= time.time():
             raise CommandError("110", "expired")
         position = None if since is None else Position(since.offset, since.epoch)
-        grant = Grant(request.channel, position, data, request.expire_at or None)
+        grant = Grant(request.channel, position, data, ends_at)
         if whom := _whom(request):
             await self._core.user_actions.subscribe(whom, grant)
         return types.Nothing()
@@ -161,7 +162,7 @@ class Methods:
         """Take connections of a user out of a room, on all nodes."""
         _check_room(caller, request.channel)
         if whom := _whom(request):
-            self._core.user_actions.unsubscribe(whom, request.channel)
+            await self._core.user_actions.unsubscribe(whom, request.channel)
         return types.Nothing()
 
     async def presence(self, caller: Caller, request: types.ChannelRequest) -> types.PresenceResult:
@@ -239,20 +240,17 @@ class Methods:
         except ValueError as error:
             raise CommandError("bad_request", f"bad request: {error}") from None
         if whom := _whom(request, request.whitelist or ()):
-            self._core.user_actions.close(whom, code, reason)
+            await self._core.user_actions.close(whom, code, reason)
         return types.Nothing()
 
     async def refresh(self, caller: Caller, request: types.RefreshRequest) -> types.Nothing:
         """Let connections of a user stay until a time, or for good, or close them as expired."""
         _check_not_given(request, "info")
-        whom = _whom(request)
+        whom, ends_at = _whom(request), _end_of(request)
         if whom is not None and request.expired:
-            self._core.user_actions.expire(whom)
+            await self._core.user_actions.expire(whom)
         elif whom is not None:
-            try:
-                self._core.user_actions.refresh(whom, request.expire_at or None)
-            except ValueError as error:
-                raise CommandError("bad_request", f"bad request: {error}") from None
+            await self._core.user_actions.refresh(whom, ends_at)
         return types.Nothing()
 
     async def info(self, caller: Caller, request: types.InfoRequest) -> types.InfoResult:
@@ -269,7 +267,7 @@ class Methods:
                     node.subscriptions,
                     node.uptime_s,
                 )
-                for node in await self._core.control.nodes(WAIT_S)
+                for node in await self._core.control.nodes(WAIT_S, must_ask=True)
             ]
         )
 
@@ -340,6 +338,14 @@ def _check_not_given(request: Struct, *names: str) -> None:
         value = getattr(request, name)
         if value and not isinstance(value, UnsetType):
             raise CommandError("not_available", f"not available: {name}")
+
+
+def _end_of(request: types.SubscribeRequest | types.RefreshRequest) -> float | None:
+    """Return when something is to end; None for never."""
+    try:
+        return check_unix_time(request.expire_at or None)
+    except ValueError as error:
+        raise CommandError("bad_request", f"bad request: {error}") from None
 
 
 def _frame_of(request: types.Message | types.SubscribeRequest) -> Frame:

@@ -24,7 +24,7 @@ UnixTime = Annotated[int, Meta(description="A Unix time in seconds.")]
 class StreamPosition(Struct):
     """Where a room's history stands. An empty epoch stands for the one that there is."""
 
-    offset: Annotated[int, Meta(ge=0)] = 0
+    offset: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     epoch: str = ""
 
 
@@ -123,7 +123,12 @@ class HistoryRequest(Struct, kw_only=True):
     channel: Channel
     limit: (
         Annotated[
-            int, Meta(ge=-1, description="How many messages; 0: the position alone, -1: all.")
+            int,
+            Meta(
+                ge=-1,
+                le=2**31 - 1,
+                description="How many messages; 0: the position alone, -1: all.",
+            ),
         ]
         | None
     ) = None

@@ -336,9 +336,10 @@ def checked_path(path: object) -> str:
 
 
 def path_of(scope: Scope) -> str:
-    """Return the path of a request, without that at which a framework or server has mounted the application."""
+    """Return the path of a request as the application sees it: without the root that the server or a proxy has."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if f"{path}/".startswith(f"{root}/") else path
 
 
 async def _send_to_taken(event: MutableMapping[str, Any]) -> None:

@@ -142,7 +142,10 @@ class Broker(Protocol):
         ...
 
     def publish(self, publication: Publication) -> Receipt | Future[Receipt]:
-        """Take a publication. `BrokerUnavailable` comes by raise or by future."""
+        """Take a publication. `BrokerUnavailable` comes by raise or by future.
+
+        Raises `CommandError` ("too_large") for one that it never takes.
+        """
         ...
 
     def subscribe(self, rooms: Sequence[str]) -> Future[None] | None:
@@ -181,7 +184,8 @@ class ControlBroker(Broker, Protocol):
     def send_control(self, control: Control) -> Future[None] | None:
         """Say something to other nodes; never to the one that says it.
 
-        Done when it is on its way. It may be lost, and may overtake publications.
+        Done when it is on its way. It may be lost, and may overtake publications. Raises `BrokerUnavailable`, at once
+        or to who waits.
         """
         ...
 

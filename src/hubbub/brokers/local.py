@@ -26,7 +26,7 @@ class LocalBroker(ValkeyBroker):
     """A broker on a Valkey server that the processes of this machine share, at `local://`.
 
     The first process starts the server, which listens on a Unix socket that no other user can open, and it
-    ends with the last. `name` is as in `LocalServer`: processes that name the same share one; `prefix` as in
+    ends with the last (unless its guard is killed at the same moment). `name` is as in `LocalServer`: processes that name the same share one; `prefix` as in
     `ValkeyBroker`. Needs the extra `local`; not on Windows. Raises `ValueError` for a name that cannot be.
     """
 

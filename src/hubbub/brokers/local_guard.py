@@ -13,7 +13,8 @@ two files in the folder, which the kernel ends with their processes, however the
 
 The guard waits until it can hold `users` alone: then nobody is left. Who comes at that moment waits until the
 guard has gone, and starts another. If the guard is killed, the server goes on, and the next guard takes it
-over. What the guard has to say goes into `log`, beside the server's own `valkey.log`.
+over. If no user is left then, which takes two that are killed at one moment, the server stays until there is one: it cannot end with its guard,
+since it would take with it what users have in it. What the guard has to say goes into `log`, beside the server's own `valkey.log`.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from .nats_names import NatsNames
 from .nats_outgoing import NatsOutgoing
 from .nats_presence import TOLD, NatsPresence, told_publication
 from .nats_stream import OLDEST_VERSION, State, Stored, Stream
+from .reconnecting import unusable
 from .unanswered import deliver_run
 from .valkey_address import checked_prefix
 
@@ -136,8 +137,7 @@ class NatsBroker:
             await self._close(running)
             if not isinstance(error, Exception):
                 raise
-            where = f"the broker at {self._address.shown} cannot be used"
-            raise BrokerUnavailable(f"{where}: {unavailable(error)}") from None
+            raise unusable(self._address.shown, error, unavailable(error)) from None
         if not running.has_streams:
             self.abilities, self.lacks = frozenset({Ability.CONTROL}), _WITHOUT_JETSTREAM
         running.watch = asyncio.get_running_loop().create_task(
@@ -363,10 +363,18 @@ class NatsBroker:
 
     def send_control(self, control: Control) -> Future[None]:
         """See `ControlBroker.send_control`."""
-        running = self._require()
-        connection = running.feed.connection
+        connection = self._require().feed.connection
         connection.publish(self._names.control, seal_control(control))
-        return connection.ping()
+        pong = connection.ping()
+        return asyncio.get_running_loop().create_task(_said(pong), name="nats control")
+
+
+async def _said(pong: Future[None]) -> None:
+    """Wait until the server has taken what was said. Raises `BrokerUnavailable`."""
+    try:
+        await pong
+    except Exception as error:
+        raise unavailable(error) from error
 
 
 def _streams(feed: NatsFeed, address: NatsAddress, names: NatsNames) -> tuple[Stream, Stream]:

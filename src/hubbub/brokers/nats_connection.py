@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import BrokerUnavailable, MissingExtra
-from ..limits import printable
 from .nats_address import NatsAddress, login_of
+from .reconnecting import reason_of
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -313,4 +313,4 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable("the server refuses the user, password, token or credentials")
     if isinstance(error, TimeoutError):
         return BrokerUnavailable("the server does not answer")
-    return BrokerUnavailable(printable(str(error) or type(error).__name__))
+    return BrokerUnavailable(reason_of(error))

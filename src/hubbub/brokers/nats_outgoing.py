@@ -88,8 +88,9 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
     def put(
         self, number: int, room: str, envelope: bytes, keep: Keep | None, key: str | None
     ) -> Future[Receipt]:
-        """Have a publication sent. Raises `BrokerUnavailable` where too many wait already."""
-        self._check_room_for(len(envelope))
+        """Have a publication sent. Raises as `_check_room_for`."""
+        takes = self._feed.connection.max_payload if self._feed.is_up else None
+        self._check_room_for(len(envelope), takes)
         waiting = NatsWaiting(number, room, envelope, keep, key)
         self._add(waiting)
         if room in self._lanes:

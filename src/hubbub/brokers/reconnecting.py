@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import re
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from ..errors import BrokerUnavailable
+from ..limits import printable
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -29,6 +33,35 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 """How long to wait before a connection is tried again: twice as long each time, up to a bound."""
 
 AWAY = "the broker is away"
+
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what has failed: what the system says, where it has said something, else the error's text."""
+    return printable(_system_says(error) or str(error) or type(error).__name__)
+
+
+def unusable(shown: str, error: BaseException, meaning: BrokerUnavailable) -> BrokerUnavailable:
+    """Return what a start raises that has failed. `shown` is the broker's URL without its secrets."""
+    hint = "; does the server run, and listen there?" if _system_says(error) else ""
+    text = str(meaning).rstrip(".") if hint else str(meaning)
+    return BrokerUnavailable(f"the broker at {shown} cannot be used: {text}{hint}")
+
+
+def _system_says(error: BaseException | None) -> str:
+    """Return the text of the system's error that another goes back to; "" if it goes back to none."""
+    while error is not None:
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+            if error.filename is not None:
+                return ""  # it is about a file of this machine, whose name the text has
+            # An event loop that has tried several addresses says all their errors in one.
+            several = _ERRNO.search(str(error))
+            number = int(several[1]) if several else error.errno or 0
+            if number:
+                return os.strerror(number) if number > 0 else error.strerror or ""
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 class Reconnecting(ABC):

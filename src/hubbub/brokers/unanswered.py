@@ -14,7 +14,7 @@ from asyncio import Future
 from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
-from ..errors import BrokerError, BrokerUnavailable
+from ..errors import BrokerError, BrokerUnavailable, CommandError
 from ..model import Position, Receipt
 from .broker import Node
 from .envelope import publication_of, unseal
@@ -22,6 +22,7 @@ from .envelope import publication_of, unseal
 MOST_WAITING = 10_000
 """How many publications may wait for the server; one more is refused at once."""
 MOST_WAITING_BYTES = 16 * 1024**2
+"""How many bytes of messages; one that is larger is never taken."""
 WAIT_S = 5.0
 """How long a publication waits for its receipt, before it is refused."""
 LOOK_S = 0.25
@@ -87,8 +88,15 @@ class Unanswered(ABC, Generic[W]):
         """Learn that the server has answered now what it was asked at a time of the event loop."""
         self.lag_s = asyncio.get_running_loop().time() - began
 
-    def _check_room_for(self, size: int) -> None:
-        """Raise `BrokerUnavailable` where too many wait already."""
+    def _check_room_for(self, size: int, takes: int | None = None) -> None:
+        """Raise `BrokerUnavailable` where too many wait already, `CommandError` for what can never be published.
+
+        `takes` is how many bytes of one message the server takes (None: that is not known).
+        """
+        most = MOST_WAITING_BYTES if takes is None else min(takes, MOST_WAITING_BYTES)
+        if size > most:
+            text = f"a message has {size} bytes with what is beside it, and the broker takes {most}"
+            raise CommandError("too_large", text)
         if len(self._unanswered) >= MOST_WAITING or self.nbytes + size > MOST_WAITING_BYTES:
             raise BrokerUnavailable("too many publications wait for the broker")
 

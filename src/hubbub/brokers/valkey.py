@@ -34,6 +34,7 @@ from .broker import (
     Snapshot,
 )
 from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
+from .reconnecting import unusable
 from .unanswered import deliver_run
 from .valkey_address import Address, checked_prefix, read_address
 from .valkey_cluster import Cluster
@@ -46,6 +47,9 @@ from .valkey_presence import is_told, told_publication
 from .valkey_sentinel import Sentinels
 
 T = TypeVar("T")
+
+MOST_READ = 2**31 - 1
+"""How many publications one answer may have: a server reads no larger number, and no room keeps more."""
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -124,8 +128,7 @@ class ValkeyBroker:
             await self._close(running)
             if not isinstance(error, Exception):
                 raise
-            where = f"the broker at {self._address.shown} cannot be used"
-            raise BrokerUnavailable(f"{where}: {unavailable(error)}") from None
+            raise unusable(self._address.shown, error, unavailable(error)) from None
 
     def _layout(self) -> Layout:
         on = (self._take, self._back, self._forgot, self._comes_by, self._left, self._arrived)
@@ -310,7 +313,8 @@ class ValkeyBroker:
         """See `HistoryBroker.history`."""
         running = self._require()
         offset, epoch = ("", "") if since is None else (since.offset, since.epoch)
-        first = (offset, epoch, "" if limit is None else limit, int(reverse))
+        most = "" if limit is None else min(limit, MOST_READ)
+        first = (offset, epoch, most, int(reverse))
         keys = [self._names.key(room, "h"), self._names.key(room, "s")]
 
         async def ask(link: Link) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from ..errors import BrokerUnavailable, MissingExtra
-from ..limits import printable
+from .reconnecting import reason_of
 from .valkey_address import Address
 
 T = TypeVar("T")
@@ -292,7 +292,7 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
     if isinstance(error, redis.AuthenticationError):
         return BrokerUnavailable("the server refuses the user's name or the password of its URL")
     if isinstance(error, redis.exceptions.NoPermissionError):
-        return BrokerUnavailable(f"the server's user may not do that: {_text(error)}")
+        return BrokerUnavailable(f"the server's user may not do that: {reason_of(error)}")
     if is_replica(error):
         return BrokerUnavailable(_REPLICA)
     if is_moving(error):
@@ -301,8 +301,4 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable("the server has no memory left (maxmemory)")
     if isinstance(error, TimeoutError | redis.TimeoutError):
         return BrokerUnavailable("the server does not answer")
-    return BrokerUnavailable(_text(error))
-
-
-def _text(error: BaseException) -> str:
-    return printable(str(error) or type(error).__name__)
+    return BrokerUnavailable(reason_of(error))

@@ -122,7 +122,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
         self._queue.clear()
 
     def put(self, number: int, room: str, command: Script | Plain) -> Future[Receipt]:
-        """Have a publication sent. Raises `BrokerUnavailable` where too many wait already."""
+        """Have a publication sent. Raises as `_check_room_for`."""
         self._check_room_for(len(command.envelope))
         waiting = ValkeyWaiting(number, room, command)
         self.take(waiting)

@@ -41,6 +41,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEMO_APP = "hubbub.demo.app:app"
 DEMO_PORT = 8080
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+START_FAILED = 3
+"""The exit code of a worker whose application did not start, as uvicorn's supervisor of workers knows it."""
 GRACE_S = 2
 """How much longer than shutdown_timeout_s uvicorn waits before it gives up on a shutdown."""
 
@@ -402,7 +404,10 @@ def _serve(
     if config.should_reload:
         Reloader(config, target=uvicorn.Server(config).run, sockets=several).run()
     else:
-        Multiprocess(config, sockets=several).run()
+        supervisor = Multiprocess(config, sockets=several)
+        supervisor.run()
+        if any(each.process.exitcode == START_FAILED for each in supervisor.processes):
+            raise SystemExit(1)
 
 
 def _announce(address: str) -> None:

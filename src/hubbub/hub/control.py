@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from asyncio import Future
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..brokers.broker import Ability, Control, ControlBroker
-from ..errors import check_close
+from ..errors import BrokerUnavailable, check_close
 from ..limits import printable
 from ..model import USER_PREFIX
 
@@ -70,26 +71,31 @@ class ControlPlane:
         self._core.registry.disconnect(session, code, reason)
         return True
 
-    async def nodes(self, wait_s: float) -> list[NodeInfo]:
-        """Return what all nodes say of themselves that answer within `wait_s` seconds, this one first."""
+    async def nodes(self, wait_s: float, *, must_ask: bool) -> list[NodeInfo]:
+        """Return what all nodes say of themselves that answer within `wait_s` seconds, this one first.
+
+        With `must_ask` it raises where the others cannot be asked, as what `say` returns does.
+        """
         found = [self._own_info()]
 
         def take(answer: Control) -> None:
             found.append(_read_info(answer.origin, answer.arguments))
 
-        await self.ask("count", "counted", take, wait_s)
+        await self.ask("count", "counted", take, wait_s, must_ask=must_ask)
         return found
 
     async def has_members(self, room: str, wait_s: float) -> bool:
         """Tell whether another node says within `wait_s` seconds that a room has members there.
 
-        True where other nodes cannot be asked, and what is published here reaches them.
+        True where other nodes cannot be asked now, and where they never can and what is published here reaches them.
         """
         if not self.has_others:
             return not self._core.broker.receives_all
         is_there = asyncio.Event()
-        await self.ask("seek", "sought", lambda _: is_there.set(), wait_s, is_there, room=room)
-        return is_there.is_set()
+        was_asked = await self.ask(
+            "seek", "sought", lambda _: is_there.set(), wait_s, is_there, room=room
+        )
+        return is_there.is_set() or not was_asked
 
     async def ask(
         self,
@@ -98,19 +104,24 @@ class ControlPlane:
         take: Callable[[Control], None],
         wait_s: float,
         enough: asyncio.Event | None = None,
+        *,
+        must_ask: bool = False,
         **arguments: Any,
-    ) -> None:
-        """Ask the other nodes, if they can be asked, and `take` what they answer by the verb `answer`.
+    ) -> bool:
+        """Ask the other nodes, if there are any, and `take` what they answer by the verb `answer`.
 
-        It lasts `wait_s` seconds, or until there is `enough`.
+        It lasts `wait_s` seconds, or until there is `enough`. Returns whether they could be told the question; with
+        `must_ask` it raises where they could not, as what `say` returns does.
         """
         if not self.has_others:
-            return
+            return True
         self._last_question += 1
         question = str(self._last_question)
         self._asked[answer, question] = take
         try:
-            self.say(verb, question=question, **arguments)
+            said = self.say(verb, question=question, **arguments)
+            if must_ask:
+                await said
             if enough is None:
                 await asyncio.sleep(wait_s)
             else:
@@ -119,6 +130,7 @@ class ControlPlane:
                         await enough.wait()
         finally:
             del self._asked[answer, question]
+        return said.done() and said.exception() is None
 
     def take_answer(self, control: Control) -> None:
         """Give an answer to who has asked, if it does not come too late."""
@@ -186,34 +198,44 @@ class ControlPlane:
             registry.disconnect(session, code, reason)
         return len(sessions)
 
-    def say(self, verb: str, target: str | None = None, **arguments: Any) -> None:
-        """Send a word to other nodes; that it cannot be sent is logged."""
+    def say(self, verb: str, target: str | None = None, **arguments: Any) -> Future[None]:
+        """Send a word to other nodes; return what is done when it is on its way, or there are none.
+
+        That it cannot be sent is logged, and raised to whoever waits for that: `BrokerUnavailable`, or what else the
+        broker has raised.
+        """
+        core, said = self._core, asyncio.get_running_loop().create_future()
         if not self.has_others:
-            return
+            said.set_result(None)
+            return said
+        broker = cast(ControlBroker, core.broker)
         try:
-            sent = self.send(verb, target, **arguments)
+            sent = broker.send_control(Control(verb, core.node_id, arguments, target))
         except Exception as error:  # what a broker raises keeps nobody here from being told
-            self._not_sent(verb, error)
-            return
-        if sent is not None:
-            sent.add_done_callback(lambda done: self._sent(verb, done))
+            self._not_sent(verb, said, error)
+            return said
+        if sent is None:
+            said.set_result(None)
+        else:
+            sent.add_done_callback(lambda done: self._sent(verb, said, done))
+        return said
 
-    def send(
-        self, verb: str, target: str | None = None, **arguments: Any
-    ) -> asyncio.Future[None] | None:
-        """Send a word to other nodes, by a broker that can. Raises `BrokerUnavailable`, here or by the future."""
-        broker = cast(ControlBroker, self._core.broker)
-        return broker.send_control(Control(verb, self._core.node_id, arguments, target))
+    def _sent(self, verb: str, said: Future[None], sent: Future[None]) -> None:
+        if sent.cancelled():
+            self._not_sent(verb, said, BrokerUnavailable("the broker has stopped"))
+        elif (error := sent.exception()) is not None:
+            self._not_sent(verb, said, error)
+        elif not said.done():
+            said.set_result(None)
 
-    def _sent(self, verb: str, done: asyncio.Future[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            self._not_sent(verb, error)
-
-    def _not_sent(self, verb: str, error: BaseException) -> None:
+    def _not_sent(self, verb: str, said: Future[None], error: BaseException) -> None:
         text = "the other nodes could not be told %r: %s"
         self._core.log.log(
             logging.ERROR, "control", text, verb, printable(str(error) or type(error).__name__)
         )
+        if not said.done():
+            said.set_exception(error)
+            said.exception()  # it has been logged, so nobody need wait for it
 
 
 def _read_info(node: str, arguments: Mapping[str, Any]) -> NodeInfo:

@@ -49,6 +49,7 @@ from .subscriptions import SubscriptionDeadlines
 from .surveys import Surveys
 from .user_actions import UserActions
 from .variant import Variants
+from .window import Window
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -121,6 +122,7 @@ class Core:
         self.joining.reset()
         self.presence.reset()
         self.publishing.streaming.clear()
+        self.window = Window(lambda: self.condition.is_up)
         self.interest = Interest(self)
         self.fanout = Fanout(self.stats, settings.slow_policy, self.lifecycle.schedule)
         self.limits = TransportLimits(

@@ -431,11 +431,12 @@ class Hub:
     async def nodes(self, *, wait_s: float = 1.0) -> list[NodeInfo]:
         """Return how many clients, users, rooms and members each process of the cluster has, this one first.
 
-        Others have `wait_s` seconds to answer; a broker that connects no processes is asked nothing.
+        Others have `wait_s` seconds to answer; a broker that connects no processes is asked nothing, and while
+        one is away this process is all there is.
         Event loop only. Raises `HubNotRunning`.
         """
         self._core.lifecycle.require_loop()
-        return await self._core.control.nodes(wait_s)
+        return await self._core.control.nodes(wait_s, must_ask=False)
 
     # Who is where
 

@@ -12,7 +12,7 @@ from threading import get_ident as _thread_id
 from typing import TYPE_CHECKING, Any, cast
 
 from ..brokers.broker import HistoryBroker, Keep
-from ..errors import BrokerError, HubNotRunning
+from ..errors import BrokerError, CommandError, HubNotRunning
 from ..limits import printable
 from ..model import Receipt
 from ..wire.frame import Frame, encode
@@ -62,12 +62,20 @@ class Publishing:
         `room` is a room's name, or everybody's or a user's; `key` the publisher's own name for the message.
         Without `is_kept` it is for who is there now, in a room that remembers too. Raises `BrokerError` when
         the broker did not take it, `HubNotRunning` where the hub does not run, `CommandError` for a room that
-        takes no messages.
+        takes no messages, and for a message that is larger than the broker takes.
         """
         if key is not None:
             check_key(key)
         self._rules.forbid_stream(room)
         return await self._publish(room, encode(data), exclude, key, is_kept=is_kept)
+
+    async def publish_in_turn(
+        self, room: str, data: Any, key: str | None = None, *, is_kept: bool = True
+    ) -> Receipt:
+        """Publish as `publish` does, when the broker has room for it: for those who publish much at once."""
+        frame = encode(data)
+        async with self._core.window.place(len(frame.payload)):
+            return await self.publish(room, frame, None, key, is_kept=is_kept)
 
     async def publish_piece(self, room: str, frame: Frame, exclude: Client | None) -> Receipt:
         """Publish a piece of a text to a room that takes such; see `publish`."""
@@ -119,7 +127,7 @@ class Publishing:
                 result.add_done_callback(_log_failed_publish)
         except HubNotRunning:
             raise
-        except BrokerError as error:
+        except (BrokerError, CommandError) as error:
             logger.error("a broadcast failed: %s", printable(str(error)))
         except Exception as error:  # a broker's own failure is not the publisher's
             self._core.log.log(logging.ERROR, "broker", "a broadcast failed", error=error)

@@ -40,7 +40,7 @@ class Surveys:
 
         In `pattern` a `*` stands for any text, `?` for one character, `[ab]` for one of several; "" for all rooms.
         Raises `CommandError` where a node has more than `MOST_ROOMS` such rooms, and for a pattern that is
-        too long.
+        too long; and where the others cannot be asked, as `ControlPlane.say`.
         """
         if len(pattern) > MOST_PATTERN_CHARACTERS:
             text = f"a pattern has at most {MOST_PATTERN_CHARACTERS} characters"
@@ -55,7 +55,8 @@ class Surveys:
             _add(found, answer.arguments["rooms"])
             is_overfull |= answer.arguments.get("is_overfull") is True
 
-        await self._core.control.ask("list", "listed", take, wait_s, pattern=pattern)
+        ask = self._core.control.ask
+        await ask("list", "listed", take, wait_s, must_ask=True, pattern=pattern)
         if is_overfull:
             raise _too_many()
         return found

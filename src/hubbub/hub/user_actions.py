@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,47 +63,55 @@ class Grant(NamedTuple):
 class UserActions:
     """Does to connections of a user what others ask for, here and on all other nodes. Event loop only.
 
-    A user without connections is no error: nobody knows of all nodes whether there are any.
+    A user without connections is no error: nobody knows of all nodes whether there are any. What is asked for is done
+    here at once, whatever becomes of the others; when a verb returns they are told, and where they cannot be it
+    raises as `ControlPlane.say`.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    def close(self, whom: Whom, code: int, reason: str) -> None:
+    async def close(self, whom: Whom, code: int, reason: str) -> None:
         """Close connections with a code and a reason that are checked already."""
         if whom.user and whom.client is None and not whom.spared:
-            self._core.control.disconnect_user(whom.user, code, reason)
-            return
-        self._say("close", whom, code=code, reason=reason)
+            told = self._core.control.say("disconnect", user=whom.user, code=code, reason=reason)
+        else:
+            told = self._say("close", whom, code=code, reason=reason)
         self._close_here(whom, code, reason)
+        await told
 
-    def refresh(self, whom: Whom, expires_at: float | None) -> None:
+    async def refresh(self, whom: Whom, expires_at: float | None) -> None:
         """Let connections stay until a Unix time in seconds (None: for good); see `Client.refresh`."""
         check_unix_time(expires_at)
-        self._say("refresh", whom, expires_at=expires_at)
+        told = self._say("refresh", whom, expires_at=expires_at)
         self._refresh_here(whom, expires_at)
+        await told
 
-    def expire(self, whom: Whom) -> None:
+    async def expire(self, whom: Whom) -> None:
         """Close connections as if their tokens had ended."""
-        self._say("refresh", whom, is_expired=True)
+        told = self._say("refresh", whom, is_expired=True)
         self._expire_here(whom)
+        await told
 
     async def subscribe(self, whom: Whom, grant: Grant) -> None:
         """Put connections into a room; when this returns those of this node are in, or gone.
 
         Nobody is asked whether they may. One that is in the room stays as it is, but for a new end of a stay that
         has one. Raises the first
-        `CommandError` that kept a connection of this node out.
+        `CommandError` that kept a connection of this node out; `ValueError` for an end that is no Unix time.
         """
         check_room_name(grant.room)
-        self._say("subscribe", whom, **grant.as_arguments())
+        check_unix_time(grant.expires_at)
+        told = self._say("subscribe", whom, **grant.as_arguments())
         await self._subscribe_here(whom, grant)
+        await told
 
-    def unsubscribe(self, whom: Whom, room: str) -> None:
+    async def unsubscribe(self, whom: Whom, room: str) -> None:
         """Take connections out of a room. Those that are not in it stay as they are."""
         check_room_name(room)
-        self._say("unsubscribe", whom, room=room)
+        told = self._say("unsubscribe", whom, room=room)
         self._unsubscribe_here(whom, room)
+        await told
 
     def obey(self, control: Control) -> None:
         """Do what another node says, if its verb is of these."""
@@ -123,8 +132,8 @@ class UserActions:
                 room = check_room_name(text_of(arguments, "room"))
                 self._unsubscribe_here(_whom(arguments), room)
 
-    def _say(self, verb: str, whom: Whom, **arguments: Any) -> None:
-        self._core.control.say(verb, **whom.as_arguments(), **arguments)
+    def _say(self, verb: str, whom: Whom, **arguments: Any) -> Future[None]:
+        return self._core.control.say(verb, **whom.as_arguments(), **arguments)
 
     def _found(self, whom: Whom) -> list[ClientSession]:
         """Return the connections of this node that are meant."""
