@@ -40,26 +40,31 @@ def test_tokens_are_issued_and_verified(load: Any) -> None:
 
 
 DJANGO_CHECK = """
-from types import SimpleNamespace
-from django.test import RequestFactory
-from django_app import app, hub, token
+from django_app import app, hub
+from django.contrib.auth.models import User
 from starlette.testclient import TestClient
-import json
 
-request = RequestFactory().post("/token")
-request.user = SimpleNamespace(is_authenticated=False)
-assert token(request).status_code == 401
-request.user = SimpleNamespace(is_authenticated=True, pk=7)
-signed = json.loads(token(request).content)["token"]
+User.objects.create_user("first", password="first's own")
+ann = User.objects.create_user("ann", password="ann's own")
 with TestClient(app) as client:
+    assert client.post("/token").status_code == 401
+    assert client.post("/login", data={"name": "ann", "password": "wrong"}).status_code == 401
+    assert client.post("/token").status_code == 401
+    right = {"name": "ann", "password": "ann's own"}
+    assert client.post("/login", data=right).json() == {"name": "ann"}
+    signed = client.post("/token").json()["token"]
     with client.websocket_connect("/ws?token=" + signed) as socket:
-        assert [found.user for found in hub] == ["7"]
+        assert [found.user for found in hub] == [str(ann.pk)] == ["2"]
+        socket.send_text("hello")
+        assert socket.receive_text() == "2: hello"
 """
 
 
 def test_tokens_of_a_view_of_django(tmp_path: Path) -> None:
+    """The commands of the page make the database; whoever has logged in gets a token."""
     file = tmp_path / "django_app.py"
     file.write_text(named("docs/tokens.md")[file.name], encoding="utf-8")
+    assert "Applying sessions.0001_initial... OK" in run([file.name, "migrate"], tmp_path)
     assert run(["-c", DJANGO_CHECK], tmp_path) == ""
 
 
