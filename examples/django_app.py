@@ -8,7 +8,7 @@ from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
-from hubbub import Hub
+from hubbub import Client, CommandError, Hub
 
 if not settings.configured:
     settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="change me", ALLOWED_HOSTS=["*"])
@@ -20,6 +20,11 @@ def order(request: HttpRequest, number: int) -> JsonResponse:
     """A plain view: Django runs it in a thread, `broadcast` may be called from any."""
     hub.broadcast({"type": "order", "number": number})
     return JsonResponse({"clients": len(hub)})
+
+
+@hub.on_message
+def said(client: Client, text: str) -> None:
+    raise CommandError("listen_only", "this socket only listens")
 
 
 urlpatterns = [path("orders/<int:number>", order)]

@@ -6,7 +6,7 @@ Run:  uvicorn plain_asgi:app --ws hubbub:Protocol
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from hubbub import Hub
+from hubbub import Client, Hub
 
 Message = MutableMapping[str, Any]
 
@@ -23,6 +23,11 @@ async def pages(
     body = f"{len(hub)} connected\n".encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
+
+
+@hub.on_message
+def echo(client: Client, data: str | bytes) -> None:
+    client.send(data)
 
 
 app = hub.mount(pages, "/ws")

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from hubbub import Hub
+from hubbub import Client, CommandError, Hub
 
 hub = Hub()
 
@@ -17,6 +17,11 @@ async def say(request: Request) -> JSONResponse:
     """Broadcast the request's body; the lifespan has put the hub into the state."""
     request.state.hub.broadcast((await request.body()).decode())
     return JSONResponse({"clients": len(request.state.hub)})
+
+
+@hub.on_message
+def said(client: Client, text: str) -> None:
+    raise CommandError("listen_only", "this socket only listens")
 
 
 app = Starlette(
