@@ -108,6 +108,39 @@ def test_tokens_are_refreshed(load: Any) -> None:
             assert caught.value.code == 3005
 
 
+def test_tokens_of_sdks_for_rooms(load: Any) -> None:
+    app = load("docs/tokens.md", "sdk_tokens_app.py")
+    room = "document:plan"
+    subscribe: dict[str, Any] = {"channel": room}
+    publish = {"channel": room, "data": {"text": "hello"}}
+    with TestClient(app.app) as client:
+        for path in ("/token", f"/token/{room}"):
+            assert client.post(path).status_code in {401, 403}
+        client.cookies.set("session", "s3same")
+        bobs = client.post("/token").json()["token"]
+        assert client.post(f"/token/{room}").status_code == 403
+        client.cookies.set("session", "s3cr3t")
+        anns, for_room = (client.post(p).json()["token"] for p in ("/token", f"/token/{room}"))
+        with (
+            client.websocket_connect("/connection/websocket") as ann,
+            client.websocket_connect("/connection/websocket") as bob,
+        ):
+            for socket, token in ((ann, anns), (bob, bobs)):
+                socket.send_json({"id": 1, "connect": {"token": token}})
+                assert "connect" in socket.receive_json()
+            bob.send_json({"id": 2, "subscribe": subscribe})
+            assert bob.receive_json()["error"]["code"] == 103
+            ann.send_json({"id": 2, "subscribe": {**subscribe, "token": for_room}})
+            assert "subscribe" in ann.receive_json()
+            ann.send_json({"id": 3, "publish": publish})
+            told = {name: text for _ in range(2) for name, text in ann.receive_json().items()}
+            assert told["push"]["pub"]["data"] == {"text": "hello"}
+            assert "publish" in told
+            bob.send_json({"id": 3, "publish": publish})
+            assert bob.receive_json()["error"]["code"] == 103
+            assert {found.user for found in app.hub} == {"ann", "bob"}
+
+
 def test_tokens_for_rooms(load: Any) -> None:
     app = load("docs/tokens.md", "documents_app.py")
     good = signed(app, sub="ann", channel="plan")
