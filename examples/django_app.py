@@ -1,6 +1,9 @@
 """Django: the hub in front of Django's ASGI handler, all in one file.
 
-Run:  uvicorn django_app:app --ws hubbub:Protocol
+Needs:  pip install ./hubbub django   (./hubbub is the checkout)
+Run:    uvicorn django_app:app --ws hubbub:Protocol   (in this folder)
+Listen: hubbub connect ws://localhost:8000/ws
+Try:    curl localhost:8000/orders/7   (every socket hears of it)
 """
 
 from django.conf import settings

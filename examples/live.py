@@ -1,6 +1,7 @@
 """Live data: a ticker that runs while somebody listens.
 
-Run:    uvicorn live:app --ws hubbub:Protocol
+Needs:  pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:    uvicorn live:app --ws hubbub:Protocol   (in this folder)
 Listen: hubbub connect ws://localhost:8000/ws
 """
 

@@ -1,6 +1,9 @@
 """Plain ASGI: no framework at all. The hub takes /ws and the lifespan, the rest is ours.
 
-Run:  uvicorn plain_asgi:app --ws hubbub:Protocol
+Needs: pip install ./hubbub   (./hubbub is the checkout)
+Run:   uvicorn plain_asgi:app --ws hubbub:Protocol   (in this folder)
+Try:   hubbub connect ws://localhost:8000/ws   (sends back what you type)
+       curl localhost:8000   (says how many are there)
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -1,6 +1,9 @@
 """Starlette: the hub as an ASGI endpoint, and in every request's state.
 
-Run:  uvicorn starlette_app:app --ws hubbub:Protocol
+Needs:  pip install ./hubbub starlette   (./hubbub is the checkout)
+Run:    uvicorn starlette_app:app --ws hubbub:Protocol   (in this folder)
+Listen: hubbub connect ws://localhost:8000/ws
+Try:    curl --data "Lunch is ready" localhost:8000/say
 """
 
 from starlette.applications import Starlette
