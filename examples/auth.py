@@ -1,7 +1,9 @@
 """Tokens: who is it, or 401 before the upgrade; and messages to one user.
 
-Run:  uvicorn auth:app --ws hubbub:Protocol
-See:  http://localhost:8000/?token=ann-secret   and   http://localhost:8000/?token=wrong
+Needs: pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:   uvicorn auth:app --ws hubbub:Protocol   (in this folder)
+See:   http://localhost:8000/?token=ann-secret   and   http://localhost:8000/?token=wrong
+Try:   hubbub connect "ws://localhost:8000/ws?token=bob-secret"   (and type: ann: hello)
 """
 
 from fastapi import FastAPI

@@ -1,7 +1,8 @@
 """The whole chat, with FastAPI.
 
-Run:  uvicorn chat:app --ws hubbub:Protocol
-Talk: hubbub connect "ws://localhost:8000/ws?username=ann"
+Needs: pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:   uvicorn chat:app --ws hubbub:Protocol   (in this folder)
+Talk:  hubbub connect "ws://localhost:8000/ws?username=ann"
 """
 
 from fastapi import FastAPI

@@ -1,6 +1,7 @@
 """A game: an arena is a room, a move goes to everybody else in it.
 
-Run:   uvicorn game:app --ws hubbub:Protocol
+Needs: pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:   uvicorn game:app --ws hubbub:Protocol   (in this folder)
 Play:  hubbub connect ws://localhost:8000/ws
        {"type": "join", "arena": "red"}
        {"type": "move", "x": 3, "y": 4}

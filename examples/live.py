@@ -1,6 +1,7 @@
 """Live data: a ticker that runs while somebody listens.
 
-Run:    uvicorn live:app --ws hubbub:Protocol
+Needs:  pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:    uvicorn live:app --ws hubbub:Protocol   (in this folder)
 Listen: hubbub connect ws://localhost:8000/ws
 """
 
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 
-from hubbub import Hub
+from hubbub import Client, CommandError, Hub
 
 hub = Hub()
 app = FastAPI()
@@ -22,3 +23,8 @@ def tick() -> None:
     global price
     price = round(price * random.uniform(0.99, 1.01), 2)
     hub.broadcast({"type": "tick", "price": price, "time": datetime.now(UTC)})
+
+
+@hub.on_message
+def said(client: Client, text: str) -> None:
+    raise CommandError("listen_only", "this socket only listens")

@@ -1,6 +1,7 @@
 """Notifications: an HTTP request publishes, every socket hears it.
 
-Run:    uvicorn notifications:app --ws hubbub:Protocol
+Needs:  pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:    uvicorn notifications:app --ws hubbub:Protocol   (in this folder)
 Listen: hubbub connect ws://localhost:8000/ws
 Post:   curl -X POST "localhost:8000/notify?message=Lunch+is+ready"
 """

@@ -1,12 +1,15 @@
 """Plain ASGI: no framework at all. The hub takes /ws and the lifespan, the rest is ours.
 
-Run:  uvicorn plain_asgi:app --ws hubbub:Protocol
+Needs: pip install ./hubbub   (./hubbub is the checkout)
+Run:   uvicorn plain_asgi:app --ws hubbub:Protocol   (in this folder)
+Try:   hubbub connect ws://localhost:8000/ws   (sends back what you type)
+       curl localhost:8000   (says how many are there)
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from hubbub import Hub
+from hubbub import Client, Hub
 
 Message = MutableMapping[str, Any]
 
@@ -23,6 +26,11 @@ async def pages(
     body = f"{len(hub)} connected\n".encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
+
+
+@hub.on_message
+def echo(client: Client, data: str | bytes) -> None:
+    client.send(data)
 
 
 app = hub.mount(pages, "/ws")

@@ -1,6 +1,7 @@
 """A scoreboard: games that remember their goals, who is watching, and one line for many processes.
 
-Run:    uvicorn scoreboard:app --ws hubbub:Protocol
+Needs:  pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:    uvicorn scoreboard:app --ws hubbub:Protocol   (in this folder)
 Watch:  hubbub connect "ws://localhost:8000/ws?game=final&name=ann"
 Score:  curl -X POST "localhost:8000/goals/final?team=reds"
 

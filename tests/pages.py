@@ -67,6 +67,11 @@ def assert_echoes(socket: WebSocketTestSession) -> None:
     assert socket.receive_text() == "hello"
 
 
+def assert_only_listens(socket: WebSocketTestSession) -> None:
+    socket.send_text("hello")
+    assert socket.receive_json()["code"] == "listen_only"
+
+
 def run(arguments: list[str], folder: Path) -> str:
     """Run Python in a folder without the hub's environment variables; return what it printed."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HUBBUB_")}

@@ -1,6 +1,8 @@
 """A script for cron: it tells a room that the nightly report is there. It needs nothing but Python.
 
-    5 4 * * *  API_URL=http://localhost:8000/api API_KEY=… python3 nightly.py
+Run:   API_URL=http://localhost:8000/api API_KEY=… python3 nightly.py   (in this folder), where a hub has its API:
+       hubbub serve --api-keys-file keys.txt, say, with the key as a line of keys.txt
+Cron:  5 4 * * *  API_URL=http://localhost:8000/api API_KEY=… python3 nightly.py
 
 A second run on the same day publishes nothing: the day is the message's idempotency key. It ends with 1, and one line
 that says why, when the message was not taken; cron sends that by mail.

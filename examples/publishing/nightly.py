@@ -1,6 +1,9 @@
 """A cron job that tells everybody in a room.
 
-0 3 * * *  HUBBUB_BROKER=valkey://localhost:6379 python nightly.py news "The night was quiet"
+Needs: pip install './hubbub[valkey]'   (./hubbub is the checkout), and hubs on the same server
+Run:   HUBBUB_BROKER=valkey://localhost:6379 python nightly.py news "The night was quiet"   (in this folder)
+Cron:  0 3 * * *  HUBBUB_BROKER=valkey://localhost:6379 python nightly.py news "The night was quiet"
+See:   HUBBUB_BROKER=valkey://localhost:6379 hubbub tail news
 """
 
 import sys

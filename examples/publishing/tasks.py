@@ -1,6 +1,9 @@
 """A task of Celery that tells a room of its result, once, however often it is tried.
 
-HUBBUB_BROKER=valkey://localhost:6379 celery -A tasks worker
+Needs: pip install './hubbub[valkey]' 'celery[redis]'   (./hubbub is the checkout), and hubs on the same server
+Run:   HUBBUB_BROKER=valkey://localhost:6379 celery -A tasks worker   (in this folder)
+Try:   celery -A tasks call tasks.report --args '["chat:1", "it is done"]'
+See:   HUBBUB_BROKER=valkey://localhost:6379 hubbub tail chat:1
 """
 
 import os

@@ -1,7 +1,8 @@
 """Tokens of a language model, 50 a second: two tabs see the same, and a reload in the middle goes on.
 
-Run:  uvicorn tokens_app:app --ws hubbub:Protocol
-See:  http://localhost:8000/ , ask, then open the same address in a second tab, and reload one of them.
+Needs: pip install ./hubbub fastapi   (./hubbub is the checkout)
+Run:   uvicorn tokens_app:app --ws hubbub:Protocol   (in this folder)
+See:   http://localhost:8000/ , ask, then open the same address in a second tab, and reload one of them.
 """
 
 import asyncio

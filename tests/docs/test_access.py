@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from pages import refusal
+from pages import assert_only_listens, refusal
 
 
 def test_authentication_members_alone_may_join(load: Any) -> None:
@@ -29,6 +29,7 @@ def test_authentication_members_alone_may_join(load: Any) -> None:
 def test_authentication_a_client_is_kicked_by_its_id(load: Any) -> None:
     app = load("docs/guides/authentication.md", "admin_app.py").app
     with TestClient(app) as client, client.websocket_connect("/ws?id=ann") as ann:
+        assert_only_listens(ann)
         assert client.get("/admin/nodes").json() == [{"clients": 1, "rooms": 0}]
         assert client.post("/admin/kick/bob").json() == {"was_here": False}
         assert client.post("/admin/kick/ann").json() == {"was_here": True}

@@ -16,6 +16,7 @@ import uvicorn
 
 from hubbub import cli
 from pages import IDS, PAGES, Block, blocks, named, python_blocks, run
+from places import ROOT
 
 
 @pytest.mark.parametrize("page", [page for page in IDS if any("test_" in f for f in named(page))])
@@ -47,6 +48,26 @@ def test_every_example_with_a_name_is_tested() -> None:
         for file in set(named(name)) - {"django_app.py"}:
             is_test = file.startswith("test_") or f"test_{file}" in named(name)
             assert is_test or f'load("{name}", "{file}")' in source, f"{name}: {file}"
+
+
+def applications() -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each application that has a hub, of the pages and the examples."""
+    for page in IDS:
+        for file, text in named(page).items():
+            if not file.startswith("test_"):
+                yield f"{page}: {file}", text
+    for path in sorted((ROOT / "examples").rglob("*.py")):
+        yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+
+
+def test_no_application_sends_to_all_what_a_client_says_by_accident() -> None:
+    """Who copies it would relay what strangers send. The page on frameworks does, and says so."""
+    shown = [(name, text) for name, text in applications() if re.search(r"= Hub\(", text)]
+    assert len(shown) > 30
+    for name, text in shown:
+        takes_messages = re.search(r"@hub\.on(_message$|\()", text, re.MULTILINE)
+        is_frameworks = name.startswith("docs/guides/frameworks.md")
+        assert takes_messages or "RoomRules(" in text or is_frameworks, name
 
 
 def commands(program: str) -> Iterator[tuple[str, list[str]]]:

@@ -19,7 +19,7 @@ from hubbub import Hub, HubNotRunning
 from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, advance_time, set_clock
 from matrix_worker import HubWorker
-from pages import assert_echoes, refusal
+from pages import assert_echoes, assert_only_listens, refusal
 from serving import serve
 
 
@@ -41,7 +41,8 @@ def test_authentication_by_jwt(load: Any) -> None:
     bad = jwt.encode({"sub": "ann", "aud": "shop"}, app.KEY, "HS256")
     with TestClient(app.app) as client:
         with client.websocket_connect("/ws", headers={"Authorization": f"Bearer {good}"}) as socket:
-            assert_echoes(socket)
+            socket.send_text("hello")
+            assert socket.receive_text() == "ann: hello"
             assert [found.user for found in app.hub] == ["ann"]
         status, body = refusal(client, f"/ws?token={bad}")
         assert (status, body["code"]) == (401, "bad_token")
@@ -91,7 +92,8 @@ def test_authentication_a_ticket_is_good_for_one_time(load: Any) -> None:
         url = f"/ws?token={client.post('/ticket').json()['ticket']}"
         assert client.get(url).status_code == 426, "a plain GET does not use it up"
         with client.websocket_connect(url) as socket:
-            assert_echoes(socket)
+            socket.send_text("hello")
+            assert socket.receive_text() == "ann: hello"
             assert [found.user for found in app.hub] == ["ann"]
             assert refusal(client, url)[1]["code"] == "bad_ticket"
         app.tickets["old"] = ("ann", time.monotonic() - 1)
@@ -182,7 +184,8 @@ def test_fault_32_deployment_the_worker_class_of_gunicorn(load: Any) -> None:
 
 def test_deployment_stats(load: Any) -> None:
     stats = load("docs/guides/deployment.md", "stats_app.py")
-    with TestClient(stats.app) as client, client.websocket_connect("/ws"):
+    with TestClient(stats.app) as client, client.websocket_connect("/ws") as socket:
+        assert_only_listens(socket)
         assert client.get("/internal/stats").json()["clients"] == 1
         assert client.get("/healthz").json() == {"ok": True, "clients": 1}
 
@@ -197,5 +200,6 @@ def test_deployment_notify(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         right = client.post(url, headers={"Authorization": "Bearer open sesame"})
         assert right.status_code == 200
         assert socket.receive_json() == {"type": "notice", "text": "hello"}
+        assert_only_listens(socket)
     with pytest.raises(HubNotRunning):
         notify.hub.broadcast("from a shell")

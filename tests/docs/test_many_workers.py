@@ -26,18 +26,22 @@ pytestmark = pytest.mark.anyio
 async def test_workers_on_one_server_are_one_hub(
     server_at: Callable[[], str], broker: str, load: Any, tmp_path: Path
 ) -> None:
-    load("docs/guides/many-workers.md", "many_workers.py")
+    module = load("docs/guides/many-workers.md", "many_workers.py")
     url = f"{server_at()}?prefix={fresh_prefix()}"
     arguments = ("serve", "many_workers:app", "--workers", "2")
     with serving(*arguments, cwd=tmp_path, env={"HUBBUB_BROKER": url}) as (server, address):
-        hub = Hub(broker=url)  # a third process
+        hub = Hub(broker=url, room_rules=module.hub.settings.room_rules)  # a third process
         await hub.start()
         async with asyncio.timeout(30):
             while len(await hub.nodes(wait_s=0.05)) < 3:
                 pass
         assert f"broker {broker}" in server.err
         here = connect(hub)
+        await here.client.subscribe("chat:1")
         clients = [await dial(f"ws://{address}/ws", proxy=None) for _ in range(8)]
+        async with asyncio.timeout(30):
+            while (await hub.presence_stats("chat:1")).clients < 9:
+                await asyncio.sleep(0.01)
         hub.broadcast("from here")
         for client in clients:
             assert await asyncio.wait_for(client.recv(), 10) == "from here"

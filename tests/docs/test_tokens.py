@@ -40,26 +40,33 @@ def test_tokens_are_issued_and_verified(load: Any) -> None:
 
 
 DJANGO_CHECK = """
-from types import SimpleNamespace
-from django.test import RequestFactory
-from django_app import app, hub, token
+from django_app import app, hub
+from django.conf import settings
+from django.contrib.auth.models import User
 from starlette.testclient import TestClient
-import json
 
-request = RequestFactory().post("/token")
-request.user = SimpleNamespace(is_authenticated=False)
-assert token(request).status_code == 401
-request.user = SimpleNamespace(is_authenticated=True, pk=7)
-signed = json.loads(token(request).content)["token"]
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a fast one
+User.objects.create_user("first")
+ann = User.objects.create_user("ann", password="ann's own")
 with TestClient(app) as client:
+    assert client.post("/token").status_code == 401
+    assert client.post("/login", data={"name": "ann", "password": "wrong"}).status_code == 401
+    assert client.post("/token").status_code == 401
+    right = {"name": "ann", "password": "ann's own"}
+    assert client.post("/login", data=right).json() == {"name": "ann"}
+    signed = client.post("/token").json()["token"]
     with client.websocket_connect("/ws?token=" + signed) as socket:
-        assert [found.user for found in hub] == ["7"]
+        assert [found.user for found in hub] == [str(ann.pk)] == ["2"]
+        socket.send_text("hello")
+        assert socket.receive_text() == "2: hello"
 """
 
 
 def test_tokens_of_a_view_of_django(tmp_path: Path) -> None:
+    """The commands of the page make the database; whoever has logged in gets a token."""
     file = tmp_path / "django_app.py"
     file.write_text(named("docs/tokens.md")[file.name], encoding="utf-8")
+    assert "Applying sessions.0001_initial... OK" in run([file.name, "migrate"], tmp_path)
     assert run(["-c", DJANGO_CHECK], tmp_path) == ""
 
 
@@ -101,6 +108,39 @@ def test_tokens_are_refreshed(load: Any) -> None:
             with pytest.raises(WebSocketDisconnect) as caught:
                 ann.receive_json()
             assert caught.value.code == 3005
+
+
+def test_tokens_of_sdks_for_rooms(load: Any) -> None:
+    app = load("docs/tokens.md", "sdk_tokens_app.py")
+    room = "document:plan"
+    subscribe: dict[str, Any] = {"channel": room}
+    publish = {"channel": room, "data": {"text": "hello"}}
+    with TestClient(app.app) as client:
+        for path in ("/token", f"/token/{room}"):
+            assert client.post(path).status_code in {401, 403}
+        client.cookies.set("session", "s3same")
+        bobs = client.post("/token").json()["token"]
+        assert client.post(f"/token/{room}").status_code == 403
+        client.cookies.set("session", "s3cr3t")
+        anns, for_room = (client.post(p).json()["token"] for p in ("/token", f"/token/{room}"))
+        with (
+            client.websocket_connect("/connection/websocket") as ann,
+            client.websocket_connect("/connection/websocket") as bob,
+        ):
+            for socket, token in ((ann, anns), (bob, bobs)):
+                socket.send_json({"id": 1, "connect": {"token": token}})
+                assert "connect" in socket.receive_json()
+            bob.send_json({"id": 2, "subscribe": subscribe})
+            assert bob.receive_json()["error"]["code"] == 103
+            ann.send_json({"id": 2, "subscribe": {**subscribe, "token": for_room}})
+            assert "subscribe" in ann.receive_json()
+            ann.send_json({"id": 3, "publish": publish})
+            told = {name: text for _ in range(2) for name, text in ann.receive_json().items()}
+            assert told["push"]["pub"]["data"] == {"text": "hello"}
+            assert "publish" in told
+            bob.send_json({"id": 3, "publish": publish})
+            assert bob.receive_json()["error"]["code"] == 103
+            assert {found.user for found in app.hub} == {"ann", "bob"}
 
 
 def test_tokens_for_rooms(load: Any) -> None:

@@ -89,3 +89,5 @@ def test_the_tutorial_s_clock(load: Any) -> None:
         first, second = socket.receive_json(), socket.receive_json()
         assert first["type"] == "time"
         assert first["time"] < second["time"]
+        socket.send_text("hello")
+        assert "listen_only" in iter(lambda: socket.receive_json().get("code"), "never")

@@ -50,6 +50,13 @@ async def objects(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
     return [json.loads(text) for text in await take(socket, count)]
 
 
+async def only_listens(socket: ClientConnection) -> None:
+    """What it says goes to nobody, and it is told so."""
+    await socket.send("me too")
+    [error] = await objects(socket, 1)
+    assert error["code"] == "listen_only"
+
+
 def client_of(served: Served) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(base_url=served.http(""), trust_env=False)
 
@@ -97,9 +104,7 @@ async def test_s09_notifications_carry_type_message_and_time(load: Load) -> None
         [notification] = await objects(socket, 1)
         assert (notification["type"], notification["message"]) == ("success", "Lunch is ready")
         assert datetime.fromisoformat(notification["time"]).tzinfo is not None
-        await socket.send("me too")
-        [error] = await objects(socket, 1)
-        assert error["code"] == "listen_only"
+        await only_listens(socket)
 
 
 async def test_s10_live_data_ticks(load: Load) -> None:
@@ -178,6 +183,7 @@ async def test_starlette_publishes_from_a_route(load: Load) -> None:
         answer = await http.post("/say", content="hello")
         assert answer.json() == {"clients": 1}
         assert await take(socket, 1) == ["hello"]
+        await only_listens(socket)
         assert (await http.get("/ws")).status_code == 426
         assert (await http.get("/ws/hubbub.js")).status_code == 200
 
@@ -190,6 +196,7 @@ async def test_django_publishes_from_a_plain_view(load: Load) -> None:
     ):
         assert (await http.get("/orders/7")).json() == {"clients": 1}
         assert await objects(socket, 1) == [{"type": "order", "number": 7}]
+        await only_listens(socket)
         assert (await http.get("/nowhere")).status_code == 404
 
 
@@ -200,8 +207,11 @@ async def test_plain_asgi_counts_and_passes_on(load: Load) -> None:
         client_of(served) as http,
     ):
         assert (await http.get("/")).text == "1 connected\n"
-        await socket.send(b"\x00\x01")
-        assert await take(socket, 1) == [b"\x00\x01"]
+        async with served.connect() as other:
+            await socket.send(b"\x00\x01")
+            await other.send("mine")
+            assert await take(socket, 1) == [b"\x00\x01"]
+            assert await take(other, 1) == ["mine"], "an echo is for its sender alone"
 
 
 async def test_tokens_two_tabs_a_reload_and_a_lost_connection_see_one_text(

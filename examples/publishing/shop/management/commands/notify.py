@@ -1,4 +1,9 @@
-"""A management command of Django:  django-admin notify --user ann "Your parcel is here" """
+"""A management command of Django: it tells a user something.
+
+Needs: pip install './hubbub[valkey]' django   (./hubbub is the checkout), and hubs on the same server
+Run:   HUBBUB_BROKER=valkey://localhost:6379 python -m django notify --settings shop.settings --pythonpath . --user ann
+       "Your parcel is here"   (in the folder that has `shop` in it)
+"""
 
 from typing import Any
 
