@@ -80,6 +80,25 @@ async def test_who_was_slower_stores_behind_who_was_quicker() -> None:
         assert len(await texts(one)) == 20
 
 
+async def test_who_reads_a_new_room_while_another_publishes_hides_nothing() -> None:
+    async with histories() as (one, two, stream, _):
+        last = stream.last
+
+        async def overtaken(subject: str) -> Stored | None:
+            """Return what there is, and have another publish before anything is made of it."""
+            stored = await last(subject)
+            if stored is None:
+                stream.last = last  # type: ignore[method-assign]
+                await two.store(run_of("a", "b"))
+            return stored
+
+        stream.last = overtaken  # type: ignore[method-assign]
+        page = await one.read("red", since=None, limit=None, reverse=False)
+        assert [each.data for each in page.publications] == [b"a", b"b"]
+        assert await texts(two) == await texts(one) == ["a", "b"]
+        assert (await two.store(run_of("c"))).first == Position(3, page.position.epoch)
+
+
 async def test_a_room_is_purged_when_it_has_grown_and_shows_no_more_than_it_should() -> None:
     async with histories() as (one, two, stream, names):
         for number in range(60):

@@ -63,6 +63,13 @@ async def test_positions_count_from_one_within_an_epoch_of_the_room(broker: Hist
     assert (await broker.history("blue")).position.epoch != start.epoch
 
 
+async def test_what_is_published_while_a_new_room_is_read_is_kept(broker: HistoryBroker) -> None:
+    for number in range(10):
+        room = f"red:{number}"
+        await asyncio.gather(broker.history(room, limit=0), keep(broker, room, "1", "2"))
+        assert texts((await broker.history(room)).publications) == ["1", "2"]
+
+
 async def test_a_part_of_a_history(broker: HistoryBroker) -> None:
     top = await keep(broker, "red", *"abcdefg")
     read = broker.history

@@ -14,6 +14,7 @@ publishers now and then; the last message stays for `POSITION_TTL_S`, and with i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import time
@@ -73,6 +74,11 @@ def read_record(stored: Stored) -> Record:
     top, count, epoch, total, entries, ttl_ms, max_bytes = words
     keep = Keep(int(entries), int(ttl_ms) / 1000, int(max_bytes))
     return Record(stored.sequence, int(top), int(count), epoch.decode(), int(total), keep, run)
+
+
+def _beginning() -> Record:
+    """Return what the first message of a room follows: a new epoch without publications."""
+    return Record(0, 0, 0, secrets.token_hex(6), 0, _NOTHING, b"")
 
 
 def written(record: Record) -> bytes:
@@ -208,9 +214,8 @@ class NatsHistory:
         if is_known:
             return await self._place_of_first(run, sequence)
         self.note(run.room, record._replace(sequence=sequence))
-        if count:
-            self._end_later(run.room, sequence, keep)
-            self._trim(run.room, last.top, record._replace(sequence=sequence))
+        self._end_later(run.room, sequence, keep)
+        self._trim(run.room, last.top, record._replace(sequence=sequence))
         return Place(Position(record.first, record.epoch))
 
     async def _store_once(self, run: Run) -> Place:
@@ -259,7 +264,7 @@ class NatsHistory:
             return known.last
         stored = await self._stream.last(self._names.history(room))
         if stored is None:
-            return Record(0, 0, 0, secrets.token_hex(6), 0, _NOTHING, b"")
+            return _beginning()
         record = read_record(stored)
         self.note(room, record)
         return record
@@ -348,7 +353,15 @@ class NatsHistory:
                 self.note(room, record)
                 return record
             self._rooms.pop(room, None)
-            await self.store(Run(room, (), _NOTHING, None))
+            await self._begin(room)
+
+    async def _begin(self, room: str) -> None:
+        """Have a room without messages begin; nothing is done where another has been quicker."""
+        beginning = _beginning()
+        headers = {"Nats-TTL": f"{round(POSITION_TTL_S)}s"}
+        subject = self._names.history(room)
+        with contextlib.suppress(Refused):
+            await self._stream.add(subject, written(beginning), after=0, headers=headers)
 
     async def _kept(self, room: str, last: Record, since: int) -> list[_Entry]:
         """Return what is kept of a room; what comes after `since`, and perhaps some before it."""
