@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BrokerUnavailable
 from ..limits import printable
+from .broker import CallRefused
 from .nats_connection import Answer, Connection
 
 _WRONG_LAST = {10071, 10164}
@@ -223,7 +224,7 @@ def _refuse(answer: Mapping[str, Any]) -> None:
     error = answer.get("error")
     if error is not None:
         text = printable(str(error.get("description")))
-        kind = NotNow if error.get("code") == 503 else BrokerUnavailable
+        kind = NotNow if error.get("code") == 503 else CallRefused
         raise kind(f"JetStream refuses it: {text}")
 
 
