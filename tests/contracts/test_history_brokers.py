@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -112,6 +113,20 @@ async def test_bytes_bound_a_room(broker: HistoryBroker) -> None:
     await keep(broker, "red", "x" * 2000, keep=small)
     page = await broker.history("red")
     assert (page.publications, page.position.offset) == ([], 7)
+
+
+async def test_a_publisher_whose_clock_is_slow_makes_no_hole(
+    broker: HistoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await keep(broker, "red", "1")
+    await keep(broker, "red", "2")
+    with monkeypatch.context() as patch:
+        real = time.time
+        patch.setattr(time, "time", lambda: real() - 7200)
+        await keep(broker, "red", "3")
+    await keep(broker, "red", "4")
+    assert texts((await broker.history("red")).publications) == ["1", "2", "3", "4"]
+    assert texts((await broker.history("red", since=first)).publications) == ["2", "3", "4"]
 
 
 async def test_what_a_publication_carries_is_kept(broker: HistoryBroker) -> None:

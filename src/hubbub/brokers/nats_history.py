@@ -19,7 +19,8 @@ import random
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import dropwhile
 from typing import Any, NamedTuple
 
 from ..errors import BrokerUnavailable, PositionLost
@@ -118,6 +119,8 @@ class _Entry(NamedTuple):
     offset: int
     before: int
     """The bytes of the room before it."""
+    stored_at: float
+    """When it was stored, by the server's clock."""
     envelope: Envelope
 
 
@@ -142,10 +145,11 @@ class _Room:
 
 
 class NatsHistory:
-    """See the module. All raise `BrokerUnavailable`. Event loop only."""
+    """See the module. `now` returns the time by the server's clock, in seconds. All raise `BrokerUnavailable`.
+    Event loop only."""
 
-    def __init__(self, stream: Stream, names: NatsNames) -> None:
-        self._stream, self._names = stream, names
+    def __init__(self, stream: Stream, names: NatsNames, now: Callable[[], float]) -> None:
+        self._stream, self._names, self._now = stream, names, now
         self._rooms: OrderedDict[str, _Room] = OrderedDict()
         self._ending: OrderedDict[str, tuple[float, int]] = OrderedDict()
         """The rooms that were published to here: when what they keep has ended, and its last message."""
@@ -375,23 +379,33 @@ class NatsHistory:
         for each in stored:
             record = read_record(each)
             if record.epoch == last.epoch:
-                entries += _entries_of(record)
-        keep = last.keep
-        oldest_ms = (time.time() - keep.ttl_s) * 1000
-        return [
-            each
-            for each in entries
-            if each.offset > last.top - keep.entries
-            and last.total - each.before <= keep.max_bytes
-            and (each.envelope.time_ms or 0) > oldest_ms
-        ]
+                entries += _entries_of(record, each.time_s)
+        return _without_old(entries, last, self._now())
 
 
-def _entries_of(record: Record) -> list[_Entry]:
+def _without_old(entries: list[_Entry], last: Record, now: float) -> list[_Entry]:
+    """Return what is kept of a room, without a hole: what is lost is lost with all that is older."""
+    keep, first = last.keep, last.top + 1
+    for entry in reversed(entries):
+        if entry.offset != first - 1:
+            break
+        first = entry.offset
+
+    def is_lost(entry: _Entry) -> bool:
+        return (
+            entry.offset < max(first, last.top - keep.entries + 1)
+            or last.total - entry.before > keep.max_bytes
+            or entry.stored_at + keep.ttl_s <= now
+        )
+
+    return list(dropwhile(is_lost, entries))
+
+
+def _entries_of(record: Record, stored_at: float) -> list[_Entry]:
     found, sealed = [], unpack(record.run)
     before = record.total - sum(map(len, sealed))
     for place, each in enumerate(sealed):
-        found.append(_Entry(record.first + place, before, unseal(each)))
+        found.append(_Entry(record.first + place, before, stored_at, unseal(each)))
         before += len(each)
     return found
 
