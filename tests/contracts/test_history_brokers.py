@@ -168,6 +168,25 @@ async def test_a_key_publishes_once(broker: HistoryBroker) -> None:
     )
 
 
+async def test_a_key_is_known_again_whether_its_first_was_kept_or_not(
+    broker: HistoryBroker,
+) -> None:
+    async def publish(key: str, *, is_kept: bool) -> Receipt:
+        publication = message("red", key, key=key)
+        result = broker.publish_kept(publication, KEEP) if is_kept else broker.publish(publication)
+        return result if isinstance(result, Receipt) else await asyncio.wait_for(result, 5)
+
+    top = await keep(broker, "red", "1", "2")
+    for is_kept, position in ((True, Position(3, top.epoch)), (False, None)):
+        key = f"k{is_kept}"
+        receipt = await publish(key, is_kept=is_kept)
+        assert (receipt.position, receipt.is_repeated) == (position, False)
+        for is_kept_again in (True, False):
+            receipt = await publish(key, is_kept=is_kept_again)
+            assert (receipt.position, receipt.is_repeated) == (position, True)
+    assert texts((await broker.history("red")).publications) == ["1", "2", "kTrue"]
+
+
 async def test_a_room_that_is_removed_begins_a_new_epoch(broker: HistoryBroker) -> None:
     top = await keep(broker, "red", "1", "2")
     await broker.remove_history("red")

@@ -241,7 +241,7 @@ class NatsHistory:
             return Place(None, is_repeated=True)
         is_same = stored.data.endswith(pack(run.envelopes))
         first = None
-        if run.keep is not None:
+        if stored.data[:1] == b"h":  # else the first was not kept
             record = read_record(stored)
             first = Position(record.first, record.epoch)
         return Place(first, is_repeated=not is_same)
