@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hubbub import BrokerUnavailable, CommandError, Hub, RoomRules
+from cli.ways import run
+from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, RoomRules
 from hubbub.brokers import unanswered
 from hubbub.brokers.nats import NatsBroker
 from hubbub.hub import interest as interest_module
@@ -303,5 +304,38 @@ async def test_rules_that_need_jetstream_are_refused_at_the_start_where_there_is
             await hubs[1].publish("news", "2", key="two")
         for hub in hubs:
             await hub.stop()
+    finally:
+        server.stop()
+
+
+async def test_a_publisher_needs_no_jetstream_where_the_hubs_have_none() -> None:
+    server = NatsServer(None)
+    await asyncio.to_thread(server.start)
+    try:
+        hub = Hub(broker=server.url)
+        await hub.start()
+        ann, bob = connect(hub, user="ann"), connect(hub, client_id="tab")
+        await ann.client.subscribe("news")
+        async with AsyncPublisher(server.url) as publisher:
+            assert (await publisher.publish("news", "1")).position is None
+            await publisher.to_user("ann", "2")
+            while not (nodes := await publisher.nodes()):
+                pass  # a hub that has much to do may answer too late
+            assert [node.id for node in nodes] == [core_of(hub).node_id]
+            while not (rooms := await publisher.rooms()):
+                pass
+            assert rooms == {"news": 1}
+            with pytest.raises(BrokerUnavailable, match="no JetStream: start it with -js"):
+                await publisher.publish("news", "3", key="three")
+            with pytest.raises(CommandError):
+                await publisher.presence("news")
+            await until(lambda: ann.received == ["1", "2"])
+            await publisher.disconnect("ann")
+            await until(lambda: ann.closed is not None)
+        done = await run("rooms", "--broker", server.url)
+        assert (done.exit_code, done.output) == (0, "")
+        assert (await run("kick", "tab", "--broker", server.url)).exit_code == 0
+        await until(lambda: bob.closed is not None)
+        await hub.stop()
     finally:
         server.stop()

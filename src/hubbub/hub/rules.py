@@ -158,7 +158,8 @@ class Rules:
             text = shown_rules([rule.rules for rule in self._rules]) if self._rules else ""
             await notes.note(NOTE, text.encode())
             return
-        found = await notes.noted(NOTE)
+        # Where nothing is noted nothing is kept either, so the hubs have no rules that a publisher must know.
+        found = await notes.noted(NOTE) if Ability.NOTES in broker.abilities else b""
         if found is None:
             raise BrokerUnavailable(
                 "no hub has been on this broker with this prefix, so it is not known which rooms "
