@@ -103,6 +103,23 @@ async def test_a_member_of_whom_more_is_said_than_can_be_told_is_refused() -> No
         assert list(await one.leave("red", ["long"], TERMS)) == list(longest.values())
 
 
+async def test_who_has_joined_before_a_room_is_full_is_named_by_the_refusal() -> None:
+    server = NatsServer(None, "max_payload: 100000\njetstream {}\n")
+    await asyncio.to_thread(server.start)
+    try:
+        async with presences(server.url) as (one, _, _, _):
+            people = {
+                f"n{n}": ClientInfo(f"c{n}", f"u{n}", secrets.token_hex(1500)) for n in range(60)
+            }
+            with pytest.raises(CallRefused, match="the server takes 100000") as refused:
+                await one.enter("red", people, TERMS)
+            joined = list(refused.value.infos)
+            assert 0 < len(joined) < 60
+            assert joined == list((await one.snapshot("red")).infos)
+    finally:
+        server.stop()
+
+
 def test_what_is_told_is_read_and_what_is_none_is_refused() -> None:
     found = told_publication("red", 'l 5 - [{"client":"a","user":"ä","info":null}]')
     told = read_told(found.frame, found.kind)

@@ -694,6 +694,24 @@ async def test_a_member_that_the_broker_refuses_keeps_no_other_back(
         assert sizes == [20]
 
 
+async def test_handlers_are_called_for_who_joined_by_a_call_that_was_refused_in_the_end() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, _):
+        said = Said(here)
+        refused = CallRefused("full")
+        refused.infos = [ClientInfo("c", "ann")]
+
+        def meanwhile(verb: str, names: tuple[str, ...]) -> None:
+            if verb == "enter" and len(names) > 1:
+                raise refused
+
+        exchange.brokers[0].meanwhile = meanwhile
+        for user in ("bob", "cat"):
+            connect(here, user=user).client.join("now")
+        await quiet(exchange, [here])
+        assert said.rows == [("join", "now", user) for user in ("ann", "bob", "cat")]
+
+
 async def test_a_broker_that_refuses_everybody_is_not_asked_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

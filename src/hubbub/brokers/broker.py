@@ -231,7 +231,12 @@ class HistoryBroker(Broker, Protocol):
 
 
 class CallRefused(BrokerUnavailable):
-    """The server is there, and does not take a call as it is: one about fewer it may take."""
+    """The server is there, and does not take a call as it is: one about fewer it may take.
+
+    `infos` are those who have joined by what was done of it before.
+    """
+
+    infos: Sequence[ClientInfo] = ()
 
 
 MOST_MEMBERS_A_CALL = 1000

@@ -129,7 +129,11 @@ class NatsPresence:
             while count is None or start < count:
                 if count is not None:
                     most = min(most, count - start)
-                step = await self._step(room, terms, act, slice(start, start + most))
+                try:
+                    step = await self._step(room, terms, act, slice(start, start + most))
+                except CallRefused as error:
+                    error.infos = infos
+                    raise
                 infos += step.infos
                 if count is None and not step.is_written:
                     break

@@ -312,6 +312,8 @@ class Presence:
             try:
                 joined = await self._broker.enter(roll.room, here, roll.terms)
             except Exception as error:
+                if isinstance(error, CallRefused):
+                    self._calls.add(roll.room, self._core.handlers.join, error.infos)
                 refusals += 1
                 if not _is_refusal(error) or refusals > MOST_REFUSALS:
                     raise
