@@ -17,6 +17,7 @@ from hubbub.limits import (
     TokenBucket,
     TurnBudget,
     check_room_name,
+    checked_user,
     escaped,
     explain,
     is_client_id,
@@ -25,6 +26,14 @@ from hubbub.limits import (
     shown_url,
     too_big,
 )
+
+
+def test_a_user_is_named_by_a_text_that_has_bytes() -> None:
+    assert checked_user("@ä€𝄞") == "@ä€𝄞"
+    with pytest.raises(TypeError, match="write str"):
+        checked_user(42)
+    with pytest.raises(ValueError, match=r"U\+DFFF"):
+        checked_user("\udfff")
 
 
 def test_a_bucket_lets_its_burst_through_and_then_its_rate() -> None:

@@ -79,6 +79,13 @@ def test_an_identity_is_anonymous_by_default_and_cannot_be_changed() -> None:
         identity.meta["x"] = 1  # type: ignore[index]
 
 
+@pytest.mark.parametrize("user", ["\ud800", "ann\udfff"])
+def test_a_user_has_a_name_in_utf_8(user: str) -> None:
+    with pytest.raises(ValueError, match=r"must not hold U\+D[8F][0-9A-F]{2}: half of a surrogate"):
+        Identity(user)
+    assert Identity("ä€𝄞\0").user == "ä€𝄞\0"
+
+
 @pytest.mark.parametrize("expires_at", [None, 0, -1.5, 1_795_000_000, 1e10])
 def test_an_identity_ends_at_a_unix_time(expires_at: float | None) -> None:
     assert Identity(expires_at=expires_at).expires_at == expires_at

@@ -72,6 +72,13 @@ async def test_it_goes_by_the_rules_of_the_hubs() -> None:
             await publisher.publish("text:1", "no message")
 
 
+async def test_a_user_without_a_name_in_utf_8_is_an_error() -> None:
+    async with publishing(Exchange()) as (_, publisher):
+        for verb in (publisher.to_user("\ud800", "x"), publisher.disconnect("\ud800")):
+            with pytest.raises(ValueError, match="half of a surrogate pair"):
+                await verb
+
+
 async def test_it_reaches_everybody_and_users_and_closes_them() -> None:
     exchange = Exchange()
     async with publishing(exchange) as (hub, publisher):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 from .errors import CommandError, Refused
-from .model import USER_PREFIX
+from .model import USER_PREFIX, check_user_text
 
 _SHOWN_HOST = r"(?:[\w.%-]+|\[[\w:.%]+\])(?::\d+)?"
 _SHOWN_PLACE = re.compile(rf"(?:{_SHOWN_HOST}(?:,{_SHOWN_HOST})*|(?::\d+)?)(?:/[\w./%~+-]*)?")
@@ -158,8 +158,9 @@ def is_room_name(name: str) -> bool:
 
 
 def checked_user(user: object) -> str:
-    """Return `user` if it may be a user's name; raise `TypeError` otherwise."""
+    """Return `user` if it may be a user's name; raise `TypeError` or `ValueError` otherwise."""
     if isinstance(user, str):
+        check_user_text(user)
         return user
     raise TypeError(
         f"a user's name is a str, not {type(user).__name__}; of another key, write str(key)"

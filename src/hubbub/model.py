@@ -129,7 +129,7 @@ class Identity:
     none), `expires_at` when the token ends that proved it (Unix time in seconds; None: never). See
     the setting `on_expiry` for what happens then, `rooms` those that the client is in from the beginning.
     Raises `TypeError` for a field of another type (a number as `user`: write `str(number)`), and
-    `ValueError` for a time that is none.
+    `ValueError` for a time that is none, and for a `user` with half of a surrogate pair.
     """
 
     user: str | None = None
@@ -152,6 +152,8 @@ class Identity:
                 _check_type(self, name, _TEXT, hint)
             _check_type(self, "meta", _MAPPING, 'a mapping, as in meta={"role": "admin"}')
             _check_type(self, "rooms", (tuple,), 'a tuple, as in rooms=("news",)')
+        if self.user is not None:
+            check_user_text(self.user)
         if self.expires_at is not None:
             check_unix_time(self.expires_at)
 
@@ -166,6 +168,17 @@ def _check_type(owner: object, name: str, kinds: tuple[type, ...], wanted: str) 
     if not isinstance(value, kinds):
         found = f"{type(value).__name__}: {value!r:.100}"
         raise TypeError(f"{type(owner).__name__}.{name} must be {wanted}, not {found}")
+
+
+def check_user_text(user: str) -> None:
+    """Raise `ValueError` for a user's name that has no bytes in UTF-8, and so could not be said to anybody."""
+    try:
+        user.encode()
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(user[error.start]):04X}"
+        raise ValueError(
+            f"a user's name must not hold {found}: half of a surrogate pair has no bytes in UTF-8"
+        ) from None
 
 
 def check_unix_time(value: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -40,7 +41,12 @@ async def histories() -> AsyncIterator[tuple[NatsHistory, NatsHistory, Stream, N
     broker = NatsBroker(nats_url(), prefix=prefix)
     await broker.start(Node())
     names, stream = NatsNames(prefix), broker._require().rooms
-    yield NatsHistory(stream, names), NatsHistory(stream, names), stream, names
+    yield (
+        NatsHistory(stream, names, time.time),
+        NatsHistory(stream, names, time.time),
+        stream,
+        names,
+    )
     await broker.stop()
 
 
@@ -78,6 +84,25 @@ async def test_who_was_slower_stores_behind_who_was_quicker() -> None:
         offsets = sorted(place.first.offset for place in places if place.first)
         assert offsets == list(range(5, 25))
         assert len(await texts(one)) == 20
+
+
+async def test_who_reads_a_new_room_while_another_publishes_hides_nothing() -> None:
+    async with histories() as (one, two, stream, _):
+        last = stream.last
+
+        async def overtaken(subject: str) -> Stored | None:
+            """Return what there is, and have another publish before anything is made of it."""
+            stored = await last(subject)
+            if stored is None:
+                stream.last = last  # type: ignore[method-assign]
+                await two.store(run_of("a", "b"))
+            return stored
+
+        stream.last = overtaken  # type: ignore[method-assign]
+        page = await one.read("red", since=None, limit=None, reverse=False)
+        assert [each.data for each in page.publications] == [b"a", b"b"]
+        assert await texts(two) == await texts(one) == ["a", "b"]
+        assert (await two.store(run_of("c"))).first == Position(3, page.position.epoch)
 
 
 async def test_a_room_is_purged_when_it_has_grown_and_shows_no_more_than_it_should() -> None:
@@ -135,6 +160,34 @@ async def test_much_is_read_by_parts_and_from_where_it_is_asked(
         assert firsts[:3] == [1, 1, 1], "what is asked from the start"
         assert firsts == sorted(firsts)
         assert firsts[-1] > firsts[2], "the last is asked from where it is"
+
+
+async def test_what_is_kept_ages_by_the_servers_clock() -> None:
+    keep = Keep(20, 600.0, 1024**2)
+    async with histories() as (one, _, stream, names):
+        place = await one.store(run_of("a", "b", keep=keep))
+        assert place.first is not None
+        for late_s, expected in ((590.0, ["a", "b"]), (601.0, [])):
+            later = NatsHistory(stream, names, lambda late_s=late_s: time.time() + late_s)  # type: ignore[misc]
+            assert await texts(later) == expected
+            if not expected:
+                with pytest.raises(PositionLost) as lost:
+                    await texts(later, place.first)
+                assert not lost.value.is_other_epoch
+            assert await texts(later, Position(2, place.first.epoch)) == []
+
+
+async def test_a_history_with_a_hole_is_lost_up_to_the_hole() -> None:
+    async with histories() as (one, two, stream, names):
+        for text in "abcd":
+            await one.store(run_of(text))
+        stored = await stream.read(names.history("red"), 1, one.last_sequence)
+        await stream._asked("STREAM.MSG.DELETE", {"seq": stored[1].sequence})
+        assert await texts(two) == ["c", "d"]
+        epoch = (await two.read("red", since=None, limit=0, reverse=False)).position.epoch
+        assert await texts(two, Position(2, epoch)) == ["c", "d"]
+        with pytest.raises(PositionLost):
+            await texts(two, Position(1, epoch))
 
 
 async def test_a_room_that_was_removed_by_another_is_known_to_be_new() -> None:

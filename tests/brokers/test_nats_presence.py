@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from broker_node import Node
-from hubbub import BrokerUnavailable, ClientInfo
-from hubbub.brokers.broker import PresenceTerms
+from hubbub import ClientInfo
+from hubbub.brokers.broker import CallRefused, PresenceTerms
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.nats_names import NatsNames
-from hubbub.brokers.nats_presence import NatsPresence, told_publication
+from hubbub.brokers.nats_presence import TOLD_BYTES, NatsPresence, told_publication
 from hubbub.brokers.nats_stream import Stream
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
@@ -82,10 +82,36 @@ async def test_a_large_room_is_packed_and_one_that_is_too_large_is_refused() -> 
         assert stored is not None
         assert stored.data[:1] == b"z"
         assert list((await one.snapshot("red")).infos) == list(people.values())
-        large = {"large": ClientInfo("c", None, secrets.token_hex(40_000))}
-        with pytest.raises(BrokerUnavailable, match="the server takes 20000"):
+        large = {"large": ClientInfo("c", None, secrets.token_hex(25_000))}
+        with pytest.raises(CallRefused, match="the server takes 20000"):
             await one.enter("red", large, quiet)
         assert (await one.stats("red")).clients == 500
+
+
+async def test_a_member_of_whom_more_is_said_than_can_be_told_is_refused() -> None:
+    async with presences(nats_url()) as (one, _, _, _):
+        quiet = PresenceTerms(60.0, 0.0, 0)
+        large = {"large": ClientInfo("c", "u" * TOLD_BYTES)}
+        for terms in (TERMS, quiet):  # where nothing is told now something may be later
+            with pytest.raises(CallRefused, match=f"may have {TOLD_BYTES}"):
+                await one.enter("red", {"a": ClientInfo("a")} | large, terms)
+        assert (await one.stats("red")).clients == 0
+        longest = {"long": ClientInfo("c", "u" * (TOLD_BYTES - 100))}
+        assert list(await one.enter("red", longest, TERMS)) == list(longest.values())
+        assert list(await one.leave("red", ["long"], TERMS)) == list(longest.values())
+
+
+async def test_who_has_joined_before_a_room_is_full_is_named_by_the_refusal() -> None:
+    async with (
+        server_with("max_payload: 100000\njetstream {}\n") as server,
+        presences(server.url) as (one, _, _, _),
+    ):
+        people = {f"n{n}": ClientInfo(f"c{n}", f"u{n}", secrets.token_hex(1500)) for n in range(60)}
+        with pytest.raises(CallRefused, match="the server takes 100000") as refused:
+            await one.enter("red", people, TERMS)
+        joined = list(refused.value.infos)
+        assert 0 < len(joined) < 60
+        assert joined == list((await one.snapshot("red")).infos)
 
 
 def test_what_is_told_is_read_and_what_is_none_is_refused() -> None:

@@ -31,7 +31,7 @@ async def stream_on(url: str) -> AsyncIterator[tuple[Stream, str, Connection]]:
 
 
 async def test_a_message_is_taken_behind_the_one_that_it_follows() -> None:
-    async with stream_on(nats_url()) as (stream, subject, _):
+    async with stream_on(nats_url()) as (stream, subject, connection):
         first, _ = await stream.add(subject, b"1", after=0, headers={})
         for wrong in (0, first + 1):
             with pytest.raises(Refused):
@@ -41,13 +41,20 @@ async def test_a_message_is_taken_behind_the_one_that_it_follows() -> None:
             second,
             True,
         )
-        assert await stream.last(subject) == await stream.one(second) == Stored(second, b"2")
-        assert await stream.next(subject, first) == Stored(first, b"1")
+        one, two = await stream.one(first), await stream.one(second)
+        state = await stream.open(connection)
+        assert one is not None
+        assert two is not None
+        assert state is not None
+        assert (one[:2], two[:2]) == ((first, b"1"), (second, b"2"))
+        assert 0 < one.time_s < two.time_s < state.time_s, "by the server's clock"
+        assert await stream.last(subject) == two
+        assert await stream.next(subject, first) == one
         assert await stream.next(subject, second + 1) is None
         assert await stream.last(f"{subject}2") is None
-        assert await stream.read(subject, 1, second) == [Stored(first, b"1"), Stored(second, b"2")]
+        assert await stream.read(subject, 1, second) == [one, two]
         await stream.forget(subject, before=second)
-        assert await stream.read(subject, 1, second) == [Stored(second, b"2")]
+        assert await stream.read(subject, 1, second) == [two]
         await stream.forget(subject)
         assert await stream.last(subject) is None
 
@@ -58,7 +65,7 @@ async def test_what_is_purged_while_it_is_read_is_no_error_and_what_does_not_com
     monkeypatch.setattr(nats_stream, "PAUSE_S", 0.0)
     async with stream_on(nats_url()) as (stream, subject, _):
         first, _ = await stream.add(subject, b"1", after=0, headers={})
-        assert await stream.read(subject, 1, first + 5) == [Stored(first, b"1")]
+        assert await stream.read(subject, 1, first + 5) == [await stream.one(first)]
 
         async def ahead(_: str) -> Stored:
             return Stored(first + 5, b"")

@@ -100,7 +100,12 @@ async def test_who_is_there_and_who_is_sent_away(by: str) -> None:
         (["publish", "x"], "name a ROOM, or --user, or --everybody"),
         (["publish", "chat:1", "x", "--user", "ann"], "name a ROOM, or --user"),
         (["publish", "chat:1", "-", "--key", "k"], "--key is for one message"),
+        (
+            ["publish", "--user", "\udcff", "x", "--broker", "valkey://127.0.0.1:1"],
+            "no text in UTF-8",
+        ),
         (["kick"], "name a CLIENT, or --user"),
+        (["kick", "--user", "\udcff", "--broker", "valkey://127.0.0.1:1"], "has no bytes in UTF-8"),
         (["kick", "tab", "--user", "ann", "--broker", "valkey://127.0.0.1:1"], "and not both"),
     ],
 )

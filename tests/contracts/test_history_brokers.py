@@ -87,6 +87,13 @@ async def test_positions_count_from_one_within_an_epoch_of_the_room(broker: Hist
     assert (await broker.history("blue")).position.epoch != start.epoch
 
 
+async def test_what_is_published_while_a_new_room_is_read_is_kept(broker: HistoryBroker) -> None:
+    for number in range(10):
+        room = f"red:{number}"
+        await asyncio.gather(broker.history(room, limit=0), keep(broker, room, "1", "2"))
+        assert texts((await broker.history(room)).publications) == ["1", "2"]
+
+
 async def test_a_part_of_a_history(broker: HistoryBroker) -> None:
     top = await keep(broker, "red", *"abcdefg")
     read = broker.history
@@ -132,6 +139,20 @@ async def test_bytes_bound_a_room(broker: HistoryBroker) -> None:
     await keep(broker, "red", "x" * 2000, keep=small)
     page = await broker.history("red")
     assert (page.publications, page.position.offset) == ([], 7)
+
+
+async def test_a_publisher_whose_clock_is_slow_makes_no_hole(
+    broker: HistoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await keep(broker, "red", "1")
+    await keep(broker, "red", "2")
+    with monkeypatch.context() as patch:
+        real = time.time
+        patch.setattr(time, "time", lambda: real() - 7200)
+        await keep(broker, "red", "3")
+    await keep(broker, "red", "4")
+    assert texts((await broker.history("red")).publications) == ["1", "2", "3", "4"]
+    assert texts((await broker.history("red", since=first)).publications) == ["2", "3", "4"]
 
 
 async def test_what_a_publication_carries_is_kept(broker: HistoryBroker) -> None:
@@ -204,6 +225,25 @@ async def test_after_its_time_a_key_is_a_new_one(
         page = await broker.history("red")
         assert texts(page.publications) == ["1", "2"]
         assert last.position == page.position
+
+
+async def test_a_key_is_known_again_whether_its_first_was_kept_or_not(
+    broker: HistoryBroker,
+) -> None:
+    async def publish(key: str, *, is_kept: bool) -> Receipt:
+        publication = message(key, key=key)
+        result = broker.publish_kept(publication, KEEP) if is_kept else broker.publish(publication)
+        return result if isinstance(result, Receipt) else await asyncio.wait_for(result, 5)
+
+    top = await keep(broker, "red", "1", "2")
+    for is_kept, position in ((True, Position(3, top.epoch)), (False, None)):
+        key = f"k{is_kept}"
+        receipt = await publish(key, is_kept=is_kept)
+        assert (receipt.position, receipt.is_repeated) == (position, False)
+        for is_kept_again in (True, False):
+            receipt = await publish(key, is_kept=is_kept_again)
+            assert (receipt.position, receipt.is_repeated) == (position, True)
+    assert texts((await broker.history("red")).publications) == ["1", "2", "kTrue"]
 
 
 async def test_a_room_that_is_removed_begins_a_new_epoch(broker: HistoryBroker) -> None:

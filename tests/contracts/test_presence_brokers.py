@@ -190,6 +190,38 @@ async def test_who_leaves_has_its_time_of_grace_on_any_node(place: Place) -> Non
     await place.stop()
 
 
+async def test_a_crowd_of_which_much_is_said_comes_and_goes_at_once(place: Place) -> None:
+    """What is told of it is longer than one message of some servers may have."""
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    rng = random.Random(5)
+    people = {
+        f"a.{n}": ClientInfo(f"p{n}", f"u{n}", {"picture": rng.randbytes(1500).hex()})
+        for n in range(40)
+    }
+    names, infos = list(people), list(people.values())
+    assert list(await first.enter("red", {"b.1": BOB}, AT_ONCE)) == [BOB]
+    assert list(await first.enter("red", people, AT_ONCE)) == infos
+    assert list(await first.enter("red", people, AT_ONCE)) == []
+    there = {info.client: info for info in (await last.presence("red")).infos}
+    assert there == {info.client: info for info in [BOB, *infos]}
+    assert list(await last.leave("red", names[:25], AT_ONCE)) == infos[:25]
+    await first.leave("red", names[25:30], TERMS)
+    place.clock.advance(61)
+    rest = {info.client for info in [BOB, *infos[25:]]}
+    assert {info.client for info in await last.expire("red", TERMS)} == rest
+    await place.quiet()
+    for node in place.nodes:
+        assert node.people == set()
+        told = [each for each in node.told if isinstance(each, Told)]
+        numbers = [each.at or 0 for each in told]
+        assert numbers == sorted(set(numbers))
+        for kind in (Kind.JOIN, Kind.LEAVE):
+            named = [info.client for each in told if each.kind is kind for info in each.infos]
+            assert sorted(named) == sorted(info.client for info in [BOB, *infos])
+    await place.stop()
+
+
 async def test_a_lease_that_nobody_renews_ends_and_is_told_by_one(place: Place) -> None:
     await place.start()
     first, last = place.brokers[0], place.brokers[-1]

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
-from hubbub import BrokerUnavailable, Hub
+from cli.ways import run
+from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub
 from hubbub.brokers import unanswered
 from hubbub.brokers.nats import NatsBroker
 from hubbub.hub.core import core_of
+from hubbub.testing import connect
 from nats_server import NatsServer, hurry, own_server, server_with
 from started_hub import until
 from stress.ports import free_port
@@ -187,3 +189,32 @@ async def test_rules_that_need_jetstream_are_refused_at_the_start_where_there_is
             await hubs[1].publish("news", "2", key="two")
         for hub in hubs:
             await hub.stop()
+
+
+async def test_a_publisher_needs_no_jetstream_where_the_hubs_have_none() -> None:
+    async with server_with("") as server:
+        hub = Hub(broker=server.url)
+        await hub.start()
+        ann, bob = connect(hub, user="ann"), connect(hub, client_id="tab")
+        await ann.client.subscribe("news")
+        async with AsyncPublisher(server.url) as publisher:
+            assert (await publisher.publish("news", "1")).position is None
+            await publisher.to_user("ann", "2")
+            while not (nodes := await publisher.nodes()):
+                pass  # a hub that has much to do may answer too late
+            assert [node.id for node in nodes] == [core_of(hub).node_id]
+            while not (rooms := await publisher.rooms()):
+                pass
+            assert rooms == {"news": 1}
+            with pytest.raises(BrokerUnavailable, match="no JetStream: start it with -js"):
+                await publisher.publish("news", "3", key="three")
+            with pytest.raises(CommandError):
+                await publisher.presence("news")
+            await until(lambda: ann.received == ["1", "2"])
+            await publisher.disconnect("ann")
+            await until(lambda: ann.closed is not None)
+        done = await run("rooms", "--broker", server.url)
+        assert (done.exit_code, done.output) == (0, "")
+        assert (await run("kick", "tab", "--broker", server.url)).exit_code == 0
+        await until(lambda: bob.closed is not None)
+        await hub.stop()

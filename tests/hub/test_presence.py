@@ -27,7 +27,7 @@ from hubbub import (
     SettingsError,
 )
 from hubbub.brokers import reconnecting
-from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, Snapshot
+from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, CallRefused, Snapshot
 from hubbub.hub import commands as commands_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub.client import session_of
@@ -656,6 +656,88 @@ async def test_what_happens_while_the_broker_is_away_is_told_when_it_is_back(
         assert await users(there, "now") == ["bob", "late", "stays"]
         assert told(bob)[-2:] == [("joined", ["late"]), ("left", ["ann"])]
         assert stays.closed is None
+
+
+@pytest.mark.parametrize("error", [CallRefused("too much"), ValueError("no text")])
+async def test_a_member_that_the_broker_refuses_keeps_no_other_back(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
+        bob = await subscribed(there, "now", "bob")
+        peers = [connect(here, user=f"u{number:02}") for number in range(20)]
+        bad = session_of(peers[7].client).connection_id
+
+        def meanwhile(verb: str, names: tuple[str, ...]) -> None:
+            if verb == "enter" and bad in names:
+                raise error
+
+        broker = exchange.brokers[0]
+        broker.meanwhile = meanwhile
+        for peer in peers:
+            peer.client.join("now")
+        await quiet(exchange, [here, there])
+        others = ["bob", *(f"u{number:02}" for number in range(20) if number != 7)]
+        assert await users(there, "now") == others
+        assert f"the broker was not told who is in now: {error}" in caplog.text
+        broker.presence_calls.clear()
+        await time_passes(exchange, [here, there], 5 * int(RENEW_S))
+        assert all(kind == "joined" for kind, _ in told(bob)), "no lease has ended"
+        sizes = [len(names) for verb, names in broker.presence_calls if verb == "enter"]
+        assert sizes == [19, 1] * 5
+        broker.meanwhile = lambda verb, names: None
+        await time_passes(exchange, [here, there], int(RENEW_S) + 1)
+        assert await users(there, "now") == sorted([*others, "u07"])
+        broker.presence_calls.clear()
+        await time_passes(exchange, [here, there], int(RENEW_S))
+        sizes = [len(names) for verb, names in broker.presence_calls if verb == "enter"]
+        assert sizes == [20]
+
+
+async def test_handlers_are_called_for_who_joined_by_a_call_that_was_refused_in_the_end() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, _):
+        said = Said(here)
+        refused = CallRefused("full")
+        refused.infos = [ClientInfo("c", "ann")]
+
+        def meanwhile(verb: str, names: tuple[str, ...]) -> None:
+            if verb == "enter" and len(names) > 1:
+                raise refused
+
+        exchange.brokers[0].meanwhile = meanwhile
+        for user in ("bob", "cat"):
+            connect(here, user=user).client.join("now")
+        await quiet(exchange, [here])
+        assert said.rows == [("join", "now", user) for user in ("ann", "bob", "cat")]
+
+
+async def test_a_broker_that_refuses_everybody_is_not_asked_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence_module, "MOST_REFUSALS", 10)
+    exchange = Exchange()
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, there):
+        peers = [connect(here, user=f"u{number:02}") for number in range(40)]
+        broker = exchange.brokers[0]
+
+        def meanwhile(verb: str, names: tuple[str, ...]) -> None:
+            if verb == "enter":
+                raise CallRefused("full")
+
+        broker.meanwhile = meanwhile
+        for peer in peers:
+            peer.client.join("now")
+        await quiet(exchange, [here, there])
+        assert len(broker.presence_calls) == 11
+        peers[0].close()
+        for _ in range(3 * int(RENEW_S)):
+            broker.presence_calls.clear()
+            await time_passes(exchange, [here, there], 1)
+            assert len(broker.presence_calls) <= 25
+        broker.meanwhile = lambda verb, names: None
+        await time_passes(exchange, [here, there], int(RENEW_S) + 1)
+        assert len(await users(there, "now")) == 39
 
 
 async def test_who_leaves_again_while_the_broker_hears_of_its_join_has_left(

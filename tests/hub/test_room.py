@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -152,6 +153,16 @@ async def test_s21_a_room_is_a_name_and_its_members() -> None:
     ann.close()
     bob.client.leave("red")
     assert (hub.rooms, hub.stats()["rooms"], len(room)) == ({}, 0, 0)
+    await hub.stop()
+
+
+async def test_a_user_without_a_name_in_utf_8_is_an_error() -> None:
+    hub = Hub()
+    await hub.start()
+    verbs: list[Callable[[str], object]] = [hub.to_user, hub.clients_of, hub.disconnect]
+    for verb in verbs:
+        with pytest.raises(ValueError, match="half of a surrogate pair"):
+            verb("\ud800")
     await hub.stop()
 
 

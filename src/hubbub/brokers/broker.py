@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from ..errors import BrokerUnavailable
 from ..model import ClientInfo, Position, PresenceStats, Receipt
 from ..wire.publication import Publication
 
@@ -232,6 +233,15 @@ class HistoryBroker(Broker, Protocol):
         ...
 
 
+class CallRefused(BrokerUnavailable):
+    """The server is there, and does not take a call as it is: one about fewer it may take.
+
+    `infos` are those who have joined by what was done of it before.
+    """
+
+    infos: Sequence[ClientInfo] = ()
+
+
 MOST_MEMBERS_A_CALL = 1000
 """How many members one `enter` or `leave` names at most."""
 
@@ -254,7 +264,8 @@ class PresenceBroker(Broker, Protocol):
     *Atomicity.* A change, its number (`at`, which grows in a room, also over a restart of the broker) and
     the publication that tells of it are one step: what comes first to the nodes happened first. All who
     joined or left by one call are in one publication of the kind JOIN or LEAVE, with the frame that
-    `wire.presence.told_frame` makes. It has no position, and is not kept. `PresenceTerms.told_up_to` says
+    `wire.presence.told_frame` makes (where messages are bounded, a call about many may be several such changes,
+    one after another). It has no position, and is not kept. `PresenceTerms.told_up_to` says
     when nothing is told; that, and that it is told again, is told once.
 
     *Time* changes nothing by itself: whose lease or grace is over is struck out by `expire`, which the

@@ -72,7 +72,7 @@ class _Running:
             address, names, broker._take, broker._check, broker._lost, broker._back
         )
         self.rooms, self.people = _streams(self.feed, address, names)
-        self.history = NatsHistory(self.rooms, names)
+        self.history = NatsHistory(self.rooms, names, lambda: time.time() + self.skew_s)
         self.presence = NatsPresence(self.people, names, broker._now)
         self.outgoing = NatsOutgoing(self.feed, names, lambda: self.history)
         self.has_streams: bool | None = None

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import BrokerUnavailable, MissingExtra
+from .broker import CallRefused
 from .nats_address import NatsAddress, login_of
 from .reconnecting import reason_of
 
@@ -153,13 +154,13 @@ class Connection:
     def publish(
         self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = ""
     ) -> None:
-        """Publish a message. Raises `BrokerUnavailable` for one that is larger than the server takes."""
+        """Publish a message. Raises `CallRefused` for one that is larger than the server takes."""
         lines = [f"{name}: {text}\r\n" for name, text in (headers or {}).items()]
         head = f"NATS/1.0\r\n{''.join(lines)}\r\n".encode() if lines else b""
         size = len(head) + len(data)
         if size > self.max_payload:
             most = self.max_payload
-            raise BrokerUnavailable(f"a message has {size} bytes, and the server takes {most}")
+            raise CallRefused(f"a message has {size} bytes, and the server takes {most}")
         place = f"{subject} {reply}".rstrip().encode()
         if head:
             self.write(b"HPUB %b %d %d\r\n%b%b\r\n" % (place, len(head), size, head, data))

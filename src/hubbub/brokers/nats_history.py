@@ -15,11 +15,13 @@ publishers now and then; the last message stays for `POSITION_TTL_S`, and with i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import dropwhile
 from typing import Any, NamedTuple
 
 from ..errors import BrokerUnavailable, PositionLost
@@ -76,6 +78,11 @@ def read_record(stored: Stored) -> Record:
     return Record(stored.sequence, int(top), int(count), epoch.decode(), int(total), keep, run)
 
 
+def _beginning() -> Record:
+    """Return what the first message of a room follows: a new epoch without publications."""
+    return Record(0, 0, 0, secrets.token_hex(6), 0, _NOTHING, b"")
+
+
 def written(record: Record) -> bytes:
     """Write a message as bytes."""
     keep = record.keep
@@ -113,6 +120,8 @@ class _Entry(NamedTuple):
     offset: int
     before: int
     """The bytes of the room before it."""
+    stored_at: float
+    """When it was stored, by the server's clock."""
     envelope: Envelope
 
 
@@ -137,10 +146,11 @@ class _Room:
 
 
 class NatsHistory:
-    """See the module. All raise `BrokerUnavailable`. Event loop only."""
+    """See the module. `now` returns the time by the server's clock, in seconds. All raise `BrokerUnavailable`.
+    Event loop only."""
 
-    def __init__(self, stream: Stream, names: NatsNames) -> None:
-        self._stream, self._names = stream, names
+    def __init__(self, stream: Stream, names: NatsNames, now: Callable[[], float]) -> None:
+        self._stream, self._names, self._now = stream, names, now
         self._rooms: OrderedDict[str, _Room] = OrderedDict()
         self._ending: OrderedDict[str, tuple[float, int]] = OrderedDict()
         """The rooms that were published to here: when what they keep has ended, and its last message."""
@@ -209,9 +219,8 @@ class NatsHistory:
         if is_known:
             return await self._place_of_first(run, sequence)
         self.note(run.room, record._replace(sequence=sequence))
-        if count:
-            self._end_later(run.room, sequence, keep)
-            self._trim(run.room, last.top, record._replace(sequence=sequence))
+        self._end_later(run.room, sequence, keep)
+        self._trim(run.room, last.top, record._replace(sequence=sequence))
         return Place(Position(record.first, record.epoch))
 
     async def _store_once(self, run: Run) -> Place:
@@ -233,7 +242,7 @@ class NatsHistory:
             return Place(None, is_repeated=True)
         is_same = stored.data.endswith(pack(run.envelopes))
         first = None
-        if run.keep is not None:
+        if stored.data[:1] == b"h":  # else the first was not kept
             record = read_record(stored)
             first = Position(record.first, record.epoch)
         return Place(first, is_repeated=not is_same)
@@ -260,7 +269,7 @@ class NatsHistory:
             return known.last
         stored = await self._stream.last(self._names.history(room))
         if stored is None:
-            return Record(0, 0, 0, secrets.token_hex(6), 0, _NOTHING, b"")
+            return _beginning()
         record = read_record(stored)
         self.note(room, record)
         return record
@@ -349,7 +358,15 @@ class NatsHistory:
                 self.note(room, record)
                 return record
             self._rooms.pop(room, None)
-            await self.store(Run(room, (), _NOTHING, None))
+            await self._begin(room)
+
+    async def _begin(self, room: str) -> None:
+        """Have a room without messages begin; nothing is done where another has been quicker."""
+        beginning = _beginning()
+        headers = {"Nats-TTL": f"{round(POSITION_TTL_S)}s"}
+        subject = self._names.history(room)
+        with contextlib.suppress(Refused):
+            await self._stream.add(subject, written(beginning), after=0, headers=headers)
 
     async def _kept(self, room: str, last: Record, since: int) -> list[_Entry]:
         """Return what is kept of a room; what comes after `since`, and perhaps some before it."""
@@ -363,23 +380,33 @@ class NatsHistory:
         for each in stored:
             record = read_record(each)
             if record.epoch == last.epoch:
-                entries += _entries_of(record)
-        keep = last.keep
-        oldest_ms = (time.time() - keep.ttl_s) * 1000
-        return [
-            each
-            for each in entries
-            if each.offset > last.top - keep.entries
-            and last.total - each.before <= keep.max_bytes
-            and (each.envelope.time_ms or 0) > oldest_ms
-        ]
+                entries += _entries_of(record, each.time_s)
+        return _without_old(entries, last, self._now())
 
 
-def _entries_of(record: Record) -> list[_Entry]:
+def _without_old(entries: list[_Entry], last: Record, now: float) -> list[_Entry]:
+    """Return what is kept of a room, without a hole: what is lost is lost with all that is older."""
+    keep, first = last.keep, last.top + 1
+    for entry in reversed(entries):
+        if entry.offset != first - 1:
+            break
+        first = entry.offset
+
+    def is_lost(entry: _Entry) -> bool:
+        return (
+            entry.offset < max(first, last.top - keep.entries + 1)
+            or last.total - entry.before > keep.max_bytes
+            or entry.stored_at + keep.ttl_s <= now
+        )
+
+    return list(dropwhile(is_lost, entries))
+
+
+def _entries_of(record: Record, stored_at: float) -> list[_Entry]:
     found, sealed = [], unpack(record.run)
     before = record.total - sum(map(len, sealed))
     for place, each in enumerate(sealed):
-        found.append(_Entry(record.first + place, before, unseal(each)))
+        found.append(_Entry(record.first + place, before, stored_at, unseal(each)))
         before += len(each)
     return found
 

@@ -4,8 +4,9 @@ What must not live here: what a change is (`presence`), how a stream is spoken t
 
 A message is a room as `presence.PresenceStore` writes it down, packed by zlib where it is long. What is told of
 the change is in its headers, and the headers are what the stream hands on: so the change, its number and the
-telling are one step. All fits into one message, so a room has as many people as the server's `max_payload` lets
-it, some ten thousands.
+telling are one step. Headers are short (`TOLD_BYTES`): a call whose telling is longer is several changes, one
+after another. All fits into one message, so a room has as many people as the server's `max_payload` lets it,
+some ten thousands.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -21,13 +23,15 @@ import msgspec
 from ..model import ClientInfo, PresenceStats
 from ..wire.presence import Told, told_frame
 from ..wire.publication import Kind, Publication
-from .broker import PresenceTerms, Snapshot
+from .broker import MOST_MEMBERS_A_CALL, CallRefused, PresenceTerms, Snapshot
 from .nats_names import NatsNames
 from .nats_stream import Refused, Stream
 from .presence import Change, PresenceStore, Rows
 
 FORGOTTEN_S = 24 * 3600.0
 """How much longer than its leases a room is kept of which nobody says anything."""
+TOLD_BYTES = 60_000
+"""How long what is told of a change may be: all headers of a message have 64 KiB."""
 PACKED_BYTES = 4096
 """From how many bytes on a room is packed."""
 PAUSE_S = 0.01
@@ -41,6 +45,18 @@ _decode = msgspec.msgpack.Decoder(Rows).decode
 _encode = msgspec.msgpack.Encoder().encode
 _encode_infos = msgspec.json.Encoder().encode
 _decode_infos = msgspec.json.Decoder(list[ClientInfo]).decode
+
+
+Act = Callable[[PresenceStore, float, slice], Change]
+"""Changes a store at a time, for a part of those that a call is about."""
+
+
+class _Step(NamedTuple):
+    """Who a change concerns, for which part of a call it was made, and whether it was one at all."""
+
+    infos: Sequence[ClientInfo]
+    part: slice
+    is_written: bool
 
 
 class NatsPresence:
@@ -57,8 +73,17 @@ class NatsPresence:
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
     ) -> Sequence[ClientInfo]:
         """See `PresenceBroker.enter`."""
+        for info in members.values():
+            size = len(_encode_infos([info]))
+            if size > TOLD_BYTES:
+                text = f"a member's name and info have {size} bytes, and may have {TOLD_BYTES}"
+                raise CallRefused(text)
+        rows = list(members.items())
         return await self._change(
-            room, terms, lambda store, now: store.enter(room, members, terms, now)
+            room,
+            terms,
+            lambda store, now, part: store.enter(room, dict(rows[part]), terms, now),
+            len(rows),
         )
 
     async def leave(
@@ -66,12 +91,20 @@ class NatsPresence:
     ) -> Sequence[ClientInfo]:
         """See `PresenceBroker.leave`."""
         return await self._change(
-            room, terms, lambda store, now: store.leave(room, names, terms, now)
+            room,
+            terms,
+            lambda store, now, part: store.leave(room, names[part], terms, now),
+            len(names),
         )
 
     async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
         """See `PresenceBroker.expire`."""
-        return await self._change(room, terms, lambda store, now: store.expire(room, terms, now))
+        return await self._change(
+            room,
+            terms,
+            lambda store, now, part: store.expire(room, terms, now, part.stop - part.start),
+            None,
+        )
 
     async def snapshot(self, room: str) -> Snapshot:
         """See `PresenceBroker.presence`."""
@@ -86,47 +119,64 @@ class NatsPresence:
         return store.stats(room)
 
     async def _change(
-        self,
-        room: str,
-        terms: PresenceTerms,
-        act: Callable[[PresenceStore, float], Change],
+        self, room: str, terms: PresenceTerms, act: Act, count: int | None
     ) -> Sequence[ClientInfo]:
-        """Read the room, change it, and write it, until nobody was quicker; return who it concerns."""
+        """Change the room for `count` members, in as many steps as it takes (None: until nothing changes any
+        more); return who it concerns."""
         turn = self._turns.setdefault(room, asyncio.Lock())
-        pause_s = PAUSE_S
+        infos: list[ClientInfo] = []
+        start, most = 0, MOST_MEMBERS_A_CALL
         async with turn:  # this process's own changes never meet
-            while True:
+            while count is None or start < count:
+                if count is not None:
+                    most = min(most, count - start)
                 try:
-                    return await self._try(room, terms, act)
-                except Refused:
-                    await asyncio.sleep(pause_s * random.random())
-                    pause_s = min(2 * pause_s, 0.2)
+                    step = await self._step(room, terms, act, slice(start, start + most))
+                except CallRefused as error:
+                    error.infos = infos
+                    raise
+                infos += step.infos
+                if count is None and not step.is_written:
+                    break
+                start, most = step.part.stop, step.part.stop - step.part.start
+        return infos
 
-    async def _try(
-        self,
-        room: str,
-        terms: PresenceTerms,
-        act: Callable[[PresenceStore, float], Change],
-    ) -> Sequence[ClientInfo]:
+    async def _step(self, room: str, terms: PresenceTerms, act: Act, part: slice) -> _Step:
+        """Read the room, change it, and write it, until nobody was quicker."""
+        pause_s = PAUSE_S
+        while True:
+            try:
+                return await self._try(room, terms, act, part)
+            except Refused:
+                await asyncio.sleep(pause_s * random.random())
+                pause_s = min(2 * pause_s, 0.2)
+
+    async def _try(self, room: str, terms: PresenceTerms, act: Act, part: slice) -> _Step:
         sequence, before = await self._read(room)
         now = self._now()
-        store = PresenceStore()
         # Numbers are times in microseconds, so they grow even where the stream was lost.
         start = max(before.at, int(now * 1_000_000))
-        store.load(room, before._replace(at=start))
-        change = act(store, now)
+        while True:
+            store = PresenceStore()
+            store.load(room, before._replace(at=start))
+            change = act(store, now, part)
+            told = "" if change.told is None else _written(change.told)
+            most = part.stop - part.start
+            if len(told.encode()) <= TOLD_BYTES or most == 1:
+                break
+            part = slice(part.start, part.start + most // 2)
         after = store.dump(room)
         if after.at == start:
             after = after._replace(at=before.at)
         if after == before._replace(members=[*before.members], away=[*before.away]):
-            return change.infos
+            return _Step(change.infos, part, is_written=False)
         kept_s = FORGOTTEN_S + max(terms.lease_s, terms.grace_s)
         headers = {"Nats-TTL": f"{round(kept_s)}s"}
-        if change.told is not None:
-            headers[TOLD] = _written(change.told)
+        if told:
+            headers[TOLD] = told
         subject = self._names.presence(room)
         await self._stream.add(subject, _packed(after), after=sequence, headers=headers)
-        return change.infos
+        return _Step(change.infos, part, is_written=True)
 
     async def _read(self, room: str) -> tuple[int, Rows]:
         """Return the number of the room's message, and who is in it."""

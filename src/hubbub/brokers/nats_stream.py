@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BrokerUnavailable
 from ..limits import printable
+from .broker import CallRefused
 from .nats_connection import Answer, Connection
 
 _WRONG_LAST = {10071, 10164}
@@ -32,10 +33,11 @@ PAUSE_S = 0.05
 
 
 class Stored(NamedTuple):
-    """A message of a stream."""
+    """A message of a stream. `time_s` is when it was stored, in seconds by the server's clock (0: not known)."""
 
     sequence: int
     data: bytes
+    time_s: float = 0.0
 
 
 class Refused(Exception):
@@ -163,7 +165,8 @@ class Stream:
         if _code(answer):
             return None
         message = answer["message"]
-        return Stored(int(message["seq"]), base64.b64decode(message.get("data", "")))
+        data = base64.b64decode(message.get("data", ""))
+        return Stored(int(message["seq"]), data, _seconds(message["time"]))
 
     async def _read_some(self, subject: str, first: int) -> list[Stored]:
         question = {"seq": first, "next_by_subj": subject, "batch": MOST_A_READ}
@@ -176,7 +179,14 @@ class Stream:
         *rows, end = answers
         if end.status not in ("204", "404"):
             raise BrokerUnavailable(f"JetStream does not answer: {printable(end.status)}")
-        return [Stored(int(each.headers["Nats-Sequence"]), each.data) for each in rows]
+        return [
+            Stored(
+                int(each.headers["Nats-Sequence"]),
+                each.data,
+                _seconds(each.headers["Nats-Time-Stamp"]),
+            )
+            for each in rows
+        ]
 
     async def _asked(
         self,
@@ -223,14 +233,17 @@ def _refuse(answer: Mapping[str, Any]) -> None:
     error = answer.get("error")
     if error is not None:
         text = printable(str(error.get("description")))
-        kind = NotNow if error.get("code") == 503 else BrokerUnavailable
+        kind = NotNow if error.get("code") == 503 else CallRefused
         raise kind(f"JetStream refuses it: {text}")
 
 
+def _seconds(when: str) -> float:
+    """Read a time of a server as seconds since 1970. It says nanoseconds, of which Python reads none."""
+    whole, _, rest = when.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{rest or 0}")
+
+
 def _state_of(answer: Mapping[str, Any]) -> State:
-    # A server says nanoseconds, of which Python reads none.
-    text = str(answer["ts"]).partition(".")[0].removesuffix("Z") + "+00:00"
-    fraction = str(answer["ts"]).partition(".")[2].removesuffix("Z")
-    time_s = datetime.fromisoformat(text).timestamp() + float(f"0.{fraction or 0}")
+    time_s, last = _seconds(str(answer["ts"])), int(answer["state"]["last_seq"])
     replicas = int(answer["config"].get("num_replicas", 1))
-    return State(str(answer["created"]), int(answer["state"]["last_seq"]), time_s, replicas)
+    return State(str(answer["created"]), last, time_s, replicas)

@@ -141,23 +141,28 @@ class PresenceStore:
             gone = []
         return self._change(name, room, Kind.LEAVE, gone, terms)
 
-    def expire(self, name: str, terms: PresenceTerms, now: float) -> Change:
-        """See `PresenceBroker.expire`."""
+    def expire(
+        self, name: str, terms: PresenceTerms, now: float, most: int | None = None
+    ) -> Change:
+        """See `PresenceBroker.expire`. `most` is how many are struck out at most (None: all)."""
         room = self._rooms.get(name)
         if room is None:
             return Change((), None)
-        gone = []
-        while room.away:
+        gone: list[ClientInfo] = []
+        left = len(room.away) + len(room.members) if most is None else most
+        while room.away and left:
             key, (info, until) = next(iter(room.away.items()))
             if until > now:
                 break
             del room.away[key]
             gone.append(info)
-        while room.members:
+            left -= 1
+        while room.members and left:
             member, (_, until) = next(iter(room.members.items()))
             if until > now:
                 break
             last = room.remove(member)
+            left -= 1
             if last is not None:
                 gone.append(last)
         return self._change(name, room, Kind.LEAVE, gone, terms)

@@ -45,6 +45,8 @@ def publish(
         if key is not None:
             raise click.UsageError("--key is for one message, and the input may have many")
         lines = (line.rstrip("\n") for line in sys.stdin)
+    if user is not None and not _is_text(user):
+        raise click.ClickException("the user's name is no text in UTF-8")
     with closing(reach.open()) as hubs:
         for line in lines:
             if not _is_text(line):

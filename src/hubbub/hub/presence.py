@@ -17,7 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
-from ..brokers.broker import MOST_MEMBERS_A_CALL, PresenceBroker, PresenceTerms, Snapshot
+from ..brokers.broker import (
+    MOST_MEMBERS_A_CALL,
+    CallRefused,
+    PresenceBroker,
+    PresenceTerms,
+    Snapshot,
+)
 from ..errors import BrokerError, CommandError
 from ..limits import printable
 from ..model import ClientInfo, PresenceStats
@@ -43,6 +49,8 @@ MOST_LEAVING = 10_000
 """How many who have gone from a room are told to the broker later, if it is away."""
 STOP_S = 1.0
 """How long the broker may take at the end to hear who has gone."""
+MOST_REFUSALS = 64
+"""How often the broker may refuse a part of those that one batch tells it of, until the rest waits."""
 MOST_INFO_BYTES = 4096
 """How much the application may say of a member, as JSON."""
 
@@ -52,7 +60,8 @@ class Roll:
 
     Each is in one of three. Of `entering` the broker has still to hear; who had left, and is back before the
     broker has heard of that, is there with what others see of it. `members` were told to the broker, or are just
-    being told. `leaving` have gone, and the broker has still to hear that.
+    being told. `leaving` have gone, and the broker has still to hear that. `refused` are the members that the broker
+    has refused, each alone: they are told again apart from the others.
     """
 
     __slots__ = (
@@ -62,6 +71,7 @@ class Roll:
         "is_busy",
         "leaving",
         "members",
+        "refused",
         "renew_at",
         "room",
         "terms",
@@ -74,6 +84,7 @@ class Roll:
         self.entering: dict[str, tuple[ClientSession, ClientInfo | None]] = {}
         self.members: dict[str, ClientInfo] = {}
         self.leaving: dict[str, ClientInfo] = {}
+        self.refused: dict[str, None] = {}
         self.renew_at: float = now + RENEW_S
         self.expire_at: float = now + RENEW_S
         self.grace_until: float = -math.inf
@@ -88,6 +99,7 @@ class Roll:
 
     def remove(self, name: str) -> bool:
         """Note who has gone; return whether the broker may know it."""
+        self.refused.pop(name, None)
         if name in self.entering:
             _, info = self.entering.pop(name)
         else:
@@ -247,15 +259,17 @@ class Presence:
     def _failed(self, roll: Roll, error: BaseException) -> None:
         """Have the broker asked again later. What was not told is told then; who was entered in vain is
         entered when the leases are renewed."""
-        core = self._core
-        roll.renew_at = roll.expire_at = core.now() + RETRY_S
+        roll.renew_at = roll.expire_at = self._core.now() + RETRY_S
         while len(roll.leaving) > MOST_LEAVING:
             roll.leaving.popitem()  # its lease ends
+        self._log_untold(roll, error)
+
+    def _log_untold(self, roll: Roll, error: BaseException) -> None:
         text = "the broker was not told who is in %s: %s; told again"
         why = printable(str(error) or type(error).__name__)
         known = None if isinstance(error, BrokerError | asyncio.CancelledError) else error
         room = printable(roll.room, 50)
-        core.log.log(logging.WARNING, "presence", text, room, why, error=known)
+        self._core.log.log(logging.WARNING, "presence", text, room, why, error=known)
 
     async def _tell_changes(self, roll: Roll) -> None:
         """Tell who has come, and then who has gone: who does both has not gone.
@@ -263,7 +277,7 @@ class Presence:
         One batch is as many as there are now; who changes meanwhile waits for the next.
         """
         for most in _parts(len(roll.entering)):
-            await self._enter(roll, self._take_entering(roll, most))
+            await self._enter(roll, list(self._take_entering(roll, most)))
         for most in _parts(len(roll.leaving)):
             await self._leave(roll, most)
 
@@ -282,10 +296,43 @@ class Presence:
                 taken.append(name)
         return {name: roll.members[name] for name in taken if name in roll.members}
 
-    async def _enter(self, roll: Roll, members: Mapping[str, ClientInfo]) -> None:
-        if members:
-            joined = await self._broker.enter(roll.room, members, roll.terms)
+    async def _enter(self, roll: Roll, names: Sequence[str]) -> None:
+        """Say of members that they are there. Who has gone meanwhile is not named; if it comes back it enters.
+
+        Where the broker does not take what it is told, each half is told apart: so a member of which nobody can be
+        told keeps no other back. What fails for another reason fails for all of them, and is raised.
+        """
+        waiting, refusals = [names], 0
+        while waiting:
+            part = waiting.pop()
+            here = {name: roll.members[name] for name in part if name in roll.members}
+            if not here:
+                continue
+            try:
+                joined = await self._broker.enter(roll.room, here, roll.terms)
+            except Exception as error:
+                if isinstance(error, CallRefused):
+                    self._calls.add(roll.room, self._core.handlers.join, error.infos)
+                refusals += 1
+                if not _is_refusal(error) or refusals > MOST_REFUSALS:
+                    raise
+                if len(here) == 1:
+                    self._refused(roll, next(iter(here)), error)
+                else:
+                    left = list(here)
+                    half = len(left) // 2
+                    waiting += [left[half:], left[:half]]
+                continue
+            for name in here:
+                roll.refused.pop(name, None)
             self._calls.add(roll.room, self._core.handlers.join, joined)
+
+    def _refused(self, roll: Roll, name: str, error: Exception) -> None:
+        """Note whom the broker refuses; of those that it has refused it is told again last."""
+        roll.refused.pop(name, None)
+        if name in roll.members:
+            roll.refused[name] = None
+        self._log_untold(roll, error)
 
     async def _leave(self, roll: Roll, most: int) -> None:
         part = dict(islice(roll.leaving.items(), most))
@@ -305,12 +352,15 @@ class Presence:
     async def _renew(self, roll: Roll) -> None:
         """Say of all members here that they are there; one that the broker has forgotten joins anew."""
         roll.renew_at = self._core.now() + RENEW_S
-        names = iter(list(roll.members))
-        for most in _parts(len(roll.members)):
-            part = islice(names, most)
-            # Who has gone meanwhile is not renewed; if it comes back it enters.
-            here = {name: roll.members[name] for name in part if name in roll.members}
-            await self._enter(roll, here)
+        refused = list(roll.refused)
+        names = iter([name for name in roll.members if name not in roll.refused])
+        for most in _parts(len(roll.members) - len(refused)):
+            await self._enter(roll, list(islice(names, most)))
+        try:
+            await self._enter(roll, refused[:MOST_MEMBERS_A_CALL])
+        except Exception as error:
+            if not _is_refusal(error):
+                raise  # else the rest of them is told with the next renewal
 
     async def _expire(self, roll: Roll) -> None:
         """Have those struck out who have not come back, and those whose process has gone."""
@@ -417,6 +467,11 @@ def _parts(count: int) -> Iterator[int]:
     """Part `count` members into as many as one call may have."""
     for start in range(0, count, MOST_MEMBERS_A_CALL):
         yield min(MOST_MEMBERS_A_CALL, count - start)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether an error is about those that the broker was told of: others it may take."""
+    return isinstance(error, CallRefused) or not isinstance(error, BrokerError)
 
 
 def _finish(future: asyncio.Future[None] | None) -> None:

@@ -178,7 +178,10 @@ class Rules:
         self._left = text
 
     async def _follow(self) -> None:
-        found = await cast(NoteBroker, self._core.broker).noted(NOTE)
+        broker = self._core.broker
+        notes = cast(NoteBroker, broker) if Ability.NOTES in broker.abilities else None
+        # Where nothing is noted nothing is kept either, so the hubs have no rules that a publisher must know.
+        found = b"" if notes is None else await notes.noted(NOTE)
         if found is None:
             raise BrokerUnavailable(
                 "no hub has been on this broker with this prefix, so it is not known which rooms "
