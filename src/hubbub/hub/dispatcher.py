@@ -115,7 +115,7 @@ class Dispatcher:
     def _route(self, session: ClientSession, frame: Frame) -> None:
         """Find the handler of a message by its type, after validation if there is one."""
         handlers = self._handlers
-        if handlers.message is None and handlers.echoes and handlers.validate is None:
+        if handlers.relays and handlers.validate is None:
             self._core.publishing.broadcast(EVERYBODY, frame)
             return
         try:

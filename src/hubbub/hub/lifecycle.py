@@ -144,7 +144,8 @@ class Lifecycle:
             self.state = State.RUNNING
         started.set_result(None)
         assert self.loop is not None
-        self.runtime = Runtime(core.settings, core.broker, self.loop)
+        relays = core.serves_clients and core.handlers.relays
+        self.runtime = Runtime(core.settings, core.broker, self.loop, relays=relays)
         self.runtime.begin()
 
     async def _share_rules(self) -> None:

@@ -82,6 +82,8 @@ class Rules:
         self._known: dict[str, Rule | None] = {}
         self.has_any: bool = bool(self._rules)
         """Whether any room has a rule. Every publication asks."""
+        if self.has_any:
+            core.handlers.forbid_relay()
         self.follows: bool = False
         """Whether they are those that other nodes go by, and not this hub's own: of who only publishes."""
         self._is_behind: bool = False
@@ -138,6 +140,7 @@ class Rules:
         checked_rules([*(rule.rules for rule in self._rules), rules])
         self._rules.append(Rule(rules))
         self.has_any = True
+        self._core.handlers.forbid_relay()
         self._known.clear()
 
     @property
