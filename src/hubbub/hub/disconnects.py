@@ -107,7 +107,12 @@ INTERNAL_FAILURE = Cause(
     "cannot be read any more; closed",
 )
 CONNECT_TIMEOUT = Cause(
-    STALE, "stale", "stale", logging.INFO, "stale", "sent no connect command in time; closed"
+    STALE,
+    "stale: no connect command came; a plain client needs a route without a dialect",
+    "stale",
+    logging.INFO,
+    "stale",
+    "sent no connect command in time; closed",
 )
 BAD_COMMAND = Cause(
     BAD_REQUEST,
@@ -116,5 +121,13 @@ BAD_COMMAND = Cause(
     logging.INFO,
     "protocol",
     "sent a command out of place: %s; closed",
+)
+WRONG_ROUTE = Cause(
+    BAD_REQUEST,
+    'this is a route of plain clients; rooms.js and SDKs need one with dialect="centrifuge"',
+    "protocol_errors",
+    logging.INFO,
+    "protocol",
+    "sent a connect command to a route of plain clients; closed",
 )
 SERVER_STOPPING = Cause(SERVICE_RESTART, "service restart")
