@@ -98,6 +98,14 @@ CONNECT_FAILED = Cause(
     "register",
     "could not be taken in; closed",
 )
+NOT_BROUGHT_IN = Cause(
+    TRY_AGAIN_LATER,
+    "try again later",
+    "handler_errors",
+    logging.WARNING,
+    "not brought in",
+    "could not be brought in by a connect handler: %s; closed",
+)
 INTERNAL_FAILURE = Cause(
     INTERNAL_ERROR,
     "internal error",
