@@ -380,6 +380,28 @@ def test_fault_13_workers_get_the_flags_and_each_warns(tmp_path: Path) -> None:
         assert server.wait() == 0
 
 
+FAILING_APP = """
+from hubbub import Hub
+
+hub = Hub()
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_application_that_cannot_start_ends_with_1(workers: str, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING_APP)
+    flags = ("--workers", workers, "--broker", "memory://", "--port", "0")
+    code, _, err = run("serve", "failing", *flags, cwd=tmp_path)
+    assert code == 1
+    assert "no database" in err
+    assert err.endswith("Error: the server did not start; see the lines above\n")
+
+
 SHARED_APP = """
 import os
 from hubbub import Client, Hub

@@ -374,6 +374,7 @@ def _serve(
     shutdown_timeout_s: float,
 ) -> None:
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     from .reload import Reloader
@@ -402,7 +403,10 @@ def _serve(
     if config.should_reload:
         Reloader(config, target=uvicorn.Server(config).run, sockets=several).run()
     else:
-        Multiprocess(config, sockets=several).run()
+        supervisor = Multiprocess(config, sockets=several)
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            raise SystemExit(1)
 
 
 def _announce(address: str) -> None:
