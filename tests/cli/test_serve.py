@@ -402,6 +402,28 @@ def test_an_application_that_cannot_start_ends_with_1(workers: str, tmp_path: Pa
     assert err.endswith("Error: the server did not start; see the lines above\n")
 
 
+def _framework_app(how: str) -> str:
+    made = {
+        "FastAPI": "from fastapi import FastAPI\napp = FastAPI()\napp.include_router(hub.router('/ws'))",
+        "Starlette": "from starlette.applications import Starlette\n"
+        "app = Starlette(routes=hub.routes('/ws'), lifespan=hub.lifespan)",
+        "Litestar": "from litestar import Litestar\napp = Litestar(lifespan=[hub.lifespan])",
+        "mounted": "from fastapi import FastAPI\napp = hub.mount(FastAPI(), '/ws')",
+        "alone": "app = hub",
+    }
+    return f"from hubbub import Hub\nhub = Hub()\n{made[how]}\n"
+
+
+@pytest.mark.parametrize("how", ["FastAPI", "Starlette", "Litestar", "mounted", "alone"])
+def test_a_broker_that_is_away_is_one_line_in_every_framework(how: str, tmp_path: Path) -> None:
+    (tmp_path / "away.py").write_text(_framework_app(how))
+    with taken_port() as port:
+        flags = ("--broker", f"valkey://127.0.0.1:{port}", "--port", "0")
+    code, _, err = run("serve", "away", *flags, cwd=tmp_path)
+    assert (code, "Traceback" in err) == (1, False), err
+    assert len(re.findall(rf"ERROR: +.*127\.0\.0\.1:{port}", err)) == 1
+
+
 SHARED_APP = """
 import os
 from hubbub import Client, Hub

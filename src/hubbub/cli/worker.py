@@ -100,6 +100,19 @@ class WorkerLifespan(LifespanOn):
             drain_first(asyncio.get_running_loop())
             leave_to_itself_what_stays()
 
+    async def send(self, message: Any) -> None:
+        """Take an answer of the application; a traceback with what a hub says of itself is that sentence.
+
+        Frameworks answer with the traceback of whatever the hub's lifespan has raised.
+        """
+        if message["type"] == "lifespan.startup.failed":
+            text = str(message.get("message", ""))
+            failures = [core_of(hub).lifecycle.failure for hub in all_hubs()]
+            known = [why for why in failures if why and why in text]
+            if known:
+                message = {**message, "message": known[0]}
+        await super().send(message)
+
     async def shutdown(self) -> None:
         """End the application; until then the inside is answered."""
         await super().shutdown()
