@@ -312,6 +312,24 @@ def test_a_wrong_flag_is_one_sentence(flag: str, value: str, expected: str) -> N
     assert flag.strip("-").replace("-", "_").upper() not in "".join(os.environ)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--broker", "valky://a", "must be a URL such as"),
+        ("--broker", "valkey://a/x/y", "broker (--broker)"),
+        ("--api-keys-file", "nowhere", "No such file"),
+    ],
+)
+def test_what_the_application_finds_wrong_in_a_flag_is_said_of_the_flag(
+    flag: str, value: str, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "api.py").write_text("from hubbub import Hub\nhub = Hub()\napp = hub.api('/api')\n")
+    said = no_traceback("serve", "api", flag, value, "--port", "0", cwd=tmp_path)
+    assert expected in said
+    assert f"({flag})" in said
+    assert "HUBBUB_" not in said.replace("HUBBUB_BROKER=", "")
+
+
 def test_a_wrong_variable_keeps_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBBUB_MAX_CLIENT", "5")
     with pytest.raises(SettingsError, match="did you mean HUBBUB_MAX_CLIENTS"):

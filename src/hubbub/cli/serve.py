@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import SettingsError
 from ..settings import Settings, rows
+from ..settings_environment import OPTIONS
 from ..settings_values import shown
 from .sockets import BACKLOG, address_of, open_sockets
 from .target import (
@@ -95,16 +95,10 @@ def apply_settings(given: dict[str, str | None]) -> Settings:
     One that is empty counts as not given, as an empty variable does.
     Returns the settings that follow; raises `SettingsError` that names the flag.
     """
-    flags = {_SETTINGS[name].env: text for name, text in given.items() if text and text.strip()}
-    try:
-        settings = Settings.load({**os.environ, **flags})
-    except SettingsError as error:
-        row = _SETTINGS.get(error.field)
-        if row is None or row.env not in flags:
-            raise
-        raise SettingsError(
-            error.field, error.value, error.expected, source=row.flag, nearest=error.nearest
-        ) from None
+    rows = {_SETTINGS[name]: text for name, text in given.items() if text and text.strip()}
+    flags = {row.env: text for row, text in rows.items()}
+    OPTIONS.update({row.env: (row.flag, text) for row, text in rows.items()})
+    settings = Settings.load({**os.environ, **flags})
     os.environ.update(flags)
     return settings
 

@@ -166,7 +166,7 @@ class Rules:
             raise BrokerUnavailable(
                 "no hub has been on this broker with this prefix, so it is not known which rooms "
                 "remember: is it the URL that the hubs have, or that hubbub serve has printed? Else "
-                "start a hub first, or give room_rules=[…]"
+                "start a hub first"
             )
         try:
             rules = read_rules(found.decode()) if found else ()
