@@ -121,7 +121,11 @@ def test_the_ready_application_takes_sdks() -> None:
         assert [answer["id"] for answer in answers] == [1, 2]
         assert answers[1]["subscribe"]["recoverable"] is True
         plain.send("hello")
-        assert json.loads(sdk.recv(PATIENCE_S)) == {"push": {"message": {"data": "hello"}}}
+        assert json.loads(plain.recv(PATIENCE_S))["code"] == "not_available"
+        assert b"connect a WebSocket client to /ws." in get(address)
+        sdk.send('{"id":3,"publish":{"channel":"a","data":"hello"}}')
+        told = [json.loads(line) for line in str(sdk.recv(PATIENCE_S)).split("\n")]
+        assert told[0]["push"]["pub"]["data"] == "hello"
 
 
 def ask_api(address: str, key: str, path: str = "/api/info") -> tuple[int, bytes]:

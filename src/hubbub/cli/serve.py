@@ -178,7 +178,7 @@ def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **opti
     """Serve APP, with uvicorn set up for a hub.
 
     APP is a module and an attribute, such as  app:app ; without APP a ready application runs that
-    passes every message at /ws on to everybody.
+    passes every message at /ws on to everybody, unless rooms have rules.
     """
     if centrifuge and app is not None:
         route = 'hub.router("/connection/websocket", dialect="centrifuge")'
@@ -295,11 +295,12 @@ def require_uvloop() -> None:
 
 
 def require_metrics(serving: Serving) -> None:
-    """Raise where `--metrics` names no port, or what it needs is not installed."""
-    from .worker import read_inside, require_metrics
+    """Raise where `--metrics` names no port, or one that is taken, or what it needs is not installed."""
+    from .worker import read_inside, require_free, require_metrics
 
-    read_inside(serving.metrics or "", serving.process_count)
+    inside = read_inside(serving.metrics or "", serving.process_count)
     require_metrics()
+    require_free(inside, serving.process_count)
 
 
 def warn_about(serving: Serving) -> None:

@@ -61,6 +61,22 @@ def read_inside(text: str, process_count: int) -> Inside:
     return Inside(host.strip("[]") or "127.0.0.1", int(port), count)
 
 
+def require_free(inside: Inside, process_count: int) -> None:
+    """Raise `ClickException` where there are not so many ports as processes: before anything starts."""
+    listening: list[socket.socket] = []
+    try:
+        for _ in range(process_count):
+            listening.append(inside.listen())
+    except OSError as error:
+        last = inside.port + inside.processes - 1
+        ports = f"port {inside.port}" + (f" to {last}" if inside.port < last else "")
+        text = f"--metrics: cannot listen on {ports} of {inside.host}: {error.strerror}"
+        raise click.ClickException(text) from None
+    finally:
+        for sock in listening:
+            sock.close()
+
+
 def require_metrics() -> None:
     """Raise `MissingExtra` where what `--metrics` needs is not installed."""
     try:
