@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
 from hubbub import (
+    BrokerUnavailable,
     CommandError,
     Disconnected,
     Refused,
@@ -26,6 +27,7 @@ from hubbub.raised import (
     CODE_OF_STATUS,
     OWN_STATUSES,
     STATUS_OF_CODE,
+    answer_of,
     close_of,
     code_of_status,
     refusal_of,
@@ -134,6 +136,15 @@ FAILURES = [
     ApiStatusError(),
     ConnectionClosedError(Close(1008, "elsewhere"), None),
 ]
+
+
+def test_what_the_broker_could_not_do_may_be_done_later() -> None:
+    error = BrokerUnavailable("the server does not answer")
+    refused, answer = refusal_of(error), answer_of(error)
+    assert refused is not None
+    assert answer is not None
+    assert (refused.status, refused.code, refused.message) == (503, answer.code, answer.message)
+    assert (answer.code, answer.temporary, close_of(error)) == ("unavailable", True, None)
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=[f"{error!r}"[:40] for error in FAILURES])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hubbub import RoomRules, Settings, SettingsError
+from hubbub import Hub, RoomRules, Settings, SettingsError
 from hubbub.room_rules import checked_rules, matches, read_rules, shown_rules
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
@@ -143,3 +143,22 @@ def test_a_rule_says_whether_clients_recover() -> None:
     assert RoomRules("a", history=1).recovers
     assert not RoomRules("a").recovers
     assert not RoomRules("a", history=1, recover=False).recovers
+
+
+MAKING: list[Callable[..., object]] = [RoomRules, Hub().room_rules]
+
+
+@pytest.mark.parametrize("make", MAKING, ids=["RoomRules", "hub.room_rules"])
+@pytest.mark.parametrize(("name", "hint"), [("histroy", "; did you mean history?"), ("zzz", ".")])
+def test_a_field_that_is_none_is_told_which_there_are(
+    name: str, hint: str, make: Callable[..., object]
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        make("a", **{name: 3})
+    told = f"RoomRules has no {name!r}{hint} Its fields: pattern, history, history_ttl_s,"
+    assert str(caught.value).startswith(told)
+
+
+def test_a_rule_without_a_pattern_is_none() -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'pattern'"):
+        MAKING[0](history=3)

@@ -137,7 +137,8 @@ code. The hub knows them by what they carry, and imports no framework for it.
 | `HTTPException(status, detail)` of Starlette, FastAPI or Litestar, `abort(status)` of Quart, `APIException` of Django REST | that status, the detail as `error`, its headers | closed, see below; the detail is the reason |
 | `PermissionDenied`, `SuspiciousOperation`, `Http404` of Django | 403, 400, 404 | 1008 |
 | `WebSocketException(code, reason)` of Starlette, FastAPI or Litestar, `Disconnected(code, reason)` | a status, see below; the reason as `error` | that code, that reason |
-| `CommandError(code, message)` | 403 with that code and message; 503 if it is temporary | answered; the connection lives |
+| `CommandError(code, message)` | 403 with that code and message; 503 if it is temporary | answered; the connection lives. In `on_connect`, if it is temporary: 1013 |
+| `BrokerError` | 503 `unavailable` | as `CommandError("unavailable", …, temporary=True)` |
 | `TokenExpired` | 401 `token_expired` | 3005: come back with a new token |
 | `TokenInvalid`, `TokenKeysUnavailable` | 401 `token_invalid`, 503 `token_keys_unavailable` | 1008, 1013 |
 | anything else | 500 and a line in the log | a line in the log, then as `on_handler_error` says |

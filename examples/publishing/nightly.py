@@ -19,5 +19,5 @@ def main(room: str, text: str) -> None:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    except BrokerUnavailable as error:
+    except (BrokerUnavailable, ValueError) as error:  # away, or HUBBUB_BROKER is not set or wrong
         sys.exit(f"not published: {error}")

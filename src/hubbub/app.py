@@ -1,4 +1,4 @@
-"""A ready application: one hub at /ws that passes every message on to everybody.
+"""A ready application: one hub at /ws that passes every message on to everybody, unless rooms have rules.
 
 What must not live here: anything that an application of one's own would not write too; it is also
 the smallest example of `Hub.mount`. `hubbub serve` without APP runs it, and so does any ASGI
@@ -15,11 +15,12 @@ from .transports.asgi import ASGIApp, Receive, Scope, Send
 
 __all__ = ["app", "centrifuge_app", "hub"]
 
-SENTENCE = "This is a Hubbub server: connect a WebSocket client to /ws, and all others hear it."
 _TEXT = b"text/plain; charset=utf-8"
 _JSON = b"application/json"
 
 hub: Hub = Hub()
+_REST = "." if hub.settings.room_rules else ", and all others hear it."
+SENTENCE = f"This is a Hubbub server: connect a WebSocket client to /ws{_REST}"
 
 
 def _page(path: str) -> tuple[int, bytes, bytes]:

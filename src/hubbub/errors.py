@@ -76,7 +76,9 @@ MESSAGE_TOO_BIG = _row(
 _row(1010, "extension missing", False, "The client needed an extension and did not get it.")
 INTERNAL_ERROR = _row(1011, "internal error", True, "A handler of the application failed.")
 SERVICE_RESTART = _row(1012, "service restart", True, "The server shuts down or restarts.")
-TRY_AGAIN_LATER = _row(1013, "try again later", True, "The server is overloaded.")
+TRY_AGAIN_LATER = _row(
+    1013, "try again later", True, "The server is overloaded, or its broker is away."
+)
 _row(1014, "bad gateway", True, "A proxy got no good answer. Never sent by the hub.")
 TLS_FAILURE = _row(1015, "TLS failure", True, "The TLS handshake failed. Never sent.")
 SHUTDOWN = _row(3001, "shutdown", True, "As 1012, for clients of the Centrifuge protocol.")

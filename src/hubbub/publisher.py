@@ -65,9 +65,11 @@ class AsyncPublisher:
         self._hub = Hub(**keywords)
         core = core_of(self._hub)
         if Ability.NOTES not in core.broker.abilities:
+            is_named = core.settings.source("broker") != "default"
+            what = "this one reaches nobody else" if is_named else "HUBBUB_BROKER is not set"
             raise ValueError(
                 "a publisher needs a broker that other processes share, as in "
-                "Publisher('valkey://localhost:6379') or HUBBUB_BROKER; this one reaches nobody else"
+                f"Publisher('valkey://localhost:6379') or HUBBUB_BROKER; {what}"
             )
         core.serves_clients = False
         core.rules.follows = room_rules is None

@@ -17,6 +17,7 @@ from .errors import (
     TOKEN_EXPIRED,
     TRY_AGAIN_LATER,
     UNSUPPORTED_DATA,
+    BrokerError,
     CommandError,
     Disconnected,
     Refused,
@@ -85,7 +86,7 @@ def refusal_of(error: BaseException) -> Refused | None:
     None for an error that asks for nothing: the code that raised it has failed. `Refused` is
     itself; an HTTP error keeps its status, its detail and its headers; a close code becomes a
     status by `status_of_code`; a `CommandError` is a 403 with its code and message, a temporary
-    one a 503. A `TokenError` says itself what it is: a 401, or a 503.
+    one a 503, and so is a `BrokerError`. A `TokenError` says itself what it is: a 401, or a 503.
     """
     if isinstance(error, Refused):
         return error
@@ -97,9 +98,20 @@ def refusal_of(error: BaseException) -> Refused | None:
         return None
 
 
+def answer_of(error: BaseException) -> CommandError | None:
+    """Return what a client is answered when a handler has raised `error`; None: it is not answered.
+
+    What the broker could not do is no fault of the handler's, and may be done later.
+    """
+    if isinstance(error, BrokerError):
+        return CommandError("unavailable", "try again later", temporary=True)
+    return error if isinstance(error, CommandError) else None
+
+
 def _new_refusal(error: BaseException) -> Refused | None:
-    if isinstance(error, CommandError):
-        return Refused(503 if error.temporary else 403, error.code, error.message)
+    answer = answer_of(error)
+    if answer is not None:
+        return Refused(503 if answer.temporary else 403, answer.code, answer.message)
     http = _http_error_of(error)
     if http is not None:
         is_text = isinstance(http.detail, str)
@@ -113,12 +125,12 @@ def _new_refusal(error: BaseException) -> Refused | None:
 def close_of(error: BaseException) -> tuple[int, str] | None:
     """Return the close code and the reason that `error`, raised by a handler, asks for.
 
-    None for an error that asks for no close: a `CommandError`, which is answered, and everything
+    None for an error that asks for no close: what is answered (`answer_of`), and everything
     that is simply a failure. The code may be sent (RFC 6455 section 7.4); the reason may be too
     long for a close frame, see `errors.fit_reason`. A `Disconnected` or a WebSocket error with a code
     that may not be sent is a failure too. `TokenExpired` asks the client to come back with a new one.
     """
-    if isinstance(error, CommandError):
+    if answer_of(error) is not None:
         return None
     if isinstance(error, TokenExpired):
         return TOKEN_EXPIRED, str(error)

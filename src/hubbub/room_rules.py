@@ -5,10 +5,13 @@ What must not live here: how it is kept (`brokers`), and which rooms there are (
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from .errors import CommandError, SettingsError
 from .limits import check_room_name
@@ -24,6 +27,29 @@ JOIN_LEAVE_MAX_MEMBERS = 500
 LEAVE_GRACE_S = 10.0
 
 
+Rule = TypeVar("Rule")
+
+
+def _names_its_fields(made: type[Rule]) -> type[Rule]:
+    """Let a dataclass say which fields it has, when it is given one that it has not."""
+    plain: Callable[..., None] = vars(made)["__init__"]
+    names = [name for name in inspect.signature(plain).parameters if name != "self"]
+
+    @functools.wraps(plain)
+    def init(self: Rule, *arguments: Any, **keywords: Any) -> None:
+        for name in keywords:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"; did you mean {near[0]}?" if near else "."
+                fields = ", ".join(names)
+                raise TypeError(f"{made.__name__} has no {name!r}{hint} Its fields: {fields}")
+        plain(self, *arguments, **keywords)
+
+    type.__setattr__(made, "__init__", init)
+    return made
+
+
+@_names_its_fields
 @dataclass(frozen=True, slots=True)
 class RoomRules:
     """What holds for the rooms that `pattern` names: a name, or a prefix with `*` at its end.

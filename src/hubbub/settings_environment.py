@@ -14,6 +14,9 @@ from typing import Any
 from .errors import SettingsError
 from .settings_values import ENV_PREFIX, Row, parse
 
+OPTIONS: dict[str, tuple[str, str]] = {}
+"""Which variables a command of ours has set for an option: the option's name, and what was given."""
+
 _PLACED_BY_OTHERS = re.compile(
     r"HUBBUB_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?"
     r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?|ENV_.+)=.*"
@@ -40,10 +43,16 @@ def read_environment(
         name = variable.removeprefix(ENV_PREFIX).lower()
         if name not in known:
             raise _unknown_variable(variable, nearest(name, known))
-        source = f"environment, {variable}"
+        source = _source_of(variable, environ[variable])
         values[name] = parse(known[name], environ[variable], source=source)
         sources[name] = source
     return values, sources
+
+
+def _source_of(variable: str, text: str) -> str:
+    """Say where a variable's value came from, as a person has written it."""
+    option, given = OPTIONS.get(variable, ("", ""))
+    return option if option and given == text else f"environment, {variable}"
 
 
 def _is_ours(variable: str, text: str) -> bool:

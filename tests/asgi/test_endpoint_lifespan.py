@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from asgi.handshakes import call, chat, clients, nobody_came
 from hubbub import (
+    BrokerUnavailable,
     Client,
     Handshake,
     Hub,
@@ -51,6 +52,28 @@ async def test_a_hub_that_cannot_start_says_so_to_the_server() -> None:
     await hub({"type": "lifespan"}, receive, send)
     assert said == [{"type": "lifespan.startup.failed", "message": "no broker at 127.0.0.1"}]
     assert not hub.is_running
+
+
+async def test_a_framework_is_given_a_broker_that_is_away_without_how_it_came_to_that() -> None:
+    class Away(MemoryBroker):
+        async def start(self, node: Node) -> None:
+            raise BrokerUnavailable("no server") from ConnectionError("refused")
+
+    said: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.startup"}
+
+    async def send(event: Any) -> None:
+        said.append(event)
+
+    app = Starlette(lifespan=Hub(broker=Away()).lifespan)
+    with pytest.raises(BrokerUnavailable):
+        await app({"type": "lifespan", "state": {}}, receive, send)
+    [failed] = said
+    assert failed["message"].rstrip().endswith("no server")
+    assert "refused" not in failed["message"]
+    assert "lifecycle.py" not in failed["message"]
 
 
 async def test_a_hub_serves_a_second_server_after_the_first(native: bool) -> None:

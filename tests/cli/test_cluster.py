@@ -95,7 +95,8 @@ async def test_who_is_there_and_who_is_sent_away(by: str) -> None:
     ("arguments", "text"),
     [
         (["publish", "chat:1", "x"], "name the broker of the hubs"),
-        (["rooms", "--broker", "memory://"], "name the broker of the hubs"),
+        (["rooms", "--broker", "memory://"], r"memory:// (--broker) is the memory of one process"),
+        (["rooms", "--broker", "valky://a"], "broker (--broker): must be a URL such as"),
         (["rooms", "--broker", "valky://:secret@host"], "no scheme 'valky'"),
         (["publish", "x"], "name a ROOM, or --user, or --everybody"),
         (["publish", "chat:1", "x", "--user", "ann"], "name a ROOM, or --user"),

@@ -121,7 +121,11 @@ def test_the_ready_application_takes_sdks() -> None:
         assert [answer["id"] for answer in answers] == [1, 2]
         assert answers[1]["subscribe"]["recoverable"] is True
         plain.send("hello")
-        assert json.loads(sdk.recv(PATIENCE_S)) == {"push": {"message": {"data": "hello"}}}
+        assert json.loads(plain.recv(PATIENCE_S))["code"] == "not_available"
+        assert b"connect a WebSocket client to /ws." in get(address)
+        sdk.send('{"id":3,"publish":{"channel":"a","data":"hello"}}')
+        told = [json.loads(line) for line in str(sdk.recv(PATIENCE_S)).split("\n")]
+        assert told[0]["push"]["pub"]["data"] == "hello"
 
 
 def ask_api(address: str, key: str, path: str = "/api/info") -> tuple[int, bytes]:
@@ -312,6 +316,24 @@ def test_a_wrong_flag_is_one_sentence(flag: str, value: str, expected: str) -> N
     assert flag.strip("-").replace("-", "_").upper() not in "".join(os.environ)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--broker", "valky://a", "must be a URL such as"),
+        ("--broker", "valkey://a/x/y", "broker (--broker)"),
+        ("--api-keys-file", "nowhere", "No such file"),
+    ],
+)
+def test_what_the_application_finds_wrong_in_a_flag_is_said_of_the_flag(
+    flag: str, value: str, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "api.py").write_text("from hubbub import Hub\nhub = Hub()\napp = hub.api('/api')\n")
+    said = no_traceback("serve", "api", flag, value, "--port", "0", cwd=tmp_path)
+    assert expected in said
+    assert f"({flag})" in said
+    assert "HUBBUB_" not in said.replace("HUBBUB_BROKER=", "")
+
+
 def test_a_wrong_variable_keeps_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBBUB_MAX_CLIENT", "5")
     with pytest.raises(SettingsError, match="did you mean HUBBUB_MAX_CLIENTS"):
@@ -378,6 +400,28 @@ def test_fault_13_workers_get_the_flags_and_each_warns(tmp_path: Path) -> None:
         assert json.loads(get(address))["max_clients"] == 4
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
+
+
+def _framework_app(how: str) -> str:
+    made = {
+        "FastAPI": "from fastapi import FastAPI\napp = FastAPI()\napp.include_router(hub.router('/ws'))",
+        "Starlette": "from starlette.applications import Starlette\n"
+        "app = Starlette(routes=hub.routes('/ws'), lifespan=hub.lifespan)",
+        "Litestar": "from litestar import Litestar\napp = Litestar(lifespan=[hub.lifespan])",
+        "mounted": "from fastapi import FastAPI\napp = hub.mount(FastAPI(), '/ws')",
+        "alone": "app = hub",
+    }
+    return f"from hubbub import Hub\nhub = Hub()\n{made[how]}\n"
+
+
+@pytest.mark.parametrize("how", ["FastAPI", "Starlette", "Litestar", "mounted", "alone"])
+def test_a_broker_that_is_away_is_one_line_in_every_framework(how: str, tmp_path: Path) -> None:
+    (tmp_path / "away.py").write_text(_framework_app(how))
+    with taken_port() as port:
+        flags = ("--broker", f"valkey://127.0.0.1:{port}", "--port", "0")
+    code, _, err = run("serve", "away", *flags, cwd=tmp_path)
+    assert (code, "Traceback" in err) == (1, False), err
+    assert len(re.findall(rf"ERROR: +.*127\.0\.0\.1:{port}", err)) == 1
 
 
 SHARED_APP = """

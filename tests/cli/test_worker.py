@@ -25,7 +25,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from commands import PATIENCE_S, Command, run, serving
 from hubbub.cli import worker
-from hubbub.cli.worker import Inside, read_inside, require_metrics
+from hubbub.cli.worker import Inside, InsideServer, read_inside, require_metrics
 from hubbub.errors import MissingExtra
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
@@ -124,18 +124,34 @@ def free_ports(count: int) -> Iterator[int]:
         return
 
 
-def test_a_port_that_is_taken_is_passed_over_and_without_any_it_is_said() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_that_is_taken_is_passed_over_and_without_any_nothing_starts(workers: int) -> None:
     with free_ports(3) as port:
         first = Inside("127.0.0.1", port, 2).listen()
         second = Inside("127.0.0.1", port, 2).listen()
         assert [each.getsockname()[1] for each in (first, second)] == [port, port + 1]
         with pytest.raises(OSError, match="in use"):
             Inside("127.0.0.1", port, 2).listen()
+        flags = ("--metrics", str(port), "--workers", str(workers), "--port", "0")
+        code, out, err = run("serve", *flags)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        last = "" if workers == 1 else f" to {port + 2}"
+        assert f"--metrics: cannot listen on port {port}{last} of 127.0.0.1: Address already" in err
         second.close()
-        with serving("serve", "--metrics", str(port)) as (server, address):
-            server.wait_for("--metrics: cannot listen on", "err")
-            assert ask(address, "/healthz")[0] == 200, "it serves all the same"
         first.close()
+
+
+@pytest.mark.anyio
+async def test_a_process_that_finds_its_port_taken_later_serves_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with free_ports(1) as port:
+        inside = Inside("127.0.0.1", port, 1)
+        with inside.listen():
+            server = InsideServer(inside)
+            await server.start()
+            await server.stop()
+    assert f"--metrics: cannot listen on port {port}" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from hubbub import Frame, Position, ProtocolError
 from hubbub.dialects.centrifuge import CENTRIFUGE
+from hubbub.dialects.centrifuge_commands import is_lone_connect
 from hubbub.dialects.centrifuge_events import code_of
 from hubbub.dialects.dialect import (
     Connect,
     History,
+    Pong,
     Presence,
     PresenceStats,
     Publish,
@@ -26,6 +28,7 @@ from hubbub.dialects.dialect import (
     Unsubscribe,
     Unsupported,
 )
+from hubbub.errors import MAX_REASON_BYTES
 
 
 def read(text: str) -> list[Any]:
@@ -144,6 +147,8 @@ def test_a_stream_is_what_there_is() -> None:
         '{"id":1,"refresh":{}}',
         '{"id":1,"sub_refresh":{"token":"t"}}',
         "[" * 100_000,
+        "hello",
+        '{"type":"hello"}',
     ],
 )
 def test_what_no_sdk_sends_closes_the_connection_for_good(text: str) -> None:
@@ -151,6 +156,41 @@ def test_what_no_sdk_sends_closes_the_connection_for_good(text: str) -> None:
         read(text)
     assert caught.value.close_code == 3501
     assert not caught.value.reason.startswith("{"), "an SDK would read that as JSON"
+
+
+@pytest.mark.parametrize("text", ["hello", '{"type":"hello"}', '{"id":0}', "[]"])
+def test_a_plain_message_is_told_whose_route_it_is(text: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        read(text)
+    assert "this route is for rooms.js and Centrifuge SDKs" in caught.value.reason
+    assert len(caught.value.reason) <= MAX_REASON_BYTES
+
+
+@pytest.mark.parametrize("text", ["{}", " { } "])
+def test_a_pong_says_nothing(text: str) -> None:
+    assert read(text) == [Pong()]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ('{"id":1,"connect":{}}', True),
+        ('{"connect":{"token":"t","name":"js"},"id":1}', True),
+        ('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}', True),
+        ('{"id":1,"connect":{},"type":"say"}', False),
+        ('{"id":"1","connect":{}}', False),
+        ('{"id":true,"connect":{}}', False),
+        ('{"id":1,"connect":"now"}', False),
+        ('{"connect":{}}', False),
+        ('[{"id":1,"connect":{}}]', False),
+        ('{"id":1,"connect":{}', False),
+        ('{"id":1,"connect":{"a":"\\ud800"}}', False),
+        ('{"connect"' + "[" * 100_000, False),
+        ("connect", False),
+    ],
+)
+def test_a_connect_command_is_known_where_none_belongs(text: str, is_one: bool) -> None:
+    assert is_lone_connect(text.encode()) is is_one
 
 
 def test_unknown_fields_are_passed_over_and_the_first_command_counts() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 import pytest
 
 from hub.dispatching import Move, started
-from hubbub import Client, Close, Disconnected, Handshake, Hub
+from hubbub import Client, Close, Disconnected, Handshake, Hub, RoomRules
 from hubbub.hub.client import session_of
 from hubbub.testing import connect, settle
 
@@ -28,6 +28,29 @@ async def test_s06_without_handlers_everybody_gets_every_message_the_sender_too(
     assert ann.received == bob.received == ["hello", b"\x00"]
     stats = hub.stats()
     assert (stats["messages_in"], stats["bytes_in"]) == (2, 6)
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("validates", [False, True])
+async def test_a_hub_with_room_rules_relays_nothing(validates: bool, is_late: bool) -> None:
+    hub = Hub(room_rules=[] if is_late else [RoomRules("answer:*", stream=True, history=9)])
+    if is_late:
+        hub.room_rules("answer:*", stream=True, history=9)
+    if validates:
+        hub.validate(lambda client, message: True)
+    await started(hub)
+    ann, bob = connect(hub), connect(hub)
+    sdk = connect(hub, dialect="centrifuge")
+    sdk.send('{"id": 1, "connect": {}}')
+    await settle(hub)
+    bob.send('{"type": "stream", "room": "answer:1", "text": "mine", "offset": 1, "epoch": "e"}')
+    bob.send(b"\x00")
+    sdk.send('{"send": {"data": "hello"}}')
+    await settle(hub)
+    assert ann.received == []
+    assert [reply["code"] for reply in bob.json()] == ["not_available"] * 2
+    assert hub.stats()["invalid"] == 3
     await hub.stop()
 
 

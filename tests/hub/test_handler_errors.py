@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,14 +13,29 @@ import pydantic
 import pytest
 
 from hub.dispatching import code_of, started
-from hubbub import Client, Close, CommandError, Disconnected, Hub
-from hubbub.testing import FakeClock, connect, set_clock, settle
+from hubbub import (
+    BrokerError,
+    BrokerUnavailable,
+    Client,
+    Close,
+    CommandError,
+    Disconnected,
+    Hub,
+)
+from hubbub.errors import should_come_back
+from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
 
 pytestmark = pytest.mark.anyio
 
 
 class Login(pydantic.BaseModel):
     token: int
+
+
+def lines_of(peer: MemoryClient) -> list[Any]:
+    """Return what a client of the dialect centrifuge was sent."""
+    texts = [text for text in peer.received if isinstance(text, str)]
+    return [json.loads(line) for text in texts for line in text.split("\n")]
 
 
 # Handlers that fail
@@ -76,6 +92,126 @@ async def test_a_handler_may_answer_with_an_error_or_close_its_client() -> None:
     assert peer.closed == Close(4500, "enough", by_server=True)
     stats = hub.stats()
     assert (stats["handler_errors"], stats["invalid"]) == (0, 0)
+    await hub.stop()
+
+
+LATER = {"type": "error", "code": "unavailable", "message": "try again later", "temporary": True}
+BROKER_ERRORS = [BrokerUnavailable("the server does not answer"), BrokerError("the server is full")]
+
+
+@pytest.mark.parametrize("error", BROKER_ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["sync", "async", "typed", "validate", "validate later"])
+async def test_what_the_broker_could_not_do_is_answered_and_the_client_stays(
+    where: str, error: BrokerError, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+
+    def broken(client: Client, message: dict[str, Any]) -> None:
+        raise error
+
+    async def broken_later(client: Client, message: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    match where:
+        case "sync":
+            hub.on_message(broken)
+        case "async":
+            hub.on_message(broken_later)
+        case "typed":
+            hub.on("say")(broken_later)
+        case "validate":
+            hub.validate(broken)
+        case _:
+            hub.validate(broken_later)
+    await started(hub)
+    peer = connect(hub, client_id="ann")
+    for _ in range(20):
+        peer.send({"type": "say"})
+        await settle(hub)
+    assert peer.closed is None
+    assert peer.json() == [LATER] * 20
+    assert hub.stats()["handler_errors"] == 20
+    assert 1 <= len(caplog.records) <= 10, "at most one a second, after five at once"
+    for record in caplog.records:
+        assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+    assert f"client ann: a handler asked the broker in vain: {error}" in caplog.text
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_function_that_clients_call_answers_the_same(
+    is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+
+    def broken(client: Client, data: Any) -> Any:
+        raise BrokerUnavailable("the server does not answer")
+
+    async def broken_later(client: Client, data: Any) -> Any:
+        await asyncio.sleep(0)
+        broken(client, data)
+
+    hub.rpc("add")(broken_later if is_async else broken)
+    hub.on_message(broken)
+    await started(hub)
+    peer = connect(hub, dialect="centrifuge")
+    peer.send('{"id":1,"connect":{}}\n{"id":2,"rpc":{"method":"add"}}\n{"send":{"data":1}}')
+    await settle(hub)
+    errors = [reply["error"] for reply in lines_of(peer) if "error" in reply]
+    assert [error["code"] for error in errors] == [100] * len(errors)
+    assert (errors[0]["temporary"], peer.closed) == (True, None)
+    assert hub.stats()["handler_errors"] == 2
+    assert {record.exc_info for record in caplog.records} == {None}
+    await hub.stop()
+
+
+@pytest.mark.parametrize("error", [CommandError("later", "soon", temporary=True), *BROKER_ERRORS])
+@pytest.mark.parametrize("dialect", ["plain", "centrifuge"])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_connect_handler_that_could_do_nothing_now_has_its_client_come_back(
+    is_async: bool, dialect: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    seen: list[str] = []
+
+    def broken(client: Client) -> None:
+        raise error
+
+    async def broken_later(client: Client) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    hub.on_connect(broken_later if is_async else broken)
+    hub.on_connect(lambda client: seen.append("the handler after it"))
+    hub.on_message(lambda client, message: seen.append("a message"))
+    await started(hub)
+    reason = "soon" if isinstance(error, CommandError) else "try again later"
+    peer = connect(hub, dialect=dialect)
+    if peer.closed is None:
+        peer.send('{"id":1,"connect":{}}' if dialect == "centrifuge" else "x")
+        await settle(hub)
+    assert peer.closed == Close(1013, reason, by_server=True)
+    assert should_come_back(1013)
+    assert (seen, len(hub), hub.stats()["handler_errors"]) == ([], 0, 1)
+    [record] = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+    assert f"could not be brought in by a connect handler: {error}; closed" in record.getMessage()
+    await hub.stop()
+
+
+async def test_a_connect_handler_that_refuses_for_good_is_answered_and_the_client_stays() -> None:
+    hub = Hub()
+
+    @hub.on_connect
+    def refuses(client: Client) -> None:
+        raise CommandError("no", "no such room")
+
+    await started(hub)
+    peer = connect(hub)
+    await settle(hub)
+    assert peer.json() == [{"type": "error", "code": "no", "message": "no such room"}]
+    assert peer.closed is None
     await hub.stop()
 
 

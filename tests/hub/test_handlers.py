@@ -619,9 +619,20 @@ def test_a_function_that_was_refused_leaves_nothing_behind() -> None:
 # Routing
 
 
+def test_where_rooms_have_rules_a_message_without_a_handler_is_for_nobody() -> None:
+    handlers = made()
+    handlers.forbid_relay()
+    assert not handlers.relays
+    with pytest.raises(CommandError) as error:
+        handlers.route(text("hi"))
+    assert error.value.code == "not_available"
+    handlers.set_message(takes_str)
+    assert handlers.route(text("hi")) == (takes_str, "hi")
+
+
 def test_without_handlers_a_message_is_for_everybody() -> None:
     handlers = made()
-    assert handlers.echoes
+    assert handlers.relays
     assert handlers.route(text("hi")) == (None, "hi")
     assert handlers.route(Frame(b"\x00", False)) == (None, b"\x00")
 
@@ -630,7 +641,7 @@ def test_typed_messages_find_their_handler_and_the_rest_the_general_one() -> Non
     handlers = made()
     handlers.add_typed("say", takes_struct)
     handlers.add_typed("raw", takes_anything)
-    assert not handlers.echoes
+    assert not handlers.relays
     say = text('{"type": "say", "text": "hi"}')
     assert handlers.route(say) == (takes_struct, Say("hi"))
     assert handlers.route(text('{"type": "raw", "n": 1}')) == (

@@ -241,6 +241,22 @@ def take(peer: MemoryClient, got: dict[str, list[int]], positions: dict[str, Pos
         positions[room] = Position(start["offset"] + len(new), start["epoch"])
 
 
+async def test_who_connects_while_a_broker_is_silent_comes_back_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.01)
+    async with cluster(Exchange(), room_rules=RULES) as (hub, _):
+        await silent_history(hub)
+
+        @hub.on_connect
+        async def brings_in(client: Client) -> None:
+            await client.subscribe("log:1")
+
+        peer = connect(hub)
+        await until(lambda: peer.closed is not None)
+        assert peer.closed == Close(1013, "try again later", by_server=True)
+
+
 async def test_who_joins_does_not_wait_for_ever_for_a_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

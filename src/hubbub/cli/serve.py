@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import SettingsError
 from ..settings import Settings, rows
+from ..settings_environment import OPTIONS
 from ..settings_values import shown
 from .sockets import BACKLOG, address_of, open_sockets
 from .target import (
@@ -41,8 +41,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEMO_APP = "hubbub.demo.app:app"
 DEMO_PORT = 8080
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
-START_FAILED = 3
-"""The exit code of a worker whose application did not start, as uvicorn's supervisor of workers knows it."""
 GRACE_S = 2
 """How much longer than shutdown_timeout_s uvicorn waits before it gives up on a shutdown."""
 
@@ -97,16 +95,10 @@ def apply_settings(given: dict[str, str | None]) -> Settings:
     One that is empty counts as not given, as an empty variable does.
     Returns the settings that follow; raises `SettingsError` that names the flag.
     """
-    flags = {_SETTINGS[name].env: text for name, text in given.items() if text and text.strip()}
-    try:
-        settings = Settings.load({**os.environ, **flags})
-    except SettingsError as error:
-        row = _SETTINGS.get(error.field)
-        if row is None or row.env not in flags:
-            raise
-        raise SettingsError(
-            error.field, error.value, error.expected, source=row.flag, nearest=error.nearest
-        ) from None
+    rows = {_SETTINGS[name]: text for name, text in given.items() if text and text.strip()}
+    flags = {row.env: text for row, text in rows.items()}
+    OPTIONS.update({row.env: (row.flag, text) for row, text in rows.items()})
+    settings = Settings.load({**os.environ, **flags})
     os.environ.update(flags)
     return settings
 
@@ -186,7 +178,7 @@ def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **opti
     """Serve APP, with uvicorn set up for a hub.
 
     APP is a module and an attribute, such as  app:app ; without APP a ready application runs that
-    passes every message at /ws on to everybody.
+    passes every message at /ws on to everybody, unless rooms have rules.
     """
     if centrifuge and app is not None:
         route = 'hub.router("/connection/websocket", dialect="centrifuge")'
@@ -303,11 +295,12 @@ def require_uvloop() -> None:
 
 
 def require_metrics(serving: Serving) -> None:
-    """Raise where `--metrics` names no port, or what it needs is not installed."""
-    from .worker import read_inside, require_metrics
+    """Raise where `--metrics` names no port, or one that is taken, or what it needs is not installed."""
+    from .worker import read_inside, require_free, require_metrics
 
-    read_inside(serving.metrics or "", serving.process_count)
+    inside = read_inside(serving.metrics or "", serving.process_count)
     require_metrics()
+    require_free(inside, serving.process_count)
 
 
 def warn_about(serving: Serving) -> None:
@@ -376,6 +369,7 @@ def _serve(
     shutdown_timeout_s: float,
 ) -> None:
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     from .reload import Reloader
@@ -406,7 +400,7 @@ def _serve(
     else:
         supervisor = Multiprocess(config, sockets=several)
         supervisor.run()
-        if any(each.process.exitcode == START_FAILED for each in supervisor.processes):
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise SystemExit(1)
 
 

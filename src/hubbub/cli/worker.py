@@ -62,6 +62,22 @@ def read_inside(text: str, process_count: int) -> Inside:
     return Inside(host.strip("[]") or "127.0.0.1", int(port), count)
 
 
+def require_free(inside: Inside, process_count: int) -> None:
+    """Raise `ClickException` where there are not so many ports as processes: before anything starts."""
+    listening: list[socket.socket] = []
+    try:
+        for _ in range(process_count):
+            listening.append(inside.listen())
+    except OSError as error:
+        last = inside.port + inside.processes - 1
+        ports = f"port {inside.port}" + (f" to {last}" if inside.port < last else "")
+        text = f"--metrics: cannot listen on {ports} of {inside.host}: {error.strerror}"
+        raise click.ClickException(text) from None
+    finally:
+        for sock in listening:
+            sock.close()
+
+
 def require_metrics() -> None:
     """Raise `MissingExtra` where what `--metrics` needs is not installed."""
     try:
@@ -100,6 +116,19 @@ class WorkerLifespan(LifespanOn):
         if not self.config.should_reload:  # who changes a file waits for nobody
             drain_first(asyncio.get_running_loop(), self.config)
             leave_to_itself_what_stays()
+
+    async def send(self, message: Any) -> None:
+        """Take an answer of the application; a traceback with what a hub says of itself is that sentence.
+
+        Frameworks answer with the traceback of whatever the hub's lifespan has raised.
+        """
+        if message["type"] == "lifespan.startup.failed":
+            text = str(message.get("message", ""))
+            failures = [core_of(hub).lifecycle.failure for hub in all_hubs()]
+            known = [why for why in failures if why and why in text]
+            if known:
+                message = {**message, "message": known[0]}
+        await super().send(message)
 
     async def shutdown(self) -> None:
         """End the application; until then the inside is answered."""

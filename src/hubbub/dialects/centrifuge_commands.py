@@ -8,6 +8,7 @@ A value that an SDK never sends closes the connection; one that is only wrong is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +38,12 @@ _FOSSIL = "fossil"
 _MUST_RECOVER = 2  # a flag of subscribe: rather no subscription than one with a gap
 
 _Raw = msgspec.Raw
+NO_COMMAND = (
+    "bad request: no command; this route is for rooms.js and Centrifuge SDKs, not for plain clients"
+)
+"""Said to who sends something else: most often a plain client at the wrong address."""
+
+_PONG = re.compile(rb"\s*\{\s*\}\s*")
 _NOTHING = _Raw()
 """A JSON value that is not there."""
 
@@ -113,14 +120,38 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 def read_command(line: bytes) -> Command:
     """Return the command that is written in a line. Raises `ProtocolError`."""
-    return _command_of(_read(line))
+    request = _read(line)
+    command = _command_of(request)
+    if isinstance(command, Pong) and not _PONG.fullmatch(line):
+        raise _no_command()
+    return command
+
+
+def is_lone_connect(message: bytes) -> bool:
+    """Tell whether a message begins with a connect command as SDKs write it, and nothing beside it."""
+    if not message.startswith(b"{") or b'"connect"' not in message:
+        return False
+    try:
+        found = msgspec.json.decode(message.partition(b"\n")[0])
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return (
+        isinstance(found, dict)
+        and found.keys() == {"id", "connect"}
+        and type(found["id"]) is int
+        and isinstance(found["connect"], dict)
+    )
+
+
+def _no_command() -> ProtocolError:
+    return ProtocolError(BAD_REQUEST, NO_COMMAND)
 
 
 def _read(line: bytes) -> _Request:
     try:
         return _decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(BAD_REQUEST, "bad request: this is no command") from error
+        raise _no_command() from error
 
 
 def _command_of(request: _Request) -> Command:

@@ -284,9 +284,15 @@ class CommandDispatcher(Dispatcher):
         if handler is None:
             method = printable(command.method, 50)
             raise CommandError("unknown_method", f"there is no method {method!r}")
-        value = handler.function(session.client, handler.decode(command.data))
-        if hasattr(value, "__await__"):
-            value = await value
+        data = handler.decode(command.data)
+        try:
+            value = handler.function(session.client, data)
+            if hasattr(value, "__await__"):
+                value = await value
+        except BrokerError as error:
+            answer = self._errors.answer_to(session, error)
+            assert answer is not None
+            raise answer from error
         return Returned(Frame(encode_json(value), True))
 
     async def _history(self, session: ClientSession, command: History) -> Page:

@@ -30,6 +30,7 @@ from .connecting import Connecting
 from .control import ControlPlane
 from .dispatcher import Dispatcher
 from .fanout import Fanout
+from .first_message import FirstMessage
 from .gaps import Gaps
 from .handler_errors import HandlerErrors
 from .handlers import Handlers
@@ -104,6 +105,7 @@ class Core:
         self.rates: Rates = Rates(self)
         self.handler_errors: HandlerErrors = HandlerErrors(self)
         self.dispatcher: Dispatcher = Dispatcher(self)
+        self.first_message: FirstMessage = FirstMessage(self)
         self.connecting: Connecting = Connecting(self)
         self.commands: CommandDispatcher = CommandDispatcher(self)
         self.reset()

@@ -98,6 +98,14 @@ CONNECT_FAILED = Cause(
     "register",
     "could not be taken in; closed",
 )
+NOT_BROUGHT_IN = Cause(
+    TRY_AGAIN_LATER,
+    "try again later",
+    "handler_errors",
+    logging.WARNING,
+    "not brought in",
+    "could not be brought in by a connect handler: %s; closed",
+)
 INTERNAL_FAILURE = Cause(
     INTERNAL_ERROR,
     "internal error",
@@ -107,7 +115,12 @@ INTERNAL_FAILURE = Cause(
     "cannot be read any more; closed",
 )
 CONNECT_TIMEOUT = Cause(
-    STALE, "stale", "stale", logging.INFO, "stale", "sent no connect command in time; closed"
+    STALE,
+    "stale: no connect command came; a plain client needs a route without a dialect",
+    "stale",
+    logging.INFO,
+    "stale",
+    "sent no connect command in time; closed",
 )
 BAD_COMMAND = Cause(
     BAD_REQUEST,
@@ -116,5 +129,13 @@ BAD_COMMAND = Cause(
     logging.INFO,
     "protocol",
     "sent a command out of place: %s; closed",
+)
+WRONG_ROUTE = Cause(
+    BAD_REQUEST,
+    'this is a route of plain clients; rooms.js and SDKs need one with dialect="centrifuge"',
+    "protocol_errors",
+    logging.INFO,
+    "protocol",
+    "sent a connect command to a route of plain clients; closed",
 )
 SERVER_STOPPING = Cause(SERVICE_RESTART, "service restart")

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .session import ClientSession
 
 
+Failed = Callable[["ClientSession", BaseException], None]
+"""What takes what a handler has raised."""
+
 _ANSWERED: object = object()
 """The verdict on a message for which the validation raised: the client has its answer already."""
 
@@ -73,6 +76,7 @@ class Dispatcher:
             session,
             self._handlers.connect,
             (session.client, handshake),
+            self._errors.not_connected,
             lambda: session.close is None,
         )
 
@@ -115,7 +119,7 @@ class Dispatcher:
     def _route(self, session: ClientSession, frame: Frame) -> None:
         """Find the handler of a message by its type, after validation if there is one."""
         handlers = self._handlers
-        if handlers.message is None and handlers.echoes and handlers.validate is None:
+        if handlers.relays and handlers.validate is None:
             self._core.publishing.broadcast(EVERYBODY, frame)
             return
         try:
@@ -165,7 +169,9 @@ class Dispatcher:
             self.stats.unhandled += session.inbox.clear()
 
     def _run_disconnect(self, session: ClientSession, close: Close) -> None:
-        rest = self._run_each(session, self._handlers.disconnect, (session.client, close))
+        arguments = (session.client, close)
+        failed = self._errors.failed
+        rest = self._run_each(session, self._handlers.disconnect, arguments, failed)
         if rest is not None:
             name = f"disconnect {session.label}"
             self._core.lifecycle.spawn(rest, name, is_last=True)
@@ -175,16 +181,17 @@ class Dispatcher:
         session: ClientSession,
         functions: Sequence[tuple[Function, int]],
         arguments: tuple[Any, ...],
+        failed: Failed,
         goes_on: Callable[[], bool] = lambda: True,
     ) -> Coroutine[Any, Any, None] | None:
         """Call functions one after another; return what is left to await, None when all is done."""
         for position, (function, arity) in enumerate(functions):
             if not goes_on():
                 return None
-            result = self._call(session, function, arguments[:arity])
+            result = self._call(session, function, arguments[:arity], failed)
             if result is not None:
                 left = functions[position + 1 :]
-                return self._run_rest(session, result, left, arguments, goes_on)
+                return self._run_rest(session, result, left, arguments, failed, goes_on)
         return None
 
     async def _run_rest(
@@ -193,15 +200,16 @@ class Dispatcher:
         first: Awaitable[Any],
         functions: Sequence[tuple[Function, int]],
         arguments: tuple[Any, ...],
+        failed: Failed,
         goes_on: Callable[[], bool],
     ) -> None:
-        await self._finish(session, first)
+        await self._finish(session, first, failed)
         for function, arity in functions:
             if not goes_on():
                 return
-            result = self._call(session, function, arguments[:arity])
+            result = self._call(session, function, arguments[:arity], failed)
             if result is not None:
-                await self._finish(session, result)
+                await self._finish(session, result, failed)
 
     def drained(self, session: ClientSession, count: int) -> None:
         """Run the drop handlers: the client missed `count` messages and is writable again."""
@@ -298,9 +306,16 @@ class Dispatcher:
             self._wait(session, self._finish(session, result))
 
     def _call(
-        self, session: ClientSession, function: Function, arguments: tuple[Any, ...]
+        self,
+        session: ClientSession,
+        function: Function,
+        arguments: tuple[Any, ...],
+        failed: Failed | None = None,
     ) -> Awaitable[Any] | None:
-        """Call a handler; return what has to be awaited, None when all is done."""
+        """Call a handler; return what has to be awaited, None when all is done.
+
+        What it raises goes to `failed` (None: as ever).
+        """
         try:
             result = function(*arguments)
             if result is None:
@@ -308,21 +323,24 @@ class Dispatcher:
             is_done = not hasattr(result, "__await__")
         except (Exception, asyncio.CancelledError) as error:
             # Nobody cancels a call: the error is that of a future which the function has asked.
-            self._errors.failed(session, error)
+            (failed or self._errors.failed)(session, error)
             return None
         if is_done:
             self._errors.returned(function, result)
         return None if is_done else result
 
-    async def _finish(self, session: ClientSession, result: Awaitable[Any]) -> None:
+    async def _finish(
+        self, session: ClientSession, result: Awaitable[Any], failed: Failed | None = None
+    ) -> None:
         try:
             value = await result
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
-            self._errors.failed(session, error)  # only something that the handler awaited
+            # Only something that the handler awaited.
+            (failed or self._errors.failed)(session, error)
         except Exception as error:
-            self._errors.failed(session, error)
+            (failed or self._errors.failed)(session, error)
         else:
             if value is not None and asyncio.iscoroutine(result):
                 self._errors.returned(result, value)

@@ -10,14 +10,20 @@ import logging
 from typing import TYPE_CHECKING
 
 from ..dialects.dialect import ErrorReply, Event
-from ..errors import INTERNAL_ERROR, POLICY_VIOLATION, CommandError
+from ..errors import INTERNAL_ERROR, POLICY_VIOLATION, BrokerError, CommandError
 from ..limits import explain, printable
-from ..raised import close_of
+from ..model import Close
+from ..raised import answer_of, close_of
+from .disconnects import NOT_BROUGHT_IN
 from .signature import name_of
 
 if TYPE_CHECKING:
     from .core import Core
     from .session import ClientSession
+
+
+def _text_of(error: BaseException) -> str:
+    return printable(str(error) or type(error).__name__)
 
 
 class HandlerErrors:
@@ -64,14 +70,38 @@ class HandlerErrors:
 
         Here, and nowhere else, ends whatever the application's code raises. See `raised`.
         """
-        if isinstance(error, CommandError):
-            self.reply(session, error)
+        answer = self.answer_to(session, error)
+        if answer is not None:
+            self.reply(session, answer)
             return
         close = close_of(error)
         if close is None:
             self._broken(session, error)
         else:
             self._core.registry.disconnect(session, *close)
+
+    def answer_to(self, session: ClientSession, error: BaseException) -> CommandError | None:
+        """Return what a client is answered for what a handler has raised; None for another error.
+
+        What the broker has refused is counted, and gets a line without a traceback: the handler is right.
+        """
+        if isinstance(error, BrokerError):
+            self._stats.handler_errors += 1
+            text = "client %s: a handler asked the broker in vain: %s; answered"
+            self._log.log(logging.WARNING, "asked", text, session.label, _text_of(error))
+        return answer_of(error)
+
+    def not_connected(self, session: ClientSession, error: BaseException) -> None:
+        """What a connect handler raised: what may pass closes the client, so that it comes back.
+
+        It has had its one chance to be brought into its rooms.
+        """
+        answer = answer_of(error)
+        if answer is None or not answer.temporary:
+            self.failed(session, error)
+            return
+        close = Close(NOT_BROUGHT_IN.code, answer.message)
+        self._core.registry.end_as(session, NOT_BROUGHT_IN, close, detail=_text_of(error))
 
     def returned(self, function: object, value: object) -> None:
         """Say that nobody reads what a handler returned; a bool is what `client.send` answered."""

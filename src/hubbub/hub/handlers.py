@@ -71,6 +71,12 @@ def _unknown_type(kind: str | None) -> CommandError:
     )
 
 
+def _no_handler() -> CommandError:
+    return CommandError(
+        "not_available", "not available: this hub has room rules and no handler of messages"
+    )
+
+
 class MessageHandler:
     """A function for messages, with the decoder that its annotation asked for."""
 
@@ -102,10 +108,19 @@ class Handlers:
         self._either = decoder_for(str | bytes)
         self.only: MessageHandler | None = None
         """The handler of every message, where there is one, and no other and no validation."""
+        self.relays: bool = True
+        """Whether what a client sends goes to everybody: no handler takes it, and no room has a rule."""
+        self._may_relay = True
 
     def _compile(self) -> None:
         is_alone = not self.typed and self.validate is None
         self.only = self.message if is_alone else None
+        self.relays = self._may_relay and self.message is None and not self.typed
+
+    def forbid_relay(self) -> None:
+        """Have a message that no handler takes refused: rooms have rules, and would not be theirs."""
+        self._may_relay = False
+        self._compile()
 
     def add_connect(self, function: Function) -> None:
         """Register `f(client)` or `f(client, handshake)`."""
@@ -184,11 +199,6 @@ class Handlers:
         _check_free("presence_info", function, self.presence_info)
         self.presence_info = function
 
-    @property
-    def echoes(self) -> bool:
-        """Whether messages have no handler, and so are broadcast to everybody."""
-        return self.message is None and not self.typed
-
     def route(self, frame: Frame) -> tuple[Function | None, Any]:
         """Return the function for a message and the decoded message.
 
@@ -201,8 +211,10 @@ class Handlers:
                 return typed.function, typed.decode(frame)
             if self.message is None:
                 raise _unknown_type(kind)
-        if self.message is None:
+        if self.relays:
             return None, self._either(frame)
+        if self.message is None:
+            raise _no_handler()
         return self.message.function, self.message.decode(frame)
 
     def _read_new(

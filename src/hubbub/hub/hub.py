@@ -15,7 +15,7 @@ from ..brokers.broker import Broker, History, as_broker
 from ..brokers.schemes import broker_at
 from ..dialects.dialect import Dialect
 from ..dialects.names import dialect_of
-from ..errors import DISCONNECTED, MissingExtra, check_close
+from ..errors import DISCONNECTED, BrokerError, MissingExtra, check_close
 from ..limits import check_room_name, checked_user
 from ..model import (
     EVERYBODY,
@@ -494,7 +494,10 @@ class Hub:
         """
         from ..asgi.endpoint import state_of
 
-        await self.start()
+        try:
+            await self.start()
+        except BrokerError as error:  # frameworks log how it came to this: the sentence says it all
+            raise error.with_traceback(None) from None
         try:
             yield state_of(self)
         finally:

@@ -16,7 +16,7 @@ from enum import Enum
 from threading import get_ident as _thread_id
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HubNotRunning, with_retry_after
+from ..errors import HubbubError, HubNotRunning, with_retry_after
 from ..model import Close
 from .disconnects import SERVER_STOPPING
 from .rules import SHARE_S
@@ -71,6 +71,8 @@ class Lifecycle:
         self.thread_id: int = 0
         """Of the loop's thread; 0, which no thread has, where there is no loop."""
         self.tasks: TaskSet = TaskSet()
+        self.failure: str = ""
+        """Why the hub could not start when that was last tried, if it is known: a sentence."""
         self.runtime: Runtime | None = None
         """What the hub runs on; None while it does not run."""
         self.started_at: float = time.monotonic()
@@ -130,6 +132,7 @@ class Lifecycle:
         except BaseException as error:
             if self._start is started:
                 self._unbind(State.NEW)
+            self.failure = str(error) if isinstance(error, HubbubError) else ""
             is_plain = isinstance(error, Exception)
             started.set_exception(error if is_plain else HubNotRunning("the start was cancelled"))
             started.exception()
@@ -144,7 +147,8 @@ class Lifecycle:
             self.state = State.RUNNING
         started.set_result(None)
         assert self.loop is not None
-        self.runtime = Runtime(core.settings, core.broker, self.loop)
+        relays = core.serves_clients and core.handlers.relays
+        self.runtime = Runtime(core.settings, core.broker, self.loop, relays=relays)
         self.runtime.begin()
 
     async def _share_rules(self) -> None:
@@ -266,6 +270,7 @@ class Lifecycle:
         self.loop = loop
         self.thread_id = _thread_id()
         self.state = State.STARTING
+        self.failure = ""
         self._start = self._shutdown = None
         self.tasks = TaskSet()
         self.started_at = time.monotonic()

@@ -280,10 +280,15 @@ class Registry:
         self._note(session, cause, *details, error=error)
         self.disconnect(session, cause.code, cause.reason)
 
-    def end_as(self, session: ClientSession, cause: Cause, close: Close) -> None:
-        """Close a client as `end` does, with another code and reason than the table's."""
+    def end_as(
+        self, session: ClientSession, cause: Cause, close: Close, *, detail: str | None = None
+    ) -> None:
+        """Close a client as `end` does, with another code and reason than the table's.
+
+        The log says `detail`, or that reason.
+        """
         if session.close is None:
-            self._note(session, cause, printable(close.reason))
+            self._note(session, cause, printable(close.reason) if detail is None else detail)
             self.disconnect(session, close.code, close.reason)
 
     def _note(

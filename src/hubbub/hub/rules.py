@@ -82,6 +82,8 @@ class Rules:
         self._known: dict[str, Rule | None] = {}
         self.has_any: bool = bool(self._rules)
         """Whether any room has a rule. Every publication asks."""
+        if self.has_any:
+            core.handlers.forbid_relay()
         self.follows: bool = False
         """Whether they are those that other nodes go by, and not this hub's own: of who only publishes."""
         self._left: bytes | None = None
@@ -142,6 +144,7 @@ class Rules:
         checked_rules([*(rule.rules for rule in self._rules), rules])
         self._rules.append(Rule(rules))
         self.has_any = True
+        self._core.handlers.forbid_relay()
         self._known.clear()
 
     @property
@@ -186,7 +189,7 @@ class Rules:
             raise BrokerUnavailable(
                 "no hub has been on this broker with this prefix, so it is not known which rooms "
                 "remember: is it the URL that the hubs have, or that hubbub serve has printed? Else "
-                "start a hub first, or give room_rules=[…]"
+                "start a hub first"
             )
         try:
             rules = read_rules(found.decode()) if found else ()

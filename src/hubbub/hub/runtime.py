@@ -161,8 +161,16 @@ NOTHING_KNOWN: dict[str, Any] = {
 class Runtime:
     """What one hub runs on, from its start to its stop in `loop`."""
 
-    def __init__(self, settings: Settings, broker: Broker, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        relays: bool = False,
+    ) -> None:
         self.loop = loop
+        self._relays = relays
         self.server: Server = find_server()
         self.transport: str | None = self.server.transport
         self._settings = settings
@@ -207,6 +215,7 @@ class Runtime:
             f"compiled parts of {', '.join(compiled_parts()) or 'nothing'}",
             f"broker {broker_name(self._broker)}",
             f"workers seen {self._watch.seen}",
+            RELAYS if self._relays else "",
             "settings: "
             + (" ".join(f"{name}={shown(value)}" for name, value in changed.items()) or "defaults"),
         ]
@@ -237,6 +246,8 @@ class Runtime:
         elif voice.isEnabledFor(level):
             voice.handle(logger.makeRecord(logger.name, level, __file__, 0, text, (), None))
 
+
+RELAYS = "no handler of messages: what a client sends goes to all clients"
 
 SEVERAL_WORKERS = (
     "this is one of %d workers, and each has clients and rooms of its own: a broadcast reaches those "

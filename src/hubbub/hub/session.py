@@ -79,7 +79,7 @@ class ClientSession:
     def __init__(self, core: Core, transport: Transport, dialect: Dialect) -> None:
         self._core = core
         is_plain = dialect.is_plain
-        self.dispatcher: Dispatcher = core.dispatcher if is_plain else core.commands
+        self.dispatcher: Dispatcher = core.first_message if is_plain else core.commands
         self._id: str | None = None
         self._is_cut = False
         self._missed = 0

@@ -40,7 +40,7 @@ const sinceOf = ({ position }) => position && { recover: true, ...position };
 
 const isAwaited = ({ byServer, state }) => byServer && state === "subscribing";
 
-/** Behind a tilde an epoch has who the client was: it is the same history. */
+/** What follows an epoch's tilde is who the client was. */
 const isBehind = ({ position }, { offset = 0, epoch = "" }) =>
   position && (position.offset !== offset || position.epoch.split("~")[0] !== epoch.split("~")[0]);
 
@@ -236,6 +236,7 @@ export class Rooms extends Listened {
   }
 
   #connected({ client, ping, pong, data, subs, ...expiry }) {
+    if (!client) return this.#end({ code: 1002, message: "not a route for rooms" }, "close");
     this.#client = client;
     this.#pongs = pong;
     this.#pingMs = ping ? ping * 1000 + this.#options.maxPingDelayMs : 0;
@@ -249,7 +250,7 @@ export class Rooms extends Listened {
     if (this.#client) this.#flush();
   }
 
-  /** The server may give it by a push, but before it takes any command. */
+  /** The server may give it by a push, before it takes a command. */
   #awaitGiven(held) {
     this.#ask("history", { channel: held.name, limit: 0 }, (error) => {
       if (error?.code === TIMEOUT) return this.#end(error);
@@ -498,7 +499,7 @@ export class Rooms extends Listened {
     for (const each of publications) this.#deliver(held, each);
   }
 
-  /** The position moves when all listeners were called, even if one throws. */
+  /** The position moves when all listeners were called. */
   #deliver(held, publication) {
     const { offset = null } = publication;
     const isTold = this.#tell(held, "message", { ...publication, offset });

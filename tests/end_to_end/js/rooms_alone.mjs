@@ -359,6 +359,15 @@ test("a room that was refused for now and is given is not asked for again", asyn
   assert.equal(seen.commands.filter(({ subscribe }) => subscribe).length, 1);
 });
 
+test("a server that sends the connect command back has no rooms", async (t) => {
+  const [rooms, seen] = await served(t, ({ connect }) => ({ connect }), { token: "secret" });
+  const [stop] = await next(rooms, "stop");
+  assert.equal(stop.code, 1002);
+  assert.equal(stop.reason, "not a route for rooms");
+  assert.equal(rooms.client, "");
+  assert.equal(seen.commands.length, 1);
+});
+
 test("wrong arguments throw at construction", () => {
   const ws = "ws://127.0.0.1:1/";
   const WRONG = [
