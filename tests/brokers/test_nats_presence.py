@@ -70,7 +70,9 @@ async def test_what_changes_nothing_writes_nothing() -> None:
         assert await stream.last(names.presence("empty")) is None
 
 
-async def test_a_large_room_is_packed_and_one_that_is_too_large_is_refused() -> None:
+async def test_a_large_room_is_packed_and_one_that_is_too_large_is_refused(
+    tmp_path: Path,
+) -> None:
     async with (
         server_with("max_payload: 20000\njetstream {}\n") as server,
         presences(server.url) as (one, _, stream, names),
@@ -101,9 +103,11 @@ async def test_a_member_of_whom_more_is_said_than_can_be_told_is_refused() -> No
         assert list(await one.leave("red", ["long"], TERMS)) == list(longest.values())
 
 
-async def test_who_has_joined_before_a_room_is_full_is_named_by_the_refusal() -> None:
+async def test_who_has_joined_before_a_room_is_full_is_named_by_the_refusal(
+    tmp_path: Path,
+) -> None:
     async with (
-        server_with("max_payload: 100000\njetstream {}\n") as server,
+        server_with("max_payload: 100000\n", tmp_path) as server,
         presences(server.url) as (one, _, _, _),
     ):
         people = {f"n{n}": ClientInfo(f"c{n}", f"u{n}", secrets.token_hex(1500)) for n in range(60)}
