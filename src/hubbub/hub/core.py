@@ -73,6 +73,7 @@ class Core:
     """False: this hub only publishes, and no other node has to know of it."""
     subscriptions: SubscriptionDeadlines
     turns: Turns
+    window: Window
 
     def __init__(
         self, settings: Settings, broker: Broker, slow_policies: Mapping[str, SlowPolicy]
