@@ -65,6 +65,20 @@ async def test_a_cron_job() -> None:
         await until(lambda: ann.json() == [{"text": "The night was quiet"}])
 
 
+def test_a_cron_job_without_a_broker_says_which_variable_is_unset() -> None:
+    done = subprocess.run(
+        [sys.executable, "nightly.py", "news", "The night was quiet"],
+        cwd=EXAMPLES,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("not published: ")
+    assert "HUBBUB_BROKER is not set" in done.stderr
+
+
 async def test_a_management_command_of_django() -> None:
     async with running() as (url, ann):
         settings = ("--settings", "shop.settings", "--pythonpath", ".")
