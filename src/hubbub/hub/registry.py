@@ -218,7 +218,7 @@ class Registry:
         if session.close is None:
             # Counted by the hub's own clock from here on: one that is set forward ends nobody.
             left_s = None if expires_at is None else expires_at - time.time()
-            if left_s is not None and not session.variant.dialect.is_plain:
+            if left_s is not None and left_s > 0 and not session.variant.dialect.is_plain:
                 left_s += GRACE_S
             self._core.liveness.expire_in(session, left_s)
 
