@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -328,7 +328,7 @@ class PlainRecovering(Returning):
     Texts come in order. Where some are missing it is told of a gap, before that or after.
     """
 
-    def __init__(self, room: str, places: Mapping[str, Place], *, fast: bool = True) -> None:
+    def __init__(self, room: str, places: dict[str, Place], *, fast: bool = True) -> None:
         super().__init__(room, fast=fast)
         self._places = places
         self._answer: Subscribed | None = None
@@ -338,8 +338,8 @@ class PlainRecovering(Returning):
         self._is_in = False
         self.is_owed_a_gap = False
         """Whether something is missing of which it was not told."""
-        self.knows_of_a_gap = False
-        """Whether it was told of a gap, and nothing has come since."""
+        self.knows_until: int | None = None
+        """It was told of a gap when this was the number of the newest text; None: not since it came."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -383,12 +383,27 @@ class PlainRecovering(Returning):
         for message in new:
             if message == f'{{"type":"gap","room":"{self.room}"}}':
                 self.gaps += 1
-                self.knows_of_a_gap = not self.is_owed_a_gap
                 self.is_owed_a_gap = False
+                self.knows_until = int(next(reversed(self._places), "0"))
             elif message != GAP_OF_EVERYBODY:
                 self._add(str(message))
 
+    def lacks_unnoticed(self, epoch: str, until: int) -> bool:
+        """Tell whether something is missing up to a place that the last gap cannot have meant."""
+        is_same = epoch == epoch_of(self.epoch)
+        after = self.offset if is_same else 0
+        missing = [
+            int(text)
+            for text, place in self._places.items()
+            if place[0] == epoch and after < place[1] <= until and place not in self.not_for_it
+        ]
+        if self.knows_until is None:
+            return not is_same or bool(missing)
+        return max(missing, default=0) > self.knows_until
+
     async def _join(self, peer: MemoryClient) -> None:
+        if self._joining is not asyncio.current_task():
+            return  # it has left before this began
         since = self._from_where()
         try:
             answer = await peer.client.subscribe(self.room, since=since)
@@ -404,7 +419,7 @@ class PlainRecovering(Returning):
         assert position is not None
         assert answer.recovered or not answer.publications
         self._is_in, self._answer, self._since = True, answer, since
-        self.is_owed_a_gap = self.knows_of_a_gap = False
+        self.is_owed_a_gap, self.knows_until = False, None
         self._begin_at(position, since, recovered=answer.recovered)
         if answer.recovered and since is not None:
             self.got, self.offset, self.began_at = [], since.offset, since.offset
@@ -441,9 +456,8 @@ class PlainRecovering(Returning):
         is_same = epoch == epoch_of(self.epoch)
         assert is_later, f"{text} came after {self.got[-1]}"
         assert not is_same or offset > self.offset, f"{text} at {offset} came after {self.offset}"
-        if self._is_in and (not is_same or self.misses(offset - 1)):
-            self.is_owed_a_gap = not self.knows_of_a_gap
-        self.knows_of_a_gap = False
+        if self._is_in and self.lacks_unnoticed(epoch, offset - 1):
+            self.is_owed_a_gap = True
         self.epoch, self.offset = epoch, offset
         self.got.append((text, offset))
 
