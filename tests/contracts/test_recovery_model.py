@@ -80,7 +80,7 @@ class Recoveries(RuleBasedStateMachine):
             RoomRules("red", history=history, history_ttl_s=TTL_S, slow_policy="drop_oldest"),
             RoomRules("blue", history=history, history_ttl_s=TTL_S, slow_policy="drop_newest"),
         ]
-        self.hubs = self.exchange.hubs(2, room_rules=rules, outbox_max_entries=3)
+        self.hubs = self.exchange.hubs(2, room_rules=rules, outbox_max_entries=2)
         for hub in self.hubs:
             set_clock(hub, self.clock)
             hub.authenticate(_identity_of)
@@ -164,7 +164,7 @@ class Recoveries(RuleBasedStateMachine):
         self.call_waiting()
         self.run(turning())
 
-    @rule(hub=st.integers(0, 1), room=st.sampled_from(ROOMS), count=st.integers(1, 4))
+    @rule(hub=st.integers(0, 1), room=st.sampled_from(ROOMS), count=st.integers(1, 6))
     def publish(self, hub: int, room: str, count: int) -> None:
         for _ in range(count):
             self.do(self._publish, self.hubs[hub], room)
