@@ -153,6 +153,9 @@ async def test_too_many_and_too_large_are_refused_at_once(monkeypatch: pytest.Mo
     with pytest.raises(CommandError, match=r"a message has 101 bytes .* takes 100"):
         desk.put(size=101)
     desk.take(first, None)
+    desk._check_room_for(10, 20, 10)
+    with pytest.raises(CommandError, match=r"a message has 21 bytes .* takes 20"):
+        desk._check_room_for(10, 20, 11)
     desk.put(size=60)
     desk.stop()
 
@@ -181,7 +184,8 @@ async def test_runs_keep_the_order_of_each_room_and_their_bounds() -> None:
         return [[waiting.number for waiting in run] for run in found]
 
     assert runs(1000, 100) == [[1, 3, 4, 6, 7], [2, 5, 8]]
-    assert runs(10, 100) == [[1, 3], [2, 5, 8], [4], [6], [7]]
+    assert runs(12, 100) == [[1, 3], [2], [4], [5, 8], [6], [7]], "what `pack` adds counts"
+    assert runs(11, 100) == [[1], [2], [3], [4], [5, 8], [6], [7]]
     assert runs(1000, 2) == [[1, 3], [2, 5], [4, 6], [7], [8]]
     assert runs(1000, 100, apart=3) == [[1], [2, 5, 8], [3], [4, 6, 7]]
     assert runs_of([], lambda one, other: True, 1, 1) == []

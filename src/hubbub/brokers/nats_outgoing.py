@@ -14,11 +14,12 @@ import asyncio
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice, takewhile
 
 from ..errors import BrokerError, BrokerUnavailable
 from ..model import Position, Receipt
 from .broker import Keep
-from .envelope import pack
+from .envelope import pack, packed_size
 from .nats_connection import unavailable
 from .nats_feed import NatsFeed
 from .nats_history import NatsHistory, Run
@@ -28,8 +29,10 @@ from .reconnecting import AWAY
 from .unanswered import RUN_BYTES, Unanswered, Waiting, runs_of
 
 RUN_ENTRIES = 500
+RUN = b"r\n"
+"""What stands before a run that is not stored."""
 HEADERS_BYTES = 1024
-"""How many of the bytes that a message may have are left for what is beside the run."""
+"""How many of the bytes that a message may have are left for what is beside a run that is stored."""
 PAUSE_S = 0.1
 """How long after a try without success the next is made."""
 
@@ -90,8 +93,9 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
     ) -> Future[Receipt]:
         """Have a publication sent. Raises as `_check_room_for`."""
         takes = self._feed.connection.max_payload if self._feed.is_up else None
-        self._check_room_for(len(envelope), takes)
         waiting = NatsWaiting(number, room, envelope, keep, key)
+        head = len(RUN) if waiting.is_plain else HEADERS_BYTES
+        self._check_room_for(waiting.size, takes, packed_size(waiting.size) - waiting.size + head)
         self._add(waiting)
         if room in self._lanes:
             self._lanes[room].append(waiting)
@@ -141,10 +145,10 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
 
     def _publish(self, some: list[NatsWaiting]) -> Future[None]:
         connection = self._feed.connection
-        most = min(RUN_BYTES, connection.max_payload - HEADERS_BYTES)
+        most = min(RUN_BYTES, connection.max_payload - len(RUN))
         for run in runs_of(some, _always, most, RUN_ENTRIES):
             self._mark_sent(run)
-            data = b"r\n" + pack([each.envelope for each in run])
+            data = RUN + pack([each.envelope for each in run])
             try:
                 connection.publish(self._names.room(run[0].room), data)
             except BrokerUnavailable as error:
@@ -189,6 +193,7 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         lane = self._lanes[room]
         try:
             while lane:
+                await self._feed.until_up()  # how long a run may be is what the server takes
                 run = self._next_run(lane)
                 if not run:
                     continue
@@ -203,16 +208,15 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         most = RUN_BYTES
         if self._feed.is_up:
             most = min(most, self._feed.connection.max_payload - HEADERS_BYTES)
-        run: list[NatsWaiting] = []
-        size = 0
-        while lane and len(run) < RUN_ENTRIES:
-            waiting = lane[0]
-            size += len(waiting.envelope)
-            if run and (size > most or not run[0].goes_with(waiting)):
-                break
-            lane.popleft()
-            if waiting.number in self._unanswered:  # else it was refused while it waited
-                run.append(waiting)
+        left = (each for each in lane if each.number in self._unanswered)  # others were refused
+        first = next(left, None)
+        if first is None:
+            lane.clear()
+            return []
+        some = [first, *islice(takewhile(first.goes_with, left), RUN_ENTRIES - 1)]
+        run = runs_of(some, _always, most, RUN_ENTRIES)[0]
+        while lane.popleft() is not run[-1]:
+            pass
         return run
 
     async def _send_run(self, run: list[NatsWaiting]) -> None:
@@ -281,5 +285,5 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
 
 
 def _always(one: NatsWaiting, other: NatsWaiting) -> bool:
-    """Let all go together that is neither kept nor has a key."""
+    """Let all go together that is asked about: it is of one kind."""
     return True

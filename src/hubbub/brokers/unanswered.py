@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from ..errors import BrokerError, BrokerUnavailable, CommandError
 from ..model import Position, Receipt
 from .broker import Node
-from .envelope import publication_of, unseal
+from .envelope import packed_size, publication_of, unseal
 
 MOST_WAITING = 10_000
 """How many publications may wait for the server; one more is refused at once."""
@@ -88,14 +88,15 @@ class Unanswered(ABC, Generic[W]):
         """Learn that the server has answered now what it was asked at a time of the event loop."""
         self.lag_s = asyncio.get_running_loop().time() - began
 
-    def _check_room_for(self, size: int, takes: int | None = None) -> None:
+    def _check_room_for(self, size: int, takes: int | None = None, beside: int = 0) -> None:
         """Raise `BrokerUnavailable` where too many wait already, `CommandError` for what can never be published.
 
-        `takes` is how many bytes of one message the server takes (None: that is not known).
+        `takes` is how many bytes of one message the server takes (None: that is not known), `beside` how many it has
+        beside the envelope.
         """
         most = MOST_WAITING_BYTES if takes is None else min(takes, MOST_WAITING_BYTES)
-        if size > most:
-            text = f"a message has {size} bytes with what is beside it, and the broker takes {most}"
+        if size + beside > most:
+            text = f"a message has {size + beside} bytes with what is beside it, and the broker takes {most}"
             raise CommandError("too_large", text)
         if len(self._unanswered) >= MOST_WAITING or self.nbytes + size > MOST_WAITING_BYTES:
             raise BrokerUnavailable("too many publications wait for the broker")
@@ -156,16 +157,19 @@ class Unanswered(ABC, Generic[W]):
 def runs_of(
     some: Iterable[W], go_together: Callable[[W, W], bool], most_bytes: int, most: int
 ) -> list[list[W]]:
-    """Part what leaves together into runs, each of which goes in one message; the order of a room stays."""
+    """Part what leaves together into runs, each of which goes in one message; the order of a room stays.
+
+    `most_bytes` is how long a run may be as `envelope.pack` writes it; a publication that is longer is one alone.
+    """
     runs: list[list[W]] = []
     last: dict[str, tuple[list[W], int]] = {}
     for waiting in some:
         run, size = last.get(waiting.room, ([], 0))
-        size += waiting.size
+        size += packed_size(waiting.size)
         if run and size <= most_bytes and len(run) < most and go_together(run[0], waiting):
             run.append(waiting)
         else:
-            run, size = [waiting], waiting.size
+            run, size = [waiting], packed_size(waiting.size)
             runs.append(run)
         last[waiting.room] = run, size
     return runs
