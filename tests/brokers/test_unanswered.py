@@ -160,6 +160,23 @@ async def test_too_many_and_too_large_are_refused_at_once(monkeypatch: pytest.Mo
     desk.stop()
 
 
+@pytest.mark.parametrize("unknown", [0, 1, 2])
+async def test_what_may_be_there_is_refused_with_these_words_whoever_refuses_it(
+    unknown: int,
+) -> None:
+    desk = Desk()
+    before = "it may have been published, or not: " if unknown else ""
+    late = desk.put()
+    late.unknown = unknown
+    with pytest.raises(BrokerUnavailable, match=f"^{before}late$"):
+        await late.future
+    stopped = desk.put()
+    stopped.unknown = unknown
+    desk.stop()
+    with pytest.raises(BrokerUnavailable, match=f"^{before}the broker has stopped$"):
+        await stopped.future
+
+
 async def test_at_the_end_none_is_left() -> None:
     desk = Desk()
     waiting, taken = desk.put(), desk.put(comes_by=1)

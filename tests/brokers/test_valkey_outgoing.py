@@ -157,6 +157,30 @@ async def test_what_was_on_its_way_is_tried_again_if_it_can_be_and_is_there_once
         assert broken == 3
 
 
+async def test_what_is_refused_at_its_second_try_may_be_there_by_its_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Sending() as on:
+        ask = on.outgoing._ask
+        asked = 0
+
+        async def full_the_second_time(some: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                return [OSError("full") for _ in some]
+            await ask(some)
+            raise ConnectionError("on purpose")
+
+        monkeypatch.setattr(on.outgoing, "_ask", full_the_second_time)
+        with pytest.raises(BrokerUnavailable, match=r"^it may have been published, or not: full$"):
+            await on.kept(b"1")
+        assert await on.stored() == [b"1"]
+        asked = 1
+        with pytest.raises(BrokerUnavailable, match=r"^full$"):
+            await on.kept(b"2")
+
+
 async def test_what_was_on_its_way_for_too_long_is_tried_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

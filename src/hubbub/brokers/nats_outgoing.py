@@ -40,7 +40,7 @@ PAUSE_S = 0.1
 class NatsWaiting(Waiting):
     """A publication without a receipt, and how it is kept."""
 
-    __slots__ = ("envelope", "is_sent", "keep", "key", "why")
+    __slots__ = ("envelope", "keep", "key", "why")
 
     def __init__(
         self, number: int, room: str, envelope: bytes, keep: Keep | None, key: str | None
@@ -49,8 +49,6 @@ class NatsWaiting(Waiting):
         self.envelope: bytes = envelope
         self.keep: Keep | None = keep
         self.key: str | None = key
-        self.is_sent: bool = False
-        """Whether the server may have taken it."""
         self.why: str = AWAY
         """Why it waits."""
 
@@ -147,13 +145,12 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         connection = self._feed.connection
         most = min(RUN_BYTES, connection.max_payload - len(RUN))
         for run in runs_of(some, _always, most, RUN_ENTRIES):
-            self._mark_sent(run)
+            self._note_sent(run)
             data = RUN + pack([each.envelope for each in run])
             try:
                 connection.publish(self._names.room(run[0].room), data)
             except BrokerUnavailable as error:
-                for waiting in run:
-                    self._fail(waiting, error)
+                self._fail_all(run, error, is_known=True)
         return self._ping()
 
     def _ping(self) -> Future[None]:
@@ -167,10 +164,16 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         pong.add_done_callback(answered)
         return pong
 
-    def _mark_sent(self, run: Iterable[NatsWaiting]) -> None:
+    def _note_sent(self, run: Iterable[NatsWaiting]) -> None:
         for waiting in run:
             waiting.comes_by = self._comes_by(waiting.room)
-            waiting.is_sent = True
+            waiting.unknown += 1
+
+    def _fail_all(self, run: Iterable[NatsWaiting], error: BrokerError, *, is_known: bool) -> None:
+        """Refuse a run; `is_known` says whether the last try is known to have done nothing."""
+        for waiting in run:
+            waiting.unknown -= is_known
+            self._fail(waiting, error)
 
     def _comes_by(self, room: str) -> int | None:
         return self._feed.connections if self._feed.is_subscribed(room) else None
@@ -180,9 +183,7 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         error = None if pong.cancelled() else pong.exception()
         for waiting in some:
             if pong.cancelled() or error is not None:
-                why = unavailable(error or TimeoutError())
-                text = f"it may have been published, or not: {why}"
-                self._fail(waiting, BrokerUnavailable(text))
+                self._fail(waiting, unavailable(error or TimeoutError()))
             elif waiting.number in self._unanswered:
                 self._finish(waiting, Receipt(0))
 
@@ -233,21 +234,19 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
             await self._feed.until_up()
             if not any(each.number in self._unanswered for each in waiting):
                 return  # all were refused while they waited
-            self._mark_sent(waiting)
+            self._note_sent(waiting)
             began = asyncio.get_running_loop().time()
             try:
                 place = await self._history().store(run)
             except NoAnswer as error:
-                self._excuse(waiting, f"it may have been published, or not: {error}")
+                self._excuse(waiting, error, is_known=False)
             except BrokerError as error:
                 if self._feed.is_up and not isinstance(error, NotNow):
-                    for each in waiting:
-                        self._fail(each, error)
+                    self._fail_all(waiting, error, is_known=True)
                     return
-                self._excuse(waiting, str(error))
+                self._excuse(waiting, error, is_known=True)
             except Exception as error:
-                for each in waiting:
-                    self._fail(each, unavailable(error))
+                self._fail_all(waiting, unavailable(error), is_known=False)
                 return
             else:
                 self._note_lag(began)
@@ -255,9 +254,11 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
                 return
             await asyncio.sleep(PAUSE_S)
 
-    def _excuse(self, waiting: list[NatsWaiting], why: str) -> None:
+    def _excuse(self, waiting: list[NatsWaiting], error: BrokerError, *, is_known: bool) -> None:
+        """Note why a run waits on; `is_known` says whether the last try is known to have done nothing."""
         for each in waiting:
-            each.why = why
+            each.unknown -= is_known
+            each.why = str(error)
 
     def _stored(
         self, run: list[NatsWaiting], position: Position | None, *, is_repeated: bool
@@ -273,8 +274,8 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
     # What becomes of them
 
     def _why_late(self, waiting: NatsWaiting) -> str:
-        if waiting.is_sent and waiting.why == AWAY:
-            return "it may have been published, or not: the server does not answer"
+        if waiting.may_be_there and waiting.why == AWAY:
+            return "the server does not answer"
         return waiting.why
 
     def _look(self) -> None:

@@ -30,11 +30,13 @@ LOOK_S = 0.25
 RUN_BYTES = 64 * 1024
 """How many bytes a run has at most, if it has more than one publication."""
 
+MAY_BE_THERE = "it may have been published, or not"
+
 
 class Waiting:
     """A publication without a receipt. `receipt` is what is known of it (None: the server has not taken it)."""
 
-    __slots__ = ("comes_by", "future", "number", "receipt", "room", "since", "size")
+    __slots__ = ("comes_by", "future", "number", "receipt", "room", "since", "size", "unknown")
 
     def __init__(self, number: int, room: str, size: int) -> None:
         loop = asyncio.get_running_loop()
@@ -46,6 +48,13 @@ class Waiting:
         self.receipt: Receipt | None = None
         self.comes_by: object = None
         """By which connection it comes here (None: by none)."""
+        self.unknown: int = 0
+        """How often it was sent without it being known what became of that."""
+
+    @property
+    def may_be_there(self) -> bool:
+        """Whether the server may have taken it."""
+        return self.unknown > 0
 
 
 W = TypeVar("W", bound=Waiting)
@@ -144,7 +153,10 @@ class Unanswered(ABC, Generic[W]):
             waiting.future.set_result(receipt)
 
     def _fail(self, waiting: W, error: BrokerError) -> None:
+        """Refuse one. That it may have been published is said here, and by no `error`."""
         self._forget(waiting)
+        if waiting.may_be_there:
+            error = BrokerUnavailable(f"{MAY_BE_THERE}: {error}")
         if not waiting.future.done():
             waiting.future.set_exception(error)
             waiting.future.exception()

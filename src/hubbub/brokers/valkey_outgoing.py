@@ -65,12 +65,11 @@ class Script(NamedTuple):
 class ValkeyWaiting(Waiting):
     """A publication without a receipt, and how it goes."""
 
-    __slots__ = ("command", "is_again", "is_on_its_way", "state")
+    __slots__ = ("command", "is_on_its_way", "state")
 
     def __init__(self, number: int, room: str, command: Script | Plain) -> None:
         super().__init__(number, room, len(command.envelope))
         self.command: Script | Plain = command
-        self.is_again: bool = False
         self.state: str = ""
         """In which state the server was when it was sent there first."""
         self.is_on_its_way: bool = False
@@ -161,6 +160,8 @@ class Outgoing(Unanswered[ValkeyWaiting]):
             async with asyncio.timeout(ANSWER_S):
                 await self._open_line()
                 some = self._still_safe(some)
+                for waiting in some:
+                    waiting.unknown += 1
                 answers = await self._ask(some) if some else []
         except Exception as error:
             await self._drop()
@@ -209,14 +210,14 @@ class Outgoing(Unanswered[ValkeyWaiting]):
         """Refuse what was on its way to a server in another state: what knew a second try may be lost."""
         state, safe = self._connections.state, []
         for waiting in some:
-            if not waiting.is_again:
+            if not waiting.may_be_there:
                 waiting.state = state
             if waiting.number not in self._unanswered:  # it has come here meanwhile
                 continue
             if holds_on(waiting.state, state):
                 safe.append(waiting)
             else:
-                why = "it may have been published, or not: another server has taken over, or an older state"
+                why = "another server has taken over, or an older state"
                 self._fail(waiting, BrokerUnavailable(why))
         return safe
 
@@ -258,6 +259,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
 
     def _answered(self, waiting: ValkeyWaiting, answer: Any) -> None:
         if isinstance(answer, Exception):
+            waiting.unknown -= 1
             self._fail(waiting, unavailable(answer))
             return
         is_repeated, place = False, b""
@@ -276,17 +278,13 @@ class Outgoing(Unanswered[ValkeyWaiting]):
                 continue
             # The server knows the second try of what was sent lately. A process that stood still sends it no more.
             if isinstance(waiting.command, Script) and waiting.since > late:
-                waiting.is_again = True
                 again.append(waiting)
             else:
-                why = f"it may have been published, or not: {unavailable(error)}"
-                self._fail(waiting, BrokerUnavailable(why))
+                self._fail(waiting, unavailable(error))
         self._queue.extendleft(reversed(again))
 
     def _why_late(self, waiting: ValkeyWaiting) -> str | None:
-        if waiting.is_on_its_way:
-            return None
-        return AWAY + ("; it may have been published before" if waiting.is_again else "")
+        return None if waiting.is_on_its_way else AWAY
 
 
 def runs_in(some: list[ValkeyWaiting]) -> list[list[ValkeyWaiting]]:
