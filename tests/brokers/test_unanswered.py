@@ -126,6 +126,16 @@ async def test_the_late_are_refused_and_the_taken_have_their_receipts() -> None:
         await again.future
 
 
+async def test_the_late_are_refused_where_they_stand_behind_younger_ones() -> None:
+    desk = Desk()
+    young, old = desk.put(), desk.put()
+    young.since += 1000
+    with pytest.raises(BrokerUnavailable, match=r"^late$"):
+        await asyncio.wait_for(old.future, 5)
+    assert not young.future.done()
+    desk.stop()
+
+
 async def test_who_gave_up_waiting_is_in_nobodys_way() -> None:
     desk = Desk()
     gone, late, here = desk.put(), desk.put(), desk.put(comes_by=1)

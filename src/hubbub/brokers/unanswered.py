@@ -61,7 +61,7 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Unanswered(ABC, Generic[W]):
-    """The publications that wait for their receipts, by their numbers, the oldest first. Event loop only."""
+    """The publications that wait for their receipts, by their numbers. Event loop only."""
 
     def __init__(self) -> None:
         self._unanswered: dict[int, W] = {}
@@ -132,7 +132,7 @@ class Unanswered(ABC, Generic[W]):
         late = loop.time() - WAIT_S
         for waiting in list(self._unanswered.values()):
             if waiting.since > late:
-                break
+                continue  # in a cluster older ones stand behind it, which another shard has given
             if waiting.receipt is not None:
                 self._finish(waiting, waiting.receipt)
             elif (why := self._why_late(waiting)) is not None:
