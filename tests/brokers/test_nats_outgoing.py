@@ -87,12 +87,12 @@ async def test_what_one_turn_has_for_a_room_is_a_run_and_taken_when_a_ping_is_an
     await turns()
     assert way.log == [("t.r.a", [b"0", b"2", b"4"]), ("t.r.b", [b"1", b"3"])]
     assert len(way.pongs) == 1
-    assert (len(way.outgoing), way.outgoing.nbytes) == (5, 5)
+    assert (way.outgoing.untaken, way.outgoing.nbytes) == (5, 5)
     way.outgoing.came(1, Receipt(7))
     way.pongs[0].set_result(None)
     found = await asyncio.gather(*receipts)
     assert [receipt.delivered_to for receipt in found] == [7, 0, 0, 0, 0]
-    assert (len(way.outgoing), way.outgoing.nbytes) == (0, 0)
+    assert (way.outgoing.untaken, way.outgoing.nbytes) == (0, 0)
 
 
 async def test_what_comes_while_a_ping_has_no_answer_leaves_together_after_that() -> None:
@@ -301,4 +301,4 @@ async def test_who_waits_when_it_stops_is_told() -> None:
     unknown = f"it may have been published, or not: {away}"
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert [str(each) for each in found] == [unknown, unknown, unknown, away]
-    assert len(way.outgoing) == 0
+    assert way.outgoing.untaken == 0

@@ -71,7 +71,7 @@ async def test_one_that_was_taken_waits_on_only_where_it_must_come_here(
     waiting = desk.put(comes_by=before)
     receipt = Receipt(0, Position(1, "e"), is_repeated=is_repeated)
     desk.take(waiting, now, receipt)
-    assert (len(desk), desk.nbytes) == (0, int(waits_on))
+    assert (desk.untaken, desk.nbytes) == (0, int(waits_on))
     assert waiting.future.done() is not waits_on
     desk.came(waiting.number, Receipt(3))
     assert await waiting.future == (Receipt(3) if waits_on else receipt)
@@ -86,7 +86,7 @@ async def test_one_may_come_here_before_the_server_says_that_it_is_taken() -> No
     desk.came(waiting.number, Receipt(3, Position(1, "e")))
     assert await waiting.future == Receipt(3, Position(1, "e"))
     desk.take(waiting, 1)
-    assert desk.nbytes == 0
+    assert (desk.untaken, desk.nbytes) == (0, 0)
 
 
 @pytest.mark.parametrize("rooms", [None, {"red"}])
@@ -109,10 +109,15 @@ async def test_what_comes_here_no_more_is_not_waited_for(rooms: set[str] | None)
 async def test_the_late_are_refused_and_the_taken_have_their_receipts() -> None:
     desk = Desk()
     refused, taken = desk.put(), desk.put(comes_by=1)
+    assert desk.untaken == 2
     desk.take(taken, 1)
+    desk.take(taken, 1)
+    assert desk.untaken == 1, "one that is taken twice counts once"
     with pytest.raises(BrokerUnavailable, match=r"^late$"):
         await refused.future
     assert await taken.future == TAKEN, "that it comes is not waited for without end"
+    assert desk.untaken == 0
+    assert desk, "one without work is there"
     desk.why = None
     on_its_way = desk.put()
     await asyncio.sleep(0.1)
@@ -159,7 +164,7 @@ async def test_too_many_and_too_large_are_refused_at_once(monkeypatch: pytest.Mo
     desk.put(size=0)
     with pytest.raises(BrokerUnavailable, match="too many publications wait"):
         desk.put(size=0)
-    assert (len(desk), desk.nbytes) == (3, 100)
+    assert (desk.untaken, desk.nbytes) == (3, 100)
     with pytest.raises(CommandError, match=r"a message has 101 bytes .* takes 100"):
         desk.put(size=101)
     desk.take(first, None)

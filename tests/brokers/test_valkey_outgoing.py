@@ -106,13 +106,13 @@ async def test_a_receipt_waits_until_the_publication_has_come_here_too() -> None
     async with Sending() as on:
         on.comes_by = 1
         waiting = on.kept(b"1")
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         assert not waiting.done()
         on.outgoing.came(1, Receipt(7, Position(1, "e")))
         assert await waiting == (7, Position(1, "e"), False)
         on.outgoing.came(1, Receipt(8))
         left, other = on.kept(b"2"), on.kept(b"3")
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         on.outgoing.note_left({"blue"})
         assert not left.done()
         on.outgoing.note_left({"red"})
@@ -245,7 +245,7 @@ async def test_what_waits_is_bounded_by_number_and_bytes(monkeypatch: pytest.Mon
         on.is_up = True
         on.outgoing.wake()
         await first
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         await on.kept(b"x" * 60)
 
 
@@ -262,7 +262,7 @@ async def test_after_the_stop_nothing_is_left_undone() -> None:
     async with sending as on:
         on.comes_by = 1
         taken = on.kept(b"1")
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         on.is_up = False
         waits = on.kept(b"2")
     assert taken.result().position == Position(1, "e")

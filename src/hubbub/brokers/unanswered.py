@@ -68,12 +68,10 @@ class Unanswered(ABC, Generic[W]):
         self._timer: asyncio.TimerHandle | None = None
         self.nbytes: int = 0
         """How many bytes of messages wait."""
+        self.untaken: int = 0
+        """How many publications the server has not taken yet."""
         self.lag_s: float | None = None
         """How long the server took for its last answer."""
-
-    def __len__(self) -> int:
-        """How many publications the server has not taken yet."""
-        return sum(waiting.receipt is None for waiting in self._unanswered.values())
 
     @abstractmethod
     def _why_late(self, waiting: W) -> str | None:
@@ -113,6 +111,7 @@ class Unanswered(ABC, Generic[W]):
     def _add(self, waiting: W) -> None:
         self._unanswered[waiting.number] = waiting
         self.nbytes += waiting.size
+        self.untaken += waiting.receipt is None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
@@ -144,8 +143,9 @@ class Unanswered(ABC, Generic[W]):
         by = waiting.comes_by
         if receipt.is_repeated or by is None or by != comes_by:
             self._finish(waiting, receipt)
-        else:
-            waiting.receipt = receipt  # and it comes, or has come
+        elif waiting.number in self._unanswered:
+            self.untaken -= waiting.receipt is None
+            waiting.receipt = receipt  # and it comes
 
     def _finish(self, waiting: W, receipt: Receipt) -> None:
         self._forget(waiting)
@@ -164,6 +164,7 @@ class Unanswered(ABC, Generic[W]):
     def _forget(self, waiting: W) -> None:
         if self._unanswered.pop(waiting.number, None) is not None:
             self.nbytes -= waiting.size
+            self.untaken -= waiting.receipt is None
 
 
 def runs_of(
