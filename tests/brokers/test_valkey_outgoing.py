@@ -12,7 +12,7 @@ import pytest
 from hubbub import BrokerUnavailable, Position, Receipt
 from hubbub.brokers import unanswered, valkey_outgoing
 from hubbub.brokers.envelope import unpack
-from hubbub.brokers.valkey_connections import close_line, hear, tell
+from hubbub.brokers.valkey_connections import ask, close_line, hear, tell
 from hubbub.brokers.valkey_outgoing import (
     Outgoing,
     Plain,
@@ -48,11 +48,11 @@ class Sending:
         self.name = fresh_prefix()
         self.number = 0
 
-    def kept(self, data: bytes) -> asyncio.Future[Receipt]:
-        """Publish to the one room, which remembers."""
+    def kept(self, data: bytes, entries: int = 100) -> asyncio.Future[Receipt]:
+        """Publish to the one room, which remembers so many."""
         self.number += 1
         keys = tuple(f"{{{self.name}}}:{kind}" for kind in ("h", "s", "n"))
-        bounds = (self.name, 100, LONG_MS, 10_000, LONG_MS, LONG_MS, LONG_MS)
+        bounds = (self.name, entries, LONG_MS, 10_000, LONG_MS, LONG_MS, LONG_MS)
         command = Script(keys, bounds, data)
         return self.outgoing.put(self.number, "red", command)
 
@@ -253,8 +253,35 @@ async def test_scripts_that_the_server_has_forgotten_are_loaded_again() -> None:
     async with Sending() as on:
         await on.kept(b"1")
         await on.connections.client.script_flush()
-        receipts = await asyncio.gather(on.kept(b"2"), on.plain(b"x"), on.kept(b"3"))
-        assert [each.position and each.position.offset for each in receipts] == [2, None, 3]
+        receipts = await asyncio.gather(on.plain(b"x"), on.kept(b"2"), on.kept(b"3", 99))
+        assert [each.position and each.position.offset for each in receipts] == [None, 2, 3]
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["goes_on", "breaks"])
+async def test_what_a_later_one_has_overtaken_as_scripts_were_forgotten_is_refused(
+    breaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Sending() as on:
+        asked: list[int] = []
+
+        async def forgetful(line: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
+            asked.append(len(commands))
+            if len(asked) == 1:
+                for place in (0, 2):
+                    name, _, *rest = commands[place]
+                    commands[place] = (name, "0" * 40, *rest)
+            if len(asked) == 2 and breaks:
+                raise ConnectionError("on purpose")
+            return await ask(line, commands)
+
+        monkeypatch.setattr(valkey_outgoing, "ask", forgetful)
+        sent = [on.kept(b"1", 100), on.kept(b"2", 99), on.kept(b"3", 98)]
+        refused, *receipts = await asyncio.gather(*sent, return_exceptions=True)
+        assert isinstance(refused, BrokerUnavailable)
+        assert str(refused).startswith("the server had forgotten its scripts")
+        assert receipts == [Receipt(0, Position(1, "e")), Receipt(0, Position(2, "e"))]
+        assert await on.stored() == [b"2", b"3"]
+        assert asked == ([3, 1, 1, 2] if breaks else [3, 1, 1])
 
 
 async def test_after_the_stop_nothing_is_left_undone() -> None:

@@ -188,6 +188,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
         answers = await ask(self._line, [self._command(run) for run in runs])
         missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
         if missing:
+            missing = self._not_overtaken(runs, answers, missing)
             await ask(self._line, [("SCRIPT", "LOAD", self._text)])
             again = await ask(self._line, [self._command(runs[place]) for place in missing])
             for place, answer in zip(missing, again, strict=True):
@@ -198,6 +199,27 @@ class Outgoing(Unanswered[ValkeyWaiting]):
             for waiting, answer in zip(run, _parted(answer, len(run)), strict=True)
         }
         return [by_number[waiting.number] for waiting in some]
+
+    def _not_overtaken(
+        self, runs: list[list[ValkeyWaiting]], answers: list[Any], missing: list[int]
+    ) -> list[int]:
+        """Return those of `missing` behind which nothing of their room was taken, and refuse the others: a second
+        try would put them behind that, or be taken for a repetition."""
+        taken = {
+            run[0].room: place
+            for place, (run, answer) in enumerate(zip(runs, answers, strict=True))
+            if not isinstance(answer, Exception)
+        }
+        left = []
+        for place in missing:
+            if taken.get(runs[place][0].room, -1) < place:
+                left.append(place)
+                continue
+            why = "the server had forgotten its scripts, and has published more to the room by now"
+            answers[place] = BrokerUnavailable(why)
+            for waiting in runs[place]:
+                self._answered(waiting, answers[place])  # now: what follows may be interrupted
+        return left
 
     async def _open_line(self) -> None:
         if self._is_stale:
