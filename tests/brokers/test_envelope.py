@@ -10,6 +10,7 @@ from hubbub import Frame, Position, Publication
 from hubbub.brokers.broker import Control
 from hubbub.brokers.envelope import (
     pack,
+    packed_size,
     publication_of,
     seal,
     seal_control,
@@ -76,6 +77,7 @@ def test_a_control_message_comes_out() -> None:
 def test_a_run_is_packed_and_unpacked() -> None:
     for run in ([], [b""], [b"1", b"", b"\xff:2:", b"x" * 1000]):
         assert unpack(pack(run)) == run
+        assert sum(packed_size(len(each)) for each in run) == len(pack(run))
     for wrong in (b"x", b":", b"3:ab", b"-1:a", b"1:ab", b"1:a2"):
         with pytest.raises(ValueError):  # noqa: PT011
             unpack(wrong)

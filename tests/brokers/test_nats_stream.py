@@ -75,6 +75,15 @@ async def test_what_is_purged_while_it_is_read_is_no_error_and_what_does_not_com
             await stream.read(subject, 1, first + 5)
 
 
+async def test_what_had_left_when_the_connection_was_closed_may_be_taken() -> None:
+    async with stream_on(nats_url()) as (stream, subject, connection):
+        asking = asyncio.create_task(stream.add(subject, b"1", after=0, headers={}))
+        await asyncio.sleep(0)
+        await connection.close()
+        with pytest.raises(NoAnswer, match="the broker has stopped"):
+            await asking
+
+
 async def test_a_server_that_does_not_answer_may_have_taken_it_and_one_without_the_stream_has_not(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,13 +108,31 @@ def caused(error: Exception, cause: BaseException) -> Exception:
     return error
 
 
+def instead(error: Exception, cause: BaseException) -> Exception:
+    """Return an error that is raised in place of another, which says nothing about it."""
+    error.__context__ = cause
+    error.__suppress_context__ = True
+    return error
+
+
+def text_of(number: int) -> str:
+    """Return an error of the system as asyncio raises it for an address."""
+    return f"[Errno {number}] Connect call failed"
+
+
 @pytest.mark.parametrize(
-    ("error", "reason", "is_system"),
+    ("error", "reason", "is_nobody"),
     [
         (ConnectionRefusedError(111, "Connect call failed"), "Connection refused", True),
         (OSError("Multiple: [Errno 111] one, [Errno 113] two"), "Connection refused", True),
         (caused(ValueError("Error 111 connecting."), OSError(111, "")), "Connection refused", True),
-        (socket.gaierror(-2, "no such name"), "no such name", True),
+        (OSError(f"{text_of(101)}, {text_of(111)}"), "Connection refused", True),
+        (FileNotFoundError(2, "No such file or directory"), "No such file or directory", True),
+        (OSError(24, "Too many open files"), "Too many open files", False),
+        (ConnectionResetError(104, "reset"), "Connection reset by peer", False),
+        (OSError(101, "unreachable"), "Network is unreachable", False),
+        (instead(ValueError("wrong name"), ConnectionRefusedError(111, "")), "wrong name", False),
+        (socket.gaierror(-2, "no such name"), "no such name", False),
         (ssl.SSLError(1, "no certificate"), "no certificate", False),
         (ValueError("wrong password."), "wrong password.", False),
         (TimeoutError(), "TimeoutError", False),
@@ -123,10 +141,10 @@ def caused(error: Exception, cause: BaseException) -> Exception:
     ],
 )
 def test_a_start_that_fails_says_why_and_what_to_look_at(
-    error: Exception, reason: str, is_system: bool
+    error: Exception, reason: str, is_nobody: bool
 ) -> None:
     assert reason in reason_of(error)
     meaning = BrokerUnavailable(reason_of(error))
     text = str(unusable("valkey://here", error, meaning))
     assert text.startswith("the broker at valkey://here cannot be used: ")
-    assert text.endswith("; does the server run, and listen there?") is is_system
+    assert text.endswith("; does the server run, and listen there?") is is_nobody

@@ -71,7 +71,7 @@ async def test_one_that_was_taken_waits_on_only_where_it_must_come_here(
     waiting = desk.put(comes_by=before)
     receipt = Receipt(0, Position(1, "e"), is_repeated=is_repeated)
     desk.take(waiting, now, receipt)
-    assert (len(desk), desk.nbytes) == (0, int(waits_on))
+    assert (desk.untaken, desk.nbytes) == (0, int(waits_on))
     assert waiting.future.done() is not waits_on
     desk.came(waiting.number, Receipt(3))
     assert await waiting.future == (Receipt(3) if waits_on else receipt)
@@ -86,7 +86,7 @@ async def test_one_may_come_here_before_the_server_says_that_it_is_taken() -> No
     desk.came(waiting.number, Receipt(3, Position(1, "e")))
     assert await waiting.future == Receipt(3, Position(1, "e"))
     desk.take(waiting, 1)
-    assert desk.nbytes == 0
+    assert (desk.untaken, desk.nbytes) == (0, 0)
 
 
 @pytest.mark.parametrize("rooms", [None, {"red"}])
@@ -109,10 +109,15 @@ async def test_what_comes_here_no_more_is_not_waited_for(rooms: set[str] | None)
 async def test_the_late_are_refused_and_the_taken_have_their_receipts() -> None:
     desk = Desk()
     refused, taken = desk.put(), desk.put(comes_by=1)
+    assert desk.untaken == 2
     desk.take(taken, 1)
+    desk.take(taken, 1)
+    assert desk.untaken == 1, "one that is taken twice counts once"
     with pytest.raises(BrokerUnavailable, match=r"^late$"):
         await refused.future
     assert await taken.future == TAKEN, "that it comes is not waited for without end"
+    assert desk.untaken == 0
+    assert desk, "one without work is there"
     desk.why = None
     on_its_way = desk.put()
     await asyncio.sleep(0.1)
@@ -124,6 +129,16 @@ async def test_the_late_are_refused_and_the_taken_have_their_receipts() -> None:
     again = desk.put()
     with pytest.raises(BrokerUnavailable):
         await again.future
+
+
+async def test_the_late_are_refused_where_they_stand_behind_younger_ones() -> None:
+    desk = Desk()
+    young, old = desk.put(), desk.put()
+    young.since += 1000
+    with pytest.raises(BrokerUnavailable, match=r"^late$"):
+        await asyncio.wait_for(old.future, 5)
+    assert not young.future.done()
+    desk.stop()
 
 
 async def test_who_gave_up_waiting_is_in_nobodys_way() -> None:
@@ -149,12 +164,32 @@ async def test_too_many_and_too_large_are_refused_at_once(monkeypatch: pytest.Mo
     desk.put(size=0)
     with pytest.raises(BrokerUnavailable, match="too many publications wait"):
         desk.put(size=0)
-    assert (len(desk), desk.nbytes) == (3, 100)
+    assert (desk.untaken, desk.nbytes) == (3, 100)
     with pytest.raises(CommandError, match=r"a message has 101 bytes .* takes 100"):
         desk.put(size=101)
     desk.take(first, None)
+    desk._check_room_for(10, 20, 10)
+    with pytest.raises(CommandError, match=r"a message has 21 bytes .* takes 20"):
+        desk._check_room_for(10, 20, 11)
     desk.put(size=60)
     desk.stop()
+
+
+@pytest.mark.parametrize("unknown", [0, 1, 2])
+async def test_what_may_be_there_is_refused_with_these_words_whoever_refuses_it(
+    unknown: int,
+) -> None:
+    desk = Desk()
+    before = "it may have been published, or not: " if unknown else ""
+    late = desk.put()
+    late.unknown = unknown
+    with pytest.raises(BrokerUnavailable, match=f"^{before}late$"):
+        await late.future
+    stopped = desk.put()
+    stopped.unknown = unknown
+    desk.stop()
+    with pytest.raises(BrokerUnavailable, match=f"^{before}the broker has stopped$"):
+        await stopped.future
 
 
 async def test_at_the_end_none_is_left() -> None:
@@ -181,7 +216,8 @@ async def test_runs_keep_the_order_of_each_room_and_their_bounds() -> None:
         return [[waiting.number for waiting in run] for run in found]
 
     assert runs(1000, 100) == [[1, 3, 4, 6, 7], [2, 5, 8]]
-    assert runs(10, 100) == [[1, 3], [2, 5, 8], [4], [6], [7]]
+    assert runs(12, 100) == [[1, 3], [2], [4], [5, 8], [6], [7]], "what `pack` adds counts"
+    assert runs(11, 100) == [[1], [2], [3], [4], [5, 8], [6], [7]]
     assert runs(1000, 2) == [[1, 3], [2, 5], [4, 6], [7], [8]]
     assert runs(1000, 100, apart=3) == [[1], [2, 5, 8], [3], [4, 6, 7]]
     assert runs_of([], lambda one, other: True, 1, 1) == []

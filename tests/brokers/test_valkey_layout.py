@@ -71,12 +71,10 @@ async def test_what_is_done_together_is_done_with_the_first_error() -> None:
 
 def test_servers_are_together_as_the_worst_of_them() -> None:
     def link(is_up: bool, is_silent: bool, waiting: int) -> Any:
-        class Queue(list[int]):
-            nbytes = 10 * waiting
-            lag_s = float(waiting) or None
-
+        lag_s = float(waiting) or None
+        queue = SimpleNamespace(untaken=waiting, nbytes=10 * waiting, lag_s=lag_s)
         feed = SimpleNamespace(is_up=is_up, is_silent=is_silent)
-        return SimpleNamespace(feed=feed, outgoing=Queue([0] * waiting))
+        return SimpleNamespace(feed=feed, outgoing=queue)
 
     good, silent, away = link(True, False, 1), link(True, True, 0), link(False, True, 2)
     assert condition_of([good, good]) == ("up", 2, 20, 1.0)

@@ -113,7 +113,7 @@ async def test_what_waits_for_a_room_goes_with_it_and_what_comes_later_comes_beh
         shards.each[0].wake()
         await waiting[1]
         assert await shards.stored("red") == [1, 3, 4]
-        assert len(shards.each[0]) == len(shards.each[1]) == 0
+        assert shards.each[0].untaken == shards.each[1].untaken == 0
         assert shards.each[0].nbytes == shards.each[1].nbytes == 0
 
 

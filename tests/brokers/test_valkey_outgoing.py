@@ -12,7 +12,7 @@ import pytest
 from hubbub import BrokerUnavailable, Position, Receipt
 from hubbub.brokers import unanswered, valkey_outgoing
 from hubbub.brokers.envelope import unpack
-from hubbub.brokers.valkey_connections import close_line, hear, tell
+from hubbub.brokers.valkey_connections import ask, close_line, hear, tell
 from hubbub.brokers.valkey_outgoing import (
     Outgoing,
     Plain,
@@ -48,11 +48,11 @@ class Sending:
         self.name = fresh_prefix()
         self.number = 0
 
-    def kept(self, data: bytes) -> asyncio.Future[Receipt]:
-        """Publish to the one room, which remembers."""
+    def kept(self, data: bytes, entries: int = 100) -> asyncio.Future[Receipt]:
+        """Publish to the one room, which remembers so many."""
         self.number += 1
         keys = tuple(f"{{{self.name}}}:{kind}" for kind in ("h", "s", "n"))
-        bounds = (self.name, 100, LONG_MS, 10_000, LONG_MS, LONG_MS, LONG_MS)
+        bounds = (self.name, entries, LONG_MS, 10_000, LONG_MS, LONG_MS, LONG_MS)
         command = Script(keys, bounds, data)
         return self.outgoing.put(self.number, "red", command)
 
@@ -106,13 +106,13 @@ async def test_a_receipt_waits_until_the_publication_has_come_here_too() -> None
     async with Sending() as on:
         on.comes_by = 1
         waiting = on.kept(b"1")
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         assert not waiting.done()
         on.outgoing.came(1, Receipt(7, Position(1, "e")))
         assert await waiting == (7, Position(1, "e"), False)
         on.outgoing.came(1, Receipt(8))
         left, other = on.kept(b"2"), on.kept(b"3")
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         on.outgoing.note_left({"blue"})
         assert not left.done()
         on.outgoing.note_left({"red"})
@@ -155,6 +155,30 @@ async def test_what_was_on_its_way_is_tried_again_if_it_can_be_and_is_there_once
             await plain
         assert await on.stored() == [b"0", b"1", b"2", b"3"]
         assert broken == 3
+
+
+async def test_what_is_refused_at_its_second_try_may_be_there_by_its_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Sending() as on:
+        ask = on.outgoing._ask
+        asked = 0
+
+        async def full_the_second_time(some: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                return [OSError("full") for _ in some]
+            await ask(some)
+            raise ConnectionError("on purpose")
+
+        monkeypatch.setattr(on.outgoing, "_ask", full_the_second_time)
+        with pytest.raises(BrokerUnavailable, match=r"^it may have been published, or not: full$"):
+            await on.kept(b"1")
+        assert await on.stored() == [b"1"]
+        asked = 1
+        with pytest.raises(BrokerUnavailable, match=r"^full$"):
+            await on.kept(b"2")
 
 
 async def test_what_was_on_its_way_for_too_long_is_tried_no_more(
@@ -221,7 +245,7 @@ async def test_what_waits_is_bounded_by_number_and_bytes(monkeypatch: pytest.Mon
         on.is_up = True
         on.outgoing.wake()
         await first
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         await on.kept(b"x" * 60)
 
 
@@ -229,8 +253,35 @@ async def test_scripts_that_the_server_has_forgotten_are_loaded_again() -> None:
     async with Sending() as on:
         await on.kept(b"1")
         await on.connections.client.script_flush()
-        receipts = await asyncio.gather(on.kept(b"2"), on.plain(b"x"), on.kept(b"3"))
-        assert [each.position and each.position.offset for each in receipts] == [2, None, 3]
+        receipts = await asyncio.gather(on.plain(b"x"), on.kept(b"2"), on.kept(b"3", 99))
+        assert [each.position and each.position.offset for each in receipts] == [None, 2, 3]
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["goes_on", "breaks"])
+async def test_what_a_later_one_has_overtaken_as_scripts_were_forgotten_is_refused(
+    breaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Sending() as on:
+        asked: list[int] = []
+
+        async def forgetful(line: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
+            asked.append(len(commands))
+            if len(asked) == 1:
+                for place in (0, 2):
+                    name, _, *rest = commands[place]
+                    commands[place] = (name, "0" * 40, *rest)
+            if len(asked) == 2 and breaks:
+                raise ConnectionError("on purpose")
+            return await ask(line, commands)
+
+        monkeypatch.setattr(valkey_outgoing, "ask", forgetful)
+        sent = [on.kept(b"1", 100), on.kept(b"2", 99), on.kept(b"3", 98)]
+        refused, *receipts = await asyncio.gather(*sent, return_exceptions=True)
+        assert isinstance(refused, BrokerUnavailable)
+        assert str(refused).startswith("the server had forgotten its scripts")
+        assert receipts == [Receipt(0, Position(1, "e")), Receipt(0, Position(2, "e"))]
+        assert await on.stored() == [b"2", b"3"]
+        assert asked == ([3, 1, 1, 2] if breaks else [3, 1, 1])
 
 
 async def test_after_the_stop_nothing_is_left_undone() -> None:
@@ -238,7 +289,7 @@ async def test_after_the_stop_nothing_is_left_undone() -> None:
     async with sending as on:
         on.comes_by = 1
         taken = on.kept(b"1")
-        await until(lambda: len(on.outgoing) == 0)
+        await until(lambda: on.outgoing.untaken == 0)
         on.is_up = False
         waits = on.kept(b"2")
     assert taken.result().position == Position(1, "e")

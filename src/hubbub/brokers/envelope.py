@@ -63,6 +63,11 @@ def unseal(data: bytes) -> Envelope:
     return envelope
 
 
+def packed_size(size: int) -> int:
+    """Return how many bytes of a run an envelope of this size takes."""
+    return len(b"%d:" % size) + size
+
+
 def pack(envelopes: list[bytes]) -> bytes:
     """Write the envelopes of a run as one message."""
     return b"".join(b"%d:%b" % (len(each), each) for each in envelopes)

@@ -120,7 +120,7 @@ class NatsBroker:
         state: Literal["up", "silent", "away"] = "away"
         if feed.is_up:
             state = "silent" if feed.is_silent else "up"
-        return Condition(state, len(outgoing), outgoing.nbytes, outgoing.lag_s)
+        return Condition(state, outgoing.untaken, outgoing.nbytes, outgoing.lag_s)
 
     # Beginning and end
 

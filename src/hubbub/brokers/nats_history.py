@@ -258,7 +258,7 @@ class NatsHistory:
         if record.run == pack(run.envelopes):
             return Place(Position(record.first, record.epoch))
         if record.epoch == last.epoch and record.first > last.top + 1:
-            raise BrokerUnavailable("it may have been published, or not: others came after it")
+            raise BrokerUnavailable("others came after it")
         return None
 
     async def _last(self, room: str) -> Record:

@@ -14,11 +14,12 @@ import asyncio
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice, takewhile
 
 from ..errors import BrokerError, BrokerUnavailable
 from ..model import Position, Receipt
 from .broker import Keep
-from .envelope import pack
+from .envelope import pack, packed_size
 from .nats_connection import unavailable
 from .nats_feed import NatsFeed
 from .nats_history import NatsHistory, Run
@@ -28,8 +29,10 @@ from .reconnecting import AWAY
 from .unanswered import RUN_BYTES, Unanswered, Waiting, runs_of
 
 RUN_ENTRIES = 500
+RUN = b"r\n"
+"""What stands before a run that is not stored."""
 HEADERS_BYTES = 1024
-"""How many of the bytes that a message may have are left for what is beside the run."""
+"""How many of the bytes that a message may have are left for what is beside a run that is stored."""
 PAUSE_S = 0.1
 """How long after a try without success the next is made."""
 
@@ -37,7 +40,7 @@ PAUSE_S = 0.1
 class NatsWaiting(Waiting):
     """A publication without a receipt, and how it is kept."""
 
-    __slots__ = ("envelope", "is_sent", "keep", "key", "why")
+    __slots__ = ("envelope", "keep", "key", "why")
 
     def __init__(
         self, number: int, room: str, envelope: bytes, keep: Keep | None, key: str | None
@@ -46,8 +49,6 @@ class NatsWaiting(Waiting):
         self.envelope: bytes = envelope
         self.keep: Keep | None = keep
         self.key: str | None = key
-        self.is_sent: bool = False
-        """Whether the server may have taken it."""
         self.why: str = AWAY
         """Why it waits."""
 
@@ -90,8 +91,9 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
     ) -> Future[Receipt]:
         """Have a publication sent. Raises as `_check_room_for`."""
         takes = self._feed.connection.max_payload if self._feed.is_up else None
-        self._check_room_for(len(envelope), takes)
         waiting = NatsWaiting(number, room, envelope, keep, key)
+        head = len(RUN) if waiting.is_plain else HEADERS_BYTES
+        self._check_room_for(waiting.size, takes, packed_size(waiting.size) - waiting.size + head)
         self._add(waiting)
         if room in self._lanes:
             self._lanes[room].append(waiting)
@@ -141,15 +143,14 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
 
     def _publish(self, some: list[NatsWaiting]) -> Future[None]:
         connection = self._feed.connection
-        most = min(RUN_BYTES, connection.max_payload - HEADERS_BYTES)
+        most = min(RUN_BYTES, connection.max_payload - len(RUN))
         for run in runs_of(some, _always, most, RUN_ENTRIES):
-            self._mark_sent(run)
-            data = b"r\n" + pack([each.envelope for each in run])
+            self._note_sent(run)
+            data = RUN + pack([each.envelope for each in run])
             try:
                 connection.publish(self._names.room(run[0].room), data)
             except BrokerUnavailable as error:
-                for waiting in run:
-                    self._fail(waiting, error)
+                self._fail_all(run, error, is_known=True)
         return self._ping()
 
     def _ping(self) -> Future[None]:
@@ -163,10 +164,16 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         pong.add_done_callback(answered)
         return pong
 
-    def _mark_sent(self, run: Iterable[NatsWaiting]) -> None:
+    def _note_sent(self, run: Iterable[NatsWaiting]) -> None:
         for waiting in run:
             waiting.comes_by = self._comes_by(waiting.room)
-            waiting.is_sent = True
+            waiting.unknown += 1
+
+    def _fail_all(self, run: Iterable[NatsWaiting], error: BrokerError, *, is_known: bool) -> None:
+        """Refuse a run; `is_known` says whether the last try is known to have done nothing."""
+        for waiting in run:
+            waiting.unknown -= is_known
+            self._fail(waiting, error)
 
     def _comes_by(self, room: str) -> int | None:
         return self._feed.connections if self._feed.is_subscribed(room) else None
@@ -176,9 +183,7 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         error = None if pong.cancelled() else pong.exception()
         for waiting in some:
             if pong.cancelled() or error is not None:
-                why = unavailable(error or TimeoutError())
-                text = f"it may have been published, or not: {why}"
-                self._fail(waiting, BrokerUnavailable(text))
+                self._fail(waiting, unavailable(error or TimeoutError()))
             elif waiting.number in self._unanswered:
                 self._finish(waiting, Receipt(0))
 
@@ -189,6 +194,7 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         lane = self._lanes[room]
         try:
             while lane:
+                await self._feed.until_up()  # how long a run may be is what the server takes
                 run = self._next_run(lane)
                 if not run:
                     continue
@@ -203,16 +209,15 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         most = RUN_BYTES
         if self._feed.is_up:
             most = min(most, self._feed.connection.max_payload - HEADERS_BYTES)
-        run: list[NatsWaiting] = []
-        size = 0
-        while lane and len(run) < RUN_ENTRIES:
-            waiting = lane[0]
-            size += len(waiting.envelope)
-            if run and (size > most or not run[0].goes_with(waiting)):
-                break
-            lane.popleft()
-            if waiting.number in self._unanswered:  # else it was refused while it waited
-                run.append(waiting)
+        left = (each for each in lane if each.number in self._unanswered)  # others were refused
+        first = next(left, None)
+        if first is None:
+            lane.clear()
+            return []
+        some = [first, *islice(takewhile(first.goes_with, left), RUN_ENTRIES - 1)]
+        run = runs_of(some, _always, most, RUN_ENTRIES)[0]
+        while lane.popleft() is not run[-1]:
+            pass
         return run
 
     async def _send_run(self, run: list[NatsWaiting]) -> None:
@@ -229,21 +234,19 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
             await self._feed.until_up()
             if not any(each.number in self._unanswered for each in waiting):
                 return  # all were refused while they waited
-            self._mark_sent(waiting)
+            self._note_sent(waiting)
             began = asyncio.get_running_loop().time()
             try:
                 place = await self._history().store(run)
             except NoAnswer as error:
-                self._excuse(waiting, f"it may have been published, or not: {error}")
+                self._excuse(waiting, error, is_known=False)
             except BrokerError as error:
                 if self._feed.is_up and not isinstance(error, NotNow):
-                    for each in waiting:
-                        self._fail(each, error)
+                    self._fail_all(waiting, error, is_known=True)
                     return
-                self._excuse(waiting, str(error))
+                self._excuse(waiting, error, is_known=True)
             except Exception as error:
-                for each in waiting:
-                    self._fail(each, unavailable(error))
+                self._fail_all(waiting, unavailable(error), is_known=False)
                 return
             else:
                 self._note_lag(began)
@@ -251,9 +254,11 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
                 return
             await asyncio.sleep(PAUSE_S)
 
-    def _excuse(self, waiting: list[NatsWaiting], why: str) -> None:
+    def _excuse(self, waiting: list[NatsWaiting], error: BrokerError, *, is_known: bool) -> None:
+        """Note why a run waits on; `is_known` says whether the last try is known to have done nothing."""
         for each in waiting:
-            each.why = why
+            each.unknown -= is_known
+            each.why = str(error)
 
     def _stored(
         self, run: list[NatsWaiting], position: Position | None, *, is_repeated: bool
@@ -269,8 +274,8 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
     # What becomes of them
 
     def _why_late(self, waiting: NatsWaiting) -> str:
-        if waiting.is_sent and waiting.why == AWAY:
-            return "it may have been published, or not: the server does not answer"
+        if waiting.may_be_there and waiting.why == AWAY:
+            return "the server does not answer"
         return waiting.why
 
     def _look(self) -> None:
@@ -281,5 +286,5 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
 
 
 def _always(one: NatsWaiting, other: NatsWaiting) -> bool:
-    """Let all go together that is neither kept nor has a key."""
+    """Let all go together that is asked about: it is of one kind."""
     return True

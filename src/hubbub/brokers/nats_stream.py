@@ -98,10 +98,11 @@ class Stream:
         """
         if after is not None:
             headers = {**headers, "Nats-Expected-Last-Subject-Sequence": str(after)}
+        connection = self._connection()
         try:
-            (answer,) = await self._connection().ask(subject, data, headers)
-        except BrokerUnavailable:
-            raise
+            (answer,) = await connection.ask(subject, data, headers)
+        except CallRefused:
+            raise  # it has not left
         except Exception as error:
             raise NoAnswer(_why(error)) from error
         if answer.is_nobody:

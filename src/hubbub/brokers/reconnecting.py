@@ -9,6 +9,7 @@ the connection is given up after `SILENCE_S`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import random
@@ -34,34 +35,37 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 
 AWAY = "the broker is away"
 
+_NOBODY_THERE = {errno.ECONNREFUSED, errno.ENOENT}
+"""What the system says where no server listens."""
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
 def reason_of(error: BaseException) -> str:
     """Return what has failed: what the system says, where it has said something, else the error's text."""
-    return printable(_system_says(error) or str(error) or type(error).__name__)
+    return printable(_system_error(error)[1] or str(error) or type(error).__name__)
 
 
 def unusable(shown: str, error: BaseException, meaning: BrokerUnavailable) -> BrokerUnavailable:
     """Return what a start raises that has failed. `shown` is the broker's URL without its secrets."""
-    hint = "; does the server run, and listen there?" if _system_says(error) else ""
+    is_nobody = _system_error(error)[0] in _NOBODY_THERE
+    hint = "; does the server run, and listen there?" if is_nobody else ""
     text = str(meaning).rstrip(".") if hint else str(meaning)
     return BrokerUnavailable(f"the broker at {shown} cannot be used: {text}{hint}")
 
 
-def _system_says(error: BaseException | None) -> str:
-    """Return the text of the system's error that another goes back to; "" if it goes back to none."""
+def _system_error(error: BaseException | None) -> tuple[int, str]:
+    """Return the number and the text of the system's error that another goes back to; 0 and "" for none."""
     while error is not None:
         if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
             if error.filename is not None:
-                return ""  # it is about a file of this machine, whose name the text has
+                return 0, ""  # it is about a file of this machine, whose name the text has
             # An event loop that has tried several addresses says all their errors in one.
-            several = _ERRNO.search(str(error))
-            number = int(several[1]) if several else error.errno or 0
+            several = [int(found) for found in _ERRNO.findall(str(error))] or [error.errno or 0]
+            number = next((each for each in several if each in _NOBODY_THERE), several[0])
             if number:
-                return os.strerror(number) if number > 0 else error.strerror or ""
-        error = error.__cause__ or error.__context__
-    return ""
+                return number, os.strerror(number) if number > 0 else error.strerror or ""
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return 0, ""
 
 
 class Reconnecting(ABC):

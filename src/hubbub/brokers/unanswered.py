@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from ..errors import BrokerError, BrokerUnavailable, CommandError
 from ..model import Position, Receipt
 from .broker import Node
-from .envelope import publication_of, unseal
+from .envelope import packed_size, publication_of, unseal
 
 MOST_WAITING = 10_000
 """How many publications may wait for the server; one more is refused at once."""
@@ -30,11 +30,13 @@ LOOK_S = 0.25
 RUN_BYTES = 64 * 1024
 """How many bytes a run has at most, if it has more than one publication."""
 
+MAY_BE_THERE = "it may have been published, or not"
+
 
 class Waiting:
     """A publication without a receipt. `receipt` is what is known of it (None: the server has not taken it)."""
 
-    __slots__ = ("comes_by", "future", "number", "receipt", "room", "since", "size")
+    __slots__ = ("comes_by", "future", "number", "receipt", "room", "since", "size", "unknown")
 
     def __init__(self, number: int, room: str, size: int) -> None:
         loop = asyncio.get_running_loop()
@@ -46,25 +48,30 @@ class Waiting:
         self.receipt: Receipt | None = None
         self.comes_by: object = None
         """By which connection it comes here (None: by none)."""
+        self.unknown: int = 0
+        """How often it was sent without it being known what became of that."""
+
+    @property
+    def may_be_there(self) -> bool:
+        """Whether the server may have taken it."""
+        return self.unknown > 0
 
 
 W = TypeVar("W", bound=Waiting)
 
 
 class Unanswered(ABC, Generic[W]):
-    """The publications that wait for their receipts, by their numbers, the oldest first. Event loop only."""
+    """The publications that wait for their receipts, by their numbers. Event loop only."""
 
     def __init__(self) -> None:
         self._unanswered: dict[int, W] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.nbytes: int = 0
         """How many bytes of messages wait."""
+        self.untaken: int = 0
+        """How many publications the server has not taken yet."""
         self.lag_s: float | None = None
         """How long the server took for its last answer."""
-
-    def __len__(self) -> int:
-        """How many publications the server has not taken yet."""
-        return sum(waiting.receipt is None for waiting in self._unanswered.values())
 
     @abstractmethod
     def _why_late(self, waiting: W) -> str | None:
@@ -88,14 +95,15 @@ class Unanswered(ABC, Generic[W]):
         """Learn that the server has answered now what it was asked at a time of the event loop."""
         self.lag_s = asyncio.get_running_loop().time() - began
 
-    def _check_room_for(self, size: int, takes: int | None = None) -> None:
+    def _check_room_for(self, size: int, takes: int | None = None, beside: int = 0) -> None:
         """Raise `BrokerUnavailable` where too many wait already, `CommandError` for what can never be published.
 
-        `takes` is how many bytes of one message the server takes (None: that is not known).
+        `takes` is how many bytes of one message the server takes (None: that is not known), `beside` how many it has
+        beside the envelope.
         """
         most = MOST_WAITING_BYTES if takes is None else min(takes, MOST_WAITING_BYTES)
-        if size > most:
-            text = f"a message has {size} bytes with what is beside it, and the broker takes {most}"
+        if size + beside > most:
+            text = f"a message has {size + beside} bytes with what is beside it, and the broker takes {most}"
             raise CommandError("too_large", text)
         if len(self._unanswered) >= MOST_WAITING or self.nbytes + size > MOST_WAITING_BYTES:
             raise BrokerUnavailable("too many publications wait for the broker")
@@ -103,6 +111,7 @@ class Unanswered(ABC, Generic[W]):
     def _add(self, waiting: W) -> None:
         self._unanswered[waiting.number] = waiting
         self.nbytes += waiting.size
+        self.untaken += waiting.receipt is None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
@@ -122,7 +131,7 @@ class Unanswered(ABC, Generic[W]):
         late = loop.time() - WAIT_S
         for waiting in list(self._unanswered.values()):
             if waiting.since > late:
-                break
+                continue  # in a cluster older ones stand behind it, which another shard has given
             if waiting.receipt is not None:
                 self._finish(waiting, waiting.receipt)
             elif (why := self._why_late(waiting)) is not None:
@@ -134,8 +143,9 @@ class Unanswered(ABC, Generic[W]):
         by = waiting.comes_by
         if receipt.is_repeated or by is None or by != comes_by:
             self._finish(waiting, receipt)
-        else:
-            waiting.receipt = receipt  # and it comes, or has come
+        elif waiting.number in self._unanswered:
+            self.untaken -= waiting.receipt is None
+            waiting.receipt = receipt  # and it comes
 
     def _finish(self, waiting: W, receipt: Receipt) -> None:
         self._forget(waiting)
@@ -143,7 +153,10 @@ class Unanswered(ABC, Generic[W]):
             waiting.future.set_result(receipt)
 
     def _fail(self, waiting: W, error: BrokerError) -> None:
+        """Refuse one. That it may have been published is said here, and by no `error`."""
         self._forget(waiting)
+        if waiting.may_be_there:
+            error = BrokerUnavailable(f"{MAY_BE_THERE}: {error}")
         if not waiting.future.done():
             waiting.future.set_exception(error)
             waiting.future.exception()
@@ -151,21 +164,25 @@ class Unanswered(ABC, Generic[W]):
     def _forget(self, waiting: W) -> None:
         if self._unanswered.pop(waiting.number, None) is not None:
             self.nbytes -= waiting.size
+            self.untaken -= waiting.receipt is None
 
 
 def runs_of(
     some: Iterable[W], go_together: Callable[[W, W], bool], most_bytes: int, most: int
 ) -> list[list[W]]:
-    """Part what leaves together into runs, each of which goes in one message; the order of a room stays."""
+    """Part what leaves together into runs, each of which goes in one message; the order of a room stays.
+
+    `most_bytes` is how long a run may be as `envelope.pack` writes it; a publication that is longer is one alone.
+    """
     runs: list[list[W]] = []
     last: dict[str, tuple[list[W], int]] = {}
     for waiting in some:
         run, size = last.get(waiting.room, ([], 0))
-        size += waiting.size
+        size += packed_size(waiting.size)
         if run and size <= most_bytes and len(run) < most and go_together(run[0], waiting):
             run.append(waiting)
         else:
-            run, size = [waiting], waiting.size
+            run, size = [waiting], packed_size(waiting.size)
             runs.append(run)
         last[waiting.room] = run, size
     return runs

@@ -167,7 +167,7 @@ def together(futures: Sequence[Future[None]]) -> Future[None]:
 
 def condition_of(links: Sequence[Link]) -> Condition:
     """Return how servers are together: as the worst of them."""
-    waiting = sum(len(link.outgoing) for link in links)
+    waiting = sum(link.outgoing.untaken for link in links)
     waiting_bytes = sum(link.outgoing.nbytes for link in links)
     lags = [link.outgoing.lag_s for link in links if link.outgoing.lag_s is not None]
     facts = waiting, waiting_bytes, max(lags, default=None)

@@ -94,6 +94,7 @@ class MovingOutgoing(Outgoing):
         refused = []
         for waiting, answer in zip(some, answers, strict=True):
             if is_moving(answer):
+                waiting.unknown -= 1
                 if waiting.number in self._unanswered:
                     refused.append(waiting)
             else:

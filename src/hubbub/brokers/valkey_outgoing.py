@@ -65,12 +65,11 @@ class Script(NamedTuple):
 class ValkeyWaiting(Waiting):
     """A publication without a receipt, and how it goes."""
 
-    __slots__ = ("command", "is_again", "is_on_its_way", "state")
+    __slots__ = ("command", "is_on_its_way", "state")
 
     def __init__(self, number: int, room: str, command: Script | Plain) -> None:
         super().__init__(number, room, len(command.envelope))
         self.command: Script | Plain = command
-        self.is_again: bool = False
         self.state: str = ""
         """In which state the server was when it was sent there first."""
         self.is_on_its_way: bool = False
@@ -161,6 +160,8 @@ class Outgoing(Unanswered[ValkeyWaiting]):
             async with asyncio.timeout(ANSWER_S):
                 await self._open_line()
                 some = self._still_safe(some)
+                for waiting in some:
+                    waiting.unknown += 1
                 answers = await self._ask(some) if some else []
         except Exception as error:
             await self._drop()
@@ -187,6 +188,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
         answers = await ask(self._line, [self._command(run) for run in runs])
         missing = [place for place, answer in enumerate(answers) if is_missing_script(answer)]
         if missing:
+            missing = self._not_overtaken(runs, answers, missing)
             await ask(self._line, [("SCRIPT", "LOAD", self._text)])
             again = await ask(self._line, [self._command(runs[place]) for place in missing])
             for place, answer in zip(missing, again, strict=True):
@@ -197,6 +199,27 @@ class Outgoing(Unanswered[ValkeyWaiting]):
             for waiting, answer in zip(run, _parted(answer, len(run)), strict=True)
         }
         return [by_number[waiting.number] for waiting in some]
+
+    def _not_overtaken(
+        self, runs: list[list[ValkeyWaiting]], answers: list[Any], missing: list[int]
+    ) -> list[int]:
+        """Return those of `missing` behind which nothing of their room was taken, and refuse the others: a second
+        try would put them behind that, or be taken for a repetition."""
+        taken = {
+            run[0].room: place
+            for place, (run, answer) in enumerate(zip(runs, answers, strict=True))
+            if not isinstance(answer, Exception)
+        }
+        left = []
+        for place in missing:
+            if taken.get(runs[place][0].room, -1) < place:
+                left.append(place)
+                continue
+            why = "the server had forgotten its scripts, and has published more to the room by now"
+            answers[place] = BrokerUnavailable(why)
+            for waiting in runs[place]:
+                self._answered(waiting, answers[place])  # now: what follows may be interrupted
+        return left
 
     async def _open_line(self) -> None:
         if self._is_stale:
@@ -209,14 +232,14 @@ class Outgoing(Unanswered[ValkeyWaiting]):
         """Refuse what was on its way to a server in another state: what knew a second try may be lost."""
         state, safe = self._connections.state, []
         for waiting in some:
-            if not waiting.is_again:
+            if not waiting.may_be_there:
                 waiting.state = state
             if waiting.number not in self._unanswered:  # it has come here meanwhile
                 continue
             if holds_on(waiting.state, state):
                 safe.append(waiting)
             else:
-                why = "it may have been published, or not: another server has taken over, or an older state"
+                why = "another server has taken over, or an older state"
                 self._fail(waiting, BrokerUnavailable(why))
         return safe
 
@@ -258,6 +281,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
 
     def _answered(self, waiting: ValkeyWaiting, answer: Any) -> None:
         if isinstance(answer, Exception):
+            waiting.unknown -= 1
             self._fail(waiting, unavailable(answer))
             return
         is_repeated, place = False, b""
@@ -276,17 +300,13 @@ class Outgoing(Unanswered[ValkeyWaiting]):
                 continue
             # The server knows the second try of what was sent lately. A process that stood still sends it no more.
             if isinstance(waiting.command, Script) and waiting.since > late:
-                waiting.is_again = True
                 again.append(waiting)
             else:
-                why = f"it may have been published, or not: {unavailable(error)}"
-                self._fail(waiting, BrokerUnavailable(why))
+                self._fail(waiting, unavailable(error))
         self._queue.extendleft(reversed(again))
 
     def _why_late(self, waiting: ValkeyWaiting) -> str | None:
-        if waiting.is_on_its_way:
-            return None
-        return AWAY + ("; it may have been published before" if waiting.is_again else "")
+        return None if waiting.is_on_its_way else AWAY
 
 
 def runs_in(some: list[ValkeyWaiting]) -> list[list[ValkeyWaiting]]:
