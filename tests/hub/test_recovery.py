@@ -296,6 +296,27 @@ async def test_a_cursor_joins_a_page_and_what_follows() -> None:
     await hub.stop()
 
 
+@pytest.mark.parametrize("has_member", [False, True])
+async def test_who_asks_for_all_that_is_kept_is_given_that(has_member: bool) -> None:
+    hub = Hub(room_rules=[RoomRules("red", history=3)])
+    await hub.start()
+    if has_member:
+        await follow(hub, "red")
+    for number in range(5):
+        await hub.publish("red", number)
+    one = await follow(hub, "red", since=Position(0, ""))
+    assert (one.messages, one.recovered, one.gaps) == ([2, 3, 4], True, 0)
+    await hub.publish("red", 5)
+    await settle(hub)
+    assert one.messages == [2, 3, 4, 5]
+    seen_nothing = Position(0, (await hub.cursor("red")).epoch)
+    other = await follow(hub, "red", since=seen_nothing)
+    assert (other.messages, other.recovered) == ([], False), (
+        "who has seen the room empty has missed 0"
+    )
+    await hub.stop()
+
+
 async def test_a_history_is_read_in_parts() -> None:
     hub = await remembering()
     top = await publish(hub, *"abcdefg")
