@@ -316,6 +316,18 @@ async def test_who_asks_for_all_that_is_kept_is_given_that(has_member: bool) -> 
     )
     await hub.stop()
 
+@pytest.mark.parametrize("has_member", [False, True])
+async def test_a_position_that_the_room_has_not_reached_is_not_recovered(has_member: bool) -> None:
+    hub = await remembering()
+    top = await publish(hub, "1", "2", "3")
+    if has_member:
+        await follow(hub, "red")
+    one = await follow(hub, "red", since=Position(top.offset + 6, top.epoch))
+    assert (one.messages, one.recovered) == ([], False)
+    assert one.position is not None
+    assert one.position.offset == top.offset
+    await hub.stop()
+
 
 async def test_a_history_is_read_in_parts() -> None:
     hub = await remembering()

@@ -151,7 +151,9 @@ class Joiner:
             if since is not None and found and found[0].position == since:
                 found = []
         else:
-            is_whole = since is not None and self._is_kept
+            # Who has seen more than there is has seen another history, or one whose end was lost.
+            is_beyond = since is not None and since.epoch == end.epoch and since > end
+            is_whole = since is not None and self._is_kept and not is_beyond
             found = [*history.publications, *after] if is_whole or self.rule.is_stream else []
             if since is not None and is_whole:
                 found = [each for each in found if is_after(each, since)]
