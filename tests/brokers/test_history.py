@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hubbub import Frame, Position, PositionLost, Publication
 from hubbub.brokers import history as history_module
-from hubbub.brokers.broker import KEY_TTL_S, Keep
+from hubbub.brokers.broker import KEY_TTL_S, UNUSED_TTL_S, Keep
 from hubbub.brokers.history import (
     BARE_TTL_S,
     ENTRY_BYTES,
@@ -202,6 +202,35 @@ def test_the_position_of_a_room_with_members_stays(monkeypatch: pytest.MonkeyPat
     kept.sweep(2 * BARE_TTL_S + 1)
     assert kept.rooms == 0
     assert kept.read("blue", 2 * BARE_TTL_S).position.epoch != blue.epoch
+
+
+def test_a_room_that_never_had_a_publication_has_a_position_for_a_while() -> None:
+    kept = store()
+    cursor = kept.read("red", 0.0).position
+    assert kept.read("red", 100.0).position == cursor
+    kept.sweep(UNUSED_TTL_S + 99)
+    add(kept, "red", "a", now=UNUSED_TTL_S + 99)
+    assert texts(kept.read("red", UNUSED_TTL_S + 99, since=cursor).publications) == ["a"]
+    kept.read("blue", 0.0)
+    kept.sweep(UNUSED_TTL_S)
+    assert kept.rooms == 1
+
+
+def test_names_that_somebody_invents_take_no_position_of_a_room_that_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history_module, "MOST_BARE", 3)
+    kept = store()
+    tops = {room: add(kept, room, "a") for room in ("red", "blue", "green")}
+    kept.sweep(60.0)
+    for number in range(50):
+        kept.read(str(number), 61.0)
+        kept.sweep(61.0)
+    assert {room: kept.read(room, 61.0).position for room in tops} == tops
+    assert kept.rooms == 6
+    for number in range(50):
+        add(kept, str(number), "x" * 10, keep=Keep(5, 60.0, 1), now=61.0)
+    assert kept.rooms <= 7, "the used are bounded too"
 
 
 def test_of_many_rooms_with_members_few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,9 @@ import pytest
 
 from broker_node import Node, message
 from hubbub import Broker, MemoryBroker, Receipt
+from hubbub.brokers import memory
+from hubbub.brokers.broker import UNUSED_TTL_S
+from started_hub import until
 
 pytestmark = pytest.mark.anyio
 
@@ -29,3 +32,16 @@ async def test_memory_reaches_nobody_before_start_and_after_stop() -> None:
     assert node.delivered == []
     await broker.start(node)
     assert broker.publish(message("again")).delivered_to == 1
+
+
+async def test_memory_forgets_a_room_that_was_only_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "SWEEP_S", 0.01)
+    broker, node = MemoryBroker(), Node()
+    await broker.start(node)
+    await broker.history("invented")
+    assert broker.store.rooms == 1
+    node.now = lambda: UNUSED_TTL_S
+    await until(lambda: broker.store.rooms == 0)
+    await broker.stop()

@@ -16,6 +16,7 @@ from valkey_server import connections, fresh_prefix
 pytestmark = pytest.mark.anyio
 
 LONG_MS = 3_600_000
+SHORT_MS = 600_000
 
 
 class Room:
@@ -60,7 +61,7 @@ class Room:
         self, since: Any = "", limit: Any = "", reverse: bool = False, state: str = "1"
     ) -> Any:
         """Read what is kept."""
-        arguments = [since, "e", limit, int(reverse), "f", LONG_MS, state]
+        arguments = [since, "e", limit, int(reverse), "f", LONG_MS, state, SHORT_MS]
         return await self._read(keys=self.keys[:2], args=arguments)
 
 
@@ -95,6 +96,16 @@ async def test_number_and_bytes_bound_what_is_kept_as_in_a_list(room: Room, seed
         found = found[::-1] if reverse else found
         found = found if limit == "" else found[:limit]
         assert answer == [top, b"e", [list(each) for each in found]]
+
+
+async def test_what_never_had_a_publication_is_kept_for_a_short_while(room: Room) -> None:
+    left = room.connections.client.pttl
+    assert (await room.read())[0] == 0
+    assert 0 < await left(room.keys[0]) <= SHORT_MS
+    await room.publish(b"1")
+    assert await left(room.keys[0]) > SHORT_MS
+    await room.read()
+    assert await left(room.keys[0]) > SHORT_MS
 
 
 @pytest.mark.parametrize("key", [None, "k"])

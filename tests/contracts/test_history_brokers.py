@@ -94,6 +94,16 @@ async def test_what_is_published_while_a_new_room_is_read_is_kept(broker: Histor
         assert texts((await broker.history(room)).publications) == ["1", "2"]
 
 
+async def test_names_that_somebody_invents_cost_no_room_its_position(
+    broker: HistoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_BARE", 3)
+    top = await keep(broker, "red", "not kept", keep=Keep(5, 60.0, 1))
+    await asyncio.gather(*(broker.history(f"invented {number}") for number in range(20)))
+    page = await broker.history("red", since=top)
+    assert (page.publications, page.position) == ([], top)
+
+
 async def test_a_part_of_a_history(broker: HistoryBroker) -> None:
     top = await keep(broker, "red", *"abcdefg")
     read = broker.history

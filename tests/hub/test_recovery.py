@@ -296,6 +296,65 @@ async def test_a_cursor_joins_a_page_and_what_follows() -> None:
     await hub.stop()
 
 
+@pytest.mark.parametrize("has_member", [False, True])
+async def test_who_asks_for_all_that_is_kept_is_given_that(has_member: bool) -> None:
+    hub = Hub(room_rules=[RoomRules("red", history=3)])
+    await hub.start()
+    if has_member:
+        await follow(hub, "red")
+    for number in range(5):
+        await hub.publish("red", number)
+    one = await follow(hub, "red", since=Position(0, ""))
+    assert (one.messages, one.recovered, one.gaps) == ([2, 3, 4], True, 0)
+    await hub.publish("red", 5)
+    await settle(hub)
+    assert one.messages == [2, 3, 4, 5]
+    seen_nothing = Position(0, (await hub.cursor("red")).epoch)
+    other = await follow(hub, "red", since=seen_nothing)
+    assert (other.messages, other.recovered) == ([], False), (
+        "who has seen the room empty has missed 0"
+    )
+    await hub.stop()
+
+
+@pytest.mark.parametrize("has_member", [False, True])
+async def test_a_position_that_the_room_has_not_reached_is_not_recovered(has_member: bool) -> None:
+    hub = await remembering()
+    top = await publish(hub, "1", "2", "3")
+    if has_member:
+        await follow(hub, "red")
+    one = await follow(hub, "red", since=Position(top.offset + 6, top.epoch))
+    assert (one.messages, one.recovered) == ([], False)
+    assert one.position is not None
+    assert one.position.offset == top.offset
+    await hub.stop()
+
+
+async def test_a_page_is_empty_only_where_the_history_ends() -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    own = session_of(peer.client)
+    for number in range(4):
+        await hub.publish("red", f"own {number}", exclude=peer.client)
+    await publish(hub, "a", "b")
+    await hub.publish("red", "own", exclude=peer.client)
+    recovery, epoch = core_of(hub).recovery, (await hub.cursor("red")).epoch
+
+    async def page(offset: int | None, limit: int, *, reverse: bool = False) -> list[str]:
+        since = None if offset is None else Position(offset, epoch)
+        found = await recovery.page_for(own, "red", since=since, limit=limit, reverse=reverse)
+        assert found.position == Position(7, epoch)
+        return [each.data.decode() for each in found.publications]
+
+    assert await page(3, 1) == ["a"]
+    assert await page(5, 1) == ["b"]
+    assert await page(6, 1) == []
+    assert await page(None, 1, reverse=True) == ["b"]
+    assert await page(7, 3, reverse=True) == ["b", "a"]
+    assert await page(3, 0) == []
+    await hub.stop()
+
+
 async def test_a_history_is_read_in_parts() -> None:
     hub = await remembering()
     top = await publish(hub, *"abcdefg")

@@ -55,6 +55,9 @@ class Keep:
 KEY_TTL_S = 300.0
 """For how many seconds a broker knows a publication's key again."""
 
+UNUSED_TTL_S = 600.0
+"""How long a room that never had a publication has a position, from the last question about it on."""
+
 
 @dataclass(frozen=True, slots=True)
 class PresenceTerms:
@@ -204,8 +207,9 @@ class HistoryBroker(Broker, Protocol):
 
     A room has its position from the first question about it on, so that who asks before anything was
     published is not told later that it has missed something. What is kept is lost by age, by number and
-    by bytes, the oldest first; the position stays for a day at least. A room that is forgotten
-    altogether begins a new epoch.
+    by bytes, the oldest first; the position stays for a day at least. That of a room that never had a
+    publication stays while it has members, and for `UNUSED_TTL_S`: names that somebody invents leave nothing
+    that lasts. A room that is forgotten altogether begins a new epoch.
     """
 
     def publish_kept(self, publication: Publication, keep: Keep) -> Receipt | Future[Receipt]:

@@ -4,7 +4,8 @@ stands.
 What must not live here: an event loop, delivery, who may read it. The memory broker has a store.
 
 A room is *full* while something of it is kept. Then it stays *bare* for a while: it has a position, so
-that clients that have seen everything are told so, and no publications.
+that clients that have seen everything are told so, and no publications. One that was asked for and never
+had a publication is *unused*: it has a position for a short while, at the cost of no room that is used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..errors import PositionLost
 from ..model import Position
 from ..wire.frame import Frame
 from ..wire.publication import Publication
-from .broker import KEY_TTL_S, History, Keep
+from .broker import KEY_TTL_S, UNUSED_TTL_S, History, Keep
 
 ENTRY_BYTES = 200
 """What an entry costs beside its message, at most."""
@@ -27,8 +28,8 @@ ROOM_BYTES = 1200
 BARE_TTL_S = 24 * 3600.0
 """How long a room's position is kept after its last publication."""
 MOST_BARE = 10_000
-"""How many rooms have a position and no publications; of more the oldest is forgotten, unless it has
-members."""
+"""How many rooms have a position and no publications any more, and how many have not had one yet; of more the
+oldest is forgotten, unless it has members."""
 MOST_LOOKED_AT = 8
 """How many of them are looked at for one that may be forgotten."""
 MOST_KEYS = 100_000
@@ -107,6 +108,7 @@ class HistoryStore:
         self._full: dict[float, OrderedDict[str, RoomHistory]] = {}
         self._rooms: dict[str, RoomHistory] = {}
         self._bare: OrderedDict[str, RoomHistory] = OrderedDict()
+        self._unused: OrderedDict[str, RoomHistory] = OrderedDict()
         self._keys: OrderedDict[tuple[str, str], tuple[float, Position | None]] = OrderedDict()
         self._made: dict[Entry, Publication] = {}
         self._epoch = secrets.token_hex(4)
@@ -190,6 +192,8 @@ class HistoryStore:
         self._lose_aged(history, now)
         if not history.entries:
             self._empty(room, history)
+        if not history.top:
+            history.last_at = now
         first, stop = history.before_first, history.top
         if since is not None:
             if since.epoch != history.epoch or since.offset > history.top:
@@ -247,13 +251,14 @@ class HistoryStore:
                 self._empty(room, history)  # the last is gone, so all are
                 if not rooms:
                     break
-        for _ in range(most):
-            if not self._bare:
-                break
-            oldest = next(iter(self._bare.values()))
-            if oldest.last_at + BARE_TTL_S > now and len(self._bare) <= MOST_BARE:
-                break
-            self._forget_first_bare(now)
+        for rooms, ttl_s in ((self._bare, BARE_TTL_S), (self._unused, UNUSED_TTL_S)):
+            for _ in range(most):
+                if not rooms:
+                    break
+                oldest = next(iter(rooms.values()))
+                if oldest.last_at + ttl_s > now and len(rooms) <= MOST_BARE:
+                    break
+                self._forget_first(rooms, now)
         for _ in range(most):
             if not self._keys or next(iter(self._keys.values()))[0] > now:
                 break
@@ -266,18 +271,23 @@ class HistoryStore:
     def _new(self, room: str, now: float) -> RoomHistory:
         self._last_epoch += 1
         history = RoomHistory(f"{self._epoch}{self._last_epoch:x}", now)
-        self._rooms[room] = self._bare[room] = history
-        for _ in range(MOST_LOOKED_AT):
-            if len(self._bare) <= MOST_BARE or self._forget_first_bare(now):
-                break
+        self._rooms[room] = self._unused[room] = history
+        for rooms in (self._unused, self._bare):
+            self._make_place(rooms, now)
         return history
 
-    def _forget_first_bare(self, now: float) -> bool:
-        """Forget the position of the first bare room; one with members goes behind all others instead: False."""
-        room, history = next(iter(self._bare.items()))
+    def _make_place(self, rooms: OrderedDict[str, RoomHistory], now: float) -> None:
+        """Forget the first of bare or unused rooms if they are too many."""
+        for _ in range(MOST_LOOKED_AT):
+            if len(rooms) <= MOST_BARE or self._forget_first(rooms, now):
+                break
+
+    def _forget_first(self, rooms: OrderedDict[str, RoomHistory], now: float) -> bool:
+        """Forget the position of the first; one with members goes behind all others instead: False."""
+        room, history = next(iter(rooms.items()))
         if self._has_members(room):
             history.last_at = now
-            self._bare.move_to_end(room)
+            rooms.move_to_end(room)
             return False
         self._forget(room, history)
         return True
@@ -296,6 +306,7 @@ class HistoryStore:
 
     def _take_out(self, room: str, history: RoomHistory) -> None:
         self._bare.pop(room, None)
+        self._unused.pop(room, None)
         rooms = self._full.get(history.ttl_s)
         if rooms is not None and rooms.pop(room, None) is not None:
             self._full_rooms -= 1
@@ -305,7 +316,7 @@ class HistoryStore:
     def _empty(self, room: str, history: RoomHistory) -> None:
         """Keep no more of a room than where it stands."""
         self._take_out(room, history)
-        self._bare[room] = history
+        (self._bare if history.top else self._unused)[room] = history
 
     def _forget(self, room: str, history: RoomHistory) -> None:
         while history.entries:

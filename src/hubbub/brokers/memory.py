@@ -108,6 +108,8 @@ class MemoryBroker:
         reverse: bool = False,
     ) -> History:
         """See `HistoryBroker.history`."""
+        if self._timer is None and self._node is not None:
+            self._sweep_later(self._node)  # the question alone makes a room, which has to end
         return self.store.read(room, self._now(), since=since, limit=limit, reverse=reverse)
 
     async def remove_history(self, room: str) -> None:

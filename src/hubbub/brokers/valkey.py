@@ -24,6 +24,7 @@ from ..model import ClientInfo, Position, PresenceStats, Receipt
 from ..wire.publication import Publication
 from .broker import (
     KEY_TTL_S,
+    UNUSED_TTL_S,
     Ability,
     Condition,
     Control,
@@ -45,6 +46,7 @@ from .valkey_names import Names
 from .valkey_outgoing import RUN, Plain, Script, position_of
 from .valkey_presence import is_told, told_publication
 from .valkey_sentinel import Sentinels
+from .valkey_unused import UnusedRooms
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ MOST_READ = 2**31 - 1
 logger: logging.Logger = logging.getLogger("hubbub")
 
 POSITION_TTL_S = 7 * 24 * 3600.0
-"""How long a room's position is kept after anybody has asked for it, or published there."""
+"""How long a room's position is kept after anybody has asked for it, or published there, once it had a publication."""
 SENDER_TTL_S = 60.0
 """How long it is known which publications of a process a room has had: longer than any is tried again."""
 
@@ -62,9 +64,10 @@ SENDER_TTL_S = 60.0
 class _Running:
     """What a broker has from its start to its stop."""
 
-    def __init__(self, node: Node, layout: Layout) -> None:
+    def __init__(self, node: Node, layout: Layout, unused: UnusedRooms) -> None:
         self.node = node
         self.layout = layout
+        self.unused = unused
         self.sender: str = secrets.token_hex(8)
         self.number: int = 0
         self.rooms: dict[bytes, str] = {}
@@ -120,7 +123,7 @@ class ValkeyBroker:
         if self._address.is_tls and not self._address.is_verified:
             logger.warning("the certificate of the broker is not verified: verify=no says so")
         layout = self._layout()
-        running = self._running = _Running(node, layout)
+        running = self._running = _Running(node, layout, UnusedRooms(self._ask_for))
         try:
             await layout.start(self._names.control)
         except BaseException as error:
@@ -129,6 +132,7 @@ class ValkeyBroker:
             if not isinstance(error, Exception):
                 raise
             raise unusable(self._address.shown, error, unavailable(error)) from None
+        running.unused.start()
 
     def _layout(self) -> Layout:
         on = (self._take, self._back, self._forgot, self._comes_by, self._left, self._arrived)
@@ -156,6 +160,7 @@ class ValkeyBroker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await running.unused.stop()
         await running.layout.stop()
 
     def _require(self) -> _Running:
@@ -238,6 +243,7 @@ class ValkeyBroker:
         for channel in channels:
             running.rooms.pop(channel, None)
         running.layout.unsubscribe(channels)
+        running.unused.leave(rooms)
         self._note_left(running, set(rooms))
 
     def _note_left(self, running: _Running, rooms: set[str]) -> None:
@@ -318,18 +324,24 @@ class ValkeyBroker:
         keys = [self._names.key(room, "h"), self._names.key(room, "s")]
 
         async def ask(link: Link) -> Any:
-            arguments = [*first, fresh(), _ms(POSITION_TTL_S), link.connections.state]
+            state = link.connections.state
+            arguments = [*first, fresh(), _ms(POSITION_TTL_S), state, _ms(UNUSED_TTL_S)]
             return await link.history(keys=keys, args=arguments)
 
-        answer = await running.layout.answer(self._names.channel(room), ask)
+        channel = self._names.channel(room)
+        answer = await running.layout.answer(channel, ask)
         if isinstance(answer, int):
             raise PositionLost(room, is_other_epoch=answer == 1)
         top, name, rows = answer
+        running.unused.note(room, is_kept=top == 0 and channel in running.rooms)
         found = [
             publication_of(unseal(sealed), room, Position(number, name.decode()))
             for number, sealed in rows
         ]
         return History(found, Position(top, name.decode()))
+
+    async def _ask_for(self, room: str) -> None:
+        await self.history(room, limit=0)
 
     async def remove_history(self, room: str) -> None:
         """See `HistoryBroker.remove_history`."""

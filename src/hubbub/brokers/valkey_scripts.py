@@ -138,14 +138,19 @@ HISTORY = (
     _COMMON
     + """
 -- keys: hash, stream; arguments: offset or '', epoch, limit or '', reverse, fresh epoch, ttl of the hash
--- ms, state. Returns offset, epoch and entries; 1 for another epoch, 2 for what is not kept any more.
+-- ms, state, ttl of the hash of a room that never had a publication ms. Returns offset, epoch and entries; 1 for
+-- another epoch, 2 for what is not kept any more.
 local meta, stream = KEYS[1], KEYS[2]
 local since, limit, reverse = tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4] == '1'
 local epoch = epoch_of(meta, stream, ARGV[5], ARGV[6], ARGV[7])
 local ttl_ms = tonumber(redis.call('HGET', meta, 't'))
-redis.call('PEXPIRE', meta, math.max(tonumber(ARGV[6]), ttl_ms or 0)) -- the hash outlasts what is kept
-lose_aged(meta, stream, ttl_ms)
 local top = tonumber(redis.call('HGET', meta, 'o'))
+if top == 0 then
+  redis.call('PEXPIRE', meta, ARGV[8])
+else
+  redis.call('PEXPIRE', meta, math.max(tonumber(ARGV[6]), ttl_ms or 0)) -- the hash outlasts what is kept
+end
+lose_aged(meta, stream, ttl_ms)
 if since then
   if ARGV[2] ~= epoch or since > top then return 1 end
   if not reverse then

@@ -48,6 +48,7 @@ class Joiner:
         "_newest",
         "_recovery",
         "_result",
+        "_wants_all",
         "position",
         "room",
         "rule",
@@ -59,6 +60,7 @@ class Joiner:
         self.room: str = room
         self.rule: Rule = rule
         self.since: Position | None = since
+        self._wants_all: bool = since == Position(0, "")
         self._came: list[Publication] = []
         self._is_full = False
         self._is_kept = False
@@ -88,12 +90,18 @@ class Joiner:
     async def read(self) -> None:
         """Read what it has missed. Raises what the broker does."""
         room, since, recovery = self.room, self.since, self._recovery
-        if since is not None and not since.epoch:  # it does not know which history it has seen
+        if (
+            since is not None and not since.epoch and not self._wants_all
+        ):  # it does not know which history it has seen
             epoch = (await recovery.read(room, None, limit=0)).position.epoch
             self.since = since = Position(since.offset, epoch)
         self._came.clear()  # what came before the history is read is in it
         self._is_full = False
-        history, self._is_kept = await self._read_since(since)
+        if self._wants_all:  # of whatever history: all that is kept is all that it asks for
+            history, self._is_kept = await recovery.read(room, None), True
+            self.since = Position(0, history.position.epoch)
+        else:
+            history, self._is_kept = await self._read_since(since)
         if self.rule.rules.cache:
             self._newest = await recovery.read_newest(room)
         self._history, self._result = history, None
@@ -143,7 +151,9 @@ class Joiner:
             if since is not None and found and found[0].position == since:
                 found = []
         else:
-            is_whole = since is not None and self._is_kept
+            # Who has seen more than there is has seen another history, or one whose end was lost.
+            is_beyond = since is not None and since.epoch == end.epoch and since > end
+            is_whole = since is not None and self._is_kept and not is_beyond
             found = [*history.publications, *after] if is_whole or self.rule.is_stream else []
             if since is not None and is_whole:
                 found = [each for each in found if is_after(each, since)]

@@ -43,6 +43,8 @@ MOST_READS = 5
 """How often the history is read for one who joins, while publications are lost all the time."""
 MOST_VAIN_READS = 20
 """How often a history is read that does not have what has come here already, before it is given up."""
+LEAST_READ_ON = 100
+"""How many publications at least are read at once for a page that lacks what its client was excluded from."""
 RETRY_S = 0.5
 """How long after a failure the history is read again."""
 
@@ -354,8 +356,8 @@ class Recovery:
     ) -> History:
         """Return a part of a room's history to a client, without what it was excluded from.
 
-        A page is no recovery: of what is not kept any more it begins with the oldest that is. Raises
-        `PositionLost` for a position of another epoch.
+        A page is no recovery: of what is not kept any more it begins with the oldest that is. It has fewer than
+        `limit` only where the history ends. Raises `PositionLost` for a position of another epoch.
         """
         names: list[str] = []
         if since is not None:
@@ -364,20 +366,32 @@ class Recovery:
                 since = Position(
                     since.offset, (await self.read(room, None, limit=0)).position.epoch
                 )
+        names.extend(session.former_names)
+        if session.has_connection_id:
+            names.append(session.connection_id)
+        found: list[Publication] = []
+        count = limit
+        while True:
+            page = await self._page_from(room, since, count, reverse=reverse)
+            read = page.publications
+            found += [each for each in read if each.exclude not in names]
+            if len(found) >= limit or len(read) < count:
+                return History(found[:limit], page.position)
+            since, count = read[-1].position, max(limit, LEAST_READ_ON)
+
+    async def _page_from(
+        self, room: str, since: Position | None, limit: int, *, reverse: bool
+    ) -> History:
+        """Return a part of a room's history, or of what is kept of that."""
         try:
-            page = await self._broker.history(room, since=since, limit=limit, reverse=reverse)
+            return await self._broker.history(room, since=since, limit=limit, reverse=reverse)
         except PositionLost:
             here = (await self.read(room, None, limit=0)).position
             if since is None or since.epoch != here.epoch:
                 raise
             if since.offset > here.offset:
                 return History([], here)
-            page = await self._broker.history(room, limit=limit, reverse=reverse)
-        names.extend(session.former_names)
-        if session.has_connection_id:
-            names.append(session.connection_id)
-        found = [each for each in page.publications if each.exclude not in names]
-        return History(found, page.position)
+            return await self._broker.history(room, limit=limit, reverse=reverse)
 
     def require_history(self, room: str) -> None:
         """Raise `CommandError` for a room that keeps no history."""
