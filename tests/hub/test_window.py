@@ -32,9 +32,12 @@ class Sending:
             await asyncio.sleep(0)
 
     async def _send(self, name: str, size: int) -> None:
-        async with self.window.place(size):
-            self.entered.append(name)
+        await self.window.enter(size)
+        self.entered.append(name)
+        try:
             await self.arrivals[name].wait()
+        finally:
+            self.window.leave(size)
 
     async def arrive(self, *names: str) -> None:
         """Have messages arrive, and who waits come in."""
@@ -81,6 +84,31 @@ async def test_who_gives_up_waiting_or_fails_leaves_no_place_behind() -> None:
         await asyncio.gather(on.tasks[name], return_exceptions=True)
     await until(lambda: on.entered == ["a", "d"])
     await on.arrive("d")
+
+
+async def test_one_that_is_let_in_and_gives_up_in_the_same_turn_leaves_no_place_behind() -> None:
+    on = Sending()
+    await on.window.enter(100)
+    await on.send(("a", 100), ("b", 100))
+    on.window.leave(100)
+    on.tasks["a"].cancel()
+    await until(lambda: on.entered == ["b"])
+    await on.arrive("b")
+
+
+async def test_those_for_whom_there_is_room_come_in_together() -> None:
+    """What comes in one turn of the loop is one pipeline, and shares messages: apart it is three times as dear."""
+    on = Sending()
+    await on.send(*((name, 1) for name in "abcdef"))
+    assert on.entered == ["a", "b", "c"]
+    for name in "abc":
+        on.arrivals[name].set()
+    seen: list[int] = []
+    while len(on.entered) < 6:
+        await asyncio.sleep(0)
+        seen.append(len(on.entered))
+    assert set(seen) == {3, 6}
+    await on.arrive("d", "e", "f")
 
 
 async def test_while_the_broker_is_away_nobody_waits_here(monkeypatch: pytest.MonkeyPatch) -> None:
