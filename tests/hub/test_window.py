@@ -1,4 +1,4 @@
-"""The window: bounded by number and bytes, in the order of the calls, and in nobody's way while the broker is away."""
+"""The window: bounded by number and bytes, in the order of the calls, and in nobody's way for long while the broker is away."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_those_for_whom_there_is_room_come_in_together() -> None:
     await on.arrive("d", "e", "f")
 
 
-async def test_while_the_broker_is_away_nobody_waits_here(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_the_broker_is_away_nobody_waits_here_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_module, "LOOK_S", 0.01)
     on = Sending()
     await on.send(("a", 100), ("b", 100), ("c", 100))
@@ -119,3 +119,26 @@ async def test_while_the_broker_is_away_nobody_waits_here(monkeypatch: pytest.Mo
     on.is_up = False
     await until(lambda: on.entered == ["a", "b", "c"])
     await on.arrive("a", "b", "c")
+
+
+async def test_while_something_is_answered_they_wait_though_one_server_of_several_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window_module, "LOOK_S", 1000.0)
+    on = Sending()
+    on.is_up = False
+    await on.send(("a", 50), ("b", 50), ("c", 100))
+    await on.arrive("a")
+    look(on.window)
+    assert on.entered == ["a", "b"], "one has left since the last look"
+    look(on.window)
+    await until(lambda: on.entered == ["a", "b", "c"])
+    await on.arrive("b", "c")
+
+
+def look(window: Window) -> None:
+    """Have the window look now, and not after a while."""
+    timer = window._timer
+    assert timer is not None
+    timer.cancel()
+    window._look()

@@ -4,8 +4,8 @@ What must not live here: what is published (`publishing`), what the broker bound
 below that, so that what goes through it alone is held up and not refused. A hub's own verbs do not go
 through it and fill the same bounds: beside them, who waits here may be refused all the same.
 
-While the broker is away nobody is held up for longer than a look takes to come: the broker says how long what is
-published waits.
+While the broker is away, who waits is let in when nothing has left for a while: the broker says then how long what is
+published waits. Of several servers one may be away, and the others answer: then nobody is let in too early.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Window:
         self._line: deque[tuple[int, Future[None]]] = deque()
         """The sizes of those who wait, in the order of the calls."""
         self._timer: asyncio.TimerHandle | None = None
+        self._has_left = False
+        """Whether somebody has left since the last look."""
 
     async def enter(self, size: int) -> None:
         """Take a place for a message of so many bytes, when all who came before have theirs."""
@@ -56,6 +58,7 @@ class Window:
         """Give the place back, and let in at once all who fit now."""
         self._count -= 1
         self._nbytes -= size
+        self._has_left = True
         self._let_in()
 
     def _let_in(self, *, all_of_them: bool = False) -> None:
@@ -78,11 +81,13 @@ class Window:
 
     def _look_later(self) -> None:
         if self._timer is None:
+            self._has_left = False
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def _look(self) -> None:
         self._timer = None
         if self._line:
-            self._let_in(all_of_them=not self._is_up())
+            self._let_in(all_of_them=not (self._has_left or self._is_up()))
+        self._has_left = False
         if self._line:
             self._look_later()
