@@ -1,12 +1,13 @@
 """A dialect for tests: every message is a JSON array.
 
-    client: ["connect", 1, "token"]  ["subscribe", 2, "red"]  ["unsubscribe", 3, "red"]
+    client: ["connect", 1, "token"]  ["connect", 1, "token", {"red": [7, "epoch"]}]
+            ["subscribe", 2, "red"]  ["unsubscribe", 3, "red"]
             ["publish", 4, "red", "text"]  ["send", "text"]  ["refresh", 5, "token"]  ["pong"]
             ["history", 6, "red"]  ["presence", 7, "red"]  ["presence_stats", 8, "red"]; several commands
             stand in one array of arrays
             ["subscribe", 2, "red", 7, "epoch"] comes back with a position, and so does
             ["history", 6, "red", limit, 7, "epoch", reverse]
-    server: ["connected", 1, "id", ["red", [9, "epoch"], recovered], …]  ["ok", 2]
+    server: ["connected", 1, "id", ["red", [9, "epoch"], recovered, [["text", 8], …]], …]  ["ok", 2]
             ["error", 3, "code", "message"]  ["published", "red", "text"]
             ["subscribed", 2, "red", [9, "epoch"], recovered, [["text", 8], ["text", 9]]]
             ["page", 6, [["text", 8]], [9, "epoch"]]  ["published", "red", "text", 9]
@@ -33,6 +34,7 @@ from hubbub.dialects.dialect import (
     Connected,
     ErrorReply,
     Event,
+    Given,
     History,
     Joined,
     Left,
@@ -76,6 +78,13 @@ def place(position: Position | None) -> list[Any] | None:
     return None if position is None else [position.offset, position.epoch]
 
 
+def given(room: Given) -> list[Any]:
+    """Return what a client is told of a room that the server has put it into."""
+    answer = room.answer
+    found = rows(answer.publications) if answer.recovered else []
+    return [answer.room, place(answer.position), answer.recovered, found]
+
+
 def array(*values: Any) -> Frame:
     return Frame(msgspec.json.encode(values), True)
 
@@ -105,6 +114,9 @@ class ArrayDialect:
         match row:
             case ["connect", int() as number, str() | None as token]:
                 return Connect(number, token)
+            case ["connect", int() as number, str() as token, dict() as places]:
+                positions = {room: Position(*place) for room, place in places.items()}
+                return Connect(number, token, positions=positions)
             case ["connect", int() as number]:
                 return Connect(number)
             case ["subscribe", int() as number, str() as room]:
@@ -144,11 +156,7 @@ class ArrayDialect:
             case Message(message):
                 return array("message", text(message))
             case Connected(number, client_id, _, rooms):
-                given = [
-                    [each.answer.room, place(each.answer.position), each.answer.recovered]
-                    for each in rooms
-                ]
-                return array("connected", number, client_id, *given)
+                return array("connected", number, client_id, *map(given, rooms))
             case Reply(number, _, Subscribed() as answer) if answer.position is not None:
                 found = rows(answer.publications)
                 return array(

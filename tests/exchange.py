@@ -139,12 +139,17 @@ class Exchange:
             if self._shuffle is not None and self._shuffle.random() < 0.3:
                 await asyncio.sleep(0)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is on its way."""
+        return bool(self._queues) and not self.held
+
     async def carried(self) -> None:
         """Wait until nothing is on its way."""
         quiet = 0
         while quiet < 20:
             await asyncio.sleep(0)
-            quiet = quiet + 1 if self.held or not self._queues else 0
+            quiet = 0 if self.is_busy else quiet + 1
 
     async def snapshot(self, room: str) -> Snapshot:
         """Return who is in a room."""

@@ -45,7 +45,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "turned around": (lambda: RoomRules("a\u202eb*"), r"fits no room: .*U\+202E"),
     "no room for them": (
         lambda: RoomRules("a", history=100, history_bytes=99),
-        "too small for history=100 publications",
+        "too small for history=100: raise it",
     ),
     "grace of nobody": (lambda: RoomRules("a", leave_grace_s=5), "needs presence=True"),
     "many of nobody": (

@@ -104,9 +104,7 @@ class RoomRules:
         if self.cache and not self.history:
             raise self._wrong("cache", "needs history=1")
         if self.history_bytes < self.history:
-            raise self._wrong(
-                "history_bytes", f"is too small for history={self.history} publications of a byte"
-            )
+            raise self._wrong("history_bytes", f"is too small for history={self.history}: raise it")
         if self.join_leave and not self.presence:
             raise self._wrong("join_leave", "needs presence=True")
         if self.leave_grace_s != LEAVE_GRACE_S and not self.presence:
@@ -165,9 +163,7 @@ def check_pattern(pattern: object, setting: str, *, of_users: bool = False) -> N
     if not isinstance(pattern, str) or not pattern or "*" in pattern.removesuffix("*"):
         raise SettingsError(setting, pattern, "must be a name, or a prefix with * at its end")
     begin = pattern.removesuffix("*")
-    if of_users:
-        begin = begin.removeprefix(USER_PREFIX)
-    if begin:
+    if begin and not (of_users and begin.startswith(USER_PREFIX)):
         try:
             check_room_name(begin)
         except CommandError as error:

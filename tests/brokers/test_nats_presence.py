@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +75,7 @@ async def test_a_large_room_is_packed_and_one_that_is_too_large_is_refused(
     tmp_path: Path,
 ) -> None:
     async with (
-        server_with("max_payload: 20000\njetstream {}\n") as server,
+        server_with("max_payload: 20000\n", tmp_path) as server,
         presences(server.url) as (one, _, stream, names),
     ):
         quiet = PresenceTerms(60.0, 0.0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ from hubbub import Client, Close, Handshake, Hub, Identity
 from hubbub.hub.connecting import AUTHENTICATION_SHARE
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
-from hubbub.testing import connect, settle
+from hubbub.testing import FakeClock, advance_time, connect, set_clock, settle
 from started_hub import code_of
 
 pytestmark = pytest.mark.anyio
@@ -54,13 +55,10 @@ async def test_a_user_takes_its_id_over_and_nobody_else_does() -> None:
 
 
 async def test_the_token_of_a_client_that_was_connected_by_a_command_ends_too() -> None:
-    from time import time
-
-    from hubbub.testing import FakeClock, advance_time, set_clock
 
     hub = Hub(on_expiry="ask")
     set_clock(hub, FakeClock())
-    hub.authenticate(lambda handshake: Identity("ann", expires_at=time() + 100))
+    hub.authenticate(lambda handshake: Identity("ann", expires_at=time.time() + 100))
     await hub.start()
     peer = await connected(hub, "token")
     advance_time(hub, 99)
@@ -184,4 +182,20 @@ async def test_who_sent_its_connect_command_in_time_is_not_stale_while_it_is_aut
     await settle(hub)
     assert session.opening.timer.cancelled()
     assert events_of(peer.received)[0][:2] == ["connected", 1]
+    await hub.stop()
+
+
+async def test_an_end_that_has_passed_gives_no_time_for_a_new_token() -> None:
+    hub = Hub()
+    clock = FakeClock()
+    set_clock(hub, clock)
+    await hub.start()
+    peer = await connected(hub)
+    client = next(iter(hub))
+    client.refresh(time.time() + 100)
+    advance_time(hub, 100)
+    assert peer.closed is None
+    client.refresh(time.time() - 1)
+    advance_time(hub, 1)
+    assert peer.closed == Close(3005, "token expired", by_server=True)
     await hub.stop()

@@ -104,6 +104,23 @@ async def test_a_slow_policy_of_other_rooms_than_a_rule_holds_beside_it(
     await same.stop()
 
 
+async def test_a_slow_policy_that_an_earlier_rule_leaves_open_is_used() -> None:
+    vip, rest = RoomRules("chat:vip", history=10), RoomRules("chat:*", slow_policy="drop_oldest")
+    hub = Hub(room_rules=[vip, rest], slow_policies={"chat:*": "latest", "@@ann@x.org": "latest"})
+    await hub.start()
+    rooms = core_of(hub).registry.rooms
+    assert [rooms._new(f"chat:{name}").policy for name in ("vip", "1")] == [
+        "drop_oldest",  # for `latest`, which a room that remembers cannot have
+        "drop_oldest",
+    ]
+    assert rooms._new("@@ann@x.org").policy == "latest"
+    await hub.stop()
+    closed = RoomRules("chat:vip", slow_policy="latest")
+    hub = Hub(room_rules=[closed, rest], slow_policies={"chat:*": "disconnect"})
+    with pytest.raises(SettingsError, match="never used"):
+        await hub.start()
+
+
 async def test_a_hub_that_others_have_written_over_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

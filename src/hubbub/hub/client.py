@@ -124,7 +124,8 @@ class Client:
         """Let the client stay until `expires_at` (Unix time in seconds; None: for good).
 
         For a client that has shown a new token; see `Identity.expires_at`. A time that has passed
-        closes it within a second. A client that is gone stays gone. Raises `ValueError` for a time
+        closes it within a second; one to come leaves clients of SDKs 25 seconds more, to fetch another
+        token. A client that is gone stays gone. Raises `ValueError` for a time
         that is none. Event loop only.
         """
         self._core.registry.refresh(self._session, expires_at)

@@ -42,8 +42,8 @@ MAX_BATCHING_DELAY_S = 0.025
 """The longest delay: a process that was suspended in a fan-out does not sleep on."""
 
 _Interval = tuple[Membership, int, int]
-_Row = tuple[Membership | ClientSession, Frame, ClientSession | None, Publication | None]
-"""To whom, what, who gets nothing of it, and the publication that it came with."""
+_Row = tuple[Membership | ClientSession, Frame, tuple[ClientSession, ...], Publication | None]
+"""To whom, what, who get nothing of it, and the publication that it came with."""
 _Pending = list[_Row]
 
 _EntryKind = tuple[SlowPolicy, str, bool, bool]
@@ -90,21 +90,24 @@ class Fanout:
         return len(self._pending)
 
     def publish(
-        self, members: Membership, publication: Publication, exclude: ClientSession | None = None
+        self,
+        members: Membership,
+        publication: Publication,
+        excluded: tuple[ClientSession, ...] = (),
     ) -> None:
-        """Send a publication to all that are members now, except `exclude`."""
+        """Send a publication to all that are members now, except those `excluded`."""
         pending = self._pending
         if not pending:
             self._schedule_flush()
-        pending.append((members, publication.frame, exclude, publication))
+        pending.append((members, publication.frame, excluded, publication))
         members.pending += 1
         patches = members.patches
         if patches is not None and publication.position is not None:
             patches.note(publication)
             for session in patches.fresh:
                 self._personal.setdefault(session, [])
-        if exclude is not None:
-            self._personal.setdefault(exclude, [])
+        for session in excluded:
+            self._personal.setdefault(session, [])
 
     def send(
         self, session: ClientSession, frame: Frame, publication: Publication | None = None
@@ -116,7 +119,7 @@ class Fanout:
         pending = self._pending
         if not pending:
             self._schedule_flush()
-        pending.append((session, frame, None, publication))
+        pending.append((session, frame, (), publication))
         self._direct_count += 1
 
     def joined(self, session: ClientSession, members: Membership) -> None:
@@ -333,7 +336,7 @@ class Fanout:
         for members, start, stop in intervals:
             places = by_room.get(members, [])
             first, end = bisect_left(places, start), bisect_left(places, stop)
-            chosen += [place for place in places[first:end] if pending[place][2] is not session]
+            chosen += [place for place in places[first:end] if session not in pending[place][2]]
         return chosen
 
     def _deliver_personal(

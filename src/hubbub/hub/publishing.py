@@ -155,9 +155,9 @@ class Publishing:
         if publication.exclude is None:
             self._core.fanout.publish(members, publication)
             return len(members.sessions)
-        excluded = self._registry.session_named(publication.exclude)
+        excluded = self._registry.sessions_named(publication.exclude)
         self._core.fanout.publish(members, publication, excluded)
-        return len(members.sessions) - (excluded in members.sessions)
+        return len(members.sessions) - sum(session in members.sessions for session in excluded)
 
     def tell(self, session: ClientSession, event: Event) -> bool:
         """Say something of the hub's own to a client, in its dialect. Event loop only."""

@@ -205,7 +205,7 @@ class Recovery:
             if position is not None and progress.is_next(position):
                 progress.position = position
                 name = publication.exclude
-                excluded = None if name is None else core.registry.session_named(name)
+                excluded = () if name is None else core.registry.sessions_named(name)
                 if members.is_stream:
                     publication = shown(publication)
                 core.fanout.publish(members, publication, excluded)

@@ -61,7 +61,7 @@ class Registry:
         self.room_of: Callable[[str], Membership | None] = self.rooms.get
         """Return who is in a room, None when nobody is. Every publication asks."""
         self._named: dict[str, ClientSession] = {}
-        self._formerly: dict[str, ClientSession] = {}
+        self._formerly: dict[str, set[ClientSession]] = {}
         self._last_name = 0
 
     def _first_came(self, room: str) -> None:
@@ -92,12 +92,15 @@ class Registry:
             self._named[name] = session
         return name
 
-    def session_named(self, name: str) -> ClientSession | None:
-        """Return the connection of a name, or the one with which its client has come back.
+    def sessions_named(self, name: str) -> tuple[ClientSession, ...]:
+        """Return the connection of a name, and those with which its client has come back, as they say themselves.
 
-        None: it is another process's, or gone.
+        All of them are left out of what leaves out that name: who says a stranger's name harms nobody else.
         """
-        return self._named.get(name) or self._formerly.get(name)
+        own, others = self._named.get(name), self._formerly.get(name)
+        if others is None:
+            return () if own is None else (own,)
+        return (*others,) if own is None else (own, *others)
 
     def note_former_names(self, session: ClientSession, names: Sequence[str]) -> None:
         """Learn under which names a client was connected before: what leaves those out leaves it out too."""
@@ -109,11 +112,13 @@ class Registry:
         for name in {*known} - {*kept}:
             self._forget_former(session, name)
         for name in kept:
-            self._formerly[name] = session
+            self._formerly.setdefault(name, set()).add(session)
 
     def _forget_former(self, session: ClientSession, name: str) -> None:
-        if self._formerly.get(name) is session:
-            del self._formerly[name]
+        sessions = self._formerly.get(name, set())
+        sessions.discard(session)
+        if not sessions:
+            self._formerly.pop(name, None)
 
     # Coming and going
 
@@ -213,7 +218,7 @@ class Registry:
         if session.close is None:
             # Counted by the hub's own clock from here on: one that is set forward ends nobody.
             left_s = None if expires_at is None else expires_at - time.time()
-            if left_s is not None and not session.variant.dialect.is_plain:
+            if left_s is not None and left_s > 0 and not session.variant.dialect.is_plain:
                 left_s += GRACE_S
             self._core.liveness.expire_in(session, left_s)
 

@@ -220,8 +220,8 @@ class Rules:
         for pattern, policy in self._core.registry.rooms.policies.items():
             if pattern.startswith((USER_PREFIX, "*")):
                 continue  # it is for users too, who have no rule
-            rule = next((rule for rule in self._rules if covers(rule.rules.pattern, pattern)), None)
-            if rule is not None and rule.slow_policy not in (None, policy):
+            rule = self._rule_that_hides(pattern)
+            if rule is not None and rule.slow_policy != policy:
                 what = f"RoomRules({rule.rules.pattern!r}, slow_policy={rule.slow_policy!r})"
                 text = f"for {pattern!r} is never used, since {what} rules: leave one of them out"
                 raise SettingsError("slow_policies", policy, text)
@@ -240,6 +240,15 @@ class Rules:
                         rule.rules.pattern,
                         f"{what}, and {type(broker).__name__} has none{why}",
                     )
+
+    def _rule_that_hides(self, pattern: str) -> Rule | None:
+        """Return the rule by whose slow policy one of `slow_policies` is never used; None: it is used."""
+        for rule in self._rules:
+            if covers(rule.rules.pattern, pattern):
+                return None if rule.slow_policy is None else rule
+            if rule.slow_policy is None and covers(pattern, rule.rules.pattern):
+                return None  # it is used in the rooms of this one
+        return None
 
 
 def takes_rules(
