@@ -111,7 +111,9 @@ async def test_those_for_whom_there_is_room_come_in_together() -> None:
     await on.arrive("d", "e", "f")
 
 
-async def test_while_the_broker_is_away_nobody_waits_here_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_the_broker_is_away_nobody_waits_here_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(window_module, "LOOK_S", 0.01)
     on = Sending()
     await on.send(("a", 100), ("b", 100), ("c", 100))

@@ -19,7 +19,7 @@ MOST = 1000
 """How many publications are on their way at once."""
 MOST_BYTES = 8 * 1024**2
 """How many bytes of messages; a larger one goes alone."""
-LOOK_S = 0.25
+LOOK_S = 1.0
 """How often it is looked, while somebody waits, whether the broker is still there: a broker counts all that is on
 its way to say so."""
 
