@@ -27,16 +27,16 @@ JOIN_LEAVE_MAX_MEMBERS = 500
 LEAVE_GRACE_S = 10.0
 
 
-Rule = TypeVar("Rule")
+T = TypeVar("T")
 
 
-def _names_its_fields(made: type[Rule]) -> type[Rule]:
+def _names_its_fields(made: type[T]) -> type[T]:
     """Let a dataclass say which fields it has, when it is given one that it has not."""
     plain: Callable[..., None] = vars(made)["__init__"]
     names = [name for name in inspect.signature(plain).parameters if name != "self"]
 
     @functools.wraps(plain)
-    def init(self: Rule, *arguments: Any, **keywords: Any) -> None:
+    def init(self: T, *arguments: Any, **keywords: Any) -> None:
         for name in keywords:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)

@@ -177,6 +177,12 @@ def test_a_pong_says_nothing(text: str) -> None:
         ('{"id":1,"connect":{}}', True),
         ('{"connect":{"token":"t","name":"js"},"id":1}', True),
         ('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}', True),
+        (
+            '{"id":1,"connect":{"token":"t","data":1,"subs":{},"name":"js","version":"1","headers":{}}}',
+            True,
+        ),
+        ('{"id":1,"connect":{"to":"room 5"}}', False),
+        ('{"id":1,"connect":{"token":"t","to":"room 5"}}', False),
         ('{"id":1,"connect":{},"type":"say"}', False),
         ('{"id":"1","connect":{}}', False),
         ('{"id":true,"connect":{}}', False),

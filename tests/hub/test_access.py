@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
 
-from hubbub import Client, CommandError, Handshake, Hub, Identity, Refused
+from hubbub import BrokerUnavailable, Client, CommandError, Handshake, Hub, Identity, Refused
 from hubbub.hub.core import core_of
-from hubbub.testing import connect
+from hubbub.testing import FakeClock, connect, set_clock
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +70,28 @@ async def test_what_a_handler_raises_becomes_a_refusal(
         await core_of(hub).access.identify(HANDSHAKE)
     assert caught.value.status == status
     assert ("the authenticate handler failed" in caplog.text) == (status == 500)
+
+
+async def test_a_handler_that_asks_the_broker_in_vain_is_a_503_and_a_line_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub()
+    set_clock(hub, FakeClock())
+
+    @hub.authenticate
+    async def asks(handshake: Handshake) -> str:
+        raise BrokerUnavailable("the broker is away")
+
+    for _ in range(50):
+        with pytest.raises(Refused) as caught:
+            await core_of(hub).access.identify(HANDSHAKE)
+        assert caught.value.status == 503
+    lines = [record for record in caplog.records if record.name == "hubbub"]
+    assert 0 < len(lines) < 50
+    assert lines[0].levelno == logging.WARNING
+    assert lines[0].exc_info is None
+    said = "the authenticate handler failed: the broker is away; answered with 503"
+    assert lines[0].getMessage() == said
 
 
 async def test_the_command_that_connects_may_carry_the_token() -> None:

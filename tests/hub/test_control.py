@@ -10,7 +10,8 @@ from exchange import Exchange, ExchangeBroker
 from hubbub import BrokerUnavailable, Hub
 from hubbub.brokers.broker import Control
 from hubbub.hub.core import core_of
-from hubbub.testing import connect
+from hubbub.testing import connect, settle
+from started_hub import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +45,7 @@ async def test_a_word_that_fails_later_is_logged_too(
     (hub,) = exchange.hubs(1)
     await hub.start()
     assert hub.kick("somebody elsewhere") is False
-    await asyncio.sleep(0)
+    await settle(hub)
     assert "the other nodes could not be told 'kick': gone" in caplog.text
     await hub.stop()
 
@@ -70,6 +71,42 @@ async def test_a_word_that_the_broker_gives_up_is_raised_to_who_waits(
     await said[0]
     with pytest.raises(BrokerUnavailable, match="has stopped"):
         await said[1]
+    await hub.stop()
+
+
+async def test_what_is_raised_to_who_waits_is_not_logged_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exchange = Exchange()
+    (hub,) = exchange.hubs(1)
+    await hub.start()
+    exchange.brokers[0].cut()
+    with pytest.raises(BrokerUnavailable):
+        await core_of(hub).control.say("kick")
+    with pytest.raises(BrokerUnavailable):
+        await core_of(hub).control.nodes(1000.0, must_ask=True)
+    await settle(hub)
+    assert "could not be told" not in caplog.text
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+async def test_a_question_that_cannot_be_sent_is_not_waited_for(
+    is_later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ExchangeBroker, control: Control) -> asyncio.Future[None]:
+        if not is_later:
+            raise BrokerUnavailable("gone")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_exception, BrokerUnavailable("gone"))
+        return future
+
+    monkeypatch.setattr(ExchangeBroker, "send_control", fail)
+    (hub,) = Exchange().hubs(1)
+    await hub.start()
+    async with asyncio.timeout(PATIENCE_S):
+        assert len(await hub.nodes(wait_s=1e6)) == 1
+        assert await core_of(hub).control.has_members("red", 1e6)
     await hub.stop()
 
 

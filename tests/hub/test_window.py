@@ -1,4 +1,4 @@
-"""The window: bounded by number and bytes, in the order of the calls, and in nobody's way while the broker is away."""
+"""The window: bounded by number and bytes, in the order of the calls, and in nobody's way for long while the broker is away."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ class Sending:
             await asyncio.sleep(0)
 
     async def _send(self, name: str, size: int) -> None:
-        async with self.window.place(size):
-            self.entered.append(name)
+        await self.window.enter(size)
+        self.entered.append(name)
+        try:
             await self.arrivals[name].wait()
+        finally:
+            self.window.leave(size)
 
     async def arrive(self, *names: str) -> None:
         """Have messages arrive, and who waits come in."""
@@ -83,7 +86,34 @@ async def test_who_gives_up_waiting_or_fails_leaves_no_place_behind() -> None:
     await on.arrive("d")
 
 
-async def test_while_the_broker_is_away_nobody_waits_here(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_is_let_in_and_gives_up_in_the_same_turn_leaves_no_place_behind() -> None:
+    on = Sending()
+    await on.window.enter(100)
+    await on.send(("a", 100), ("b", 100))
+    on.window.leave(100)
+    on.tasks["a"].cancel()
+    await until(lambda: on.entered == ["b"])
+    await on.arrive("b")
+
+
+async def test_those_for_whom_there_is_room_come_in_together() -> None:
+    """What comes in one turn of the loop is one pipeline, and shares messages: apart it is three times as dear."""
+    on = Sending()
+    await on.send(*((name, 1) for name in "abcdef"))
+    assert on.entered == ["a", "b", "c"]
+    for name in "abc":
+        on.arrivals[name].set()
+    seen: list[int] = []
+    while len(on.entered) < 6:
+        await asyncio.sleep(0)
+        seen.append(len(on.entered))
+    assert set(seen) == {3, 6}
+    await on.arrive("d", "e", "f")
+
+
+async def test_while_the_broker_is_away_nobody_waits_here_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(window_module, "LOOK_S", 0.01)
     on = Sending()
     await on.send(("a", 100), ("b", 100), ("c", 100))
@@ -91,3 +121,26 @@ async def test_while_the_broker_is_away_nobody_waits_here(monkeypatch: pytest.Mo
     on.is_up = False
     await until(lambda: on.entered == ["a", "b", "c"])
     await on.arrive("a", "b", "c")
+
+
+async def test_while_something_is_answered_they_wait_though_one_server_of_several_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window_module, "LOOK_S", 1000.0)
+    on = Sending()
+    on.is_up = False
+    await on.send(("a", 50), ("b", 50), ("c", 100))
+    await on.arrive("a")
+    look(on.window)
+    assert on.entered == ["a", "b"], "one has left since the last look"
+    look(on.window)
+    await until(lambda: on.entered == ["a", "b", "c"])
+    await on.arrive("b", "c")
+
+
+def look(window: Window) -> None:
+    """Have the window look now, and not after a while."""
+    timer = window._timer
+    assert timer is not None
+    timer.cancel()
+    window._look()

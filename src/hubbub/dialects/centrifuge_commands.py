@@ -43,6 +43,8 @@ NO_COMMAND = (
 )
 """Said to who sends something else: most often a plain client at the wrong address."""
 
+_CONNECT_FIELDS = frozenset({"token", "data", "subs", "name", "version", "headers", "flag"})
+"""All that a connect request of the protocol may have."""
 _PONG = re.compile(rb"\s*\{\s*\}\s*")
 _NOTHING = _Raw()
 """A JSON value that is not there."""
@@ -140,6 +142,7 @@ def is_lone_connect(message: bytes) -> bool:
         and found.keys() == {"id", "connect"}
         and type(found["id"]) is int
         and isinstance(found["connect"], dict)
+        and found["connect"].keys() <= _CONNECT_FIELDS
     )
 
 

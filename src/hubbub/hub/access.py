@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import (
     INVALID_TOKEN,
+    BrokerError,
     CommandError,
     Disconnected,
     Refused,
@@ -118,7 +119,13 @@ class Access:
         return to_identity(answer)
 
     def as_refusal(self, error: BaseException, text: str) -> Refused:
-        """Return the refusal that an error asks for; 500, and `text` in the log, if for none."""
+        """Return the refusal that an error asks for; 500, and `text` in the log, if for none.
+
+        That the broker has refused something gets a line without a traceback: the handler is right.
+        """
+        if isinstance(error, BrokerError):
+            why = printable(str(error) or type(error).__name__)
+            self._core.log.log(logging.WARNING, "asked", "%s: %s; answered with 503", text, why)
         refusal = refusal_of(error)
         if refusal is None:
             self._core.log.log(logging.ERROR, "authenticate", text, error=error)

@@ -290,7 +290,7 @@ class CommandDispatcher(Dispatcher):
             if hasattr(value, "__await__"):
                 value = await value
         except BrokerError as error:
-            answer = self._errors.answer_to(session, error)
+            answer = self._errors.note_and_answer(session, error)
             assert answer is not None
             raise answer from error
         return Returned(Frame(encode_json(value), True))

@@ -59,14 +59,14 @@ class ControlPlane:
 
     def disconnect_user(self, user: str, code: int, reason: str) -> int:
         """Close the clients of a user on all nodes; return how many there were here."""
-        self.say("disconnect", user=user, code=code, reason=reason)
+        self.tell("disconnect", user=user, code=code, reason=reason)
         return self._disconnect_here(user, code, reason)
 
     def kick(self, client_id: str, code: int, reason: str) -> bool:
         """Close a client by its id, on whatever node it is; return whether it was here."""
         session = self._core.registry.sessions.get(client_id)
         if session is None:
-            self.say("kick", client=client_id, code=code, reason=reason)
+            self.tell("kick", client=client_id, code=code, reason=reason)
             return False
         self._core.registry.disconnect(session, code, reason)
         return True
@@ -103,31 +103,33 @@ class ControlPlane:
         answer: str,
         take: Callable[[Control], None],
         wait_s: float,
-        enough: asyncio.Event | None = None,
+        over: asyncio.Event | None = None,
         *,
         must_ask: bool = False,
         **arguments: Any,
     ) -> bool:
         """Ask the other nodes, if there are any, and `take` what they answer by the verb `answer`.
 
-        It lasts `wait_s` seconds, or until there is `enough`. Returns whether they could be told the question; with
-        `must_ask` it raises where they could not, as what `say` returns does.
+        It lasts `wait_s` seconds, or until it is `over`: that is set where the question cannot be sent, and by `take`
+        when it has enough. Returns whether they could be told the question; with `must_ask` it raises where they
+        could not, as what `say` returns does.
         """
         if not self.has_others:
             return True
         self._last_question += 1
         question = str(self._last_question)
+        over = over or asyncio.Event()
         self._asked[answer, question] = take
         try:
-            said = self.say(verb, question=question, **arguments)
             if must_ask:
+                said = self.say(verb, question=question, **arguments)
                 await said
-            if enough is None:
-                await asyncio.sleep(wait_s)
             else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await enough.wait()
+                said = self.tell(verb, question=question, **arguments)
+                said.add_done_callback(lambda done: over.set() if done.exception() else None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await over.wait()
         finally:
             del self._asked[answer, question]
         return said.done() and said.exception() is None
@@ -168,11 +170,11 @@ class ControlPlane:
                 question = text_of(arguments, "question")
                 facts = self._own_info()._asdict()
                 del facts["id"]
-                self.say("counted", control.origin, question=question, **facts)
+                self.tell("counted", control.origin, question=question, **facts)
             case "seek":
                 if self._core.registry.members_of(text_of(arguments, "room")):
                     question = text_of(arguments, "question")
-                    self.say("sought", control.origin, question=question)
+                    self.tell("sought", control.origin, question=question)
             case "counted" | "sought":
                 self.take_answer(control)
             case _:
@@ -198,11 +200,28 @@ class ControlPlane:
             registry.disconnect(session, code, reason)
         return len(sessions)
 
+    def tell(self, verb: str, target: str | None = None, **arguments: Any) -> Future[None]:
+        """Send a word as `say` does, for who does not wait: that it cannot be sent is logged."""
+        said = self.say(verb, target, **arguments)
+        if said.done():
+            self._log_failure(verb, said)
+        else:
+            said.add_done_callback(lambda done: self._log_failure(verb, done))
+        return said
+
+    def _log_failure(self, verb: str, said: Future[None]) -> None:
+        if not said.cancelled() and (error := said.exception()) is not None:
+            text, why = (
+                "the other nodes could not be told %r: %s",
+                str(error) or type(error).__name__,
+            )
+            self._core.log.log(logging.ERROR, "control", text, verb, printable(why))
+
     def say(self, verb: str, target: str | None = None, **arguments: Any) -> Future[None]:
         """Send a word to other nodes; return what is done when it is on its way, or there are none.
 
-        That it cannot be sent is logged, and raised to whoever waits for that: `BrokerUnavailable`, or what else the
-        broker has raised.
+        That it cannot be sent is raised to whoever waits for that: `BrokerUnavailable`, or what else the broker has
+        raised.
         """
         core, said = self._core, asyncio.get_running_loop().create_future()
         if not self.has_others:
@@ -212,30 +231,28 @@ class ControlPlane:
         try:
             sent = broker.send_control(Control(verb, core.node_id, arguments, target))
         except Exception as error:  # what a broker raises keeps nobody here from being told
-            self._not_sent(verb, said, error)
+            _not_sent(said, error)
             return said
         if sent is None:
             said.set_result(None)
         else:
-            sent.add_done_callback(lambda done: self._sent(verb, said, done))
+            sent.add_done_callback(lambda done: _sent(said, done))
         return said
 
-    def _sent(self, verb: str, said: Future[None], sent: Future[None]) -> None:
-        if sent.cancelled():
-            self._not_sent(verb, said, BrokerUnavailable("the broker has stopped"))
-        elif (error := sent.exception()) is not None:
-            self._not_sent(verb, said, error)
-        elif not said.done():
-            said.set_result(None)
 
-    def _not_sent(self, verb: str, said: Future[None], error: BaseException) -> None:
-        text = "the other nodes could not be told %r: %s"
-        self._core.log.log(
-            logging.ERROR, "control", text, verb, printable(str(error) or type(error).__name__)
-        )
-        if not said.done():
-            said.set_exception(error)
-            said.exception()  # it has been logged, so nobody need wait for it
+def _sent(said: Future[None], sent: Future[None]) -> None:
+    if sent.cancelled():
+        _not_sent(said, BrokerUnavailable("the broker has stopped"))
+    elif (error := sent.exception()) is not None:
+        _not_sent(said, error)
+    elif not said.done():
+        said.set_result(None)
+
+
+def _not_sent(said: Future[None], error: BaseException) -> None:
+    if not said.done():
+        said.set_exception(error)
+        said.exception()  # nobody has to wait for it
 
 
 def _read_info(node: str, arguments: Mapping[str, Any]) -> NodeInfo:

@@ -70,7 +70,7 @@ class HandlerErrors:
 
         Here, and nowhere else, ends whatever the application's code raises. See `raised`.
         """
-        answer = self.answer_to(session, error)
+        answer = self.note_and_answer(session, error)
         if answer is not None:
             self.reply(session, answer)
             return
@@ -80,10 +80,10 @@ class HandlerErrors:
         else:
             self._core.registry.disconnect(session, *close)
 
-    def answer_to(self, session: ClientSession, error: BaseException) -> CommandError | None:
+    def note_and_answer(self, session: ClientSession, error: BaseException) -> CommandError | None:
         """Return what a client is answered for what a handler has raised; None for another error.
 
-        What the broker has refused is counted, and gets a line without a traceback: the handler is right.
+        What the broker has refused is counted, and noted by a line without a traceback: the handler is right.
         """
         if isinstance(error, BrokerError):
             self._stats.handler_errors += 1

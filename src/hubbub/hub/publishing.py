@@ -74,8 +74,12 @@ class Publishing:
     ) -> Receipt:
         """Publish as `publish` does, when the broker has room for it: for those who publish much at once."""
         frame = encode(data)
-        async with self._core.window.place(len(frame.payload)):
+        window, size = self._core.window, len(frame.payload)
+        await window.enter(size)
+        try:
             return await self.publish(room, frame, None, key, is_kept=is_kept)
+        finally:
+            window.leave(size)
 
     async def publish_piece(self, room: str, frame: Frame, exclude: Client | None) -> Receipt:
         """Publish a piece of a text to a room that takes such; see `publish`."""

@@ -72,12 +72,12 @@ class Surveys:
                 self._core.control.take_answer(control)
 
     def _answer(self, node: str, question: str, pattern: str) -> None:
-        say, own = self._core.control.say, self._own(pattern[:MOST_PATTERN_CHARACTERS])
+        tell, own = self._core.control.tell, self._own(pattern[:MOST_PATTERN_CHARACTERS])
         if own is None:
-            say("listed", node, question=question, rooms={}, is_overfull=True)
+            tell("listed", node, question=question, rooms={}, is_overfull=True)
             return
         for part in _parts(own):
-            say("listed", node, question=question, rooms=part)
+            tell("listed", node, question=question, rooms=part)
 
     def _own(self, pattern: str) -> dict[str, int] | None:
         """Return the rooms of this node that fit; None if there are more than `MOST_ROOMS`."""

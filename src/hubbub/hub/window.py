@@ -1,22 +1,27 @@
 """Window: how much of what one hub publishes in quantity is on its way to the broker at once; the rest waits its turn.
 
-What must not live here: what is published (`publishing`), what the broker bounds itself (`brokers`): a window keeps
-below that, so that who publishes much is held up and not refused. While the broker is away nobody is held up, and
-the broker says how long what is published waits.
+What must not live here: what is published (`publishing`), what the broker bounds itself (`brokers`): the window is
+below that, so that what goes through it alone is held up and not refused. A hub's own verbs do not go
+through it and fill the same bounds: beside them, who waits here may be refused all the same.
+
+While the broker is away, who waits is let in when nothing has left for a while: the broker says then how long what is
+published waits. Of several servers one may be away, and the others answer: then nobody is let in too early.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from asyncio import Future
+from collections import deque
+from collections.abc import Callable
 
 MOST = 1000
 """How many publications are on their way at once."""
 MOST_BYTES = 8 * 1024**2
 """How many bytes of messages; a larger one goes alone."""
-LOOK_S = 0.25
-"""How often who waits looks whether the broker is still there."""
+LOOK_S = 1.0
+"""How often it is looked, while somebody waits, whether the broker is still there: a broker counts all that is on
+its way to say so."""
 
 
 class Window:
@@ -26,31 +31,63 @@ class Window:
         self._is_up = is_up
         self._count = 0
         self._nbytes = 0
-        self._line = asyncio.Lock()  # who waits for it gets it in the order of the calls
-        self._has_left = asyncio.Event()
+        self._line: deque[tuple[int, Future[None]]] = deque()
+        """The sizes of those who wait, in the order of the calls."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._has_left = False
+        """Whether somebody has left since the last look."""
 
-    @asynccontextmanager
-    async def place(self, size: int) -> AsyncIterator[None]:
-        """Hold a place for a message of so many bytes, when all who came before have theirs."""
-        async with self._line:
-            while not self._fits(size) and self._is_up():
-                await self._until_one_has_left()
-            self._count += 1
-            self._nbytes += size
+    async def enter(self, size: int) -> None:
+        """Take a place for a message of so many bytes, when all who came before have theirs."""
+        if not self._line and self._fits(size):
+            self._take(size)
+            return
+        place: Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((size, place))
+        self._look_later()
         try:
-            yield
-        finally:
-            self._count -= 1
-            self._nbytes -= size
-            self._has_left.set()
+            await place
+        except asyncio.CancelledError:
+            if place.cancelled():
+                self._let_in()
+            else:  # it was let in, and cancelled in the same turn
+                self.leave(size)
+            raise
+
+    def leave(self, size: int) -> None:
+        """Give the place back, and let in at once all who fit now."""
+        self._count -= 1
+        self._nbytes -= size
+        self._has_left = True
+        self._let_in()
+
+    def _let_in(self, *, all_of_them: bool = False) -> None:
+        line = self._line
+        while line:
+            size, place = line[0]
+            if not place.done():  # else who waited has given up
+                if not (all_of_them or self._fits(size)):
+                    return
+                self._take(size)
+                place.set_result(None)
+            line.popleft()
+
+    def _take(self, size: int) -> None:
+        self._count += 1
+        self._nbytes += size
 
     def _fits(self, size: int) -> bool:
         return not self._count or (self._count < MOST and self._nbytes + size <= MOST_BYTES)
 
-    async def _until_one_has_left(self) -> None:
-        self._has_left.clear()
-        try:
-            async with asyncio.timeout(LOOK_S):
-                await self._has_left.wait()
-        except TimeoutError:
-            pass
+    def _look_later(self) -> None:
+        if self._timer is None:
+            self._has_left = False
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._line:
+            self._let_in(all_of_them=not (self._has_left or self._is_up()))
+        self._has_left = False
+        if self._line:
+            self._look_later()
