@@ -101,7 +101,8 @@ class ClientSession:
         self.joining: dict[str, object] | None = None
         self.dropped: int = 0
         self.behind: set[str] | None = None
-        """The rooms that remember, and of which it has missed something; it is told when it can take it."""
+        """The rooms of which it has missed something that it has to know of (see `Outbox.gaps`); it is told when
+        it can take it."""
         self.former_names: tuple[str, ...] = ()
         """Under which names the client was connected before, the last at the end; see `connection_id`."""
         self.gaps: tuple[int, float] | None = None
