@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from array_dialect import ArrayDialect, events_of
 from hub.test_commands import ask, connected
 from hub.test_variant import FailingDialect
-from hubbub import Client, Close, Handshake, Hub, Identity
+from hubbub import Client, Close, Handshake, Hub, Identity, Refused
 from hubbub.hub.connecting import AUTHENTICATION_SHARE
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
@@ -70,6 +71,37 @@ async def test_the_token_of_a_client_that_was_connected_by_a_command_ends_too() 
     assert peer.closed is None, "a client asks at the end, and its new token may be on its way"
     advance_time(hub, 2)
     assert peer.closed == Close(3005, "token expired", by_server=True)
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("status", "may_pass"), [(400, False), (403, False), (429, True), (500, True), (503, True)]
+)
+async def test_a_refusal_that_may_pass_says_so_at_a_refresh_as_at_a_connect(
+    status: int, may_pass: bool
+) -> None:
+    hub = Hub()
+    refusals: list[Refused] = []
+
+    @hub.authenticate
+    def who(handshake: Handshake) -> Identity:
+        for refusal in refusals:
+            raise refusal
+        return Identity("ann", expires_at=time.time() + 100)
+
+    await hub.start()
+    peer = connect(hub, dialect="centrifuge")
+    peer.send({"id": 1, "connect": {"token": "a"}})
+    await settle(hub)
+    refusals.append(Refused(status))
+    peer.send({"id": 2, "refresh": {"token": "b"}})
+    other = connect(hub, dialect="centrifuge")
+    other.send({"id": 1, "connect": {"token": "b"}})
+    await settle(hub)
+    answers = [json.loads(str(each.received[-1])) for each in (peer, other)]
+    assert [answer["error"].get("temporary", False) for answer in answers] == [may_pass] * 2
+    assert answers[0]["error"] == answers[1]["error"]
+    assert peer.closed is None, "its old token is still good"
     await hub.stop()
 
 

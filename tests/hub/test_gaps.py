@@ -10,9 +10,7 @@ import pytest
 
 from array_dialect import events_of
 from exchange import Exchange, carried, cluster
-from hubbub import (
-    RoomRules,
-)
+from hubbub import Hub, RoomRules
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.gaps import MOST_GAPS
@@ -235,6 +233,31 @@ async def test_one_that_is_full_again_before_it_is_told_of_a_gap_is_told_later(p
     told = [str(each) for each in peer.received if "gap" in str(each)]
     assert len(told) == 1
     assert session_of(peer.client).behind is None
+    await hub.stop()
+
+
+async def test_who_is_in_a_stream_by_its_identity_is_not_asked_after_a_gap() -> None:
+    rules = [RoomRules("answer", stream=True, history=1000, slow_policy="drop_oldest")]
+    hub = Hub(room_rules=rules, outbox_max_entries=4)
+    hub.authorize(lambda client, action, room: False)
+    await hub.start()
+    peer = connect(hub, rooms=("answer",))
+    await settle(hub)
+    async with hub.room("answer").stream() as stream:
+        for _ in range(2):  # and not after the next either
+            peer.transport.block()
+            for number in range(10):
+                await stream.append(f"{number} ")
+                await settle(hub)
+            peer.transport.unblock()
+            await settle(hub)
+            assert peer.client.rooms == {"answer"}
+        await stream.append("end")
+        await settle(hub)
+    assert any("end" in str(each) for each in peer.received)
+    assert not any('"gap"' in str(each) for each in peer.received)
+    peer.client.leave("answer")
+    assert session_of(peer.client).unasked == set()
     await hub.stop()
 
 

@@ -34,11 +34,12 @@ from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.presence import RENEW_S, RETRY_S, _brought_up
 from hubbub.hub.rules import LEASE_S
+from hubbub.room_rules import SlowPolicy
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from hubbub.wire.presence import Told, told_frame
 from hubbub.wire.publication import Kind
 from presence_rooms import RULES, Said, member, pass_time, told, users, with_presence
-from started_hub import until
+from started_hub import started, until
 from valkey_exchange import ValkeyExchange
 
 pytestmark = pytest.mark.anyio
@@ -222,6 +223,67 @@ async def test_a_join_does_not_take_the_place_of_the_latest_message(also: bool) 
     assert [row["price"] for row in slow.json() if "price" in row] == [2]
     assert told(slow) == [("joined", [name]) for name in ("slow", "u0", "u1", "u2")]
     await hub.stop()
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("also", [True, False])
+async def test_a_slow_client_is_told_of_a_gap_where_a_leave_was_dropped(
+    policy: SlowPolicy, plain: bool, also: bool
+) -> None:
+    """`also`: another room is published to in the same turns, so that both are merged."""
+    rule = RoomRules("red", presence=True, join_leave=True, leave_grace_s=0, slow_policy=policy)
+    hub = await started(room_rules=[rule], outbox_max_entries=3, slow_policy="drop_oldest")
+    ann = connect(hub, user="ann") if plain else connect(hub, user="ann", dialect="centrifuge")
+    if plain:
+        await ann.client.subscribe("red")
+    else:
+        ann.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"red"}}')
+        await settle(hub)
+    ann.client.join("blue")
+    bob = await member(hub, "red", "bob")
+    ann.transport.block()
+    if policy == "drop_newest":
+        await fill(hub, also=also)
+    bob.close()
+    await settle(hub)
+    if policy == "latest":
+        for number in range(5):
+            hub.room("blue").broadcast({"n": number})
+            await settle(hub)
+    elif policy == "drop_oldest":
+        await fill(hub, also=also)
+    assert told_of_gap(ann) == 0
+    ann.transport.unblock()
+    await settle(hub)
+    assert told_of_gap(ann) == 1
+    assert "left" not in dict(told(ann)) if plain else '"leave"' not in str(ann.received)
+    await hub.stop()
+
+
+async def test_a_slow_client_that_has_every_join_and_leave_is_told_of_no_gap() -> None:
+    rule = RoomRules("red", presence=True, join_leave=True, slow_policy="drop_oldest")
+    hub = await started(room_rules=[rule], outbox_max_entries=3)
+    ann = await member(hub, "red", "ann")
+    ann.transport.block()
+    await fill(hub, also=False)
+    ann.transport.unblock()
+    await settle(hub)
+    assert told_of_gap(ann) == 0
+    assert hub.stats()["dropped"] > 0
+    await hub.stop()
+
+
+async def fill(hub: Hub, *, also: bool) -> None:
+    for number in range(5):
+        hub.room("red").broadcast({"n": number})
+        if also:
+            hub.room("blue").broadcast({"n": number})
+        await settle(hub)
+
+
+def told_of_gap(peer: MemoryClient) -> int:
+    return sum('"gap"' in str(text) or "insufficient" in str(text) for text in peer.received)
 
 
 async def test_history_and_positions_do_not_count_what_is_told() -> None:

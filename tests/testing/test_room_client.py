@@ -173,3 +173,34 @@ async def test_a_connection_that_ended_unheard_is_no_error_to_read() -> None:
     await settle(hub)
     assert ann.messages == ["one", "two"]
     await hub.stop()
+
+
+@pytest.mark.parametrize("is_given_again", [True, False])
+async def test_who_was_taken_out_stays_out_unless_the_server_puts_it_in(
+    is_given_again: bool,
+) -> None:
+    hub = await running()
+    puts: list[str] = []
+
+    @hub.on_connect
+    async def came(client: Client) -> None:
+        for room in puts:
+            await client.subscribe(room)
+
+    ann = await follow(hub, "chat:1")
+    ann.memory.client.leave("chat:1")
+    await settle(hub)
+    ann.cut()
+    if is_given_again:
+        puts.append("chat:1")
+    await ann.heal()
+    await hub.publish("chat:1", "news")
+    await settle(hub)
+    assert ann.messages == (["news"] if is_given_again else [])
+    assert ann.memory.client.rooms == ({"chat:1"} if is_given_again else set())
+    if is_given_again:
+        ann.cut()
+        puts.clear()
+        await ann.heal()
+        assert ann.memory.client.rooms == {"chat:1"}, "it was in when it was cut off"
+    await hub.stop()

@@ -177,9 +177,7 @@ class Connecting:
         text = "a connect command %s was refused: %d %s"
         code = printable(refusal.code)
         core.log.log(logging.INFO, "refused", text, session.label, refusal.status, code)
-        may_pass = refusal.status == 429 or refusal.status >= 500
-        error = CommandError(refusal.code, refusal.message, temporary=may_pass)
-        self._core.handler_errors.reply(session, error, command.id)
+        self._core.handler_errors.reply(session, _as_error(refusal), command.id)
         close = close_of(refusal)
         assert close is not None
         if refusal.code == "token_expired":
@@ -201,11 +199,17 @@ class Connecting:
                 raise Disconnected(EXPIRED.code, EXPIRED.reason) from None
             if refusal.status == 401:
                 raise Disconnected(INVALID_TOKEN, "invalid token") from None
-            raise CommandError(refusal.code, refusal.message) from None
+            raise _as_error(refusal) from None
         if identity.user != session.client.user:
             raise Disconnected(INVALID_TOKEN, "invalid token")
         core.registry.refresh(session, identity.expires_at)
         return Refreshed(_left_s(identity))
+
+
+def _as_error(refusal: Refused) -> CommandError:
+    """Return the answer to a command whose token was refused: one that may pass says so."""
+    may_pass = refusal.status == 429 or refusal.status >= 500
+    return CommandError(refusal.code, refusal.message, temporary=may_pass)
 
 
 def _left_s(identity: Identity) -> float | None:

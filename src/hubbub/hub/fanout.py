@@ -46,9 +46,9 @@ _Row = tuple[Membership | ClientSession, Frame, tuple[ClientSession, ...], Publi
 """To whom, what, who get nothing of it, and the publication that it came with."""
 _Pending = list[_Row]
 
-_EntryKind = tuple[SlowPolicy, str, bool, bool]
+_EntryKind = tuple[SlowPolicy, str, bool, bool, bool]
 """What an `Entry` has beside its batch."""
-_OWED: _EntryKind = ("disconnect", EVERYBODY, False, True)
+_OWED: _EntryKind = ("disconnect", EVERYBODY, False, True, False)
 
 Schedule = Callable[[Callable[[], None], float], None]
 """Calls a function in the event loop's next turn, or after so many seconds."""
@@ -265,7 +265,9 @@ class Fanout:
         if members.policy == "latest" and members.has_presence:  # some may be no messages
             entries = self._entries(list(range(len(pending))), pending, variant)
         else:
-            entries = [Entry(batch, members.policy, members.name, members.remembers)]
+            tells = members.has_presence and any(_tells_of_members(row[3]) for row in pending)
+            kind = (members.policy, members.name, members.remembers, False, tells)
+            entries = [Entry(batch, *kind)]
         _enqueue(slow, entries)
 
     def _deliver_rooms(
@@ -375,10 +377,11 @@ class Fanout:
             frame = variant.frame_of(raw, publication) if made is None else made(index)
             if frame is None:
                 continue
-            kind: _EntryKind = (self._policy, EVERYBODY, False, False)
+            kind: _EntryKind = (self._policy, EVERYBODY, False, False, False)
             if isinstance(target, Membership):
                 policy = _policy_for(target, publication)
-                kind = (policy, target.name, target.remembers, False)
+                tells = _tells_of_members(publication)
+                kind = (policy, target.name, target.remembers, False, tells)
             elif publication is not None and target.is_connected:
                 kind = _OWED  # an answer, or what was missed: never dropped
             if runs and _may_join(runs[-1][0], kind):
@@ -400,14 +403,18 @@ class Fanout:
 
 def _policy_for(members: Membership, publication: Publication | None) -> SlowPolicy:
     """Return a room's policy; a join or leave is not the latest message, and must not replace it."""
-    is_message = publication is None or publication.kind is Kind.MESSAGE
-    return members.policy if is_message or members.policy != "latest" else "drop_oldest"
+    is_latest = members.policy == "latest"
+    return "drop_oldest" if is_latest and _tells_of_members(publication) else members.policy
+
+
+def _tells_of_members(publication: Publication | None) -> bool:
+    return publication is not None and publication.kind is not Kind.MESSAGE
 
 
 def _may_join(one: _EntryKind, other: _EntryKind) -> bool:
     """Tell whether messages of two kinds may be dropped or kept together, as one entry."""
-    policy, _, remembers, is_owed = one
-    if policy == "latest" or remembers or other[2]:
+    policy, _, remembers, is_owed, tells = one
+    if policy == "latest" or remembers or other[2] or tells or other[4]:
         return one == other
     return (policy, is_owed) == (other[0], other[3])
 

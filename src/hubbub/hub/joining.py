@@ -114,6 +114,8 @@ class Joining:
                     if asks:
                         await self._core.access.check_join(session.client, room, None)
                     answer = await self._enter_when_ready(session, Ready(room, None), attempt)
+                    if not asks:
+                        session.unasked |= {room}
                 except (Exception, asyncio.CancelledError) as error:
                     if is_being_cancelled():
                         raise
@@ -194,6 +196,8 @@ class Joining:
             answer = await self._enter_when_ready(
                 session, ready, attempt, must_recover=must_recover, takes_patches=takes_patches
             )
+            if is_allowed and self._core.rules.is_stream(room):
+                session.unasked |= {room}
         finally:
             _end_joining(session, room, attempt)
         if expires_at is not None:
@@ -406,6 +410,8 @@ class Joining:
         """See `Client.leave`. `by_server`: the client has not asked for it, and is told."""
         check_room_name(room)
         core = self._core
+        if room in session.unasked:
+            session.unasked -= {room}
         if session.joining is not None:
             session.joining.pop(room, None)
         if by_server and session.behind is not None and session.variant.dialect.is_plain:

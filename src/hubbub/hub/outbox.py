@@ -19,6 +19,7 @@ class Entry(NamedTuple):
     `room` matters to the policy `latest`, which says what a newer message replaces, and where
     `remembers` says that the room keeps what was published: then all in the batch are of that room.
     What `is_owed` (an answer, or what was missed) is never dropped, and others are for it.
+    `tells_of_members`: there is a join or a leave of the room in it, and nothing of another room.
     """
 
     batch: Batch
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     room: str
     remembers: bool = False
     is_owed: bool = False
+    tells_of_members: bool = False
 
 
 class Overflow(Exception):
@@ -50,7 +52,8 @@ class Outbox:
         self.max_bytes: int = max_bytes
         self.nbytes: int = 0
         self.gaps: set[str] | None = None
-        """The rooms that remember, and of which something was dropped (None: there are none)."""
+        """The rooms of which something was dropped that their members have to know of: anything where the room
+        remembers, else a join or a leave (None: there are none)."""
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
@@ -154,7 +157,7 @@ class Outbox:
 
     def _dropped(self, entry: Entry) -> int:
         """Note that an entry is lost; return how many messages it has."""
-        if entry.remembers:
+        if entry.remembers or entry.tells_of_members:
             if self.gaps is None:
                 self.gaps = set()
             self.gaps.add(entry.room)

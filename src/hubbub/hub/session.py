@@ -69,6 +69,7 @@ class ClientSession:
         "outbox",
         "place",
         "transport",
+        "unasked",
         "variant",
         "write_wire",
         "writes_directly",
@@ -101,7 +102,10 @@ class ClientSession:
         self.joining: dict[str, object] | None = None
         self.dropped: int = 0
         self.behind: set[str] | None = None
-        """The rooms that remember, and of which it has missed something; it is told when it can take it."""
+        """The rooms of which it has missed something that it has to know of (see `Outbox.gaps`); it is told when
+        it can take it."""
+        self.unasked: frozenset[str] = frozenset()
+        """The streams that the server has put a plain client into without asking whether it may be in."""
         self.former_names: tuple[str, ...] = ()
         """Under which names the client was connected before, the last at the end; see `connection_id`."""
         self.gaps: tuple[int, float] | None = None

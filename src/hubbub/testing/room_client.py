@@ -50,6 +50,8 @@ class RoomClient:
         self._gaps = 0
         self._error: int | None = None
         self._is_in = False
+        self._stays_out = False
+        """Whether the server has taken it out for good: SDKs do not ask for the room again."""
         self.room: str = room
 
     def __repr__(self) -> str:
@@ -100,7 +102,8 @@ class RoomClient:
     async def heal(self) -> None:
         """Connect again, and come back with the position; nothing while it is connected.
 
-        It waits until the hub has answered. Raises `RuntimeError` if the connection was refused; a room
+        One that the server has taken out of the room (`client.leave`) stays out, as SDKs do, unless the server puts
+        it in again. It waits until the hub has answered. Raises `RuntimeError` if the connection was refused; a room
         that was refused is no exception: see `error`.
         """
         if self._peer is not None and self._peer.closed is None:
@@ -109,8 +112,10 @@ class RoomClient:
         self._read = 0
         self._error, self._is_in = None, False
         place = self._place()
-        self._send("connect", {**self._request, "subs": {self.room: place} if place else {}})
-        self._subscribe()
+        is_back = place and not self._stays_out
+        self._send("connect", {**self._request, "subs": {self.room: place} if is_back else {}})
+        if not self._stays_out:
+            self._subscribe()
         await settle(self._hub)
         self._take_all()
         if self._peer.closed is not None:
@@ -157,11 +162,12 @@ class RoomClient:
             self._subscribed(push["subscribe"])
         elif "unsubscribe" in push:
             self._is_in = False
-            if push["unsubscribe"]["code"] >= COMES_BACK:
+            self._stays_out = push["unsubscribe"]["code"] < COMES_BACK
+            if not self._stays_out:
                 self._subscribe()
 
     def _subscribed(self, answer: dict[str, Any]) -> None:
-        self._is_in, self._error = True, None
+        self._is_in, self._stays_out, self._error = True, False, None
         position = None
         if answer.get("recoverable"):
             position = Position(answer.get("offset", 0), answer["epoch"])
