@@ -583,3 +583,43 @@ async def test_a_room_whose_first_member_reloads_while_it_is_read_takes_others()
         bob = connect(hub, user="bob")
         await bob.client.subscribe("log:a")
         assert bob.client.rooms == {"log:a"}
+
+
+async def test_who_has_just_joined_is_answered_when_the_place_is_known() -> None:
+    hub = await started(room_rules=RULES)
+    await hub.publish("log:1", "before")
+    peer = connect(hub)
+    peer.client.join("log:1")
+    answer = await peer.client.subscribe("log:1")
+    assert answer.position is not None
+    assert answer.position.offset == 1
+    await hub.stop()
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_who_waits_for_the_place_may_leave_and_does_not_wait_for_ever(
+    is_silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker: Any = MemoryBroker()
+    hub = await started(room_rules=RULES, broker=broker)
+    read, go_on = broker.history, asyncio.Event()
+
+    async def slow(*args: Any, **keywords: Any) -> Any:
+        await go_on.wait()
+        return await read(*args, **keywords)
+
+    monkeypatch.setattr(broker, "history", slow)
+    if is_silent:
+        monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.01)
+    peer = connect(hub)
+    peer.client.join("log:1")
+    waiting = asyncio.create_task(peer.client.subscribe("log:1"))
+    await asyncio.sleep(0)
+    if not is_silent:
+        peer.client.leave("log:1")
+        go_on.set()
+    with pytest.raises(CommandError) as raised:
+        await waiting
+    assert raised.value.code == ("unavailable" if is_silent else "left")
+    go_on.set()
+    await hub.stop()

@@ -182,7 +182,7 @@ class Joining:
         if session.close is not None:
             raise _left(room)
         if room in session.memberships:
-            return self._standing(session, room)
+            return await self._standing(session, room)
         if since is None and by_server and session.opening is not None:
             since = session.opening.positions.get(room)
         ready = Ready(room, since)
@@ -226,7 +226,7 @@ class Joining:
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
             if room in session.memberships:  # the application has put it in meanwhile
-                return self._standing(session, room)
+                return await self._standing(session, room)
             answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
             if session.opening is not None:
                 session.opening.positions.pop(room, None)
@@ -312,8 +312,17 @@ class Joining:
                 if core.registry.room_of(room) is None:
                     core.interest.remove(room)  # it lingers, and stays if a member comes now
 
-    def _standing(self, session: ClientSession, room: str) -> Subscribed:
-        """Answer a client that is in the room already."""
+    async def _standing(self, session: ClientSession, room: str) -> Subscribed:
+        """Answer a client that is in the room already, when it is known where that stands."""
+        placing = self._core.recovery.placing(room)
+        if placing is not None:
+            try:
+                async with asyncio.timeout(BROKER_TIMEOUT_S):
+                    await asyncio.shield(placing)
+            except TimeoutError as error:
+                raise CommandError("unavailable", "try again later", temporary=True) from error
+            if session.close is not None or room not in session.memberships:
+                raise _left(room)
         position = self._core.recovery.position_of(room)
         if position is not None:
             position = with_names(position, session.all_names)

@@ -226,6 +226,10 @@ class Recovery:
                 self._placing[room] = task
                 task.add_done_callback(lambda _: self._placing.pop(room, None))
 
+    def placing(self, room: str) -> asyncio.Task[None] | None:
+        """Return what finds that out for a room now; None: it is known, or the room keeps nothing."""
+        return self._placing.get(room)
+
     async def _place(self, room: str) -> None:
         """Find that out for who is in a room: all may leave meanwhile, and others come."""
         core = self._core
