@@ -20,7 +20,10 @@ from pages import blocks
 from places import ROOT
 from valkey_server import fresh_prefix, server_url
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nginx is Linux's here")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="nginx is Linux's here"),
+    pytest.mark.timeout(180),
+]
 
 PAGE = ROOT / "docs" / "three-machines.md"
 ADDRESSES = {"web-1": "10.0.0.11", "web-2": "10.0.0.12", "db": "10.0.0.10", "jobs": "10.0.0.13"}
