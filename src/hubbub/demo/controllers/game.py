@@ -52,11 +52,12 @@ class GamePage(Page):
         name = named(client, handshake)
         client.send({"type": "you", "id": client.id, "name": name})
 
-    def entered(self, client: Client, message: Enter) -> None:
+    async def entered(self, client: Client, message: Enter) -> None:
         if message.arena not in ARENAS:
             raise CommandError("unknown_arena", f"the arenas are {', '.join(ARENAS)}")
         self._leave_room(client)
-        client.join(message.arena)
+        # Players of other workers answer who has joined: what they say has to come here by then.
+        await client.subscribe(message.arena)
         player = self.world.enter(client.id, client.meta["name"], message.arena)
         self._show_arena(client)
         room = self.hub.room(message.arena)
