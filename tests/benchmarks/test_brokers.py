@@ -34,6 +34,7 @@ def here(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_broker_is_one_that_a_hub_knows() -> None:
     assert set(BROKERS) <= set(SCHEMES)
+    assert {"memory", "local", "valkey", "nats"} <= set(BROKERS)
     for name, spec in BROKERS.items():
         assert name == spec.name == spec.url.partition("://")[0]
 
