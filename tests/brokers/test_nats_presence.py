@@ -100,7 +100,7 @@ async def test_a_member_of_whom_more_is_said_than_can_be_told_is_refused() -> No
                 await one.enter("red", {"a": ClientInfo("a")} | large, terms)
         assert (await one.stats("red")).clients == 0
         longest = {"long": ClientInfo("c", "u" * (TOLD_BYTES - 100))}
-        assert list(await one.enter("red", longest, TERMS)) == list(longest.values())
+        assert list((await one.enter("red", longest, TERMS)).infos) == list(longest.values())
         assert list(await one.leave("red", ["long"], TERMS)) == list(longest.values())
 
 

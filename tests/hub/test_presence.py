@@ -453,6 +453,50 @@ async def test_who_shows_a_list_is_told_when_to_ask_anew() -> None:
     await hub.stop()
 
 
+async def test_who_joins_a_room_that_is_told_of_no_more_is_told_so_alone() -> None:
+    hub = await with_presence()
+    others = [await member(hub, "small", f"u{number}") for number in range(5)]
+    before = [told(peer) for peer in others]
+    late, second = await member(hub, "small", "late"), await member(hub, "small", "u0")
+    assert told(late) == told(second) == [("paused", [])]
+    assert [told(peer) for peer in others] == before
+    await pass_time(hub, RENEW_S + 1)
+    assert told(late) == [("paused", [])], "a renewal tells nobody anew"
+    late.client.leave("small")
+    await settle(hub)
+    late.client.join("small")
+    await settle(hub)
+    assert told(late) == [("paused", [])] * 2
+    for peer in (*others, second):
+        peer.close()
+    await settle(hub)
+    assert told(late)[2:3] == [("told again", [])]
+    small = await member(hub, "small", "small")
+    assert [kind for kind, _ in told(small)] == ["joined"]
+    await hub.stop()
+
+
+async def test_who_has_heard_that_a_room_is_told_of_again_is_not_told_otherwise() -> None:
+    """The broker's answer may come after what it told later."""
+    broker = Gated()
+    hub = await with_presence(broker=broker)
+    others = [await member(hub, "small", f"u{number}") for number in range(6)]
+    late = connect(hub, user="late")
+    names = [session_of(peer.client).connection_id for peer in others]
+    roll = core_of(hub).presence._rolls["small"]
+
+    async def answer_late(*rest: Any) -> Any:
+        entered = await MemoryBroker.enter(broker, *rest)
+        await MemoryBroker.leave(broker, "small", names, roll.terms)
+        return entered
+
+    broker.enter = answer_late  # type: ignore[method-assign]
+    late.client.join("small")
+    await settle(hub)
+    assert told(late) == [("told again", [])]
+    await hub.stop()
+
+
 # Dialects
 
 

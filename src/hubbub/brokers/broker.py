@@ -258,6 +258,14 @@ class Snapshot:
     at: int
 
 
+class Entered(NamedTuple):
+    """What `PresenceBroker.enter` has done: who has joined by it. `is_quiet`: the room was too large before it
+    to tell of joins and leaves, and still is; so nothing was told by it."""
+
+    infos: Sequence[ClientInfo]
+    is_quiet: bool = False
+
+
 class PresenceBroker(Broker, Protocol):
     """A broker with `Ability.PRESENCE`.
 
@@ -278,8 +286,12 @@ class PresenceBroker(Broker, Protocol):
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
-        """Write members down by their names, or renew their leases; return who has joined by that."""
+    ) -> Entered:
+        """Write members down by their names, or renew their leases; return who has joined by that.
+
+        Those who come into a room that was told that nothing is told any more have not heard so: the node tells
+        them by `Entered.is_quiet`.
+        """
         ...
 
     async def leave(

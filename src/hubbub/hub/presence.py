@@ -24,6 +24,7 @@ from ..brokers.broker import (
     PresenceTerms,
     Snapshot,
 )
+from ..dialects.dialect import PresencePaused
 from ..errors import BrokerError, CommandError
 from ..limits import printable
 from ..model import ClientInfo, PresenceStats
@@ -61,7 +62,8 @@ class Roll:
     Each is in one of three. Of `entering` the broker has still to hear; who had left, and is back before the
     broker has heard of that, is there with what others see of it. `members` were told to the broker, or are just
     being told. `leaving` have gone, and the broker has still to hear that. `refused` are the members that the broker
-    has refused, each alone: they are told again apart from the others.
+    has refused, each alone: they are told again apart from the others. `unaware` are those who would not know that
+    nothing is told in a room that is too large: they came after it was said, if it was.
     """
 
     __slots__ = (
@@ -76,6 +78,7 @@ class Roll:
         "room",
         "terms",
         "told",
+        "unaware",
     )
 
     def __init__(self, room: str, terms: PresenceTerms, now: float) -> None:
@@ -85,6 +88,7 @@ class Roll:
         self.members: dict[str, ClientInfo] = {}
         self.leaving: dict[str, ClientInfo] = {}
         self.refused: dict[str, None] = {}
+        self.unaware: dict[str, ClientSession] = {}
         self.renew_at: float = now + RENEW_S
         self.expire_at: float = now + RENEW_S
         self.grace_until: float = -math.inf
@@ -95,11 +99,13 @@ class Roll:
 
     def add(self, name: str, session: ClientSession) -> None:
         """Note who has come."""
+        self.unaware[name] = session
         self.entering[name] = session, self.leaving.pop(name, None)
 
     def remove(self, name: str) -> bool:
         """Note who has gone; return whether the broker may know it."""
         self.refused.pop(name, None)
+        self.unaware.pop(name, None)
         if name in self.entering:
             _, info = self.entering.pop(name)
         else:
@@ -309,7 +315,7 @@ class Presence:
             if not here:
                 continue
             try:
-                joined = await self._broker.enter(roll.room, here, roll.terms)
+                entered = await self._broker.enter(roll.room, here, roll.terms)
             except Exception as error:
                 if isinstance(error, CallRefused):
                     self._calls.add(roll.room, self._core.handlers.join, error.infos)
@@ -325,7 +331,10 @@ class Presence:
                 continue
             for name in here:
                 roll.refused.pop(name, None)
-            self._calls.add(roll.room, self._core.handlers.join, joined)
+                session = roll.unaware.pop(name, None)
+                if session is not None and entered.is_quiet:
+                    self._core.publishing.tell(session, PresencePaused(roll.room, True))
+            self._calls.add(roll.room, self._core.handlers.join, entered.infos)
 
     def _refused(self, roll: Roll, name: str, error: Exception) -> None:
         """Note whom the broker refuses; of those that it has refused it is told again last."""
@@ -434,9 +443,12 @@ class Presence:
         return await self._broker.presence_stats(room)
 
     def note_told(self, publication: Publication) -> None:
-        """Note what the members of a room are told while somebody reads who is there."""
+        """Note what the members of a room are told, for those who read who is there, and for those who come."""
         for told in self._readers.get(publication.room, ()):
             told.append(publication)
+        roll = self._rolls.get(publication.room)
+        if roll is not None and roll.unaware and _is_pause(publication):
+            roll.unaware.clear()
 
     async def _bring_up(self, room: str, terms: PresenceTerms) -> None:
         """Have the broker know what is known here; for a room without members here, see what is over."""
@@ -477,6 +489,11 @@ def _is_refusal(error: Exception) -> bool:
 def _finish(future: asyncio.Future[None] | None) -> None:
     if future is not None and not future.done():
         future.set_result(None)
+
+
+def _is_pause(publication: Publication) -> bool:
+    """Tell whether a publication says that joins and leaves are told no more, or again."""
+    return read_told(publication.frame, publication.kind).is_paused is not None
 
 
 def _brought_up(snapshot: Snapshot, publications: Sequence[Publication]) -> dict[str, ClientInfo]:
