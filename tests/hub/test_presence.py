@@ -27,12 +27,13 @@ from hubbub import (
     SettingsError,
 )
 from hubbub.brokers import reconnecting
-from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, CallRefused, Snapshot
+from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, CallFailed, CallRefused, Snapshot
 from hubbub.hub import commands as commands_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.presence import RENEW_S, RETRY_S, _brought_up
+from hubbub.hub.presence import RETRY_S, _brought_up
+from hubbub.hub.presence_roll import RENEW_S
 from hubbub.hub.rules import LEASE_S
 from hubbub.room_rules import SlowPolicy
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
@@ -816,6 +817,30 @@ async def test_handlers_are_called_for_who_joined_by_a_call_that_was_refused_in_
             connect(here, user=user).client.join("now")
         await quiet(exchange, [here])
         assert said.rows == [("join", "now", user) for user in ("ann", "bob", "cat")]
+
+
+@pytest.mark.parametrize("verb", ["enter", "leave", "expire"])
+async def test_handlers_are_called_for_whom_a_call_concerned_before_it_failed(verb: str) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, _):
+        said = Said(here)
+        failed = CallFailed("gone")
+        failed.infos = [ClientInfo("c", "ann")]
+        failures = [failed]
+
+        def meanwhile(asked: str, names: tuple[str, ...]) -> None:
+            if asked == verb and failures:
+                raise failures.pop()
+
+        exchange.brokers[0].meanwhile = meanwhile
+        bob = connect(here, user="bob")
+        bob.client.join("now")
+        await quiet(exchange, [here])
+        bob.close()
+        await time_passes(exchange, [here], int(RENEW_S) + 2)
+        kind = "join" if verb == "enter" else "leave"
+        assert said.rows.count((kind, "now", "ann")) == 1
+        assert (kind, "now", "bob") in said.rows or verb == "enter"
 
 
 async def test_a_broker_that_refuses_everybody_is_not_asked_without_end(

@@ -237,13 +237,14 @@ class HistoryBroker(Broker, Protocol):
         ...
 
 
-class CallRefused(BrokerUnavailable):
-    """The server is there, and does not take a call as it is: one about fewer it may take.
-
-    `infos` are those who have joined by what was done of it before.
-    """
+class CallFailed(BrokerUnavailable):
+    """A call about presence was done in part. `infos` are those who have joined, or left, by that part."""
 
     infos: Sequence[ClientInfo] = ()
+
+
+class CallRefused(CallFailed):
+    """The server is there, and does not take a call as it is: one about fewer it may take."""
 
 
 MOST_MEMBERS_A_CALL = 1000

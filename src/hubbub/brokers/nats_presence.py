@@ -20,10 +20,11 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from ..errors import BrokerError
 from ..model import ClientInfo, PresenceStats
 from ..wire.presence import Told, told_frame
 from ..wire.publication import Kind, Publication
-from .broker import MOST_MEMBERS_A_CALL, CallRefused, Entered, PresenceTerms, Snapshot
+from .broker import MOST_MEMBERS_A_CALL, CallFailed, CallRefused, Entered, PresenceTerms, Snapshot
 from .nats_names import NatsNames
 from .nats_stream import Refused, Stream
 from .presence import Change, PresenceStore, Rows
@@ -125,7 +126,7 @@ class NatsPresence:
         self, room: str, terms: PresenceTerms, act: Act, count: int | None
     ) -> Sequence[Change]:
         """Change the room for `count` members, in as many steps as it takes (None: until nothing changes any
-        more); return what each has changed."""
+        more); return what each has changed. Raises `CallFailed` where a step fails behind others."""
         turn = self._turns.setdefault(room, asyncio.Lock())
         changes: list[Change] = []
         start, most = 0, MOST_MEMBERS_A_CALL
@@ -135,9 +136,15 @@ class NatsPresence:
                     most = min(most, count - start)
                 try:
                     step = await self._step(room, terms, act, slice(start, start + most))
-                except CallRefused as error:
+                except CallFailed as error:
                     error.infos = _infos(changes)
                     raise
+                except BrokerError as error:
+                    if not changes:
+                        raise
+                    failed = CallFailed(str(error))
+                    failed.infos = _infos(changes)
+                    raise failed from error
                 changes.append(step.change)
                 if count is None and not step.is_written:
                     break
