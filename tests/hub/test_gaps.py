@@ -10,11 +10,11 @@ import pytest
 
 from array_dialect import events_of
 from exchange import Exchange, carried, cluster
-from hubbub import Hub, RoomRules
+from hubbub import Hub, Identity, RoomRules
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.gaps import MOST_GAPS
-from hubbub.testing import connect, settle
+from hubbub.testing import connect, follow, settle
 from recovering import DIALECT, Recovering, read_all
 from remembering_rooms import RULES, publish, said, texts
 from started_hub import code_of, started, until
@@ -295,3 +295,60 @@ async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool
             assert answer.position.offset == 1, "it comes in after what it would have missed"
         else:
             await until(lambda: said(peer) == ["lost"])
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "latest"])
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_who_missed_a_join_gets_the_newest_of_a_room_that_keeps_nothing_and_then_comes_back(
+    policy: Any, is_given: bool
+) -> None:
+    rules = [RoomRules("team", presence=True, join_leave=True, slow_policy=policy)]
+    hub = Hub(room_rules=rules, outbox_max_entries=2)
+    if is_given:
+        hub.authenticate(lambda handshake: Identity(user="ann", rooms=("team",)))
+    await hub.start()
+    ann = await follow(hub, "team")
+    for time in range(MOST_GAPS + 1):  # and nobody is closed for it
+        await until(lambda: "team" in ann.memory.client.rooms)
+        ann.memory.transport.block()
+        bob = connect(hub, user=f"bob {time}")
+        bob.client.join("team")
+        await until(lambda: session_of(ann.memory.client).outbox is not None)
+        if policy == "latest":
+            ann.memory.client.send("one")  # the join waits no more
+            ann.memory.client.send("two")
+        for number in range(6):
+            await hub.publish("team", f"m{time} {number}")
+            await settle(hub)
+        told = len(ann.memory.received)
+        ann.memory.transport.unblock()
+        await settle(hub)
+        newest = [f"m{time} 5"] if policy == "latest" else [f"m{time} 4", f"m{time} 5"]
+        assert ann.messages[-len(newest) :] == newest
+        end = str(ann.memory.received[told:])
+        if is_given:
+            assert end.index(newest[-1]) < end.index('"subscribe":{}'), end
+        else:
+            assert end.index(newest[-1]) < end.index("insufficient state"), end
+    assert ann.memory.closed is None
+    await until(lambda: "team" in ann.memory.client.rooms)
+    await hub.stop()
+
+
+async def test_a_plain_client_is_closed_for_no_joins_that_it_has_missed() -> None:
+    rules = [RoomRules("team", presence=True, join_leave=True, slow_policy="drop_oldest")]
+    hub = await started(room_rules=rules, outbox_max_entries=2)
+    ann = connect(hub, user="ann")
+    await ann.client.subscribe("team")
+    for time in range(MOST_GAPS + 1):
+        ann.transport.block()
+        connect(hub, user=f"bob {time}").client.join("team")
+        await until(lambda: session_of(ann.client).outbox is not None)
+        for number in range(3):
+            await hub.publish("team", str(number))
+            await settle(hub)
+        ann.transport.unblock()
+        await settle(hub)
+        assert said(ann)[-3:] == ["1", "2", '{"type":"gap","room":"team"}']
+    assert ann.closed is None
+    await hub.stop()

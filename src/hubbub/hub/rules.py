@@ -115,6 +115,10 @@ class Rules:
         rule = self.of(room)
         return None if rule is None else rule.terms
 
+    def remembers(self, room: str) -> bool:
+        """Tell whether a room keeps what was published."""
+        return self.has_any and self.keep_of(room) is not None
+
     def is_stream(self, room: str) -> bool:
         """Tell whether what is published to a room are pieces of a text."""
         rule = self.of(room) if self.has_any else None
