@@ -297,18 +297,31 @@ async def test_a_cursor_joins_a_page_and_what_follows() -> None:
 
 
 @pytest.mark.parametrize("has_member", [False, True])
-async def test_who_asks_for_all_that_is_kept_is_given_that(has_member: bool) -> None:
+async def test_who_asks_for_all_that_is_kept_is_given_that_and_told_whether_it_is_all(
+    has_member: bool,
+) -> None:
     hub = Hub(room_rules=[RoomRules("red", history=3)])
     await hub.start()
     if has_member:
         await follow(hub, "red")
-    for number in range(5):
+    first = await follow(hub, "red", since=Position(0, ""))
+    assert (first.messages, first.recovered, first.gaps) == ([], True, 0)
+    for number in range(3):
         await hub.publish("red", number)
-    one = await follow(hub, "red", since=Position(0, ""))
-    assert (one.messages, one.recovered, one.gaps) == ([2, 3, 4], True, 0)
+    whole = await follow(hub, "red", since=Position(0, ""))
+    assert (whole.messages, whole.recovered, whole.gaps) == ([0, 1, 2], True, 0)
+    for number in range(3, 5):
+        await hub.publish("red", number)
+    part = await follow(hub, "red", since=Position(0, ""))
+    assert (part.messages, part.recovered, part.gaps) == ([2, 3, 4], False, 1)
+    assert part.position is not None
+    assert part.position.offset == 5
+    part.cut()
     await hub.publish("red", 5)
-    await settle(hub)
-    assert one.messages == [2, 3, 4, 5]
+    await part.heal()
+    assert (part.messages, part.recovered, part.gaps) == ([2, 3, 4, 5], True, 1)
+    for each in (first, whole):
+        assert each.messages == [0, 1, 2, 3, 4, 5]
     seen_nothing = Position(0, (await hub.cursor("red")).epoch)
     other = await follow(hub, "red", since=seen_nothing)
     assert (other.messages, other.recovered) == ([], False), (
