@@ -82,9 +82,8 @@ class Gaps:
     def _begin_text_anew(self, session: ClientSession, room: str) -> None:
         """Bring a plain client back into a stream, from the text so far."""
         if session.close is None:
-            self._leave(session, room)
-            asks = room not in session.unasked
-            self._core.joining.bring_in(session, room, asks=asks)
+            self._core.joining.leave(session, room, comes_back=True)
+            self._core.joining.bring_in(session, room, asks=room not in session.unasked)
 
     def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
         """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""
@@ -95,14 +94,8 @@ class Gaps:
                 why = "it has missed something of a room that the server put it into"
                 self._core.registry.end(session, SLOW_CONSUMER, why)
                 return
-            self._leave(session, room)
-
-    def _leave(self, session: ClientSession, room: str) -> None:
-        """Take a client out of a room that it may come back to; whether it is asked then stays as it was."""
-        is_unasked = room in session.unasked
-        self._core.joining.leave(session, room)
-        if is_unasked:
-            session.unasked |= {room}
+            is_plain = session.variant.dialect.is_plain  # any other asks for the room by itself
+            self._core.joining.leave(session, room, comes_back=is_plain)
 
     def tell_all(self, members: Membership) -> None:
         """Tell the members of a room that keeps nothing that they may have missed something.

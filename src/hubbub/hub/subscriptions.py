@@ -59,9 +59,10 @@ class SubscriptionDeadlines:
             del self._rooms[session]
 
     def end(self, session: ClientSession, room: str) -> None:
-        """Take a client out of a room, and tell it why."""
-        if room in session.memberships and session.close is None:
-            self._core.joining.leave(session, room)
+        """Take a client out of a room, and tell it why. One that is out for a gap is not brought back."""
+        was_in = room in session.memberships and session.close is None
+        self._core.joining.leave(session, room)
+        if was_in:
             self._core.publishing.tell(session, ServerUnsubscribed(room, is_expired=True))
 
     def look(self) -> None:
