@@ -826,3 +826,30 @@ async def test_a_new_history_that_cannot_be_read_at_once_is_told_when_it_can(
         broker.node.note_gap(["red"])
         await until(lambda: not failures and len(peer.received) == 2)
         assert peer.received == ["1", '{"type":"gap","room":"red"}']
+
+
+async def test_a_room_that_is_joined_anew_as_its_reading_ends_is_read_again() -> None:
+    hub = await remembering()
+    broker: Any = core_of(hub).broker
+    read, gate = broker.history, asyncio.get_running_loop().create_future()
+    gates = [gate]
+
+    async def history(*args: Any, **keywords: Any) -> Any:
+        if gates:
+            await gates.pop()
+        return await read(*args, **keywords)
+
+    broker.history = history
+    first, second = connect(hub), connect(hub)
+    first.client.join("red")
+    await until(lambda: not gates)
+    first.client.leave("red")
+    gate.set_result(None)
+    # Behind the task that this wakes, and before what its end calls.
+    asyncio.get_running_loop().call_soon(second.client.join, "red")
+    recovery = core_of(hub).recovery
+    await until(lambda: recovery.position_of("red") is not None)
+    await until(lambda: not recovery._placing)
+    answer = await connect(hub).client.subscribe("red")
+    assert answer.position is not None
+    await hub.stop()

@@ -220,15 +220,20 @@ class Recovery:
         So who joins later knows what the members here have had, and what not.
         """
         room = members.name
-        if members.remembers and members.progress is None and room not in self._placing:
+        if members.remembers and members.progress is None and self.placing(room) is None:
             task = self._core.lifecycle.spawn(self._place(room), f"enter {room[:50]}")
             if not task.done():
                 self._placing[room] = task
-                task.add_done_callback(lambda _: self._placing.pop(room, None))
+                task.add_done_callback(lambda done: self._placed(room, done))
+
+    def _placed(self, room: str, task: asyncio.Task[None]) -> None:
+        if self._placing.get(room) is task:  # else another has begun since it ended
+            del self._placing[room]
 
     def placing(self, room: str) -> asyncio.Task[None] | None:
         """Return what finds that out for a room now; None: it is known, or the room keeps nothing."""
-        return self._placing.get(room)
+        task = self._placing.get(room)
+        return None if task is None or task.done() else task
 
     async def _place(self, room: str) -> None:
         """Find that out for who is in a room: all may leave meanwhile, and others come."""
@@ -271,7 +276,7 @@ class Recovery:
         Raises `CommandError` where something is lost all the time, and what the broker raises.
         """
         for joiner in joiners:
-            placing = self._placing.get(joiner.room)
+            placing = self.placing(joiner.room)
             if placing is not None:
                 await asyncio.shield(placing)
         for _ in range(MOST_READS):
