@@ -368,6 +368,67 @@ async def test_a_page_is_empty_only_where_the_history_ends() -> None:
     await hub.stop()
 
 
+@pytest.mark.parametrize("reverse", [True, False])
+async def test_a_page_behind_much_that_is_left_out_takes_few_questions(reverse: bool) -> None:
+    hub = await started(room_rules=[RoomRules("red", history=10_000)])
+    peer, reads = connect(hub), 0
+    if reverse:
+        await publish(hub, "a")
+    for number in range(5000):
+        await hub.publish("red", f"own {number}", exclude=peer.client)
+    if not reverse:
+        await publish(hub, "a")
+    broker: Any = core_of(hub).broker
+    read = broker.history
+
+    async def history(*args: Any, **keywords: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(*args, **keywords)
+
+    broker.history = history
+    session, recovery = session_of(peer.client), core_of(hub).recovery
+    page = await recovery.page_for(session, "red", since=None, limit=1, reverse=reverse)
+    assert [each.data for each in page.publications] == [b"a"]
+    assert reads <= 8
+    await hub.stop()
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+@pytest.mark.parametrize("has_position", [True, False])
+async def test_a_page_of_a_history_that_begins_anew_meanwhile(
+    reverse: bool, has_position: bool
+) -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    await publish(hub, "1", "2", "3", exclude=peer.client)
+    epoch = (await hub.cursor("red")).epoch
+    since = Position(4 if reverse else 0, epoch) if has_position else None
+    if reverse and has_position:
+        await publish(hub, "4")
+    broker: Any = core_of(hub).broker
+    read = broker.history
+
+    async def history(*args: Any, **keywords: Any) -> Any:
+        page = await read(*args, **keywords)
+        broker.history = read
+        await broker.remove_history("red")
+        await publish(hub, "new")
+        return page
+
+    broker.history = history
+    session, recovery = session_of(peer.client), core_of(hub).recovery
+    reading = recovery.page_for(session, "red", since=since, limit=1, reverse=reverse)
+    if has_position:
+        with pytest.raises(PositionLost):
+            await reading
+    else:
+        page = await reading
+        assert [each.data for each in page.publications] == [b"new"]
+        assert page.position.epoch != epoch
+    await hub.stop()
+
+
 async def test_a_history_is_read_in_parts() -> None:
     hub = await remembering()
     top = await publish(hub, *"abcdefg")

@@ -366,7 +366,8 @@ class Recovery:
         """Return a part of a room's history to a client, without what it was excluded from.
 
         A page is no recovery: of what is not kept any more it begins with the oldest that is. It has fewer than
-        `limit` only where the history ends. Raises `PositionLost` for a position of another epoch.
+        `limit` only where the history ends. Raises `PositionLost` for a position of another epoch; where a new one
+        begins while it is read, who came without a position is given a page of that.
         """
         names: list[str] = []
         if since is not None:
@@ -379,14 +380,20 @@ class Recovery:
         if session.has_connection_id:
             names.append(session.connection_id)
         found: list[Publication] = []
-        count = limit
+        start, count = since, limit
         while True:
-            page = await self._page_from(room, since, count, reverse=reverse)
+            try:
+                page = await self._page_from(room, since, count, reverse=reverse)
+            except PositionLost:
+                if start is not None:
+                    raise
+                found, since, count = [], None, limit
+                continue
             read = page.publications
             found += [each for each in read if each.exclude not in names]
             if len(found) >= limit or len(read) < count:
                 return History(found[:limit], page.position)
-            since, count = read[-1].position, max(limit, LEAST_READ_ON)
+            since, count = read[-1].position, max(2 * count, LEAST_READ_ON)
 
     async def _page_from(
         self, room: str, since: Position | None, limit: int, *, reverse: bool
