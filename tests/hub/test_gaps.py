@@ -317,7 +317,10 @@ async def test_who_comes_in_anew_before_it_is_brought_back_has_the_stay_that_it_
         assert core.subscriptions.has_end(session, "answer"), "it is still to be brought back"
         core.handlers.authorize = None
         await peer.client.subscribe("answer")
-        assert (session.unasked, core.subscriptions.has_end(session, "answer")) == (set(), False)
+        assert (session.unasked, core.subscriptions.has_end(session, "answer")) == (
+            frozenset(),
+            False,
+        )
         peer.transport.unblock()
         await settle(hub)
     assert peer.client.rooms == {"answer"}
@@ -335,7 +338,7 @@ async def test_one_that_is_in_too_many_rooms_to_be_brought_back_is_told_of_the_g
         peer.transport.unblock()
         await settle(hub)
     session = session_of(peer.client)
-    assert (errors, session.behind, session.unasked) == ([], None, set())
+    assert (errors, session.behind, session.unasked) == ([], None, frozenset())
     assert peer.received[-1] == '{"type":"gap","room":"answer"}'
     assert len(core_of(hub).subscriptions) == 0
     await hub.stop()
