@@ -6,14 +6,14 @@ which people write. Called by `tools/gen_docs.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.page_parts import replaced
 
 from .checks import ROOMS, compared, measured_costs
 from .cluster import Shape, lag
-from .costs import Cost, Costs, Rounds, results
+from .costs import Cost, Costs, results
 from .plan import LOADS, WORKER_CLIENTS, Plan, each, most_clients, plan
 from .storm import Storm, Zone
 
