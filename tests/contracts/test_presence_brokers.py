@@ -193,7 +193,9 @@ async def test_any_text_may_name_a_user(place: Place, user: str) -> None:
     await place.start()
     infos = [ClientInfo("c1", user, {"text": 'a "quoted"\n€'}), ClientInfo(f"@{user}")]
     first = place.brokers[0]
-    assert list((await first.enter("red", {"a.1": infos[0], "a.2": infos[1]}, AT_ONCE)).infos) == infos
+    assert (
+        list((await first.enter("red", {"a.1": infos[0], "a.2": infos[1]}, AT_ONCE)).infos) == infos
+    )
     assert list((await place.brokers[-1].presence("red")).infos) == infos
     assert list(await first.leave("red", ["a.2", "a.1"], AT_ONCE)) == infos[::-1]
     await place.stop()

@@ -299,9 +299,7 @@ class Presence:
             raise
         self._calls.add(room, handlers, left)
 
-    def _call_for_part(
-        self, room: str, handlers: Sequence[Function], error: BaseException
-    ) -> None:
+    def _call_for_part(self, room: str, handlers: Sequence[Function], error: BaseException) -> None:
         """Call the handlers for those whom a call concerned before it failed."""
         if isinstance(error, CallFailed):
             self._calls.add(room, handlers, error.infos)
