@@ -120,7 +120,7 @@ async def test_a_run_whose_place_cannot_be_asked_for_at_once_is_stored_once() ->
             stream.next = following  # type: ignore[method-assign]
             raise NotNow("no leader")
 
-        stream.add, stream.next = lose_the_answer, not_now  # type: ignore[method-assign]
+        stream.add, stream.next = lose_the_answer, not_now  # type: ignore[method-assign, assignment]
         run = run_of("b")
         with pytest.raises(NoAnswer):
             await one.store(run)
