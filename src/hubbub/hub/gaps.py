@@ -54,7 +54,7 @@ class Gaps:
         It was taken out of those that it can come back to with its position. One to which it happens again and
         again in rooms that remember is closed, and comes back when it can take more.
         """
-        self._core.fanout.flush()  # what this turn had for it of these rooms is dropped too
+        self._core.fanout.flush()  # what this turn had for it comes before, or is dropped too
         rooms = session.behind
         if not rooms or session.close is not None or session.outbox is not None:
             return  # what is not empty yet says so later

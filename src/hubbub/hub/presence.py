@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -299,9 +299,7 @@ class Presence:
             raise
         self._calls.add(room, handlers, left)
 
-    def _call_for_part(
-        self, room: str, handlers: Sequence[Function], error: BaseException
-    ) -> None:
+    def _call_for_part(self, room: str, handlers: Sequence[Function], error: BaseException) -> None:
         """Call the handlers for those whom a call concerned before it failed."""
         if isinstance(error, CallFailed):
             self._calls.add(room, handlers, error.infos)
