@@ -321,10 +321,10 @@ class ExchangeBroker:
         await self._travel()
         return change.infos
 
-    async def presence(self, room: str) -> Snapshot:
+    async def presence(self, room: str, most: int | None = None) -> Snapshot:
         """Read who is in a room, some turns later; the answer takes some more."""
         await self._travel()
-        snapshot = self._exchange.members.snapshot(room)
+        snapshot = self._exchange.members.snapshot(room, most)
         await self._travel()
         return snapshot
 
