@@ -28,6 +28,7 @@ from hubbub import (
 )
 from hubbub.brokers.broker import (
     Ability,
+    Condition,
     Control,
     Entered,
     History,
@@ -384,6 +385,11 @@ class ExchangeBroker:
                 self.node.handle_control(control)
 
         self._exchange.put(self._number, "\\0control", hear)
+
+    @property
+    def condition(self) -> Condition:
+        """Whether it has its way to the exchange."""
+        return Condition("away" if self._is_cut else "up")
 
     # What a test does to it
 
