@@ -196,6 +196,7 @@ async def test_nothing_is_lost_or_repeated_while_rooms_are_read(kind: str) -> No
         here, there = hubs
         for hub in hubs:
             assigning(hub, *rooms)
+
         async def publish() -> None:
             for number in range(1, 301):
                 *others, last = draw.sample(rooms, len(rooms))

@@ -47,6 +47,12 @@ async def all_told(*readers: Reader) -> None:
     await until(are_told)
 
 
+async def kept(hub: Hub) -> str:
+    """Return the text that the broker has."""
+    pieces = (await hub.history(ROOM)).publications
+    return "".join(msgspec.json.decode(each.data)["text"] for each in pieces)
+
+
 @pytest.mark.parametrize("kind", ["late", "valkey", "nats"])
 async def test_a_text_is_given_once_and_then_its_pieces(kind: str) -> None:
     async with cluster(CLUSTERS[kind](), room_rules=RULES) as (here, there):
@@ -74,14 +80,15 @@ async def test_a_producer_whose_server_is_away_for_a_moment_goes_on(kind: str) -
         async with here.room(ROOM).stream() as s:
             await s.append("a")
             exchange.brokers[0].cut()
-            appending = asyncio.create_task(s.append("b"))
+            on_its_way = asyncio.create_task(s.append("b"))
             await until(lambda: here.stats()["broker_state"] == "away")
-            assert not appending.done()
+            waiting = asyncio.create_task(s.append("c"))
+            await until(lambda: here.stats()["broker_waiting"] == 2)
             exchange.brokers[0].mend()
-            await appending
-            await s.append("c")
+            await asyncio.gather(on_its_way, waiting)
+            await s.append("d")
         await all_told(*readers)
-        assert [reader.read() for reader in readers] == ["abc", "abc"]
+        assert [reader.read() for reader in readers] == ["abcd", "abcd"]
 
 
 @pytest.mark.parametrize(("kind", "ask_s"), [("prompt", 0.01), ("valkey", 0.3), ("nats", 0.3)])
@@ -110,6 +117,7 @@ async def test_the_others_are_asked_whether_somebody_listens(
 
         with pytest.raises(StreamUnheard):
             await produce()
+        assert await kept(here) == "abcd", "as long as somebody listened it went on"
 
 
 @pytest.mark.parametrize(
@@ -147,8 +155,7 @@ async def test_whoever_comes_and_comes_back_has_all_of_it(kind: str, seed: int) 
         for hub in hubs:
             await settle(hub)
         await all_told(*readers)
-        kept = (await here.history(ROOM)).publications
-        text = "".join(msgspec.json.decode(each.data)["text"] for each in kept)
+        text = await kept(here)
         for reader in readers:
             assert reader.read() == text
             assert reader.said == {"is_final": True}
