@@ -168,6 +168,20 @@ async def test_what_was_on_its_way_is_tried_again_if_it_can_be_and_is_there_once
         assert len(lost) == 3
 
 
+async def test_a_second_try_does_not_wait_for_what_a_broken_connection_has_brought_or_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Sending() as on:
+        on.comes_by = 1
+
+        def reconnect(some: Any) -> None:
+            on.comes_by = 2
+            on.outgoing.note_left(None)
+
+        losing_answers(on, monkeypatch, 1, reconnect)
+        assert await asyncio.wait_for(on.kept(b"1"), 2) == Receipt(0, Position(1, "e"))
+
+
 async def test_what_is_refused_at_its_second_try_may_be_there_by_its_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
