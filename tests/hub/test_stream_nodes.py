@@ -13,11 +13,11 @@ import pytest
 
 from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import Hub, StreamUnheard
-from hubbub.brokers import reconnecting
+from hubbub.brokers import reconnecting, unanswered
 from hubbub.hub import stream as stream_module
 from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, settle
-from started_hub import until
+from started_hub import PATIENCE_S, until
 from stream_reader import ROOM, RULES, Reader, append
 from valkey_exchange import ValkeyExchange
 
@@ -73,8 +73,11 @@ async def test_a_text_is_given_once_and_then_its_pieces(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["valkey", "nats"])
-async def test_a_producer_whose_server_is_away_for_a_moment_goes_on(kind: str) -> None:
+async def test_a_producer_whose_server_is_away_for_a_moment_goes_on(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is on its way as it goes is there once, whether the server had taken it or not."""
+    monkeypatch.setattr(unanswered, "WAIT_S", 60.0)  # it goes on before that
     chance, exchange = random.Random(1), CLUSTERS[kind]()
     async with cluster(exchange, room_rules=RULES) as (here, there):
         readers = [await Reader().come(hub) for hub in (here, there)]
@@ -88,7 +91,7 @@ async def test_a_producer_whose_server_is_away_for_a_moment_goes_on(kind: str) -
                 waiting = asyncio.create_task(s.append(f"{number}b "))
                 await until(lambda: here.stats()["broker_waiting"] >= 1)
                 exchange.brokers[0].mend()
-                await asyncio.gather(on_its_way, waiting)
+                await asyncio.wait_for(asyncio.gather(on_its_way, waiting), PATIENCE_S)
         await all_told(*readers)
         text = "".join(f"{number}a {number}b " for number in range(6))
         assert [reader.read() for reader in readers] == [text, text]
