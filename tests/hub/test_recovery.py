@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from array_dialect import events_of
+from broker_hubs import state
 from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import (
     BrokerUnavailable,
@@ -559,7 +560,7 @@ async def test_what_was_lost_on_its_way_is_brought_up_when_the_broker_is_back(
         await publish(here, "1")
         await until(lambda: member.got() == ["1"])
         exchange.brokers[1].cut()
-        await until(lambda: there.stats()["broker_state"] == "away")
+        await until(state(there, "away"))
         await publish(here, "2", "3")
         exchange.brokers[1].mend()
         await publish(here, "4")
@@ -599,7 +600,7 @@ async def test_members_are_told_of_a_loss_that_is_not_kept_any_more(
         await publish(here, "1")
         await until(lambda: member.got() == ["1"])
         exchange.brokers[1].cut()
-        await until(lambda: there.stats()["broker_state"] == "away")
+        await until(state(there, "away"))
         await publish(here, *"2345678")
         exchange.brokers[1].mend()
         await until(lambda: GAP in member.got() and member.is_there())

@@ -11,6 +11,7 @@ import random
 import msgspec
 import pytest
 
+from broker_hubs import state
 from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import Hub, StreamUnheard
 from hubbub.brokers import reconnecting, unanswered
@@ -32,7 +33,7 @@ def quickly_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def reached(hub: Hub) -> Hub:
     """Return a hub as soon as it has its way to its broker's server."""
-    await until(lambda: hub.stats()["broker_state"] == "up")
+    await until(state(hub, "up"))
     return hub
 
 
@@ -87,7 +88,7 @@ async def test_a_producer_whose_server_is_away_for_a_moment_goes_on(
                 for _ in range(chance.randrange(1, 12)):
                     await asyncio.sleep(0)
                 exchange.brokers[0].cut()
-                await until(lambda: here.stats()["broker_state"] == "away")
+                await until(state(here, "away"))
                 waiting = asyncio.create_task(s.append(f"{number}b "))
                 await until(lambda: here.stats()["broker_waiting"] >= 1)
                 exchange.brokers[0].mend()
@@ -155,7 +156,7 @@ async def test_whoever_comes_and_comes_back_has_all_of_it(kind: str, seed: int) 
                     case 2 if number % 3 == 0:
                         exchange.brokers[1].cut()
                         await s.append("cut ")
-                        await until(lambda: there.stats()["broker_state"] == "away")
+                        await until(state(there, "away"))
                         exchange.brokers[1].mend()
         await carried(exchange)
         for hub in hubs:
