@@ -121,6 +121,18 @@ async def test_who_enters_is_there_for_all_nodes_and_told_once(place: Place) -> 
     await place.stop()
 
 
+async def test_a_list_that_is_longer_than_was_asked_for_has_nobody(place: Place) -> None:
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    await first.enter("red", {"a.1": ANN, "a.2": BOB}, TERMS)
+    await first.leave("red", ["a.2"], TERMS)  # it is listed still
+    short, whole = await last.presence("red", 1), await last.presence("red", 2)
+    assert (list(short.infos), short.is_too_long) == ([], True)
+    assert (sorted(whole.infos, key=str), whole.is_too_long) == ([ANN, BOB], False)
+    assert not (await last.presence("blue", 0)).is_too_long
+    await place.stop()
+
+
 async def test_a_room_that_is_too_large_is_told_of_no_more_until_it_is_smaller(
     place: Place,
 ) -> None:

@@ -320,13 +320,9 @@ class CommandDispatcher(Dispatcher):
         core, room = self._core, command.room
         check_room_name(room)
         await core.access.check(session.client, "presence", room)
-        counts = await core.presence.stats(room)
         if isinstance(command, PresenceStats):
-            return counts
-        if counts.clients > MOST_LISTED:  # before all of them are read
-            text = f"there are more than {MOST_LISTED} clients in this room; ask how many"
-            raise CommandError("too_many_members", text)
-        return Present(await core.presence.present(room))
+            return await core.presence.stats(room)
+        return Present(await core.presence.present(room, MOST_LISTED))
 
 
 def _cost_of(answer: Reply, size: int) -> int:

@@ -341,11 +341,12 @@ class Presence:
 
     # Who asks
 
-    async def present(self, room: str) -> dict[str, ClientInfo]:
+    async def present(self, room: str, most: int | None = None) -> dict[str, ClientInfo]:
         """Return who is in a room, by the ids of clients: with all that its members here were told of.
 
         What is told while the broker is asked, and is newer than its answer, is added: who sends the result
-        at once sends it to members who will hear of every change that comes after it.
+        at once sends it to members who will hear of every change that comes after it. Raises `CommandError`
+        ("too_many_members") where there are more than `most` clients.
         """
         terms = self._require(room)
         await self._bring_up(room, terms)
@@ -353,11 +354,14 @@ class Presence:
         readers = self._readers.setdefault(room, [])
         readers.append(told)
         try:
-            snapshot = await self._broker.presence(room)
+            snapshot = await self._broker.presence(room, most)
         finally:
             readers[:] = [each for each in readers if each is not told]
             if not readers:
                 self._readers.pop(room, None)
+        if snapshot.is_too_long:
+            text = f"there are more than {most} clients in this room; ask how many"
+            raise CommandError("too_many_members", text)
         return _brought_up(snapshot, told)
 
     async def stats(self, room: str) -> PresenceStats:
