@@ -118,6 +118,7 @@ class Exchange:
             kind=publication.kind,
             origin=publication.origin,
             time_ms=publication.time_ms,
+            publisher=publication.publisher,
         )
 
     def put(self, number: int, room: str, work: Callable[[], object]) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 TERMS = PresenceTerms(lease_s=60.0, grace_s=10.0, told_up_to=100)
 AT_ONCE = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=100)
-ANN, BOB = ClientInfo("c1", "ann", {"n": 1}), ClientInfo("c2", "bob")
+ANN, BOB = ClientInfo("c1", "ann", {"n": 1}, "Ann"), ClientInfo("c2", "bob")
 
 
 class Listener(Node):
