@@ -613,3 +613,4 @@ async def test_a_command_in_protobuf_is_a_bad_request(served: tuple[Hub, Served]
             await socket.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 3501
+        assert closed.value.rcvd.reason == "bad request: a message is text"
