@@ -14,6 +14,8 @@ from centrifuge_app import do, make_app, make_hub
 from end_to_end.playing import CENTRIFUGE, ROOMS, Player, of
 from end_to_end.python_sdk import sdk
 from hubbub import Hub, TokenVerifier
+from hubbub.hub.core import core_of
+from hubbub.hub.session import ClientSession
 from hubbub.tokens.claims import ConnectionToken
 from issuing import SECRET, issuing, jwk, private_key, sign
 from serving import Served, serve, until
@@ -93,9 +95,18 @@ async def test_rooms_js(issued: Issued, player: Player) -> None:
     assert issued.verifier.good == 2
 
 
-async def test_python(issued: Issued) -> None:
+async def test_python(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
     hub, server, verifier, signed = issued
     lives = [-10, 2, 3600]
+    ends: list[Any] = []
+    registry = core_of(hub).registry
+    refresh = registry.refresh
+
+    def noting(session: ClientSession, expires_at: float | None) -> None:
+        refresh(session, expires_at)
+        ends.append(expires_at)
+
+    monkeypatch.setattr(registry, "refresh", noting)
 
     def token(lives_s: int) -> str:
         claims = {"sub": "ann", "channels": ["chat:mine"], "exp": int(time.time()) + lives_s}
@@ -105,7 +116,8 @@ async def test_python(issued: Issued) -> None:
         return token(lives.pop(0))
 
     async with sdk(server, "", get_token=get_token) as (client, noting):
-        await until(lambda: verifier.good == 2)
+        await until(lambda: len(ends) == 2)
+        assert ends[1] - ends[0] > 3000, "it may stay as long as the new one says"
         await do(hub, ["publish", "chat:mine", "1"])
         await until(lambda: len(noting.got) == 1)
         assert (lives, client.state) == ([], ClientState.CONNECTED)
@@ -113,6 +125,7 @@ async def test_python(issued: Issued) -> None:
         assert noting.got == [("chat:mine", 1, 1)]
         assert noting.codes == [("connecting", 0)], "a new token is no new connection"
         assert [client.user for client in hub] == ["ann"]
+        assert verifier.good == 2
     forged = f"{token(60).rpartition('.')[0]}.{'A' * 86}"
     async with sdk(server, forged) as (client, noting):
         await until(lambda: noting.codes == [("connecting", 0), ("disconnected", 101)])
