@@ -102,11 +102,11 @@ async def test_python(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = core_of(hub).registry
     refresh = registry.refresh
 
-    def noting(session: ClientSession, expires_at: float | None) -> None:
+    def refresh_and_note(session: ClientSession, expires_at: float | None) -> None:
         refresh(session, expires_at)
         ends.append(expires_at)
 
-    monkeypatch.setattr(registry, "refresh", noting)
+    monkeypatch.setattr(registry, "refresh", refresh_and_note)
 
     def token(lives_s: int) -> str:
         claims = {"sub": "ann", "channels": ["chat:mine"], "exp": int(time.time()) + lives_s}
