@@ -246,14 +246,15 @@ async def test_subscribe_means_one_client_or_those_without_a_user() -> None:
 async def test_a_subscription_may_have_an_end() -> None:
     clock = FakeClock()
     async with served(clock) as (hub, app):
-        ann = await sdk(hub, "ann")
+        ann, plain = await sdk(hub, "ann"), connect(hub, user="ann")
         await result(app, "subscribe", user="ann", channel="a", expire_at=int(time.time()) + 60)
         advance_time(hub, 50)
-        assert ann.client.rooms == {"a"}
+        assert ann.client.rooms == plain.client.rooms == {"a"}
         advance_time(hub, 60)
-        assert ann.client.rooms == set()
-        await settle(hub)
-        assert pushes(ann)[-1]["unsubscribe"]["code"] == 2501
+        assert plain.client.rooms == set()
+        assert plain.closed is None
+        assert ann.closed is not None
+        assert (ann.closed.code, ann.closed.reason) == (3006, "subscription expired")
         assert (await error(app, "subscribe", user="ann", channel="a", expire_at=5))[0] == 110
 
 

@@ -1085,7 +1085,8 @@ class Watcher:
 
     def __init__(self, hub: Hub, number: int) -> None:
         self.hub = hub
-        self.peer = connect(hub, user=f"watcher {number}")
+        self.user = f"watcher {number}"
+        self.peer = connect(hub, user=self.user)
 
     async def begin(self, room: str) -> None:
         await self.peer.client.subscribe(room)
@@ -1104,6 +1105,43 @@ class Watcher:
         return keys
 
 
+class AskingWatcher(Watcher):
+    """The same, by the commands of an SDK."""
+
+    def __init__(self, hub: Hub, number: int) -> None:
+        self.hub = hub
+        self.user = f"watcher {number}"
+        self.peer = connect(hub, dialect="centrifuge")
+
+    async def begin(self, room: str) -> None:
+        commands: list[dict[str, Any]] = [
+            {"id": 1, "connect": {"token": self.user}},
+            {"id": 2, "subscribe": {"channel": room}},
+            {"id": 3, "presence": {"channel": room}},
+        ]
+        self.peer.send("\n".join(map(json.dumps, commands)))
+        await until(lambda: any(row.get("id") == 3 for row in self.rows()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(x) for each in self.peer.received for x in str(each).split("\n")]
+
+    def shows(self) -> set[str]:
+        keys: set[str] | None = None
+        for row in self.rows():
+            if "presence" in row:
+                found = row["presence"]["presence"].values()
+                keys = {ClientInfo(info["client"], info["user"]).key for info in found}
+            elif keys is not None and "push" in row:
+                for kind, change in row["push"].items():
+                    if kind == "channel":
+                        continue
+                    info = change["info"]
+                    key = ClientInfo(info["client"], info["user"]).key
+                    keys = keys | {key} if kind == "join" else keys - {key}
+        assert keys is not None
+        return keys
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("room", ["now", "red"])
 async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
@@ -1111,6 +1149,8 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
 ) -> None:
     rng = random.Random(seed)
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as hubs:
+        for each in hubs:
+            core_of(each).handlers.authenticate = lambda handshake: handshake.token
         peers: list[MemoryClient] = []
         watchers: list[Watcher] = []
         beginning: list[asyncio.Task[None]] = []
@@ -1123,7 +1163,8 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
                 peers.append(connect(hub, user=rng.choice(["ann", "bob", "eve", "joe"])))
                 peers[-1].client.join(room)
             if rng.random() < 0.1:
-                watchers.append(Watcher(hub, len(watchers)))
+                kind = rng.choice([Watcher, AskingWatcher])
+                watchers.append(kind(hub, len(watchers)))
                 beginning.append(asyncio.create_task(watchers[-1].begin(room)))
             if rng.random() < 0.3:
                 step_s = rng.choice([1, 4])
@@ -1142,7 +1183,7 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
         await time_passes(exchange, hubs, 12)
         true = {info.key for info in (await exchange.snapshot(room)).infos}
         there = {f"@{peer.client.user}" for peer in peers}
-        assert true == there | {f"@{watcher.peer.client.user}" for watcher in watchers}
+        assert true == there | {f"@{watcher.user}" for watcher in watchers}
         for watcher in watchers:
             assert watcher.shows() == true
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
+from hubbub.hub.user_actions import Grant, Whom
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from issuing import SECRET
 from started_hub import code_of
@@ -155,6 +157,30 @@ async def test_a_subscription_ends_with_its_token_and_a_grace() -> None:
     }
     assert peer.client.rooms == frozenset()
     assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+async def test_who_cannot_come_back_to_a_room_by_itself_is_closed_when_its_time_there_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
+    clock = FakeClock()
+    hub = await secured(clock)
+    peer, other = await connected(hub), await connected(hub)
+    ends_at = int(time.time()) + 60
+    for room, later_s in (("given", 0), ("also given", 5)):
+        grant = Grant(room, expires_at=ends_at + later_s)
+        await core_of(hub).user_actions.subscribe(Whom("ann", peer.client.id), grant)
+    shown = {"channel": "asked for", "token": token(channel="asked for", exp=ends_at)}
+    await say(other, hub, subscribe=shown)
+    clock.advance(70 + GRACE_S)
+    core_of(hub).subscriptions.look()
+    assert code_of(peer) == 3006
+    assert other.closed is None
+    assert other.client.rooms == frozenset()
+    assert len(core_of(hub).subscriptions) == 0
+    assert hub.stats()["expired"] == 1
+    assert "has no time left in given, which the server put it into; closed" in caplog.text
     await hub.stop()
 
 

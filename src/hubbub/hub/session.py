@@ -161,6 +161,11 @@ class ClientSession:
         """Whether so many messages wait for the client's handler that its socket is not read."""
         return self.inbox is not None and self.inbox.is_full
 
+    def is_given(self, room: str) -> bool:
+        """Tell whether the server has put a client that speaks in commands into a room: it cannot come back
+        to that by itself."""
+        return self.opening is not None and room in self.opening.given
+
     # What the transport calls
 
     def receive(self, frame: Frame) -> None:
