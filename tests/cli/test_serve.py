@@ -476,6 +476,13 @@ def test_whose_workers_share_no_server(
     assert ("hubbub[local]" in capsys.readouterr().err) == (how == "not installed")
 
 
+def test_workers_of_which_none_may_be_alone_share_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_BROKER", "")
+    settings = Settings(workers_ok="refuse")
+    share_a_broker(Serving(target=read_target("app"), workers=2), settings, None, [settings])
+    assert os.environ["HUBBUB_BROKER"].startswith("local://serve-")
+
+
 @pytest.mark.parametrize("prefix", ["", "chat"])
 def test_two_hubs_are_made_one_only_if_each_has_a_prefix(tmp_path: Path, prefix: str) -> None:
     text = (

@@ -23,6 +23,7 @@ import httpx2
 import pytest
 
 from commands import clean_environment
+from hubbub.hub import workers
 from hubbub.hub.workers import Roll, WorkerWatch, _is_held, listeners
 from places import TESTS
 from serving import held_port
@@ -39,6 +40,8 @@ app = FastAPI()
 app.include_router(hub.router())
 app.mount("/", stats)
 """
+REFUSE = {"HUBBUB_BROKER": "memory://", "HUBBUB_WORKERS_OK": "refuse"}
+REFUSAL = "workers_ok = 'refuse' (environment, HUBBUB_WORKERS_OK): this is one of 2 workers"
 GUNICORN_WORKER = """
 from uvicorn_worker import UvicornWorker
 
@@ -189,6 +192,16 @@ def test_fault_13_who_means_it_is_not_warned(port: str, tmp_path: Path) -> None:
     with running(command, tmp_path, port, {"HUBBUB_WORKERS_OK": "1"}) as server:
         server.until(lambda: server.stats()["workers"] == 2, "they see one another")
         server.until_it_has_looked()
+        assert server.warned() == []
+
+
+@pytest.mark.parametrize("name", ["gunicorn-native", "granian"])
+def test_two_workers_do_not_both_start_where_that_is_refused(
+    name: str, port: str, tmp_path: Path
+) -> None:
+    with running(python(*SERVERS[name](port, 2)), tmp_path, port, REFUSE) as server:
+        server.until(lambda: REFUSAL in server.output.read_text(), "a refusal")
+        assert server.log.read_text().count("the hub has started") <= 1
         assert server.warned() == []
 
 
@@ -452,10 +465,10 @@ class Told(Roll):
         return self.counts.pop(0)
 
 
-def watched(*counts: int) -> tuple[WorkerWatch, Timers, list[int]]:
+def watched(*counts: int, looks: int = 2) -> tuple[WorkerWatch, Timers, list[int]]:
     """Return a watch that has looked once for each of `counts`, and what it told."""
     told: list[int] = []
-    watch, timers = WorkerWatch(Told(*counts), told.append), Timers()
+    watch, timers = WorkerWatch(Told(*counts), told.append, looks), Timers()
     watch.start(cast(asyncio.AbstractEventLoop, timers))
     for _ in counts[1:]:
         timers.advance_time()
@@ -478,6 +491,11 @@ def test_it_tells_once_and_of_what_two_looks_have_seen(counts: list[int], told: 
     assert watched(*counts)[2] == told
 
 
+def test_who_is_refused_is_seen_for_a_while_and_not_told() -> None:
+    assert watched(1, 2, 2, 2, 1, 2, 2, 2, looks=4)[2] == []
+    assert watched(1, 2, 2, 2, 2, looks=4)[2] == [2]
+
+
 def test_it_looks_less_and_less_often_as_long_as_nothing_changes() -> None:
     assert watched(*[1] * 8)[1].pauses == [1, 2, 4, 8, 16, 30, 30, 30]
     assert watched(1, 1, 1, 2, 2, 2)[1].pauses == [1, 2, 4, 1, 2, 4]
@@ -498,3 +516,14 @@ def test_two_hubs_of_a_process_tell_once() -> None:
         WorkerWatch(roll, told.append).start(cast(asyncio.AbstractEventLoop, timers))
         timers.advance_time()
     assert told == [2]
+
+
+@pytest.mark.parametrize(("counts", "settled"), [([1], 1), ([2, 3, 1], 1), ([2] * 1000, 2)])
+def test_those_that_are_just_ending_have_time_for_it(
+    counts: list[int], settled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "FIRST_LOOK_S", 0.02)
+    roll = Told(*counts)
+    watch = WorkerWatch(roll, lambda count: None)
+    assert asyncio.run(watch.settled()) == settled
+    assert roll._owners, "others see it from then on"

@@ -82,7 +82,7 @@ def settings_flags(function: F) -> F:
     """Give a command one option for each setting; they arrive as keywords, None when not given."""
     for row in reversed(_SETTINGS.values()):
         none = f" none: {row.none}." if row.none else ""
-        choices = f" One of {', '.join(row.choices)}." if row.choices else ""
+        choices = f" One of {', '.join(row.words)}." if row.choices else ""
         text = f"{row.doc}{choices}{none} [default: {shown(row.default)}]"
         option = click.option(row.flag, row.name, metavar=row.unit.upper(), help=text)
         function = option(function)
@@ -257,7 +257,7 @@ def share_a_broker(
     from ..brokers.local_server import has_local
 
     is_chosen = bool(os.environ.get(_SETTINGS["broker"].env, "").strip())
-    if serving.process_count == 1 or settings.workers_ok or is_chosen:
+    if serving.process_count == 1 or settings.workers_ok is True or is_chosen:
         return
     if not has_local():
         warn("several workers share nothing without a broker: run  pip install 'hubbub[local]'")
