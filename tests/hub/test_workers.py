@@ -21,12 +21,17 @@ from typing import Any, cast
 
 import httpx2
 import pytest
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import ClientConnection, connect
 
+from brokers.local_folder import short_folder
 from commands import clean_environment
 from hubbub.hub import workers
 from hubbub.hub.workers import Roll, WorkerWatch, _is_held, listeners
 from places import TESTS
 from serving import held_port
+
+folder = short_folder
 
 PATIENCE_S = 40.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -255,6 +260,47 @@ def test_fault_13_without_a_folder_to_write_to_nothing_breaks(port: str, tmp_pat
     with running(command, tmp_path, port, {"TMPDIR": str(tmp_path / "file" / "x")}) as server:
         server.until_it_has_looked()
         assert server.stats()["workers"] == 1
+
+
+# Sharing a local server
+
+
+class Met:
+    """Clients of different workers, by the process that greeted them."""
+
+    def __init__(self, port: str) -> None:
+        self.clients: dict[str, ClientConnection] = {}
+        self._address = f"ws://127.0.0.1:{port}/ws"
+        self._open = contextlib.ExitStack()
+
+    def meet(self) -> bool:
+        """Connect once more; return whether there is a client of two workers now."""
+        with contextlib.suppress(OSError, InvalidHandshake):
+            client = self._open.enter_context(connect(self._address, proxy=None))
+            self.clients.setdefault(str(client.recv(PATIENCE_S)), client)
+        return len(self.clients) == 2
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@pytest.mark.parametrize("name", ["uvicorn-native", "gunicorn-native", "granian", "fastapi-run"])
+def test_workers_that_name_one_local_server_hear_one_another(
+    name: str, port: str, tmp_path: Path, folder: Path
+) -> None:
+    shared = {"HUBBUB_BROKER": "local://shop", "TMPDIR": str(folder)}
+    with (
+        running(python(*SERVERS[name](port, 2)), tmp_path, port, shared) as server,
+        contextlib.closing(Met(port)) as met,
+    ):
+        server.until(met.meet, "a client of each worker")
+        for number, speaker in enumerate(met.clients.values()):
+            speaker.send(f"{number} says")
+            heard = [client.recv(PATIENCE_S) for client in met.clients.values()]
+            assert heard == [f"{number} says"] * 2
+        server.until(lambda: server.stats()["workers"] == 2, "they see one another")
+        server.until_it_has_looked()
+        assert server.warned() == []
 
 
 # The roll
