@@ -35,16 +35,23 @@ RULES = [
     RoomRules("state:*", history=1, cache=True),
     RoomRules("doc:*", history=500, delta=True),
     RoomRules("here:*", presence=True, join_leave=True, leave_grace_s=0.05),
+    RoomRules("team:*", history=50, publish="members", presence=True, join_leave=True),
     RoomRules("chat:*", history=500, publish="members"),
 ]
 
 
 def make_hub(**more: Any) -> Hub:
-    """Return the hub, with `more` keywords. A token is a user's name, and what happens to it after a colon."""
+    """Return the hub, with `more` keywords.
+
+    A token is a user's name, and what happens to it after a colon; or one that `["sign", claims]` has signed.
+    """
     hub = Hub(room_rules=RULES, origins="*", max_message_bytes=64 * 1024, **more)
+    verifier = TokenVerifier(hmac_secret=SECRET)
 
     @hub.authenticate
-    def who(handshake: Handshake) -> Identity:
+    async def who(handshake: Handshake) -> Identity:
+        if (handshake.token or "").count(".") == 2:
+            return await verifier.authenticate(handshake)
         user, _, fate = (handshake.token or "").partition(":")
         if fate == "invalid":
             raise Refused(401, "unauthorized", "the token is not valid")
@@ -81,7 +88,7 @@ def make_hub(**more: Any) -> Hub:
     def fail(client: Client, data: Any) -> None:
         raise CommandError("450", "not today")
 
-    core_of(hub).access.verifier = TokenVerifier(hmac_secret=SECRET)
+    core_of(hub).access.verifier = verifier
     return hub
 
 
@@ -125,6 +132,8 @@ async def do(hub: Hub, request: list[Any]) -> Any:
         case ["token", user, room, seconds]:
             exp = int(time.time()) + seconds
             return jwt.encode({"sub": user, "channel": room, "exp": exp}, SECRET, "HS256")
+        case ["sign", claims]:
+            return jwt.encode(claims, SECRET, "HS256")
         case ["meta", user]:
             return [client.meta.get("data") for client in hub.clients_of(user)]
         case _:

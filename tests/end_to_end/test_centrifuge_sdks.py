@@ -15,6 +15,7 @@ from centrifuge import (  # type: ignore[import-untyped]
     CentrifugeError,
     Client,
     ClientEventHandler,
+    ClientInfo,
     ClientState,
     ConnectingContext,
     DeltaType,
@@ -134,6 +135,17 @@ async def test_js_sees_who_is_there(play: Scenario) -> None:
     assert of(events, "users") == [["users", ["lea", "max"]]]
     assert of(events, "stats") == [["stats", {"numClients": 2, "numUsers": 2}]]
     assert of(events, "after") == [["after", {"numClients": 1, "numUsers": 1}]]
+
+
+async def test_js_is_told_who_published_and_what_tokens_say_of_clients(play: Scenario) -> None:
+    events = await play("publishers")
+    ann, bob = ["ann", True, {"name": "Ann"}, ["guest"]], ["bob", True, None, None]
+    assert of(events, "told") == [["told", {"seat": 7}]]
+    assert of(events, "join")[:2] == [["join", bob], ["join", ann]]
+    assert of(events, "by") == [["by", 1, ann], ["by", 2, bob], ["by", 3, None], ["by", 4, ann]]
+    assert of(events, "recovered")[-1] == ["recovered", True]
+    assert of(events, "kept") == [["kept", ["annAnn", "bob", None, "annAnn"]]]
+    assert of(events, "there") == [["there", ann, bob]]
 
 
 async def test_js_shows_tokens_for_single_rooms(play: Scenario) -> None:
@@ -278,6 +290,9 @@ class Noting(SubscriptionEventHandler):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.got: list[tuple[Any, int]] = []
+        self.publishers: list[Any] = []
+        self.told: list[Any] = []
+        """What came with each subscription."""
         self.recovered: list[tuple[bool, bool]] = []
         self.codes: list[tuple[str, int]] = []
         """Of each subscribing and each end, and the errors."""
@@ -286,9 +301,11 @@ class Noting(SubscriptionEventHandler):  # type: ignore[misc]
 
     async def on_publication(self, ctx: PublicationContext) -> None:
         self.got.append((ctx.pub.data, ctx.pub.offset))
+        self.publishers.append(ctx.pub.info)
 
     async def on_subscribed(self, ctx: SubscribedContext) -> None:
         self.recovered.append((ctx.was_recovering, ctx.recovered))
+        self.told.append(ctx.data)
 
     async def on_subscribing(self, ctx: SubscribingContext) -> None:
         self.codes.append(("subscribing", ctx.code))
@@ -500,6 +517,39 @@ async def test_python_sees_who_is_there(served: tuple[Hub, Served]) -> None:
             with pytest.raises(ReplyError) as failed:
                 await ask("chat:1")
             assert (failed.value.code, failed.value.temporary) == (108, False)
+
+
+async def test_python_is_told_who_published_and_what_tokens_say_of_clients(
+    served: tuple[Hub, Served],
+) -> None:
+    hub, server = served
+    anns: str = await do(hub, ["sign", {"sub": "ann", "info": {"name": "Ann"}}])
+    claims = {"sub": "ann", "channel": "team:1", "info": ["guest"], "data": {"seat": 7}}
+    seat: str = await do(hub, ["sign", claims])
+
+    def shown(info: ClientInfo | None) -> Any:
+        return info and (info.user, info.conn_info, info.chan_info)
+
+    ann, bob = ("ann", {"name": "Ann"}, ["guest"]), ("bob", None, None)
+    async with sdk(server, anns) as (one, _), sdk(server, "bob") as (other, _):
+        theirs, noting = await enter(other, "team:1", join_leave=True)
+        mine, its = await enter(one, "team:1", token=seat)
+        assert its.told == [{"seat": 7}]
+        await mine.publish(1)
+        await theirs.publish(2)
+        await do(hub, ["publish", "team:1", "3"])
+        await until(lambda: len(noting.got) == 3)
+        await other.disconnect()
+        await mine.publish(4)
+        await other.connect()
+        await until(lambda: len(noting.got) == 4)
+        assert noting.recovered[-1] == (True, True)
+        assert [shown(info) for info in noting.publishers] == [ann, bob, None, ann]
+        page = await theirs.history(limit=10)
+        assert [shown(each.info) for each in page.publications] == [ann, bob, None, ann]
+        found = (await theirs.presence()).clients
+        assert sorted(shown(each) for each in found.values()) == [ann, bob]
+        assert noting.publishers[-1].client in found
 
 
 async def test_python_reads_a_history_by_pages(served: tuple[Hub, Served]) -> None:

@@ -148,6 +148,18 @@ async def test_it_sees_who_is_there(play: Scenario) -> None:
     assert of(events, "publication", "message", "error") == [], "joins and leaves are no messages"
 
 
+async def test_it_is_told_who_published(play: Scenario) -> None:
+    events = await play("publishers")
+    ann = {"name": "Ann"}
+    assert of(events, "by") == [
+        ["by", 1, "ann", ann],
+        ["by", 2, "bob", None],
+        ["by", 3, None, None],
+    ]
+    assert of(events, "kept") == [["kept", ["ann", "bob", None]]]
+    assert of(events, "there") == [["there", ann, None]]
+
+
 async def test_messages_are_whole_since_it_asks_for_no_patches(play: Scenario) -> None:
     events = await play("whole")
     assert of(events, "publication") == [["publication", n, n] for n in range(1, 6)]

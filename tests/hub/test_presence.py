@@ -566,6 +566,30 @@ async def test_a_list_that_is_too_long_is_not_given_in_part(
     await hub.stop()
 
 
+async def test_a_list_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = await with_presence()
+    peer = await array_member(hub, "now", ArrayDialect())
+    broker = core_of(hub).broker
+    assert isinstance(broker, MemoryBroker)
+    read = broker.presence
+    asked: list[tuple[str, int | None]] = []
+
+    async def presence(room: str, most: int | None = None) -> Snapshot:
+        asked.append((room, most))
+        return await read(room, most)
+
+    async def counted(room: str) -> PresenceStats:
+        raise AssertionError("on some brokers that reads the list a second time")
+
+    monkeypatch.setattr(broker, "presence", presence)
+    monkeypatch.setattr(broker, "presence_stats", counted)
+    peer.send('["presence", 3, "now"]')
+    await settle(hub)
+    assert events_of(peer.received)[-1][:2] == ["present", 3]
+    assert asked == [("now", commands_module.MOST_LISTED)]
+    await hub.stop()
+
+
 @pytest.mark.parametrize(
     ("count", "info", "first"), [(320, None, 3), (16, "x" * 4000, 4)], ids=["many", "long"]
 )
@@ -583,10 +607,10 @@ async def test_long_lists_are_given_to_one_client_as_fast_as_it_takes_them(
     assert isinstance(broker, MemoryBroker)
     read, asked = broker.presence, 0
 
-    async def presence(room: str) -> Snapshot:
+    async def presence(room: str, most: int | None = None) -> Snapshot:
         nonlocal asked
         asked += 1
-        return await read(room)
+        return await read(room, most)
 
     broker.presence = presence  # type: ignore[method-assign]
     peer = connect(hub, dialect="centrifuge", fast=False)
@@ -1039,8 +1063,8 @@ async def test_a_snapshot_has_what_was_told_while_it_was_read() -> None:
         read = broker.presence
         answered, go_on = asyncio.Event(), asyncio.Event()
 
-        async def slow(room: str) -> Snapshot:
-            snapshot = await read(room)
+        async def slow(room: str, most: int | None = None) -> Snapshot:
+            snapshot = await read(room, most)
             answered.set()
             await go_on.wait()
             return snapshot

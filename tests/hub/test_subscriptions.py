@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
+from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
@@ -320,4 +321,81 @@ async def test_time_that_passes_in_a_test_ends_subscriptions_too() -> None:
     assert peer.client.rooms == {"news"}
     advance_time(hub, 15)
     assert peer.client.rooms == frozenset()
+    await hub.stop()
+
+
+# What tokens say of a client
+
+
+async def test_tokens_say_what_others_see_of_a_client_and_what_it_is_told() -> None:
+    rules = [RoomRules("team", publish="members", presence=True, join_leave=True, history=5)]
+    hub = Hub(room_rules=rules, max_message_bytes=64 * 1024)
+    hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
+    await hub.start()
+    plain = connect(hub)
+    plain.client.join("team")
+    peer = await connected(hub, info={"name": "Ann"})
+    shown = token(channel="team", info=["guest"], data={"seat": 7})
+    answer, *pushed = await say(peer, hub, subscribe={"channel": "team", "token": shown})
+    assert answer["subscribe"]["data"] == {"seat": 7}
+    info = {
+        "user": "ann",
+        "client": peer.client.id,
+        "conn_info": {"name": "Ann"},
+        "chan_info": ["guest"],
+    }
+    assert [each["push"]["join"] for each in pushed] == [{"info": info}]
+    _, told = plain.json()
+    assert told["joined"] == [
+        {
+            "client": peer.client.id,
+            "user": "ann",
+            "info": ["guest"],
+            "conn_info": {"name": "Ann"},
+        }
+    ]
+    await say(peer, hub, publish={"channel": "team", "data": 1})
+    assert [
+        each["push"]["pub"]["info"] for each in lines(peer) if "pub" in each.get("push", "")
+    ] == [info]
+    (answer,) = await say(peer, hub, presence={"channel": "team"})
+    assert answer["presence"]["presence"][peer.client.id] == info
+    await hub.stop()
+
+
+async def test_what_a_token_says_of_a_room_is_of_that_room_and_until_the_client_leaves() -> None:
+    hub = await secured()
+    peer = await connected(hub, info="Ann")
+    infos = core_of(hub).infos
+
+    def said(room: str) -> tuple[Any, Any]:
+        info = infos.of(session_of(peer.client), room)
+        return info.info, info.conn_info
+
+    for room, claims in (
+        ("one", {"info": 1}),
+        ("two", {"info": None}),
+        ("bytes", {"b64info": "AP8="}),
+    ):
+        shown = {"channel": room, "token": token(channel=room, **claims)}
+        await say(peer, hub, subscribe=shown)
+    assert said("one") == (1, "Ann")
+    assert said("two") == said("three") == (None, "Ann")
+    assert said("bytes") == ("AP8=", "Ann")
+    await say(peer, hub, unsubscribe={"channel": "one"})
+    assert said("one") == (None, "Ann")
+    await say(peer, hub, subscribe={"channel": "one", "token": token(channel="one", info=2)})
+    assert said("one") == (2, "Ann")
+    await hub.stop()
+
+
+async def test_a_presence_info_handler_keeps_to_itself_what_tokens_say() -> None:
+    hub = await secured()
+    hub.presence_info(lambda client, room: client.meta["info"]["name"])
+    peer = await connected(hub, info={"name": "Ann", "email": "ann@example.com"})
+    shown = {"channel": "news", "token": token(channel="news", info="guest", data=[1])}
+    (answer,) = await say(peer, hub, subscribe=shown)
+    assert answer["subscribe"]["data"] == [1]
+    info = core_of(hub).infos.of(session_of(peer.client), "news")
+    assert (info.info, info.conn_info) == ("Ann", None)
     await hub.stop()

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import BrokerUnavailable
 from ..limits import printable
-from ..model import Position
+from ..model import ClientInfo, Position
 from ..wire.frame import Frame
 from ..wire.publication import Kind, Publication
 from .broker import Control
@@ -47,6 +47,7 @@ class Envelope(msgspec.Struct, array_like=True):
     key: str | None = None
     origin: str | None = None
     time_ms: int | None = None
+    publisher: ClientInfo | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -67,6 +68,7 @@ def seal(publication: Publication, sender: str, number: int) -> bytes:
             publication.key,
             publication.origin,
             publication.time_ms,
+            publication.publisher,
         )
     )
 
@@ -113,6 +115,7 @@ def publication_of(envelope: Envelope, room: str, position: Position | None) -> 
         kind=_KINDS[envelope.kind],
         origin=envelope.origin,
         time_ms=envelope.time_ms,
+        publisher=envelope.publisher,
     )
 
 

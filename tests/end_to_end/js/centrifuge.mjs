@@ -204,6 +204,42 @@ const scenarios = {
     await until(said("leave"));
     note("after", await here.presenceStats());
   },
+  async publishers() {
+    const ids = {};
+    const shown = (info) =>
+      info
+        ? [info.user, info.client === ids[info.user], info.connInfo ?? null, info.chanInfo ?? null]
+        : null;
+    const anns = await server("sign", { sub: "ann", info: { name: "Ann" } });
+    const seat = { sub: "ann", channel: "team:1", info: ["guest"], data: { seat: 7 } };
+    const [one, other] = [client(anns), client("bob")];
+    one.on("connected", (x) => (ids.ann = x.client));
+    other.on("connected", (x) => (ids.bob = x.client));
+    const mine = one.newSubscription("team:1", { token: await server("sign", seat) });
+    const theirs = other.newSubscription("team:1", { joinLeave: true });
+    mine.on("subscribed", (x) => note("told", x.data));
+    theirs.on("subscribed", (x) => note("recovered", x.recovered));
+    theirs.on("join", (x) => note("join", shown(x.info)));
+    theirs.on("publication", (x) => note("by", x.data, shown(x.info)));
+    for (const each of [theirs, mine]) {
+      each.subscribe();
+      (each === mine ? one : other).connect();
+      await each.ready(5000);
+    }
+    await until(() => count("join") === 2);
+    await mine.publish(1);
+    await theirs.publish(2);
+    await server("publish", "team:1", "3");
+    await until(() => count("by") === 3);
+    other.disconnect();
+    await mine.publish(4);
+    other.connect();
+    await until(() => count("by") === 4);
+    const { publications } = await theirs.history({ limit: 10 });
+    note("kept", publications.map((each) => each.info && each.info.user + (each.info.connInfo?.name ?? "")));
+    const { clients } = await theirs.presence();
+    note("there", ...Object.values(clients).map(shown).sort());
+  },
   async tokens() {
     const one = client("kim");
     const ends = [-10, 2, 3600];

@@ -227,6 +227,26 @@ const scenarios = {
     while (left[0].length > 1) left = await users();
     note("users", ...left);
   },
+  async publishers() {
+    const anns = await server("sign", { sub: "ann", info: { name: "Ann" } });
+    const one = client(anns);
+    const other = client("bob");
+    const mine = one.room("team:1");
+    const theirs = other.room("team:1");
+    theirs.on("message", ({ data, info }) => note("by", data, info?.user ?? null, info?.conn_info ?? null));
+    for (const each of [mine, theirs]) {
+      each.subscribe();
+      await ready(each);
+    }
+    await mine.publish(1);
+    await theirs.publish(2);
+    await server("publish", "team:1", "3");
+    await until(() => count("by") === 3);
+    const { publications } = await theirs.history();
+    note("kept", publications.map(({ info }) => info?.user ?? null));
+    const there = await theirs.presence();
+    note("there", there[one.client].conn_info, there[other.client].conn_info ?? null);
+  },
   async whole() {
     const frames = [];
     class Noting extends WebSocket {
