@@ -34,10 +34,15 @@ HASTE = {
     "hubbub.brokers.valkey_link.MARK_S": 0.1,
     "hubbub.hub.rules.LEASE_S": 1.5,
     "hubbub.hub.presence.RENEW_S": 0.3,
+    "hubbub.hub.presence_roll.RENEW_S": 0.3,
     "hubbub.hub.presence.LOOK_S": 0.1,
 }
 """What workers wait for in seconds, at short scale."""
-LEASES = {"hubbub.hub.rules.LEASE_S": 20.0, "hubbub.hub.presence.RENEW_S": 20.0 / 3}
+LEASES = {
+    "hubbub.hub.rules.LEASE_S": 20.0,
+    "hubbub.hub.presence.RENEW_S": 20.0 / 3,
+    "hubbub.hub.presence_roll.RENEW_S": 20.0 / 3,
+}
 """At full scale leases are shorter than a worker stands still."""
 
 _runs = count(1)

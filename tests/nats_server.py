@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from hubbub.brokers import nats as nats_module
-from hubbub.brokers import nats_connection, reconnecting
+from hubbub.brokers import nats_connection, nats_format, reconnecting
 from stress.ports import free_port
 
 START_S = 20.0
@@ -137,4 +137,5 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing wait for seconds that a server answers in milliseconds."""
     monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.1)
     monkeypatch.setattr(nats_connection, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(nats_format, "ANSWER_S", 1.0)
     monkeypatch.setattr(nats_module, "WATCH_S", 0.05)

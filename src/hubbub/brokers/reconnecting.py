@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from ..errors import BrokerUnavailable
 from ..limits import printable
+from .envelope import OtherFormat
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -131,10 +132,10 @@ class Reconnecting(ABC):
             self._on_lost()
             if loop.time() - since > LONGEST_DELAY_S:
                 self._delay_s = FIRST_DELAY_S
-            await self._come_back()
+            await self._come_back(why)
             self._on_back()
 
-    async def _come_back(self) -> None:
+    async def _come_back(self, why: BrokerUnavailable | None = None) -> None:
         while True:
             await self._drop()
             await asyncio.sleep(self._delay_s * (0.5 + random.random() / 2))
@@ -142,7 +143,10 @@ class Reconnecting(ABC):
             try:
                 await self._connect()
             except Exception as error:
-                logger.debug("the broker cannot be reached: %s", self._explain(error))
+                before, why = why, self._explain(error)
+                is_new = isinstance(why, OtherFormat) and not isinstance(before, OtherFormat)
+                level = logging.WARNING if is_new else logging.DEBUG
+                logger.log(level, "the broker cannot be reached: %s", why)
             else:
                 self.is_silent = False
                 logger.info("the connection to the broker is there again")
