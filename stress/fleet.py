@@ -1,7 +1,7 @@
 """A fleet: workers that share a broker, clients of rooms that remember, publishers in other processes; and a verdict.
 
-What must not live here: what is done to it (`fault_broker.py`, `fault_worker.py`), and which brokers there are: a
-`BrokerServer` has a URL and can be hurt. The servers that tests hurt are the same (`tests/valkey_server.py`).
+What must not live here: what is done to it (`fault_broker.py`, `fault_nats.py`, `fault_sentinel.py`, `fault_worker.py`), and which
+servers a broker has (`brokers.py`): whatever they are, a `BrokerServer` has a URL. How they are hurt only who hurts them knows.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from tcp_proxy import Proxy
 
-from .room_client import RoomClient
+from .room_client import LONGEST_AGAIN_S, RoomClient
 from .scenario import ROOT, Outcome, Scale, ServerProcess
 
 SOME = 4
 """How many messages everybody is to have of each publisher before the fault, and how many after it."""
 WHOLE_S = 60.0
 """How long it may take until everybody has everything again."""
+SLACK_S = 5.0
+"""How much longer something may take than what is waited for, on a machine that has other work too."""
 RULES = [{"pattern": "log:*", "history": 10_000, "presence": True, "leave_grace_s": 0}]
 HASTE = {
     "hubbub.brokers.reconnecting.SILENCE_S": 1.0,
     "hubbub.brokers.reconnecting.LONGEST_DELAY_S": 0.1,
     "hubbub.brokers.valkey_link.MARK_S": 0.1,
+    "hubbub.brokers.nats.WATCH_S": 0.1,
     "hubbub.hub.rules.LEASE_S": 1.5,
     "hubbub.hub.presence.RENEW_S": 0.3,
     "hubbub.hub.presence.LOOK_S": 0.1,
@@ -44,15 +47,21 @@ _runs = count(1)
 
 
 class BrokerServer(Protocol):
-    """A broker's server that can be hurt. `command` has it do something, in words of its own."""
+    """A broker's server, or all of them."""
 
     @property
     def url(self) -> str: ...
+    def stop(self) -> None: ...
+
+
+class Restarted(BrokerServer, Protocol):
+    """One that is killed, and started again with what it has kept."""
+
     def kill(self) -> None: ...
     def restart(self) -> None: ...
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
-    def command(self, *words: Any, password: str | None = None) -> Any: ...
+
+
+S_co = TypeVar("S_co", bound=BrokerServer, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,12 @@ class Size:
     def shown(self) -> str:
         """What the page says of it."""
         return f"{self.clients} clients, {self.publishers} publishers, {self.workers} workers"
+
+    @property
+    def struck_out_s(self) -> float:
+        """Within how many seconds those of a worker that has gone are: their lease ends, and another looks."""
+        names = "hubbub.hub.rules.LEASE_S", "hubbub.hub.presence.RENEW_S"
+        return sum(self.constants[name] for name in names)
 
 
 def size_of(scale: Scale) -> Size:
@@ -109,18 +124,36 @@ class PublisherProcess:
             stream.close()
 
 
-class Fleet:
-    """Workers and publishers on one broker. The first worker's way to it can be cut: `way`."""
+def way_to(url: str) -> tuple[Proxy | None, str]:
+    """Return a way to a server, and its URL by that way. There is none where the URL names several."""
+    place = urlsplit(url)
+    if "," in place.netloc:
+        return None, url
+    assert place.hostname is not None
+    assert place.port is not None
+    way = Proxy(place.hostname, place.port)
+    return way, place._replace(netloc=f"127.0.0.1:{way.port}").geturl()
 
-    def __init__(self, server: BrokerServer, scale: Scale) -> None:
-        self.server, self.scale, self.size = server, scale, size_of(scale)
-        place = urlsplit(server.url)
-        assert place.hostname is not None
-        assert place.port is not None
-        self.way = Proxy(place.hostname, place.port)
-        near = f"{place.scheme}://127.0.0.1:{self.way.port}"
+
+class Fleet(Generic[S_co]):
+    """Workers and publishers on one broker. The first worker's way to it can be cut, if there is one: `way`."""
+
+    def __init__(self, server: S_co, scale: Scale) -> None:
+        self._server, self.scale, self.size = server, scale, size_of(scale)
+        self._way, near = way_to(server.url)
         self.workers = [self.worker(near if each == 0 else "") for each in range(self.size.workers)]
         self.publishers: list[PublisherProcess] = []
+
+    @property
+    def server(self) -> S_co:
+        """The broker's server."""
+        return self._server
+
+    @property
+    def way(self) -> Proxy:
+        """The first worker's way there."""
+        assert self._way is not None
+        return self._way
 
     def worker(self, url: str = "", **constants: object) -> ServerProcess:
         """Return one more worker, which is to be started."""
@@ -134,7 +167,8 @@ class Fleet:
 
     async def start(self) -> None:
         """Start all of it."""
-        await self.way.start()
+        if self._way is not None:
+            await self._way.start()
         await asyncio.gather(*(worker.start() for worker in self.workers))
         self.publishers = [PublisherProcess(self.server.url) for _ in range(self.size.processes)]
         for process in self.publishers:
@@ -146,7 +180,8 @@ class Fleet:
             process.end()
         for worker in self.workers:
             worker.end()
-        await self.way.stop()
+        if self._way is not None:
+            await self._way.stop()
 
     async def all_say(self, *states: str) -> None:
         """Wait until the broker is in one of these states, as all workers see it."""
@@ -154,10 +189,17 @@ class Fleet:
             await worker.until(lambda facts: facts["stats"]["broker_state"] in states, states[0])
 
 
+def note_within(outcome: Outcome, name: str, since: float, owed_s: float) -> None:
+    """Note how long after `since` this is, of several by one name the longest; it is a fault if that is too late."""
+    took_s = round(time.time() - since, 2)
+    outcome.found[name] = max(took_s, outcome.found.get(name, 0.0))
+    outcome.expect(took_s < owed_s + SLACK_S, f"{name}: {took_s:g}, where {owed_s:g} are owed")
+
+
 class Load:
     """Clients and publishers at their work, and what comes of it."""
 
-    def __init__(self, fleet: Fleet, outcome: Outcome) -> None:
+    def __init__(self, fleet: Fleet[BrokerServer], outcome: Outcome) -> None:
         self.fleet, self.outcome = fleet, outcome
         self.rooms: dict[int, str] = {}
         """The room of each publisher."""
@@ -276,6 +318,18 @@ class Load:
         await self.until(lambda client: client.account.told > 0, "word of the new epoch")
         self.outcome.found["all told after, s"] = round(time.time() - began, 2)
 
+    async def elsewhere(
+        self, worker: ServerProcess, since: float, clients: Sequence[RoomClient] | None = None
+    ) -> None:
+        """Wait until these clients (None: all) are in their rooms at other workers than this one; note how long after
+        `since` that was. It is to be no longer than their longest delay."""
+        left = self.clients if clients is None else clients
+        await self.until(
+            lambda client: client not in left or (client.is_in and client.port != worker.port),
+            "another worker",
+        )
+        note_within(self.outcome, "elsewhere after, s", since, LONGEST_AGAIN_S)
+
     async def stop(self) -> None:
         """Have the clients leave."""
         for task in self._tasks:
@@ -283,12 +337,16 @@ class Load:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def all_present(
-        self, worker: ServerProcess, *, without: ServerProcess | None = None
-    ) -> float:
+        self,
+        worker: ServerProcess,
+        since: float,
+        *,
+        without: ServerProcess | None = None,
+        name: str = "presence right after, s",
+    ) -> None:
         """Wait until a worker sees in each room those that are there (but for those of a worker that stands still),
-        and nobody else; return how long that took."""
-        began = time.time()
-        deadline = began + WHOLE_S
+        and nobody else; note by a name how long after `since` that was. It is to be within their lease."""
+        deadline = time.time() + WHOLE_S
         left_out = None if without is None else without.port
         for room in dict.fromkeys(self.rooms.values()):
             members = [client for client in self.clients if client.room == room]
@@ -298,11 +356,11 @@ class Load:
                 if time.time() > deadline:
                     raise TimeoutError(f"not all are seen in {room}")
                 await asyncio.sleep(0.05)
-        return round(time.time() - began, 2)
+        note_within(self.outcome, name, since, self.fleet.size.struck_out_s)
 
 
 @asynccontextmanager
-async def under_load(fleet: Fleet, title: str, fault: str) -> AsyncIterator[Load]:
+async def under_load(fleet: Fleet[BrokerServer], title: str, fault: str) -> AsyncIterator[Load]:
     """Have clients and publishers at work around the body, which hurts the fleet; then fill in the outcome."""
     outcome = Outcome(title, "native", f"{fleet.size.shown}; {fault}")
     await fleet.all_say("up")

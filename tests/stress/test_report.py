@@ -19,11 +19,11 @@ def test_an_outcome_becomes_a_row_and_what_failed_is_said() -> None:
 
 def test_what_was_done_to_a_fleet_is_a_row_of_what_clients_got() -> None:
     outcome = Outcome("broker killed", "native", "2 clients; for 3 s", 10, 10)
-    outcome.found = {"lost": 0, "told": 2, "whole after, s": 0.5}
+    outcome.found = {"lost": 0, "told": 2, "whole after, s": 0.5, "elsewhere after, s": 0.3}
     row = {**outcome.as_dict(), "on": "2026-01-01", "commit": "abc"}
     text = report.part("brokers", {"broker_killed": row})
     assert "| broker killed: `broker_killed` | 2 clients; for 3 s | 10 of 10 | 0 | - |" in text
-    assert "| 2 | - | 0.5 |" in text
+    assert "| 2 | - | 0.5 | - | - | 0.3 | - | - |" in text
     outcome.faults = ["3 lost"]
     failed = report.part("brokers", {"broker_killed": {**row, **outcome.as_dict()}})
     assert "**broker killed: did not hold:** 3 lost" in failed
