@@ -45,8 +45,8 @@ that did not come and of which the client was not told; "told" is how many clien
 "Whole" is the last client when it has the first message that was published after the end of the fault, and all
 before it. A publisher tries again, with the same key, what is "refused". "Elsewhere" is the last client of a worker that
 has gone when it is in its room at another (the longest of several times; asked for: what a client waits at most before it tries
-again, and 5 s), "presence right" when another worker sees those who are there and nobody else, both from the end of the worker
-or of the fault on ("left out": from when a worker stood still; asked for: the lease, the time between two looks, and 5 s). "Load" is that of the machine, by the kernel,
+again, and 15 s), "presence right" when another worker sees those who are there and nobody else, both from the end of the worker
+or of the fault on ("left out": from when a worker stood still; asked for: the lease, the time between two looks, and 15 s). "Load" is that of the machine, by the kernel,
 with all that ran on it beside this."""
 
 
