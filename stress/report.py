@@ -124,9 +124,10 @@ def origin(rows: list[dict[str, Any]]) -> str:
     days = sorted({row["on"] for row in rows})
     commits = sorted({row["commit"] for row in rows})
     held = sum(not row["faults"] for row in rows)
+    machines = dict.fromkeys(row["machine"] for row in rows)
     return (
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}, full scale, "
-        f"each once; {held} of {len(rows)} held. {machine()}."
+        f"each once; {held} of {len(rows)} held. {'; '.join(machines)}."
     )
 
 
