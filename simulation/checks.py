@@ -2,19 +2,22 @@
 
     python -m simulation.checks
 
-prints it. Three numbers are fitted, each to one figure that no check uses: which share of a turn's fixed cost is each
-room's, how many times what a publication adds in one room it adds in many, and how long it is on its way beside
-all work. Not here: the model.
+prints it. Four numbers are fitted, each to one figure that no check uses: which share of a turn's fixed cost is each
+room's, how many times what a publication adds in one room it adds in many, how long it is on its way beside
+all work, and by how much longer after a rest. Not here: the model.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
+from statistics import median
+from typing import NamedTuple
 
 from .cluster import Shape, lag, throughput
-from .costs import CHECKED, Costs, Rounds, client_bytes, costs_of, least, results
+from .costs import CHECKED, Costs, Rounds, client_bytes, costs_of, results, typical
 from .storm import back_at_once
 
 TOLERANCE = 0.2
@@ -23,7 +26,23 @@ SHARES = tuple(share / 50 for share in range(26))
 TIMES = tuple(1 + times / 20 for times in range(21))
 FITTED_SHARE = "valkey_1_1_per_core_s"
 FITTED_TIMES = "valkey_1_64_per_core_s"
-FITTED_PATH = "valkey_400_p50_ms"
+FITTED_PATHS = (100, 400)
+"""The rates of the figures to which the time on the way is fitted."""
+
+
+class Fit(NamedTuple):
+    """The numbers that are fitted."""
+
+    share: float = 0.0
+    many_rooms: float = 1.0
+    path_s: float = 0.0
+    rest: float = 0.0
+
+    def costs(self, rows: Mapping[str, Rounds], memory: float, workers: int = 2) -> Costs:
+        """Return the costs with them, where so many workers share a core."""
+        # What one worker costs is taken for that of one of two.
+        found = costs_of(rows, memory, self.share, self.many_rooms, max(2, workers))
+        return dataclasses.replace(found, path_s=self.path_s, rest=self.rest)
 
 
 def on_one_core(workers: int) -> Shape:
@@ -31,59 +50,69 @@ def on_one_core(workers: int) -> Shape:
     return Shape(workers, is_one_core=True)
 
 
-def fit(rows: Mapping[str, Rounds], memory: float) -> Costs:
-    """Return the costs with the three numbers fitted."""
+def lag_name(rate: int) -> str:
+    return f"valkey_{rate}_p50_ms"
 
-    def miss(name: str, share: float, many_rooms: float) -> float:
-        costs = costs_of(rows, memory, share, many_rooms)
-        return abs(said(costs, name) / measured(rows, name) - 1)
 
-    share, many_rooms = 0.0, 1.0
+def fit(rows: Mapping[str, Rounds], memory: float) -> Fit:
+    """Fit the numbers."""
+    fitted = Fit()
+
+    def miss(name: str, changed: Fit) -> float:
+        return abs(said(rows, memory, changed, name) / measured(rows, name) - 1)
+
     for _ in range(2):  # the second time each knows what the other is
-        share = min(SHARES, key=lambda each: miss(FITTED_SHARE, each, many_rooms))
-        many_rooms = min(TIMES, key=lambda each: miss(FITTED_TIMES, share, each))
-    costs = costs_of(rows, memory, share, many_rooms)
-    work_s = median_of(lag(costs, on_one_core(2), ROOMS, 400))
-    path_s = max(0.0, least(rows["lag"], FITTED_PATH) / 1e3 - work_s)
-    return dataclasses.replace(costs, path_s=path_s)
+        shares = (fitted._replace(share=share) for share in SHARES)
+        fitted = min(shares, key=partial(miss, FITTED_SHARE))
+        times = (fitted._replace(many_rooms=times) for times in TIMES)
+        fitted = min(times, key=partial(miss, FITTED_TIMES))
+    costs = fitted.costs(rows, memory)
+    roots = [math.sqrt(1 / rate) for rate in FITTED_PATHS]
+    paths = [
+        measured(rows, lag_name(rate)) / 1e3 - median(lag(costs, on_one_core(2), ROOMS, rate))
+        for rate in FITTED_PATHS
+    ]
+    rest = max(0.0, (paths[0] - paths[1]) / (roots[0] - roots[1]))
+    return fitted._replace(path_s=paths[1] - rest * roots[1], rest=rest)
 
 
 @lru_cache
 def measured_costs() -> Costs:
     """Return the costs by the results that are kept."""
-    return fit(results()["rows"], client_bytes())
+    rows, memory = results()["rows"], client_bytes()
+    return fit(rows, memory).costs(rows, memory)
 
 
-def median_of(values: list[float]) -> float:
-    return values[len(values) // 2]
-
-
-def said(costs: Costs, name: str) -> float:
+def said(rows: Mapping[str, Rounds], memory: float, fitted: Fit, name: str) -> float:
     """Return what the model says of a figure of `CHECKED`."""
     kind, first, second, *_ = name.split("_")
     if kind == "back":
-        return back_at_once(costs, int(first), int(second))
+        return back_at_once(fitted.costs(rows, memory), int(first), int(second))
     if name.endswith("_ms"):
-        return median_of(lag(costs, on_one_core(2), ROOMS, float(first))) * 1e3
-    return throughput(costs, on_one_core(int(first)), ROOMS, int(second))
+        lags = lag(fitted.costs(rows, memory), on_one_core(2), ROOMS, float(first))
+        return median(lags) * 1e3
+    workers = int(first)
+    costs = fitted.costs(rows, memory, workers)
+    return throughput(costs, on_one_core(workers), ROOMS, int(second))
 
 
 def measured(rows: Mapping[str, Rounds], name: str) -> float:
-    """Return what was measured of a figure: the best of all rounds, since others on the machine only take."""
+    """Return what was measured of a figure."""
     if name.startswith("back"):
-        return least(rows["storm"], name)
-    if name.endswith("_ms"):
-        return least(rows["lag"], name)
-    return max(values[name] for values in rows["through"] if name in values)
+        return typical(rows["storm"], name)
+    return typical(rows["lag" if name.endswith("_ms") else "through"], name)
 
 
-def compare(rows: Mapping[str, Rounds], costs: Costs) -> dict[str, tuple[float, float]]:
-    """Return for each figure what was measured and what the model says."""
-    return {name: (measured(rows, name), said(costs, name)) for name in CHECKED}
+@lru_cache
+def compared() -> dict[str, tuple[float, float]]:
+    """Return for each figure of `CHECKED` what was measured and what the model says."""
+    rows, memory = results()["rows"], client_bytes()
+    fitted = fit(rows, memory)
+    return {name: (measured(rows, name), said(rows, memory, fitted, name)) for name in CHECKED}
 
 
 def main() -> None:
-    for name, (real, model) in compare(results()["rows"], measured_costs()).items():
+    for name, (real, model) in compared().items():
         print(f"{name:28} measured {real:12,.3f}  model {model:12,.3f}  {model / real - 1:+.1%}")
 
 

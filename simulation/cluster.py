@@ -183,10 +183,11 @@ def lag(costs: Costs, shape: Shape, rooms: int, rate: float, seconds: float = 2.
     """Return how long publications took from one worker to another, in seconds, sorted; `rate` is of all rooms."""
     simulation = Simulation()
     lags: list[float] = []
+    path_s = costs.path_after(1 / rate)
 
     def arrived(publications: Sequence[Publication], worker: int) -> None:
         if worker:
-            lags.extend(simulation.now_s - each.at_s + costs.path_s for each in publications)
+            lags.extend(simulation.now_s - each.at_s + path_s for each in publications)
 
     cluster = Cluster(simulation, costs, shape, arrived)
     for number in range(int(rate * seconds)):

@@ -8,6 +8,7 @@ Not here: the model (`cluster.py`, `storm.py`).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,17 @@ class Costs:
     back_s: float
     missed_s: float
     path_s: float
-    """How long a publication is on its way beside all that work."""
+    """How long a publication is on its way beside all that work, where one follows another at once."""
+    rest: float
+    """By how much longer, for each root of a second that the processes have rested before it (in roots of a second):
+    a core that has nothing to do sleeps, the deeper the longer."""
     read: Cost
     """Of the benchmark's own clients, on a core of theirs."""
     client_bytes: float
+
+    def path_after(self, rest_s: float) -> float:
+        """Return how long a publication is on its way that comes so long after the one before."""
+        return max(0.0, self.path_s + self.rest * math.sqrt(rest_s))
 
 
 CHECKED = (
@@ -69,9 +77,10 @@ CHECKED = (
 """What the model has to say within 20 %. None of these figures is used for a cost."""
 
 
-def least(rounds: Rounds, name: str) -> float:
-    """Return the least of a figure over all rounds: of costs and times, to which others on the machine only add."""
-    return min(values[name] for values in rounds if name in values)
+def typical(rounds: Rounds, name: str) -> float:
+    """Return the median of a figure over all rounds. Machines are quicker at one time and slower at another, and the best
+    round of one row does not belong to the best of another."""
+    return median(values[name] for values in rounds if name in values)
 
 
 def line(one: float, many: float, count: int) -> tuple[float, float]:
@@ -88,25 +97,34 @@ def split(one: float, many: float, share: float, many_rooms: float = 1.0) -> Cos
 
 
 def costs_of(
-    rows: Mapping[str, Rounds], client_bytes: float, share: float, many_rooms: float = 1.0
+    rows: Mapping[str, Rounds],
+    client_bytes: float,
+    share: float,
+    many_rooms: float = 1.0,
+    workers: int = 2,
 ) -> Costs:
     """Return the costs, given which share of a turn's fixed cost is each room's, and how many times what each
-    publication adds in one room it adds in many."""
+    publication adds in one room it adds in many. `workers` is how many share a core (2 or 4): the more there are,
+    the colder each finds its caches."""
     found = rows["cost"]
 
     def burst(workers: int, clients: int, count: int, which: str) -> float:
-        return least(found, f"w{workers}_c{clients}_b{count}_{which}_us") * count
+        return typical(found, f"w{workers}_c{clients}_b{count}_{which}_us") * count
 
-    def other(clients: int, count: int) -> float:
-        return burst(2, clients, count, "other")
+    def received_by(workers: int, count: int) -> tuple[float, float]:
+        _, each = line(burst(2, 1, count, "other"), burst(2, MANY, count, "other"), MANY)
+        return max(0.0, burst(workers, 1, count, "other") - each), each
 
-    received = [line(other(1, count), other(MANY, count), MANY) for count in (1, BURST)]
-    publisher = [burst(2, 1, count, "publisher") - other(1, count) for count in (1, BURST)]
+    received = [received_by(workers, count) for count in (1, BURST)]
+    publisher = [
+        burst(workers, 1, count, "publisher") - burst(workers, 1, count, "other")
+        for count in (1, BURST)
+    ]
     served = [
         line(burst(1, 1, count, "broker"), burst(4, 1, count, "broker"), 4) for count in (1, BURST)
     ]
-    back = {missed: least(rows["storm"], f"back_250_{missed}_cpu_s") / 250 for missed in (0, 100)}
-    reading = [least(rows["through"], f"valkey_1_{count}_generator_us") for count in (1, BURST)]
+    back = {missed: typical(rows["storm"], f"back_250_{missed}_cpu_s") / 250 for missed in (0, 100)}
+    reading = [typical(rows["through"], f"valkey_1_{count}_generator_us") for count in (1, BURST)]
     return Costs(
         publish=split(publisher[0], publisher[1], share, many_rooms),
         receive=split(received[0][0], received[1][0], share, many_rooms),
@@ -116,6 +134,7 @@ def costs_of(
         back_s=back[0],
         missed_s=max(0.0, back[100] - back[0]) / 100,
         path_s=0.0,
+        rest=0.0,
         read=split(reading[0], reading[1] * BURST, 1.0),
         client_bytes=client_bytes,
     )

@@ -6,15 +6,15 @@ which people write. Called by `tools/gen_docs.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.about import about_rows, commits, dates
 from benchmarks.page_parts import replaced
 
-from .checks import ROOMS, compare, measured_costs
+from .checks import ROOMS, compared, measured_costs
 from .cluster import Shape, lag
-from .costs import Cost, Costs, Rounds, results
+from .costs import Cost, Costs, results
 from .plan import LOADS, WORKER_CLIENTS, Plan, each, most_clients, plan
 from .storm import Storm, Zone
 
@@ -67,10 +67,10 @@ def cost_table(costs: Costs) -> str:
     return f"{table(head, lines)}\n\n{words}"
 
 
-def check_table(rows: Mapping[str, Rounds], costs: Costs) -> str:
+def check_table() -> str:
     lines = [
         (TITLES[name], number(real), number(model), f"{model / real - 1:+.0%}")
-        for name, (real, model) in compare(rows, costs).items()
+        for name, (real, model) in compared().items()
     ]
     return table(("what", "measured", "the model says", "off by"), lines)
 
@@ -160,7 +160,7 @@ def page() -> str:
     when = f"Measured on {dates(abouts)} at commit `{commits(abouts)}`, {processors}."
     parts = {
         "costs": f"{cost_table(costs)}\n\n{when}",
-        "checks": check_table(found["rows"], costs),
+        "checks": check_table(),
         "plans": plan_tables(costs),
         "lags": lag_table(costs),
         "storms": storm_table(costs),

@@ -26,7 +26,16 @@ from hubbub import (
     Publication,
     Receipt,
 )
-from hubbub.brokers.broker import Ability, Control, History, Keep, Node, PresenceTerms, Snapshot
+from hubbub.brokers.broker import (
+    Ability,
+    Control,
+    Entered,
+    History,
+    Keep,
+    Node,
+    PresenceTerms,
+    Snapshot,
+)
 from hubbub.brokers.history import HistoryStore
 from hubbub.brokers.presence import Change, PresenceStore
 from hubbub.testing import FakeClock, set_clock
@@ -282,13 +291,12 @@ class ExchangeBroker:
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
+    ) -> Entered:
         """Have members written down, some turns later, and told in the same step."""
         exchange = self._exchange
         await self._ask("enter", tuple(members))
-        return await self._tell(
-            room, exchange.members.enter(room, members, terms, exchange.clock())
-        )
+        change = exchange.members.enter(room, members, terms, exchange.clock())
+        return Entered(await self._tell(room, change), change.is_quiet)
 
     async def leave(
         self, room: str, names: Sequence[str], terms: PresenceTerms

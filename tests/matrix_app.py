@@ -5,6 +5,7 @@ A module of its own, because servers import what they serve by name.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -51,6 +52,13 @@ def join(client: Client, message: dict[str, Any]) -> None:
 def room(client: Client, message: dict[str, Any]) -> None:
     hub.room(message["room"]).broadcast({"text": message["text"]}, exclude=client)
     hub.broadcast("the room was told")
+
+
+@hub.on("wait")
+async def wait(client: Client, message: dict[str, Any]) -> None:
+    """Wait without end, as a handler that hangs does."""
+    client.send("waiting")
+    await asyncio.Event().wait()
 
 
 @hub.on("close")

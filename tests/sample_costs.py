@@ -13,6 +13,7 @@ COSTS = Costs(
     back_s=400e-6,
     missed_s=1e-6,
     path_s=200e-6,
+    rest=0.004,
     read=Cost(0.0, 15e-6, 1e-6),
     client_bytes=3000.0,
 )

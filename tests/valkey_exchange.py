@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hubbub import BrokerUnavailable, ClientInfo, Hub, PresenceStats
-from hubbub.brokers.broker import PresenceTerms, Snapshot
+from hubbub.brokers.broker import Entered, PresenceTerms, Snapshot
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.brokers.valkey_address import Address, read_address
 from hubbub.brokers.valkey_cluster import Shard
@@ -88,7 +88,7 @@ class CutBroker(ValkeyBroker):
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
+    ) -> Entered:
         """Set the time, and enter."""
         await self._exchange.set_time()
         return await super().enter(room, members, terms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from brokers.local_folder import PATIENCE_S, is_gone, until
 from hubbub.brokers import local_guard
-from hubbub.brokers.local_guard import GUARD, SOCKET, USERS
-
-PATIENCE_S = 30.0
+from hubbub.brokers.local_guard import GUARD, PROCESS, SOCKET, USERS
 
 
 @pytest.fixture
@@ -46,6 +46,28 @@ def test_of_two_one_stays(folder: Path) -> None:
         guard.communicate(timeout=PATIENCE_S)
         assert guard.returncode == 0
         assert not (folder / SOCKET).exists()
+
+
+@pytest.mark.parametrize("is_there_again", [False, True])
+def test_a_folder_that_is_removed_ends_it_and_its_server(
+    folder: Path, is_there_again: bool
+) -> None:
+    place = folder / "place"
+    place.mkdir(0o700)
+    with (place / USERS).open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        guard = start(place)
+        until(lambda: (place / PROCESS).exists() and bool((place / PROCESS).read_text()))
+        server = int((place / PROCESS).read_text())
+        shutil.move(place, folder / "away")
+        if is_there_again:
+            place.mkdir(0o700)
+            (place / SOCKET).touch()
+        shutil.rmtree(folder / "away")
+        guard.communicate(timeout=PATIENCE_S)
+        assert guard.returncode == 0
+        assert is_gone(server)
+        assert (place / SOCKET).exists() == is_there_again, "what is there now is another's"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -247,7 +247,7 @@ async def test_a_stream_of_people_that_is_gone_is_made_again(server: NatsServer)
                 await asyncio.sleep(0.01)
             else:
                 break
-        assert len(await broker.enter("red", {"a": ClientInfo("a")}, terms)) == 1
+        assert len((await broker.enter("red", {"a": ClientInfo("a")}, terms)).infos) == 1
 
 
 async def test_of_a_stream_on_several_servers_a_loss_is_believed_when_it_lasts(

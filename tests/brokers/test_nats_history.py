@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from broker_node import Node
-from hubbub import PositionLost, Publication
+from hubbub import BrokerUnavailable, PositionLost, Publication
 from hubbub.brokers import nats_history, nats_stream
 from hubbub.brokers.broker import Keep
 from hubbub.brokers.envelope import pack, seal
@@ -23,7 +24,7 @@ from hubbub.brokers.nats_history import (
     written,
 )
 from hubbub.brokers.nats_names import NatsNames
-from hubbub.brokers.nats_stream import Stored, Stream
+from hubbub.brokers.nats_stream import NoAnswer, NotNow, Stored, Stream
 from hubbub.model import Position
 from hubbub.wire.frame import Frame
 from nats_server import nats_url
@@ -103,6 +104,55 @@ async def test_who_reads_a_new_room_while_another_publishes_hides_nothing() -> N
         assert [each.data for each in page.publications] == [b"a", b"b"]
         assert await texts(two) == await texts(one) == ["a", "b"]
         assert (await two.store(run_of("c"))).first == Position(3, page.position.epoch)
+
+
+async def test_a_run_whose_place_cannot_be_asked_for_at_once_is_stored_once() -> None:
+    async with histories() as (one, _, stream, _):
+        await one.store(run_of("a"))
+        add, following = stream.add, stream.next
+
+        async def lose_the_answer(*rest: Any, **options: Any) -> Any:
+            await add(*rest, **options)
+            stream.add = add  # type: ignore[method-assign]
+            raise NoAnswer("lost")
+
+        async def not_now(*rest: Any) -> Any:
+            stream.next = following  # type: ignore[method-assign]
+            raise NotNow("no leader")
+
+        stream.add, stream.next = lose_the_answer, not_now  # type: ignore[method-assign, assignment]
+        run = run_of("b")
+        with pytest.raises(NoAnswer):
+            await one.store(run)
+        with pytest.raises(NotNow):
+            await one.store(run)
+        place = await one.store(run)
+        assert place.first is not None
+        assert place.first.offset == 2
+        assert await texts(one) == ["a", "b"]
+
+
+async def test_a_run_that_may_be_gone_again_is_never_stored_anew() -> None:
+    """It may have been stored, and what is kept may have been cut behind it."""
+    async with histories() as (one, two, stream, names):
+        await one.store(run_of("a"))
+        add = stream.add
+
+        async def lose_the_answer(*rest: Any, **options: Any) -> Any:
+            await add(*rest, **options)
+            stream.add = add  # type: ignore[method-assign]
+            raise NoAnswer("lost")
+
+        stream.add = lose_the_answer  # type: ignore[method-assign]
+        run = run_of("b")
+        with pytest.raises(NoAnswer):
+            await one.store(run)
+        await two.store(run_of("c"))
+        await stream.forget(names.history("red"), keep=1)
+        for _ in range(3):  # while the server is away it is tried again and again
+            with pytest.raises(BrokerUnavailable, match="others came after it"):
+                await one.store(run)
+        assert await texts(two) == ["c"]
 
 
 async def test_a_room_is_purged_when_it_has_grown_and_shows_no_more_than_it_should() -> None:

@@ -7,12 +7,13 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker_node import Node
-from hubbub import ClientInfo
-from hubbub.brokers.broker import CallRefused, PresenceTerms
+from hubbub import BrokerUnavailable, ClientInfo
+from hubbub.brokers.broker import CallFailed, CallRefused, PresenceTerms
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.nats_names import NatsNames
 from hubbub.brokers.nats_presence import TOLD_BYTES, NatsPresence, told_publication
@@ -100,7 +101,7 @@ async def test_a_member_of_whom_more_is_said_than_can_be_told_is_refused() -> No
                 await one.enter("red", {"a": ClientInfo("a")} | large, terms)
         assert (await one.stats("red")).clients == 0
         longest = {"long": ClientInfo("c", "u" * (TOLD_BYTES - 100))}
-        assert list(await one.enter("red", longest, TERMS)) == list(longest.values())
+        assert list((await one.enter("red", longest, TERMS)).infos) == list(longest.values())
         assert list(await one.leave("red", ["long"], TERMS)) == list(longest.values())
 
 
@@ -117,6 +118,42 @@ async def test_who_has_joined_before_a_room_is_full_is_named_by_the_refusal(
         joined = list(refused.value.infos)
         assert 0 < len(joined) < 60
         assert joined == list((await one.snapshot("red")).infos)
+
+
+async def test_whom_a_call_concerned_before_the_server_went_is_named_by_its_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with presences(nats_url()) as (one, _, stream, _):
+        people = {f"n{n}": ClientInfo(f"c{n}", f"u{n}", "x" * 1500) for n in range(60)}
+        add = stream.add
+        left = 1
+
+        async def add_once(*rest: Any, **options: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise BrokerUnavailable("the server has gone")
+            left -= 1
+            return await add(*rest, **options)
+
+        monkeypatch.setattr(stream, "add", add_once)
+        with pytest.raises(CallFailed, match="the server has gone") as failed:
+            await one.enter("red", people, TERMS)
+        joined = list(failed.value.infos)
+        assert 0 < len(joined) < 60
+        assert joined == list((await one.snapshot("red")).infos)
+        left = 60
+        rest = (await one.enter("red", people, TERMS)).infos
+        assert [*joined, *rest] == list(people.values())
+        left = 1
+        with pytest.raises(CallFailed) as failed:
+            await one.leave("red", list(people), TERMS)
+        gone = list(failed.value.infos)
+        left = 60
+        assert [*gone, *await one.leave("red", list(people), TERMS)] == list(people.values())
+        left = 0
+        with pytest.raises(BrokerUnavailable) as nothing:
+            await one.enter("red", people, TERMS)
+        assert not isinstance(nothing.value, CallFailed), "nothing was done of it"
 
 
 def test_what_is_told_is_read_and_what_is_none_is_refused() -> None:

@@ -35,8 +35,10 @@ async def test_they_do_what_the_memory_broker_does(seed: int) -> None:
                 members = {
                     name: ClientInfo(name, "uv"[int(name[1]) % 3 :][:1] or None) for name in names
                 }
-                expected = store.enter("red", members, terms, now).infos
-                found = await presence.enter("red", members, terms)
+                change = store.enter("red", members, terms, now)
+                entered = await presence.enter("red", members, terms)
+                assert entered.is_quiet == change.is_quiet
+                expected, found = change.infos, entered.infos
             case "leave":
                 expected = store.leave("red", names, terms, now).infos
                 found = await presence.leave("red", names, terms)

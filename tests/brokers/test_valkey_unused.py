@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -35,6 +36,27 @@ async def test_each_is_asked_for_until_it_is_used_or_left(monkeypatch: pytest.Mo
     await until(lambda: asked.count("here") > 2 and asked.count("away") > 2)
     await rooms.stop()
     assert (asked.count("used"), asked.count("left")) == (1, 0)
+
+
+async def test_some_are_asked_for_at_once_and_each_once() -> None:
+    asked: list[str] = []
+    most = on_way = 0
+
+    async def ask(room: str) -> None:
+        nonlocal most, on_way
+        on_way += 1
+        most = max(most, on_way)
+        asked.append(room)
+        await asyncio.sleep(0)
+        on_way -= 1
+
+    rooms = UnusedRooms(ask)
+    names = [f"r{number}" for number in range(100)]
+    for name in names:
+        rooms.note(name, is_kept=True)
+    await rooms.ask_all()
+    assert sorted(asked) == sorted(names)
+    assert most == valkey_unused.AT_ONCE
 
 
 async def test_the_position_of_a_room_with_members_stays() -> None:

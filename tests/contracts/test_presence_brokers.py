@@ -107,9 +107,9 @@ async def test_who_enters_is_there_for_all_nodes_and_told_once(place: Place) -> 
     await place.start()
     first, last = place.brokers[0], place.brokers[-1]
     assert Ability.PRESENCE in first.abilities
-    assert list(await first.enter("red", {"a.1": ANN, "a.2": BOB}, TERMS)) == [ANN, BOB]
-    assert list(await last.enter("red", {"b.1": ClientInfo("c3", "ann")}, TERMS)) == []
-    assert list(await first.enter("red", {"a.1": ANN}, TERMS)) == []
+    assert list((await first.enter("red", {"a.1": ANN, "a.2": BOB}, TERMS)).infos) == [ANN, BOB]
+    assert list((await last.enter("red", {"b.1": ClientInfo("c3", "ann")}, TERMS)).infos) == []
+    assert list((await first.enter("red", {"a.1": ANN}, TERMS)).infos) == []
     await place.quiet()
     snapshot = await last.presence("red")
     assert {info.client: info for info in snapshot.infos}["c1"] == ANN
@@ -130,7 +130,7 @@ async def test_a_room_that_is_too_large_is_told_of_no_more_until_it_is_smaller(
     people = {f"a.{n}": ClientInfo(f"c{n}", f"u{n}") for n in range(6)}
     names = list(people)
     await first.enter("red", {name: people[name] for name in names[:4]}, terms)
-    assert len(await last.enter("red", {names[4]: people[names[4]]}, terms)) == 1
+    assert len((await last.enter("red", {names[4]: people[names[4]]}, terms)).infos) == 1
     await first.enter("red", {names[5]: people[names[5]]}, terms)
     assert len(await first.leave("red", names[:2], terms)) == 2
     await last.leave("red", [names[2]], terms)
@@ -147,10 +147,41 @@ async def test_a_room_that_is_too_large_is_told_of_no_more_until_it_is_smaller(
     await place.stop()
 
 
+async def test_who_enters_a_room_that_is_told_of_no_more_is_said_to(place: Place) -> None:
+    terms = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=4)
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    people = [ClientInfo(f"c{n}", f"u{n}") for n in range(8)]
+    quiet = []
+    for n, broker in enumerate([first, last, first, last, last, first, last]):
+        quiet.append((await broker.enter("red", {f"a.{n}": people[n]}, terms)).is_quiet)
+    assert quiet == [False] * 5 + [True] * 2, "the fifth was told with the others"
+    second = await first.enter("red", {"b.1": people[0]}, terms)
+    assert not second.infos
+    assert second.is_quiet, "who comes with a second device has to know too"
+    assert (await first.enter("red", {"a.1": people[1]}, terms)).is_quiet
+    await last.leave("red", ["a.2", "a.3", "a.4", "a.5"], terms)
+    assert not (await first.enter("red", {"a.7": people[7]}, terms)).is_quiet
+    await place.quiet()
+    for node in place.nodes:
+        pauses = [each.is_paused for each in node.told]  # type: ignore[union-attr]
+        assert pauses == [None] * 4 + [True, False, None]
+    await place.stop()
+
+
+async def test_nothing_is_quiet_where_nothing_is_ever_told(place: Place) -> None:
+    terms = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=0)
+    await place.start()
+    for n in range(3):
+        entered = await place.brokers[-1].enter("red", {f"a.{n}": ClientInfo(f"c{n}")}, terms)
+        assert not entered.is_quiet
+    await place.stop()
+
+
 async def test_who_enters_while_nobody_is_told_is_there(place: Place) -> None:
     terms = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=0)
     await place.start()
-    assert list(await place.brokers[0].enter("red", {"a.1": ANN}, terms)) == [ANN]
+    assert list((await place.brokers[0].enter("red", {"a.1": ANN}, terms)).infos) == [ANN]
     assert list(await place.brokers[-1].leave("red", ["a.1"], terms)) == [ANN]
     await place.quiet()
     assert [node.told for node in place.nodes] == [[] for _ in place.nodes]
@@ -163,7 +194,9 @@ async def test_any_text_may_name_a_user(place: Place, user: str) -> None:
     await place.start()
     infos = [ClientInfo("c1", user, {"text": 'a "quoted"\n€'}), ClientInfo(f"@{user}")]
     first = place.brokers[0]
-    assert list(await first.enter("red", {"a.1": infos[0], "a.2": infos[1]}, AT_ONCE)) == infos
+    assert (
+        list((await first.enter("red", {"a.1": infos[0], "a.2": infos[1]}, AT_ONCE)).infos) == infos
+    )
     assert list((await place.brokers[-1].presence("red")).infos) == infos
     assert list(await first.leave("red", ["a.2", "a.1"], AT_ONCE)) == infos[::-1]
     await place.stop()
@@ -175,7 +208,7 @@ async def test_who_leaves_has_its_time_of_grace_on_any_node(place: Place) -> Non
     await first.enter("red", {"a.1": ANN, "a.2": BOB}, TERMS)
     assert list(await first.leave("red", ["a.1", "a.2", "a.9"], TERMS)) == []
     place.clock.advance(1)
-    assert list(await last.enter("red", {"b.1": ClientInfo("c3", "ann")}, TERMS)) == []
+    assert list((await last.enter("red", {"b.1": ClientInfo("c3", "ann")}, TERMS)).infos) == []
     assert list(await last.expire("red", TERMS)) == []
     place.clock.advance(10)
     gone = [await broker.expire("red", TERMS) for broker in (last, first)]
@@ -200,9 +233,9 @@ async def test_a_crowd_of_which_much_is_said_comes_and_goes_at_once(place: Place
         for n in range(40)
     }
     names, infos = list(people), list(people.values())
-    assert list(await first.enter("red", {"b.1": BOB}, AT_ONCE)) == [BOB]
-    assert list(await first.enter("red", people, AT_ONCE)) == infos
-    assert list(await first.enter("red", people, AT_ONCE)) == []
+    assert list((await first.enter("red", {"b.1": BOB}, AT_ONCE)).infos) == [BOB]
+    assert list((await first.enter("red", people, AT_ONCE)).infos) == infos
+    assert list((await first.enter("red", people, AT_ONCE)).infos) == []
     there = {info.client: info for info in (await last.presence("red")).infos}
     assert there == {info.client: info for info in [BOB, *infos]}
     assert list(await last.leave("red", names[:25], AT_ONCE)) == infos[:25]

@@ -216,3 +216,31 @@ async def test_fault_02_a_silent_peer_is_dead_though_its_handler_sends(way: str)
         await until(lambda: len(hub) == 0)
         await until(lambda: bool(closes))
         assert closes == [Close(3012, "no pong", by_server=True)]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if not WAYS[way][0]], indirect=True)
+async def test_fault_02_the_servers_pings_find_a_silent_peer_though_its_handler_sends(
+    way: str,
+) -> None:
+    hub = Hub(handler_grace_s=0.05)
+    log: list[str] = []
+    hub.on_disconnect(lambda client: log.append("left"))
+
+    @hub.on_message
+    async def endless(client: Client, text: str) -> None:
+        try:
+            while True:
+                client.send("more")
+                await asyncio.sleep(0.02)
+        finally:
+            log.append("ended")
+
+    config = {"ws_ping_interval": 0.2, "ws_ping_timeout": 0.2}
+    async with venue(hub, way, **config) as here, raw_connect(here.served) as socket:
+        await socket.send(frame(TEXT, b"go"))
+        await until(lambda: hub.stats()["handlers"] == 1)
+        await until(lambda: len(hub) == 0)
+        await until(lambda: len(log) == 2)
+        assert log == ["ended", "left"]  # the code is what the server says, here uvicorn
+        stats = hub.stats()
+        assert (stats["handlers"], stats["handlers_cancelled"]) == (0, 1)

@@ -249,3 +249,48 @@ async def test_fault_20_all_handlers_run_in_the_context_of_the_handshake(way: st
     events = ("connect", "plain", "slow", "plain", "slow", "disconnect", "later")
     for user in ("ann", "bob"):
         assert log[user] == [f"{event} user={user}" for event in events]
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "validated"])
+async def test_fault_20_the_handler_of_all_messages_runs_in_the_context_of_the_handshake(
+    way: str, kind: str
+) -> None:
+    """A hub with one handler calls it by a way of its own; a validator comes before it."""
+    hub = Hub()
+    log: list[str] = []
+    hub.authenticate(lambda handshake: handshake.query["user"])
+
+    def note(client: Client, text: str) -> None:
+        log.append(f"{client.user} {text} {SEEN.get()}")
+
+    async def note_late(client: Client, text: str) -> None:
+        note(client, f"{text} begun")
+        await asyncio.sleep(0.01)
+        note(client, text)
+
+    def check(client: Client, text: str) -> None:
+        note(client, f"{text} checked")
+
+    hub.on_message(note_late if kind == "async" else note)
+    if kind == "validated":
+        hub.validate(check)
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            SEEN.set(scope["query_string"].decode())
+        await hub.mount(nothing)(scope, receive, send)
+
+    native, _ = DEFLATED_WAYS[way]
+    steps = {"plain": [""], "async": [" begun", ""], "validated": [" checked", ""]}[kind]
+    expected = [
+        f"{user} {n}{step} user={user}" for n in "12" for user in ("ann", "bob") for step in steps
+    ]
+    async with serve(middleware, native=native) as served:
+        SEEN.set("the server's")
+        async with served.connect("/ws?user=ann") as ann, served.connect("/ws?user=bob") as bob:
+            for n in "12":
+                for socket in (ann, bob):
+                    count = len(log) + len(steps)
+                    await socket.send(n)
+                    await until(lambda count=count: len(log) == count)  # type: ignore[misc]
+    assert log == expected

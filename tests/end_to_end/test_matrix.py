@@ -313,6 +313,18 @@ async def test_sigterm_ends_the_server_with_clients_connected(name: str, tmp_pat
         await end_by_sigterm(server, clients)
 
 
+@pytest.mark.parametrize("name", ROWS)
+async def test_fault_03_a_handler_that_waits_keeps_no_server_from_its_end(
+    name: str, tmp_path: Path
+) -> None:
+    row = ROWS[name]
+    with running(row, tmp_path) as server:
+        clients = [await server.connect() for _ in range(2)]
+        await clients[0].send('{"type": "wait"}')
+        assert await take(clients[0], 1) == ["waiting"]
+        await end_by_sigterm(server, clients)
+
+
 async def end_by_sigterm(server: Running, clients: list[ClientConnection]) -> None:
     """End a server; its clients see the close code of its row, and its process ends in time."""
     server.process.send_signal(signal.SIGTERM)

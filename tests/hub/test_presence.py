@@ -27,12 +27,13 @@ from hubbub import (
     SettingsError,
 )
 from hubbub.brokers import reconnecting
-from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, CallRefused, Snapshot
+from hubbub.brokers.broker import MOST_MEMBERS_A_CALL, CallFailed, CallRefused, Snapshot
 from hubbub.hub import commands as commands_module
 from hubbub.hub import presence as presence_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.presence import RENEW_S, RETRY_S, _brought_up
+from hubbub.hub.presence import RETRY_S, _brought_up
+from hubbub.hub.presence_roll import RENEW_S
 from hubbub.hub.rules import LEASE_S
 from hubbub.room_rules import SlowPolicy
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
@@ -409,12 +410,12 @@ async def test_ten_thousand_members_are_told_of_in_linear_time() -> None:
     await settle(hub)
     assert await hub.presence_stats("big") == PresenceStats(count, count)
     assert len(await hub.presence("big")) == count
-    # Up to the limit each join is told to all, and then once that no more is told.
-    assert stats.messages_out <= limit * (limit + 1) // 2 + limit + 1
-    assert stats.bytes_out <= limit * limit * 200
+    # Up to the limit each join is told to all; then each is told once that no more is told.
+    assert stats.messages_out == limit * (limit + 1) // 2 + count
+    assert stats.bytes_out <= limit * limit * 200 + count * 100
     await go(hub, *peers[limit // 2 :])
     await pass_time(hub, 12.0)
-    assert stats.messages_out <= limit * (limit + 1) // 2 + 2 * limit + 1
+    assert stats.messages_out <= limit * (limit + 1) // 2 + count + limit
     assert await hub.presence_stats("big") == PresenceStats(limit // 2, limit // 2)
     assert told(peers[0])[-1] == ("told again", [])
     assert len(presence) == 1
@@ -450,6 +451,50 @@ async def test_who_shows_a_list_is_told_when_to_ask_anew() -> None:
     kinds = [kind for kind, _ in told(ann)]
     assert kinds == [*["joined"] * 4, "paused", "told again", "left", "left"]
     assert await users(hub, "small") == ["ann"]
+    await hub.stop()
+
+
+async def test_who_joins_a_room_that_is_told_of_no_more_is_told_so_alone() -> None:
+    hub = await with_presence()
+    others = [await member(hub, "small", f"u{number}") for number in range(5)]
+    before = [told(peer) for peer in others]
+    late, second = await member(hub, "small", "late"), await member(hub, "small", "u0")
+    assert told(late) == told(second) == [("paused", [])]
+    assert [told(peer) for peer in others] == before
+    await pass_time(hub, RENEW_S + 1)
+    assert told(late) == [("paused", [])], "a renewal tells nobody anew"
+    late.client.leave("small")
+    await settle(hub)
+    late.client.join("small")
+    await settle(hub)
+    assert told(late) == [("paused", [])] * 2
+    for peer in (*others, second):
+        peer.close()
+    await settle(hub)
+    assert told(late)[2:3] == [("told again", [])]
+    small = await member(hub, "small", "small")
+    assert [kind for kind, _ in told(small)] == ["joined"]
+    await hub.stop()
+
+
+async def test_who_has_heard_that_a_room_is_told_of_again_is_not_told_otherwise() -> None:
+    """The broker's answer may come after what it told later."""
+    broker = Gated()
+    hub = await with_presence(broker=broker)
+    others = [await member(hub, "small", f"u{number}") for number in range(6)]
+    late = connect(hub, user="late")
+    names = [session_of(peer.client).connection_id for peer in others]
+    roll = core_of(hub).presence._rolls["small"]
+
+    async def answer_late(*rest: Any) -> Any:
+        entered = await MemoryBroker.enter(broker, *rest)
+        await MemoryBroker.leave(broker, "small", names, roll.terms)
+        return entered
+
+    broker.enter = answer_late  # type: ignore[method-assign]
+    late.client.join("small")
+    await settle(hub)
+    assert told(late) == [("told again", [])]
     await hub.stop()
 
 
@@ -772,6 +817,30 @@ async def test_handlers_are_called_for_who_joined_by_a_call_that_was_refused_in_
             connect(here, user=user).client.join("now")
         await quiet(exchange, [here])
         assert said.rows == [("join", "now", user) for user in ("ann", "bob", "cat")]
+
+
+@pytest.mark.parametrize("verb", ["enter", "leave", "expire"])
+async def test_handlers_are_called_for_whom_a_call_concerned_before_it_failed(verb: str) -> None:
+    exchange = Exchange()
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, _):
+        said = Said(here)
+        failed = CallFailed("gone")
+        failed.infos = [ClientInfo("c", "ann")]
+        failures = [failed]
+
+        def meanwhile(asked: str, names: tuple[str, ...]) -> None:
+            if asked == verb and failures:
+                raise failures.pop()
+
+        exchange.brokers[0].meanwhile = meanwhile
+        bob = connect(here, user="bob")
+        bob.client.join("now")
+        await quiet(exchange, [here])
+        bob.close()
+        await time_passes(exchange, [here], int(RENEW_S) + 2)
+        kind = "join" if verb == "enter" else "leave"
+        assert said.rows.count((kind, "now", "ann")) == 1
+        assert (kind, "now", "bob") in said.rows or verb == "enter"
 
 
 async def test_a_broker_that_refuses_everybody_is_not_asked_without_end(

@@ -14,7 +14,8 @@ from hubbub import BrokerUnavailable, Client, ClientInfo, Hub, MemoryBroker, Pre
 from hubbub.hub import presence as presence_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.presence import RENEW_S, RETRY_S
+from hubbub.hub.presence import RETRY_S
+from hubbub.hub.presence_roll import RENEW_S
 from hubbub.hub.rules import LEASE_S
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, settle
 from presence_rooms import Said, told, users, with_presence

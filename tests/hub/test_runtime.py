@@ -76,9 +76,11 @@ async def test_fault_31_the_start_and_the_stats_say_what_the_hub_runs_on(
         stats = hub.stats()
     transport = "native" if native else "portable"
     name = name or "hubbub:HttpProtocol"
+    described = f"{name} (no deadline for a request's head; hubbub:HttpProtocol has one)"
+    described = name if name == "hubbub:HttpProtocol" else described
     parts = ", ".join(stats["compiled"])
     assert line.split(". ")[0] == (
-        f"{STARTED}transport {transport}; server uvicorn; HTTP class {name}; event loop asyncio; "
+        f"{STARTED}transport {transport}; server uvicorn; HTTP class {described}; event loop asyncio; "
         f"compiled parts of {parts}; broker memory; workers seen 1; {RELAYS}; settings: "
         "origins=https://a.example,https://b.example max_clients=50"
     )

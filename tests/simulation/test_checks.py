@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.checks import TOLERANCE, compare, measured_costs
-from simulation.costs import CHECKED, results
+from simulation.checks import TOLERANCE, compared
+from simulation.costs import CHECKED
 
 
 @pytest.mark.parametrize("name", CHECKED)
 def test_the_model_is_within_a_fifth_of_what_was_measured(name: str) -> None:
-    real, model = compare(results()["rows"], measured_costs())[name]
+    real, model = compared()[name]
     assert model == pytest.approx(real, rel=TOLERANCE)
 
 

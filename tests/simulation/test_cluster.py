@@ -63,5 +63,6 @@ def test_lag_grows_with_the_rate_and_has_the_path_in_it() -> None:
     shape = Shape(2, is_one_core=True)
     calm, full = lag(COSTS, shape, 16, 100), lag(COSTS, shape, 16, 20_000, seconds=0.1)
     assert len(calm) == 200
-    assert calm[0] > COSTS.path_s
+    assert calm[0] > COSTS.path_after(0.01) == pytest.approx(600e-6)
+    assert lag(COSTS, shape, 16, 200)[0] < calm[0], "who has rested longer is slower"
     assert full[len(full) // 2] > calm[len(calm) // 2]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from simulation.checks import FITTED_PATH, FITTED_SHARE, FITTED_TIMES
-from simulation.costs import CHECKED, costs_of, least, line, results, split
+from simulation.checks import FITTED_PATHS, FITTED_SHARE, FITTED_TIMES, lag_name
+from simulation.costs import CHECKED, costs_of, line, results, split, typical
 
 ROWS = {
     "cost": [
@@ -20,6 +20,10 @@ ROWS = {
             "w2_c1_b64_publisher_us": 15.0,
             "w2_c1_b1_other_us": 100.0,
             "w2_c1_b64_other_us": 5.0,
+            "w4_c1_b1_publisher_us": 230.0,
+            "w4_c1_b64_publisher_us": 16.0,
+            "w4_c1_b1_other_us": 110.0,
+            "w4_c1_b64_other_us": 5.5,
             "w2_c100_b1_other_us": 1090.0,
             "w2_c100_b64_other_us": 25.0,
         }
@@ -59,10 +63,20 @@ def test_no_figure_that_is_checked_is_used_for_a_cost() -> None:
             return super().__getitem__(name)
 
     rows = {key: [Noting(values) for values in rounds] for key, rounds in results()["rows"].items()}
-    costs_of(rows, 3000.0, 0.5)
+    for workers in (2, 4):
+        costs_of(rows, 3000.0, 0.5, workers=workers)
     assert used
-    assert not {*used, FITTED_SHARE, FITTED_TIMES, FITTED_PATH} & set(CHECKED)
+    used |= {FITTED_SHARE, FITTED_TIMES, *map(lag_name, FITTED_PATHS)}
+    assert not used & set(CHECKED)
 
 
-def test_of_several_rounds_the_least_counts() -> None:
-    assert least([{"a": 3.0}, {"a": 1.0}, {"a": 2.0}], "a") == 1.0
+def test_workers_that_share_a_core_cost_more_and_each_client_as_much() -> None:
+    two, four = costs_of(ROWS, 3000.0, 0.3), costs_of(ROWS, 3000.0, 0.3, workers=4)
+    assert four.write == two.write
+    assert four.receive.of(1, 1) + four.write.of(1, 1) == pytest.approx(110e-6)
+    assert four.publish.of(1, 1) == pytest.approx(120e-6)
+    assert two.publish.of(1, 1) == pytest.approx(100e-6)
+
+
+def test_of_several_rounds_the_middle_counts() -> None:
+    assert typical([{"a": 3.0}, {"a": 1.0}, {"b": 9.0}, {"a": 2.0}], "a") == 2.0

@@ -458,8 +458,9 @@ async def test_fault_05_300_refused_heads_are_counted_and_keep_no_memory(
     assert errors_in(caplog) == []
 
 
+@pytest.mark.parametrize("http", HTTP_CLASSES)
 async def test_fault_05_a_handshake_that_the_application_does_not_answer_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    http: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a middleware or a dependency before the hub, in a route of its own, in half an answer."""
     monkeypatch.setattr(uvicorn_protocol, "head_timeout_s", lambda: 0.2)
@@ -485,7 +486,8 @@ async def test_fault_05_a_handshake_that_the_application_does_not_answer_ends(
 
     hub = Hub()
     before = hub.stats()["slow_handshakes"]
-    async with serve(hub.mount(sockets_only(slow)), log_config=None) as served:
+    config: dict[str, Any] = {"http": HTTP_CLASSES[http], "log_config": None}
+    async with serve(hub.mount(sockets_only(slow)), **config) as served:
         paths = ("/sleeps", "/half", "/waits")
         requests = [head(*LINES, start=f"GET {path} HTTP/1.1") for path in paths]
         answers = await asyncio.gather(*(whole_answer(served, each) for each in requests))

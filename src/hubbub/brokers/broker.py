@@ -237,13 +237,14 @@ class HistoryBroker(Broker, Protocol):
         ...
 
 
-class CallRefused(BrokerUnavailable):
-    """The server is there, and does not take a call as it is: one about fewer it may take.
-
-    `infos` are those who have joined by what was done of it before.
-    """
+class CallFailed(BrokerUnavailable):
+    """A call about presence was done in part. `infos` are those who have joined, or left, by that part."""
 
     infos: Sequence[ClientInfo] = ()
+
+
+class CallRefused(CallFailed):
+    """The server is there, and does not take a call as it is: one about fewer it may take."""
 
 
 MOST_MEMBERS_A_CALL = 1000
@@ -256,6 +257,14 @@ class Snapshot:
 
     infos: Sequence[ClientInfo]
     at: int
+
+
+class Entered(NamedTuple):
+    """What `PresenceBroker.enter` has done: who has joined by it. `is_quiet`: the room was too large before it
+    to tell of joins and leaves, and still is; so nothing was told by it."""
+
+    infos: Sequence[ClientInfo]
+    is_quiet: bool = False
 
 
 class PresenceBroker(Broker, Protocol):
@@ -278,8 +287,12 @@ class PresenceBroker(Broker, Protocol):
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
-        """Write members down by their names, or renew their leases; return who has joined by that."""
+    ) -> Entered:
+        """Write members down by their names, or renew their leases; return who has joined by that.
+
+        Those who come into a room that was told that nothing is told any more have not heard so: the node tells
+        them by `Entered.is_quiet`.
+        """
         ...
 
     async def leave(

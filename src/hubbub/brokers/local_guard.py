@@ -14,7 +14,8 @@ two files in the folder, which the kernel ends with their processes, however the
 The guard waits until it can hold `users` alone: then nobody is left. Who comes at that moment waits until the
 guard has gone, and starts another. If the guard is killed, the server goes on, and the next guard takes it
 over. If no user is left then, which takes two that are killed at one moment, the server stays until there is one: it cannot end with its guard,
-since it would take with it what users have in it. What the guard has to say goes into `log`, beside the server's own `valkey.log`.
+since it would take with it what users have in it. If the folder is removed, the server ends: who came would start another
+one in a new folder, and the two would not know each other. What the guard has to say goes into `log`, beside the server's own `valkey.log`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Guard:
 
     def hold(self) -> bool:
         """Be the one guard of this folder, as long as this process lives; False: another is."""
+        self._place = os.open(self._folder, os.O_RDONLY)
         self._lock = os.open(self._folder / GUARD, os.O_RDWR | os.O_CREAT, 0o600)
         return _hold_soon(self._lock)
 
@@ -72,6 +74,10 @@ class Guard:
         server = None
         try:
             while not self._is_over.wait(self._pause_s):
+                if not _is_at(self._place, self._folder):  # nobody can find the server any more
+                    if server is not None:
+                        server.stop(START_TIMEOUT_S)
+                    os._exit(0)
                 if not _is_at(self._lock, self._folder / GUARD):
                     os._exit(0)  # its lock was taken away: another guard looks after the server
                 if not self._listens():

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ..model import ClientInfo, Position, PresenceStats, Receipt
 from ..wire.presence import told_frame
 from ..wire.publication import Publication
-from .broker import Ability, History, Keep, Node, PresenceTerms, Snapshot
+from .broker import Ability, Entered, History, Keep, Node, PresenceTerms, Snapshot
 from .history import HistoryStore
 from .presence import Change, PresenceStore
 
@@ -119,9 +119,10 @@ class MemoryBroker:
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
+    ) -> Entered:
         """See `PresenceBroker.enter`."""
-        return self._tell(room, self.members.enter(room, members, terms, self._now()))
+        change = self.members.enter(room, members, terms, self._now())
+        return Entered(self._tell(room, change), change.is_quiet)
 
     async def leave(
         self, room: str, names: Sequence[str], terms: PresenceTerms

@@ -26,6 +26,7 @@ from .broker import (
     Ability,
     Condition,
     Control,
+    Entered,
     History,
     Keep,
     Node,
@@ -340,7 +341,7 @@ class NatsBroker:
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
+    ) -> Entered:
         """See `PresenceBroker.enter`."""
         return await self._require_streams().presence.enter(room, members, terms)
 

@@ -248,17 +248,20 @@ class NatsHistory:
         return Place(first, is_repeated=not is_same)
 
     async def _find(self, run: Run) -> Place | None:
-        """Look whether a run was stored by a try without an answer. It is the next message then, or nowhere."""
-        last, run.unsure = run.unsure, None
+        """Look whether a run was stored by a try without an answer. It is the next message then, or nowhere.
+
+        Until that is known `run.unsure` stays, whatever fails here: else the next try would store it behind itself.
+        """
+        last = run.unsure
         assert last is not None
         stored = await self._stream.next(self._names.history(run.room), last.sequence + 1)
-        if stored is None:
-            return None
-        record = read_record(stored)
-        if record.run == pack(run.envelopes):
-            return Place(Position(record.first, record.epoch))
-        if record.epoch == last.epoch and record.first > last.top + 1:
-            raise BrokerUnavailable("others came after it")
+        if stored is not None:
+            record = read_record(stored)
+            if record.run == pack(run.envelopes):
+                return Place(Position(record.first, record.epoch))
+            if record.epoch == last.epoch and record.first > last.top + 1:
+                raise BrokerUnavailable("others came after it")
+        run.unsure = None
         return None
 
     async def _last(self, room: str) -> Record:

@@ -20,10 +20,11 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from ..errors import BrokerError
 from ..model import ClientInfo, PresenceStats
 from ..wire.presence import Told, told_frame
 from ..wire.publication import Kind, Publication
-from .broker import MOST_MEMBERS_A_CALL, CallRefused, PresenceTerms, Snapshot
+from .broker import MOST_MEMBERS_A_CALL, CallFailed, CallRefused, Entered, PresenceTerms, Snapshot
 from .nats_names import NatsNames
 from .nats_stream import Refused, Stream
 from .presence import Change, PresenceStore, Rows
@@ -52,9 +53,9 @@ Act = Callable[[PresenceStore, float, slice], Change]
 
 
 class _Step(NamedTuple):
-    """Who a change concerns, for which part of a call it was made, and whether it was one at all."""
+    """A change, for which part of a call it was made, and whether it was one at all."""
 
-    infos: Sequence[ClientInfo]
+    change: Change
     part: slice
     is_written: bool
 
@@ -71,7 +72,7 @@ class NatsPresence:
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
+    ) -> Entered:
         """See `PresenceBroker.enter`."""
         for info in members.values():
             size = len(_encode_infos([info]))
@@ -79,32 +80,35 @@ class NatsPresence:
                 text = f"a member's name and info have {size} bytes, and may have {TOLD_BYTES}"
                 raise CallRefused(text)
         rows = list(members.items())
-        return await self._change(
+        changes = await self._change(
             room,
             terms,
             lambda store, now, part: store.enter(room, dict(rows[part]), terms, now),
             len(rows),
         )
+        return Entered(_infos(changes), all(change.is_quiet for change in changes))
 
     async def leave(
         self, room: str, names: Sequence[str], terms: PresenceTerms
     ) -> Sequence[ClientInfo]:
         """See `PresenceBroker.leave`."""
-        return await self._change(
+        changes = await self._change(
             room,
             terms,
             lambda store, now, part: store.leave(room, names[part], terms, now),
             len(names),
         )
+        return _infos(changes)
 
     async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
         """See `PresenceBroker.expire`."""
-        return await self._change(
+        changes = await self._change(
             room,
             terms,
             lambda store, now, part: store.expire(room, terms, now, part.stop - part.start),
             None,
         )
+        return _infos(changes)
 
     async def snapshot(self, room: str) -> Snapshot:
         """See `PresenceBroker.presence`."""
@@ -120,11 +124,11 @@ class NatsPresence:
 
     async def _change(
         self, room: str, terms: PresenceTerms, act: Act, count: int | None
-    ) -> Sequence[ClientInfo]:
+    ) -> Sequence[Change]:
         """Change the room for `count` members, in as many steps as it takes (None: until nothing changes any
-        more); return who it concerns."""
+        more); return what each has changed. Raises `CallFailed` where a step fails behind others."""
         turn = self._turns.setdefault(room, asyncio.Lock())
-        infos: list[ClientInfo] = []
+        changes: list[Change] = []
         start, most = 0, MOST_MEMBERS_A_CALL
         async with turn:  # this process's own changes never meet
             while count is None or start < count:
@@ -132,14 +136,20 @@ class NatsPresence:
                     most = min(most, count - start)
                 try:
                     step = await self._step(room, terms, act, slice(start, start + most))
-                except CallRefused as error:
-                    error.infos = infos
+                except CallFailed as error:
+                    error.infos = _infos(changes)
                     raise
-                infos += step.infos
+                except BrokerError as error:
+                    if not changes:
+                        raise
+                    failed = CallFailed(str(error))
+                    failed.infos = _infos(changes)
+                    raise failed from error
+                changes.append(step.change)
                 if count is None and not step.is_written:
                     break
                 start, most = step.part.stop, step.part.stop - step.part.start
-        return infos
+        return changes
 
     async def _step(self, room: str, terms: PresenceTerms, act: Act, part: slice) -> _Step:
         """Read the room, change it, and write it, until nobody was quicker."""
@@ -169,14 +179,14 @@ class NatsPresence:
         if after.at == start:
             after = after._replace(at=before.at)
         if after == before._replace(members=[*before.members], away=[*before.away]):
-            return _Step(change.infos, part, is_written=False)
+            return _Step(change, part, is_written=False)
         kept_s = FORGOTTEN_S + max(terms.lease_s, terms.grace_s)
         headers = {"Nats-TTL": f"{round(kept_s)}s"}
         if told:
             headers[TOLD] = told
         subject = self._names.presence(room)
         await self._stream.add(subject, _packed(after), after=sequence, headers=headers)
-        return _Step(change.infos, part, is_written=True)
+        return _Step(change, part, is_written=True)
 
     async def _read(self, room: str) -> tuple[int, Rows]:
         """Return the number of the room's message, and who is in it."""
@@ -189,6 +199,10 @@ def told_publication(room: str, text: str) -> Publication:
     kind, at, pause, infos = text.split(" ", 3)
     told = Told(_KINDS[kind], tuple(_decode_infos(infos)), int(at), _PAUSES[pause])
     return Publication(room, told_frame(room, told), kind=told.kind)
+
+
+def _infos(changes: Sequence[Change]) -> list[ClientInfo]:
+    return [info for change in changes for info in change.infos]
 
 
 def _written(told: Told) -> str:

@@ -24,10 +24,11 @@ RESUME_SHARE = 0.75
 
 
 class Change(NamedTuple):
-    """Who has joined or left by a call, and what is to be told of it (None: nothing)."""
+    """Who has joined or left by a call, and what is to be told of it (None: nothing). `is_quiet` is as in `Entered`."""
 
     infos: Sequence[ClientInfo]
     told: Told | None
+    is_quiet: bool = False
 
 
 class _Room:
@@ -127,7 +128,9 @@ class PresenceStore:
             room = self._rooms[name] = _Room()
         until = now + terms.lease_s
         infos = [info for each, info in members.items() if room.add(each, info, until)]
-        return self._change(name, room, Kind.JOIN, infos, terms)
+        was_paused = room.is_paused
+        change = self._change(name, room, Kind.JOIN, infos, terms)
+        return change._replace(is_quiet=was_paused and room.is_paused)
 
     def leave(self, name: str, names: Sequence[str], terms: PresenceTerms, now: float) -> Change:
         """See `PresenceBroker.leave`."""

@@ -28,6 +28,7 @@ from .broker import (
     Ability,
     Condition,
     Control,
+    Entered,
     History,
     Keep,
     Node,
@@ -365,7 +366,7 @@ class ValkeyBroker:
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
+    ) -> Entered:
         """See `PresenceBroker.enter`."""
         return await self._ask(room, lambda link: link.presence.enter(room, members, terms))
 

@@ -14,7 +14,7 @@ import msgspec
 from ..model import ClientInfo, PresenceStats
 from ..wire.presence import Told, told_frame
 from ..wire.publication import Kind, Publication
-from .broker import PresenceTerms, Snapshot
+from .broker import Entered, PresenceTerms, Snapshot
 from .valkey_names import Names
 from .valkey_presence_scripts import ENTER, EXPIRE, LEAVE, PRESENCE, STATS
 from .valkey_scripts import sharded
@@ -44,13 +44,14 @@ class ValkeyPresence:
 
     async def enter(
         self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
+    ) -> Entered:
         """See `PresenceBroker.enter`."""
         rows: list[str | bytes] = []
         for name, info in members.items():
             rows += (name, info.key.encode("utf-8", "surrogatepass"), _encode(info))
         arguments = [*self._told(room, terms), _ttl_ms(terms), _ms(terms.lease_s), *rows]
-        return _infos(await self._enter(keys=self._keys(room), args=arguments))
+        is_quiet, joined = await self._enter(keys=self._keys(room), args=arguments)
+        return Entered(_infos(joined), bool(is_quiet))
 
     async def leave(
         self, room: str, names: Sequence[str], terms: PresenceTerms

@@ -52,17 +52,19 @@ local function tell(channel, kind, number, pause, list)
   local place = kind .. ' ' .. number .. ' ' .. pause
   redis.call('PUBLISH', channel, place .. '\\n[' .. table.concat(list, ',') .. ']')
 end
+local function is_paused()
+  return redis.call('HGET', state, 'p') == '1'
+end
 local function changed(channel, kind, list, told_up_to)
   local count = people()
   if #list > 0 then
     local number = next_number()
-    local is_paused = redis.call('HGET', state, 'p') == '1'
     if told_up_to == 0 then
       -- nothing is told
-    elseif not is_paused and count > told_up_to then
+    elseif not is_paused() and count > told_up_to then
       redis.call('HSET', state, 'p', 1)
       tell(channel, kind, number, '1', {})
-    elseif not is_paused then
+    elseif not is_paused() then
       tell(channel, kind, number, '-', list)
     elseif count * 100 <= told_up_to * RESUME_PERCENT then
       redis.call('HDEL', state, 'p')
@@ -81,8 +83,10 @@ ENTER = (
     _COMMON
     + """
 -- arguments: channel, told up to, ttl of the keys ms, lease ms, and for each member its name, key and info.
--- Returns the infos of those who have joined.
+-- Returns 1 if the room was too large to tell of joins before this, and is (0: it was not), and the infos of those
+-- who have joined.
 local joined = {}
+local was_paused = is_paused()
 local until_ms = now_ms + ARGV[4]
 for i = 5, #ARGV, 3 do
   local name, key, info = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -97,7 +101,7 @@ for i = 5, #ARGV, 3 do
 end
 changed(ARGV[1], 'j', joined, tonumber(ARGV[2]))
 keep(ARGV[3])
-return joined
+return {was_paused and is_paused() and 1 or 0, joined}
 """
 )
 

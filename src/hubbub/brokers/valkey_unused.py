@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from ..errors import BrokerUnavailable
 from .broker import UNUSED_TTL_S
 
 ASK_S = UNUSED_TTL_S / 4
 """How often such a room is asked for again, so that its position stays."""
+
+AT_ONCE = 8
+"""How many questions may be on their way: one after another, very many rooms would take longer than they have."""
 
 
 class UnusedRooms:
@@ -48,7 +51,11 @@ class UnusedRooms:
 
     async def ask_all(self) -> None:
         """Ask for each once. One whose server is away is asked for the next time."""
-        for room in list(self._rooms):
+        rooms = iter(list(self._rooms))
+        await asyncio.gather(*(self._ask_each(rooms) for _ in range(AT_ONCE)))
+
+    async def _ask_each(self, rooms: Iterator[str]) -> None:
+        for room in rooms:
             if room in self._rooms:
                 with contextlib.suppress(BrokerUnavailable):
                     await self._ask(room)

@@ -12,25 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from ..brokers.broker import (
     MOST_MEMBERS_A_CALL,
+    CallFailed,
     CallRefused,
     PresenceBroker,
     PresenceTerms,
     Snapshot,
 )
+from ..dialects.dialect import PresencePaused
 from ..errors import BrokerError, CommandError
 from ..limits import printable
 from ..model import ClientInfo, PresenceStats
 from ..wire.presence import as_json, read_told
 from ..wire.publication import Kind
 from .presence_calls import PresenceCalls
-from .rules import LEASE_S
+from .presence_roll import RENEW_S, Roll, finish
+from .signature import Function
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from .core import Core
     from .session import ClientSession
 
-RENEW_S = LEASE_S / 3
-"""How often a process says of its members that they are there, and looks whose lease is over."""
 LOOK_S = 1.0
 """How often it is looked whose time of grace is over, where there is somebody."""
 RETRY_S = 1.0
@@ -53,87 +53,6 @@ MOST_REFUSALS = 64
 """How often the broker may refuse a part of those that one batch tells it of, until the rest waits."""
 MOST_INFO_BYTES = 4096
 """How much the application may say of a member, as JSON."""
-
-
-class Roll:
-    """One room: its members in this process, by the names of their connections.
-
-    Each is in one of three. Of `entering` the broker has still to hear; who had left, and is back before the
-    broker has heard of that, is there with what others see of it. `members` were told to the broker, or are just
-    being told. `leaving` have gone, and the broker has still to hear that. `refused` are the members that the broker
-    has refused, each alone: they are told again apart from the others.
-    """
-
-    __slots__ = (
-        "entering",
-        "expire_at",
-        "grace_until",
-        "is_busy",
-        "leaving",
-        "members",
-        "refused",
-        "renew_at",
-        "room",
-        "terms",
-        "told",
-    )
-
-    def __init__(self, room: str, terms: PresenceTerms, now: float) -> None:
-        self.room: str = room
-        self.terms: PresenceTerms = terms
-        self.entering: dict[str, tuple[ClientSession, ClientInfo | None]] = {}
-        self.members: dict[str, ClientInfo] = {}
-        self.leaving: dict[str, ClientInfo] = {}
-        self.refused: dict[str, None] = {}
-        self.renew_at: float = now + RENEW_S
-        self.expire_at: float = now + RENEW_S
-        self.grace_until: float = -math.inf
-        self.is_busy: bool = False
-        """Whether the broker is being asked something about this room."""
-        self.told: asyncio.Future[None] | None = None
-        """Done when the next batch of changes has been told: what those wait for who ask meanwhile."""
-
-    def add(self, name: str, session: ClientSession) -> None:
-        """Note who has come."""
-        self.entering[name] = session, self.leaving.pop(name, None)
-
-    def remove(self, name: str) -> bool:
-        """Note who has gone; return whether the broker may know it."""
-        self.refused.pop(name, None)
-        if name in self.entering:
-            _, info = self.entering.pop(name)
-        else:
-            info = self.members.pop(name, None)
-        if info is not None:
-            self.leaving[name] = info
-        return info is not None
-
-    def put_back(self, part: Mapping[str, ClientInfo]) -> None:
-        """Note anew that those have gone of whom the broker could not be told."""
-        again = dict(part)
-        for name in part.keys() & self.entering.keys():  # it has come back meanwhile
-            session, _ = self.entering[name]
-            self.entering[name] = session, again.pop(name)
-        self.leaving = again | self.leaving
-
-    def is_due(self, now: float) -> bool:
-        """Tell whether the broker has to hear something of this room."""
-        return bool(self.entering or self.leaving) or now >= min(self.renew_at, self.expire_at)
-
-    def is_over(self, now: float) -> bool:
-        """Tell whether this process has nothing to do with the room any more."""
-        return not (self.members or self.entering or self.leaving) and now >= self.grace_until
-
-    async def until_told(self) -> None:
-        """Wait until a batch of changes that begins after this call has been told, or could not be."""
-        if self.told is None:
-            self.told = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self.told])
-
-    def let_go(self) -> None:
-        """Let those go on who wait for a batch."""
-        told, self.told = self.told, None
-        _finish(told)
 
 
 class Presence:
@@ -252,7 +171,7 @@ class Presence:
             try:
                 await self._tell_changes(roll)
             finally:
-                _finish(told)
+                finish(told)
         if core.now() >= roll.expire_at:
             await self._expire(roll)
 
@@ -309,10 +228,9 @@ class Presence:
             if not here:
                 continue
             try:
-                joined = await self._broker.enter(roll.room, here, roll.terms)
+                entered = await self._broker.enter(roll.room, here, roll.terms)
             except Exception as error:
-                if isinstance(error, CallRefused):
-                    self._calls.add(roll.room, self._core.handlers.join, error.infos)
+                self._call_for_part(roll.room, self._core.handlers.join, error)
                 refusals += 1
                 if not _is_refusal(error) or refusals > MOST_REFUSALS:
                     raise
@@ -325,7 +243,10 @@ class Presence:
                 continue
             for name in here:
                 roll.refused.pop(name, None)
-            self._calls.add(roll.room, self._core.handlers.join, joined)
+                session = roll.unaware.pop(name, None)
+                if session is not None and entered.is_quiet:
+                    self._core.publishing.tell(session, PresencePaused(roll.room, True))
+            self._calls.add(roll.room, self._core.handlers.join, entered.infos)
 
     def _refused(self, roll: Roll, name: str, error: Exception) -> None:
         """Note whom the broker refuses; of those that it has refused it is told again last."""
@@ -342,7 +263,8 @@ class Presence:
             del roll.leaving[name]
         try:
             left = await self._broker.leave(roll.room, list(part), roll.terms)
-        except (Exception, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError) as error:
+            self._call_for_part(roll.room, self._core.handlers.leave, error)
             roll.put_back(part)
             raise
         self._calls.add(roll.room, self._core.handlers.leave, left)
@@ -369,8 +291,18 @@ class Presence:
         await self._strike_out(roll.room, roll.terms)
 
     async def _strike_out(self, room: str, terms: PresenceTerms) -> None:
-        left = await self._broker.expire(room, terms)
-        self._calls.add(room, self._core.handlers.leave, left)
+        handlers = self._core.handlers.leave
+        try:
+            left = await self._broker.expire(room, terms)
+        except Exception as error:
+            self._call_for_part(room, handlers, error)
+            raise
+        self._calls.add(room, handlers, left)
+
+    def _call_for_part(self, room: str, handlers: Sequence[Function], error: BaseException) -> None:
+        """Call the handlers for those whom a call concerned before it failed."""
+        if isinstance(error, CallFailed):
+            self._calls.add(room, handlers, error.infos)
 
     def _info(self, client: Client, roll: Roll) -> ClientInfo:
         """Return what others see of a new member; without what the application fails to say of it."""
@@ -434,9 +366,12 @@ class Presence:
         return await self._broker.presence_stats(room)
 
     def note_told(self, publication: Publication) -> None:
-        """Note what the members of a room are told while somebody reads who is there."""
+        """Note what the members of a room are told, for those who read who is there, and for those who come."""
         for told in self._readers.get(publication.room, ()):
             told.append(publication)
+        roll = self._rolls.get(publication.room)
+        if roll is not None and roll.unaware and _is_pause(publication):
+            roll.unaware.clear()
 
     async def _bring_up(self, room: str, terms: PresenceTerms) -> None:
         """Have the broker know what is known here; for a room without members here, see what is over."""
@@ -474,9 +409,9 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, CallRefused) or not isinstance(error, BrokerError)
 
 
-def _finish(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+def _is_pause(publication: Publication) -> bool:
+    """Tell whether a publication says that joins and leaves are told no more, or again."""
+    return read_told(publication.frame, publication.kind).is_paused is not None
 
 
 def _brought_up(snapshot: Snapshot, publications: Sequence[Publication]) -> dict[str, ClientInfo]:

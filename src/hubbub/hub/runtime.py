@@ -113,6 +113,12 @@ def _http(config: Any) -> str | None:
     return f"{package.partition('.')[0] or module}:{chosen.__name__}"
 
 
+def _described(http: str) -> str:
+    """Return the name of an HTTP class, and what is to be known of uvicorn's own."""
+    waits = http in ("h11", "httptools")
+    return f"{http} (no deadline for a request's head; {_OUR_HTTP[1]} has one)" if waits else http
+
+
 def compiled_parts(*, load: bool = False) -> list[str]:
     """Return the packages whose compiled parts this process has loaded; `load` them if asked."""
     return [name for name, module in PARTS.items() if _is_loaded(module, load)]
@@ -210,7 +216,7 @@ class Runtime:
         parts = [
             f"transport {self.transport or 'not known before the first client'}",
             f"server {self.server.name}" if self.server.name else "",
-            f"HTTP class {self.server.http}" if self.server.http else "",
+            f"HTTP class {_described(self.server.http)}" if self.server.http else "",
             f"event loop {loop_name(self.loop)}",
             f"compiled parts of {', '.join(compiled_parts()) or 'nothing'}",
             f"broker {broker_name(self._broker)}",
