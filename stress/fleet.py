@@ -34,11 +34,11 @@ HASTE = {
     "hubbub.brokers.valkey_link.MARK_S": 0.1,
     "hubbub.brokers.nats.WATCH_S": 0.1,
     "hubbub.hub.rules.LEASE_S": 1.5,
-    "hubbub.hub.presence.RENEW_S": 0.3,
+    "hubbub.hub.presence_roll.RENEW_S": 0.3,
     "hubbub.hub.presence.LOOK_S": 0.1,
 }
 """What workers wait for in seconds, at short scale."""
-LEASES = {"hubbub.hub.rules.LEASE_S": 20.0, "hubbub.hub.presence.RENEW_S": 20.0 / 3}
+LEASES = {"hubbub.hub.rules.LEASE_S": 20.0, "hubbub.hub.presence_roll.RENEW_S": 20.0 / 3}
 """At full scale leases are shorter than a worker stands still."""
 
 _runs = count(1)
@@ -86,7 +86,7 @@ class Size:
     @property
     def struck_out_s(self) -> float:
         """Within how many seconds those of a worker that has gone are: their lease ends, and another looks."""
-        names = "hubbub.hub.rules.LEASE_S", "hubbub.hub.presence.RENEW_S"
+        names = "hubbub.hub.rules.LEASE_S", "hubbub.hub.presence_roll.RENEW_S"
         return sum(self.constants[name] for name in names)
 
 

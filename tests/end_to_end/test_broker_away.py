@@ -19,6 +19,7 @@ from hubbub.brokers import unanswered, valkey_link
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
+from hubbub.hub import presence_roll
 from hubbub.hub import rules as rules_module
 from hubbub.testing import MemoryClient, connect
 from nats_exchange import NatsExchange
@@ -336,7 +337,7 @@ async def test_a_worker_whose_loop_stood_still_for_longer_than_its_lease_comes_b
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules_module, "LEASE_S", 0.6)
-    monkeypatch.setattr(presence_module, "RENEW_S", 0.2)
+    monkeypatch.setattr(presence_roll, "RENEW_S", 0.2)
     monkeypatch.setattr(presence_module, "LOOK_S", 0.05)
     worker = Worker(server.url)
     async with hubs_on(server.url, 1) as (hub,):
