@@ -1,12 +1,14 @@
 """An application for the tests of the Centrifuge SDKs: rooms that remember, and what a test asks of it.
 
-`POST /do` with a JSON array does one thing on the server's side, and answers with JSON. `/page` is an
-empty page, for tests in a browser.
+`POST /do` with a JSON array does one thing on the server's side, and answers with JSON. `POST /token` with
+claims, and for how many seconds it is good (`lives_s`), issues a JSON Web Token. `/page` is an empty page, for
+tests in a browser.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -28,23 +30,31 @@ from hubbub import (
 )
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from issuing import SECRET
+from issuing import SECRET, sign
 
 RULES = [
     RoomRules("short:*", history=3, publish="members"),
     RoomRules("state:*", history=1, cache=True),
     RoomRules("doc:*", history=500, delta=True),
     RoomRules("here:*", presence=True, join_leave=True, leave_grace_s=0.05),
+    RoomRules("team:*", history=50, publish="members", presence=True, join_leave=True),
+    RoomRules("slow:*", history=500, slow_policy="drop_oldest"),
     RoomRules("chat:*", history=500, publish="members"),
 ]
 
 
-def make_hub(**more: Any) -> Hub:
-    """Return the hub, with `more` keywords. A token is a user's name, and what happens to it after a colon."""
-    hub = Hub(room_rules=RULES, origins="*", max_message_bytes=64 * 1024, **more)
+def make_hub(verifier: TokenVerifier | None = None, **more: Any) -> Hub:
+    """Return the hub, with `more` keywords.
 
-    @hub.authenticate
-    def who(handshake: Handshake) -> Identity:
+    A token is a user's name, and what happens to it after a colon; or one that `["sign", claims]` has signed.
+    With a `verifier` it is a JSON Web Token always.
+    """
+    hub = Hub(room_rules=RULES, origins="*", max_message_bytes=64 * 1024, **more)
+    own = TokenVerifier(hmac_secret=SECRET)
+
+    async def who(handshake: Handshake) -> Identity:
+        if (handshake.token or "").count(".") == 2:
+            return await own.authenticate(handshake)
         user, _, fate = (handshake.token or "").partition(":")
         if fate == "invalid":
             raise Refused(401, "unauthorized", "the token is not valid")
@@ -81,7 +91,11 @@ def make_hub(**more: Any) -> Hub:
     def fail(client: Client, data: Any) -> None:
         raise CommandError("450", "not today")
 
-    core_of(hub).access.verifier = TokenVerifier(hmac_secret=SECRET)
+    if verifier is None:
+        hub.authenticate(who)
+        core_of(hub).access.verifier = own
+    else:
+        hub.verify_tokens(verifier)
     return hub
 
 
@@ -101,6 +115,13 @@ async def do(hub: Hub, request: list[Any]) -> Any:
         case ["miss", user, *publish]:
             await do(hub, ["cut", user])
             return await do(hub, ["publish", *publish])  # before the user can come back
+        case ["exclude", user, room, text]:
+            (client,) = hub.clients_of(user)
+            await hub.publish(room, text, exclude=client)
+        case ["cut and exclude", user, room, text]:
+            (client,) = hub.clients_of(user)
+            session_of(client).transport.abort()
+            await hub.publish(room, text, exclude=client)  # as a handler does that still runs
         case ["close", user, code, reason]:
             for client in hub.clients_of(user):
                 client.close(code, reason)
@@ -125,6 +146,8 @@ async def do(hub: Hub, request: list[Any]) -> Any:
         case ["token", user, room, seconds]:
             exp = int(time.time()) + seconds
             return jwt.encode({"sub": user, "channel": room, "exp": exp}, SECRET, "HS256")
+        case ["sign", claims]:
+            return jwt.encode(claims, SECRET, "HS256")
         case ["meta", user]:
             return [client.meta.get("data") for client in hub.clients_of(user)]
         case _:
@@ -132,12 +155,17 @@ async def do(hub: Hub, request: list[Any]) -> Any:
     return None
 
 
-def make_app(hub: Hub) -> Starlette:
-    """Return the application: plain clients at /ws, SDKs at /connection/websocket."""
+def make_app(hub: Hub, signed: Callable[[dict[str, Any]], str] = sign) -> Starlette:
+    """Return the application: plain clients at /ws, SDKs at /connection/websocket. Its tokens are `signed`."""
 
     async def answer(request: Request) -> JSONResponse:
         done = await do(hub, await request.json())
         return JSONResponse(done.as_dict() if isinstance(done, Position) else done)
+
+    async def issue(request: Request) -> JSONResponse:
+        claims = await request.json()
+        claims["exp"] = int(time.time()) + claims.pop("lives_s")
+        return JSONResponse(signed(claims))
 
     async def show(request: Request) -> HTMLResponse:
         return HTMLResponse("<!doctype html><title>page</title>")
@@ -146,6 +174,7 @@ def make_app(hub: Hub) -> Starlette:
         *hub.routes("/ws"),
         *hub.routes("/connection/websocket", dialect="centrifuge"),
         Route("/do", answer, methods=["POST"]),
+        Route("/token", issue, methods=["POST"]),
         Route("/page", show),
     ]
     return Starlette(routes=routes, lifespan=hub.lifespan)

@@ -28,6 +28,7 @@ from hubbub import (
 )
 from hubbub.brokers.broker import (
     Ability,
+    Condition,
     Control,
     Entered,
     History,
@@ -117,6 +118,7 @@ class Exchange:
             kind=publication.kind,
             origin=publication.origin,
             time_ms=publication.time_ms,
+            publisher=publication.publisher,
         )
 
     def put(self, number: int, room: str, work: Callable[[], object]) -> None:
@@ -321,10 +323,10 @@ class ExchangeBroker:
         await self._travel()
         return change.infos
 
-    async def presence(self, room: str) -> Snapshot:
+    async def presence(self, room: str, most: int | None = None) -> Snapshot:
         """Read who is in a room, some turns later; the answer takes some more."""
         await self._travel()
-        snapshot = self._exchange.members.snapshot(room)
+        snapshot = self._exchange.members.snapshot(room, most)
         await self._travel()
         return snapshot
 
@@ -384,6 +386,11 @@ class ExchangeBroker:
                 self.node.handle_control(control)
 
         self._exchange.put(self._number, "\\0control", hear)
+
+    @property
+    def condition(self) -> Condition:
+        """Whether it has its way to the exchange."""
+        return Condition("away" if self._is_cut else "up")
 
     # What a test does to it
 

@@ -86,6 +86,12 @@ SERVER_ERROR = _row(3004, "server error", True, "As 1011, for clients of the Cen
 TOKEN_EXPIRED = _row(
     3005, "token expired", True, "The time of Identity.expires_at; get a new token."
 )
+SUBSCRIPTION_EXPIRED = _row(
+    3006,
+    "subscription expired",
+    True,
+    "The time in a room that the server had put the client into is over; of the Centrifuge protocol alone.",
+)
 SLOW_CONSUMER = _row(
     3008, "slow consumer", True, "The outbox was full, or the socket took nothing in time."
 )

@@ -93,15 +93,17 @@ class Close(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """A member of a room, as others see it: `client` is its id, `user` its user (None: anonymous).
+    """A client, as others see it: `client` is its id, `user` its user (None: anonymous).
 
-    `info` is what the application says of it in that room, of types that JSON has; see
-    `Hub.presence_info`.
+    `info` is what the application says of it in that room: `Hub.presence_info`, or else the token that let it
+    into the room. `conn_info` is what its identity says of it, where there is no `presence_info`; see
+    `Identity`. Both are of types that JSON has (None: nothing is said).
     """
 
     client: str
     user: str | None = None
     info: Any = None
+    conn_info: Any = None
 
     @property
     def key(self) -> str:
@@ -127,7 +129,8 @@ class Identity:
     the application wants to find again as `client.meta`, `client_id` a wish for `client.id`
     (None: generated), `subprotocol` the one to agree on, of those that the client offered (None:
     none), `expires_at` when the token ends that proved it (Unix time in seconds; None: never). See
-    the setting `on_expiry` for what happens then, `rooms` those that the client is in from the beginning.
+    the setting `on_expiry` for what happens then, `rooms` those that the client is in from the beginning, `info` what
+    others are shown of it, of types that JSON has (None: nothing), where no `presence_info` says that instead.
     Raises `TypeError` for a field of another type (a number as `user`: write `str(number)`), and
     `ValueError` for a time that is none, and for a `user` with half of a surrogate pair.
     """
@@ -138,6 +141,7 @@ class Identity:
     subprotocol: str | None = None
     expires_at: float | None = None
     rooms: tuple[str, ...] = ()
+    info: Any = None
 
     def __post_init__(self) -> None:
         if not (

@@ -14,7 +14,7 @@ import pytest
 
 from calling import KEY, api_of, call, error, result
 from exchange import CLUSTERS, Exchange, carried, cluster
-from hubbub import ApiKey, Hub, RoomRules
+from hubbub import ApiKey, Hub, Identity, RoomRules
 from hubbub.asgi import api_methods
 from hubbub.asgi.api_methods import METHODS
 from hubbub.hub.core import core_of
@@ -246,14 +246,15 @@ async def test_subscribe_means_one_client_or_those_without_a_user() -> None:
 async def test_a_subscription_may_have_an_end() -> None:
     clock = FakeClock()
     async with served(clock) as (hub, app):
-        ann = await sdk(hub, "ann")
+        ann, plain = await sdk(hub, "ann"), connect(hub, user="ann")
         await result(app, "subscribe", user="ann", channel="a", expire_at=int(time.time()) + 60)
         advance_time(hub, 50)
-        assert ann.client.rooms == {"a"}
+        assert ann.client.rooms == plain.client.rooms == {"a"}
         advance_time(hub, 60)
-        assert ann.client.rooms == set()
-        await settle(hub)
-        assert pushes(ann)[-1]["unsubscribe"]["code"] == 2501
+        assert plain.client.rooms == set()
+        assert plain.closed is None
+        assert ann.closed is not None
+        assert (ann.closed.code, ann.closed.reason) == (3006, "subscription expired")
         assert (await error(app, "subscribe", user="ann", channel="a", expire_at=5))[0] == 110
 
 
@@ -423,6 +424,28 @@ async def test_history_is_read_in_parts_and_both_ways() -> None:
         for limit in (-2, 2**63, 10**400):
             assert (await error(app, "history", channel="chat:1", limit=limit))[0] == 107
         assert (await error(app, "history", channel="a"))[0] == 108
+
+
+async def test_history_and_presence_say_what_is_said_of_clients() -> None:
+    async with served() as (hub, app):
+        core_of(hub).handlers.authorize = lambda client, action, room: True
+        core_of(hub).handlers.authenticate = lambda handshake: Identity(
+            "ann", client_id="c1", info={"n": 1}
+        )
+        ann = connect(hub, dialect="centrifuge")
+        ann.send({"id": 1, "connect": {}})
+        await settle(hub)
+        ann.client.join("chat:1")
+        ann.send({"id": 2, "publish": {"channel": "chat:1", "data": "hi"}})
+        await settle(hub)
+        await hub.publish("chat:1", "5")
+        info = {"user": "ann", "client": "c1", "conn_info": {"n": 1}}
+        whole = await result(app, "history", channel="chat:1", limit=-1)
+        assert whole["publications"] == [
+            {"data": "hi", "offset": 1, "info": info},
+            {"data": 5, "offset": 2},
+        ]
+        assert (await result(app, "presence", channel="chat:1"))["presence"] == {"c1": info}
 
 
 async def test_history_remove_forgets_and_begins_a_new_epoch() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub import Frame, Position, Publication
+from hubbub import ClientInfo, Frame, Position, Publication
 from hubbub.brokers.broker import Control
 from hubbub.brokers.envelope import (
     pack,
@@ -21,6 +24,13 @@ from hubbub.brokers.envelope import (
 from hubbub.wire.publication import Kind
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
+ANN = ClientInfo("c1", "ann", {"n": [1, None]}, "Ann")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner),
+    max_leaves=5,
+)
+PUBLISHERS = st.builds(ClientInfo, st.text("abc"), TEXT, JSON, JSON)
 
 
 @given(
@@ -31,6 +41,7 @@ TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
     TEXT,
     st.sampled_from(Kind),
     st.none() | st.integers(0, 2**50),
+    st.none() | PUBLISHERS,
 )
 def test_what_is_put_in_comes_out(
     data: bytes,
@@ -40,15 +51,66 @@ def test_what_is_put_in_comes_out(
     origin: str | None,
     kind: Kind,
     time_ms: int | None,
+    publisher: ClientInfo | None,
 ) -> None:
     sent = Publication(
-        "red", Frame(data, is_text), exclude, key=key, kind=kind, origin=origin, time_ms=time_ms
+        "red",
+        Frame(data, is_text),
+        exclude,
+        key=key,
+        kind=kind,
+        origin=origin,
+        time_ms=time_ms,
+        publisher=publisher,
     )
     envelope = unseal(seal(sent, "me", 7))
     got = publication_of(envelope, "red", Position(3, "e"))
     assert (envelope.sender, envelope.number, got.position) == ("me", 7, Position(3, "e"))
-    for name in ("room", "data", "is_text", "exclude", "key", "kind", "origin", "time_ms"):
+    carried = (
+        "room",
+        "data",
+        "is_text",
+        "exclude",
+        "key",
+        "kind",
+        "origin",
+        "time_ms",
+        "publisher",
+    )
+    for name in carried:
         assert getattr(got, name) == getattr(sent, name)
+
+
+class Before(msgspec.Struct, array_like=True):
+    """An envelope of the version before publications said who published them."""
+
+    sender: str
+    number: int
+    data: bytes
+    is_text: bool = True
+    kind: int = 0
+    exclude: str | None = None
+    key: str | None = None
+    origin: str | None = None
+    time_ms: int | None = None
+
+
+def test_an_envelope_of_the_version_before_is_read_and_it_reads_ours() -> None:
+    old = msgspec.msgpack.encode(Before("me", 7, b"hi", key="k", time_ms=5))
+    got = publication_of(unseal(old), "red", None)
+    assert (got.data, got.key, got.time_ms, got.publisher) == (b"hi", "k", 5, None)
+    sent = Publication("red", Frame(b"hi", True), key="k", time_ms=5, publisher=ANN)
+    ours = seal(sent, "me", 7)
+    assert publication_of(unseal(ours), "red", None).publisher == ANN
+    assert msgspec.msgpack.decode(ours, type=Before) == Before("me", 7, b"hi", key="k", time_ms=5)
+
+
+def test_a_publisher_that_is_none_is_a_value_error() -> None:
+    row = ["me", 1, b"", True, 0, None, None, None, None]
+    every: list[Any] = [5, "ann", [], {"user": "ann"}, {"client": 5}]
+    for wrong in every:
+        with pytest.raises(ValueError, match=r"\$\[9\]"):
+            unseal(msgspec.msgpack.encode([*row, wrong]))
 
 
 @given(st.binary())

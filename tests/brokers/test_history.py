@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hubbub import Frame, Position, PositionLost, Publication
+from hubbub import ClientInfo, Frame, Position, PositionLost, Publication
 from hubbub.brokers import history as history_module
 from hubbub.brokers.broker import KEY_TTL_S, UNUSED_TTL_S, Keep
 from hubbub.brokers.history import (
@@ -276,12 +276,39 @@ def test_who_asks_for_the_same_shares_what_was_made_of_it() -> None:
     assert kept.read("red", 0.0).publications[0] is not once[0]
 
 
-def test_an_entry_costs_no_more_than_is_counted() -> None:
-    entry = Entry(Publication("red", Frame(b"", True), "name", time_ms=1_700_000_000_000), 123.5)
-    own = [entry, entry.payload, entry.time_ms, entry.kept_at]
+def test_who_published_an_entry_is_kept_and_counted() -> None:
+    kept = store()
+    ann = ClientInfo("c1", "ann", {"n": 1}, "x" * 100)
+    for publisher in (ann, None):
+        kept.add(Publication("red", Frame(b"hi", True), publisher=publisher), FIVE, 0.0)
+    found = kept.read("red", 0.0).publications
+    assert [each.publisher for each in found] == [ann, None]
+    with_publisher = kept.nbytes - 2 * ENTRY_BYTES - ROOM_BYTES - 2 * len(b"hi")
+    assert 100 < with_publisher < 250
+    for _ in range(5):
+        add(kept, "red", "hi")
+    assert kept.nbytes == 5 * (ENTRY_BYTES + len(b"hi")) + ROOM_BYTES, "it is gone with its entry"
+
+
+def test_what_is_said_of_publishers_counts_towards_the_bounds() -> None:
+    kept = store()
+    ann = ClientInfo("c1", "ann", "x" * 1000)
+    for _ in range(5):
+        kept.add(Publication("red", Frame(b"hi", True), publisher=ann), Keep(5, 60.0, 2500), 0.0)
+    assert len(kept.read("red", 0.0).publications) == 2
+
+
+@pytest.mark.parametrize("publisher", [None, ClientInfo("c1", "ann", "x" * 300)], ids=["no", "yes"])
+def test_an_entry_costs_no_more_than_is_counted(publisher: ClientInfo | None) -> None:
+    publication = Publication(
+        "red", Frame(b"", True), "name", time_ms=1_700_000_000_000, publisher=publisher
+    )
+    entry = Entry(publication, 123.5)
+    own: list[object] = [entry, entry.payload, entry.time_ms, entry.kept_at]
+    if entry.publisher is not None:
+        own.append(entry.publisher)
     place = 2 * 8  # in the deque, whose blocks are not always full
-    header = 16  # what the garbage collector adds
-    assert sum(map(sys.getsizeof, own)) + place + header <= ENTRY_BYTES
+    assert sum(map(sys.getsizeof, own)) + place <= ENTRY_BYTES + entry.nbytes
 
 
 class Model(RuleBasedStateMachine):

@@ -133,6 +133,22 @@ async def test_the_lag_is_what_the_last_answer_took() -> None:
     assert way.outgoing.lag_s == lag_s
 
 
+async def test_a_second_try_does_not_wait_for_what_a_broken_connection_has_brought_or_lost() -> (
+    None
+):
+    way = Way()
+    way.wanted = {"a"}
+    way.may_store.clear()
+    receipt = way.put("a", "1", KEEP)
+    await turns()
+    way.connections = 2
+    way.outgoing.note_left(None)
+    way.answers = [NoAnswer("broken"), Place(Position(4, "e"))]
+    way.may_store.set()
+    assert await asyncio.wait_for(receipt, 2) == Receipt(0, Position(4, "e"))
+    assert len(way.log) == 2
+
+
 async def test_runs_are_bounded_and_one_that_is_too_large_is_refused_alone() -> None:
     way = Way()
     sizes = (4000, 4000, 4000, 9_993, 10)

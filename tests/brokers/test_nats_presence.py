@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from broker_node import Node
-from hubbub import BrokerUnavailable, ClientInfo
+from hubbub import BrokerUnavailable, ClientInfo, PresenceStats
+from hubbub.brokers import nats_presence
 from hubbub.brokers.broker import CallFailed, CallRefused, PresenceTerms
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.nats_names import NatsNames
-from hubbub.brokers.nats_presence import TOLD_BYTES, NatsPresence, told_publication
+from hubbub.brokers.nats_presence import COUNTED, TOLD_BYTES, NatsPresence, told_publication
 from hubbub.brokers.nats_stream import Stream
+from hubbub.brokers.presence import Rows
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
 from nats_server import nats_url, server_with
@@ -38,6 +40,18 @@ async def presences(
     names, stream = NatsNames(prefix), broker._require().people
     yield (*(NatsPresence(stream, names, lambda: 1e9) for _ in "ab"), stream, names)  # type: ignore[misc]
     await broker.stop()
+
+
+@asynccontextmanager
+async def small_presence(
+    most: int, folder: Path
+) -> AsyncIterator[tuple[NatsPresence, Stream, NatsNames]]:
+    """Presence on a server of its own that takes messages of so many bytes at most."""
+    async with (
+        server_with(f"max_payload: {most}\n", folder) as server,
+        presences(server.url) as (one, _, stream, names),
+    ):
+        yield one, stream, names
 
 
 async def test_two_processes_that_meet_lose_nobody() -> None:
@@ -72,13 +86,44 @@ async def test_what_changes_nothing_writes_nothing() -> None:
         assert await stream.last(names.presence("empty")) is None
 
 
+async def test_a_room_is_counted_without_being_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with presences(nats_url()) as (one, two, _, _):
+        waits = PresenceTerms(lease_s=60.0, grace_s=10.0, told_up_to=0)
+        people = {f"n{n}": ClientInfo(f"c{n}", f"u{n // 2}") for n in range(6)}
+        await one.enter("red", people, TERMS)
+        await two.leave("red", ["n0", "n4", "n5"], waits)
+        with monkeypatch.context() as patch:
+            patch.setattr(nats_presence, "_unpacked", never)
+            assert await one.stats("red") == PresenceStats(clients=4, users=3)
+            assert (await one.snapshot("red", 3)).is_too_long
+            assert await one.stats("blue") == PresenceStats(0, 0)
+        assert len((await one.snapshot("red", 4)).infos) == 4
+
+
+def never(data: bytes) -> Rows:
+    raise AssertionError("the room was unpacked")
+
+
+async def test_a_room_that_an_older_version_has_written_is_counted_too() -> None:
+    async with presences(nats_url()) as (one, _, stream, names):
+        await one.enter("red", {"a": ClientInfo("a"), "b": ClientInfo("b")}, TERMS)
+        stored = await stream.last(names.presence("red"))
+        assert stored is not None
+        assert stored.headers[COUNTED] == "2 2"
+        subject, after = names.presence("red"), stored.sequence
+        await stream.add(subject, stored.data, after=after, headers={"Nats-TTL": "60s"})
+        assert await one.stats("red") == PresenceStats(2, 2)
+        assert (await one.snapshot("red", 1)).is_too_long
+        await one.leave("red", ["a"], TERMS)
+        stored = await stream.last(names.presence("red"))
+        assert stored is not None
+        assert stored.headers[COUNTED] == "1 1"
+
+
 async def test_a_large_room_is_packed_and_one_that_is_too_large_is_refused(
     tmp_path: Path,
 ) -> None:
-    async with (
-        server_with("max_payload: 20000\n", tmp_path) as server,
-        presences(server.url) as (one, _, stream, names),
-    ):
+    async with small_presence(20000, tmp_path) as (one, stream, names):
         quiet = PresenceTerms(60.0, 0.0, 0)
         people = {f"n{n}": ClientInfo(f"c{n}", "u", {"same": "x" * 50}) for n in range(500)}
         await one.enter("red", people, quiet)
@@ -108,10 +153,7 @@ async def test_a_member_of_whom_more_is_said_than_can_be_told_is_refused() -> No
 async def test_who_has_joined_before_a_room_is_full_is_named_by_the_refusal(
     tmp_path: Path,
 ) -> None:
-    async with (
-        server_with("max_payload: 100000\n", tmp_path) as server,
-        presences(server.url) as (one, _, _, _),
-    ):
+    async with small_presence(100000, tmp_path) as (one, _, _):
         people = {f"n{n}": ClientInfo(f"c{n}", f"u{n}", secrets.token_hex(1500)) for n in range(60)}
         with pytest.raises(CallRefused, match="the server takes 100000") as refused:
             await one.enter("red", people, TERMS)

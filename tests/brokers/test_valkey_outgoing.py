@@ -92,6 +92,28 @@ def counted(on: Sending, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+def losing_answers(
+    on: Sending,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    meanwhile: Callable[[Any], object] = lambda some: None,
+) -> list[int]:
+    """Lose the answers to the first pipelines, which the server has taken; write down how many went in each of these."""
+    ask = on.outgoing._ask
+    lost: list[int] = []
+
+    async def losing(some: Any) -> Any:
+        found = await ask(some)
+        if len(lost) == count:
+            return found
+        lost.append(len(some))
+        meanwhile(some)
+        raise ConnectionError("on purpose")
+
+    monkeypatch.setattr(on.outgoing, "_ask", losing)
+    return lost
+
+
 async def test_what_is_published_in_a_turn_leaves_together(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Sending() as on:
         sizes = counted(on, monkeypatch)
@@ -133,18 +155,7 @@ async def test_what_was_on_its_way_is_tried_again_if_it_can_be_and_is_there_once
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Sending() as on:
-        answers = on.outgoing._ask
-        broken = 0
-
-        async def losing_the_answer(some: Any) -> Any:
-            nonlocal broken
-            found = await answers(some)
-            if broken < 3:
-                broken += 1
-                raise ConnectionError("on purpose")
-            return found
-
-        monkeypatch.setattr(on.outgoing, "_ask", losing_the_answer)
+        lost = losing_answers(on, monkeypatch, 3)
         kept = [on.kept(b"%d" % n) for n in range(4)]
         plain = on.plain(b"x")
         receipts = await asyncio.gather(*kept)
@@ -154,7 +165,21 @@ async def test_what_was_on_its_way_is_tried_again_if_it_can_be_and_is_there_once
         ):
             await plain
         assert await on.stored() == [b"0", b"1", b"2", b"3"]
-        assert broken == 3
+        assert len(lost) == 3
+
+
+async def test_a_second_try_does_not_wait_for_what_a_broken_connection_has_brought_or_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Sending() as on:
+        on.comes_by = 1
+
+        def reconnect(some: Any) -> None:
+            on.comes_by = 2
+            on.outgoing.note_left(None)
+
+        losing_answers(on, monkeypatch, 1, reconnect)
+        assert await asyncio.wait_for(on.kept(b"1"), 2) == Receipt(0, Position(1, "e"))
 
 
 async def test_what_is_refused_at_its_second_try_may_be_there_by_its_first(
@@ -185,21 +210,15 @@ async def test_what_was_on_its_way_for_too_long_is_tried_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As in a process that stood still: the server has forgotten by then what would know a second try."""
+
+    def stand_still(some: Any) -> None:
+        some[0].since -= unanswered.WAIT_S
+
     async with Sending() as on:
-        ask = on.outgoing._ask
-        asked = 0
-
-        async def losing_the_answer(some: Any) -> Any:
-            nonlocal asked
-            asked += 1
-            await ask(some)
-            some[0].since -= unanswered.WAIT_S
-            raise ConnectionError("on purpose")
-
-        monkeypatch.setattr(on.outgoing, "_ask", losing_the_answer)
+        lost = losing_answers(on, monkeypatch, 2, stand_still)
         with pytest.raises(BrokerUnavailable, match="may have been published, or not: on purpose"):
             await on.kept(b"1")
-        assert (asked, await on.stored()) == (1, [b"1"])
+        assert (lost, await on.stored()) == ([1], [b"1"])
 
 
 async def test_what_waits_is_sent_in_order_when_the_server_is_back() -> None:

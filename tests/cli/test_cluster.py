@@ -91,6 +91,22 @@ async def test_who_is_there_and_who_is_sent_away(by: str) -> None:
         assert (done.exit_code, "Traceback" in done.output) == (1, False)
 
 
+@pytest.mark.parametrize("by", WAYS)
+async def test_who_shows_what_connections_say_of_themselves(by: str) -> None:
+    async with reached(by) as (hub, options, _, _):
+        connect(hub, user="ann", client_id="tab", info={"name": "Ann"}).client.join("chat:1")
+        connect(hub, user="bob", client_id="pad").client.join("chat:1")
+        while (await hub.presence_stats("chat:1")).clients < 2:
+            await asyncio.sleep(0.01)
+        lines = (await run("who", "chat:1", *options)).output.splitlines()
+        assert sorted(lines) == ["pad\tbob", 'tab\tann\t{"name":"Ann"}']
+        rows = (await run("who", "chat:1", "--json", *options)).output.splitlines()
+        assert sorted(map(json.loads, rows), key=str) == [
+            {"client": "pad", "user": "bob", "info": None},
+            {"client": "tab", "user": "ann", "info": None, "conn_info": {"name": "Ann"}},
+        ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

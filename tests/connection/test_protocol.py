@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from hubbub.connection.outcome import AttemptEnded, Retry
-from hubbub.connection.protocol import read, since_of, write
-from hubbub.model import Position
+from hubbub.connection.protocol import publisher_of, read, since_of, write
+from hubbub.model import ClientInfo, Position
 
 
 def test_several_answers_and_pushes_in_one_message() -> None:
@@ -66,3 +66,22 @@ def test_commands_are_lines() -> None:
 def test_a_position_is_asked_for_only_where_there_is_one() -> None:
     assert since_of(None) == {}
     assert since_of(Position(0, "")) == {"recover": True, "offset": 0, "epoch": ""}
+
+
+def test_who_published_is_read_when_somebody_asks() -> None:
+    line = b'{"push":{"channel":"r","pub":{"data":1,"info":%b}}}'
+    for text, expected in (
+        (
+            b'{"user":"ann","client":"c","conn_info":1,"chan_info":[2]}',
+            ClientInfo("c", "ann", [2], 1),
+        ),
+        (b'{"user":"","client":"c","other":1}', ClientInfo("c")),
+        (b"null", None),
+    ):
+        (push,) = read(line % text)
+        assert push.push is not None
+        assert push.push.pub is not None
+        assert publisher_of(push.push.pub.info) == expected
+    assert publisher_of(b"") is None
+    with pytest.raises(msgspec.ValidationError):
+        publisher_of(b"5")

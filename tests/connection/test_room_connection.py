@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -21,6 +20,7 @@ from hubbub.connection.room_inbox import MAX_ROOM_MESSAGES
 from hubbub.errors import CommandFailed, Disconnected, MessagesMissed, Unsubscribed
 from hubbub.hub.core import core_of
 from hubbub.model import ClientInfo
+from hubbub.tokens.claims import SubscriptionToken
 from serving import Served, serve
 
 BOTH = pytest.mark.parametrize("native", [True, False], ids=["native", "portable"])
@@ -419,7 +419,8 @@ async def test_commands() -> None:
         await connection.publish("chat:1", "two")
         assert await taken(room, 2) == ["é\n", "two"]
         page = await room.history(limit=1)
-        assert page.messages == [RoomMessage("é\n", 1)]
+        eve = ClientInfo(connection.client, "eve")
+        assert page.messages == [RoomMessage("é\n", 1, eve)]
         assert page.position.offset == 2
         since = Position(1, page.position.epoch)
         assert [each.data for each in (await room.history(since=since)).messages] == ["two"]
@@ -442,6 +443,30 @@ async def test_presence() -> None:
     ):
         assert await room.presence() == {connection.client: ClientInfo(connection.client, "ann")}
         assert await room.presence_stats() == (1, 1)
+
+
+@asynchronous
+async def test_it_is_told_who_published_and_what_tokens_say_of_clients() -> None:
+    async with serving() as (hub, served):
+        anns = await do(hub, ["sign", {"sub": "ann", "info": {"name": "Ann"}}])
+        seat = await do(hub, ["sign", {"sub": "ann", "channel": "team:1", "info": ["guest"]}])
+        async with (
+            client(served, anns) as one,
+            client(served, "bob") as other,
+            other.subscribe("team:1") as theirs,
+        ):
+            async with one.subscribe("team:1", token=seat) as mine:
+                await mine.publish(1)
+                await theirs.publish(2)
+            await do(hub, ["publish", "team:1", "3"])
+            ann = ClientInfo(one.client, "ann", ["guest"], {"name": "Ann"})
+            bob = ClientInfo(other.client, "bob")
+            expected = [RoomMessage(1, 1, ann), RoomMessage(2, 2, bob), RoomMessage(3, 3)]
+            assert await messages(theirs, 3) == expected
+            assert (await theirs.history()).messages == expected
+            found = await theirs.presence()
+            assert found[other.client] == bob
+            assert found[one.client] == ann, "it has left a moment ago, and may come back"
 
 
 @asynchronous
@@ -580,7 +605,7 @@ async def test_a_room_that_the_server_gave_first_is_asked_for_with_the_programs_
     class Verifier:
         async def subscription(self, token: str, **claims: Any) -> Any:
             shown.append(token)
-            return SimpleNamespace(expires_at=None)
+            return SubscriptionToken("ann", "secret")
 
     async with serving() as (hub, served):
         times = itertools.count()

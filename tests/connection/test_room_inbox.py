@@ -18,7 +18,7 @@ def test_the_position_is_that_of_what_was_taken() -> None:
     inbox.put(message(4))
     inbox.put(message(6))  # 5 was excluded
     assert (inbox.taken, inbox.read) == (Position(3, "e"), Position(6, "e"))
-    assert inbox.take() == (b"1", 4, Position(4, "e"))
+    assert inbox.take() == (b"1", 4, Position(4, "e"), b"")
     assert inbox.taken == Position(4, "e")
     inbox.clear()
     assert (len(inbox), inbox.read) == (0, Position(4, "e"))
@@ -27,7 +27,7 @@ def test_the_position_is_that_of_what_was_taken() -> None:
 def test_a_room_without_a_history_has_no_position() -> None:
     inbox = RoomInbox()
     inbox.put(message(0))
-    assert inbox.take() == (b"1", None, None)
+    assert inbox.take() == (b"1", None, None, b"")
     assert inbox.taken is None
 
 
@@ -37,8 +37,8 @@ def test_a_gap_stands_where_it_happened() -> None:
     inbox.put_gap(Position(9, "f"), is_whole=False)
     inbox.put(message(10))
     assert inbox.take().after == Position(2, "e")
-    assert inbox.take() == (None, None, Position(9, "f"))
-    assert inbox.take() == (b"1", 10, Position(10, "f"))
+    assert inbox.take() == (None, None, Position(9, "f"), b"")
+    assert inbox.take() == (b"1", 10, Position(10, "f"), b"")
 
 
 def test_what_is_whole_has_no_position_before_it_is_taken() -> None:
@@ -75,3 +75,14 @@ def test_it_is_bounded_in_messages_and_in_bytes() -> None:
     inbox.take()
     assert not inbox.is_full
     assert inbox.put_all([message(2)])
+
+
+def test_what_is_said_of_who_published_counts_too() -> None:
+    inbox = RoomInbox(Position(0, "e"))
+    info = msgspec.Raw(b'{"client":"c"}')
+    inbox.put(Published(msgspec.Raw(b"1"), 1, info))
+    inbox.put(Published(msgspec.Raw(b"2"), 2, msgspec.Raw(b"x" * MAX_ROOM_BYTES)))
+    assert inbox.is_full
+    assert inbox.take().info == bytes(info)
+    inbox.take()
+    assert (inbox.is_full, inbox._bytes) == (False, 0)

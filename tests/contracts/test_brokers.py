@@ -17,6 +17,7 @@ from exchange import EXCHANGES, Exchange, ExchangeBroker, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     Client,
+    ClientInfo,
     Close,
     CommandError,
     Frame,
@@ -90,11 +91,34 @@ async def test_what_a_publication_carries_arrives(broker: Broker) -> None:
     node = Node()
     await broker.start(node)
     await interested(broker, "red")
-    sent = Publication("red", Frame(b"\x00\xff", False), "x.1", key="k", origin="n", time_ms=5)
+    ann = ClientInfo("c1", "ann", {"n": [1]}, "Ann")
+    sent = Publication(
+        "red",
+        Frame(b"\x00\xff", False),
+        "x.1",
+        key="k",
+        origin="n",
+        time_ms=5,
+        publisher=ann,
+    )
     await receipt_of(broker, sent)
     (got,) = node.publications
     assert (got.room, got.data, got.is_text, got.exclude) == ("red", b"\x00\xff", False, "x.1")
     assert (got.key, got.kind, got.origin, got.time_ms) == ("k", sent.kind, "n", 5)
+    assert got.publisher == ann
+    await broker.stop()
+
+
+async def test_who_published_what_arrives_where_many_leave_together(broker: Broker) -> None:
+    node = Node()
+    await broker.start(node)
+    await interested(broker, "red")
+    publishers = [ClientInfo(f"c{n}", info=n) if n % 3 else None for n in range(30)]
+    pending = [broker.publish(message(str(n), publisher=each)) for n, each in enumerate(publishers)]
+    for result in pending:
+        if not isinstance(result, Receipt):
+            await asyncio.wait_for(result, 5)
+    assert [each.publisher for each in node.publications] == publishers
     await broker.stop()
 
 

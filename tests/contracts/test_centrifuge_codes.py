@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,8 +25,8 @@ from hubbub.dialects.centrifuge import CENTRIFUGE
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
-from hubbub.hub.disconnects import PING_TIMEOUT, SLOW_CONSUMER
-from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
+from hubbub.hub.user_actions import Grant, Whom
+from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from issuing import SECRET
 from started_hub import code_of, until
 
@@ -68,8 +69,11 @@ class Peer:
 
 
 async def running(**settings: Any) -> Hub:
-    rules = [RoomRules("log:*", history=3), RoomRules("here", presence=True)]
+    """Start a hub whose clock stands still."""
+    rules = [RoomRules("log:*", history=3), RoomRules("book", history=400)]
+    rules.append(RoomRules("here", presence=True))
     hub = Hub(room_rules=rules, **settings)
+    set_clock(hub, FakeClock())
     hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
     hub.authorize(lambda client, action, room: room != "closed")
     await hub.start()
@@ -302,11 +306,26 @@ async def own_code(hub: Hub, peer: Peer) -> None:
 
 
 async def slow(hub: Hub, peer: Peer) -> None:
-    core_of(hub).registry.end(session_of(peer.memory.client), SLOW_CONSUMER, "it is slow")
+    """Its socket takes nothing, and more is published than its outbox holds."""
+    await peer.say(subscribe={"channel": "red"})
+    peer.memory.transport.block()
+    for number in range(FULL + 1):
+        assert peer.memory.closed is None
+        await hub.publish("red", number)
+        await settle(hub)
 
 
 async def no_pong(hub: Hub, peer: Peer) -> None:
-    core_of(hub).registry.end(session_of(peer.memory.client), PING_TIMEOUT)
+    peer.memory.transport.answers_pings = False
+    advance_time(hub, 60.0)
+
+
+async def over(hub: Hub, peer: Peer) -> None:
+    """The server has put it into a room for a minute."""
+    await core_of(hub).user_actions.subscribe(
+        Whom("ann"), Grant("log:1", None, None, time.time() + 60)
+    )
+    advance_time(hub, 61 + GRACE_S)
 
 
 async def flood(hub: Hub, peer: Peer) -> None:
@@ -319,10 +338,13 @@ async def gap(hub: Hub, peer: Peer) -> None:
     core_of(hub).gaps.tell(session_of(peer.memory.client), "log:1")
 
 
+FULL = 4
+"""How much an outbox holds."""
 DISCONNECTIONS: dict[Callable[[Hub, Peer], Awaitable[None]], int] = {
     shutdown: 3001,
     failure: 3004,
     expired_token: 3005,
+    over: 3006,
     slow: 3008,
     gap: 3010,
     no_pong: 3012,
@@ -345,7 +367,7 @@ DISCONNECTIONS: dict[Callable[[Hub, Peer], Awaitable[None]], int] = {
 
 @pytest.mark.parametrize("what", DISCONNECTIONS, ids=lambda each: each.__name__)
 async def test_each_code_of_a_disconnection(what: Callable[[Hub, Peer], Awaitable[None]]) -> None:
-    hub = await running(messages_per_second=100)
+    hub = await running(messages_per_second=100, outbox_max_entries=FULL)
 
     @hub.on_message
     def heard(client: Client, message: str) -> None:
@@ -411,16 +433,12 @@ async def test_code_2500_when_something_was_missed() -> None:
 
 
 async def test_code_2501_when_a_subscription_has_expired() -> None:
-    clock = FakeClock()
-    hub = Hub(room_rules=[RoomRules("log:*", history=3)])
-    hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
-    set_clock(hub, clock)
-    await hub.start()
+    hub = await running()
     peer = await connected(hub)
-    shown = token(channel="log:1", exp=4_000_000_000, expire_at=4_000_000_000)
+    shown = token(channel="log:1", exp=int(time.time()) + 60)
     await peer.say(subscribe={"channel": "log:1", "token": shown})
-    clock.advance(4_000_000_000 + GRACE_S)
-    core_of(hub).subscriptions.look()
+    advance_time(hub, 61 + GRACE_S)
+    assert peer.memory.closed is None, "it comes back to the room by itself"
     assert await unsubscribed(peer) == (2501, "subscription expired")
     await hub.stop()
 
@@ -454,6 +472,31 @@ async def test_a_page_begins_with_the_oldest_that_is_kept() -> None:
     assert await offsets(offset=5, epoch=epoch) == [6]
     assert await offsets(offset=400, epoch=epoch) == []
     assert await offsets(offset=4) == [5, 6], "without an epoch that of today is meant"
+    await hub.stop()
+
+
+@pytest.mark.parametrize("limit", [-1, 301, 10_000])
+async def test_a_page_has_300_publications_at_most_and_the_next_one_goes_on(limit: int) -> None:
+    hub = await running()
+    for number in range(400):
+        await hub.publish("book", number)
+    epoch = (await hub.cursor("book")).epoch
+    peer = await connected(hub)
+
+    async def offsets(**more: Any) -> list[int]:
+        (answer,) = await peer.say(history={"channel": "book", "limit": limit, **more})
+        assert (answer["history"]["offset"], answer["history"]["epoch"].split("~")[0]) == (
+            400,
+            epoch,
+        )
+        return [each["offset"] for each in answer["history"]["publications"]]
+
+    assert await offsets() == [*range(1, 301)]
+    assert await offsets(since={"offset": 300, "epoch": epoch}) == [*range(301, 401)]
+    assert await offsets(reverse=True) == [*range(400, 100, -1)]
+    assert await offsets(reverse=True, since={"offset": 101, "epoch": epoch}) == [
+        *range(100, 0, -1)
+    ]
     await hub.stop()
 
 

@@ -12,7 +12,7 @@ import pytest
 from broker_node import Node, message
 from contracts.test_brokers import interested
 from exchange import EXCHANGES
-from hubbub import MemoryBroker, Position, PositionLost, Receipt
+from hubbub import ClientInfo, MemoryBroker, Position, PositionLost, Receipt
 from hubbub.brokers import history, nats, nats_history, valkey
 from hubbub.brokers.broker import HistoryBroker, Keep
 from hubbub.brokers.nats import NatsBroker
@@ -102,6 +102,22 @@ async def test_names_that_somebody_invents_cost_no_room_its_position(
     await asyncio.gather(*(broker.history(f"invented {number}") for number in range(20)))
     page = await broker.history("red", since=top)
     assert (page.publications, page.position) == ([], top)
+
+
+async def test_it_is_kept_who_published_what(broker: HistoryBroker) -> None:
+    ann, bob = ClientInfo("c1", "ann", {"n": [1]}, "Ann"), ClientInfo("c2")
+    publishers = [ann, None, bob, ann]
+    results = [
+        broker.publish_kept(message(str(number), publisher=each), KEEP)
+        for number, each in enumerate(publishers)
+    ]
+    for result in results:
+        if not isinstance(result, Receipt):
+            await asyncio.wait_for(result, PATIENCE_S)
+    page = await broker.history("red")
+    assert [each.publisher for each in page.publications] == publishers
+    newest = await broker.history("red", limit=2, reverse=True)
+    assert [each.publisher for each in newest.publications] == [ann, bob]
 
 
 async def test_a_part_of_a_history(broker: HistoryBroker) -> None:

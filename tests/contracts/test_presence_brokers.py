@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 TERMS = PresenceTerms(lease_s=60.0, grace_s=10.0, told_up_to=100)
 AT_ONCE = PresenceTerms(lease_s=60.0, grace_s=0.0, told_up_to=100)
-ANN, BOB = ClientInfo("c1", "ann", {"n": 1}), ClientInfo("c2", "bob")
+ANN, BOB = ClientInfo("c1", "ann", {"n": 1}, "Ann"), ClientInfo("c2", "bob")
 
 
 class Listener(Node):
@@ -118,6 +118,18 @@ async def test_who_enters_is_there_for_all_nodes_and_told_once(place: Place) -> 
     assert await last.presence_stats("blue") == PresenceStats(0, 0)
     for node in place.nodes:
         assert node.told == [Told(Kind.JOIN, (ANN, BOB), snapshot.at)]
+    await place.stop()
+
+
+async def test_a_list_that_is_longer_than_was_asked_for_has_nobody(place: Place) -> None:
+    await place.start()
+    first, last = place.brokers[0], place.brokers[-1]
+    await first.enter("red", {"a.1": ANN, "a.2": BOB}, TERMS)
+    await first.leave("red", ["a.2"], TERMS)  # it is listed still
+    short, whole = await last.presence("red", 1), await last.presence("red", 2)
+    assert (list(short.infos), short.is_too_long) == ([], True)
+    assert (sorted(whole.infos, key=str), whole.is_too_long) == ([ANN, BOB], False)
+    assert not (await last.presence("blue", 0)).is_too_long
     await place.stop()
 
 

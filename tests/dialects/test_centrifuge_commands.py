@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -199,9 +200,37 @@ def test_a_connect_command_is_known_where_none_belongs(text: str, is_one: bool) 
     assert is_lone_connect(text.encode()) is is_one
 
 
-def test_unknown_fields_are_passed_over_and_the_first_command_counts() -> None:
+def test_unknown_fields_are_passed_over() -> None:
     text = '{"id":1,"later":5,"publish":{"channel":"a","data":1},"subscribe":{"channel":"a","x":1}}'
     assert read(text) == [Subscribe(1, "a")]
+
+
+IN_ORDER: list[tuple[str, type]] = [
+    ("connect", Connect),
+    ("subscribe", Subscribe),
+    ("unsubscribe", Unsubscribe),
+    ("publish", Publish),
+    ("presence", Presence),
+    ("presence_stats", PresenceStats),
+    ("history", History),
+    ("rpc", Rpc),
+    ("send", Send),
+    ("refresh", Refresh),
+    ("sub_refresh", SubRefresh),
+]
+"""The names of commands, as the protocol counts them where one object has several."""
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_of_several_commands_in_one_object_the_first_of_the_protocol_counts(
+    is_reversed: bool,
+) -> None:
+    request = {"channel": "a", "data": 1, "token": "t", "method": "m"}
+    for number, (_, kind) in enumerate(IN_ORDER):
+        names = [name for name, _ in IN_ORDER[number:]]
+        written = dict.fromkeys(reversed(names) if is_reversed else names, request)
+        (command,) = read(json.dumps({"id": 1, **written}))
+        assert type(command) is kind
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub import ClientInfo, CommandError, Frame, Position, Publication
+from hubbub.dialects import centrifuge_events
 from hubbub.dialects.centrifuge import CENTRIFUGE
 from hubbub.dialects.centrifuge_events import ERROR_CODES, code_of
 from hubbub.dialects.dialect import (
@@ -56,7 +57,14 @@ def publication(text: str, offset: int | None = None) -> Publication:
     return Publication("chat", Frame(text.encode(), True), None, position)
 
 
+def by(publisher: ClientInfo, text: str, offset: int | None = None) -> Publication:
+    made = publication(text, offset)
+    made.publisher = publisher
+    return made
+
+
 ANN = ClientInfo("c1", "ann", {"n": 1})
+EVE = ClientInfo("c3", "eve", [1], {"name": "Eve"})
 BEFORE = b'["as it was, and so on", 1]'
 STANDING = Subscribed("a", Position(9, "e"), is_recoverable=True)
 FOUND = (publication("8", 8), publication("9", 9))
@@ -81,6 +89,31 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
     "patched, where nothing is like before": (
         Patched(publication("5", 9), Frame(BEFORE, True)),
         '{"push":{"channel":"chat","pub":{"data":"5","offset":9}}}',
+    ),
+    "published by a client": (
+        Published(by(EVE, '{"a": 1}', 7)),
+        (
+            '{"push":{"channel":"chat","pub":{"data":{"a": 1},'
+            '"info":{"user":"eve","client":"c3","conn_info":{"name":"Eve"},"chan_info":[1]},"offset":7}}}'
+        ),
+    ),
+    "published by an anonymous client, without history": (
+        Published(by(ClientInfo("c2"), "5")),
+        '{"push":{"channel":"chat","pub":{"data":5,"info":{"user":"","client":"c2"}}}}',
+    ),
+    "patched, by a client": (
+        Patched(by(ANN, '["as it was, and so on", 2]', 8), Frame(BEFORE, True)),
+        (
+            '{"push":{"channel":"chat","pub":{"data":"R\\nP@0,2:2]33OfLk;",'
+            '"info":{"user":"ann","client":"c1","chan_info":{"n":1}},"offset":8,"delta":true}}}'
+        ),
+    ),
+    "patched, by a client, without a base": (
+        Patched(by(ANN, "1", 7), None),
+        (
+            '{"push":{"channel":"chat","pub":{"data":"1",'
+            '"info":{"user":"ann","client":"c1","chan_info":{"n":1}},"offset":7}}}'
+        ),
     ),
     "message": (Message(Frame(b'"hi"', True)), '{"push":{"message":{"data":"hi"}}}'),
     "ping": (Ping(), "{}"),
@@ -124,6 +157,29 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
             '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":7,'
             '"was_recovering":true,"recovered":true,'
             '"publications":[{"data":8,"offset":8},{"data":9,"offset":9}]}}'
+        ),
+    ),
+    "subscribed by a token that says something": (
+        Reply(3, Subscribe(3, "a"), STANDING._replace(data={"seat": 7}, expires_in_s=9.5)),
+        (
+            '{"id":3,"subscribe":{"expires":true,"ttl":9,"recoverable":true,"positioned":true,'
+            '"epoch":"e","offset":9,"data":{"seat":7}}}'
+        ),
+    ),
+    "subscribed by a token that says something in bytes": (
+        Reply(3, Subscribe(3, "a"), Subscribed("a", data=b"\x00\xff")),
+        '{"id":3,"subscribe":{"data":"AP8="}}',
+    ),
+    "recovered, and published by clients": (
+        Reply(
+            3,
+            Subscribe(3, "a", Position(7, "e")),
+            RECOVERED._replace(publications=(by(ClientInfo("c2", "bob"), "8", 8), FOUND[1])),
+        ),
+        (
+            '{"id":3,"subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":7,'
+            '"was_recovering":true,"recovered":true,"publications":['
+            '{"data":8,"info":{"user":"bob","client":"c2"},"offset":8},{"data":9,"offset":9}]}}'
         ),
     ),
     "not recovered": (
@@ -173,15 +229,24 @@ EVENTS: dict[str, tuple[Any, str | None]] = {
         Reply(4, History(4, "a"), Page([publication("8", 8)], Position(9, "e"))),
         '{"id":4,"history":{"publications":[{"data":8,"offset":8}],"epoch":"e","offset":9}}',
     ),
+    "a page of what clients published": (
+        Reply(4, History(4, "a"), Page([by(EVE, "8", 8)], Position(9, "e"))),
+        (
+            '{"id":4,"history":{"publications":[{"data":8,'
+            '"info":{"user":"eve","client":"c3","conn_info":{"name":"Eve"},"chan_info":[1]},"offset":8}],'
+            '"epoch":"e","offset":9}}'
+        ),
+    ),
     "returned": (
         Reply(5, Rpc(5, "m", Frame(b"1", True)), Returned(Frame(b"[1]", True))),
         '{"id":5,"rpc":{"data":[1]}}',
     ),
     "present": (
-        Reply(5, Presence(5, "a"), Present({"c1": ANN, "c2": ClientInfo("c2")})),
+        Reply(5, Presence(5, "a"), Present({"c1": ANN, "c2": ClientInfo("c2"), "c3": EVE})),
         (
             '{"id":5,"presence":{"presence":{"c1":{"user":"ann","client":"c1","chan_info":{"n":1}},'
-            '"c2":{"user":"","client":"c2"}}}}'
+            '"c2":{"user":"","client":"c2"},'
+            '"c3":{"user":"eve","client":"c3","conn_info":{"name":"Eve"},"chan_info":[1]}}}}'
         ),
     ),
     "nobody present": (
@@ -274,6 +339,27 @@ def test_whatever_is_published_is_one_line_of_json(message: str | bytes) -> None
     assert frame is not None
     assert b"\n" not in frame.payload
     assert json.loads(frame.payload)["push"]["channel"] == 'a\n"'
+
+
+def test_who_published_it_is_written_once_for_all_its_forms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[ClientInfo] = []
+
+    def counted(info: ClientInfo) -> dict[str, Any]:
+        made.append(info)
+        return {"user": info.user}
+
+    monkeypatch.setattr(centrifuge_events, "_info", counted)
+    shared = by(ANN, '["as it was, and so on", 2]', 8)
+    for event in (
+        Published(shared),
+        Patched(shared, Frame(BEFORE, True)),
+        Patched(shared, None),
+        Reply(4, History(4, "a"), Page([shared], Position(9, "e"))),
+    ):
+        assert '"info":{"user":"ann"}' in str(written(event))
+    assert made == [ANN]
 
 
 def test_what_is_said_of_a_publication_is_made_once() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import urlencode
 
 import anyio
 import anyio.lowlevel
@@ -160,6 +161,32 @@ def test_centrifuge_the_application_and_its_client(load: Any) -> None:
             assert await client.main(url, "secret of ann") == ("hello", 0.5)
 
     asyncio.run(scenario())
+
+
+def test_remembering_a_page_and_what_follows(load: Any) -> None:
+    app = load("docs/guides/rooms-that-remember.md", "remembering_app.py")
+    with TestClient(app.app) as client:
+
+        def say(text: str) -> Any:
+            said = client.post("/say", params={"text": text, "request_id": text})
+            assert said.status_code == 200
+            return said.json()
+
+        positions = [say(f"message {number}")["position"] for number in range(25)]
+        assert say("message 24") == {"position": positions[24], "is_repeated": True}
+        page = client.get("/page").json()
+        assert page["said"] == [f"message {number}" for number in range(5, 25)]
+        assert page["cursor"] == positions[24]
+        say("between")
+        with client.websocket_connect(f"/ws?{urlencode(page['cursor'])}") as socket:
+            assert socket.receive_text() == "between"
+            joined = socket.receive_json()
+            assert (joined["type"], joined["recovered"]) == ("joined", True)
+            assert joined["position"]["offset"] == 26
+            say("after")
+            assert socket.receive_text() == "after"
+            socket.send_text("hello")
+            assert socket.receive_json()["type"] == "error", "and nothing came twice"
 
 
 def test_handlers_a_stream_ends_with_its_client(load: Any) -> None:

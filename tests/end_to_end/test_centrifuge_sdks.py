@@ -7,38 +7,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from centrifuge import (  # type: ignore[import-untyped]
     CentrifugeError,
     Client,
-    ClientEventHandler,
+    ClientInfo,
     ClientState,
-    ConnectingContext,
     DeltaType,
-    DisconnectedContext,
-    JoinContext,
-    LeaveContext,
-    PublicationContext,
     ReplyError,
-    ServerPublicationContext,
-    ServerSubscribedContext,
-    ServerUnsubscribedContext,
     StreamPosition,
-    SubscribedContext,
-    SubscribingContext,
-    Subscription,
-    SubscriptionErrorContext,
-    SubscriptionEventHandler,
     SubscriptionState,
-    UnsubscribedContext,
 )
+from websockets.exceptions import ConnectionClosed
 
 from centrifuge_app import do, make_app, make_hub
 from end_to_end.playing import CENTRIFUGE as NPM_SDK
 from end_to_end.playing import Player, Scenario, of
+from end_to_end.python_sdk import Noting, enter, sdk
 from hubbub import Hub
 from hubbub.dialects.centrifuge import CENTRIFUGE
 from hubbub.wire.fossil import fossil_delta
@@ -65,6 +52,13 @@ async def test_js_recovers_what_it_missed(play: Scenario) -> None:
     publications = [[number, number] for number in range(1, 7)]
     assert [event[1:] for event in of(events, "publication")] == publications
     recovered = [[False, False], [True, True], [True, True]]
+    assert [event[1:] for event in of(events, "subscribed")] == recovered
+
+
+async def test_js_is_never_given_what_it_was_excluded_from(play: Scenario) -> None:
+    events = await play("excluded")
+    assert [event[1:] for event in of(events, "publication")] == [[n, n] for n in (1, 3, 5, 7)]
+    recovered = [[False, False], *[[True, True]] * 3]
     assert [event[1:] for event in of(events, "subscribed")] == recovered
 
 
@@ -136,6 +130,17 @@ async def test_js_sees_who_is_there(play: Scenario) -> None:
     assert of(events, "after") == [["after", {"numClients": 1, "numUsers": 1}]]
 
 
+async def test_js_is_told_who_published_and_what_tokens_say_of_clients(play: Scenario) -> None:
+    events = await play("publishers")
+    ann, bob = ["ann", True, {"name": "Ann"}, ["guest"]], ["bob", True, None, None]
+    assert of(events, "told") == [["told", {"seat": 7}]]
+    assert of(events, "join")[:2] == [["join", bob], ["join", ann]]
+    assert of(events, "by") == [["by", 1, ann], ["by", 2, bob], ["by", 3, None], ["by", 4, ann]]
+    assert of(events, "recovered")[-1] == ["recovered", True]
+    assert of(events, "kept") == [["kept", ["annAnn", "bob", None, "annAnn"]]]
+    assert of(events, "there") == [["there", ann, bob]]
+
+
 async def test_js_shows_tokens_for_single_rooms(play: Scenario) -> None:
     events = await play("tokens")
     assert of(events, "error") == [["error", 109]]
@@ -185,6 +190,14 @@ async def test_js_server_side_subscriptions(play: Scenario) -> None:
     assert publications == [[1, 1], [2, 2]]
     assert of(events, "message") == [["message", {"only": "you"}]]
     assert events[-1] == ["taken", "chat:given"]
+
+
+async def test_js_comes_back_when_its_time_in_a_room_that_was_given_ends(play: Scenario) -> None:
+    events = await play("ended")
+    assert of(events, "connecting") == [["connecting", 0], ["connecting", 3006]]
+    publications = [event[1:] for event in of(events, "given publication")]
+    assert publications == [[1, 1], [2, 2], [3, 3]]
+    assert of(events, "disconnected") == []
 
 
 async def test_js_is_told_of_its_own_rooms_whether_it_has_all(play: Scenario) -> None:
@@ -273,89 +286,6 @@ async def test_js_codes_say_whether_to_come_back(play: Scenario) -> None:
     assert events[-1] == ["disconnected", 4500, "stay away"]
 
 
-class Noting(SubscriptionEventHandler):  # type: ignore[misc]
-    """Writes down what comes of a room."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[Any, int]] = []
-        self.recovered: list[tuple[bool, bool]] = []
-        self.codes: list[tuple[str, int]] = []
-        """Of each subscribing and each end, and the errors."""
-        self.people: list[tuple[str, str]] = []
-        """Who has joined and left."""
-
-    async def on_publication(self, ctx: PublicationContext) -> None:
-        self.got.append((ctx.pub.data, ctx.pub.offset))
-
-    async def on_subscribed(self, ctx: SubscribedContext) -> None:
-        self.recovered.append((ctx.was_recovering, ctx.recovered))
-
-    async def on_subscribing(self, ctx: SubscribingContext) -> None:
-        self.codes.append(("subscribing", ctx.code))
-
-    async def on_unsubscribed(self, ctx: UnsubscribedContext) -> None:
-        self.codes.append(("unsubscribed", ctx.code))
-
-    async def on_error(self, ctx: SubscriptionErrorContext) -> None:
-        self.codes.append(("error", ctx.error.code))
-
-    async def on_join(self, ctx: JoinContext) -> None:
-        self.people.append(("join", ctx.info.user))
-
-    async def on_leave(self, ctx: LeaveContext) -> None:
-        self.people.append(("leave", ctx.info.user))
-
-
-class NotingClient(ClientEventHandler):  # type: ignore[misc]
-    """Writes down what becomes of a connection, and of the rooms that the server gives it."""
-
-    def __init__(self) -> None:
-        self.codes: list[tuple[str, int]] = []
-        self.had: list[tuple[str, bool, bool]] = []
-        """Of each room that is given: whether it was recovering, and has."""
-        self.got: list[tuple[str, Any, int]] = []
-        self.taken: list[str] = []
-
-    async def on_connecting(self, ctx: ConnectingContext) -> None:
-        self.codes.append(("connecting", ctx.code))
-
-    async def on_disconnected(self, ctx: DisconnectedContext) -> None:
-        self.codes.append(("disconnected", ctx.code))
-
-    async def on_subscribed(self, ctx: ServerSubscribedContext) -> None:
-        self.had.append((ctx.channel, ctx.was_recovering, ctx.recovered))
-
-    async def on_unsubscribed(self, ctx: ServerUnsubscribedContext) -> None:
-        self.taken.append(ctx.channel)
-
-    async def on_publication(self, ctx: ServerPublicationContext) -> None:
-        self.got.append((ctx.channel, ctx.pub.data, ctx.pub.offset))
-
-
-@asynccontextmanager
-async def sdk(
-    server: Served, token: str, **options: Any
-) -> AsyncIterator[tuple[Client, NotingClient]]:
-    """Give a client that has begun to connect, and what it writes down."""
-    noting = NotingClient()
-    url = server.ws("/connection/websocket")
-    client = Client(url, noting, token, min_reconnect_delay=0.02, proxy=None, **options)
-    await client.connect()
-    try:
-        yield client, noting
-    finally:
-        await client.disconnect()
-
-
-async def enter(client: Client, room: str, **options: Any) -> tuple[Subscription, Noting]:
-    """Subscribe to a room, and wait until that is done."""
-    noting = Noting()
-    subscription = client.new_subscription(room, noting, min_resubscribe_delay=0.02, **options)
-    await subscription.subscribe()
-    await subscription.ready(timeout=10)
-    return subscription, noting
-
-
 async def test_python_recovers_and_commands(served: tuple[Hub, Served]) -> None:
     hub, server = served
     client = Client(server.ws("/connection/websocket"), token="ann", min_reconnect_delay=0.02)
@@ -381,6 +311,27 @@ async def test_python_recovers_and_commands(served: tuple[Hub, Served]) -> None:
     assert noting.recovered[-1] == (True, True)
     assert client.state is ClientState.CONNECTED
     await client.disconnect()
+
+
+async def test_python_is_never_given_what_it_was_excluded_from(served: tuple[Hub, Served]) -> None:
+    hub, server = served
+    room = "chat:excluded"
+    async with sdk(server, "uma") as (client, _):
+        subscription, noting = await enter(client, room)
+        await do(hub, ["publish", room, "1"])
+        await until(lambda: len(noting.got) == 1)
+        await do(hub, ["exclude", "uma", room, "2"])
+        await do(hub, ["miss", "uma", room, "3"])
+        await until(lambda: len(noting.got) == 2)
+        await do(hub, ["cut and exclude", "uma", room, "4"])
+        await until(lambda: len(noting.recovered) == 3)
+        await subscription.unsubscribe()
+        await do(hub, ["exclude", "uma", room, "5"])
+        await do(hub, ["publish", room, "6"])
+        await subscription.subscribe()
+        await until(lambda: len(noting.got) == 3)
+        assert noting.got == [(1, 1), (3, 3), (6, 6)]
+        assert noting.recovered == [(False, False), *[(True, True)] * 3]
 
 
 async def test_a_plain_client_and_an_sdk_hear_the_same(served: tuple[Hub, Served]) -> None:
@@ -502,6 +453,39 @@ async def test_python_sees_who_is_there(served: tuple[Hub, Served]) -> None:
             assert (failed.value.code, failed.value.temporary) == (108, False)
 
 
+async def test_python_is_told_who_published_and_what_tokens_say_of_clients(
+    served: tuple[Hub, Served],
+) -> None:
+    hub, server = served
+    anns: str = await do(hub, ["sign", {"sub": "ann", "info": {"name": "Ann"}}])
+    claims = {"sub": "ann", "channel": "team:1", "info": ["guest"], "data": {"seat": 7}}
+    seat: str = await do(hub, ["sign", claims])
+
+    def shown(info: ClientInfo | None) -> Any:
+        return info and (info.user, info.conn_info, info.chan_info)
+
+    ann, bob = ("ann", {"name": "Ann"}, ["guest"]), ("bob", None, None)
+    async with sdk(server, anns) as (one, _), sdk(server, "bob") as (other, _):
+        theirs, noting = await enter(other, "team:1", join_leave=True)
+        mine, its = await enter(one, "team:1", token=seat)
+        assert its.told == [{"seat": 7}]
+        await mine.publish(1)
+        await theirs.publish(2)
+        await do(hub, ["publish", "team:1", "3"])
+        await until(lambda: len(noting.got) == 3)
+        await other.disconnect()
+        await mine.publish(4)
+        await other.connect()
+        await until(lambda: len(noting.got) == 4)
+        assert noting.recovered[-1] == (True, True)
+        assert [shown(info) for info in noting.publishers] == [ann, bob, None, ann]
+        page = await theirs.history(limit=10)
+        assert [shown(each.info) for each in page.publications] == [ann, bob, None, ann]
+        found = (await theirs.presence()).clients
+        assert sorted(shown(each) for each in found.values()) == [ann, bob]
+        assert noting.publishers[-1].client in found
+
+
 async def test_python_reads_a_history_by_pages(served: tuple[Hub, Served]) -> None:
     hub, server = served
     async with sdk(server, "ann") as (client, _):
@@ -562,6 +546,21 @@ async def test_python_server_side_subscriptions(served: tuple[Hub, Served]) -> N
         await do(hub, ["leave", "server-side", "chat:given"])
         await until(lambda: len(noting.taken) == gone + 1)
         assert set(noting.taken) == {"chat:given"}
+
+
+async def test_python_comes_back_when_its_time_in_a_room_that_was_given_ends(
+    served: tuple[Hub, Served],
+) -> None:
+    hub, server = served
+    async with sdk(server, "server-side") as (_, noting):
+        await until(lambda: len(noting.had) == 1)
+        await do(hub, ["publish", "chat:given", "1"])
+        await until(lambda: len(noting.got) == 1)
+        await do(hub, ["expire", "server-side", "chat:given"])
+        await do(hub, ["publish", "chat:given", "2"])
+        await until(lambda: len(noting.got) == 2)
+        assert noting.got == [("chat:given", 1, 1), ("chat:given", 2, 2)]
+        assert noting.codes == [("connecting", 0), ("connecting", 3006)]
 
 
 async def test_python_is_told_of_its_own_rooms_whether_it_has_all(
@@ -631,3 +630,32 @@ async def test_python_subscribes_again_if_the_code_says_so(served: tuple[Hub, Se
             ("unsubscribed", 2000),
         ]
         assert client.state is ClientState.CONNECTED
+
+
+async def test_the_subprotocol_of_json_is_taken_and_that_of_protobuf_is_not(
+    served: tuple[Hub, Served],
+) -> None:
+    """A client fails where one is taken that it has not offered, and where none is of those that it needs."""
+    _, server = served
+    json_too = ["centrifuge-protobuf", "centrifuge-json"]
+    for offered, taken in (
+        (["centrifuge-json"], "centrifuge-json"),
+        (json_too, "centrifuge-json"),
+        (["centrifuge-protobuf"], None),
+        (None, None),
+    ):
+        async with server.connect("/connection/websocket", subprotocols=offered) as socket:
+            assert socket.subprotocol == taken
+            await socket.send('{"id":1,"connect":{"token":"ann"}}')
+            assert json.loads(await socket.recv())["connect"]["client"]
+
+
+async def test_a_command_in_protobuf_is_a_bad_request(served: tuple[Hub, Served]) -> None:
+    offered = ["centrifuge-protobuf"]
+    async with served[1].connect("/connection/websocket", subprotocols=offered) as socket:
+        await socket.send(bytes.fromhex("07 08 01 22 03 22 01 78"))  # connect, by the name "x"
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 3501
+        assert closed.value.rcvd.reason == "bad request: a message is text"

@@ -16,6 +16,7 @@ import pytest
 from centrifuge_app import make_app, make_hub
 from end_to_end.playing import JS, ROOMS, Player, Scenario, of, run_node
 from hubbub import Hub
+from hubbub.dialects.centrifuge import CENTRIFUGE
 from places import ROOT, SOURCE
 from serving import Served, serve
 
@@ -48,6 +49,14 @@ async def test_it_recovers_what_it_missed(play: Scenario) -> None:
     recovered = [[False, False], [True, True], [True, True]]
     assert [event[1:] for event in of(events, "subscribed")] == recovered
     assert of(events, "gap", "error") == []
+
+
+async def test_it_is_never_given_what_it_was_excluded_from(play: Scenario) -> None:
+    events = await play("excluded")
+    assert [event[1:] for event in of(events, "publication")] == [[n, n] for n in (1, 3, 5, 7)]
+    recovered = [[False, False], *[[True, True]] * 3]
+    assert [event[1:] for event in of(events, "subscribed")] == recovered
+    assert of(events, "gap") == []
 
 
 async def test_it_is_told_that_something_is_lost(play: Scenario) -> None:
@@ -148,6 +157,18 @@ async def test_it_sees_who_is_there(play: Scenario) -> None:
     assert of(events, "publication", "message", "error") == [], "joins and leaves are no messages"
 
 
+async def test_it_is_told_who_published(play: Scenario) -> None:
+    events = await play("publishers")
+    ann = {"name": "Ann"}
+    assert of(events, "by") == [
+        ["by", 1, "ann", ann],
+        ["by", 2, "bob", None],
+        ["by", 3, None, None],
+    ]
+    assert of(events, "kept") == [["kept", ["ann", "bob", None]]]
+    assert of(events, "there") == [["there", ann, None]]
+
+
 async def test_messages_are_whole_since_it_asks_for_no_patches(play: Scenario) -> None:
     events = await play("whole")
     assert of(events, "publication") == [["publication", n, n] for n in range(1, 6)]
@@ -174,6 +195,20 @@ async def test_it_subscribes_again_after_a_gap_or_an_end_and_not_after_a_leave(
     ]
 
 
+async def test_it_stays_while_pings_come_and_leaves_when_they_stop(
+    play: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubbub.dialects.centrifuge_events.PING_INTERVAL_S", 1.0)
+    monkeypatch.setattr(CENTRIFUGE, "ping_interval_s", 1.0)
+    events = await play("pings")
+    assert events == [
+        ["open"],
+        ["state", "open"],
+        ["close", 1006, "no ping", True],
+        ["open"],
+    ]
+
+
 async def test_a_client_is_told_of_its_own_rooms_whether_it_has_all(
     play: Scenario,
 ) -> None:
@@ -192,6 +227,13 @@ async def test_rooms_that_the_server_gives(play: Scenario) -> None:
     assert [event[1:] for event in of(events, "publication")] == [[1, 1], [2, 2]]
     assert of(events, "message") == [["message", {"only": "you"}]]
     assert events[-1] == ["unsubscribed", 2000]
+
+
+async def test_it_comes_back_when_its_time_in_a_room_that_was_given_ends(play: Scenario) -> None:
+    events = await play("ended")
+    assert of(events, "close", "stop") == [["close", 3006, "subscription expired", True]]
+    assert [event[1:] for event in of(events, "publication")] == [[1, 1], [2, 2], [3, 3]]
+    assert of(events, "room", "unsubscribed", "gap") == [["room", "chat:given"]]
 
 
 async def test_codes_say_whether_to_come_back(play: Scenario) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from array_dialect import ArrayDialect
-from exchange import EXCHANGES, Exchange, carried, cluster
+from assigned_rooms import RULES, assigning, come, data_of, lines
+from exchange import Exchange, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     Client,
@@ -21,56 +20,15 @@ from hubbub import (
     Hub,
     Identity,
     Position,
-    RoomRules,
 )
 from hubbub.brokers.memory import MemoryBroker
 from hubbub.hub import interest as interest_module
 from hubbub.hub import joining as joining_module
 from hubbub.hub.core import core_of
-from hubbub.testing import MemoryClient, connect, settle
+from hubbub.testing import connect, settle
 from started_hub import code_of, started, until
 
 pytestmark = pytest.mark.anyio
-
-RULES = [
-    RoomRules("log:*", history=1000),
-    RoomRules("state:*", history=1, cache=True),
-    RoomRules("text:*", stream=True, history=100),
-    RoomRules("quiet:*", history=5, recover=False),
-]
-
-
-def assigning(hub: Hub, *rooms: str) -> None:
-    """Have a hub put everybody into rooms."""
-    hub.authenticate(lambda handshake: Identity(user="ann", rooms=rooms))
-
-
-async def come(hub: Hub, positions: dict[str, Position] | None = None) -> MemoryClient:
-    """Connect with the positions of rooms that the server gave, as an SDK does."""
-    peer = connect(hub, dialect="centrifuge")
-    subs = {
-        room: {"recover": True, "offset": place.offset, "epoch": place.epoch}
-        for room, place in (positions or {}).items()
-    }
-    peer.send(msgspec.json.encode({"id": 1, "connect": {"subs": subs}}).decode())
-    await until(lambda: bool(peer.received))
-    return peer
-
-
-def lines(peer: MemoryClient) -> list[Any]:
-    return [msgspec.json.decode(line) for each in peer.received for line in str(each).split("\n")]
-
-
-def data_of(peer: MemoryClient, room: str) -> list[Any]:
-    """Return all that a client got of a room, with its connect answer or after it."""
-    found = []
-    for line in lines(peer):
-        given = line.get("connect", {}).get("subs", {}).get(room, {})
-        found += [each["data"] for each in given.get("publications", ())]
-        push = line.get("push", {})
-        if push.get("channel") == room and "pub" in push:
-            found.append(push["pub"]["data"])
-    return found
 
 
 async def test_rooms_of_one_client_are_limited() -> None:
@@ -185,60 +143,6 @@ async def test_a_text_so_far_follows_the_connect_answer() -> None:
     texts = [each["text"] for each in data_of(peer, "text:1") if "text" in each]
     assert "".join(texts) == "so far"
     await hub.stop()
-
-
-@pytest.mark.parametrize("kind", EXCHANGES)
-async def test_nothing_is_lost_or_repeated_while_rooms_are_read(kind: str) -> None:
-    """One who is away and comes again into three rooms, while much is published to all of them."""
-    exchange, draw = EXCHANGES[kind](), random.Random(5)
-    rooms = ["log:1", "log:2", "log:3"]
-    async with cluster(exchange, room_rules=RULES) as hubs:
-        here, there = hubs
-        for hub in hubs:
-            assigning(hub, *rooms)
-        count = 0
-
-        async def publish() -> None:
-            nonlocal count
-            while count < 150:
-                count += 1
-                for room in rooms:
-                    here.room(room).broadcast(str(count))
-                for _ in range(draw.randrange(4)):
-                    await asyncio.sleep(0)
-
-        positions = {room: await here.cursor(room) for room in rooms}
-        got: dict[str, list[int]] = {room: [] for room in rooms}
-        publishing = asyncio.create_task(publish())
-        while not publishing.done():
-            peer = await come(there, positions)
-            for _ in range(draw.randrange(30)):
-                await asyncio.sleep(0)
-            peer.close()
-            assert_recovered(peer, rooms)
-            take(peer, got, positions)
-        await carried(exchange)
-        peer = await come(there, positions)
-        await carried(exchange)
-        await settle(there)
-        take(peer, got, positions)
-        assert got == {room: list(range(1, 151)) for room in rooms}
-        assert core_of(there).recovery.joining_rooms == 0
-
-
-def assert_recovered(peer: MemoryClient, rooms: Sequence[str]) -> None:
-    given = lines(peer)[0]["connect"]["subs"]
-    assert [given[room]["recovered"] for room in rooms] == [True] * len(rooms)
-
-
-def take(peer: MemoryClient, got: dict[str, list[int]], positions: dict[str, Position]) -> None:
-    """Take what a client got as an SDK does, and move its positions on."""
-    given = lines(peer)[0]["connect"]["subs"]
-    for room, texts in got.items():
-        new = data_of(peer, room)
-        texts += new
-        start = given[room]
-        positions[room] = Position(start["offset"] + len(new), start["epoch"])
 
 
 async def test_who_connects_while_a_broker_is_silent_comes_back_later(

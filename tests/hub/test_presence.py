@@ -566,6 +566,30 @@ async def test_a_list_that_is_too_long_is_not_given_in_part(
     await hub.stop()
 
 
+async def test_a_list_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = await with_presence()
+    peer = await array_member(hub, "now", ArrayDialect())
+    broker = core_of(hub).broker
+    assert isinstance(broker, MemoryBroker)
+    read = broker.presence
+    asked: list[tuple[str, int | None]] = []
+
+    async def presence(room: str, most: int | None = None) -> Snapshot:
+        asked.append((room, most))
+        return await read(room, most)
+
+    async def counted(room: str) -> PresenceStats:
+        raise AssertionError("on some brokers that reads the list a second time")
+
+    monkeypatch.setattr(broker, "presence", presence)
+    monkeypatch.setattr(broker, "presence_stats", counted)
+    peer.send('["presence", 3, "now"]')
+    await settle(hub)
+    assert events_of(peer.received)[-1][:2] == ["present", 3]
+    assert asked == [("now", commands_module.MOST_LISTED)]
+    await hub.stop()
+
+
 @pytest.mark.parametrize(
     ("count", "info", "first"), [(320, None, 3), (16, "x" * 4000, 4)], ids=["many", "long"]
 )
@@ -583,10 +607,10 @@ async def test_long_lists_are_given_to_one_client_as_fast_as_it_takes_them(
     assert isinstance(broker, MemoryBroker)
     read, asked = broker.presence, 0
 
-    async def presence(room: str) -> Snapshot:
+    async def presence(room: str, most: int | None = None) -> Snapshot:
         nonlocal asked
         asked += 1
-        return await read(room)
+        return await read(room, most)
 
     broker.presence = presence  # type: ignore[method-assign]
     peer = connect(hub, dialect="centrifuge", fast=False)
@@ -1039,8 +1063,8 @@ async def test_a_snapshot_has_what_was_told_while_it_was_read() -> None:
         read = broker.presence
         answered, go_on = asyncio.Event(), asyncio.Event()
 
-        async def slow(room: str) -> Snapshot:
-            snapshot = await read(room)
+        async def slow(room: str, most: int | None = None) -> Snapshot:
+            snapshot = await read(room, most)
             answered.set()
             await go_on.wait()
             return snapshot
@@ -1061,7 +1085,8 @@ class Watcher:
 
     def __init__(self, hub: Hub, number: int) -> None:
         self.hub = hub
-        self.peer = connect(hub, user=f"watcher {number}")
+        self.user = f"watcher {number}"
+        self.peer = connect(hub, user=self.user)
 
     async def begin(self, room: str) -> None:
         await self.peer.client.subscribe(room)
@@ -1080,6 +1105,43 @@ class Watcher:
         return keys
 
 
+class AskingWatcher(Watcher):
+    """The same, by the commands of an SDK."""
+
+    def __init__(self, hub: Hub, number: int) -> None:
+        self.hub = hub
+        self.user = f"watcher {number}"
+        self.peer = connect(hub, dialect="centrifuge")
+
+    async def begin(self, room: str) -> None:
+        commands: list[dict[str, Any]] = [
+            {"id": 1, "connect": {"token": self.user}},
+            {"id": 2, "subscribe": {"channel": room}},
+            {"id": 3, "presence": {"channel": room}},
+        ]
+        self.peer.send("\n".join(map(json.dumps, commands)))
+        await until(lambda: any(row.get("id") == 3 for row in self.rows()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(x) for each in self.peer.received for x in str(each).split("\n")]
+
+    def shows(self) -> set[str]:
+        keys: set[str] | None = None
+        for row in self.rows():
+            if "presence" in row:
+                found = row["presence"]["presence"].values()
+                keys = {ClientInfo(info["client"], info["user"]).key for info in found}
+            elif keys is not None and "push" in row:
+                for kind, change in row["push"].items():
+                    if kind == "channel":
+                        continue
+                    info = change["info"]
+                    key = ClientInfo(info["client"], info["user"]).key
+                    keys = keys | {key} if kind == "join" else keys - {key}
+        assert keys is not None
+        return keys
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("room", ["now", "red"])
 async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
@@ -1087,6 +1149,8 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
 ) -> None:
     rng = random.Random(seed)
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as hubs:
+        for each in hubs:
+            core_of(each).handlers.authenticate = lambda handshake: handshake.token
         peers: list[MemoryClient] = []
         watchers: list[Watcher] = []
         beginning: list[asyncio.Task[None]] = []
@@ -1099,7 +1163,8 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
                 peers.append(connect(hub, user=rng.choice(["ann", "bob", "eve", "joe"])))
                 peers[-1].client.join(room)
             if rng.random() < 0.1:
-                watchers.append(Watcher(hub, len(watchers)))
+                kind = rng.choice([Watcher, AskingWatcher])
+                watchers.append(kind(hub, len(watchers)))
                 beginning.append(asyncio.create_task(watchers[-1].begin(room)))
             if rng.random() < 0.3:
                 step_s = rng.choice([1, 4])
@@ -1118,7 +1183,7 @@ async def test_whoever_begins_to_watch_in_the_middle_shows_what_is_true(
         await time_passes(exchange, hubs, 12)
         true = {info.key for info in (await exchange.snapshot(room)).infos}
         there = {f"@{peer.client.user}" for peer in peers}
-        assert true == there | {f"@{watcher.peer.client.user}" for watcher in watchers}
+        assert true == there | {f"@{watcher.user}" for watcher in watchers}
         for watcher in watchers:
             assert watcher.shows() == true
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from array_dialect import events_of
-from exchange import Exchange, carried, cluster
+from broker_hubs import state
+from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import (
     BrokerUnavailable,
     Client,
@@ -19,16 +20,20 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
+from hubbub.brokers import reconnecting
 from hubbub.hub import recovery as recovery_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.recovery import MOST_HELD_BACK
-from hubbub.testing import FakeClock, connect, follow, set_clock, settle
+from hubbub.testing import FakeClock, MemoryClient, connect, follow, set_clock, settle
 from recovering import DIALECT, Recovering, read_all
 from remembering_rooms import RULES, publish, remembering, said, texts
 from started_hub import started, until
+from valkey_exchange import ValkeyExchange
 
 pytestmark = pytest.mark.anyio
+
+GAP = '{"type":"gap","room":"red"}'
 
 
 async def test_a_plain_client_that_comes_back_is_sent_what_it_missed_before_all_else() -> None:
@@ -509,26 +514,61 @@ async def test_a_client_of_commands_reads_history() -> None:
 # What is lost on its way to a process
 
 
-@pytest.mark.parametrize("plain", [True, False])
-async def test_what_was_lost_on_its_way_is_brought_up_when_the_broker_is_back(plain: bool) -> None:
-    exchange = Exchange()
-    async with cluster(exchange, room_rules=RULES) as (here, there):
-        client, peer = Recovering("red"), connect(there)
-        if plain:
-            await peer.client.subscribe("red")
+@pytest.fixture(params=["prompt", "valkey", "nats"])
+def exchange(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Exchange | ValkeyExchange:
+    monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.05)
+    return CLUSTERS[request.param]()
+
+
+class Member:
+    """A member of the red room: a plain client, or one of a dialect with commands."""
+
+    def __init__(self, *, is_plain: bool) -> None:
+        self.recovering = Recovering("red")
+        self._is_plain = is_plain
+        self._peer: MemoryClient | None = None
+
+    async def come(self, hub: Hub) -> None:
+        if self._is_plain:
+            self._peer = connect(hub)
+            await self._peer.client.subscribe("red")
         else:
-            client.come_back(there)
-            await read_all([client], [here, there])
+            self.recovering.come_back(hub)
+            await until(self.is_there)
+
+    def is_there(self) -> bool:
+        self.recovering.read()
+        return self._peer is not None or self.recovering.is_at_rest
+
+    def got(self) -> list[object]:
+        """Return what it got: texts, and marks that something is missing."""
+        if self._peer is not None:
+            return said(self._peer)
+        self.recovering.read()
+        return [*[GAP] * self.recovering.gaps, *texts(self.recovering)]
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+async def test_what_was_lost_on_its_way_is_brought_up_when_the_broker_is_back(
+    exchange: Exchange | ValkeyExchange, is_plain: bool
+) -> None:
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        member = Member(is_plain=is_plain)
+        await member.come(there)
         await publish(here, "1")
-        await carried(exchange)
+        await until(lambda: member.got() == ["1"])
         exchange.brokers[1].cut()
+        await until(state(there, "away"))
         await publish(here, "2", "3")
         exchange.brokers[1].mend()
         await publish(here, "4")
+        await until(lambda: member.got()[-1:] == ["4"])
         await carried(exchange)
-        await read_all([client], [here, there])
-        assert (said(peer) if plain else texts(client)) == list("1234")
-        assert client.began_anew == client.gaps == 0
+        await settle(there)
+        assert member.got() == list("1234")
+        assert member.recovering.began_anew == 0
 
 
 async def test_a_loss_that_nobody_reports_is_found_by_the_next_publication() -> None:
@@ -550,31 +590,24 @@ async def quick(hub: Hub, text: str) -> None:
     hub.room("red").broadcast(text)
 
 
-@pytest.mark.parametrize("plain", [True, False])
-async def test_members_are_told_of_a_loss_that_is_not_kept_any_more(plain: bool) -> None:
-    exchange = Exchange()
+@pytest.mark.parametrize("is_plain", [True, False])
+async def test_members_are_told_of_a_loss_that_is_not_kept_any_more(
+    exchange: Exchange | ValkeyExchange, is_plain: bool
+) -> None:
     async with cluster(exchange, room_rules=RULES) as (here, there):
-        client, peer = Recovering("red"), connect(there)
-        if plain:
-            await peer.client.subscribe("red")
-        else:
-            client.come_back(there)
-            await read_all([client], [here, there])
+        member = Member(is_plain=is_plain)
+        await member.come(there)
         await publish(here, "1")
-        await carried(exchange)
-        await read_all([client], [here, there])
+        await until(lambda: member.got() == ["1"])
         exchange.brokers[1].cut()
+        await until(state(there, "away"))
         await publish(here, *"2345678")
         exchange.brokers[1].mend()
-        await carried(exchange)
-        await read_all([client], [here, there])
+        await until(lambda: GAP in member.got() and member.is_there())
         await publish(here, "9")
-        await carried(exchange)
-        await read_all([client], [here, there])
-        if plain:
-            assert said(peer) == ["1", '{"type":"gap","room":"red"}', "9"]
-        else:
-            assert (client.gaps, client.began_anew, texts(client)) == (1, 1, ["9"])
+        await until(lambda: member.got()[-1:] == ["9"])
+        assert member.got() == (["1", GAP, "9"] if is_plain else [GAP, "9"])
+        assert member.recovering.began_anew == (0 if is_plain else 1)
 
 
 async def test_a_history_that_cannot_be_read_is_read_again(
@@ -812,4 +845,4 @@ async def test_a_new_history_that_cannot_be_read_at_once_is_told_when_it_can(
         broker.history = failing
         broker.node.note_gap(["red"])
         await until(lambda: not failures and len(peer.received) == 2)
-        assert peer.received == ["1", '{"type":"gap","room":"red"}']
+        assert peer.received == ["1", GAP]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from typing import Any
 
 import msgspec
@@ -17,83 +16,13 @@ from hubbub import (
     Hub,
     HubNotRunning,
     Position,
-    RoomRules,
-    Stream,
     StreamUnheard,
 )
-from hubbub.hub import stream as stream_module
-from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
 from started_hub import code_of, started, until
+from stream_reader import ROOM, RULES, Reader, append, finished
 
 pytestmark = pytest.mark.anyio
-
-RULES = [
-    RoomRules("answer:*", stream=True, history=10_000),
-    RoomRules("short", stream=True, history=3),
-    RoomRules("lossy", stream=True, history=1000, slow_policy="drop_oldest"),
-    RoomRules("chat", history=10),
-]
-ROOM = "answer:42"
-
-
-class Reader:
-    """A plain client of a stream: it does what a page does, and notes what it was told."""
-
-    def __init__(self, room: str = ROOM) -> None:
-        self.room = room
-        self.text = ""
-        self.begun = 0
-        """How often it was given a whole text."""
-        self.position: Position | None = None
-        self.said: dict[str, Any] = {}
-        self.messages: list[dict[str, Any]] = []
-        self.gaps = 0
-        self._peer: MemoryClient | None = None
-        self._read = 0
-
-    @property
-    def peer(self) -> MemoryClient:
-        assert self._peer is not None
-        return self._peer
-
-    async def come(self, hub: Hub, **options: Any) -> Reader:
-        self._peer, self._read = connect(hub, **options), 0
-        await self.peer.client.subscribe(self.room, since=self.position)
-        return self
-
-    def read(self) -> str:
-        messages = self.peer.json()
-        for message in messages[self._read :]:
-            self._take(message)
-        self._read = len(messages)
-        return self.text
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if message["type"] == "gap":
-            self.gaps += 1
-            return
-        self.messages.append(message)
-        assert message["room"] == self.room
-        if message["type"] == "stream":
-            self.text, self.begun, self.said = "", self.begun + 1, {}
-        else:
-            assert self.position is not None, "a piece came before the text"
-            assert message["offset"] >= self.position.offset
-        self.text += message["text"]
-        self.said |= {name: True for name in message if name.startswith("is_")}
-        before = "" if self.position is None else self.position.epoch
-        self.position = Position(message["offset"], message.get("epoch", before))
-
-
-async def append(stream: Stream, *texts: str) -> None:
-    for text in texts:
-        await stream.append(text)
-
-
-async def finished(hub: Hub, *texts: str, room: str = ROOM) -> None:
-    async with hub.room(room).stream() as s:
-        await append(s, *texts)
 
 
 async def streaming(**settings: Any) -> Hub:
@@ -501,69 +430,6 @@ async def test_a_slow_broker_slows_the_producer() -> None:
         assert not appending.done()
         exchange.release()
         await appending
-
-
-async def test_the_others_are_asked_whether_somebody_listens(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stream_module, "ASK_S", 0.01)
-    exchange = Exchange()
-    async with cluster(exchange, room_rules=RULES) as (here, there):
-        clock = FakeClock()
-        core_of(here).clock = clock
-        reader = await Reader().come(there)
-
-        async def produce() -> None:
-            async with here.room(ROOM).stream(unheard_s=5) as s:
-                clock.advance(5)
-                await s.append("a")
-                assert not s.has_listeners, "that is of this process"
-                clock.advance(5)
-                await s.append("b")
-                await carried(exchange)
-                assert reader.read() == "ab"
-                reader.peer.close()
-                clock.advance(4)
-                await s.append("c")
-                clock.advance(5)
-                await s.append("d")
-
-        with pytest.raises(StreamUnheard):
-            await produce()
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_across_two_nodes_late_shuffled_cut_and_mended(seed: int) -> None:
-    chance = random.Random(seed)
-    exchange = Exchange(late_turns=chance.randrange(4), shuffle=chance)
-    async with cluster(exchange, room_rules=RULES) as hubs:
-        here, there = hubs
-        readers = [await Reader().come(hub) for hub in (here, there, there)]
-        words = [f"{number} " for number in range(60)]
-        async with here.room(ROOM).stream() as s:
-            for number, word in enumerate(words):
-                await s.append(word)
-                match chance.randrange(6):
-                    case 0:
-                        readers.append(await Reader().come(chance.choice(hubs)))
-                    case 1 if not exchange.brokers[1]._is_cut:
-                        back = chance.choice(readers)
-                        back.read()
-                        back.peer.close()
-                        await back.come(chance.choice(hubs))
-                    case 2 if number % 3 == 0:
-                        exchange.brokers[1].cut()
-                        await s.append("cut ")
-                        exchange.brokers[1].mend()
-        await carried(exchange)
-        for hub in hubs:
-            await settle(hub)
-        await carried(exchange)
-        kept = (await here.history(ROOM)).publications
-        text = "".join(msgspec.json.decode(each.data)["text"] for each in kept)
-        for reader in readers:
-            assert reader.read() == text
-            assert reader.said == {"is_final": True}
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])

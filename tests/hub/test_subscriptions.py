@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import Any
 
@@ -10,8 +11,10 @@ import jwt
 import pytest
 
 from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
+from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
+from hubbub.hub.user_actions import Grant, Whom
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from issuing import SECRET
 from started_hub import code_of
@@ -154,6 +157,30 @@ async def test_a_subscription_ends_with_its_token_and_a_grace() -> None:
     }
     assert peer.client.rooms == frozenset()
     assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+async def test_who_cannot_come_back_to_a_room_by_itself_is_closed_when_its_time_there_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
+    clock = FakeClock()
+    hub = await secured(clock)
+    peer, other = await connected(hub), await connected(hub)
+    ends_at = int(time.time()) + 60
+    for room, later_s in (("given", 0), ("also given", 5)):
+        grant = Grant(room, expires_at=ends_at + later_s)
+        await core_of(hub).user_actions.subscribe(Whom("ann", peer.client.id), grant)
+    shown = {"channel": "asked for", "token": token(channel="asked for", exp=ends_at)}
+    await say(other, hub, subscribe=shown)
+    clock.advance(70 + GRACE_S)
+    core_of(hub).subscriptions.look()
+    assert code_of(peer) == 3006
+    assert other.closed is None
+    assert other.client.rooms == frozenset()
+    assert len(core_of(hub).subscriptions) == 0
+    assert hub.stats()["expired"] == 1
+    assert "has no time left in given, which the server put it into; closed" in caplog.text
     await hub.stop()
 
 
@@ -320,4 +347,81 @@ async def test_time_that_passes_in_a_test_ends_subscriptions_too() -> None:
     assert peer.client.rooms == {"news"}
     advance_time(hub, 15)
     assert peer.client.rooms == frozenset()
+    await hub.stop()
+
+
+# What tokens say of a client
+
+
+async def test_tokens_say_what_others_see_of_a_client_and_what_it_is_told() -> None:
+    rules = [RoomRules("team", publish="members", presence=True, join_leave=True, history=5)]
+    hub = Hub(room_rules=rules, max_message_bytes=64 * 1024)
+    hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
+    await hub.start()
+    plain = connect(hub)
+    plain.client.join("team")
+    peer = await connected(hub, info={"name": "Ann"})
+    shown = token(channel="team", info=["guest"], data={"seat": 7})
+    answer, *pushed = await say(peer, hub, subscribe={"channel": "team", "token": shown})
+    assert answer["subscribe"]["data"] == {"seat": 7}
+    info = {
+        "user": "ann",
+        "client": peer.client.id,
+        "conn_info": {"name": "Ann"},
+        "chan_info": ["guest"],
+    }
+    assert [each["push"]["join"] for each in pushed] == [{"info": info}]
+    _, told = plain.json()
+    assert told["joined"] == [
+        {
+            "client": peer.client.id,
+            "user": "ann",
+            "info": ["guest"],
+            "conn_info": {"name": "Ann"},
+        }
+    ]
+    await say(peer, hub, publish={"channel": "team", "data": 1})
+    assert [
+        each["push"]["pub"]["info"] for each in lines(peer) if "pub" in each.get("push", "")
+    ] == [info]
+    (answer,) = await say(peer, hub, presence={"channel": "team"})
+    assert answer["presence"]["presence"][peer.client.id] == info
+    await hub.stop()
+
+
+async def test_what_a_token_says_of_a_room_is_of_that_room_and_until_the_client_leaves() -> None:
+    hub = await secured()
+    peer = await connected(hub, info="Ann")
+    infos = core_of(hub).infos
+
+    def said(room: str) -> tuple[Any, Any]:
+        info = infos.of(session_of(peer.client), room)
+        return info.info, info.conn_info
+
+    for room, claims in (
+        ("one", {"info": 1}),
+        ("two", {"info": None}),
+        ("bytes", {"b64info": "AP8="}),
+    ):
+        shown = {"channel": room, "token": token(channel=room, **claims)}
+        await say(peer, hub, subscribe=shown)
+    assert said("one") == (1, "Ann")
+    assert said("two") == said("three") == (None, "Ann")
+    assert said("bytes") == ("AP8=", "Ann")
+    await say(peer, hub, unsubscribe={"channel": "one"})
+    assert said("one") == (None, "Ann")
+    await say(peer, hub, subscribe={"channel": "one", "token": token(channel="one", info=2)})
+    assert said("one") == (2, "Ann")
+    await hub.stop()
+
+
+async def test_a_presence_info_handler_keeps_to_itself_what_tokens_say() -> None:
+    hub = await secured()
+    hub.presence_info(lambda client, room: client.meta["info"]["name"])
+    peer = await connected(hub, info={"name": "Ann", "email": "ann@example.com"})
+    shown = {"channel": "news", "token": token(channel="news", info="guest", data=[1])}
+    (answer,) = await say(peer, hub, subscribe=shown)
+    assert answer["subscribe"]["data"] == [1]
+    info = core_of(hub).infos.of(session_of(peer.client), "news")
+    assert (info.info, info.conn_info) == ("Ann", None)
     await hub.stop()

@@ -575,7 +575,7 @@ async def test_a_handshake_becomes_an_identity() -> None:
         "meta": {"role": "admin", "info": 7},
     }
     meta = {"role": "admin", "info": {"name": "Ann"}}
-    expected = Identity("ann", meta, expires_at=NOW + 60)
+    expected = Identity("ann", meta, expires_at=NOW + 60, info={"name": "Ann"})
     token = sign(claims)
     assert await verifier().authenticate(handshake(token)) == expected
     for other in (

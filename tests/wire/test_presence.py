@@ -12,13 +12,14 @@ from hubbub.wire.presence import Told, as_json, read_told, told_frame
 from hubbub.wire.publication import Kind
 
 ANN = ClientInfo("c1", "ann", {"name": "Ann"})
+EVE = ClientInfo("c3", "eve", None, {"name": "Eve"})
 SOMEBODY = ClientInfo("c2")
 
 
 @pytest.mark.parametrize(
     "told",
     [
-        Told(Kind.JOIN, (ANN, SOMEBODY), 7),
+        Told(Kind.JOIN, (ANN, SOMEBODY, EVE), 7),
         Told(Kind.LEAVE, (SOMEBODY,), 8),
         Told(Kind.JOIN, (), 9, is_paused=True),
         Told(Kind.LEAVE, (), 10, is_paused=False),
@@ -35,6 +36,9 @@ def test_plain_clients_get_it_as_it_is() -> None:
     said = json.loads(told_frame("red", Told(Kind.JOIN, (ANN,), 7)).payload)
     info = {"client": "c1", "user": "ann", "info": {"name": "Ann"}}
     assert said == {"type": "presence", "room": "red", "joined": [info], "left": [], "at": 7}
+    said = json.loads(told_frame("red", Told(Kind.LEAVE, (EVE,), 8)).payload)
+    eve = {"client": "c3", "user": "eve", "info": None, "conn_info": {"name": "Eve"}}
+    assert (said["joined"], said["left"]) == ([], [eve])
     said = json.loads(told_frame("red", Told(Kind.LEAVE, (), 8, is_paused=False)).payload)
     assert said["paused"] is False
 
@@ -52,3 +56,7 @@ def test_what_is_said_of_a_member_is_what_json_has_and_bounded() -> None:
         as_json(wrong, 100)
     with pytest.raises(ValueError, match="it has 102 bytes as JSON, and may have 101"):
         as_json("x" * 100, 101)
+    assert as_json([2**64 - 1, -(2**63)], 100) == [2**64 - 1, -(2**63)]
+    for number in (2**64, -(2**63) - 1):
+        with pytest.raises(OverflowError):
+            as_json(number, 100)

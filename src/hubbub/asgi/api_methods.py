@@ -15,15 +15,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ..dialects.centrifuge_events import VERSION, code_of, json_of
 from ..errors import BrokerError, CommandError, HubNotRunning, PositionLost, check_close
 from ..hub.publishing import check_key
 from ..hub.user_actions import Grant, Whom
 from ..limits import check_room_name, explain, printable
-from ..model import Position, check_unix_time
+from ..model import ClientInfo, Position, check_unix_time
 from ..wire.frame import Frame
+from ..wire.publication import Publication
 from . import api_types as types
 
 if TYPE_CHECKING:
@@ -169,16 +170,7 @@ class Methods:
         """Tell who is in a room whose rule says presence=True."""
         _check_room(caller, request.channel)
         found = await self._core.presence.present(request.channel)
-        return types.PresenceResult(
-            {
-                client: types.ClientInfo(
-                    info.user or "",
-                    info.client,
-                    msgspec.UNSET if info.info is None else Raw(msgspec.json.encode(info.info)),
-                )
-                for client, info in found.items()
-            }
-        )
+        return types.PresenceResult({client: _info(info) for client, info in found.items()})
 
     async def presence_stats(
         self, caller: Caller, request: types.ChannelRequest
@@ -201,13 +193,11 @@ class Methods:
             since = Position(offset, epoch)
         most, is_reverse = (None if limit < 0 else limit), bool(request.reverse)
         page = await recovery.page(room, since=since, limit=most, reverse=is_reverse)
-        found = [
-            types.Publication(
-                Raw(json_of(each.frame)), each.position.offset if each.position else 0
-            )
-            for each in page.publications
-        ]
-        return types.HistoryResult(found, page.position.offset, page.position.epoch)
+        return types.HistoryResult(
+            [_publication(each) for each in page.publications],
+            page.position.offset,
+            page.position.epoch,
+        )
 
     async def history_remove(self, caller: Caller, request: types.ChannelRequest) -> types.Nothing:
         """Forget what a room has kept; it begins a new epoch."""
@@ -318,6 +308,23 @@ async def _each(
 def _check_count(items: Sequence[object], most: int, name: str) -> None:
     if len(items) > most:
         raise CommandError("bad_request", f"bad request: more than {most} {name}")
+
+
+def _publication(publication: Publication) -> types.Publication:
+    position, publisher = publication.position, publication.publisher
+    return types.Publication(
+        Raw(json_of(publication.frame)),
+        position.offset if position else 0,
+        UNSET if publisher is None else _info(publisher),
+    )
+
+
+def _info(info: ClientInfo) -> types.ClientInfo:
+    return types.ClientInfo(info.user or "", info.client, _raw(info.conn_info), _raw(info.info))
+
+
+def _raw(value: Any) -> Raw | UnsetType:
+    return UNSET if value is None else Raw(msgspec.json.encode(value))
 
 
 def _check_room(caller: Caller, room: str) -> None:

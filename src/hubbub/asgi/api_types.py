@@ -192,10 +192,11 @@ class BroadcastResult(Struct):
 
 
 class ClientInfo(Struct):
-    """A client, as others see it."""
+    """A client, as others see it: what its connection says of it, and what is said of it in the room."""
 
     user: str
     client: str
+    conn_info: Raw | UnsetType = UNSET
     chan_info: Raw | UnsetType = UNSET
 
 
@@ -213,10 +214,11 @@ class PresenceStatsResult(Struct):
 
 
 class Publication(Struct):
-    """A message that was kept."""
+    """A message that was kept, and the client that published it, if one did."""
 
     data: Raw
     offset: int
+    info: ClientInfo | UnsetType = UNSET
 
 
 class HistoryResult(Struct):

@@ -253,10 +253,12 @@ MOST_MEMBERS_A_CALL = 1000
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Who is in a room, on all nodes. `at` says after which change, as `Told.at` does."""
+    """Who is in a room, on all nodes. `at` says after which change, as `Told.at` does. `is_too_long`: they are more
+    than was asked for, and `infos` has nobody."""
 
     infos: Sequence[ClientInfo]
     at: int
+    is_too_long: bool = False
 
 
 class Entered(NamedTuple):
@@ -308,8 +310,8 @@ class PresenceBroker(Broker, Protocol):
         """Strike out whose lease or time of grace is over; return who has left by that."""
         ...
 
-    async def presence(self, room: str) -> Snapshot:
-        """Return who is in a room."""
+    async def presence(self, room: str, most: int | None = None) -> Snapshot:
+        """Return who is in a room: nobody where they are more than `most` clients (None: whoever is there)."""
         ...
 
     async def presence_stats(self, room: str) -> PresenceStats:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..model import Position
+from ..model import ClientInfo, Position
 from ..wire.frame import Frame
 from ..wire.publication import Kind, Publication
 from .broker import Control
@@ -31,6 +31,7 @@ class Envelope(msgspec.Struct, array_like=True):
     key: str | None = None
     origin: str | None = None
     time_ms: int | None = None
+    publisher: ClientInfo | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -51,6 +52,7 @@ def seal(publication: Publication, sender: str, number: int) -> bytes:
             publication.key,
             publication.origin,
             publication.time_ms,
+            publication.publisher,
         )
     )
 
@@ -97,6 +99,7 @@ def publication_of(envelope: Envelope, room: str, position: Position | None) -> 
         kind=_KINDS[envelope.kind],
         origin=envelope.origin,
         time_ms=envelope.time_ms,
+        publisher=envelope.publisher,
     )
 
 

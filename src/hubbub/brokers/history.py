@@ -15,14 +15,18 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
 
+import msgspec
+
 from ..errors import PositionLost
-from ..model import Position
+from ..model import ClientInfo, Position
 from ..wire.frame import Frame
 from ..wire.publication import Publication
 from .broker import KEY_TTL_S, UNUSED_TTL_S, History, Keep
 
 ENTRY_BYTES = 200
 """What an entry costs beside its message, at most."""
+PUBLISHER_BYTES = 40
+"""What it costs beside that to know who published an entry, at most, apart from what is said of them."""
 ROOM_BYTES = 1200
 """What a room costs that keeps anything: its names, its place in the tables, its queue."""
 BARE_TTL_S = 24 * 3600.0
@@ -37,18 +41,30 @@ MOST_KEYS = 100_000
 MOST_MADE = 1024
 """How many publications are held ready for the next who asks for the same."""
 
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(ClientInfo).decode
+
 
 class Entry:
     """What is kept of one publication. `kept_at` is the time of the store's clock."""
 
-    __slots__ = ("exclude", "is_text", "kept_at", "payload", "time_ms")
+    __slots__ = ("exclude", "is_text", "kept_at", "payload", "publisher", "time_ms")
 
     def __init__(self, publication: Publication, kept_at: float) -> None:
         self.payload: bytes = publication.frame.payload
         self.is_text: bool = publication.frame.is_text
         self.exclude: str | None = publication.exclude
         self.time_ms: int | None = publication.time_ms
+        publisher = publication.publisher
+        self.publisher: bytes | None = None if publisher is None else _encode(publisher)
         self.kept_at: float = kept_at
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its message has, with what it says of who published it."""
+        if self.publisher is None:
+            return len(self.payload)
+        return len(self.payload) + len(self.publisher) + PUBLISHER_BYTES
 
 
 class RoomHistory:
@@ -81,7 +97,7 @@ class RoomHistory:
 
     def pop(self) -> int:
         """Lose the oldest entry; return how many bytes that was."""
-        size = len(self.entries.popleft().payload)
+        size = self.entries.popleft().nbytes
         self.nbytes -= size
         return size
 
@@ -133,18 +149,19 @@ class HistoryStore:
         """Give a publication its position, which it has from then on, and keep it."""
         room = publication.room
         history = self._rooms.get(room) or self._new(room, now)
+        entry = Entry(publication, now)
         history.top += 1
         position = publication.position = Position(history.top, history.epoch)
         entries = history.entries
-        grown = len(publication.frame.payload)
+        grown = entry.nbytes
         # As in most rooms: the oldest makes place for the newest.
         if entries and len(entries) == keep.entries:
-            grown -= len(entries.popleft().payload)
+            grown -= entries.popleft().nbytes
             is_larger = grown > 0
         else:
             self.entries += 1
             is_larger = True
-        entries.append(Entry(publication, now))
+        entries.append(entry)
         history.nbytes += grown
         self._payload_bytes += grown
         self._file(room, history, keep.ttl_s, now)
@@ -230,6 +247,7 @@ class HistoryStore:
                     entry.exclude,
                     Position(offset, history.epoch),
                     time_ms=entry.time_ms,
+                    publisher=None if entry.publisher is None else _decode(entry.publisher),
                 )
         return [made[entry] for entry in entries]
 

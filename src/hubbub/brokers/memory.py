@@ -141,9 +141,9 @@ class MemoryBroker:
             node.deliver(Publication(room, told_frame(room, told), kind=told.kind))
         return change.infos
 
-    async def presence(self, room: str) -> Snapshot:
+    async def presence(self, room: str, most: int | None = None) -> Snapshot:
         """See `PresenceBroker.presence`."""
-        return self.members.snapshot(room)
+        return self.members.snapshot(room, most)
 
     async def presence_stats(self, room: str) -> PresenceStats:
         """See `PresenceBroker.presence_stats`."""

@@ -355,9 +355,9 @@ class NatsBroker:
         """See `PresenceBroker.expire`."""
         return await self._require_streams().presence.expire(room, terms)
 
-    async def presence(self, room: str) -> Snapshot:
+    async def presence(self, room: str, most: int | None = None) -> Snapshot:
         """See `PresenceBroker.presence`."""
-        return await self._require_streams().presence.snapshot(room)
+        return await self._require_streams().presence.snapshot(room, most)
 
     async def presence_stats(self, room: str) -> PresenceStats:
         """See `PresenceBroker.presence_stats`."""

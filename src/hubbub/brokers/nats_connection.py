@@ -208,7 +208,7 @@ class Connection:
         """Hand on a message. It raises nothing: the library would read no more."""
         self.heard += 1
         try:
-            headers, status = _headers(head) if head else ({}, "")
+            headers, status = headers_of(head) if head else ({}, "")
             if number == _INBOX:
                 self._answered(subject.rpartition(b".")[2].decode(), Answer(data, headers, status))
             else:
@@ -250,7 +250,8 @@ class Answer:
         return self.status == "503"
 
 
-def _headers(head: bytes) -> tuple[dict[str, str], str]:
+def headers_of(head: bytes) -> tuple[dict[str, str], str]:
+    """Return the headers of a message, and its status, out of what stands before its data."""
     first, *lines = head.decode("utf-8", "replace").split("\r\n")
     status = first.removeprefix("NATS/1.0").strip()[:3]
     rows = (line.partition(":") for line in lines if line)

@@ -166,7 +166,7 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
 
     def _note_sent(self, run: Iterable[NatsWaiting]) -> None:
         for waiting in run:
-            waiting.comes_by = self._comes_by(waiting.room)
+            self._note_way(waiting, self._comes_by(waiting.room))
             waiting.unknown += 1
 
     def _fail_all(self, run: Iterable[NatsWaiting], error: BrokerError, *, is_known: bool) -> None:

@@ -4,9 +4,9 @@ What must not live here: what a change is (`presence`), how a stream is spoken t
 
 A message is a room as `presence.PresenceStore` writes it down, packed by zlib where it is long. What is told of
 the change is in its headers, and the headers are what the stream hands on: so the change, its number and the
-telling are one step. Headers are short (`TOLD_BYTES`): a call whose telling is longer is several changes, one
-after another. All fits into one message, so a room has as many people as the server's `max_payload` lets it,
-some ten thousands.
+telling are one step. How many are there is in a header too, so who counts unpacks no room. Headers are short
+(`TOLD_BYTES`): a call whose telling is longer is several changes, one after another. All fits into one message, so a
+room has as many people as the server's `max_payload` lets it, some ten thousands.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..wire.presence import Told, told_frame
 from ..wire.publication import Kind, Publication
 from .broker import MOST_MEMBERS_A_CALL, CallFailed, CallRefused, Entered, PresenceTerms, Snapshot
 from .nats_names import NatsNames
-from .nats_stream import Refused, Stream
+from .nats_stream import Refused, Stored, Stream
 from .presence import Change, PresenceStore, Rows
 
 FORGOTTEN_S = 24 * 3600.0
@@ -39,6 +39,8 @@ PAUSE_S = 0.01
 """How long to wait, at most, when another process was quicker: twice as long each time, up to a bound."""
 TOLD = "Hubbub-Told"
 """The header that tells of a change: a kind, its number, a pause, and infos in JSON."""
+COUNTED = "Hubbub-Counted"
+"""The header that says how many clients and people are in the room. Older versions write none."""
 
 _KINDS = {"j": Kind.JOIN, "l": Kind.LEAVE}
 _PAUSES = {"-": None, "0": False, "1": True}
@@ -110,17 +112,19 @@ class NatsPresence:
         )
         return _infos(changes)
 
-    async def snapshot(self, room: str) -> Snapshot:
+    async def snapshot(self, room: str, most: int | None = None) -> Snapshot:
         """See `PresenceBroker.presence`."""
-        store = PresenceStore()
-        store.load(room, (await self._read(room))[1])
-        return store.snapshot(room)
+        stored = await self._last(room)
+        counted = _counted(stored)
+        if most is not None and counted is not None and counted.clients > most:
+            return Snapshot((), 0, is_too_long=True)
+        return _store_of(room, stored).snapshot(room, most)
 
     async def stats(self, room: str) -> PresenceStats:
         """See `PresenceBroker.presence_stats`."""
-        store = PresenceStore()
-        store.load(room, (await self._read(room))[1])
-        return store.stats(room)
+        stored = await self._last(room)
+        counted = _counted(stored)
+        return _store_of(room, stored).stats(room) if counted is None else counted
 
     async def _change(
         self, room: str, terms: PresenceTerms, act: Act, count: int | None
@@ -162,7 +166,8 @@ class NatsPresence:
                 pause_s = min(2 * pause_s, 0.2)
 
     async def _try(self, room: str, terms: PresenceTerms, act: Act, part: slice) -> _Step:
-        sequence, before = await self._read(room)
+        stored = await self._last(room)
+        before, sequence = _rows_of(stored), 0 if stored is None else stored.sequence
         now = self._now()
         # Numbers are times in microseconds, so they grow even where the stream was lost.
         start = max(before.at, int(now * 1_000_000))
@@ -181,17 +186,20 @@ class NatsPresence:
         if after == before._replace(members=[*before.members], away=[*before.away]):
             return _Step(change, part, is_written=False)
         kept_s = FORGOTTEN_S + max(terms.lease_s, terms.grace_s)
-        headers = {"Nats-TTL": f"{round(kept_s)}s"}
+        counts = store.stats(room)
+        headers = {
+            "Nats-TTL": f"{round(kept_s)}s",
+            COUNTED: f"{counts.clients} {counts.users}",
+        }
         if told:
             headers[TOLD] = told
         subject = self._names.presence(room)
         await self._stream.add(subject, _packed(after), after=sequence, headers=headers)
         return _Step(change, part, is_written=True)
 
-    async def _read(self, room: str) -> tuple[int, Rows]:
-        """Return the number of the room's message, and who is in it."""
-        stored = await self._stream.last(self._names.presence(room))
-        return (0, Rows()) if stored is None else (stored.sequence, _unpacked(stored.data))
+    async def _last(self, room: str) -> Stored | None:
+        """Return the room's message; None where there is none."""
+        return await self._stream.last(self._names.presence(room))
 
 
 def told_publication(room: str, text: str) -> Publication:
@@ -209,6 +217,25 @@ def _written(told: Told) -> str:
     kind = "j" if told.kind is Kind.JOIN else "l"
     pause = {None: "-", False: "0", True: "1"}[told.is_paused]
     return f"{kind} {told.at} {pause} {_encode_infos(told.infos).decode()}"
+
+
+def _counted(stored: Stored | None) -> PresenceStats | None:
+    """Return what a room's message says of how many are there, without reading who; None where it says nothing."""
+    text = None if stored is None else stored.headers.get(COUNTED)
+    if text is None:
+        return None
+    clients, people = map(int, text.split())
+    return PresenceStats(clients, people)
+
+
+def _rows_of(stored: Stored | None) -> Rows:
+    return Rows() if stored is None else _unpacked(stored.data)
+
+
+def _store_of(room: str, stored: Stored | None) -> PresenceStore:
+    store = PresenceStore()
+    store.load(room, _rows_of(stored))
+    return store
 
 
 def _packed(rows: Rows) -> bytes:

@@ -10,18 +10,20 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..errors import BrokerUnavailable
 from ..limits import printable
 from .broker import CallRefused
-from .nats_connection import Answer, Connection
+from .nats_connection import Answer, Connection, headers_of
 
 _WRONG_LAST = {10071, 10164}
 _NO_MESSAGE = 10037
 _NO_STREAM = 10059
 _NAME_TAKEN = 10058
 _NO_JETSTREAM = {10039, 10076}
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 OLDEST_VERSION = (2, 11)
 """Which server is the first that can read many messages by one question, and forget each by its own time."""
 MOST_A_READ = 200
@@ -33,11 +35,13 @@ PAUSE_S = 0.05
 
 
 class Stored(NamedTuple):
-    """A message of a stream. `time_s` is when it was stored, in seconds by the server's clock (0: not known)."""
+    """A message of a stream. `time_s` is when it was stored, in seconds by the server's clock (0: not known).
+    `headers` are its writer's, without those that are for JetStream."""
 
     sequence: int
     data: bytes
     time_s: float = 0.0
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
 class Refused(Exception):
@@ -167,7 +171,8 @@ class Stream:
             return None
         message = answer["message"]
         data = base64.b64decode(message.get("data", ""))
-        return Stored(int(message["seq"]), data, _seconds(message["time"]))
+        headers = _own(headers_of(base64.b64decode(message.get("hdrs", "")))[0])
+        return Stored(int(message["seq"]), data, _seconds(message["time"]), headers)
 
     async def _read_some(self, subject: str, first: int) -> list[Stored]:
         question = {"seq": first, "next_by_subj": subject, "batch": MOST_A_READ}
@@ -185,6 +190,7 @@ class Stream:
                 int(each.headers["Nats-Sequence"]),
                 each.data,
                 _seconds(each.headers["Nats-Time-Stamp"]),
+                _own(each.headers),
             )
             for each in rows
         ]
@@ -217,6 +223,10 @@ async def _ask(
         return None
     answer: dict[str, Any] = json.loads(answers[0].data)
     return answer
+
+
+def _own(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: text for name, text in headers.items() if not name.startswith("Nats-")}
 
 
 def _why(error: Exception) -> str:

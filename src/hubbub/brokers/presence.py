@@ -44,6 +44,11 @@ class _Room:
         self.is_paused: bool = False
 
     @property
+    def clients(self) -> int:
+        """How many clients are in the room: of a person who is away, the last that there was."""
+        return len(self.members) + len(self.away)
+
+    @property
     def people(self) -> int:
         """How many people are in the room."""
         return len(self.here) + len(self.away)
@@ -170,11 +175,13 @@ class PresenceStore:
                 gone.append(last)
         return self._change(name, room, Kind.LEAVE, gone, terms)
 
-    def snapshot(self, name: str) -> Snapshot:
+    def snapshot(self, name: str, most: int | None = None) -> Snapshot:
         """See `PresenceBroker.presence`."""
         room = self._rooms.get(name)
         if room is None:
             return Snapshot((), self._at)
+        if most is not None and room.clients > most:
+            return Snapshot((), self._at, is_too_long=True)
         # Who is here comes last: another may have had the same id, and be away.
         rows = [*room.away.values(), *room.members.values()]
         return Snapshot(tuple(info for info, _ in rows), self._at)
@@ -184,7 +191,7 @@ class PresenceStore:
         room = self._rooms.get(name)
         if room is None:
             return PresenceStats(0, 0)
-        return PresenceStats(len(room.members) + len(room.away), room.people)
+        return PresenceStats(room.clients, room.people)
 
     def _change(
         self, name: str, room: _Room, kind: Kind, infos: Sequence[ClientInfo], terms: PresenceTerms

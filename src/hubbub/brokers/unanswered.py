@@ -138,6 +138,12 @@ class Unanswered(ABC, Generic[W]):
                 self._fail(waiting, BrokerUnavailable(why))
         self._timer = loop.call_later(LOOK_S, self._look) if self._unanswered else None
 
+    def _note_way(self, waiting: W, comes_by: object) -> None:
+        """Note by which connection one comes here that is about to be sent. If a try without an answer has been taken,
+        it came by that of then, or is lost."""
+        if not waiting.may_be_there:
+            waiting.comes_by = comes_by
+
     def _taken(self, waiting: W, receipt: Receipt, comes_by: object) -> None:
         """Learn that the server has taken one, whose room comes here by `comes_by` now."""
         by = waiting.comes_by

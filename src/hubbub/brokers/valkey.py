@@ -380,9 +380,9 @@ class ValkeyBroker:
         """See `PresenceBroker.expire`."""
         return await self._ask(room, lambda link: link.presence.expire(room, terms))
 
-    async def presence(self, room: str) -> Snapshot:
+    async def presence(self, room: str, most: int | None = None) -> Snapshot:
         """See `PresenceBroker.presence`."""
-        return await self._ask(room, lambda link: link.presence.snapshot(room))
+        return await self._ask(room, lambda link: link.presence.snapshot(room, most))
 
     async def presence_stats(self, room: str) -> PresenceStats:
         """See `PresenceBroker.presence_stats`."""

@@ -179,7 +179,7 @@ class Outgoing(Unanswered[ValkeyWaiting]):
             waiting = self._queue.popleft()
             if waiting.number in self._unanswered:  # else it was refused while it waited
                 waiting.is_on_its_way = True
-                waiting.comes_by = self._comes_by(waiting.room)
+                self._note_way(waiting, self._comes_by(waiting.room))
                 some.append(waiting)
         return some
 

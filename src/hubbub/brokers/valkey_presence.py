@@ -64,9 +64,12 @@ class ValkeyPresence:
         """See `PresenceBroker.expire`."""
         return _infos(await self._expire(keys=self._keys(room), args=self._told(room, terms)))
 
-    async def snapshot(self, room: str) -> Snapshot:
+    async def snapshot(self, room: str, most: int | None = None) -> Snapshot:
         """See `PresenceBroker.presence`."""
-        at, rows = await self._presence(keys=self._keys(room))
+        arguments = [-1 if most is None else most]
+        at, rows = await self._presence(keys=self._keys(room), args=arguments)
+        if rows is None:
+            return Snapshot((), int(at), is_too_long=True)
         return Snapshot(_infos(rows), int(at))
 
     async def stats(self, room: str) -> PresenceStats:

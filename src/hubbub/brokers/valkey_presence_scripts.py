@@ -28,6 +28,9 @@ local function unpacked(value)
   local length, rest = string.match(value, '^(%d+):(.*)$')
   return string.sub(rest, 1, length), string.sub(rest, length + 1)
 end
+local function clients()
+  return redis.call('HLEN', members) + redis.call('ZCARD', away)
+end
 local function people()
   return redis.call('HLEN', here) + redis.call('ZCARD', away)
 end
@@ -147,13 +150,16 @@ return changed(ARGV[1], 'l', left, tonumber(ARGV[2]))
 PRESENCE = (
     _COMMON
     + """
--- Returns the number of the last change, and the infos of all who are in the room, those who are away first.
+-- arguments: how many clients are to be named at most (-1: all). Returns the number of the last change, and the infos of
+-- all who are in the room, those who are away first; no infos at all where there are more.
+local at, most = redis.call('HGET', state, 'a') or '0', tonumber(ARGV[1])
+if most >= 0 and clients() > most then return {at, false} end
 local found = redis.call('HVALS', infos)
 for _, value in ipairs(redis.call('HVALS', members)) do
   local _, info = unpacked(value)
   found[#found + 1] = info
 end
-return {redis.call('HGET', state, 'a') or '0', found}
+return {at, found}
 """
 )
 
@@ -161,6 +167,6 @@ STATS = (
     _COMMON
     + """
 -- Returns how many clients and how many people are in the room.
-return {redis.call('HLEN', members) + redis.call('ZCARD', away), people()}
+return {clients(), people()}
 """
 )

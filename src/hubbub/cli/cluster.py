@@ -86,10 +86,13 @@ def who(room: str, as_json: bool, reach: Reach) -> None:
     for client_id, info in found.items():
         if as_json:
             row = {"client": client_id, "user": info.user, "info": info.info}
+            if info.conn_info is not None:
+                row["conn_info"] = info.conn_info
             click.echo(msgspec.json.encode(row).decode())
         else:
-            shown = "" if info.info is None else msgspec.json.encode(info.info).decode()
-            parts = (client_id, "-" if info.user is None else info.user, shown)
+            said = [each for each in (info.info, info.conn_info) if each is not None]
+            parts = [client_id, "-" if info.user is None else info.user]
+            parts += [msgspec.json.encode(each).decode() for each in said]
             click.echo("\t".join(printable(part, 200) for part in parts).rstrip())
 
 

@@ -90,7 +90,12 @@ class ApiHubs:
         """Return who is in a room."""
         found = self.call("presence", types.PresenceResult, channel=room).presence
         return {
-            client: ClientInfo(info.client, info.user or None, _value_of(info.chan_info))
+            client: ClientInfo(
+                info.client,
+                info.user or None,
+                _value_of(info.chan_info),
+                _value_of(info.conn_info),
+            )
             for client, info in found.items()
         }
 

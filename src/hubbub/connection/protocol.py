@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import PROTOCOL_ERROR
-from ..model import Close, Position
+from ..model import ClientInfo, Close, Position
 from ..wire.frame import encode_json
 from .outcome import AttemptEnded, Outcome, Retry
 
@@ -30,6 +30,7 @@ PONG = b"{}"
 """A ping, and its answer."""
 
 _NULL = msgspec.Raw(b"null")
+_NOTHING = msgspec.Raw()
 
 
 class Refusal(msgspec.Struct):
@@ -41,10 +42,34 @@ class Refusal(msgspec.Struct):
 
 
 class Published(msgspec.Struct):
-    """A message of a room. `offset` counts from 1; 0: the room keeps no history."""
+    """A message of a room. `offset` counts from 1; 0: the room keeps no history. `info` is the `Member` that
+    published it, not read yet (empty: the server did)."""
 
     data: msgspec.Raw = _NULL
     offset: int = 0
+    info: msgspec.Raw = _NOTHING
+
+
+class Member(msgspec.Struct):
+    """A client, as others see it in a room."""
+
+    client: str = ""
+    user: str = ""
+    conn_info: Any = None
+    chan_info: Any = None
+
+    def as_info(self, client: str = "") -> ClientInfo:
+        """Return it as a program has it. `client` is its id, where it does not say that itself."""
+        return ClientInfo(self.client or client, self.user or None, self.chan_info, self.conn_info)
+
+
+_decode_member = msgspec.json.Decoder(Member | None).decode
+
+
+def publisher_of(info: bytes | msgspec.Raw) -> ClientInfo | None:
+    """Return who published a message. Raises `msgspec.ValidationError` for what says that of nobody."""
+    member = _decode_member(info) if info else None
+    return None if member is None else member.as_info()
 
 
 class Expiry(msgspec.Struct):
@@ -84,14 +109,6 @@ class PageAnswer(msgspec.Struct):
     publications: list[Published] = []
     offset: int = 0
     epoch: str = ""
-
-
-class Member(msgspec.Struct):
-    """Somebody in a room."""
-
-    client: str = ""
-    user: str = ""
-    chan_info: Any = None
 
 
 class PresenceAnswer(msgspec.Struct):

@@ -18,7 +18,14 @@ from .client_socket import ClientSocket
 from .commands import CLOSED
 from .options import Options, RoomOptions, Since, Token
 from .outcome import Outcome
-from .protocol import CountsAnswer, DataAnswer, PageAnswer, PresenceAnswer, Published
+from .protocol import (
+    CountsAnswer,
+    DataAnswer,
+    PageAnswer,
+    PresenceAnswer,
+    Published,
+    publisher_of,
+)
 from .reconnecting import Reconnecting, State
 from .retry import Backoff
 from .room_session import RoomSession
@@ -159,10 +166,7 @@ class RoomConnection(Reconnecting):
     async def presence(self, room: str) -> dict[str, ClientInfo]:
         """Ask who is in a room, by the ids of clients. Raises as `call`."""
         answer: PresenceAnswer = await self._command("presence", {"channel": room})
-        return {
-            client: ClientInfo(each.client or client, each.user or None, each.chan_info)
-            for client, each in answer.presence.items()
-        }
+        return {client: each.as_info(client) for client, each in answer.presence.items()}
 
     async def presence_stats(self, room: str) -> PresenceStats:
         """Ask how many are in a room. Raises as `call`."""
@@ -267,4 +271,5 @@ class _GivenRooms:
 
 
 def _message(published: Published) -> RoomMessage[Any]:
-    return RoomMessage(msgspec.json.decode(published.data), published.offset or None)
+    data = msgspec.json.decode(published.data)
+    return RoomMessage(data, published.offset or None, publisher_of(published.info))

@@ -19,11 +19,18 @@ MAX_ROOM_BYTES = 2**20
 
 
 class Item(NamedTuple):
-    """A message, or a gap (`data` is None), and the position of who has taken it."""
+    """A message, or a gap (`data` is None), and the position of who has taken it. `info` is who published the
+    message, as `protocol.publisher_of` reads it."""
 
     data: bytes | None
     offset: int | None
     after: Position | None
+    info: bytes = b""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are held for it."""
+        return len(self.data or b"") + len(self.info)
 
 
 class RoomInbox:
@@ -53,7 +60,7 @@ class RoomInbox:
         offset = message.offset or None
         if self.read is not None and offset is not None:
             self.read = Position(offset, self.read.epoch)
-        self._append(Item(bytes(message.data), offset, self.read))
+        self._append(Item(bytes(message.data), offset, self.read, bytes(message.info)))
 
     def put_all(self, messages: Sequence[Published]) -> bool:
         """Add messages as long as there is room; return whether all were added."""
@@ -81,7 +88,7 @@ class RoomInbox:
     def take(self) -> Item:
         """Remove and return the oldest."""
         item = self._items.popleft()
-        self._bytes -= len(item.data or b"")
+        self._bytes -= item.nbytes
         self.taken = item.after
         return item
 
@@ -93,4 +100,4 @@ class RoomInbox:
 
     def _append(self, item: Item) -> None:
         self._items.append(item)
-        self._bytes += len(item.data or b"")
+        self._bytes += item.nbytes

@@ -15,6 +15,7 @@ import msgspec
 from ..errors import NORMAL, CommandFailed, Disconnected, MessagesMissed
 from ..model import ClientInfo, Position, PresenceStats
 from .options import Since
+from .protocol import publisher_of
 from .room_state import RoomState
 
 T = TypeVar("T")
@@ -24,10 +25,12 @@ SubscriptionState = Literal["unsubscribed", "subscribing", "subscribed", "paused
 
 @dataclass(frozen=True, slots=True)
 class RoomMessage(Generic[T]):
-    """A message of a room: `data`, and its `offset` in the room's history (None: it keeps none)."""
+    """A message of a room: `data`, and its `offset` in the room's history (None: it keeps none). `publisher` is the
+    client that published it, as others see it (None: the server did)."""
 
     data: T
     offset: int | None
+    publisher: ClientInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ class Subscription(Generic[T]):
         state.took()
         if item.data is None:
             raise MessagesMissed(state.name, item.after)
-        return RoomMessage(self._decode(item.data), item.offset)
+        return RoomMessage(self._decode(item.data), item.offset, publisher_of(item.info))
 
     async def publish(self, data: Any) -> None:
         """Publish any JSON to the room. Raises as `RoomConnection.call`."""

@@ -120,9 +120,25 @@ _PUBLICATION = object()
 def _publication(publication: Publication) -> bytes:
     made = publication.forms.get(_PUBLICATION)
     if made is None:
-        data, position = json_of(publication.frame), publication.position
-        offset = b"" if position is None else b',"offset":%d' % position.offset
-        made = publication.forms[_PUBLICATION] = Frame(b'{"data":%b%b}' % (data, offset), True)
+        text = b'{"data":%b%b}' % (json_of(publication.frame), _beside(publication))
+        made = publication.forms[_PUBLICATION] = Frame(text, True)
+    return made.payload
+
+
+_BESIDE = object()
+"""Under what it keeps what stands beside its message, patched or not."""
+
+
+def _beside(publication: Publication) -> bytes:
+    """Write who published a message, if a client did, and its offset, if it has one."""
+    publisher, position = publication.publisher, publication.position
+    offset = b"" if position is None else b',"offset":%d' % position.offset
+    if publisher is None:
+        return offset
+    made = publication.forms.get(_BESIDE)
+    if made is None:
+        text = b',"info":%b%b' % (_encode(_info(publisher)), offset)
+        made = publication.forms[_BESIDE] = Frame(text, True)
     return made.payload
 
 
@@ -144,13 +160,12 @@ def _whole(publication: Publication) -> bytes:
 
 def _patch(publication: Publication, base: Frame | None) -> bytes:
     """Write a publication for who takes patches: its JSON, or the difference to that of `base`, as a string."""
-    data, position = json_of(publication.frame), publication.position
+    data = json_of(publication.frame)
     patch = None
     if base is not None and max(len(data), len(base.payload)) <= MOST_PATCHED_BYTES:
         patch = fossil_delta(json_of(base), data)
-    offset = b"" if position is None else b',"offset":%d' % position.offset
     text, mark = (data, b"") if patch is None else (patch, b',"delta":true')
-    return b'{"data":%b%b%b}' % (_encode(text.decode()), offset, mark)
+    return b'{"data":%b%b%b}' % (_encode(text.decode()), _beside(publication), mark)
 
 
 def _patched(event: Patched) -> bytes:
@@ -210,6 +225,8 @@ def _subscription(
         result |= {**_CAPABILITIES, "epoch": position.epoch, "offset": offset}
     if since is not None:
         result |= {"was_recovering": True, "recovered": answer.recovered}
+    if answer.data is not None:
+        result["data"] = answer.data
     if answer.takes_patches:
         result["delta"] = True
     found = b""
@@ -255,9 +272,13 @@ def _reply(event: Reply) -> bytes | None:
 
 
 def _info(info: ClientInfo) -> dict[str, Any]:
-    """Return a member as SDKs read it: a user's name is a text in any case."""
+    """Return a client as SDKs read it: a user's name is a text in any case."""
     body: dict[str, Any] = {"user": info.user or "", "client": info.client}
-    return body if info.info is None else body | {"chan_info": info.info}
+    if info.conn_info is not None:
+        body["conn_info"] = info.conn_info
+    if info.info is not None:
+        body["chan_info"] = info.info
+    return body
 
 
 def _told(event: Joined | Left) -> bytes:

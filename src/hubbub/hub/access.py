@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import (
     INVALID_TOKEN,
@@ -45,6 +45,16 @@ class Grant(Protocol):
     @property
     def expires_at(self) -> float | None:
         """When it ends, as a Unix time in seconds; None: never."""
+        ...
+
+    @property
+    def info(self) -> Any:
+        """What others in the room are shown of the client (None: nothing)."""
+        ...
+
+    @property
+    def data(self) -> Any:
+        """What the client is told of the room (None: nothing)."""
         ...
 
 
@@ -132,8 +142,8 @@ class Access:
             return Refused(500)
         return refusal
 
-    async def check_join(self, client: Client, room: str, token: str | None) -> float | None:
-        """Raise where the client may not join a room; return when the token that it shows for it ends.
+    async def check_join(self, client: Client, room: str, token: str | None) -> Grant | None:
+        """Raise where the client may not join a room; return what the token says that it shows for it.
 
         A good token lets it in without the authorize handler; None, and no token: it needs none.
         """
@@ -142,13 +152,13 @@ class Access:
             return None
         return await self.check_token(client, room, token)
 
-    async def check_token(self, client: Client, room: str, token: str) -> float | None:
-        """Return when a token for a room ends (None: never); raise for one that is not good."""
+    async def check_token(self, client: Client, room: str, token: str) -> Grant:
+        """Return what a token for a room says; raise for one that is not good."""
         verifier = self.verifier
         if verifier is None:
             raise CommandError("forbidden", "tokens of subscriptions are not taken here")
         try:
-            found = await verifier.subscription(
+            return await verifier.subscription(
                 token, user=client.user, room=room, client_id=client.id
             )
         except TokenExpired as error:
@@ -163,7 +173,6 @@ class Access:
                 log.log(logging.INFO, "token", text, label, *named)
                 raise Disconnected(INVALID_TOKEN, "invalid token") from error
             raise CommandError("forbidden", "the token is not valid") from error
-        return found.expires_at
 
     async def check(self, client: Client, action: Action, room: str) -> None:
         """Raise `CommandError` where the client may not do this. What the handler raises comes through."""

@@ -214,7 +214,8 @@ class CommandDispatcher(Dispatcher):
             case Publish(_, room, message):
                 check_room_name(room)
                 await core.access.check(session.client, "publish", room)
-                await core.publishing.publish(room, message)
+                publisher = core.infos.of(session, room)
+                await core.publishing.publish(room, message, publisher=publisher)
             case Refresh(_, token):
                 result = await core.connecting.refresh(session, token)
             case History(_, room):
@@ -262,7 +263,7 @@ class CommandDispatcher(Dispatcher):
         if check_room_name(room) not in session.memberships:
             raise CommandError("forbidden", "not subscribed")
         try:
-            expires_at = await core.access.check_token(session.client, room, token)
+            grant = await core.access.check_token(session.client, room, token)
             if session.close is not None or room not in session.memberships:
                 raise CommandError("forbidden", "not subscribed")
         except CommandError as error:
@@ -270,10 +271,10 @@ class CommandDispatcher(Dispatcher):
                 raise
             core.subscriptions.end(session, room)  # so that it comes back with a new one
             return Refreshed(None)
-        if expires_at is None:
+        if grant.expires_at is None:
             core.subscriptions.forget(session, room)
             return Refreshed(None)
-        return Refreshed(core.subscriptions.expire(session, room, expires_at))
+        return Refreshed(core.subscriptions.expire(session, room, grant.expires_at))
 
     async def _call_function(self, session: ClientSession, command: Rpc) -> Returned:
         """Call a function of the application for a client. What it raises comes through."""
@@ -320,13 +321,9 @@ class CommandDispatcher(Dispatcher):
         core, room = self._core, command.room
         check_room_name(room)
         await core.access.check(session.client, "presence", room)
-        counts = await core.presence.stats(room)
         if isinstance(command, PresenceStats):
-            return counts
-        if counts.clients > MOST_LISTED:  # before all of them are read
-            text = f"there are more than {MOST_LISTED} clients in this room; ask how many"
-            raise CommandError("too_many_members", text)
-        return Present(await core.presence.present(room))
+            return await core.presence.stats(room)
+        return Present(await core.presence.present(room, MOST_LISTED))
 
 
 def _cost_of(answer: Reply, size: int) -> int:

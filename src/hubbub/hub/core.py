@@ -25,6 +25,7 @@ from ..turns import Turns
 from ..wire.publication import Publication
 from .access import Access
 from .admission import Admission
+from .client_infos import ClientInfos
 from .commands import CommandDispatcher
 from .connecting import Connecting
 from .control import ControlPlane
@@ -89,6 +90,7 @@ class Core:
         self.rules: Rules = Rules(self)
         self.recovery: Recovery = Recovery(self)
         self.gaps: Gaps = Gaps(self)
+        self.infos: ClientInfos = ClientInfos(self)
         self.presence: Presence = Presence(self)
         self.registry: Registry = Registry(self, slow_policies)
         self.joining: Joining = Joining(self)

@@ -16,6 +16,7 @@ from ..errors import (
     REPLACED,
     SERVICE_RESTART,
     STALE,
+    SUBSCRIPTION_EXPIRED,
     TOKEN_EXPIRED,
     TOO_MANY_MESSAGES,
     TRY_AGAIN_LATER,
@@ -65,6 +66,14 @@ EXPIRED = Cause(
     logging.INFO,
     "expired",
     "has a token that expired; closed",
+)
+ROOM_EXPIRED = Cause(
+    SUBSCRIPTION_EXPIRED,
+    "subscription expired",
+    "expired",
+    logging.INFO,
+    "expired",
+    "has no time left in %s, which the server put it into; closed",
 )
 REPLACED_BY_NEWER = Cause(
     REPLACED,

@@ -40,7 +40,7 @@ class Gaps:
                 self._begin_text_anew(session, room)
             else:
                 core.publishing.tell(session, Gap(room))
-        elif _is_given(session, room):  # it cannot come back to the room; it can to the hub
+        elif session.is_given(room):  # it cannot come back to the room; it can to the hub
             core.registry.disconnect(session, INSUFFICIENT_STATE, "insufficient state")
         else:
             core.joining.leave(session, room)
@@ -86,7 +86,7 @@ class Gaps:
         for room in rooms:
             if session.behind is None or room not in session.behind:
                 continue  # it has come in anew
-            if _is_given(session, room):
+            if session.is_given(room):
                 why = "it has missed something of a room that the server put it into"
                 self._core.registry.end(session, SLOW_CONSUMER, why)
                 return
@@ -107,9 +107,5 @@ class Gaps:
         is_everybody = members.name == EVERYBODY
         for session in list(members.sessions):
             is_plain = session.variant.dialect.is_plain
-            if is_plain or not (is_everybody or _is_given(session, members.name)):
+            if is_plain or not (is_everybody or session.is_given(members.name)):
                 self.tell(session, members.name)
-
-
-def _is_given(session: ClientSession, room: str) -> bool:
-    return session.opening is not None and room in session.opening.given

@@ -236,9 +236,11 @@ class Hub:
 
     @takes_function
     def presence_info(self, function: InfoF | InfoLambda) -> InfoF:
-        """Call `f(client, room)` for what others see of a client in such a room: `ClientInfo.info`.
+        """Call `f(client, room)` for what others see of a client in a room: `ClientInfo.info`.
 
-        It returns what JSON has, up to 4 KiB of it, and is no `async def`. Without it `info` is None.
+        They see it in the room's presence, and beside what the client publishes by a command of its own. It returns
+        what JSON has, up to 4 KiB of it, and is no `async def`. Of a member it is asked once, when that is needed
+        first, and of who is none for each message. Without it others see what tokens say: see `Identity.info`.
         """
         self._core.handlers.set_presence_info(function)
         return cast("InfoF", function)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..dialects.dialect import Gap, Given, ServerSubscribed, ServerUnsubscribed
 from ..errors import BrokerError, CommandError
@@ -39,14 +39,16 @@ RETRY_S = 0.5
 
 class Ready:
     """What is known of a room that a client is about to enter. `names` are those under which the client was
-    connected before, `joiner` is None in a room that keeps nothing."""
+    connected before, `info` is what a token says of it to others there (None: nothing), `joiner` is None in a room
+    that keeps nothing."""
 
-    __slots__ = ("joiner", "names", "room", "since", "waiting")
+    __slots__ = ("info", "joiner", "names", "room", "since", "waiting")
 
     def __init__(self, room: str, since: Position | None) -> None:
         self.room: str = room
         self.since: Position | None = None
         self.names: list[str] = []
+        self.info: Any = None
         self.joiner: Joiner | None = None
         self.waiting: dict[str, int] | None = None
         """Where it is counted while it waits."""
@@ -188,9 +190,10 @@ class Joining:
         ready = Ready(room, since)
         attempt = self._note_joining(session, room)
         try:
-            expires_at = None
+            grant = None
             if not is_allowed:
-                expires_at = await self._core.access.check_join(session.client, room, token)
+                grant = await self._core.access.check_join(session.client, room, token)
+                ready.info = None if grant is None else grant.info
             if session.close is not None:
                 raise _left(room)
             answer = await self._enter_when_ready(
@@ -200,8 +203,10 @@ class Joining:
                 session.unasked |= {room}
         finally:
             _end_joining(session, room, attempt)
-        if expires_at is not None:
-            left_s = self._core.subscriptions.expire(session, room, expires_at)
+        if grant is not None:
+            answer = answer._replace(data=grant.data)
+        if grant is not None and grant.expires_at is not None:
+            left_s = self._core.subscriptions.expire(session, room, grant.expires_at)
             answer = answer._replace(expires_in_s=left_s)
         if by_server:
             self._announce(session, answer, ready.since, data)
@@ -340,6 +345,8 @@ class Joining:
         room, core = ready.room, self._core
         rule = core.rules.of(room)
         is_patched = takes_patches and rule is not None and rule.rules.delta
+        if ready.info is not None:
+            core.infos.note_token(session, room, ready.info)
         self.enter(session, room, is_patched=is_patched)
         if recovered is None:
             return Subscribed(room)
@@ -429,6 +436,7 @@ class Joining:
         if members is None or session.close is not None:
             return
         core.subscriptions.forget(session, room)
+        core.infos.forget(session, room)
         core.fanout.left(session, members)
         del session.memberships[room]
         if session.opening is not None:

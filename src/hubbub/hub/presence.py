@@ -1,6 +1,7 @@
 """Presence: who is in a room, in all processes, and who is told of joins and leaves.
 
-What must not live here: who is in a room of this process (`room`), what a broker keeps, bytes.
+What must not live here: who is in a room of this process (`room`), what others see of a client (`client_infos`), what
+a broker keeps, bytes.
 
 Who joins or leaves a room with such a rule here is noted in its `Roll`. What one turn of the event loop
 has, and what comes while the broker is asked, goes to the broker in one batch for each room. The broker knows
@@ -28,7 +29,7 @@ from ..dialects.dialect import PresencePaused
 from ..errors import BrokerError, CommandError
 from ..limits import printable
 from ..model import ClientInfo, PresenceStats
-from ..wire.presence import as_json, read_told
+from ..wire.presence import read_told
 from ..wire.publication import Kind
 from . import presence_roll
 from .presence_calls import PresenceCalls
@@ -38,7 +39,6 @@ from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from ..wire.publication import Publication
-    from .client import Client
     from .core import Core
     from .session import ClientSession
 
@@ -52,8 +52,6 @@ STOP_S = 1.0
 """How long the broker may take at the end to hear who has gone."""
 MOST_REFUSALS = 64
 """How often the broker may refuse a part of those that one batch tells it of, until the rest waits."""
-MOST_INFO_BYTES = 4096
-"""How much the application may say of a member, as JSON."""
 
 
 class Presence:
@@ -208,10 +206,11 @@ class Presence:
         is told.
         """
         taken: list[str] = []
-        for name, (session, info) in list(islice(roll.entering.items(), most)):
-            if name in roll.entering and info is None:
-                info = self._info(session.client, roll)
-            if roll.entering.pop(name, None) is not None and info is not None:
+        for name, (session, _) in list(islice(roll.entering.items(), most)):
+            if name not in roll.entering:
+                continue
+            info = self._core.infos.of(session, roll.room)
+            if roll.entering.pop(name, None) is not None:
                 roll.members[name] = info
                 taken.append(name)
         return {name: roll.members[name] for name in taken if name in roll.members}
@@ -305,18 +304,6 @@ class Presence:
         if isinstance(error, CallFailed):
             self._calls.add(room, handlers, error.infos)
 
-    def _info(self, client: Client, roll: Roll) -> ClientInfo:
-        """Return what others see of a new member; without what the application fails to say of it."""
-        function, value = self._core.handlers.presence_info, None
-        if function is not None:
-            try:
-                value = as_json(function(client, roll.room), MOST_INFO_BYTES)
-            except (Exception, asyncio.CancelledError) as error:  # it awaits nothing: never our own
-                text = "presence_info failed for client %s in %s"
-                room = printable(roll.room, 50)
-                self._core.log.log(logging.ERROR, "presence", text, client.id, room, error=error)
-        return ClientInfo(client.id, client.user, value)
-
     async def stop(self) -> None:
         """Tell the broker who has gone, if it listens; from now on nothing is told any more."""
         if self._is_over:
@@ -342,11 +329,12 @@ class Presence:
 
     # Who asks
 
-    async def present(self, room: str) -> dict[str, ClientInfo]:
+    async def present(self, room: str, most: int | None = None) -> dict[str, ClientInfo]:
         """Return who is in a room, by the ids of clients: with all that its members here were told of.
 
         What is told while the broker is asked, and is newer than its answer, is added: who sends the result
-        at once sends it to members who will hear of every change that comes after it.
+        at once sends it to members who will hear of every change that comes after it. Raises `CommandError`
+        ("too_many_members") where there are more than `most` clients.
         """
         terms = self._require(room)
         await self._bring_up(room, terms)
@@ -354,11 +342,14 @@ class Presence:
         readers = self._readers.setdefault(room, [])
         readers.append(told)
         try:
-            snapshot = await self._broker.presence(room)
+            snapshot = await self._broker.presence(room, most)
         finally:
             readers[:] = [each for each in readers if each is not told]
             if not readers:
                 self._readers.pop(room, None)
+        if snapshot.is_too_long:
+            text = f"there are more than {most} clients in this room; ask how many"
+            raise CommandError("too_many_members", text)
         return _brought_up(snapshot, told)
 
     async def stats(self, room: str) -> PresenceStats:

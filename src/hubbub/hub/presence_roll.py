@@ -24,8 +24,8 @@ RENEW_S = LEASE_S / 3
 class Roll:
     """One room: its members in this process, by the names of their connections.
 
-    Each is in one of three. Of `entering` the broker has still to hear; who had left, and is back before the
-    broker has heard of that, is there with what others see of it. `members` were told to the broker, or are just
+    Each is in one of three. Of `entering` the broker has still to hear; of who had left, and is back before the
+    broker has heard of that, it is noted what the broker knows. `members` were told to the broker, or are just
     being told. `leaving` have gone, and the broker has still to hear that. `refused` are the members that the broker
     has refused, each alone: they are told again apart from the others. `unaware` are those who would not know that
     nothing is told in a room that is too large: they came after it was said, if it was.

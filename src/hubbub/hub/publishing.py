@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..brokers.broker import HistoryBroker, Keep
 from ..errors import BrokerError, CommandError, HubNotRunning
 from ..limits import printable
-from ..model import Receipt
+from ..model import ClientInfo, Receipt
 from ..wire.frame import Frame, encode
 from ..wire.piece import shown
 from ..wire.publication import Kind, Publication
@@ -56,18 +56,22 @@ class Publishing:
         key: str | None = None,
         *,
         is_kept: bool = True,
+        publisher: ClientInfo | None = None,
     ) -> Receipt:
         """Encode and publish, and wait for the broker's receipt. Event loop only.
 
         `room` is a room's name, or everybody's or a user's; `key` the publisher's own name for the message.
-        Without `is_kept` it is for who is there now, in a room that remembers too. Raises `BrokerError` when
+        Without `is_kept` it is for who is there now, in a room that remembers too. `publisher` is the client whose own
+        command this is, as others see it (None: it is no client's). Raises `BrokerError` when
         the broker did not take it, `HubNotRunning` where the hub does not run, `CommandError` for a room that
         takes no messages, and for a message that is larger than the broker takes.
         """
         if key is not None:
             check_key(key)
         self._rules.forbid_stream(room)
-        return await self._publish(room, encode(data), exclude, key, is_kept=is_kept)
+        return await self._publish(
+            room, encode(data), exclude, key, is_kept=is_kept, publisher=publisher
+        )
 
     async def publish_in_turn(
         self, room: str, data: Any, key: str | None = None, *, is_kept: bool = True
@@ -93,6 +97,7 @@ class Publishing:
         key: str | None,
         *,
         is_kept: bool = True,
+        publisher: ClientInfo | None = None,
     ) -> Receipt:
         excluded = None if exclude is None else _excluded(exclude)
         lifecycle = self._lifecycle
@@ -101,7 +106,7 @@ class Publishing:
                 raise lifecycle.not_running()
             raise HubNotRunning("await publish() in the hub's own event loop; use room.broadcast()")
         name = None if excluded is None else _name_of(excluded)
-        publication = Publication(room, frame, name, key=key)
+        publication = Publication(room, frame, name, key=key, publisher=publisher)
         keep = self._rules.keep_of(room) if is_kept and self._rules.has_any else None
         result = (
             self._broker.publish(publication) if keep is None else self._keep(publication, keep)

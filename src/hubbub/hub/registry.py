@@ -190,6 +190,8 @@ class Registry:
         core, client = self._core, session.client
         if identity.meta:
             client.meta.update(identity.meta)
+        if identity.info is not None:
+            core.infos.note_identity(session, identity.info)
         self.opened.pop(session, None)
         self.sessions[client.id] = session
         place.seat(session)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ABNORMAL
 from ..limits import printable
-from ..model import Close
+from ..model import ClientInfo, Close
 from ..transports.lost import LOST
 from ..transports.transport import Transport, TransportLimits
 from ..wire.frame import Batch, Frame
@@ -59,6 +59,7 @@ class ClientSession:
         "gaps",
         "handler_task",
         "inbox",
+        "infos",
         "is_handling",
         "joining",
         "last_seen",
@@ -100,6 +101,8 @@ class ClientSession:
         self.place: Place | None = None
         self.opening: Opening | None = None
         self.joining: dict[str, object] | None = None
+        self.infos: dict[str, ClientInfo] | None = None
+        """What others see of the client, by room, as far as it is known; see `client_infos`."""
         self.dropped: int = 0
         self.behind: set[str] | None = None
         """The rooms of which it has missed something that it has to know of (see `Outbox.gaps`); it is told when
@@ -157,6 +160,11 @@ class ClientSession:
     def is_held(self) -> bool:
         """Whether so many messages wait for the client's handler that its socket is not read."""
         return self.inbox is not None and self.inbox.is_full
+
+    def is_given(self, room: str) -> bool:
+        """Tell whether the server has put a client that speaks in commands into a room: it cannot come back
+        to that by itself."""
+        return self.opening is not None and room in self.opening.given
 
     # What the transport calls
 

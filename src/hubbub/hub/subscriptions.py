@@ -1,4 +1,4 @@
-"""Subscriptions: until when a client may stay in a room that a token has let it into.
+"""Subscriptions: until when a client may stay in a room that a token, or the server, has let it into.
 
 What must not live here: whether a token is good (`access`), who is in a room (`registry`).
 """
@@ -9,7 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 from ..dialects.dialect import ServerUnsubscribed
+from ..limits import printable
 from .deadlines import GRACE_S, DeadlineQueue
+from .disconnects import ROOM_EXPIRED
 
 if TYPE_CHECKING:
     from .core import Core
@@ -59,8 +61,12 @@ class SubscriptionDeadlines:
             del self._rooms[session]
 
     def end(self, session: ClientSession, room: str) -> None:
-        """Take a client out of a room, and tell it why."""
-        if room in session.memberships and session.close is None:
+        """Take a client out of a room, and tell it why. One that cannot come back to it is closed."""
+        if room not in session.memberships or session.close is not None:
+            return
+        if session.is_given(room):
+            self._core.registry.end(session, ROOM_EXPIRED, printable(room, 50))
+        else:
             self._core.joining.leave(session, room)
             self._core.publishing.tell(session, ServerUnsubscribed(room, is_expired=True))
 

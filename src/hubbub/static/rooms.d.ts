@@ -10,16 +10,29 @@ export interface RoomPosition {
 /** "subscribing": asked for, or again after the connection was lost. */
 export type RoomState = "unsubscribed" | "subscribing" | "subscribed";
 
+/** A connection, as others see it. */
+export interface RoomClientInfo {
+  /** "" for who is anonymous. */
+  user: string;
+  client: string;
+  /** What its token says, or its Identity. */
+  conn_info?: any;
+  /** What is said of it in that room. */
+  chan_info?: any;
+}
+
 /** What was published. */
 export interface RoomMessage<T = any> {
   data: T;
   /** Its place in the room's history; null in a room that keeps none. */
   offset: number | null;
+  /** Who published it; absent if the server did. */
+  info?: RoomClientInfo;
 }
 
 /** A part of a room's history, and how far the room has come. */
 export interface RoomPage<T = any> {
-  publications: { data: T; offset: number }[];
+  publications: { data: T; offset: number; info?: RoomClientInfo }[];
   position: RoomPosition;
 }
 
@@ -65,7 +78,7 @@ export interface Room {
     reverse?: boolean | undefined;
   }): Promise<RoomPage<T>>;
   /** Who is there, by connection. */
-  presence(): Promise<Record<string, { user: string; client: string }>>;
+  presence(): Promise<Record<string, RoomClientInfo>>;
 }
 
 /** Those of hubbub.js (but for its queue and binaryType), and its own. */

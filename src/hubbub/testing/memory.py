@@ -286,12 +286,13 @@ def connect(
     address: str | None = "127.0.0.1",
     expires_at: float | None = None,
     rooms: Sequence[str] = (),
+    info: Any = None,
     fast: bool = True,
     dialect: str | Dialect = "plain",
 ) -> MemoryClient:
     """Connect a client in memory to a hub that runs in this event loop, and run the connect handlers.
 
-    `user`, `meta`, `client_id`, `expires_at` and `rooms` are what authentication would have found (the
+    `user`, `meta`, `client_id`, `expires_at`, `rooms` and `info` are what authentication would have found (the
     authenticate handler and the origin check are not asked), `query` and `headers` what the handshake carries,
     `address` where it comes from (None: unknown); `fast` says which lane of the fan-out the client takes, see
     `MemoryTransport`. With a `dialect` that has a connect command the client is connected when it has sent
@@ -313,6 +314,7 @@ def connect(
         client_id,
         expires_at=expires_at,
         rooms=tuple(rooms),
+        info=info,
     )
     transport = MemoryTransport(fast=fast)
     spoken = dialect_of(dialect)

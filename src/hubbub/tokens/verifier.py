@@ -122,9 +122,10 @@ class TokenVerifier:
     async def authenticate(self, handshake: Handshake) -> Identity:
         """Say who asks for a connection, by `handshake.token`: for `hub.authenticate`.
 
-        `client.meta` has the members of the claim `meta`, and `info`. The client is put into the rooms of
-        the claims `channels` and `subs`, whose options are not looked at. Raises `Refused`: 401
-        `token_missing`, `token_expired` or `token_invalid`, 503 `token_keys_unavailable`.
+        `client.meta` has the members of the claim `meta`, and `info`, which others are shown too (see
+        `Identity.info`). The client is put into the rooms of the claims `channels` and `subs`, whose options are
+        not looked at. Raises `Refused`: 401 `token_missing`, `token_expired` or `token_invalid`, 503
+        `token_keys_unavailable`.
         """
         if not handshake.token:
             raise Refused(401, "token_missing", "A token is needed")
@@ -138,6 +139,7 @@ class TokenVerifier:
                 meta={**token.meta, "info": token.info},
                 expires_at=token.expires_at,
                 rooms=(*token.channels, *token.subs),
+                info=token.info,
             )
         raise refusal
 

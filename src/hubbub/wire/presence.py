@@ -4,18 +4,22 @@ What must not live here: who is where, and what is told (`brokers.presence`, `hu
 
 It is JSON as plain clients get it, so that nothing has to be made for them:
 `{"type": "presence", "room": "red", "joined": [{"client": …, "user": …, "info": …}], "left": [], "at": 7}`.
+Of a client whose identity says something of it there is `conn_info` too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ..model import ClientInfo
 from .frame import Frame
 from .publication import Kind
+
+M = TypeVar("M")
 
 
 class Told(NamedTuple):
@@ -31,23 +35,37 @@ class Told(NamedTuple):
     is_paused: bool | None = None
 
 
-class _Message(msgspec.Struct, omit_defaults=True):
+class _Member(msgspec.Struct):
+    client: str
+    user: str | None
+    info: Any
+    conn_info: Any | UnsetType
+
+
+class _Message(msgspec.Struct, Generic[M], omit_defaults=True):
     type: str
     room: str
-    joined: Sequence[ClientInfo]
-    left: Sequence[ClientInfo]
+    joined: Sequence[M]
+    left: Sequence[M]
     at: int | None = None
     paused: bool | None = None
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Message).decode
+_pack = msgspec.msgpack.Encoder().encode
+_decode = msgspec.json.Decoder(_Message[ClientInfo]).decode
 
 
 def told_frame(room: str, told: Told) -> Frame:
     """Write it down."""
-    joined, left = (told.infos, ()) if told.kind is Kind.JOIN else ((), told.infos)
+    members, nobody = [_member(info) for info in told.infos], list[_Member]()
+    joined, left = (members, nobody) if told.kind is Kind.JOIN else (nobody, members)
     return Frame(_encode(_Message("presence", room, joined, left, told.at, told.is_paused)), True)
+
+
+def _member(info: ClientInfo) -> _Member:
+    said = info.conn_info
+    return _Member(info.client, info.user, info.info, UNSET if said is None else said)
 
 
 def read_told(frame: Frame, kind: Kind) -> Told:
@@ -60,9 +78,12 @@ def read_told(frame: Frame, kind: Kind) -> Told:
 def as_json(value: Any, max_bytes: int) -> Any:
     """Return `value` as what JSON makes of it: mappings, lists, texts, numbers.
 
-    Raises `TypeError` for what JSON has not, `ValueError` for more than `max_bytes` bytes.
+    Raises `TypeError` for what JSON has not, `ValueError` for more than `max_bytes` bytes, and `OverflowError` for
+    whole numbers of more than 64 bits, which brokers cannot carry.
     """
     payload = _encode(value)
     if len(payload) > max_bytes:
         raise ValueError(f"it has {len(payload)} bytes as JSON, and may have {max_bytes}")
-    return msgspec.json.decode(payload)
+    found = msgspec.json.decode(payload)
+    _pack(found)
+    return found

@@ -7,9 +7,9 @@ to a client (a dialect).
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..model import Position
+from ..model import ClientInfo, Position
 from .frame import Frame
 
 
@@ -29,7 +29,8 @@ class Publication:
     once, and belongs to no other connection in any process. `key` is the publisher's own name for the
     message, by which a broker that can tells a second try from a second message (None: it has none).
     `kind` says what it tells of, `origin` which node published it (None: not said), `time_ms` when, as
-    a Unix time in milliseconds (None: not said). `position` is what the broker gave it.
+    a Unix time in milliseconds (None: not said). `publisher` is the client that published it by a command of its
+    own, as others see it in that room (None: no client has). `position` is what the broker gave it.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Publication:
         "kind",
         "origin",
         "position",
+        "publisher",
         "room",
         "time_ms",
     )
@@ -58,6 +60,7 @@ class Publication:
         kind: Kind = Kind.MESSAGE,
         origin: str | None = None,
         time_ms: int | None = None,
+        publisher: ClientInfo | None = None,
     ) -> None:
         self.room: str = room
         self.frame: Frame = frame
@@ -67,6 +70,7 @@ class Publication:
         self.kind: Kind = kind
         self.origin: str | None = origin
         self.time_ms: int | None = time_ms
+        self.publisher: ClientInfo | None = publisher
 
     @property
     def data(self) -> bytes:
@@ -110,7 +114,8 @@ class Subscribed(NamedTuple):
     (that one) and a stream (the text so far, in one: there is always one of a stream).
     `expires_in_s` says when the token ends by which the client is in (None: it needs none).
     `is_recoverable` says whether it can come back with its position and be given what it missed,
-    `takes_patches` that a message may come as the difference to the one before it.
+    `takes_patches` that a message may come as the difference to the one before it. `data` is what the token by which
+    the client is in says to it (None: nothing).
     """
 
     room: str
@@ -120,3 +125,4 @@ class Subscribed(NamedTuple):
     expires_in_s: float | None = None
     is_recoverable: bool = False
     takes_patches: bool = False
+    data: Any = None

@@ -30,10 +30,13 @@ function listen(subscription) {
   return subscription;
 }
 
-async function server(...request) {
-  const answer = await fetch(`http://${base}/do`, { method: "POST", body: JSON.stringify(request) });
+async function post(path, request) {
+  const answer = await fetch(`http://${base}${path}`, { method: "POST", body: JSON.stringify(request) });
   return answer.json();
 }
+
+const server = (...request) => post("/do", request);
+const issued = (claims) => post("/token", claims);
 
 async function until(condition, what) {
   for (let left = 1000; !condition(); left -= 1) {
@@ -71,6 +74,27 @@ const scenarios = {
     await server("publish", "chat:recovery", "6");
     subscription.subscribe();
     await until(() => count("publication") === 6);
+  },
+  async excluded() {
+    const one = client("uma");
+    const subscription = listen(one.newSubscription("chat:excluded"));
+    subscription.subscribe();
+    one.connect();
+    await subscription.ready(5000);
+    await server("publish", "chat:excluded", "1");
+    await until(() => count("publication") === 1);
+    await server("exclude", "uma", "chat:excluded", "2");
+    await server("miss", "uma", "chat:excluded", "3");
+    await until(() => count("publication") === 2);
+    await server("cut and exclude", "uma", "chat:excluded", "4");
+    await until(() => count("subscribed") === 3);
+    await server("publish", "chat:excluded", "5");
+    await until(() => count("publication") === 3);
+    subscription.unsubscribe();
+    await server("exclude", "uma", "chat:excluded", "6");
+    await server("publish", "chat:excluded", "7");
+    subscription.subscribe();
+    await until(() => count("publication") === 4);
   },
   async lost() {
     const one = client("bob");
@@ -204,6 +228,42 @@ const scenarios = {
     await until(said("leave"));
     note("after", await here.presenceStats());
   },
+  async publishers() {
+    const ids = {};
+    const shown = (info) =>
+      info
+        ? [info.user, info.client === ids[info.user], info.connInfo ?? null, info.chanInfo ?? null]
+        : null;
+    const anns = await server("sign", { sub: "ann", info: { name: "Ann" } });
+    const seat = { sub: "ann", channel: "team:1", info: ["guest"], data: { seat: 7 } };
+    const [one, other] = [client(anns), client("bob")];
+    one.on("connected", (x) => (ids.ann = x.client));
+    other.on("connected", (x) => (ids.bob = x.client));
+    const mine = one.newSubscription("team:1", { token: await server("sign", seat) });
+    const theirs = other.newSubscription("team:1", { joinLeave: true });
+    mine.on("subscribed", (x) => note("told", x.data));
+    theirs.on("subscribed", (x) => note("recovered", x.recovered));
+    theirs.on("join", (x) => note("join", shown(x.info)));
+    theirs.on("publication", (x) => note("by", x.data, shown(x.info)));
+    for (const each of [theirs, mine]) {
+      each.subscribe();
+      (each === mine ? one : other).connect();
+      await each.ready(5000);
+    }
+    await until(() => count("join") === 2);
+    await mine.publish(1);
+    await theirs.publish(2);
+    await server("publish", "team:1", "3");
+    await until(() => count("by") === 3);
+    other.disconnect();
+    await mine.publish(4);
+    other.connect();
+    await until(() => count("by") === 4);
+    const { publications } = await theirs.history({ limit: 10 });
+    note("kept", publications.map((each) => each.info && each.info.user + (each.info.connInfo?.name ?? "")));
+    const { clients } = await theirs.presence();
+    note("there", ...Object.values(clients).map(shown).sort());
+  },
   async tokens() {
     const one = client("kim");
     const ends = [-10, 2, 3600];
@@ -258,6 +318,46 @@ const scenarios = {
     await server("silence", "pia");
     await until(() => count("connected") === 2);
   },
+  // One token that has expired, one for two seconds, one for an hour; then one that nobody signed.
+  async jwt() {
+    let refreshed = 0;
+    class Noting extends WebSocket {
+      constructor(...rest) {
+        super(...rest);
+        this.addEventListener("message", ({ data }) => {
+          refreshed += /"refresh":\{"expires":true/.test(data);
+        });
+      }
+    }
+    const lives = [-10, 2, 3600];
+    let asked = 0;
+    const getToken = () => issued({ sub: "ann", channels: ["chat:mine"], lives_s: lives[asked++] });
+    const one = client("", { websocket: Noting, getToken });
+    one.connect();
+    await until(() => refreshed === 1);
+    await server("publish", "chat:mine", "1");
+    await until(said("given publication"));
+    note("asked", asked, one.state);
+    const [head, payload] = (await issued({ sub: "ann", lives_s: 60 })).split(".");
+    client(`${head}.${payload}.${"A".repeat(86)}`).connect();
+    await until(said("disconnected"));
+  },
+  // What is on the way holds it up for a while: see test_slow_sdks.
+  async slow() {
+    const one = client("sam");
+    const subscription = one.newSubscription("slow:1");
+    let isOver = false;
+    subscription.on("subscribing", (x) => note("subscribing", x.code));
+    subscription.on("subscribed", (x) => note("subscribed", x.wasRecovering, x.recovered));
+    subscription.on("publication", ({ data }) => {
+      note("publication", data.n);
+      isOver = data.is_last;
+    });
+    subscription.subscribe();
+    one.connect();
+    await until(() => count("subscribing") === 2);
+    await until(() => isOver);
+  },
   async assigned() {
     const one = client("assigned");
     one.on("subscribed", (x) => note("had", x.channel, x.wasRecovering, x.recovered));
@@ -302,6 +402,18 @@ const scenarios = {
     await until(said("message"));
     await server("leave", "server-side", "chat:given");
     await until(() => events.at(-1)[0] === "taken");
+  },
+  async ended() {
+    const one = client("server-side");
+    one.connect();
+    await until(said("given"));
+    await server("publish", "chat:given", "1");
+    await until(said("given publication"));
+    await server("expire", "server-side", "chat:given");
+    await server("publish", "chat:given", "2");
+    await until(() => count("given publication") === 2);
+    await server("publish", "chat:given", "3");
+    await until(() => count("given publication") === 3);
   },
   async codes() {
     const one = client("jim");

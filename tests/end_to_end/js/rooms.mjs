@@ -38,10 +38,13 @@ function enter(one, name, options) {
   return room;
 }
 
-async function server(...request) {
-  const answer = await fetch(`http://${base}/do`, { method: "POST", body: JSON.stringify(request) });
+async function post(path, request) {
+  const answer = await fetch(`http://${base}${path}`, { method: "POST", body: JSON.stringify(request) });
   return answer.json();
 }
+
+const server = (...request) => post("/do", request);
+const issued = (claims) => post("/token", claims);
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -79,6 +82,24 @@ const scenarios = {
     await server("publish", "chat:recovery", "6");
     room.subscribe();
     await until(() => count("publication") === 6);
+  },
+  async excluded() {
+    const room = enter(client("uma"), "chat:excluded");
+    await ready(room);
+    await server("publish", "chat:excluded", "1");
+    await until(() => count("publication") === 1);
+    await server("exclude", "uma", "chat:excluded", "2");
+    await server("miss", "uma", "chat:excluded", "3");
+    await until(() => count("publication") === 2);
+    await server("cut and exclude", "uma", "chat:excluded", "4");
+    await until(() => count("subscribed") === 3);
+    await server("publish", "chat:excluded", "5");
+    await until(() => count("publication") === 3);
+    room.unsubscribe();
+    await server("exclude", "uma", "chat:excluded", "6");
+    await server("publish", "chat:excluded", "7");
+    room.subscribe();
+    await until(() => count("publication") === 4);
   },
   async lost() {
     const room = enter(client("bob"), "short:lost");
@@ -210,6 +231,59 @@ const scenarios = {
     client("hal:1", { getToken: async () => "hal:invalid" });
     await until(said("stop"));
   },
+  // One token that has expired, one for two seconds, one for an hour; then one that nobody signed.
+  async jwt() {
+    let refreshed = 0;
+    class Noting extends WebSocket {
+      constructor(...rest) {
+        super(...rest);
+        this.addEventListener("message", ({ data }) => {
+          refreshed += /"refresh":\{"expires":true/.test(data);
+        });
+      }
+    }
+    const lives = [-10, 2, 3600];
+    let asked = 0;
+    const getToken = () => issued({ sub: "ann", channels: ["chat:mine"], lives_s: lives[asked++] });
+    const one = client(undefined, { WebSocket: Noting, getToken });
+    await until(() => refreshed === 1);
+    await server("publish", "chat:mine", "1");
+    await until(said("publication"));
+    note("asked", asked, one.state);
+    const [head, payload] = (await issued({ sub: "ann", lives_s: 60 })).split(".");
+    client(`${head}.${payload}.${"A".repeat(86)}`);
+    await until(said("stop"));
+  },
+  // What is on the way holds it up for a while: see test_slow_sdks.
+  async slow() {
+    const room = client("sam").room("slow:1");
+    let isOver = false;
+    room.on("state", (x) => x === "subscribing" && note("subscribing"));
+    room.on("subscribed", (x) => note("subscribed", x.wasRecovering, x.recovered));
+    room.on("gap", () => note("gap"));
+    room.on("message", ({ data }) => {
+      note("publication", data.n);
+      isOver = data.is_last;
+    });
+    room.subscribe();
+    await until(() => count("subscribing") === 2);
+    await until(() => isOver);
+  },
+  // The server pings each second here; this client gives up after three without one.
+  async pings() {
+    let pongs = 0;
+    class Noting extends WebSocket {
+      send(text) {
+        pongs += text === "{}";
+        super.send(text);
+      }
+    }
+    const one = client("pia", { WebSocket: Noting, maxPingDelayMs: 2000 });
+    await until(() => pongs === 4);
+    note("state", one.state);
+    await server("silence", "pia");
+    await until(() => count("open") === 2);
+  },
   async presence() {
     const one = client("lea");
     const other = client("max");
@@ -226,6 +300,26 @@ const scenarios = {
     let left = await users();
     while (left[0].length > 1) left = await users();
     note("users", ...left);
+  },
+  async publishers() {
+    const anns = await server("sign", { sub: "ann", info: { name: "Ann" } });
+    const one = client(anns);
+    const other = client("bob");
+    const mine = one.room("team:1");
+    const theirs = other.room("team:1");
+    theirs.on("message", ({ data, info }) => note("by", data, info?.user ?? null, info?.conn_info ?? null));
+    for (const each of [mine, theirs]) {
+      each.subscribe();
+      await ready(each);
+    }
+    await mine.publish(1);
+    await theirs.publish(2);
+    await server("publish", "team:1", "3");
+    await until(() => count("by") === 3);
+    const { publications } = await theirs.history();
+    note("kept", publications.map(({ info }) => info?.user ?? null));
+    const there = await theirs.presence();
+    note("there", there[one.client].conn_info, there[other.client].conn_info ?? null);
   },
   async whole() {
     const frames = [];
@@ -287,6 +381,17 @@ const scenarios = {
     await until(said("message"));
     await server("leave", "server-side", "chat:given");
     await until(said("unsubscribed"));
+  },
+  async ended() {
+    client("server-side");
+    await until(said("subscribed"));
+    await server("publish", "chat:given", "1");
+    await until(said("publication"));
+    await server("expire", "server-side", "chat:given");
+    await server("publish", "chat:given", "2");
+    await until(() => count("publication") === 2);
+    await server("publish", "chat:given", "3");
+    await until(() => count("publication") === 3);
   },
   async codes() {
     client("jim");

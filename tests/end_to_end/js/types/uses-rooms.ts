@@ -11,7 +11,7 @@ const room: Room = rooms.room("chat:1");
 const since: RoomPosition = { offset: 1, epoch: "x" };
 rooms.room("chat:2", { since }).subscribe();
 rooms.room("state:1", { since: {} }).subscribe();
-const off: () => void = room.on("message", ({ data, offset }) => [data.text, offset?.toFixed()]);
+const off: () => void = room.on("message", ({ data, offset, info }) => [data.text, offset?.toFixed(), info?.client.length]);
 off();
 room.on("subscribed", ({ recovered, wasRecovering, position }) =>
   wasRecovering && !recovered ? position?.epoch.trim() : null,
@@ -32,7 +32,8 @@ try {
   const page = await room.history<{ text: string }>({ limit: 10, since, reverse: true });
   const texts: string[] = page.publications.map(({ data }) => data.text);
   const users: string[] = Object.values(await room.presence()).map(({ user }) => user);
-  const half: number = await rooms.call<number>("divide", [texts.length, users.length]);
+  const names: string[] = page.publications.map(({ info }) => info?.user ?? info?.conn_info.name);
+  const half: number = await rooms.call<number>("divide", [texts.length, users.length, names.length]);
   const sent: boolean = rooms.send({ half });
   room.unsubscribe();
   if (!sent) rooms.reconnect();

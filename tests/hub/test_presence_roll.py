@@ -1,0 +1,95 @@
+"""The roll of a room: in which of its three parts a member is, and who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from hubbub import ClientInfo
+from hubbub.brokers.broker import PresenceTerms
+from hubbub.hub.presence_roll import RENEW_S, Roll, finish
+from hubbub.hub.session import ClientSession
+
+pytestmark = pytest.mark.anyio
+
+TERMS = PresenceTerms(lease_s=60.0, grace_s=5.0, told_up_to=10)
+ANN = ClientInfo("a", "ann")
+
+
+def roll() -> Roll:
+    return Roll("red", TERMS, 100.0)
+
+
+def session() -> ClientSession:
+    return cast(ClientSession, cast(Any, object()))
+
+
+def test_who_goes_before_the_broker_has_heard_of_it_was_never_there() -> None:
+    red, one = roll(), session()
+    red.add("1", one)
+    assert red.entering == {"1": (one, None)}
+    assert not red.remove("1")
+    assert not (red.entering or red.leaving or red.unaware)
+
+
+def test_who_is_back_before_its_leave_is_told_enters_with_what_is_known_of_it() -> None:
+    red, one = roll(), session()
+    red.members["1"] = ANN
+    assert red.remove("1")
+    assert red.leaving == {"1": ANN}
+    red.add("1", one)
+    assert red.entering == {"1": (one, ANN)}
+    assert not red.leaving
+    assert red.remove("1"), "the broker may still have it"
+    assert red.leaving == {"1": ANN}
+
+
+def test_of_those_that_were_not_told_the_ones_who_came_back_enter() -> None:
+    red, one = roll(), session()
+    red.leaving["3"] = ClientInfo("c")
+    red.add("2", one)
+    red.put_back({"1": ANN, "2": ClientInfo("b")})
+    assert list(red.leaving) == ["1", "3"]
+    assert red.entering == {"2": (one, ClientInfo("b"))}
+
+
+def test_who_goes_is_not_refused_and_not_unaware_any_more() -> None:
+    red = roll()
+    red.add("1", session())
+    red.entering.clear()
+    red.members["1"], red.refused["1"] = ANN, None
+    red.remove("1")
+    assert not (red.refused or red.unaware or red.members)
+
+
+def test_it_is_due_when_somebody_changes_and_when_its_time_has_come() -> None:
+    red = roll()
+    assert not red.is_due(100.0)
+    assert red.is_due(100.0 + RENEW_S)
+    red.add("1", session())
+    assert red.is_due(100.0)
+
+
+def test_it_is_over_without_people_when_the_time_of_grace_has_passed() -> None:
+    red = roll()
+    assert red.is_over(100.0)
+    red.grace_until = 105.0
+    assert not red.is_over(104.0)
+    assert red.is_over(105.0)
+    red.add("1", session())
+    assert not red.is_over(105.0)
+
+
+async def test_all_who_wait_for_a_batch_go_on_together() -> None:
+    red = roll()
+    waiting = [asyncio.ensure_future(red.until_told()) for _ in range(2)]
+    await asyncio.sleep(0)
+    told = red.told
+    assert told is not None
+    red.let_go()
+    assert red.told is None
+    await asyncio.gather(*waiting)
+    finish(told)  # once more is no error
+    finish(None)
