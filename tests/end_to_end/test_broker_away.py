@@ -339,8 +339,7 @@ async def test_a_worker_whose_loop_stood_still_for_longer_than_its_lease_comes_b
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules_module, "LEASE_S", 0.6)
-    for module in (presence_module, presence_roll):
-        monkeypatch.setattr(module, "RENEW_S", 0.2)
+    monkeypatch.setattr(presence_roll, "RENEW_S", 0.2)
     monkeypatch.setattr(presence_module, "LOOK_S", 0.05)
     worker = Worker(server.url)
     async with hubs_on(server.url, 1) as (hub,):

@@ -24,9 +24,9 @@ from .envelope import OtherFormat
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
-PING_S = 0.4
+PING_S = 0.3
 """How long nothing may be heard before the server is asked for a sign of life; how long it has for that
-before it is silent."""
+before it is silent. What comes just after a look counts until the next: three times as long pass at most."""
 SILENCE_S = 10.0
 """How long the server may be silent before the connection is given up."""
 LOOK_S = 0.5
