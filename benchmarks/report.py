@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from . import page_parts, text
+from .about import Results, when
 from .measure import FULL
 from .plot import chart
 from .rows import (
@@ -31,7 +32,6 @@ from .rows import (
 from .servers import BY_NAME, JOINED, OURS, PEERS
 
 Pair = dict[str, Any]
-Results = dict[str, Any]
 GoalLine = tuple[str, str, str, str, str]
 """The goal, what is asked, what was measured, whether it holds, what bare system calls reach."""
 
@@ -217,10 +217,12 @@ def sentence(words: str) -> str:
     return words[0].upper() + words[1:]
 
 
-def row_section(row: Row, pairs: Sequence[Pair]) -> list[str]:
+def row_section(row: Row, results: Results) -> list[str]:
+    pairs = pairs_of(results, row)
     rounds = 1 + max((pair["repeat"] for pair in pairs), default=0)
     how_many = "One round." if rounds == 1 else f"{rounds} rounds."
-    lines = [f"### {row.title}", "", f"{row.note} {how_many}", ""]
+    told = f"{row.note} {how_many} {when(results, row.runs_of or row.key)}".rstrip()
+    lines = [f"### {row.title}", "", told, ""]
     if row.shows_latency:
         lines += latency_table(row, pairs)
     if row.key == "stall":
@@ -340,7 +342,8 @@ def curve_of(
     return [(x, median(values)) for x, values in sorted(found.items())]
 
 
-def series_section(series: Series, points: Sequence[dict[str, Any]]) -> list[str]:
+def series_section(series: Series, results: Results) -> list[str]:
+    points = results["series"][series.key]
     names = [name for name in (OURS.name, *series.peers) if curve_of(points, name, series.metric)]
     curves = {name: dict(curve_of(points, name, series.metric)) for name in names}
     lines = []
@@ -349,10 +352,11 @@ def series_section(series: Series, points: Sequence[dict[str, Any]]) -> list[str
         values = [series.metric.shown(curves[name].get(x)) for name in names]
         lines.append((f"{x:,}", *values, remarks(runs)))
     titles = [f"{BY_NAME[name].title}, {series.metric.unit}" for name in names]
+    told = f"{series.note} {when(results, series.key)}".strip()
     return [
         f"### {series.title}",
         "",
-        *([series.note, ""] if series.note else []),
+        *([told, ""] if told else []),
         f"![{series.title}](images/bench-{series.key}.svg)",
         "",
         *table((series.x_title, *titles, "remarks on ours"), lines),
@@ -375,10 +379,10 @@ def tables(results: Results) -> list[str]:
     lines = summary(results)
     for row in ROWS:
         if pairs_of(results, row):
-            lines += row_section(row, pairs_of(results, row))
+            lines += row_section(row, results)
     for series in SERIES:
         if results["series"].get(series.key):
-            lines += series_section(series, results["series"][series.key])
+            lines += series_section(series, results)
     return lines
 
 
@@ -402,11 +406,11 @@ def page(results: Results, rooms: Sequence[str] = ()) -> str:
     lines += table(("goal", "at least", "measured", "holds", text.LIMIT), goal_lines(results))
     lines += ["## The rows", ""]
     for row in measured:
-        lines += row_section(row, pairs_of(results, row))
+        lines += row_section(row, results)
     lines += rooms
     lines += ["## How it grows", "", text.GROWTH, ""] if grown else []
     for series in grown:
-        lines += series_section(series, results["series"][series.key])
+        lines += series_section(series, results)
     lines += ["## The servers", "", text.SERVERS, "", *server_table(results)]
     lines += ["## The machine", "", *table(("what", "which"), results["machine"].items())]
     lines += [text.METHOD]

@@ -8,12 +8,10 @@ from statistics import median
 from typing import Any
 
 from . import text
+from .about import BUSY, about_rows, commits, dates, differ, when
 from .brokers import BROKER_ROWS
 from .report import holds, spread, table
 from .rooms import ROOM_ROWS, Figure, Found, RoomRow
-
-BUSY = 0.5
-"""A load average from which on somebody else was at work."""
 
 
 def section(results: dict[str, Any]) -> list[str]:
@@ -36,16 +34,25 @@ def section_of(
     for row in rows:
         rounds = results["rows"].get(row.key)
         if rounds is not None:
-            lines += row_section(row, rounds)
+            lines += row_section(row, rounds, when(results, row.key))
     return lines
 
 
 def opening(words: str, results: dict[str, Any]) -> str:
-    words = words.format(date=results["date"][:10], commit=results["commit"])
-    load = results["load_before"]
-    if load >= BUSY:
-        words += " " + text.ROOMS_BUSY.format(load=load)
-    return f"{text.QUICK}\n{words}" if results["is_quick"] else words
+    """Say of all rows what holds for all, and that each says of itself what does not."""
+    abouts = list(about_rows(results, results["rows"]).values())
+    words = words.format(date=dates(abouts), commit=commits(abouts))
+    loads = [about["load_before"] for about in abouts]
+    if max(loads) >= BUSY:
+        words += " " + text.ROOMS_BUSY.format(load=loads_shown(loads))
+    if differ(abouts):
+        return f"{words} {text.MIXED}"
+    return f"{text.QUICK}\n{words}" if abouts[0]["is_quick"] else words
+
+
+def loads_shown(loads: Sequence[float]) -> str:
+    least, most = min(loads), max(loads)
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def goal_lines(
@@ -99,11 +106,17 @@ def verdict(figure: Figure, rounds: Sequence[Found]) -> str:
     return holds(value, least=least, most=most)
 
 
-def row_section(row: RoomRow, rounds: Sequence[Found]) -> list[str]:
+def row_section(row: RoomRow, rounds: Sequence[Found], told: str = "") -> list[str]:
     how_many = "One round." if len(rounds) == 1 else f"{len(rounds)} rounds."
     lines = [figure_line(figure, rounds) for figure in row.figures]
     head = ("what", "unit", "measured", "spread", "asked")
-    return [f"### {row.title}", "", f"{row.note} {how_many}", "", *table(head, lines)]
+    return [
+        f"### {row.title}",
+        "",
+        f"{row.note} {how_many} {told}".rstrip(),
+        "",
+        *table(head, lines),
+    ]
 
 
 def figure_line(figure: Figure, rounds: Sequence[Found]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import install, machine, report, room_report
+from .about import About, Results, about_rows
 from .broker_servers import CONTENDERS
 from .brokers import BROKER_ROWS
 from .measure import Cores, Run, measure, visit
@@ -231,18 +232,25 @@ def keep(results: dict[str, Any], *, is_whole: bool) -> None:
     """Put results into the kept ones: as a whole, or their rows and series only."""
     if not is_whole and KEPT.exists():
         kept = kept_at(KEPT)
+        kept["about"] = merged_abouts(kept, results, "rows", "series")
         for part in ("rows", "series", "versions", "missing"):
             kept[part].update(results[part])
-        kept.update({name: results[name] for name in ("date", "machine", "commit")})
-        kept["is_quick"] = kept["is_quick"] or results["is_quick"]
+        kept["machine"] = results["machine"]
         results = kept
     write_json(KEPT, results)
 
 
+def merged_abouts(kept: Results, results: Results, *parts: str) -> dict[str, About]:
+    """Return what is known of each row when results are put into the kept ones."""
+    old, new = ([key for part in parts for key in each[part]] for each in (kept, results))
+    return {**about_rows(kept, old), **about_rows(results, new)}
+
+
 def keep_rows(path: Path, results: dict[str, Any]) -> None:
-    """Put results of a hub beside itself into the kept ones, each row as a whole."""
-    rows = kept_at(path)["rows"] if path.exists() else {}
-    write_json(path, {**results, "rows": {**rows, **results["rows"]}})
+    """Put results of a hub beside itself into the kept ones, each row as a whole, with what is known of it."""
+    kept: Results = kept_at(path) if path.exists() else {"rows": {}}
+    abouts = merged_abouts(kept, results, "rows")
+    write_json(path, {"about": abouts, "rows": {**kept["rows"], **results["rows"]}})
 
 
 def kept_at(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .about import about_rows, commits, dates, differ
+
 COLUMNS = {
     "one": "one at a time",
     "burst64": "bursts of 64",
@@ -30,6 +32,9 @@ QUICK = """\
 > plots, in which one run of ours stands for all pairs. It shows that everything works; it is too
 > noisy to quote.
 """
+
+MIXED = """\
+The rows were not all measured together: each says when it was, and where that was a quick run."""
 
 READING = """\
 Memory is what the server's RSS grew by for each idle client. Handshakes are in thousands per second
@@ -197,5 +202,8 @@ in [`benchmarks/results/benchmarks.json`](../benchmarks/results/benchmarks.json)
 
 
 def opening(results: dict[str, Any]) -> str:
-    text = OPENING.format(date=results["date"][:10], commit=results["commit"])
-    return f"{text}\n{QUICK}" if results["is_quick"] else text
+    abouts = list(about_rows(results, [*results["rows"], *results["series"]]).values())
+    text = OPENING.format(date=dates(abouts), commit=commits(abouts))
+    if differ(abouts):
+        return f"{text}\n{MIXED}\n"
+    return f"{text}\n{QUICK}" if abouts[0]["is_quick"] else text

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.about import about_rows, commits, dates
 from benchmarks.page_parts import replaced
 
 from .checks import ROOMS, compared, measured_costs
@@ -154,7 +155,9 @@ def page() -> str:
     """Return the page with its tables written anew."""
     found, costs = results(), measured_costs()
     text = PAGE.read_text(encoding="utf-8")
-    when = f"Measured on {found['date'][:10]} at commit `{found['commit']}`, {found['machine']['processor']}."
+    abouts = list(about_rows(found, found["rows"]).values())
+    processors = ", ".join(dict.fromkeys(each["machine"]["processor"] for each in abouts))
+    when = f"Measured on {dates(abouts)} at commit `{commits(abouts)}`, {processors}."
     parts = {
         "costs": f"{cost_table(costs)}\n\n{when}",
         "checks": check_table(),

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from .fleet import Fleet, under_load
+from valkey_server import Server
+
+from .fleet import Fleet, Restarted, under_load
 from .scenario import Outcome
 
 PASSWORD = "changed"
 
 
-async def killed(fleet: Fleet) -> Outcome:
+async def killed(
+    fleet: Fleet[Restarted], title: str = "broker killed and started again"
+) -> Outcome:
     """The server is killed, and started again with what its file has."""
     away_s = fleet.scale.pick(0.5, 3.0)
-    async with under_load(
-        fleet, "broker killed and started again", f"away for {away_s:g} s"
-    ) as load:
+    async with under_load(fleet, title, f"away for {away_s:g} s") as load:
         fleet.server.kill()
         await fleet.all_say("away")
         await asyncio.sleep(away_s)
@@ -29,7 +33,7 @@ async def killed(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def forgot(fleet: Fleet) -> Outcome:
+async def forgot(fleet: Fleet[Server]) -> Outcome:
     """The server keeps no file: it is killed, and comes back empty. All members are told, and then go on."""
     away_s = fleet.scale.pick(0.5, 3.0)
     title = "broker killed that keeps no file"
@@ -45,7 +49,7 @@ async def forgot(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def frozen(fleet: Fleet) -> Outcome:
+async def frozen(fleet: Fleet[Server]) -> Outcome:
     """The server answers nothing for longer than its connections are kept."""
     frozen_s = fleet.scale.pick(2.0, 20.0)
     async with under_load(fleet, "broker frozen", f"SIGSTOP for {frozen_s:g} s") as load:
@@ -58,7 +62,7 @@ async def frozen(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def cut(fleet: Fleet) -> Outcome:
+async def cut(fleet: Fleet[Server]) -> Outcome:
     """One worker loses its way to the server; the others do not."""
     cut_s = fleet.scale.pick(0.5, 10.0)
     first, *others = fleet.workers
@@ -74,7 +78,7 @@ async def cut(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def silent(fleet: Fleet) -> Outcome:
+async def silent(fleet: Fleet[Server]) -> Outcome:
     """Nothing comes through to one worker, and nothing breaks, for longer than its connections are kept."""
     held_s = fleet.scale.pick(1.5, 20.0)
     first = fleet.workers[0]
@@ -89,7 +93,7 @@ async def silent(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def full(fleet: Fleet) -> Outcome:
+async def full(fleet: Fleet[Server]) -> Outcome:
     """The server has no memory left, and says so to who publishes."""
     full_s = fleet.scale.pick(0.5, 10.0)
     title = "broker out of memory"
@@ -105,7 +109,7 @@ async def full(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def read_only(fleet: Fleet) -> Outcome:
+async def read_only(fleet: Fleet[Server]) -> Outcome:
     """The server becomes a replica, which takes nothing, and a primary again."""
     replica_s = fleet.scale.pick(0.5, 10.0)
     async with under_load(fleet, "broker read-only", f"a replica for {replica_s:g} s") as load:
@@ -118,7 +122,7 @@ async def read_only(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def locked(fleet: Fleet) -> Outcome:
+async def locked(fleet: Fleet[Server]) -> Outcome:
     """The server has another password, and ends all connections that have not said it."""
     locked_s = fleet.scale.pick(0.5, 10.0)
     async with under_load(fleet, "password changed", f"and back after {locked_s:g} s") as load:
@@ -135,7 +139,7 @@ async def locked(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def emptied(fleet: Fleet) -> Outcome:
+async def emptied(fleet: Fleet[Server]) -> Outcome:
     """The server forgets everything: rooms begin new epochs, and all members are told."""
     async with under_load(fleet, "broker emptied", "`FLUSHALL`") as load:
         began = time.time()
@@ -146,7 +150,7 @@ async def emptied(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-async def other_version(fleet: Fleet) -> Outcome:
+async def other_version(fleet: Fleet[Server]) -> Outcome:
     """A worker comes that writes another form; it is refused, and the others notice nothing."""
     newer = fleet.worker(**{"hubbub.brokers.valkey_link.FORMAT": "2"})
     why = "writes format 1, and this one writes 2"
@@ -162,7 +166,7 @@ async def other_version(fleet: Fleet) -> Outcome:
     return load.outcome
 
 
-BROKER = {
+BROKER: dict[str, Callable[[Fleet[Server]], Coroutine[Any, Any, Outcome]]] = {
     "broker_killed": killed,
     "broker_forgot": forgot,
     "broker_frozen": frozen,

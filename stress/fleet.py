@@ -1,7 +1,7 @@
 """A fleet: workers that share a broker, clients of rooms that remember, publishers in other processes; and a verdict.
 
-What must not live here: what is done to it (`fault_broker.py`, `fault_worker.py`), and which brokers there are: a
-`BrokerServer` has a URL and can be hurt. The servers that tests hurt are the same (`tests/valkey_server.py`).
+What must not live here: what is done to it (`fault_broker.py`, `fault_nats.py`, `fault_sentinel.py`, `fault_worker.py`), and which
+servers a broker has (`brokers.py`): whatever they are, a `BrokerServer` has a URL. How they are hurt only who hurts them knows.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from tcp_proxy import Proxy
 
-from .room_client import RoomClient
+from .room_client import LONGEST_AGAIN_S, RoomClient
 from .scenario import ROOT, Outcome, Scale, ServerProcess
 
 SOME = 4
@@ -32,38 +32,50 @@ HASTE = {
     "hubbub.brokers.reconnecting.SILENCE_S": 1.0,
     "hubbub.brokers.reconnecting.LONGEST_DELAY_S": 0.1,
     "hubbub.brokers.valkey_link.MARK_S": 0.1,
+    "hubbub.brokers.nats.WATCH_S": 0.1,
     "hubbub.hub.rules.LEASE_S": 1.5,
-    "hubbub.hub.presence.RENEW_S": 0.3,
+    "hubbub.hub.presence_roll.RENEW_S": 0.3,
     "hubbub.hub.presence.LOOK_S": 0.1,
 }
 """What workers wait for in seconds, at short scale."""
-LEASES = {"hubbub.hub.rules.LEASE_S": 20.0, "hubbub.hub.presence.RENEW_S": 20.0 / 3}
+LEASES = {"hubbub.hub.rules.LEASE_S": 20.0, "hubbub.hub.presence_roll.RENEW_S": 20.0 / 3}
 """At full scale leases are shorter than a worker stands still."""
 
 _runs = count(1)
 
 
 class BrokerServer(Protocol):
-    """A broker's server that can be hurt. `command` has it do something, in words of its own."""
+    """A broker's server, or all of them."""
 
     @property
     def url(self) -> str: ...
+    def stop(self) -> None: ...
+
+
+class Restarted(BrokerServer, Protocol):
+    """One that is killed, and started again with what it has kept."""
+
     def kill(self) -> None: ...
     def restart(self) -> None: ...
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
-    def command(self, *words: Any, password: str | None = None) -> Any: ...
+
+
+S_co = TypeVar("S_co", bound=BrokerServer, covariant=True)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many of everything. Each room has two publishers; `per_second` is how often each publishes."""
+    """How many of everything. Each room has two publishers; `per_second` is how often each publishes.
+
+    `slack_s` is how much longer something may take than what clients and leases wait: so many are let in by few
+    processes, on a machine that has other work too.
+    """
 
     workers: int
     clients: int
     publishers: int
     per_second: float
     processes: int
+    slack_s: float
     constants: Mapping[str, float]
 
     @property
@@ -71,10 +83,16 @@ class Size:
         """What the page says of it."""
         return f"{self.clients} clients, {self.publishers} publishers, {self.workers} workers"
 
+    @property
+    def struck_out_s(self) -> float:
+        """Within how many seconds those of a worker that has gone are: their lease ends, and another looks."""
+        names = "hubbub.hub.rules.LEASE_S", "hubbub.hub.presence_roll.RENEW_S"
+        return sum(self.constants[name] for name in names)
+
 
 def size_of(scale: Scale) -> Size:
     """Return the size of a fleet."""
-    return scale.pick(Size(2, 24, 4, 20.0, 1, HASTE), Size(3, 500, 20, 5.0, 4, LEASES))
+    return scale.pick(Size(2, 24, 4, 20.0, 1, 5.0, HASTE), Size(3, 500, 20, 5.0, 4, 15.0, LEASES))
 
 
 class PublisherProcess:
@@ -109,18 +127,36 @@ class PublisherProcess:
             stream.close()
 
 
-class Fleet:
-    """Workers and publishers on one broker. The first worker's way to it can be cut: `way`."""
+def way_to(url: str) -> tuple[Proxy | None, str]:
+    """Return a way to a server, and its URL by that way. There is none where the URL names several."""
+    place = urlsplit(url)
+    if "," in place.netloc:
+        return None, url
+    assert place.hostname is not None
+    assert place.port is not None
+    way = Proxy(place.hostname, place.port)
+    return way, place._replace(netloc=f"127.0.0.1:{way.port}").geturl()
 
-    def __init__(self, server: BrokerServer, scale: Scale) -> None:
-        self.server, self.scale, self.size = server, scale, size_of(scale)
-        place = urlsplit(server.url)
-        assert place.hostname is not None
-        assert place.port is not None
-        self.way = Proxy(place.hostname, place.port)
-        near = f"{place.scheme}://127.0.0.1:{self.way.port}"
+
+class Fleet(Generic[S_co]):
+    """Workers and publishers on one broker. The first worker's way to it can be cut, if there is one: `way`."""
+
+    def __init__(self, server: S_co, scale: Scale) -> None:
+        self._server, self.scale, self.size = server, scale, size_of(scale)
+        self._way, near = way_to(server.url)
         self.workers = [self.worker(near if each == 0 else "") for each in range(self.size.workers)]
         self.publishers: list[PublisherProcess] = []
+
+    @property
+    def server(self) -> S_co:
+        """The broker's server."""
+        return self._server
+
+    @property
+    def way(self) -> Proxy:
+        """The first worker's way there."""
+        assert self._way is not None
+        return self._way
 
     def worker(self, url: str = "", **constants: object) -> ServerProcess:
         """Return one more worker, which is to be started."""
@@ -134,7 +170,8 @@ class Fleet:
 
     async def start(self) -> None:
         """Start all of it."""
-        await self.way.start()
+        if self._way is not None:
+            await self._way.start()
         await asyncio.gather(*(worker.start() for worker in self.workers))
         self.publishers = [PublisherProcess(self.server.url) for _ in range(self.size.processes)]
         for process in self.publishers:
@@ -146,7 +183,8 @@ class Fleet:
             process.end()
         for worker in self.workers:
             worker.end()
-        await self.way.stop()
+        if self._way is not None:
+            await self._way.stop()
 
     async def all_say(self, *states: str) -> None:
         """Wait until the broker is in one of these states, as all workers see it."""
@@ -154,10 +192,17 @@ class Fleet:
             await worker.until(lambda facts: facts["stats"]["broker_state"] in states, states[0])
 
 
+def note_within(outcome: Outcome, name: str, since: float, most_s: float) -> None:
+    """Note how long after `since` this is, of several by one name the longest; more than `most_s` is a fault."""
+    took_s = round(time.time() - since, 2)
+    outcome.found[name] = max(took_s, outcome.found.get(name, 0.0))
+    outcome.expect(took_s <= most_s, f"{name}: {took_s:g}, and {most_s:g} at most")
+
+
 class Load:
     """Clients and publishers at their work, and what comes of it."""
 
-    def __init__(self, fleet: Fleet, outcome: Outcome) -> None:
+    def __init__(self, fleet: Fleet[BrokerServer], outcome: Outcome) -> None:
         self.fleet, self.outcome = fleet, outcome
         self.rooms: dict[int, str] = {}
         """The room of each publisher."""
@@ -276,6 +321,19 @@ class Load:
         await self.until(lambda client: client.account.told > 0, "word of the new epoch")
         self.outcome.found["all told after, s"] = round(time.time() - began, 2)
 
+    async def elsewhere(
+        self, worker: ServerProcess, since: float, clients: Sequence[RoomClient] | None = None
+    ) -> None:
+        """Wait until these clients (None: all) are in their rooms at other workers than this one; note how long after
+        `since` that was. It is to be no longer than their longest delay."""
+        left = self.clients if clients is None else clients
+        await self.until(
+            lambda client: client not in left or (client.is_in and client.port != worker.port),
+            "another worker",
+        )
+        most_s = LONGEST_AGAIN_S + self.fleet.size.slack_s
+        note_within(self.outcome, "elsewhere after, s", since, most_s)
+
     async def stop(self) -> None:
         """Have the clients leave."""
         for task in self._tasks:
@@ -283,12 +341,16 @@ class Load:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def all_present(
-        self, worker: ServerProcess, *, without: ServerProcess | None = None
-    ) -> float:
+        self,
+        worker: ServerProcess,
+        since: float,
+        *,
+        without: ServerProcess | None = None,
+        name: str = "presence right after, s",
+    ) -> None:
         """Wait until a worker sees in each room those that are there (but for those of a worker that stands still),
-        and nobody else; return how long that took."""
-        began = time.time()
-        deadline = began + WHOLE_S
+        and nobody else; note by a name how long after `since` that was. It is to be within their lease."""
+        deadline = time.time() + WHOLE_S
         left_out = None if without is None else without.port
         for room in dict.fromkeys(self.rooms.values()):
             members = [client for client in self.clients if client.room == room]
@@ -298,11 +360,12 @@ class Load:
                 if time.time() > deadline:
                     raise TimeoutError(f"not all are seen in {room}")
                 await asyncio.sleep(0.05)
-        return round(time.time() - began, 2)
+        most_s = self.fleet.size.struck_out_s + self.fleet.size.slack_s
+        note_within(self.outcome, name, since, most_s)
 
 
 @asynccontextmanager
-async def under_load(fleet: Fleet, title: str, fault: str) -> AsyncIterator[Load]:
+async def under_load(fleet: Fleet[BrokerServer], title: str, fault: str) -> AsyncIterator[Load]:
     """Have clients and publishers at work around the body, which hurts the fleet; then fill in the outcome."""
     outcome = Outcome(title, "native", f"{fleet.size.shown}; {fault}")
     await fleet.all_say("up")

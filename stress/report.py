@@ -33,16 +33,20 @@ _OF_FLEETS = (
         "told",
         "missed and told",
     ),
-    *("whole after, s", "longest publication, s", "refused", "presence right after, s"),
+    *("whole after, s", "longest publication, s", "refused"),
+    *("elsewhere after, s", "presence right after, s"),
     "load of the machine",
 )
-_TOLD_BELOW = ("all told after, s",)
+_TOLD_BELOW = ("all told after, s", "left out after, s")
 _READ_FLEETS = """\
 "Deliveries" are those to all clients, which count each publisher's messages: arrived of expected. "Lost" are those
 that did not come and of which the client was not told; "told" is how many clients were told that something is missing.
 "Missed and told" are deliveries.
 "Whole" is the last client when it has the first message that was published after the end of the fault, and all
-before it. A publisher tries again, with the same key, what is "refused". "Load" is that of the machine, by the kernel,
+before it. A publisher tries again, with the same key, what is "refused". "Elsewhere" is the last client of a worker that
+has gone when it is in its room at another (the longest of several times; asked for: what a client waits at most before it tries
+again, and 15 s), "presence right" when another worker sees those who are there and nobody else, both from the end of the worker
+or of the fault on ("left out": from when a worker stood still; asked for: the lease, the time between two looks, and 15 s). "Load" is that of the machine, by the kernel,
 with all that ran on it beside this."""
 
 
@@ -120,9 +124,10 @@ def origin(rows: list[dict[str, Any]]) -> str:
     days = sorted({row["on"] for row in rows})
     commits = sorted({row["commit"] for row in rows})
     held = sum(not row["faults"] for row in rows)
+    machines = dict.fromkeys(row["machine"] for row in rows)
     return (
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}, full scale, "
-        f"each once; {held} of {len(rows)} held. {machine()}."
+        f"each once; {held} of {len(rows)} held. {'; '.join(machines)}."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import json
 import os
 import shutil
 import signal
@@ -13,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hubbub.brokers import nats as nats_module
-from hubbub.brokers import nats_connection, reconnecting
+from hubbub.brokers import nats_connection, nats_format, reconnecting
 from stress.ports import free_port
 
 START_S = 20.0
@@ -71,6 +73,17 @@ class NatsServer:
                 time.sleep(0.01)
         raise RuntimeError(f"no NATS server: {(self._home / 'log').read_text()[-2000:]}")
 
+    def ask(self, subject: str, told: Mapping[str, Any]) -> Any:
+        """Ask by a connection of one's own. Raises `OSError` where nobody answers."""
+        data, to = json.dumps(told).encode(), ("127.0.0.1", self.port)
+        with socket.create_connection(to, 1) as there, there.makefile("rb") as lines:
+            question = f"PUB {subject} _INBOX.1 {len(data)}\r\n".encode() + data
+            there.sendall(b"CONNECT {}\r\nSUB _INBOX.1 1\r\n" + question + b"\r\n")
+            while line := lines.readline():
+                if line.startswith(b"MSG "):
+                    return json.loads(lines.read(int(line.split()[-1])))
+        raise ConnectionError("no answer")
+
     def restart(self) -> None:
         """Start it again, with what its folder has."""
         self.start()
@@ -100,6 +113,57 @@ class NatsServer:
         if self._process is not None and self._process.poll() is None:
             self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
+
+
+class NatsCluster:
+    """Three servers with JetStream, which run: `url` is that of the first, with streams that are on all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        routes = [free_port() for _ in range(3)]
+        told = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
+        self.servers = [
+            NatsServer(
+                None,
+                f'server_name: s{number}\njetstream {{ store_dir: "{folder / str(number)}" }}\n'
+                f"cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{told}] }}\n",
+            )
+            for number, route in enumerate(routes)
+        ]
+        self.first, *self.others = self.servers
+        try:
+            for server in self.servers:
+                server.start()
+            self._wait_for_agreement()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_for_agreement(self) -> None:
+        """Wait until they have agreed on who leads, and a stream can be on all of them."""
+        probe = {"name": "probe", "subjects": ["probe"], "num_replicas": len(self.servers)}
+        ends_at = time.monotonic() + START_S
+        while not self._makes(probe):
+            if time.monotonic() > ends_at:
+                raise RuntimeError("the NATS servers have not agreed on who leads")
+            time.sleep(0.05)
+        self.first.ask("$JS.API.STREAM.DELETE.probe", {})
+
+    def _makes(self, stream: Mapping[str, Any]) -> bool:
+        try:
+            answer = self.first.ask(f"$JS.API.STREAM.CREATE.{stream['name']}", stream)
+        except OSError:
+            return False
+        return "error" not in answer
+
+    @property
+    def url(self) -> str:
+        """Where the first is."""
+        return f"{self.first.url}?replicas={len(self.servers)}"
+
+    def stop(self) -> None:
+        """End them."""
+        for server in self.servers:
+            server.stop()
 
 
 @functools.cache
@@ -137,4 +201,5 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing wait for seconds that a server answers in milliseconds."""
     monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.1)
     monkeypatch.setattr(nats_connection, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(nats_format, "ANSWER_S", 1.0)
     monkeypatch.setattr(nats_module, "WATCH_S", 0.05)

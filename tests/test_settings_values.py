@@ -38,6 +38,9 @@ LEAST: dict[str, Any] = {spec.name: spec.metadata["least"] for spec in dataclass
             ("https://a.example", "https://*.b.example"),
         ),
         ("slow_policy", "latest", "latest"),
+        ("workers_ok", "1", True),
+        ("workers_ok", "no", False),
+        ("workers_ok", "refuse", "refuse"),
     ],
 )
 def test_text_is_read_as_people_write_it(name: str, text: str, value: Any) -> None:
@@ -60,6 +63,7 @@ def test_text_is_read_as_people_write_it(name: str, text: str, value: Any) -> No
         ("client_id_from_query", "perhaps", "must be yes or no"),
         ("slow_policy", "drop", "must be one of disconnect, drop_oldest, drop_newest, latest"),
         ("on_invalid", "none", "must be one of reply, ignore, close"),
+        ("workers_ok", "never", "must be one of yes, no, refuse"),
         ("origins", "example.com", "must be origins such as"),
     ],
 )
@@ -89,6 +93,9 @@ def test_a_wrong_variable_is_refused_with_field_value_and_unit(
         ("client_id_from_query", 1),
         ("slow_policy", "drop"),
         ("slow_policy", None),
+        ("workers_ok", "yes"),
+        ("workers_ok", None),
+        ("workers_ok", 1),
         ("origins", 5),
         ("origins", ("https://a.example", 5)),
         ("origins", "https://a.example,https://b.example"),
@@ -116,7 +123,7 @@ def values_of(row: Row) -> st.SearchStrategy[Any]:
     """All right values of a setting."""
     least = LEAST[row.name]
     if row.choices:
-        return st.sampled_from(row.choices)
+        return st.sampled_from([*row.choices, *((True, False) if row.kind is bool else ())])
     kinds: dict[Any, st.SearchStrategy[Any]] = {
         bool: st.booleans(),
         str: st.from_regex(r"[a-z/ ]{1,9}\.txt", fullmatch=True).map(str.strip)

@@ -12,7 +12,7 @@ def test_the_snapshot_has_every_counter_and_starts_at_nothing() -> None:
     assert set(snapshot) == set(Stats.__slots__)
     for name in ("refused", "refused_gets", "refused_api", "closes", "closes_by_peer"):
         assert snapshot.pop(name) == {}
-    for name in ("delivery_lag", "loop_lag"):
+    for name in ("delivery_lag", "publication_lag", "loop_lag"):
         assert snapshot.pop(name) == {"count": 0, "sum_s": 0.0}
     assert set(snapshot.values()) == {0}
 

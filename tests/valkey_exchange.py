@@ -23,7 +23,49 @@ from valkey_cluster import shared_cluster
 from valkey_server import fresh_prefix, let_time_pass, server_url
 
 
-class CutBroker(ValkeyBroker):
+class TimedBroker(ValkeyBroker):
+    """One node's broker, whose presence goes by the clock of its exchange."""
+
+    _exchange: ValkeyExchange
+    _is_cut: bool = False
+
+    async def arrived(self) -> None:
+        """Wait until the way is open, nothing waits to leave, and all has come that was published before."""
+        running = self._running
+        if running is None or self._is_cut:
+            return
+        while self.condition.state != "up" or self.condition.waiting:
+            await asyncio.sleep(0.002)
+        feeds = [link.feed for link in running.layout.links]
+        wanted = [feed.subscribe(list(feed._wanted)) for feed in feeds if feed._wanted]
+        await asyncio.gather(*wanted)  # the answers come behind all that
+
+    async def enter(
+        self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
+    ) -> Entered:
+        """Set the time, and enter."""
+        await self._exchange.set_time()
+        return await super().enter(room, members, terms)
+
+    async def leave(
+        self, room: str, names: Sequence[str], terms: PresenceTerms
+    ) -> Sequence[ClientInfo]:
+        """Set the time, and leave."""
+        await self._exchange.set_time()
+        return await super().leave(room, names, terms)
+
+    async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
+        """Set the time, and strike out whose time is over."""
+        await self._exchange.set_time()
+        return await super().expire(room, terms)
+
+    async def presence_stats(self, room: str) -> PresenceStats:
+        """Set the time, and count."""
+        await self._exchange.set_time()
+        return await super().presence_stats(room)
+
+
+class CutBroker(TimedBroker):
     """One node's broker, whose way to each server can be cut."""
 
     def __init__(self, exchange: ValkeyExchange) -> None:
@@ -74,41 +116,6 @@ class CutBroker(ValkeyBroker):
             proxy.mend()
         for shard in self._shards():
             del shard.find
-
-    async def arrived(self) -> None:
-        """Wait until the way is open, nothing waits to leave, and all has come that was published before."""
-        running = self._running
-        if running is None or self._is_cut:
-            return
-        while self.condition.state != "up" or self.condition.waiting:
-            await asyncio.sleep(0.002)
-        feeds = [link.feed for link in running.layout.links]
-        wanted = [feed.subscribe(list(feed._wanted)) for feed in feeds if feed._wanted]
-        await asyncio.gather(*wanted)  # the answers come behind all that
-
-    async def enter(
-        self, room: str, members: Mapping[str, ClientInfo], terms: PresenceTerms
-    ) -> Entered:
-        """Set the time, and enter."""
-        await self._exchange.set_time()
-        return await super().enter(room, members, terms)
-
-    async def leave(
-        self, room: str, names: Sequence[str], terms: PresenceTerms
-    ) -> Sequence[ClientInfo]:
-        """Set the time, and leave."""
-        await self._exchange.set_time()
-        return await super().leave(room, names, terms)
-
-    async def expire(self, room: str, terms: PresenceTerms) -> Sequence[ClientInfo]:
-        """Set the time, and strike out whose time is over."""
-        await self._exchange.set_time()
-        return await super().expire(room, terms)
-
-    async def presence_stats(self, room: str) -> PresenceStats:
-        """Set the time, and count."""
-        await self._exchange.set_time()
-        return await super().presence_stats(room)
 
 
 class ValkeyExchange:

@@ -11,7 +11,7 @@ import logging
 import os
 from typing import Any
 
-from hubbub import Hub
+from hubbub import Client, Hub
 from hubbub.hub import workers
 
 workers.FIRST_LOOK_S = float(os.environ.get("WORKERS_APP_FIRST_LOOK_S", "0.05"))
@@ -23,6 +23,12 @@ if os.environ.get("WORKERS_APP_LOG"):
     logging.getLogger("hubbub").addHandler(handler)
 
 hub = Hub(shutdown_timeout_s=1)
+
+
+@hub.on_connect
+def greet(client: Client) -> None:
+    """Say which process has the client."""
+    client.send(str(os.getpid()))
 
 
 async def stats(scope: Any, receive: Any, send: Any) -> None:

@@ -312,7 +312,8 @@ def _keyword(row: Row) -> str:
 def keyword_type(row: Row) -> str:
     """Return the annotation of a setting's keyword. A tuple may be given as any sequence."""
     if row.choices:
-        kind = "Literal[" + ", ".join(f'"{choice}"' for choice in row.choices) + "]"
+        words = "Literal[" + ", ".join(f'"{choice}"' for choice in row.choices) + "]"
+        kind = f"bool | {words}" if row.kind is bool else words
     else:
         kinds = {tuple[str, ...]: "Sequence[str]", tuple[RoomRules, ...]: "Sequence[RoomRules]"}
         kind = kinds.get(row.kind, row.kind.__name__)
@@ -383,7 +384,7 @@ def _measure_line(measure: Measure) -> str:
 def _setting_line(row: Row) -> str:
     text = row.doc
     if row.choices:
-        text += " One of " + ", ".join(f"`{choice}`" for choice in row.choices) + "."
+        text += " One of " + ", ".join(f"`{word}`" for word in row.words) + "."
     if row.none is not None:
         text += f" *none*: {row.none}."
     return f"| `{row.name}` | `{shown(row.default)}` | {row.unit} | {_escaped(text)} |\n"

@@ -274,11 +274,12 @@ class Settings:
         none="no file",
     )
 
-    workers_ok: bool = _setting(
+    workers_ok: bool | Literal["refuse"] = _setting(
         False,
-        "yes or no",
+        "yes, no or refuse",
         "Whether it is meant that several worker processes serve one address, each with clients and "
-        "rooms of its own. If it is not, and no broker connects them, each of them warns.",
+        "rooms of its own, where no broker connects them. If it is not, each of them warns; with 'refuse' "
+        "none starts while another is there.",
     )
 
     _given_by: InitVar[Mapping[str, str] | None] = None

@@ -158,10 +158,10 @@ class HubKeywords(TypedDict, total=False):
     """A file with the keys of the HTTP API, in each line a key or a JSON object with its
     permissions; `hub.api` reads it where it is given no keys. None: no file. Default: none."""
 
-    workers_ok: bool
+    workers_ok: bool | Literal["refuse"]
     """Whether it is meant that several worker processes serve one address, each with clients and
-    rooms of its own. If it is not, and no broker connects them, each of them warns. Default:
-    no."""
+    rooms of its own, where no broker connects them. If it is not, each of them warns; with
+    'refuse' none starts while another is there. Default: no."""
 
 
 class SettingsKeywords(HubKeywords, total=False):

@@ -34,17 +34,23 @@ class Row(NamedTuple):
     doc: str
     none: str | None
     kind: Any
-    """The type annotation, without None."""
+    """The type annotation, without None, and without words beside a type."""
     choices: tuple[str, ...]
+    """The words that it may be."""
     env: str
     flag: str
     least: float | None
     """The least value allowed."""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words that may be written, where only words may."""
+        return ("yes", "no", *self.choices) if self.kind is bool else self.choices
+
 
 def row_of(spec: Field[Any], hint: Any) -> Row:
     """Return the row of a field of `Settings` whose annotation is `hint`."""
-    kind, optional = _split_optional(hint)
+    kind, choices, optional = _parts_of(hint)
     return Row(
         spec.name,
         spec.default,
@@ -52,18 +58,19 @@ def row_of(spec: Field[Any], hint: Any) -> Row:
         spec.metadata["doc"],
         spec.metadata["none"] if optional else None,
         kind,
-        get_args(kind) if get_origin(kind) is Literal else (),
+        choices,
         ENV_PREFIX + spec.name.upper(),
         "--" + spec.name.replace("_", "-"),
         spec.metadata["least"],
     )
 
 
-def _split_optional(hint: Any) -> tuple[Any, bool]:
-    if get_origin(hint) in (types.UnionType, typing.Union):
-        parts = [part for part in get_args(hint) if part is not type(None)]
-        return parts[0], len(parts) < len(get_args(hint))
-    return hint, False
+def _parts_of(hint: Any) -> tuple[Any, tuple[str, ...], bool]:
+    """Return the type of an annotation, the words that are right too, and whether None is."""
+    is_union = get_origin(hint) in (types.UnionType, typing.Union)
+    parts = [part for part in (get_args(hint) if is_union else (hint,)) if part is not type(None)]
+    words = tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))
+    return parts[0], words, is_union and type(None) in get_args(hint)
 
 
 def visible(value: Any) -> Any:
@@ -91,7 +98,7 @@ def parse(row: Row, text: str, *, source: str) -> Any:
     text = text.strip()
     if row.none is not None and text.lower() in ("none", "null"):
         return None
-    if row.choices:
+    if row.choices and (row.kind is not bool or text in row.choices):
         return text
     try:
         return _PARSERS[row.kind](text)
@@ -134,7 +141,7 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
 
 def _expected(row: Row) -> str:
     if row.choices:
-        return "must be one of " + ", ".join(row.choices)
+        return "must be one of " + ", ".join(row.words)
     if row.kind == tuple[RoomRules, ...]:
         return 'must be a list in JSON, as in [{"pattern": "chat:*", "history": 100}]'
     what = {
@@ -157,9 +164,11 @@ def checked(row: Row, value: Any, source: str) -> Any:
         return _checked_strings(row, value, source)
     if row.kind == tuple[RoomRules, ...]:
         return checked_rules(value)
+    if isinstance(value, str) and value in row.choices:
+        return value
     right = {bool: bool, int: int, float: (int, float)}.get(row.kind, str)
     is_right = isinstance(value, right) and (row.kind is bool or not isinstance(value, bool))  # type: ignore[arg-type]
-    if not is_right or (row.choices and value not in row.choices):
+    if not is_right or (row.choices and row.kind is not bool):
         raise SettingsError(row.name, value, _expected(row), source=source)
     if row.kind not in (int, float):
         return value

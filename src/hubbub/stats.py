@@ -102,6 +102,9 @@ class Stats:
     delivery_lag: Histogram = field(default_factory=Histogram)
     """From the first publication of a turn of the event loop, or send to one client, until all of that
     turn are written to the sockets that take something. Each of them counts; see `hub.fanout.LAG_SAMPLE`."""
+    publication_lag: Histogram = field(default_factory=Histogram)
+    """From each publication of such a turn, in whatever process it was, until then. Between processes by both their
+    clocks, to a millisecond; where they differ, never less than this process took (see `hub.lags`)."""
     loop_lag: Histogram = field(default_factory=Histogram)
     """How late a timer of the event loop was that is due ten times a second."""
 

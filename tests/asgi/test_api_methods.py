@@ -19,7 +19,7 @@ from hubbub.asgi import api_methods
 from hubbub.asgi.api_methods import METHODS
 from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
-from started_hub import code_of, until
+from started_hub import PATIENCE_S, code_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -158,6 +158,28 @@ async def test_what_is_empty_or_unknown_is_passed_over() -> None:
         assert await result(app, "publish", channel="a", data=1, **fields) == {}
         fields = {"tags": None, "skip_history": None, "b64data": None, "idempotency_key": None}
         assert await result(app, "publish", channel="a", data=1, **fields) == {}
+
+
+async def test_a_broadcast_with_a_key_is_published_once_in_each_room() -> None:
+    async with served() as (hub, app):
+        member = connect(hub)
+        for room in ("chat:1", "chat:2", "a"):
+            member.client.join(room)
+        fields: dict[str, Any] = {"data": 1, "idempotency_key": "order 5"}
+        first = await result(app, "broadcast", channels=["chat:1", "a"], **fields)
+        assert first["responses"][0]["result"]["offset"] == 1
+        assert first["responses"][1] == {"result": {}}
+        assert await result(app, "broadcast", channels=["chat:1", "a"], **fields) == first
+        more = await result(app, "broadcast", channels=["chat:2", "chat:1", "a"], **fields)
+        assert more["responses"][0]["result"]["offset"] == 1
+        assert more["responses"][1:] == first["responses"]
+        again = await result(app, "publish", channel="chat:1", **fields)
+        assert again == first["responses"][0]["result"]
+        await settle(hub)
+        assert member.received == ["1", "1", "1"]
+        fields["idempotency_key"] = "x" * 257
+        found = await result(app, "broadcast", channels=["chat:1", "a"], **fields)
+        assert [reply["error"]["code"] for reply in found["responses"]] == [107, 107]
 
 
 async def test_broadcast_answers_for_each_room_in_order() -> None:
@@ -585,32 +607,52 @@ async def of_several(app: Any, method: str, key: str) -> None:
 # On two nodes
 
 
+async def until_answered(app: Any, method: str, expected: Any, **fields: Any) -> None:
+    """Call a method until it says this: what others have to do or to say takes its time."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await result(app, method, **fields) != expected:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("travels", ["prompt", "valkey", "nats"])
 async def test_what_is_called_on_one_node_is_done_on_the_other(
-    monkeypatch: pytest.MonkeyPatch,
+    travels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_methods, "WAIT_S", 0.05)
-    exchange = Exchange()
+    exchange = CLUSTERS[travels]()
     async with cluster(exchange, room_rules=RULES) as (here, there):
         app = api_of(here)
         ann = connect(there, user="ann", client_id="c1")
         await result(app, "subscribe", user="ann", channel="chat:1")
-        await carried(exchange)
-        assert ann.client.rooms == {"chat:1"}
-        await result(app, "publish", channel="chat:1", data="hello")
-        await carried(exchange)
-        await settle(there)
+        await until(lambda: ann.client.rooms == {"chat:1"})
+        placed = await result(app, "publish", channel="chat:1", data="hello")
+        await until(lambda: bool(ann.received))
         assert ann.received == ['"hello"']
-        assert (await result(app, "channels"))["channels"] == {"chat:1": {"num_clients": 1}}
+        of_both = await asyncio.gather(
+            *(result(api_of(hub), "history", channel="chat:1", limit=-1) for hub in (here, there))
+        )
+        assert of_both[0] == of_both[1]
+        assert (of_both[0]["offset"], of_both[0]["epoch"]) == (1, placed["epoch"])
+        assert [kept["data"] for kept in of_both[0]["publications"]] == ["hello"]
+        await until_answered(app, "channels", {"channels": {"chat:1": {"num_clients": 1}}})
+        counts = {"num_clients": 1, "num_users": 1}
+        await until_answered(app, "presence_stats", counts, channel="chat:1")
         assert list((await result(app, "presence", channel="chat:1"))["presence"]) == ["c1"]
-        nodes = (await result(app, "info"))["nodes"]
+        async with asyncio.timeout(PATIENCE_S):
+            while len(nodes := (await result(app, "info"))["nodes"]) < 2:
+                pass
         assert [node["num_clients"] for node in nodes] == [0, 1]
         assert [node["num_subs"] for node in nodes] == [0, 1]
         assert len({node["uid"] for node in nodes}) == 2
+        await result(app, "history_remove", channel="chat:1")
+        assert (await result(api_of(there), "history", channel="chat:1"))["publications"] == []
         await result(app, "unsubscribe", user="ann", channel="chat:1")
-        await carried(exchange)
-        assert ann.client.rooms == set()
+        await until(lambda: ann.client.rooms == set())
+        bob = connect(there, user="bob")
+        await result(app, "refresh", user="bob", expired=True)
+        await until(lambda: code_of(bob) == 3005)
         await result(app, "disconnect", user="ann", disconnect={"code": 4001, "reason": "bye"})
-        await carried(exchange)
+        await until(lambda: code_of(ann) is not None)
         assert code_of(ann) == 4001
 
 

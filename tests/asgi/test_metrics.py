@@ -124,6 +124,7 @@ async def test_the_numbers_are_right_after_scripted_events_and_only_rise(native:
         "hubbub_sent_messages_total": 2,
         "hubbub_sent_bytes_total": 14,
         "hubbub_delivery_lag_seconds_count": 1,
+        "hubbub_publication_lag_seconds_count": 1,
     }
     assert {name: of(during, name) - of(before, name) for name in changes} == changes
     assert (of(during, "hubbub_clients"), of(during, "hubbub_rooms")) == (2, 1)

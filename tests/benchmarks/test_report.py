@@ -7,6 +7,7 @@ import os
 import re
 import time
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from benchmarks import (
     room_report,
     rooms,
     rows,
+    run,
     servers,
+    text,
 )
 from benchmarks.rows import Run
 from benchmarks.servers import BENCH
@@ -150,6 +153,26 @@ def test_the_page_has_everything_in_it() -> None:
     assert "within 15% | 0% | yes | – |" in page
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line[:1] == "|"]
     assert min(widths) > 2
+
+
+def test_a_part_of_the_rows_says_nothing_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "KEPT", tmp_path / "benchmarks.json")
+    both = [pair("kernel", run_of(), run_of())]
+    old = results_of(one=both, echo=both)
+    run.keep(old, is_whole=True)
+    later = {"date": "2026-11-29T12:00:00+00:00", "commit": "def5678", "is_quick": True}
+    run.keep({**results_of(one=both), **later}, is_whole=False)
+    kept = run.kept_at(run.KEPT)
+    page = report.page(kept)
+    assert "are of 2026-11-23 to 2026-11-29,\ncommit `abc1234`, `def5678`" in page
+    assert text.QUICK not in page
+    titles = {row.key: row.title for row in rows.ROWS}
+    one, echo = (page.partition(f"### {titles[key]}\n")[2][:1000] for key in ("one", "echo"))
+    assert "Measured on 2026-11-29 at commit `def5678`. **A quick run**" in one
+    assert "Measured on 2026-11-23 at commit `abc1234`.\n" in echo
+    assert "Measured on" not in report.page(old)
 
 
 def test_the_page_of_the_kept_results_is_the_page_that_is_there() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import measure, recovery, room_report, room_work, rooms, run, servers
+from benchmarks import about, measure, recovery, room_report, room_work, rooms, run, servers, text
 from benchmarks.bare_socket import Broken
 from benchmarks.brokers import BROKER_ROWS
 from benchmarks.measure import Cores, serving
@@ -283,3 +283,29 @@ def test_rows_that_were_not_run_again_stay(tmp_path: Path) -> None:
     run.keep_rows(path, results_of(mixed=[{"ratio_1": 1.1}]))
     kept = json.loads(path.read_text(encoding="utf-8"))
     assert kept["rows"] == {"mixed": [{"ratio_1": 1.1}], "entry": [{"beside_16_bytes": 169.0}]}
+
+
+def test_a_part_of_the_rows_says_nothing_of_the_others(tmp_path: Path) -> None:
+    """The old form has what is known beside the rows, the new one has it for each."""
+    path, quick = tmp_path / "rooms.json", {"is_quick": True, "commit": "def5678"}
+    old = results_of(mixed=[{"ratio_1": 1.0}], entry=[{"beside_16_bytes": 169.0}])
+    path.write_text(json.dumps(old), encoding="utf-8")
+    later = {"date": "2026-11-29T12:00:00+00:00", **quick, "load_before": 3.5}
+    run.keep_rows(path, {**results_of(mixed=[{"ratio_1": 1.1}]), **later})
+    kept = run.kept_at(path)
+    assert kept["about"]["entry"] == {name: old[name] for name in about.FIELDS if name in old}
+    assert kept["about"]["mixed"] == later
+    page = "\n".join(room_report.section(kept))
+    assert "2026-11-28 to 2026-11-29 at commit `abc1234`, `def5678`" in page
+    assert "its load average before was 0.1 to 3.5" in page
+    assert "each says when it was" in page
+    assert text.QUICK not in page
+    entry, mixed = (page.partition(f"### {BY_KEY[key].title}\n")[2] for key in ("entry", "mixed"))
+    assert "One round. Measured on 2026-11-28 at commit `abc1234`.\n" in entry.partition("\n###")[0]
+    words = "Measured on 2026-11-29 at commit `def5678`; the load average before was 3.5. **A quick run**"
+    assert words in mixed.partition("\n###")[0]
+    run.keep_rows(path, {**results_of(entry=[{"beside_16_bytes": 170.0}]), **later})
+    page = "\n".join(room_report.section(run.kept_at(path)))
+    assert text.QUICK in page
+    assert "Measured on\n2026-11-29 at commit `def5678`." in page
+    assert "each says when it was" not in page

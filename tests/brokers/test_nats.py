@@ -26,7 +26,7 @@ from hubbub import (
     RoomRules,
     SettingsError,
 )
-from hubbub.brokers import reconnecting, unanswered
+from hubbub.brokers import nats_format, reconnecting, unanswered
 from hubbub.brokers.broker import Ability, Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.nats import LOOKS, NatsBroker
 from hubbub.brokers.nats_stream import NoAnswer
@@ -360,8 +360,8 @@ async def test_a_message_that_the_server_does_not_take_is_refused_and_hurts_nobo
         server_with("max_payload: 10000") as server,
         nats_on(server.url, "red") as (one, _),
     ):
-        pending = [one.publish(message("x" * size)) for size in (4000, 9960, 4000, 4000)]
-        for size in (20_000, 9968):  # the second is too large with what is beside it
+        pending = [one.publish(message("x" * size)) for size in (4000, 9950, 4000, 4000)]
+        for size in (20_000, 9960):  # the second is too large with what is beside it
             with pytest.raises(CommandError, match=r"too_large: .* and the broker takes 10000"):
                 one.publish(message("x" * size))
         assert [each.delivered_to for each in await asyncio.gather(*pending)] == [1] * 4
@@ -459,7 +459,7 @@ async def test_what_is_none_of_ours_is_logged_and_hurts_nobody(
 
 
 async def test_a_user_with_the_rights_of_the_guide_has_all_that_is_needed_and_no_more(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guide = (ROOT / "docs/guides/many-workers.md").read_text()
     rights = "authorization {" + guide.partition("authorization {")[2].partition("```")[0]
@@ -477,6 +477,10 @@ async def test_a_user_with_the_rights_of_the_guide_has_all_that_is_needed_and_no
             await broker.note("rules", b"none")
             assert await broker.noted("rules") == b"none"
             await broker.send_control(Control("kick", "other", {}))
+            with monkeypatch.context() as newer:
+                newer.setattr(nats_format, "FORMAT", "2")
+                with pytest.raises(BrokerUnavailable, match="that writes format 1"):
+                    await NatsBroker(url, prefix="shop").start(Node())
             assert (broker.condition.state, node.gaps) == ("up", 0)
         with pytest.raises(BrokerUnavailable, match="cannot be used"):
             await NatsBroker(url, prefix="other").start(Node())

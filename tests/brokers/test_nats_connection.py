@@ -24,7 +24,7 @@ Row = tuple[int, bytes, Mapping[str, str]]
 async def connected(url: str) -> AsyncIterator[tuple[Connection, list[Row]]]:
     rows: list[Row] = []
     address = read_address(url)
-    made = Connection(address, lambda number, data, headers: rows.append((number, data, headers)))
+    made = Connection(address, lambda *row: rows.append(row[:3]))
     await made.open(address.servers)
     yield made, rows
     await made.close()
@@ -89,7 +89,7 @@ async def test_a_connection_that_breaks_tells_all_who_wait() -> None:
 
 
 async def test_a_handler_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    def take(number: int, data: bytes, headers: Mapping[str, str]) -> None:
+    def take(number: int, data: bytes, headers: Mapping[str, str], reply: bytes) -> None:
         raise RuntimeError("a bug")
 
     address = read_address(nats_url())

@@ -24,12 +24,12 @@ def test_no_room_has_a_subject_of_another_nor_a_wildcard() -> None:
     for one, other in itertools.combinations(ROOMS, 2):
         assert not set(subjects(names, one)) & set(subjects(names, other))
     for room in ROOMS:
-        for subject in (*subjects(names, room), names.control):
+        for subject in (*subjects(names, room), names.control, names.format, names.inbox):
             assert subject.isascii()
             assert not set(subject) & set("*> \r\n\t\0")
             assert all(subject.split("."))
             assert subject.split(".")[0] == "shop"
-        assert names.control not in subjects(names, room)
+        assert not {names.control, names.format, names.inbox} & set(subjects(names, room))
         assert [len(each.split(".")) for each in subjects(names, room)] == [3, 4, 4, 3, 3]
 
 

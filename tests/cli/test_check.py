@@ -96,6 +96,7 @@ def test_what_the_environment_weakens(environment: Environment, about: set[str])
         ("all", {}, set()),
         ("2", {}, {"--workers"}),
         ("2", {"workers_ok": True}, set()),
+        ("2", {"workers_ok": "refuse"}, {"--workers"}),
     ],
 )
 def test_fault_13_the_workers_that_servers_would_start_are_a_warning(

@@ -154,6 +154,47 @@ def test_the_ready_application_has_the_http_api_if_there_are_keys(tmp_path: Path
         assert ask_api(address, key)[0] == 405, "the ready application's own pages"
 
 
+def test_with_api_the_key_is_that_of_the_variable(tmp_path: Path) -> None:
+    key = "#a-key-of-these-tests-0123456789"
+    variables = {"API_KEY": key, "TMPDIR": str(tmp_path)}
+    with serving("serve", "--api", env=variables) as (server, address):
+        assert ask_api(address, key)[0] == 200
+        assert ask_api(address, "wrong")[0] == 401
+        [file] = tmp_path.glob("hubbub-api-*/key")
+        assert file.parent.stat().st_mode & 0o077 == 0
+        server.interrupt()
+        assert server.wait() == 0
+        assert key not in server.out + server.err
+    assert not list(tmp_path.glob("hubbub-api-*"))
+
+
+def test_with_api_a_file_of_keys_goes_before_the_variable(tmp_path: Path) -> None:
+    key = "a-key-of-these-tests-0123456789"
+    (tmp_path / "keys.txt").write_text(f"{key}\n", encoding="utf-8")
+    flags = ("--api", "--api-keys-file", "keys.txt")
+    with serving("serve", *flags, cwd=tmp_path, env={"API_KEY": f"not-{key}"}) as (_, address):
+        assert ask_api(address, key)[0] == 200
+        assert ask_api(address, f"not-{key}")[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "says"),
+    [
+        (["--api"], "", "put one into the variable API_KEY, or name a file with --api-keys-file"),
+        (["--api"], "too-short", "the variable API_KEY: an API key has 16 to 512"),
+        (["app:app", "--api"], "a-key-of-these-tests", 'in APP write  hub.api("/api")'),
+    ],
+)
+def test_an_api_that_cannot_be_is_one_sentence(
+    arguments: list[str], key: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", key)
+    result = CliRunner().invoke(main, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert says in result.output
+    assert not key or key not in result.output
+
+
 def test_a_file_of_keys_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     said = no_traceback("serve", "--port", "0", "--api-keys-file", "nowhere", cwd=tmp_path)
     assert "api_keys_file = 'nowhere'" in said
@@ -474,6 +515,13 @@ def test_whose_workers_share_no_server(
     share_a_broker(server, settings, None, [settings])
     assert os.environ.get("HUBBUB_BROKER") == ("memory://" if how == "chosen" else None)
     assert ("hubbub[local]" in capsys.readouterr().err) == (how == "not installed")
+
+
+def test_workers_of_which_none_may_be_alone_share_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_BROKER", "")
+    settings = Settings(workers_ok="refuse")
+    share_a_broker(Serving(target=read_target("app"), workers=2), settings, None, [settings])
+    assert os.environ["HUBBUB_BROKER"].startswith("local://serve-")
 
 
 @pytest.mark.parametrize("prefix", ["", "chat"])

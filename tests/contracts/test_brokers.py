@@ -1,6 +1,6 @@
 """The contract of a broker, on each there is: order, interest, receipts, closing, and being away.
 
-A new broker is a line in `BROKERS`. What a cluster does is shown with hubs on the exchange of the tests,
+A new broker is a line in `BROKERS`. What a cluster does is shown with hubs on real servers and on the exchange of the tests,
 which is prompt, late, or lets rooms overtake one another.
 """
 
@@ -29,21 +29,29 @@ from hubbub import (
 )
 from hubbub.brokers.broker import Ability, Broker, Control, as_broker, unsupported
 from hubbub.brokers.nats import NatsBroker
+from hubbub.brokers.schemes import broker_at
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub import interest as interest_module
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.interest import MOST_LINGERING
 from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
+from local_exchange import LocalExchange, local_broker, unix_url
+from nats_exchange import NatsExchange
 from nats_server import nats_url
+from started_hub import PATIENCE_S, until
 from valkey_cluster import cluster_url
+from valkey_exchange import ValkeyExchange
 from valkey_server import fresh_prefix, server_url, several_url
 
 pytestmark = pytest.mark.anyio
 
 BROKERS: dict[str, Callable[[], Broker]] = {
     "memory": MemoryBroker,
+    "local": local_broker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
+    "redis://": lambda: broker_at(server_url().replace("valkey:", "redis:"), prefix=fresh_prefix()),
+    "unix://": lambda: broker_at(unix_url(), prefix=fresh_prefix()),
     "nats": lambda: NatsBroker(nats_url(), prefix=fresh_prefix()),
     "several servers": lambda: ValkeyBroker(several_url(), prefix=fresh_prefix()),
     "cluster": lambda: ValkeyBroker(cluster_url(), prefix=fresh_prefix()),
@@ -168,6 +176,19 @@ def exchange(request: pytest.FixtureRequest) -> Exchange:
     return EXCHANGES[request.param]()
 
 
+REAL: dict[str, Callable[[], ValkeyExchange]] = {
+    "local": LocalExchange,
+    "valkey": ValkeyExchange,
+    "nats": NatsExchange,
+}
+
+
+@pytest.fixture(params=[*EXCHANGES, *REAL])
+def anywhere(request: pytest.FixtureRequest) -> Exchange | ValkeyExchange:
+    """The exchanges, and real servers."""
+    return (EXCHANGES | REAL)[request.param]()
+
+
 async def joined(hub: Hub, *rooms: str, **options: Any) -> MemoryClient:
     peer = connect(hub, **options)
     for room in rooms:
@@ -175,58 +196,74 @@ async def joined(hub: Hub, *rooms: str, **options: Any) -> MemoryClient:
     return peer
 
 
-async def quiet(exchange: Exchange, hubs: Sequence[Hub]) -> None:
+async def quiet(exchange: Exchange | ValkeyExchange, hubs: Sequence[Hub]) -> None:
     await carried(exchange)
     for hub in hubs:
         await settle(hub)
 
 
-async def test_members_of_a_room_hear_it_on_every_node_in_one_order(exchange: Exchange) -> None:
-    async with cluster(exchange, 3) as hubs:
-        peers = [await joined(hub, "red") for hub in hubs for _ in range(2)]
+async def test_members_of_a_room_hear_it_on_every_node_in_one_order(
+    anywhere: Exchange | ValkeyExchange,
+) -> None:
+    """In rooms that remember nothing NATS has an order for each publisher only, as the guide says."""
+    rooms = ["kept"] if isinstance(anywhere, NatsExchange) else ["kept", "red"]
+    async with cluster(anywhere, 3, room_rules=[RoomRules("kept", history=50)]) as hubs:
+        peers = [await joined(hub, "kept", "red") for hub in hubs for _ in range(2)]
         stranger = connect(hubs[1])
         for number in range(30):
-            hubs[number % 3].room("red").broadcast(str(number))
+            for room in ("kept", "red"):
+                hubs[number % 3].room(room).broadcast(f"{room} {number}")
             if number % 5 == 0:
                 await asyncio.sleep(0)
-        await quiet(exchange, hubs)
-        assert sorted(peers[0].received, key=int) == [str(n) for n in range(30)]
-        assert all(peer.received == peers[0].received for peer in peers)
+        await until(lambda: all(len(peer.received) >= 60 for peer in peers))
+        everything = {f"{room} {number}" for number in range(30) for room in ("kept", "red")}
+        assert all(sorted(map(str, peer.received)) == sorted(everything) for peer in peers)
+        for room in rooms:
+            heard = [[text for text in peer.received if room in str(text)] for peer in peers]
+            assert all(each == heard[0] for each in heard)
+        await quiet(anywhere, hubs)
         assert stranger.received == []
 
 
-async def test_everybody_and_users_are_reached_on_every_node(exchange: Exchange) -> None:
-    async with cluster(exchange) as (here, there):
+async def test_everybody_and_users_are_reached_on_every_node(
+    anywhere: Exchange | ValkeyExchange,
+) -> None:
+    async with cluster(anywhere) as (here, there):
         ann, bob = connect(here, user="ann"), connect(there, user="ann")
         other = connect(there, user="other")
-        await quiet(exchange, [here, there])
+        await quiet(anywhere, [here, there])
         here.to_user("ann").send("to ann")
         here.broadcast("to all")
-        await quiet(exchange, [here, there])
+        await quiet(anywhere, [here, there])
+        await until(lambda: len(ann.received) == len(bob.received) == 2 and bool(other.received))
         assert sorted(ann.received) == sorted(bob.received) == ["to all", "to ann"]
         assert other.received == ["to all"]
 
 
 async def test_fault_22_exclude_leaves_out_one_connection_and_no_stranger_of_that_id(
-    exchange: Exchange,
+    anywhere: Exchange | ValkeyExchange,
 ) -> None:
     """Ids are unique in a process only, and may be chosen: both tabs have the id "tab" here."""
-    async with cluster(exchange) as (here, there):
+    async with cluster(anywhere) as (here, there):
         ann = await joined(here, "red", client_id="tab", user="ann")
         bob = await joined(there, "red", client_id="tab", user="bob")
         receipt = await here.publish("red", "not to ann", exclude=ann.client)
-        await quiet(exchange, [here, there])
+        await quiet(anywhere, [here, there])
+        await until(lambda: bool(bob.received))
         assert (ann.received, bob.received) == ([], ["not to ann"])
         assert receipt.delivered_to == 0
         ann.close()
         again = await joined(here, "red", client_id="tab", user="ann")
         await here.publish("red", "to both", exclude=ann.client)
-        await quiet(exchange, [here, there])
+        await quiet(anywhere, [here, there])
+        await until(lambda: bool(again.received and bob.received[1:]))
         assert (again.received, bob.received[1:]) == (["to both"], ["to both"])
 
 
-async def test_a_receipt_says_where_and_how_many_here(exchange: Exchange) -> None:
-    async with cluster(exchange, room_rules=[RoomRules("red", history=2)]) as (here, there):
+async def test_a_receipt_says_where_and_how_many_here(
+    anywhere: Exchange | ValkeyExchange,
+) -> None:
+    async with cluster(anywhere, room_rules=[RoomRules("red", history=2)]) as (here, there):
         await joined(here, "red")
         await joined(there, "red")
         first = await here.publish("red", "1")
@@ -392,35 +429,45 @@ async def test_who_waits_for_a_room_when_the_hub_stops_is_told() -> None:
 # Control
 
 
-async def test_a_user_is_disconnected_on_every_node(exchange: Exchange) -> None:
-    async with cluster(exchange, 3) as hubs:
+async def test_a_user_is_disconnected_on_every_node(
+    anywhere: Exchange | ValkeyExchange,
+) -> None:
+    async with cluster(anywhere, 3) as hubs:
         anns = [connect(hub, user="ann") for hub in hubs for _ in range(2)]
         bob = connect(hubs[2], user="bob")
         assert hubs[0].disconnect("ann", 4001, "go") == 2
-        await quiet(exchange, hubs)
+        await quiet(anywhere, hubs)
+        await until(lambda: all(ann.closed for ann in anns))
         assert {ann.closed for ann in anns} == {Close(4001, "go", by_server=True)}
         assert bob.closed is None
 
 
-async def test_a_client_is_kicked_wherever_it_is(exchange: Exchange) -> None:
-    async with cluster(exchange) as (here, there):
+async def test_a_client_is_kicked_wherever_it_is(
+    anywhere: Exchange | ValkeyExchange,
+) -> None:
+    async with cluster(anywhere) as (here, there):
         peers = [
             connect(hub, client_id=f"tab {n}".replace(" ", "-"))
             for n, hub in enumerate((here, there))
         ]
         assert here.kick("tab-1") is False
         assert here.kick("tab-0", 4002, "you too") is True
-        await quiet(exchange, [here, there])
+        await quiet(anywhere, [here, there])
+        await until(lambda: all(peer.closed for peer in peers))
         assert [peer.closed and peer.closed.code for peer in peers] == [4002, 3503]
         assert here.kick("nobody") is False
 
 
-async def test_each_node_says_what_it_has(exchange: Exchange) -> None:
-    async with cluster(exchange, 3) as hubs:
+async def test_each_node_says_what_it_has(
+    anywhere: Exchange | ValkeyExchange,
+) -> None:
+    async with cluster(anywhere, 3) as hubs:
         for number, hub in enumerate(hubs):
             for _ in range(number):
                 await joined(hub, "red")
-        found = await hubs[1].nodes(wait_s=0.1)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(found := await hubs[1].nodes(wait_s=0.1)) < 3:
+                pass
         assert found[0].id == core_of(hubs[1]).node_id
         facts = [(each.clients, each.rooms, each.users, each.subscriptions) for each in found]
         assert facts[0] == (1, 1, 1, 1)

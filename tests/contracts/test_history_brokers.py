@@ -17,6 +17,7 @@ from hubbub.brokers import history, nats, nats_history, valkey
 from hubbub.brokers.broker import HistoryBroker, Keep
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.valkey import ValkeyBroker
+from local_exchange import local_broker
 from nats_server import nats_url
 from serving import PATIENCE_S
 from valkey_cluster import cluster_url
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.anyio
 KEEP = Keep(5, 60.0, 1024**2)
 BROKERS: dict[str, Callable[[], Any]] = {
     "memory": MemoryBroker,
+    "local": local_broker,
     "valkey": lambda: ValkeyBroker(server_url(), prefix=fresh_prefix()),
     "nats": lambda: NatsBroker(nats_url(), prefix=fresh_prefix()),
     "several servers": lambda: ValkeyBroker(several_url(), prefix=fresh_prefix()),

@@ -15,6 +15,7 @@ from hubbub.brokers.broker import Ability, PresenceBroker, PresenceTerms
 from hubbub.testing import FakeClock
 from hubbub.wire.presence import Told, read_told
 from hubbub.wire.publication import Kind
+from local_exchange import LocalExchange
 from valkey_cluster import cluster_url
 from valkey_exchange import ValkeyExchange
 from valkey_server import several_url
@@ -93,6 +94,7 @@ def joined(make: Callable[[], Exchange | ValkeyExchange]) -> Place:
 PLACES: dict[str, Callable[[], Place]] = {
     "memory": alone,
     **{name: lambda make=make: joined(make) for name, make in CLUSTERS.items()},  # type: ignore[misc]
+    "local": lambda: joined(LocalExchange),
     "several servers": lambda: joined(lambda: ValkeyExchange(several_url())),
     "cluster": lambda: joined(lambda: ValkeyExchange(cluster_url())),
 }

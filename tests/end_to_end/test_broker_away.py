@@ -15,10 +15,11 @@ import nats_server
 from array_dialect import ArrayDialect, events_of
 from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
 from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position
-from hubbub.brokers import unanswered, valkey_link
+from hubbub.brokers import nats_format, unanswered, valkey_link
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
+from hubbub.hub import presence_roll
 from hubbub.hub import rules as rules_module
 from hubbub.testing import MemoryClient, connect
 from nats_exchange import NatsExchange
@@ -225,18 +226,20 @@ async def test_a_server_that_has_become_a_replica_takes_nothing_and_is_left(
 
 
 async def test_a_worker_of_a_version_that_writes_another_form_is_refused_and_told_why(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hubs_on(server.url, 1) as (hub,):
+    async with hubs_on(either.url, 1) as (hub,):
         peer = await member(hub, "log")
         with monkeypatch.context() as newer:
-            newer.setattr(valkey_link, "FORMAT", "2")
-            late = Hub(broker=server.url, room_rules=RULES)
+            for module in (valkey_link, nats_format):
+                newer.setattr(module, "FORMAT", "2")
+            late = Hub(broker=either.url, room_rules=RULES)
             with pytest.raises(BrokerUnavailable, match="writes format 1, and this one writes 2"):
                 await late.start()
         await hub.publish("log", "1")
         await until(lambda: texts(peer) == ["1"])
-        assert 0 < server.command("PTTL", "hubbub:format") <= 15_000
+        if isinstance(either, Server):
+            assert 0 < either.command("PTTL", "hubbub:format") <= 15_000
 
 
 async def test_a_worker_that_finds_another_form_on_its_server_leaves_it_until_that_has_gone(
@@ -336,7 +339,7 @@ async def test_a_worker_whose_loop_stood_still_for_longer_than_its_lease_comes_b
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules_module, "LEASE_S", 0.6)
-    monkeypatch.setattr(presence_module, "RENEW_S", 0.2)
+    monkeypatch.setattr(presence_roll, "RENEW_S", 0.2)
     monkeypatch.setattr(presence_module, "LOOK_S", 0.05)
     worker = Worker(server.url)
     async with hubs_on(server.url, 1) as (hub,):

@@ -19,9 +19,8 @@ from hubbub.brokers import unanswered
 from hubbub.brokers.nats import NatsBroker
 from hubbub.hub.core import core_of
 from hubbub.testing import connect
-from nats_server import NatsServer, hurry, own_server, server_with
+from nats_server import NatsCluster, NatsServer, hurry, own_server, server_with
 from started_hub import until
-from stress.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -111,50 +110,28 @@ async def test_a_stream_that_is_full_is_told_to_who_publishes(server: NatsServer
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> Iterator[list[NatsServer]]:
-    """Three servers of one cluster, with JetStream."""
-    ports, routes = [free_port() for _ in range(3)], [free_port() for _ in range(3)]
-    others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
-    servers = []
-    for number, (port, route) in enumerate(zip(ports, routes, strict=True)):
-        config = (
-            f'server_name: s{number}\njetstream {{ store_dir: "{tmp_path / str(number)}" }}\n'
-            f"cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{others}] }}\n"
-        )
-        servers.append(NatsServer(None, config, port))
-    for server in servers:
-        server.start()
-    yield servers
-    for server in servers:
-        server.stop()
-
-
-async def started(hub: Hub) -> Hub:
-    """Start a hub when the cluster has agreed on who leads it."""
-    while True:
-        try:
-            await hub.start()
-        except BrokerUnavailable:
-            await asyncio.sleep(0.1)
-        else:
-            return hub
+def three(tmp_path: Path) -> Iterator[NatsCluster]:
+    made = NatsCluster(tmp_path)
+    yield made
+    made.stop()
 
 
 async def test_without_a_quorum_only_what_is_kept_is_refused(
-    three: list[NatsServer], monkeypatch: pytest.MonkeyPatch
+    three: NatsCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unanswered, "WAIT_S", 60.0)
-    urls = ",".join(server.url.removeprefix("nats://") for server in three)
-    first = await started(Hub(broker=f"nats://{urls}?replicas=3", room_rules=RULES))
-    hub = await started(Hub(broker=f"{three[0].url}?replicas=3", room_rules=RULES))
+    urls = ",".join(server.url.removeprefix("nats://") for server in three.servers)
+    first, hub = (Hub(broker=u, room_rules=RULES) for u in (f"nats://{urls}?replicas=3", three.url))
+    await first.start()
+    await hub.start()
     peer = await member(hub, "log", "news")
     await hub.publish("log", "1")
     await until(lambda: texts(peer) == ["1"])
     await first.stop()
-    three[1].kill()
+    three.others[0].kill()
     assert (await hub.publish("log", "a leader is there, or comes")).position is not None
     await until(lambda: len(texts(peer)) == 2)
-    three[2].kill()
+    three.others[1].kill()
     monkeypatch.setattr(unanswered, "WAIT_S", 1.0)
     with pytest.raises(BrokerUnavailable, match=r"quorum|does not answer"):
         await hub.publish("log", "refused")
@@ -162,7 +139,7 @@ async def test_without_a_quorum_only_what_is_kept_is_refused(
     await until(lambda: texts(peer)[2:] == ["2"])
     assert hub.stats()["broker_state"] == "up"
     monkeypatch.setattr(unanswered, "WAIT_S", 60.0)
-    await asyncio.to_thread(three[1].restart)
+    await asyncio.to_thread(three.others[0].restart)
     assert (await hub.publish("log", "3")).position is not None
     await until(lambda: texts(peer)[-1:] == ["3"])
     assert peer.closed is None

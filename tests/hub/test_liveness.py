@@ -12,10 +12,12 @@ import pytest
 from hubbub import Client, Close, Hub
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.liveness import TURN_TOKENS, LivenessMonitor
+from hubbub.hub.liveness import PULSE_S, TURN_TOKENS, LivenessMonitor
 from hubbub.hub.outbox import Entry
+from hubbub.stats import BOUNDS_S
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
 from hubbub.wire.frame import Batch, encode
+from started_hub import until
 
 pytestmark = pytest.mark.anyio
 
@@ -297,6 +299,21 @@ async def test_fault_18_a_stall_is_told_with_its_length(caplog: pytest.LogCaptur
     assert found is not None
     assert 1.3 <= float(found[1]) <= took_s + 0.1
     assert hub.stats()["loop_stalls"] == 1
+    await hub.stop()
+
+
+async def test_how_late_the_loop_was_is_in_its_histogram() -> None:
+    hub = Hub()
+    await hub.start()
+    lag = core_of(hub).stats.loop_lag
+    assert sum(lag.counts) == 0
+    begin = time.monotonic()
+    time.sleep(0.4)  # noqa: ASYNC251
+    await until(lambda: sum(lag.counts) > 0)
+    assert 0.4 - PULSE_S <= lag.sum_s <= time.monotonic() - begin
+    assert sum(lag.counts[BOUNDS_S.index(0.5) :]) > 0, "over a quarter of a second"
+    assert hub.stats()["loop_lag"] == lag.snapshot()
+    await until(lambda: sum(lag.counts) > 3)
     await hub.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from hubbub.brokers.broker import Condition
 from hubbub.hub.core import core_of
 from hubbub.hub.measures import COUNTED_AS_CLOSES, MEASURES, Measure
 from hubbub.stats import Histogram, Stats
-from hubbub.testing import connect, settle
+from hubbub.testing import FakeClock, connect, set_clock, settle
 from started_hub import started
 
 pytestmark = pytest.mark.anyio
@@ -72,9 +73,10 @@ def test_every_counter_of_the_stats_has_a_row() -> None:
     }
     missing = {name for place, name in enumerate(plain) if 1000 + place not in read}
     assert missing == COUNTED_AS_CLOSES
-    histograms = [BY_NAME[f"hubbub_{name}_seconds"] for name in ("delivery_lag", "loop_lag")]
-    for measure, kept in zip(histograms, (stats.delivery_lag, stats.loop_lag), strict=True):
-        assert measure.read(core_of(hub)) == {(): kept}
+    histograms = [name for name in Stats.__slots__ if isinstance(getattr(stats, name), Histogram)]
+    assert len(histograms) == 3
+    for name in histograms:
+        assert BY_NAME[f"hubbub_{name}_seconds"].read(core_of(hub)) == {(): getattr(stats, name)}
 
 
 async def test_what_clients_do_is_counted() -> None:
@@ -110,6 +112,44 @@ async def test_what_clients_do_is_counted() -> None:
     assert sum(core_of(hub).stats.closes_by_peer.values()) == 1
     await hub.stop()
     assert number(hub, "hubbub_connections_total") == 2
+
+
+async def test_a_drop_says_whether_there_was_no_place_or_nobody_any_more() -> None:
+    hub = await started(outbox_max_entries=2, slow_policy="drop_newest")
+    slow = connect(hub)
+    slow.transport.block()
+    for text in "abcde":
+        hub.broadcast(text)
+        await settle(hub)
+    name = "hubbub_dropped_messages_total"
+    assert (number(hub, name, "outbox_full"), number(hub, name, "client_gone")) == (3, 0)
+    slow.transport.drop_connection()
+    await settle(hub)
+    assert (number(hub, name, "outbox_full"), number(hub, name, "client_gone")) == (3, 2)
+    await hub.stop()
+
+
+async def test_a_message_that_no_handler_saw_says_why() -> None:
+    hub = Hub(messages_per_second=5, on_rate_limit="reply")
+    set_clock(hub, FakeClock())
+    await hub.start()
+    gate = asyncio.Event()
+
+    @hub.on_message
+    async def said(client: Client, message: int) -> None:
+        await gate.wait()
+
+    peer = connect(hub)
+    for text in ["no number", *"123456789", "10", "11", "12"]:
+        peer.send(text)
+    await settle(hub)
+    name = "hubbub_rejected_messages_total"
+    reasons = "invalid", "rate_limited", "client_gone"
+    assert [number(hub, name, reason) for reason in reasons] == [1, 3, 0]
+    peer.client.close()
+    gate.set()
+    assert [number(hub, name, reason) for reason in reasons] == [1, 3, 8]
+    await hub.stop()
 
 
 async def test_a_close_has_the_name_of_its_code_and_who_closed() -> None:

@@ -26,6 +26,8 @@ from hubbub import (
     RoomRules,
 )
 from hubbub.brokers.broker import Node
+from hubbub.errors import SettingsError
+from hubbub.hub import workers
 from hubbub.hub.core import core_of
 from hubbub.hub.runtime import (
     PARTS,
@@ -37,6 +39,7 @@ from hubbub.hub.runtime import (
     compiled_parts,
     find_server,
 )
+from hubbub.hub.workers import Roll, WorkerWatch
 from hubbub.settings import Settings
 from serving import held_port, nothing, serve, until
 
@@ -351,7 +354,12 @@ async def test_rules_are_shown_as_json_can_say_them(caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize(
     ("settings", "is_memory", "warns"),
-    [({}, True, True), ({"workers_ok": True}, True, False), ({}, False, False)],
+    [
+        ({}, True, True),
+        ({"workers_ok": True}, True, False),
+        ({"workers_ok": "refuse"}, True, True),
+        ({}, False, False),
+    ],
 )
 async def test_workers_are_a_warning_for_a_broker_that_does_not_connect_them(
     settings: dict[str, Any], is_memory: bool, warns: bool, caplog: pytest.LogCaptureFixture
@@ -362,6 +370,44 @@ async def test_workers_are_a_warning_for_a_broker_that_does_not_connect_them(
     warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
     assert len(warnings) == warns
     assert not warns or "one of 3 workers" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("ok", "is_memory", "count", "refuses"),
+    [
+        ("refuse", True, 2, True),
+        ("refuse", True, 1, False),
+        ("refuse", False, 2, False),
+        (True, True, 2, False),
+        (False, True, 2, False),
+    ],
+)
+async def test_workers_are_refused_where_the_settings_say_so_and_nothing_connects_them(
+    ok: Any, is_memory: bool, count: int, refuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def settled(watch: WorkerWatch) -> int:
+        return count
+
+    monkeypatch.setattr(WorkerWatch, "settled", settled)
+    hub = Hub(workers_ok=ok, broker=MemoryBroker() if is_memory else Postal())
+    if refuses:
+        with pytest.raises(SettingsError, match=r"workers_ok = 'refuse' \(keyword\): .* 2 workers"):
+            await hub.start()
+        assert not hub.is_running
+        monkeypatch.undo()
+    await hub.start()
+    await hub.stop()
+
+
+async def test_a_hub_that_is_refused_is_no_worker_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "FIRST_LOOK_S", 0.001)
+    monkeypatch.setattr(Roll, "look", lambda roll: 2)
+    before = set(workers.roll._owners)
+    with pytest.raises(SettingsError):
+        await Hub(workers_ok="refuse").start()
+    assert workers.roll._owners == before
 
 
 async def test_a_hub_that_shuts_down_is_no_worker_to_others_any_more() -> None:

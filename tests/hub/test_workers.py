@@ -21,11 +21,17 @@ from typing import Any, cast
 
 import httpx2
 import pytest
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import ClientConnection, connect
 
+from brokers.local_folder import short_folder
 from commands import clean_environment
+from hubbub.hub import workers
 from hubbub.hub.workers import Roll, WorkerWatch, _is_held, listeners
 from places import TESTS
 from serving import held_port
+
+folder = short_folder
 
 PATIENCE_S = 40.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -39,6 +45,8 @@ app = FastAPI()
 app.include_router(hub.router())
 app.mount("/", stats)
 """
+REFUSE = {"HUBBUB_BROKER": "memory://", "HUBBUB_WORKERS_OK": "refuse"}
+REFUSAL = "workers_ok = 'refuse' (environment, HUBBUB_WORKERS_OK): this is one of 2 workers"
 GUNICORN_WORKER = """
 from uvicorn_worker import UvicornWorker
 
@@ -192,6 +200,16 @@ def test_fault_13_who_means_it_is_not_warned(port: str, tmp_path: Path) -> None:
         assert server.warned() == []
 
 
+@pytest.mark.parametrize("name", ["gunicorn-native", "granian"])
+def test_two_workers_do_not_both_start_where_that_is_refused(
+    name: str, port: str, tmp_path: Path
+) -> None:
+    with running(python(*SERVERS[name](port, 2)), tmp_path, port, REFUSE) as server:
+        server.until(lambda: REFUSAL in server.output.read_text(), "a refusal")
+        assert server.log.read_text().count("the hub has started") <= 1
+        assert server.warned() == []
+
+
 def test_fault_13_two_servers_of_one_shell_are_no_workers(port: str, tmp_path: Path) -> None:
     with held_port() as other:
         make = SERVERS["uvicorn-native"]
@@ -242,6 +260,47 @@ def test_fault_13_without_a_folder_to_write_to_nothing_breaks(port: str, tmp_pat
     with running(command, tmp_path, port, {"TMPDIR": str(tmp_path / "file" / "x")}) as server:
         server.until_it_has_looked()
         assert server.stats()["workers"] == 1
+
+
+# Sharing a local server
+
+
+class Met:
+    """Clients of different workers, by the process that greeted them."""
+
+    def __init__(self, port: str) -> None:
+        self.clients: dict[str, ClientConnection] = {}
+        self._address = f"ws://127.0.0.1:{port}/ws"
+        self._open = contextlib.ExitStack()
+
+    def meet(self) -> bool:
+        """Connect once more; return whether there is a client of two workers now."""
+        with contextlib.suppress(OSError, InvalidHandshake):
+            client = self._open.enter_context(connect(self._address, proxy=None))
+            self.clients.setdefault(str(client.recv(PATIENCE_S)), client)
+        return len(self.clients) == 2
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@pytest.mark.parametrize("name", ["uvicorn-native", "gunicorn-native", "granian", "fastapi-run"])
+def test_workers_that_name_one_local_server_hear_one_another(
+    name: str, port: str, tmp_path: Path, folder: Path
+) -> None:
+    shared = {"HUBBUB_BROKER": "local://shop", "TMPDIR": str(folder)}
+    with (
+        running(python(*SERVERS[name](port, 2)), tmp_path, port, shared) as server,
+        contextlib.closing(Met(port)) as met,
+    ):
+        server.until(met.meet, "a client of each worker")
+        for number, speaker in enumerate(met.clients.values()):
+            speaker.send(f"{number} says")
+            heard = [client.recv(PATIENCE_S) for client in met.clients.values()]
+            assert heard == [f"{number} says"] * 2
+        server.until(lambda: server.stats()["workers"] == 2, "they see one another")
+        server.until_it_has_looked()
+        assert server.warned() == []
 
 
 # The roll
@@ -452,10 +511,10 @@ class Told(Roll):
         return self.counts.pop(0)
 
 
-def watched(*counts: int) -> tuple[WorkerWatch, Timers, list[int]]:
+def watched(*counts: int, looks: int = 2) -> tuple[WorkerWatch, Timers, list[int]]:
     """Return a watch that has looked once for each of `counts`, and what it told."""
     told: list[int] = []
-    watch, timers = WorkerWatch(Told(*counts), told.append), Timers()
+    watch, timers = WorkerWatch(Told(*counts), told.append, looks), Timers()
     watch.start(cast(asyncio.AbstractEventLoop, timers))
     for _ in counts[1:]:
         timers.advance_time()
@@ -478,6 +537,11 @@ def test_it_tells_once_and_of_what_two_looks_have_seen(counts: list[int], told: 
     assert watched(*counts)[2] == told
 
 
+def test_who_is_refused_is_seen_for_a_while_and_not_told() -> None:
+    assert watched(1, 2, 2, 2, 1, 2, 2, 2, looks=4)[2] == []
+    assert watched(1, 2, 2, 2, 2, looks=4)[2] == [2]
+
+
 def test_it_looks_less_and_less_often_as_long_as_nothing_changes() -> None:
     assert watched(*[1] * 8)[1].pauses == [1, 2, 4, 8, 16, 30, 30, 30]
     assert watched(1, 1, 1, 2, 2, 2)[1].pauses == [1, 2, 4, 1, 2, 4]
@@ -498,3 +562,14 @@ def test_two_hubs_of_a_process_tell_once() -> None:
         WorkerWatch(roll, told.append).start(cast(asyncio.AbstractEventLoop, timers))
         timers.advance_time()
     assert told == [2]
+
+
+@pytest.mark.parametrize(("counts", "settled"), [([1], 1), ([2, 3, 1], 1), ([2] * 1000, 2)])
+def test_those_that_are_just_ending_have_time_for_it(
+    counts: list[int], settled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "FIRST_LOOK_S", 0.02)
+    roll = Told(*counts)
+    watch = WorkerWatch(roll, lambda count: None)
+    assert asyncio.run(watch.settled()) == settled
+    assert roll._owners, "others see it from then on"

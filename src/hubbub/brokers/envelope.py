@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ..errors import BrokerUnavailable
+from ..limits import printable
 from ..model import ClientInfo, Position
 from ..wire.frame import Frame
 from ..wire.publication import Kind, Publication
@@ -16,6 +18,20 @@ FORMAT: str = "1"
 """Which form processes that share a server write and read. Another form of what is below has another one."""
 
 _KINDS: tuple[Kind, ...] = (Kind.MESSAGE, Kind.JOIN, Kind.LEAVE)
+
+
+class OtherFormat(BrokerUnavailable):
+    """Processes of another version of Hubbub are there, which write what this one cannot read."""
+
+
+def require_format(held: bytes, own: str) -> None:
+    """Raise `OtherFormat` if others write `held`, and that is not what this process writes."""
+    if held != own.encode():
+        theirs = printable(held.decode(errors="replace"), 20)
+        raise OtherFormat(
+            f"other processes there have a version of Hubbub that writes format {theirs}, and this one"
+            f" writes {own}: end them, or give this one another prefix"
+        )
 
 
 class Envelope(msgspec.Struct, array_like=True):

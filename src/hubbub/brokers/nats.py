@@ -197,12 +197,13 @@ class NatsBroker:
 
     def publish_kept(self, publication: Publication, keep: Keep) -> Future[Receipt]:
         """See `HistoryBroker.publish_kept`."""
-        publication.time_ms = int(time.time() * 1000)
         return self._send(publication, keep)
 
     def _send(self, publication: Publication, keep: Keep | None) -> Future[Receipt]:
         is_stored = keep is not None or publication.key is not None
         running = self._require_streams() if is_stored else self._require()
+        if publication.time_ms is None:
+            publication.time_ms = int(time.time() * 1000)
         running.number += 1
         envelope = seal(publication, running.sender, running.number)
         return running.outgoing.put(

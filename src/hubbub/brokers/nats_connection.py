@@ -29,17 +29,19 @@ TIMEOUT_S = 5.0
 """How long servers may take to connect, and to answer."""
 _INBOX = 1
 
-Take = Callable[[int, bytes, Mapping[str, str]], None]
-"""What is called with each message: the number of its subscription, its data and its headers."""
+Take = Callable[[int, bytes, Mapping[str, str], bytes], None]
+"""What is called with each message: the number of its subscription, its data, its headers, and where it is answered
+(b"": nowhere)."""
 
 
 class Connection:
     """One connection, to the first of the servers that takes it; see the module. Event loop only.
 
-    `failed` is set to an exception when it has broken. Raises `MissingExtra` without the extra `nats`.
+    Answers to what it asks come below `inbox`. `failed` is set to an exception when it has broken. Raises
+    `MissingExtra` without the extra `nats`.
     """
 
-    def __init__(self, address: NatsAddress, take: Take) -> None:
+    def __init__(self, address: NatsAddress, take: Take, inbox: str = "_INBOX") -> None:
         self._address = address
         self.must_be_tls: bool = address.is_tls
         self._take = take
@@ -47,7 +49,7 @@ class Connection:
         self._error: BaseException | None = None
         self._buffer: list[bytes] = []
         self._pongs: deque[Future[None]] = deque()
-        self._inbox = f"_INBOX.{secrets.token_hex(12)}"
+        self._inbox = f"{inbox}.{secrets.token_hex(12)}"
         self._questions: dict[str, tuple[Future[list[Answer]], list[Answer], bool]] = {}
         self._last_question = 0
         self.heard: int = 0
@@ -204,7 +206,9 @@ class Connection:
 
     # What is read
 
-    def took(self, number: int, subject: bytes, data: bytes, head: bytes | None) -> None:
+    def took(
+        self, number: int, subject: bytes, reply: bytes, data: bytes, head: bytes | None
+    ) -> None:
         """Hand on a message. It raises nothing: the library would read no more."""
         self.heard += 1
         try:
@@ -212,7 +216,7 @@ class Connection:
             if number == _INBOX:
                 self._answered(subject.rpartition(b".")[2].decode(), Answer(data, headers, status))
             else:
-                self._take(number, data, headers)
+                self._take(number, data, headers, reply)
         except Exception:
             logger.exception("a broker's message failed")
 
@@ -290,7 +294,7 @@ def _client_class() -> Any:
         async def _process_msg(
             self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
         ) -> None:
-            self._owner.took(sid, bytes(subject), data, headers)
+            self._owner.took(sid, bytes(subject), bytes(reply), data, headers)
 
         async def _process_info(
             self, info: dict[str, Any], initial_connection: bool = False

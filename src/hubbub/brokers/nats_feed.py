@@ -17,13 +17,14 @@ from ..errors import BrokerUnavailable
 from . import reconnecting
 from .nats_address import NatsAddress
 from .nats_connection import Connection, unavailable
+from .nats_format import NatsFormat
 from .nats_names import NatsNames
 from .reconnecting import AWAY, Reconnecting
 
 CANCEL_S = 0.1
 """How long a task may take to end before it is cancelled again."""
 
-_CONTROL = 2
+_CONTROL, _FORMAT = 2, 3
 
 
 class NatsFeed(Reconnecting):
@@ -43,11 +44,12 @@ class NatsFeed(Reconnecting):
         self._address, self._names = address, names
         super().__init__(unavailable, lost, back)
         self._hand_on, self._check = take, check
+        self._format = NatsFormat(names.format)
         self._connection: Connection | None = None
         self._wanted: dict[str, int] = {}
         """The rooms that are wanted, and the numbers of their subscriptions."""
         self._rooms: dict[int, str] = {}
-        self._last_number = _CONTROL
+        self._last_number = _FORMAT
         self._asked: set[Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
@@ -122,12 +124,15 @@ class NatsFeed(Reconnecting):
         """Connect, and wait until all that is wanted is confirmed."""
         servers = list(self._address.servers)
         random.shuffle(servers)
-        connection = self._connection = Connection(self._address, self._take)
+        connection = self._connection = Connection(self._address, self._take, self._names.inbox)
         await connection.open(servers)
+        await self._format.ask(connection)
         await self._check(connection)
         connection.subscribe(self._names.control, _CONTROL)
+        connection.subscribe(self._format.subject, _FORMAT)
         for room, number in self._wanted.items():
             connection.subscribe(self._names.room(room), number)
+        self._format.say(connection)
         async with asyncio.timeout(reconnecting.SILENCE_S):
             await connection.ping()
         self._count_connection()
@@ -138,7 +143,11 @@ class NatsFeed(Reconnecting):
         if connection is not None:
             await connection.close()
 
-    def _take(self, number: int, data: bytes, headers: Mapping[str, str]) -> None:
+    def _take(self, number: int, data: bytes, headers: Mapping[str, str], reply: bytes) -> None:
+        if number == _FORMAT:
+            if self._connection is not None:
+                self._format.hear(self._connection, data, reply)
+            return
         room = None if number == _CONTROL else self._rooms.get(number)
         if room is not None or number == _CONTROL:
             self._hand_on(room, data, headers)

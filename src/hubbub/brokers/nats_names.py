@@ -55,6 +55,16 @@ class NatsNames(NamedTuple):
         """Where nodes speak to one another."""
         return f"{self._top}.control"
 
+    @property
+    def format(self) -> str:
+        """Where they say in which form they write."""
+        return f"{self._top}.format"
+
+    @property
+    def inbox(self) -> str:
+        """Below this they get the answers to what they have asked."""
+        return f"{self._top}.i"
+
     def room(self, room: str) -> str:
         """Return where publications of a room come."""
         return f"{self._top}.r.{_token(room)}"

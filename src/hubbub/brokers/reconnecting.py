@@ -20,12 +20,13 @@ from collections.abc import Callable
 
 from ..errors import BrokerUnavailable
 from ..limits import printable
+from .envelope import OtherFormat
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
-PING_S = 0.4
+PING_S = 0.3
 """How long nothing may be heard before the server is asked for a sign of life; how long it has for that
-before it is silent."""
+before it is silent. What comes just after a look counts until the next: three times as long pass at most."""
 SILENCE_S = 10.0
 """How long the server may be silent before the connection is given up."""
 LOOK_S = 0.5
@@ -131,10 +132,10 @@ class Reconnecting(ABC):
             self._on_lost()
             if loop.time() - since > LONGEST_DELAY_S:
                 self._delay_s = FIRST_DELAY_S
-            await self._come_back()
+            await self._come_back(why)
             self._on_back()
 
-    async def _come_back(self) -> None:
+    async def _come_back(self, why: BrokerUnavailable | None = None) -> None:
         while True:
             await self._drop()
             await asyncio.sleep(self._delay_s * (0.5 + random.random() / 2))
@@ -142,7 +143,10 @@ class Reconnecting(ABC):
             try:
                 await self._connect()
             except Exception as error:
-                logger.debug("the broker cannot be reached: %s", self._explain(error))
+                before, why = why, self._explain(error)
+                is_new = isinstance(why, OtherFormat) and not isinstance(before, OtherFormat)
+                level = logging.WARNING if is_new else logging.DEBUG
+                logger.log(level, "the broker cannot be reached: %s", why)
             else:
                 self.is_silent = False
                 logger.info("the connection to the broker is there again")

@@ -177,11 +177,12 @@ class ValkeyBroker:
 
     def publish_kept(self, publication: Publication, keep: Keep) -> Future[Receipt]:
         """See `HistoryBroker.publish_kept`."""
-        publication.time_ms = int(time.time() * 1000)
         return self._send(publication, keep)
 
     def _send(self, publication: Publication, keep: Keep | None) -> Future[Receipt]:
         running = self._require()
+        if publication.time_ms is None:
+            publication.time_ms = int(time.time() * 1000)
         running.number += 1
         number, room = running.number, publication.room
         envelope = seal(publication, running.sender, number)

@@ -13,8 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import BrokerUnavailable
-from ..limits import printable
-from .envelope import FORMAT
+from .envelope import FORMAT, OtherFormat, require_format
 from .reconnecting import AWAY
 from .valkey_connections import Connections, is_replica
 from .valkey_feed import Feed
@@ -33,10 +32,6 @@ FORMAT_TTL_S = 15.0
 """How long after the last process of a version of Hubbub one may start that writes another form."""
 PLACE_LOOKS = 5
 """Every how many of these looks it is asked whether the server is elsewhere now."""
-
-
-class OtherFormat(BrokerUnavailable):
-    """Processes of another version of Hubbub are there, which write what this one cannot read."""
 
 
 class Handlers(NamedTuple):
@@ -157,12 +152,7 @@ class Link:
         key = self._names.format_beside(self.mark_key)
         ttl_ms = round(FORMAT_TTL_S * 1000)
         ask = partial(self.connections.client.eval, AGREE, 1, key, FORMAT, ttl_ms)
-        held = printable((await self.connections.answer(ask)).decode(errors="replace"), 20)
-        if held != FORMAT:
-            raise OtherFormat(
-                f"other processes there have a version of Hubbub that writes format {held}, and this one"
-                f" writes {FORMAT}: end them, or give this one another prefix"
-            )
+        require_format(await self.connections.answer(ask), FORMAT)
 
     def _failed(self, error: BrokerUnavailable, cause: BaseException) -> None:
         """Learn why a look failed. A server that has become a replica is given up."""

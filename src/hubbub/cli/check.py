@@ -215,10 +215,13 @@ def _of_installation(environment: Environment) -> Iterator[Finding]:
 
 
 def _of_workers(settings: Settings, environment: Environment) -> Iterator[Finding]:
-    if environment.workers > 1 and not settings.workers_ok:
+    if environment.workers > 1 and settings.workers_ok is not True:
+        effect = "and workers_ok has none start while another is there"
+        if not settings.workers_ok:
+            effect = "and each has clients and rooms of its own: a broadcast reaches those of one worker only"
         text = (
-            f"WEB_CONCURRENCY={environment.workers}: most servers start so many workers, and each has "
-            "clients and rooms of its own: a broadcast reaches those of one worker only. Name a broker "
+            f"WEB_CONCURRENCY={environment.workers}: most servers start so many workers, {effect}. "
+            "Name a broker "
             "that connects them, as in  HUBBUB_BROKER=valkey://localhost:6379 , or start them with  --workers 1"
         )
         yield Finding("warning", "--workers", text)

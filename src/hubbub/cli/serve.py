@@ -9,12 +9,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import json
 import math
 import os
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,7 +85,7 @@ def settings_flags(function: F) -> F:
     """Give a command one option for each setting; they arrive as keywords, None when not given."""
     for row in reversed(_SETTINGS.values()):
         none = f" none: {row.none}." if row.none else ""
-        choices = f" One of {', '.join(row.choices)}." if row.choices else ""
+        choices = f" One of {', '.join(row.words)}." if row.choices else ""
         text = f"{row.doc}{choices}{none} [default: {shown(row.default)}]"
         option = click.option(row.flag, row.name, metavar=row.unit.upper(), help=text)
         function = option(function)
@@ -130,6 +133,11 @@ class _ServeCommand(click.Command):
     is_flag=True,
     help="Without APP: let the Centrifuge SDKs connect at /connection/websocket, beside /ws.",
 )
+@click.option(
+    "--api",
+    is_flag=True,
+    help="Without APP: have the HTTP API at /api, for the key in the variable API_KEY or those of --api-keys-file.",
+)
 @click.option("--app-dir", default=".", show_default=True, help="Where the module of APP is.")
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -174,7 +182,9 @@ class _ServeCommand(click.Command):
 )
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
 @settings_flags
-def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **options: Any) -> None:
+def serve(
+    app: str | None, centrifuge: bool, api: bool, app_dir: str, factory: bool, **options: Any
+) -> None:
     """Serve APP, with uvicorn set up for a hub.
 
     APP is a module and an attribute, such as  app:app ; without APP a ready application runs that
@@ -183,13 +193,41 @@ def serve(app: str | None, centrifuge: bool, app_dir: str, factory: bool, **opti
     if centrifuge and app is not None:
         route = 'hub.router("/connection/websocket", dialect="centrifuge")'
         raise click.UsageError(f"--centrifuge is for the ready application; in APP write  {route}")
+    if api and app is not None:
+        raise click.UsageError('--api is for the ready application; in APP write  hub.api("/api")')
     given = {name: options.pop(name) for name in _SETTINGS}
     settings = apply_settings(given)
     ready = CENTRIFUGE_APP if centrifuge else DEFAULT_APP
     serving = Serving(
         target=read_target(app or ready), folder=app_dir, is_factory=factory, **options
     )
-    run(serving, settings)
+    with ExitStack() as stack:
+        if api and settings.api_keys_file is None:
+            stack.enter_context(_key_of_the_variable())
+        run(serving, settings)
+
+
+@contextmanager
+def _key_of_the_variable() -> Iterator[None]:
+    """Have the application find the key of the variable API_KEY, in a file that no other user can read."""
+    from ..asgi.api_keys import SETTING, ApiKey
+    from .reach import KEY_VARIABLE
+
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise click.UsageError(
+            f"--api needs a key: put one into the variable {KEY_VARIABLE}, or name a file with --api-keys-file"
+        )
+    try:
+        ApiKey(key)
+    except ValueError as error:
+        raise click.UsageError(f"the variable {KEY_VARIABLE}: {error}") from None
+    with tempfile.TemporaryDirectory(prefix="hubbub-api-") as folder:
+        path = os.path.join(folder, "key")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "name": KEY_VARIABLE}))
+        os.environ[_SETTINGS[SETTING].env] = path
+        yield
 
 
 @click.command()
@@ -257,7 +295,7 @@ def share_a_broker(
     from ..brokers.local_server import has_local
 
     is_chosen = bool(os.environ.get(_SETTINGS["broker"].env, "").strip())
-    if serving.process_count == 1 or settings.workers_ok or is_chosen:
+    if serving.process_count == 1 or settings.workers_ok is True or is_chosen:
         return
     if not has_local():
         warn("several workers share nothing without a broker: run  pip install 'hubbub[local]'")

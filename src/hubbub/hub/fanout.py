@@ -23,6 +23,7 @@ from ..stats import Stats
 from ..wire.frame import Batch, Frame
 from ..wire.lane import write_shared
 from ..wire.publication import Kind, Publication
+from .lags import note_lags
 from .outbox import Entry
 from .patches import frames_for
 from .room import Membership
@@ -72,7 +73,6 @@ class Fanout:
         schedule: Schedule,
     ) -> None:
         self._stats = stats
-        self._lag = stats.delivery_lag
         self._unsampled = 0
         self._since = 0.0
         """When the first of what is gathered was published, by `perf_counter`; 0 in turns without a sample."""
@@ -173,7 +173,7 @@ class Fanout:
         if len(pending) == 1:  # the last fan-out was over before it came: nothing piles up
             self._deliver_all(pending)
             if self._since:
-                self._note_lag(1)
+                self._note_lag(pending)
             return
         self._writes = 0
         began = perf_counter()
@@ -184,11 +184,11 @@ class Fanout:
                 (ended - began) * BATCHING_SHARE, MAX_BATCHING_DELAY_S
             )
         if self._since:
-            self._note_lag(len(pending))
+            self._note_lag(pending)
 
-    def _note_lag(self, count: int) -> None:
-        """Note how long after the first publication of a turn all of it, `count` messages, was written."""
-        self._lag.note(perf_counter() - self._since, count)
+    def _note_lag(self, pending: _Pending) -> None:
+        """Note how long what a turn has delivered was on its way, as of its first publication."""
+        note_lags(self._stats, perf_counter() - self._since, pending)
         self._since = 0.0
 
     def _deliver_all(self, pending: _Pending) -> None:

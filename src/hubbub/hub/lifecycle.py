@@ -123,13 +123,18 @@ class Lifecycle:
 
     async def _start_parts(self, started: asyncio.Future[None]) -> None:
         core = self._core
+        assert self.loop is not None
+        relays = core.serves_clients and core.handlers.relays
+        runtime = Runtime(core.settings, core.broker, self.loop, relays=relays)
         try:
             core.rules.check()
+            await runtime.require_alone()
             await core.broker.start(core.new_node())
             await self._share_rules()
             if self._start is not started:
                 await self._undo_late_start()
         except BaseException as error:
+            runtime.end()
             if self._start is started:
                 self._unbind(State.NEW)
             self.failure = str(error) if isinstance(error, HubbubError) else ""
@@ -146,9 +151,7 @@ class Lifecycle:
         if self.state is State.STARTING:  # else the server has begun its shutdown meanwhile
             self.state = State.RUNNING
         started.set_result(None)
-        assert self.loop is not None
-        relays = core.serves_clients and core.handlers.relays
-        self.runtime = Runtime(core.settings, core.broker, self.loop, relays=relays)
+        self.runtime = runtime
         self.runtime.begin()
 
     async def _share_rules(self) -> None:

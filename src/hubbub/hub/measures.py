@@ -362,8 +362,14 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "hubbub_delivery_lag_seconds",
         "histogram",
-        "From publication in this process to the write of the last socket that takes something.",
+        "From the arrival of a publication in this process to the write of the last socket that takes something.",
         _count("delivery_lag"),
+    ),
+    Measure(
+        "hubbub_publication_lag_seconds",
+        "histogram",
+        "From publication, in whatever process, to the write of the last socket here that takes something.",
+        _count("publication_lag"),
     ),
     Measure(
         "hubbub_loop_lag_seconds",

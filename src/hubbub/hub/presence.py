@@ -31,8 +31,9 @@ from ..limits import printable
 from ..model import ClientInfo, PresenceStats
 from ..wire.presence import read_told
 from ..wire.publication import Kind
+from . import presence_roll
 from .presence_calls import PresenceCalls
-from .presence_roll import RENEW_S, Roll, finish
+from .presence_roll import Roll, finish
 from .signature import Function
 from .tasks import is_being_cancelled
 
@@ -272,7 +273,7 @@ class Presence:
 
     async def _renew(self, roll: Roll) -> None:
         """Say of all members here that they are there; one that the broker has forgotten joins anew."""
-        roll.renew_at = self._core.now() + RENEW_S
+        roll.renew_at = self._core.now() + presence_roll.RENEW_S
         refused = list(roll.refused)
         names = iter([name for name in roll.members if name not in roll.refused])
         for most in _parts(len(roll.members) - len(refused)):
@@ -286,7 +287,7 @@ class Presence:
     async def _expire(self, roll: Roll) -> None:
         """Have those struck out who have not come back, and those whose process has gone."""
         now = self._core.now()
-        roll.expire_at = now + (LOOK_S if now < roll.grace_until else RENEW_S)
+        roll.expire_at = now + (LOOK_S if now < roll.grace_until else presence_roll.RENEW_S)
         await self._strike_out(roll.room, roll.terms)
 
     async def _strike_out(self, room: str, terms: PresenceTerms) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..brokers.broker import Broker
 from ..brokers.memory import MemoryBroker
+from ..errors import SettingsError
 from ..room_rules import rule_rows
 from ..settings import Settings
 from ..settings_values import shown, visible
@@ -181,7 +182,17 @@ class Runtime:
         self.transport: str | None = self.server.transport
         self._settings = settings
         self._broker = broker
-        self._watch = WorkerWatch(roll, self._tell_of_workers)
+        # Those that are refused are seen for a while by who is there.
+        looks = 4 if settings.workers_ok == "refuse" else 2
+        self._watch = WorkerWatch(roll, self._tell_of_workers, looks)
+
+    async def require_alone(self) -> None:
+        """Raise `SettingsError` where there are other workers, no broker connects them, and that is refused."""
+        if self._settings.workers_ok == "refuse" and broker_name(self._broker) == _MEMORY:
+            count = await self._watch.settled()
+            if count > 1:
+                source = self._settings.source("workers_ok")
+                raise SettingsError("workers_ok", "refuse", REFUSED % count, source=source)
 
     def begin(self) -> None:
         """Look for other workers, and say in one line what there is."""
@@ -238,7 +249,7 @@ class Runtime:
         return f". The native transport is about twice as fast: {ways}"
 
     def _tell_of_workers(self, count: int) -> None:
-        if broker_name(self._broker) == _MEMORY and not self._settings.workers_ok:
+        if broker_name(self._broker) == _MEMORY and self._settings.workers_ok is not True:
             self._say(SEVERAL_WORKERS % count, logging.WARNING)
 
     def _say(self, text: str, level: int = logging.INFO) -> None:
@@ -255,8 +266,17 @@ class Runtime:
 
 RELAYS = "no handler of messages: what a client sends goes to all clients"
 
+_WAYS = (
+    "Name a broker that connects them, as in  HUBBUB_BROKER=valkey://localhost:6379 , "
+    "or start the server with  --workers 1"
+)
+
 SEVERAL_WORKERS = (
     "this is one of %d workers, and each has clients and rooms of its own: a broadcast reaches those "
-    "of one worker only. Name a broker that connects them, as in  HUBBUB_BROKER=valkey://localhost:6379 , "
-    "or start the server with  --workers 1  (HUBBUB_WORKERS_OK=1 says that it is meant so)"
+    f"of one worker only. {_WAYS}  (HUBBUB_WORKERS_OK=1 says that it is meant so)"
+)
+
+REFUSED = (
+    "this is one of %d workers, and each would have clients and rooms of its own: a broadcast would reach "
+    f"those of one worker only. {_WAYS}"
 )

@@ -35,6 +35,8 @@ MOST_FILES = 512
 FIRST_LOOK_S = 1.0
 LAST_LOOK_S = 30.0
 """A look at the others comes after the first time, then after twice as long, and so on until this."""
+SETTLE_LOOKS = 2
+"""How many times `FIRST_LOOK_S` those have that are just ending, where a process may not be one of several."""
 SCANS = 4
 """At so many looks a process searches for its addresses; servers bind them before or soon after."""
 
@@ -258,15 +260,16 @@ def _is_held(path: Path) -> bool:
 class WorkerWatch:
     """Looks again and again how many workers there are, and tells when they are several.
 
-    `tell(count)` is called once per process, when two looks in a row have seen others: a process
+    `tell(count)` is called once per process, when so many `looks` in a row have seen others: a process
     that is just ending, while its successor starts, is none.
     """
 
-    def __init__(self, roll: Roll, tell: Callable[[int], None]) -> None:
+    def __init__(self, roll: Roll, tell: Callable[[int], None], looks: int = 2) -> None:
         self.seen: int = 1
         """How many processes the last look has seen, this one included."""
         self._roll = roll
-        self._tell = tell
+        self._tell, self._looks = tell, looks
+        self._in_a_row = 0
         self._timer: asyncio.TimerHandle | None = None
         self._pause_s = FIRST_LOOK_S
 
@@ -274,6 +277,14 @@ class WorkerWatch:
         """Look now, and then after ever longer pauses."""
         self._roll.enter(self)
         self._look(loop)
+
+    async def settled(self) -> int:
+        """Be one of them from now on; return how many there are, when those that are just ending have ended."""
+        self._roll.enter(self)
+        late = time.monotonic() + SETTLE_LOOKS * FIRST_LOOK_S
+        while (count := self._roll.look()) > 1 and time.monotonic() < late:
+            await asyncio.sleep(FIRST_LOOK_S / 4)
+        return count
 
     def stop(self) -> None:
         """Look no more, and be no worker to others. Twice is no error."""
@@ -288,7 +299,8 @@ class WorkerWatch:
             self._pause_s = FIRST_LOOK_S
         self._timer = loop.call_later(self._pause_s, self._look, loop)
         self._pause_s = min(2 * self._pause_s, LAST_LOOK_S)
-        if before > 1 and self.seen > 1 and not self._roll.has_warned:
+        self._in_a_row = self._in_a_row + 1 if self.seen > 1 else 0
+        if self._in_a_row >= self._looks and not self._roll.has_warned:
             self._roll.has_warned = True
             self._tell(self.seen)
 
