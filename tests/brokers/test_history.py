@@ -17,6 +17,7 @@ from hubbub.brokers.history import (
     BARE_TTL_S,
     ENTRY_BYTES,
     MOST_LOOKED_AT,
+    RENEW_S,
     ROOM_BYTES,
     Entry,
     HistoryStore,
@@ -202,6 +203,28 @@ def test_the_position_of_a_room_with_members_stays(monkeypatch: pytest.MonkeyPat
     kept.sweep(2 * BARE_TTL_S + 1)
     assert kept.rooms == 0
     assert kept.read("blue", 2 * BARE_TTL_S).position.epoch != blue.epoch
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_the_position_of_a_room_stays_for_a_while_after_its_last_member(is_used: bool) -> None:
+    ttl_s = BARE_TTL_S if is_used else UNUSED_TTL_S
+    members = {"red"}
+    kept = HistoryStore(MIB, members.__contains__)
+    for room in ("red", "blue"):
+        if is_used:
+            add(kept, room, "a", keep=Keep(5, 1.0, MIB))
+    red, blue = (kept.read(room, 1.0).position for room in ("red", "blue"))
+    now = 1.0
+    while now < 1.8 * ttl_s:
+        now += RENEW_S / 2
+        kept.sweep(now)
+    members.clear()
+    now += 0.7 * ttl_s
+    kept.sweep(now)
+    assert kept.read("red", now).position == red
+    assert kept.read("blue", now).position.epoch != blue.epoch, "nobody was in that"
+    kept.sweep(now := now + 2 * ttl_s)
+    assert kept.rooms == 0
 
 
 def test_a_room_that_never_had_a_publication_has_a_position_for_a_while() -> None:

@@ -202,6 +202,20 @@ async def test_a_server_of_several_that_cannot_be_reached_is_named_at_the_start(
         await ValkeyBroker(f"{several_url()},127.0.0.1:1").start(Node())
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "valkey://127.0.0.1:1",
+        "valkey://127.0.0.1:1,127.0.0.1:2",
+        "valkey+cluster://127.0.0.1:1,127.0.0.1:2",
+        "valkey+sentinel://127.0.0.1:1,127.0.0.1:2/main",
+    ],
+)
+async def test_where_nobody_listens_it_is_asked_whether_the_servers_run(url: str) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"does the server run, and listen there\?$"):
+        await ValkeyBroker(url).start(Node())
+
+
 async def test_one_of_several_that_has_forgotten_all_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

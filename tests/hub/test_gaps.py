@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any
 
 import pytest
 
 from array_dialect import events_of
 from exchange import Exchange, carried, cluster
-from hubbub import Hub, RoomRules
+from hubbub import CommandError, Hub, Identity, RoomRules, Stream
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.gaps import MOST_GAPS
-from hubbub.testing import connect, settle
+from hubbub.hub.user_actions import Grant, Whom
+from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, follow, set_clock, settle
 from recovering import DIALECT, Recovering, read_all
 from remembering_rooms import RULES, publish, said, texts
 from started_hub import code_of, started, until
 
 pytestmark = pytest.mark.anyio
+
+
+LOSSY = [RoomRules("answer", stream=True, history=1000, slow_policy="drop_oldest")]
 
 
 def slow_rules(policy: str) -> list[RoomRules]:
@@ -261,6 +266,84 @@ async def test_who_is_in_a_stream_by_its_identity_is_not_asked_after_a_gap() -> 
     await hub.stop()
 
 
+async def put_into_a_stream(hub: Hub, expires_at: float | None) -> MemoryClient:
+    """Return a client that the server has put into a stream, and that nobody would let in."""
+    hub.authorize(lambda client, action, room: False)
+    await hub.start()
+    peer = connect(hub, user="ann")
+    await core_of(hub).user_actions.subscribe(Whom("ann"), Grant("answer", expires_at=expires_at))
+    return peer
+
+
+async def overfill(hub: Hub, stream: Stream, peer: MemoryClient) -> None:
+    """Have a client fall behind in a stream that it is in."""
+    peer.transport.block()
+    for number in range(10):
+        await stream.append(f"{number} ")
+        await settle(hub)
+    assert peer.client.rooms == set()
+
+
+@pytest.mark.parametrize("ends_meanwhile", [True, False])
+async def test_a_stay_with_an_end_has_it_after_a_gap_too(ends_meanwhile: bool) -> None:
+    hub = Hub(room_rules=LOSSY, outbox_max_entries=4, write_timeout_s=600)
+    set_clock(hub, FakeClock())
+    peer = await put_into_a_stream(hub, time.time() + 60)
+    async with hub.room("answer").stream() as stream:
+        await overfill(hub, stream, peer)
+        if ends_meanwhile:
+            advance_time(hub, 90)
+        peer.transport.unblock()
+        await settle(hub)
+        assert peer.client.rooms == (set() if ends_meanwhile else {"answer"})
+        advance_time(hub, 90)
+        await settle(hub)
+        assert peer.client.rooms == set()
+    assert session_of(peer.client).unasked == set()
+    assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+async def test_who_comes_in_anew_before_it_is_brought_back_has_the_stay_that_it_is_given_then() -> (
+    None
+):
+    hub = Hub(room_rules=LOSSY, outbox_max_entries=4)
+    peer = await put_into_a_stream(hub, time.time() + 60)
+    session, core = session_of(peer.client), core_of(hub)
+    async with hub.room("answer").stream() as stream:
+        await overfill(hub, stream, peer)
+        with pytest.raises(CommandError, match="forbidden"):
+            await peer.client.subscribe("answer")
+        assert core.subscriptions.has_end(session, "answer"), "it is still to be brought back"
+        core.handlers.authorize = None
+        await peer.client.subscribe("answer")
+        assert (session.unasked, core.subscriptions.has_end(session, "answer")) == (
+            frozenset(),
+            False,
+        )
+        peer.transport.unblock()
+        await settle(hub)
+    assert peer.client.rooms == {"answer"}
+    await hub.stop()
+
+
+async def test_one_that_is_in_too_many_rooms_to_be_brought_back_is_told_of_the_gap() -> None:
+    hub = Hub(room_rules=LOSSY, outbox_max_entries=4, max_rooms_per_client=1)
+    peer = await put_into_a_stream(hub, time.time() + 60)
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, what: errors.append(what))
+    async with hub.room("answer").stream() as stream:
+        await overfill(hub, stream, peer)
+        peer.client.join("another")
+        peer.transport.unblock()
+        await settle(hub)
+    session = session_of(peer.client)
+    assert (errors, session.behind, session.unasked) == ([], None, frozenset())
+    assert peer.received[-1] == '{"type":"gap","room":"answer"}'
+    assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
 @pytest.mark.parametrize("joins", [True, False])
 async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool) -> None:
     exchange = Exchange()
@@ -295,3 +378,60 @@ async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool
             assert answer.position.offset == 1, "it comes in after what it would have missed"
         else:
             await until(lambda: said(peer) == ["lost"])
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "latest"])
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_who_missed_a_join_gets_the_newest_of_a_room_that_keeps_nothing_and_then_comes_back(
+    policy: Any, is_given: bool
+) -> None:
+    rules = [RoomRules("team", presence=True, join_leave=True, slow_policy=policy)]
+    hub = Hub(room_rules=rules, outbox_max_entries=2)
+    if is_given:
+        hub.authenticate(lambda handshake: Identity(user="ann", rooms=("team",)))
+    await hub.start()
+    ann = await follow(hub, "team")
+    for count in range(MOST_GAPS + 1):  # and nobody is closed for it
+        await until(lambda: "team" in ann.memory.client.rooms)
+        ann.memory.transport.block()
+        bob = connect(hub, user=f"bob {count}")
+        bob.client.join("team")
+        await until(lambda: session_of(ann.memory.client).outbox is not None)
+        if policy == "latest":
+            ann.memory.client.send("one")  # the join waits no more
+            ann.memory.client.send("two")
+        for number in range(6):
+            await hub.publish("team", f"m{count} {number}")
+            await settle(hub)
+        told = len(ann.memory.received)
+        ann.memory.transport.unblock()
+        await settle(hub)
+        newest = [f"m{count} 5"] if policy == "latest" else [f"m{count} 4", f"m{count} 5"]
+        assert ann.messages[-len(newest) :] == newest
+        end = str(ann.memory.received[told:])
+        if is_given:
+            assert end.index(newest[-1]) < end.index('"subscribe":{}'), end
+        else:
+            assert end.index(newest[-1]) < end.index("insufficient state"), end
+    assert ann.memory.closed is None
+    await until(lambda: "team" in ann.memory.client.rooms)
+    await hub.stop()
+
+
+async def test_a_plain_client_is_closed_for_no_joins_that_it_has_missed() -> None:
+    rules = [RoomRules("team", presence=True, join_leave=True, slow_policy="drop_oldest")]
+    hub = await started(room_rules=rules, outbox_max_entries=2)
+    ann = connect(hub, user="ann")
+    await ann.client.subscribe("team")
+    for count in range(MOST_GAPS + 1):
+        ann.transport.block()
+        connect(hub, user=f"bob {count}").client.join("team")
+        await until(lambda: session_of(ann.client).outbox is not None)
+        for number in range(3):
+            await hub.publish("team", str(number))
+            await settle(hub)
+        ann.transport.unblock()
+        await settle(hub)
+        assert said(ann)[-3:] == ["1", "2", '{"type":"gap","room":"team"}']
+    assert ann.closed is None
+    await hub.stop()

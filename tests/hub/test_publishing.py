@@ -25,9 +25,12 @@ from hubbub import (
     MemoryBroker,
     Publication,
     Receipt,
+    RoomRules,
     SettingsError,
 )
 from hubbub.brokers.broker import Node
+from hubbub.hub.core import core_of
+from hubbub.hub.window import MOST_BYTES
 from hubbub.testing import (
     MemoryClient,
     connect,
@@ -556,3 +559,16 @@ async def test_a_client_of_another_hub_excludes_nobody_whatever_its_id() -> None
     await settle(ours)
     assert peer.received == ["1", "2", "3"]
     await ours.stop()
+
+
+async def test_what_can_never_be_published_is_refused_before_it_waits_its_turn() -> None:
+    hub = await started(room_rules=[RoomRules("answer", stream=True, history=9)])
+    core = core_of(hub)
+    await core.window.enter(MOST_BYTES)  # nobody else fits
+    with pytest.raises(TypeError, match="key must be"):
+        run_to_end(core.publishing.publish_in_turn("red", "x", ""))
+    with pytest.raises(CommandError, match="this room is a stream"):
+        run_to_end(core.publishing.publish_in_turn("answer", "x"))
+    with pytest.raises(AssertionError, match="it waits"):
+        run_to_end(core.publishing.publish_in_turn("red", "x"))
+    await hub.stop()

@@ -302,18 +302,31 @@ async def test_a_cursor_joins_a_page_and_what_follows() -> None:
 
 
 @pytest.mark.parametrize("has_member", [False, True])
-async def test_who_asks_for_all_that_is_kept_is_given_that(has_member: bool) -> None:
+async def test_who_asks_for_all_that_is_kept_is_given_that_and_told_whether_it_is_all(
+    has_member: bool,
+) -> None:
     hub = Hub(room_rules=[RoomRules("red", history=3)])
     await hub.start()
     if has_member:
         await follow(hub, "red")
-    for number in range(5):
+    first = await follow(hub, "red", since=Position(0, ""))
+    assert (first.messages, first.recovered, first.gaps) == ([], True, 0)
+    for number in range(3):
         await hub.publish("red", number)
-    one = await follow(hub, "red", since=Position(0, ""))
-    assert (one.messages, one.recovered, one.gaps) == ([2, 3, 4], True, 0)
+    whole = await follow(hub, "red", since=Position(0, ""))
+    assert (whole.messages, whole.recovered, whole.gaps) == ([0, 1, 2], True, 0)
+    for number in range(3, 5):
+        await hub.publish("red", number)
+    part = await follow(hub, "red", since=Position(0, ""))
+    assert (part.messages, part.recovered, part.gaps) == ([2, 3, 4], False, 1)
+    assert part.position is not None
+    assert part.position.offset == 5
+    part.cut()
     await hub.publish("red", 5)
-    await settle(hub)
-    assert one.messages == [2, 3, 4, 5]
+    await part.heal()
+    assert (part.messages, part.recovered, part.gaps) == ([2, 3, 4, 5], True, 1)
+    for each in (first, whole):
+        assert each.messages == [0, 1, 2, 3, 4, 5]
     seen_nothing = Position(0, (await hub.cursor("red")).epoch)
     other = await follow(hub, "red", since=seen_nothing)
     assert (other.messages, other.recovered) == ([], False), (
@@ -357,6 +370,67 @@ async def test_a_page_is_empty_only_where_the_history_ends() -> None:
     assert await page(None, 1, reverse=True) == ["b"]
     assert await page(7, 3, reverse=True) == ["b", "a"]
     assert await page(3, 0) == []
+    await hub.stop()
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+async def test_a_page_behind_much_that_is_left_out_takes_few_questions(reverse: bool) -> None:
+    hub = await started(room_rules=[RoomRules("red", history=10_000)])
+    peer, reads = connect(hub), 0
+    if reverse:
+        await publish(hub, "a")
+    for number in range(5000):
+        await hub.publish("red", f"own {number}", exclude=peer.client)
+    if not reverse:
+        await publish(hub, "a")
+    broker: Any = core_of(hub).broker
+    read = broker.history
+
+    async def history(*args: Any, **keywords: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(*args, **keywords)
+
+    broker.history = history
+    session, recovery = session_of(peer.client), core_of(hub).recovery
+    page = await recovery.page_for(session, "red", since=None, limit=1, reverse=reverse)
+    assert [each.data for each in page.publications] == [b"a"]
+    assert reads <= 8
+    await hub.stop()
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+@pytest.mark.parametrize("has_position", [True, False])
+async def test_a_page_of_a_history_that_begins_anew_meanwhile(
+    reverse: bool, has_position: bool
+) -> None:
+    hub = await remembering()
+    peer = connect(hub)
+    await publish(hub, "1", "2", "3", exclude=peer.client)
+    epoch = (await hub.cursor("red")).epoch
+    since = Position(4 if reverse else 0, epoch) if has_position else None
+    if reverse and has_position:
+        await publish(hub, "4")
+    broker: Any = core_of(hub).broker
+    read = broker.history
+
+    async def history(*args: Any, **keywords: Any) -> Any:
+        page = await read(*args, **keywords)
+        broker.history = read
+        await broker.remove_history("red")
+        await publish(hub, "new")
+        return page
+
+    broker.history = history
+    session, recovery = session_of(peer.client), core_of(hub).recovery
+    reading = recovery.page_for(session, "red", since=since, limit=1, reverse=reverse)
+    if has_position:
+        with pytest.raises(PositionLost):
+            await reading
+    else:
+        page = await reading
+        assert [each.data for each in page.publications] == [b"new"]
+        assert page.position.epoch != epoch
     await hub.stop()
 
 
@@ -846,3 +920,30 @@ async def test_a_new_history_that_cannot_be_read_at_once_is_told_when_it_can(
         broker.node.note_gap(["red"])
         await until(lambda: not failures and len(peer.received) == 2)
         assert peer.received == ["1", GAP]
+
+
+async def test_a_room_that_is_joined_anew_as_its_reading_ends_is_read_again() -> None:
+    hub = await remembering()
+    broker: Any = core_of(hub).broker
+    read, gate = broker.history, asyncio.get_running_loop().create_future()
+    gates = [gate]
+
+    async def history(*args: Any, **keywords: Any) -> Any:
+        if gates:
+            await gates.pop()
+        return await read(*args, **keywords)
+
+    broker.history = history
+    first, second = connect(hub), connect(hub)
+    first.client.join("red")
+    await until(lambda: not gates)
+    first.client.leave("red")
+    gate.set_result(None)
+    # Behind the task that this wakes, and before what its end calls.
+    asyncio.get_running_loop().call_soon(second.client.join, "red")
+    recovery = core_of(hub).recovery
+    await until(lambda: recovery.position_of("red") is not None)
+    await until(lambda: not recovery._placing)
+    answer = await connect(hub).client.subscribe("red")
+    assert answer.position is not None
+    await hub.stop()

@@ -121,6 +121,21 @@ async def test_a_slow_policy_that_an_earlier_rule_leaves_open_is_used() -> None:
         await hub.start()
 
 
+@pytest.mark.parametrize("longer", ["chat:vip", "chat:v*"])
+async def test_a_slow_policy_for_whose_rest_a_longer_one_counts_is_never_used(longer: str) -> None:
+    rules = [RoomRules("chat:vip"), RoomRules("chat:*", slow_policy="drop_oldest")]
+    hub = Hub(room_rules=rules, slow_policies={"chat:*": "latest", longer: "drop_newest"})
+    with pytest.raises(SettingsError, match="never used"):
+        await hub.start()
+    both = Hub(room_rules=rules, slow_policies={"chat:*": "latest", "chat:vip:*": "drop_newest"})
+    with pytest.raises(SettingsError, match=r"'chat:vip:\*' is never used"):
+        await both.start()
+    open_rules = [RoomRules("chat:v*"), *rules[1:]]
+    used = Hub(room_rules=open_rules, slow_policies={"chat:*": "latest", "chat:vip": "drop_newest"})
+    await used.start()
+    await used.stop()
+
+
 async def test_a_hub_that_others_have_written_over_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -16,6 +16,7 @@ from hubbub import (
     Hub,
     HubNotRunning,
     Position,
+    RoomRules,
     StreamUnheard,
 )
 from hubbub.testing import FakeClock, MemoryClient, connect, set_clock, settle
@@ -279,6 +280,31 @@ async def test_a_late_joiner_is_told_that_the_beginning_is_lost() -> None:
         await settle(hub)
         assert (late.read(), late.said) == ("bcd", {"is_cut": True})
         assert reader.read() == "abcd"
+    await hub.stop()
+
+
+@pytest.mark.parametrize("has_member", [False, True])
+@pytest.mark.parametrize("entries", [3, 100])
+async def test_whoever_lacks_the_beginning_is_given_the_text_so_far(
+    has_member: bool, entries: int
+) -> None:
+    """From no position, from before all, and from beyond the end: a part is never given as if it were all."""
+    hub = await started(room_rules=[RoomRules("answer", stream=True, history=entries)])
+    if has_member:
+        await connect(hub).client.subscribe("answer")
+    async with hub.room("answer").stream() as s:
+        await append(s, *"abcdef")
+        top = await hub.cursor("answer")
+        beyond = Position(top.offset + 7, top.epoch)
+        for since in (None, Position(0, ""), beyond, Position(2, "another")):
+            late = connect(hub)
+            answer = await late.client.subscribe("answer", since=since)
+            await settle(hub)
+            is_all = entries == 100
+            assert answer.recovered is (is_all and since == Position(0, ""))
+            (told,) = map(msgspec.json.decode, late.received)
+            assert (told["type"], told["text"]) == ("stream", "abcdef" if is_all else "def")
+            assert told.get("is_cut", False) is not is_all
     await hub.stop()
 
 

@@ -238,6 +238,18 @@ async def test_where_the_others_cannot_be_told_it_is_done_here_and_who_asked_is_
         assert (code_of(ann), other.closed) == (4000, None)
 
 
+async def test_that_the_others_could_not_be_told_is_not_lost_where_it_fails_here_too() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, max_rooms_per_client=0) as (here, there):
+        connect(here, user="ann")
+        connect(there, user="ann")
+        await carried(exchange)
+        exchange.brokers[0].cut()
+        with pytest.raises(BrokerUnavailable) as caught:
+            await actions_of(here).subscribe(Whom("ann"), Grant("a"))
+        assert "too_many_rooms" in str(caught.value.__context__)
+
+
 def test_a_grant_says_all_of_itself() -> None:
     grant = Grant("a", Position(5, "e"), "1", 7.0)
     assert grant.as_arguments() == {

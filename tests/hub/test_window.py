@@ -65,6 +65,22 @@ async def test_what_does_not_fit_waits_and_nothing_overtakes_it() -> None:
     await on.arrive("b", "d", "e")
 
 
+async def test_what_is_called_in_the_turn_in_which_others_are_let_in_goes_behind_them() -> None:
+    on = Sending()
+    await on.send(("a", 1), ("b", 1), ("c", 1), ("older", 1))
+    for name in "abc":
+        on.arrivals[name].set()
+    # Its first step stands behind the three that leave now, and before the one that they let in.
+    await on.send(("younger", 1), ("large", 1000), ("youngest", 1))
+    assert on.entered == ["a", "b", "c", "older", "younger"]
+    await on.arrive("older", "younger", "large")
+    assert on.entered[5:] == ["large", "youngest"]
+    await on.arrive("youngest")
+    await on.send(("last", 100))
+    assert on.entered[-1] == "last", "nothing is left behind"
+    on.tasks["last"].cancel()
+
+
 async def test_one_that_is_larger_than_all_goes_alone() -> None:
     on = Sending()
     await on.send(("a", 1), ("large", 1000), ("b", 1))

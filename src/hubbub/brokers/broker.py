@@ -56,7 +56,8 @@ KEY_TTL_S = 300.0
 """For how many seconds a broker knows a publication's key again."""
 
 UNUSED_TTL_S = 600.0
-"""How long a room that never had a publication has a position, from the last question about it on."""
+"""How long a room that never had a publication has a position, from the last question about it on. It is looked for
+members four times in this time: after the last has gone it is three quarters of it at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +209,9 @@ class HistoryBroker(Broker, Protocol):
     A room has its position from the first question about it on, so that who asks before anything was
     published is not told later that it has missed something. What is kept is lost by age, by number and
     by bytes, the oldest first; the position stays for a day at least. That of a room that never had a
-    publication stays while it has members, and for `UNUSED_TTL_S`: names that somebody invents leave nothing
-    that lasts. A room that is forgotten altogether begins a new epoch.
+    publication stays while it has members, and for a while: in memory and at Valkey for `UNUSED_TTL_S`, so that
+    names that somebody invents leave nothing that lasts; at NATS for seven days, with members or without. A room
+    that is forgotten altogether begins a new epoch.
     """
 
     def publish_kept(self, publication: Publication, keep: Keep) -> Receipt | Future[Receipt]:

@@ -34,6 +34,8 @@ BARE_TTL_S = 24 * 3600.0
 MOST_BARE = 10_000
 """How many rooms have a position and no publications any more, and how many have not had one yet; of more the
 oldest is forgotten, unless it has members."""
+RENEW_S = UNUSED_TTL_S / 4
+"""How often it is looked which of them have members, so that their positions stay for a while when the last has gone."""
 MOST_LOOKED_AT = 8
 """How many of them are looked at for one that may be forgotten."""
 MOST_KEYS = 100_000
@@ -126,6 +128,7 @@ class HistoryStore:
         self._bare: OrderedDict[str, RoomHistory] = OrderedDict()
         self._unused: OrderedDict[str, RoomHistory] = OrderedDict()
         self._keys: OrderedDict[tuple[str, str], tuple[float, Position | None]] = OrderedDict()
+        self._renew_at = 0.0
         self._made: dict[Entry, Publication] = {}
         self._epoch = secrets.token_hex(4)
         self._last_epoch = 0
@@ -269,6 +272,9 @@ class HistoryStore:
                 self._empty(room, history)  # the last is gone, so all are
                 if not rooms:
                     break
+        if self._renew_at <= now:
+            self._renew_at = now + RENEW_S
+            self._renew(now)
         for rooms, ttl_s in ((self._bare, BARE_TTL_S), (self._unused, UNUSED_TTL_S)):
             for _ in range(most):
                 if not rooms:
@@ -309,6 +315,13 @@ class HistoryStore:
             return False
         self._forget(room, history)
         return True
+
+    def _renew(self, now: float) -> None:
+        """Put the bare and unused rooms with members behind all others."""
+        for rooms in (self._bare, self._unused):
+            for room in list(filter(self._has_members, rooms)):
+                rooms[room].last_at = now
+                rooms.move_to_end(room)
 
     def _file(self, room: str, history: RoomHistory, ttl_s: float, now: float) -> None:
         """Put a room behind all others that are as long-lived: it has had a publication."""

@@ -219,6 +219,7 @@ class Cluster:
 
     async def _look_up(self, first: Shard | None) -> None:
         why = ""
+        cause: Exception | None = None
         for place in self._places(first):
             (address,) = self._address._replace(hosts=(place,)).of_hosts()
             try:
@@ -226,13 +227,13 @@ class Cluster:
                     await probe(address, "CLUSTER", "SHARDS"), place[0], is_tls=address.is_tls
                 )
             except Exception as error:
-                why = f"{address.shown}: {unavailable(error)}"
+                why, cause = f"{address.shown}: {unavailable(error)}", error
                 continue
             if any(each.slots for each in found):
                 self._apply(found)
                 return
-            why = f"{address.shown} knows of nobody who has slots"
-        raise BrokerUnavailable(f"no node of the cluster says who has what ({why})")
+            why, cause = f"{address.shown} knows of nobody who has slots", None
+        raise BrokerUnavailable(f"no node of the cluster says who has what ({why})") from cause
 
     def _places(self, first: Shard | None) -> list[tuple[str, int]]:
         """Return where to ask, the likeliest first."""

@@ -87,7 +87,9 @@ class Servers:
             except Exception as error:
                 if len(self.links) == 1:
                     raise
-                raise BrokerUnavailable(f"{link.connections.shown}: {unavailable(error)}") from None
+                raise BrokerUnavailable(
+                    f"{link.connections.shown}: {unavailable(error)}"
+                ) from error
 
     async def stop(self) -> None:
         """See `Layout.stop`."""

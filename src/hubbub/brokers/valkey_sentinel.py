@@ -20,16 +20,17 @@ class Sentinels:
     async def find(self) -> tuple[str, int]:
         """Return where the primary is. Raises `BrokerUnavailable`."""
         why = ""
+        cause: Exception | None = None
         for sentinel in list(self._each):
             try:
                 found = await probe(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
             except Exception as error:
-                why = f"{sentinel.shown}: {unavailable(error)}"
+                why, cause = f"{sentinel.shown}: {unavailable(error)}", error
                 continue
             if found is None:
-                why = f"{sentinel.shown} knows no primary of that name"
+                why, cause = f"{sentinel.shown} knows no primary of that name", None
                 continue
             self._each.remove(sentinel)
             self._each.insert(0, sentinel)
             return found[0].decode(), int(found[1])
-        raise BrokerUnavailable(f"no Sentinel says where the primary is ({why})")
+        raise BrokerUnavailable(f"no Sentinel says where the primary is ({why})") from cause

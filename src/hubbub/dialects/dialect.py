@@ -40,7 +40,8 @@ class Connect:
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     """Join a room. `since` is the last position that the client has seen of it (None: it wants
-    nothing of what was before; an empty epoch: it does not know which). `must_recover`: it wants to be in
+    nothing of what was before; an empty epoch: it does not know which, and, at the offset 0, wants all that is
+    kept). `must_recover`: it wants to be in
     only if it misses nothing. `token` is what it shows to be let in (None: nothing). `takes_patches`: it can
     make a message of the one before it and the difference."""
 

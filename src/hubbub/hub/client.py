@@ -109,7 +109,8 @@ class Client:
         Afterwards everything that is published to the room reaches the client, whichever process
         published it; `join` asks nobody and waits for nothing. Being a member already is no error.
         With `since`, a position that an answer, a receipt or `hub.cursor` gave, the client is first sent
-        all that was published after it, if the room keeps that; the answer says whether it was all.
+        all that was published after it, if the room keeps that; the answer says whether it was all. With
+        `Position(0, "")` it is sent all that is kept; the answer says whether more was published before that.
         Raises `CommandError`: "forbidden", "too_many_rooms", a name that is not allowed, or "left" when
         the client left the room, or was gone, before it was in. Event loop only.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..dialects.dialect import Gap, ServerUnsubscribed
+from ..dialects.dialect import Gap, ServerSubscribed, ServerUnsubscribed
 from ..errors import INSUFFICIENT_STATE
 from ..model import EVERYBODY
 from .disconnects import SLOW_CONSUMER
@@ -40,46 +40,50 @@ class Gaps:
                 self._begin_text_anew(session, room)
             else:
                 core.publishing.tell(session, Gap(room))
-        elif session.is_given(room):  # it cannot come back to the room; it can to the hub
-            core.registry.disconnect(session, INSUFFICIENT_STATE, "insufficient state")
-        else:
+        elif not session.is_given(room):
             core.joining.leave(session, room)
             core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
+        elif core.rules.remembers(room):  # it cannot come back to the room; it can to the hub
+            core.registry.disconnect(session, INSUFFICIENT_STATE, "insufficient state")
+        else:  # there is nothing to come back for, and what it asks for when it has come in it asks for anew
+            core.publishing.tell(session, ServerSubscribed(room))
 
     def note_dropped(self, session: ClientSession) -> None:
-        """A slow client's outbox has dropped publications of some rooms, and is empty again.
+        """A slow client's outbox has dropped something of some rooms, and is empty again: it is told so.
 
-        Until here nothing more of these rooms has reached the client. Each such client is told so; one to
-        which that happens again and again is closed, and comes back when it can take more.
+        It was taken out of those that it can come back to with its position. One to which it happens again and
+        again in rooms that remember is closed, and comes back when it can take more.
         """
-        self._core.fanout.flush()  # what this turn had for it of these rooms is dropped too
+        self._core.fanout.flush()  # what this turn had for it comes before, or is dropped too
         rooms = session.behind
         if not rooms or session.close is not None or session.outbox is not None:
             return  # what is not empty yet says so later
+        if any(map(self._core.rules.remembers, rooms)) and self._is_too_often(session):
+            self._core.registry.end(session, SLOW_CONSUMER, "it falls behind again and again")
+            return
+        for room in list(rooms):
+            if not session.leaves_for_gap(room):
+                self.tell(session, room)
+            elif session.variant.dialect.is_plain:
+                self._begin_text_anew(session, room)
+            else:
+                self._core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
+        session.told_of_gaps()
+
+    def _is_too_often(self, session: ClientSession) -> bool:
+        """Count that a client has fallen behind; return whether that was too often lately."""
         now = self._core.clock()
         count, since = session.gaps or (0, now)
         if now - since > GAPS_WITHIN_S:
             count, since = 0, now
         session.gaps = (count + 1, since)
-        if count >= MOST_GAPS:
-            self._core.registry.end(session, SLOW_CONSUMER, "it falls behind again and again")
-            return
-        for room in list(rooms):
-            if session.variant.dialect.is_plain:
-                if self._core.rules.is_stream(room):  # it was taken out of that
-                    self._begin_text_anew(session, room)
-                else:
-                    self.tell(session, room)
-            else:
-                self._core.publishing.tell(session, ServerUnsubscribed(room, is_gap=True))
-        session.told_of_gaps()
+        return count >= MOST_GAPS
 
     def _begin_text_anew(self, session: ClientSession, room: str) -> None:
         """Bring a plain client back into a stream, from the text so far."""
         if session.close is None:
-            self._leave(session, room)
-            asks = room not in session.unasked
-            self._core.joining.bring_in(session, room, asks=asks)
+            self._core.joining.leave(session, room, comes_back=True)
+            self._core.joining.bring_in(session, room, asks=room not in session.unasked)
 
     def take_out(self, session: ClientSession, rooms: Iterable[str]) -> None:
         """Take a slow client out of rooms of which it has missed something; `note_dropped` tells it."""
@@ -90,14 +94,8 @@ class Gaps:
                 why = "it has missed something of a room that the server put it into"
                 self._core.registry.end(session, SLOW_CONSUMER, why)
                 return
-            self._leave(session, room)
-
-    def _leave(self, session: ClientSession, room: str) -> None:
-        """Take a client out of a room that it may come back to; whether it is asked then stays as it was."""
-        is_unasked = room in session.unasked
-        self._core.joining.leave(session, room)
-        if is_unasked:
-            session.unasked |= {room}
+            is_plain = session.variant.dialect.is_plain  # any other asks for the room by itself
+            self._core.joining.leave(session, room, comes_back=is_plain)
 
     def tell_all(self, members: Membership) -> None:
         """Tell the members of a room that keeps nothing that they may have missed something.

@@ -25,7 +25,7 @@ MOST_NOTED = 1000
 
 
 class Recovered(NamedTuple):
-    """What who joins is given: `publications`, if `is_whole`; and where the room stands then.
+    """What who joins is given: `publications`, all that it has missed if `is_whole`; and where the room stands then.
 
     `since` is where it came from (None: it wants nothing of what was before).
     """
@@ -38,7 +38,8 @@ class Recovered(NamedTuple):
 
 class Joiner:
     """Who is about to join a room. `since` is the last position that it has seen (None: it wants nothing
-    but what comes). Event loop only; made and ended by `Recovery`."""
+    but what comes; one without an offset and an epoch: all that is kept). Event loop only; made and ended by
+    `Recovery`."""
 
     __slots__ = (
         "_came",
@@ -48,7 +49,7 @@ class Joiner:
         "_newest",
         "_recovery",
         "_result",
-        "_wants_all",
+        "_takes_part",
         "position",
         "room",
         "rule",
@@ -60,7 +61,8 @@ class Joiner:
         self.room: str = room
         self.rule: Rule = rule
         self.since: Position | None = since
-        self._wants_all: bool = since == Position(0, "")
+        self._takes_part: bool = rule.is_stream or since == Position(0, "")
+        """Whether it is given all that is kept where that is not all that it has missed, and told so."""
         self._came: list[Publication] = []
         self._is_full = False
         self._is_kept = False
@@ -90,18 +92,12 @@ class Joiner:
     async def read(self) -> None:
         """Read what it has missed. Raises what the broker does."""
         room, since, recovery = self.room, self.since, self._recovery
-        if (
-            since is not None and not since.epoch and not self._wants_all
-        ):  # it does not know which history it has seen
+        if since is not None and not since.epoch:  # it does not know which history it has seen
             epoch = (await recovery.read(room, None, limit=0)).position.epoch
             self.since = since = Position(since.offset, epoch)
         self._came.clear()  # what came before the history is read is in it
         self._is_full = False
-        if self._wants_all:  # of whatever history: all that is kept is all that it asks for
-            history, self._is_kept = await recovery.read(room, None), True
-            self.since = Position(0, history.position.epoch)
-        else:
-            history, self._is_kept = await self._read_since(since)
+        history, self._is_kept = await self._read_since(since)
         if self.rule.rules.cache:
             self._newest = await recovery.read_newest(room)
         self._history, self._result = history, None
@@ -110,22 +106,26 @@ class Joiner:
     async def _read_since(self, since: Position | None) -> tuple[History, bool]:
         """Read a history since a position, or since where the room stands here if that is earlier.
 
-        Returns whether all that was published since `since` is in it. Of a stream all is read for who has
-        seen nothing of it, or has lost its place.
+        Returns whether all that was published since `since` is in it. Where it is not, and who joins takes a
+        part, all that is kept is read.
         """
-        room, is_stream, recovery = self.room, self.rule.is_stream, self._recovery
+        room, takes_part, recovery = self.room, self._takes_part, self._recovery
         here = recovery.position_of(room)
         first = since
         if since is not None and here is not None and here.epoch == since.epoch:
             first = min(since, here)
-        for start, is_kept in ((first, True), (None if is_stream else here, False)):
+        for start, is_kept in ((first, True), (None if takes_part else here, False)):
             if start is None:
                 continue
             try:
-                return await recovery.read(room, start), is_kept
+                history = await recovery.read(room, start)
             except PositionLost:
                 continue
-        return await recovery.read(room, None, limit=None if is_stream else 0), False
+            # Who has seen more than there is has seen another history, or one whose end was lost.
+            is_beyond = is_kept and since is not None and since > history.position
+            if not is_beyond:
+                return history, is_kept
+        return await recovery.read(room, None, limit=None if takes_part else 0), False
 
     def finish(self) -> Recovered | None:
         """Deliver to the members here what they lack, and return what the joiner is given.
@@ -151,10 +151,8 @@ class Joiner:
             if since is not None and found and found[0].position == since:
                 found = []
         else:
-            # Who has seen more than there is has seen another history, or one whose end was lost.
-            is_beyond = since is not None and since.epoch == end.epoch and since > end
-            is_whole = since is not None and self._is_kept and not is_beyond
-            found = [*history.publications, *after] if is_whole or self.rule.is_stream else []
+            is_whole = since is not None and self._is_kept
+            found = [*history.publications, *after] if is_whole or self._takes_part else []
             if since is not None and is_whole:
                 found = [each for each in found if is_after(each, since)]
         self._result = Recovered(end, is_whole, found, since)

@@ -99,11 +99,16 @@ class Joining:
     def bring_in(self, session: ClientSession, room: str, *, asks: bool = False) -> None:
         """Bring a plain client into a stream, however often that has to be tried.
 
-        It is noted as joining from here on, and `leave` ends that. `asks`: it has to be allowed to; who is
-        not has a gap.
+        It is noted as joining from here on, and `leave` ends that. `asks`: it has to be allowed to. Who is
+        not, or is in too many rooms, has a gap.
         """
-        if session.close is None and room not in session.memberships:
+        if session.close is not None or room in session.memberships:
+            return
+        try:
             attempt = self._note_joining(session, room)
+        except CommandError:
+            self._stay_out(session, room)
+        else:
             coming = self._bring_in(session, room, attempt, asks=asks)
             self._core.lifecycle.spawn(coming, f"bring into {room[:50]}")
 
@@ -123,7 +128,7 @@ class Joining:
                         raise
                     if isinstance(error, CommandError) and not error.temporary:
                         if error.code != "left":
-                            self._core.publishing.tell(session, Gap(room))
+                            self._stay_out(session, room)
                         return
                     text = "client %s could not be brought into %s: %s; tried again"
                     why = printable(str(error) or type(error).__name__)
@@ -135,6 +140,11 @@ class Joining:
                     return
         finally:
             _end_joining(session, room, attempt)
+
+    def _stay_out(self, session: ClientSession, room: str) -> None:
+        """Tell a client that it misses a stream from here on."""
+        self._forget_stay(session, room)
+        self._core.publishing.tell(session, Gap(room))
 
     async def ready(self, rooms: Sequence[str], positions: Mapping[str, Position]) -> list[Ready]:
         """Find out what a client to be has missed of the rooms that its identity names.
@@ -199,6 +209,7 @@ class Joining:
             answer = await self._enter_when_ready(
                 session, ready, attempt, must_recover=must_recover, takes_patches=takes_patches
             )
+            self._forget_stay(session, room)  # that of before a gap
             if is_allowed and self._core.rules.is_stream(room):
                 session.unasked |= {room}
         finally:
@@ -422,20 +433,27 @@ class Joining:
         if members.has_presence:
             core.presence.entered(session, room)
 
-    def leave(self, session: ClientSession, room: str, *, by_server: bool = False) -> None:
-        """See `Client.leave`. `by_server`: the client has not asked for it, and is told."""
+    def leave(
+        self,
+        session: ClientSession,
+        room: str,
+        *,
+        by_server: bool = False,
+        comes_back: bool = False,
+    ) -> None:
+        """See `Client.leave`. `by_server`: the client has not asked for it, and is told. `comes_back`: it is out
+        for a gap alone, and the hub brings it in again as it was."""
         check_room_name(room)
         core = self._core
-        if room in session.unasked:
-            session.unasked -= {room}
+        if not comes_back:
+            self._forget_stay(session, room)
+            if session.behind is not None and session.variant.dialect.is_plain:
+                session.behind.discard(room)  # else it would be brought back when it can take more
         if session.joining is not None:
             session.joining.pop(room, None)
-        if by_server and session.behind is not None and session.variant.dialect.is_plain:
-            session.behind.discard(room)  # else it would be brought back when it can take more
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return
-        core.subscriptions.forget(session, room)
         core.infos.forget(session, room)
         core.fanout.left(session, members)
         del session.memberships[room]
@@ -446,6 +464,12 @@ class Joining:
             core.presence.left(session, room)
         if by_server and not session.variant.dialect.is_plain:
             core.publishing.tell(session, ServerUnsubscribed(room))
+
+    def _forget_stay(self, session: ClientSession, room: str) -> None:
+        """Forget that a client was put into a room without being asked, and when its stay there ends."""
+        if room in session.unasked:
+            session.unasked -= {room}
+        self._core.subscriptions.forget(session, room)
 
 
 def _room_count(session: ClientSession) -> int:

@@ -66,24 +66,27 @@ class Publishing:
         the broker did not take it, `HubNotRunning` where the hub does not run, `CommandError` for a room that
         takes no messages, and for a message that is larger than the broker takes.
         """
-        if key is not None:
-            check_key(key)
-        self._rules.forbid_stream(room)
-        return await self._publish(
-            room, encode(data), exclude, key, is_kept=is_kept, publisher=publisher
-        )
+        frame = self._encoded(room, data, key)
+        return await self._publish(room, frame, exclude, key, is_kept=is_kept, publisher=publisher)
 
     async def publish_in_turn(
         self, room: str, data: Any, key: str | None = None, *, is_kept: bool = True
     ) -> Receipt:
         """Publish as `publish` does, when the broker has room for it: for those who publish much at once."""
-        frame = encode(data)
+        frame = self._encoded(room, data, key)
         window, size = self._core.window, len(frame.payload)
         await window.enter(size)
         try:
-            return await self.publish(room, frame, None, key, is_kept=is_kept)
+            return await self._publish(room, frame, None, key, is_kept=is_kept)
         finally:
             window.leave(size)
+
+    def _encoded(self, room: str, data: Any, key: str | None) -> Frame:
+        """Return a message as it is sent; raise for a key that can be none, and a room that takes no messages."""
+        if key is not None:
+            check_key(key)
+        self._rules.forbid_stream(room)
+        return encode(data)
 
     async def publish_piece(self, room: str, frame: Frame, exclude: Client | None) -> Receipt:
         """Publish a piece of a text to a room that takes such; see `publish`."""

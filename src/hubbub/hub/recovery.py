@@ -220,15 +220,20 @@ class Recovery:
         So who joins later knows what the members here have had, and what not.
         """
         room = members.name
-        if members.remembers and members.progress is None and room not in self._placing:
+        if members.remembers and members.progress is None and self.placing(room) is None:
             task = self._core.lifecycle.spawn(self._place(room), f"enter {room[:50]}")
             if not task.done():
                 self._placing[room] = task
-                task.add_done_callback(lambda _: self._placing.pop(room, None))
+                task.add_done_callback(lambda done: self._placed(room, done))
+
+    def _placed(self, room: str, task: asyncio.Task[None]) -> None:
+        if self._placing.get(room) is task:  # else another has begun since it ended
+            del self._placing[room]
 
     def placing(self, room: str) -> asyncio.Task[None] | None:
         """Return what finds that out for a room now; None: it is known, or the room keeps nothing."""
-        return self._placing.get(room)
+        task = self._placing.get(room)
+        return None if task is None or task.done() else task
 
     async def _place(self, room: str) -> None:
         """Find that out for who is in a room: all may leave meanwhile, and others come."""
@@ -271,7 +276,7 @@ class Recovery:
         Raises `CommandError` where something is lost all the time, and what the broker raises.
         """
         for joiner in joiners:
-            placing = self._placing.get(joiner.room)
+            placing = self.placing(joiner.room)
             if placing is not None:
                 await asyncio.shield(placing)
         for _ in range(MOST_READS):
@@ -361,7 +366,8 @@ class Recovery:
         """Return a part of a room's history to a client, without what it was excluded from.
 
         A page is no recovery: of what is not kept any more it begins with the oldest that is. It has fewer than
-        `limit` only where the history ends. Raises `PositionLost` for a position of another epoch.
+        `limit` only where the history ends. Raises `PositionLost` for a position of another epoch; where a new one
+        begins while it is read, who came without a position is given a page of that.
         """
         names: list[str] = []
         if since is not None:
@@ -374,14 +380,20 @@ class Recovery:
         if session.has_connection_id:
             names.append(session.connection_id)
         found: list[Publication] = []
-        count = limit
+        start, count = since, limit
         while True:
-            page = await self._page_from(room, since, count, reverse=reverse)
+            try:
+                page = await self._page_from(room, since, count, reverse=reverse)
+            except PositionLost:
+                if start is not None:
+                    raise
+                found, since, count = [], None, limit
+                continue
             read = page.publications
             found += [each for each in read if each.exclude not in names]
             if len(found) >= limit or len(read) < count:
                 return History(found[:limit], page.position)
-            since, count = read[-1].position, max(limit, LEAST_READ_ON)
+            since, count = read[-1].position, max(2 * count, LEAST_READ_ON)
 
     async def _page_from(
         self, room: str, since: Position | None, limit: int, *, reverse: bool

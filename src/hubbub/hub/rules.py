@@ -115,6 +115,10 @@ class Rules:
         rule = self.of(room)
         return None if rule is None else rule.terms
 
+    def remembers(self, room: str) -> bool:
+        """Tell whether a room keeps what was published."""
+        return self.has_any and self.keep_of(room) is not None
+
     def is_stream(self, room: str) -> bool:
         """Tell whether what is published to a room are pieces of a text."""
         rule = self.of(room) if self.has_any else None
@@ -243,10 +247,14 @@ class Rules:
 
     def _rule_that_hides(self, pattern: str) -> Rule | None:
         """Return the rule by whose slow policy one of `slow_policies` is never used; None: it is used."""
+        policies = self._core.registry.rooms.policies
+        longer = [each for each in policies if each != pattern and covers(pattern, each)]
         for rule in self._rules:
-            if covers(rule.rules.pattern, pattern):
+            own = rule.rules.pattern
+            if covers(own, pattern):
                 return None if rule.slow_policy is None else rule
-            if rule.slow_policy is None and covers(pattern, rule.rules.pattern):
+            is_open = rule.slow_policy is None and covers(pattern, own)
+            if is_open and not any(covers(each, own) for each in longer):
                 return None  # it is used in the rooms of this one
         return None
 

@@ -321,21 +321,25 @@ class ClientSession:
     def _has_left_behind(self, room: str) -> bool:
         """Tell whether nothing more of a room may come before the client knows that there is a gap."""
         behind = self.behind
-        return behind is not None and room in behind and self._can_begin_anew(room)
+        return behind is not None and room in behind and self.leaves_for_gap(room)
 
-    def _can_begin_anew(self, room: str) -> bool:
-        """Tell whether a gap in a room ends with its coming back: by itself, or to a text so far."""
-        return not self.variant.dialect.is_plain or self._core.rules.is_stream(room)
+    def leaves_for_gap(self, room: str) -> bool:
+        """Tell whether it may get nothing more of a room of which something was dropped, before it has come back:
+        with its position, or to a text so far."""
+        rules = self._core.rules
+        return rules.remembers(room) and (
+            not self.variant.dialect.is_plain or rules.is_stream(room)
+        )
 
     def _fall_behind(self, outbox: Outbox, rooms: set[str]) -> int:
         """Note rooms of which something was dropped; return how many messages more are.
 
         A client that can come back with its position is taken out of the room, and nothing more of it
-        may reach the client: it would take that for the next.
+        may reach the client: it would take that for the next. Any other stays, and gets what waits.
         """
         outbox.gaps = None
         self.behind = rooms if self.behind is None else self.behind | rooms
-        rooms = {room for room in rooms if self._can_begin_anew(room)}
+        rooms = {room for room in rooms if self.leaves_for_gap(room)}
         if not rooms:
             return 0
         core = self._core

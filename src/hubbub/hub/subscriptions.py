@@ -61,13 +61,16 @@ class SubscriptionDeadlines:
             del self._rooms[session]
 
     def end(self, session: ClientSession, room: str) -> None:
-        """Take a client out of a room, and tell it why. One that cannot come back to it is closed."""
-        if room not in session.memberships or session.close is not None:
+        """Take a client out of a room, and tell it why. One that cannot come back to it is closed, and one that is
+        out of it for a gap is not brought back."""
+        if session.close is not None:
             return
-        if session.is_given(room):
+        was_in = room in session.memberships
+        if was_in and session.is_given(room):
             self._core.registry.end(session, ROOM_EXPIRED, printable(room, 50))
-        else:
-            self._core.joining.leave(session, room)
+            return
+        self._core.joining.leave(session, room)
+        if was_in:
             self._core.publishing.tell(session, ServerUnsubscribed(room, is_expired=True))
 
     def look(self) -> None:

@@ -97,13 +97,17 @@ class UserActions:
         """Put connections into a room; when this returns those of this node are in, or gone.
 
         Nobody is asked whether they may. One that is in the room stays as it is, but for a new end of a stay that
-        has one. Raises the first
-        `CommandError` that kept a connection of this node out; `ValueError` for an end that is no Unix time.
+        has one. Raises what kept the others from being told; else the first `CommandError` that kept a connection
+        of this node out. `ValueError` for an end that is no Unix time.
         """
         check_room_name(grant.room)
         check_unix_time(grant.expires_at)
         told = self._say("subscribe", whom, **grant.as_arguments())
-        await self._subscribe_here(whom, grant)
+        try:
+            await self._subscribe_here(whom, grant)
+        except Exception:
+            await told
+            raise
         await told
 
     async def unsubscribe(self, whom: Whom, room: str) -> None:

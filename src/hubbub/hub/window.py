@@ -20,8 +20,7 @@ MOST = 1000
 MOST_BYTES = 8 * 1024**2
 """How many bytes of messages; a larger one goes alone."""
 LOOK_S = 1.0
-"""How often it is looked, while somebody waits, whether the broker is still there: a broker counts all that is on
-its way to say so."""
+"""How often it is looked, while somebody waits, whether anything has left, or the broker is still there."""
 
 
 class Window:
@@ -33,13 +32,15 @@ class Window:
         self._nbytes = 0
         self._line: deque[tuple[int, Future[None]]] = deque()
         """The sizes of those who wait, in the order of the calls."""
+        self._let_in_now = 0
+        """How many have been let in, and have not gone on yet: who is called in this turn goes behind them."""
         self._timer: asyncio.TimerHandle | None = None
         self._has_left = False
         """Whether somebody has left since the last look."""
 
     async def enter(self, size: int) -> None:
         """Take a place for a message of so many bytes, when all who came before have theirs."""
-        if not self._line and self._fits(size):
+        if not (self._line or self._let_in_now) and self._fits(size):
             self._take(size)
             return
         place: Future[None] = asyncio.get_running_loop().create_future()
@@ -51,8 +52,12 @@ class Window:
             if place.cancelled():
                 self._let_in()
             else:  # it was let in, and cancelled in the same turn
+                self._let_in_now -= 1
                 self.leave(size)
             raise
+        self._let_in_now -= 1
+        if not self._let_in_now:
+            self._let_in()
 
     def leave(self, size: int) -> None:
         """Give the place back, and let in at once all who fit now."""
@@ -69,6 +74,7 @@ class Window:
                 if not (all_of_them or self._fits(size)):
                     return
                 self._take(size)
+                self._let_in_now += 1
                 place.set_result(None)
             line.popleft()
 
@@ -80,7 +86,7 @@ class Window:
         return not self._count or (self._count < MOST and self._nbytes + size <= MOST_BYTES)
 
     def _look_later(self) -> None:
-        if self._timer is None:
+        if self._line and self._timer is None:
             self._has_left = False
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
@@ -88,6 +94,4 @@ class Window:
         self._timer = None
         if self._line:
             self._let_in(all_of_them=not (self._has_left or self._is_up()))
-        self._has_left = False
-        if self._line:
-            self._look_later()
+        self._look_later()

@@ -111,7 +111,8 @@ class Subscribed(NamedTuple):
     epoch says who the client was too, so that it is not served later what it was excluded from). None:
     the room keeps no history. `recovered` says that `publications` are all that it missed since the
     position that it came with; otherwise there are none, but for a room of which only the newest counts
-    (that one) and a stream (the text so far, in one: there is always one of a stream).
+    (that one), a stream (the text so far, in one: there is always one of a stream), and who came with
+    `Position(0, "")` (all that is kept).
     `expires_in_s` says when the token ends by which the client is in (None: it needs none).
     `is_recoverable` says whether it can come back with its position and be given what it missed,
     `takes_patches` that a message may come as the difference to the one before it. `data` is what the token by which
