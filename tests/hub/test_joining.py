@@ -24,6 +24,7 @@ from hubbub import (
 from hubbub.brokers.memory import MemoryBroker
 from hubbub.hub import interest as interest_module
 from hubbub.hub import joining as joining_module
+from hubbub.hub import room_waits
 from hubbub.hub.core import core_of
 from hubbub.testing import connect, settle
 from started_hub import code_of, started, until
@@ -148,7 +149,7 @@ async def test_a_text_so_far_follows_the_connect_answer() -> None:
 async def test_who_connects_while_a_broker_is_silent_comes_back_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(room_waits, "BROKER_TIMEOUT_S", 0.01)
     async with cluster(Exchange(), room_rules=RULES) as (hub, _):
         await silent_history(hub)
 
@@ -164,7 +165,7 @@ async def test_who_connects_while_a_broker_is_silent_comes_back_later(
 async def test_who_joins_does_not_wait_for_ever_for_a_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(room_waits, "BROKER_TIMEOUT_S", 0.01)
     exchange = Exchange()
     async with cluster(exchange, room_rules=RULES) as (hub, _):
         await silent_history(hub)
@@ -261,7 +262,7 @@ async def test_one_who_waits_keeps_a_room_that_another_has_given_up(
 async def test_a_slow_broker_is_not_the_fault_of_who_connects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(room_waits, "BROKER_TIMEOUT_S", 0.2)
     exchange = Exchange()
     async with cluster(exchange, room_rules=RULES, handshake_timeout_s=0.05) as (hub, _):
         await silent_history(hub)
@@ -431,20 +432,6 @@ async def test_a_member_loses_nothing_when_another_reads_the_history_before_it_a
         assert bob.received == ["second"]
 
 
-async def test_one_that_waits_over_a_restart_takes_nothing_from_those_of_the_next_run() -> None:
-    exchange = Exchange()
-    async with cluster(exchange, room_rules=RULES) as (hub, _):
-        joining = core_of(hub).joining
-        old, new = joining_module.Ready("log:a", None), joining_module.Ready("log:a", None)
-        joining._begin(old)
-        joining.reset()
-        joining._begin(new)
-        joining._end(old)
-        assert joining.is_awaited("log:a")
-        joining._end(new)
-        assert not joining.is_awaited("log:a")
-
-
 async def test_a_connect_handler_may_turn_a_client_away() -> None:
     hub = await started()
     gone: list[int] = []
@@ -514,7 +501,7 @@ async def test_who_waits_for_the_place_may_leave_and_does_not_wait_for_ever(
 
     monkeypatch.setattr(broker, "history", slow)
     if is_silent:
-        monkeypatch.setattr(joining_module, "BROKER_TIMEOUT_S", 0.01)
+        monkeypatch.setattr(room_waits, "BROKER_TIMEOUT_S", 0.01)
     peer = connect(hub)
     peer.client.join("log:1")
     waiting = asyncio.create_task(peer.client.subscribe("log:1"))

@@ -27,7 +27,7 @@ from .tasks import is_being_cancelled
 if TYPE_CHECKING:
     from .admission import Place
     from .core import Core
-    from .joining import Ready
+    from .room_waits import Ready
     from .session import ClientSession
 
 AUTHENTICATION_SHARE = 1.25

@@ -13,47 +13,27 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..dialects.dialect import Gap, Given, ServerSubscribed, ServerUnsubscribed
-from ..errors import BrokerError, CommandError
+from ..errors import CommandError
 from ..limits import check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import joined
 from ..wire.publication import Subscribed
-from .joiner import Recovered
-from .positions import Progress, split_names, with_names
+from . import room_waits
+from .positions import Progress, with_names
+from .room_waits import Ready, RoomWaits
 from .tasks import is_being_cancelled
 
 if TYPE_CHECKING:
     from ..wire.frame import Frame
     from .core import Core
-    from .joiner import Joiner
+    from .joiner import Recovered
     from .session import ClientSession
 
-BROKER_TIMEOUT_S = 10.0
-"""How long who joins waits for a broker that does not answer."""
 RETRY_S = 0.5
 """How long after a failure the hub tries again to bring a client in."""
-
-
-class Ready:
-    """What is known of a room that a client is about to enter. `names` are those under which the client was
-    connected before, `info` is what a token says of it to others there (None: nothing), `joiner` is None in a room
-    that keeps nothing."""
-
-    __slots__ = ("info", "joiner", "names", "room", "since", "waiting")
-
-    def __init__(self, room: str, since: Position | None) -> None:
-        self.room: str = room
-        self.since: Position | None = None
-        self.names: list[str] = []
-        self.info: Any = None
-        self.joiner: Joiner | None = None
-        self.waiting: dict[str, int] | None = None
-        """Where it is counted while it waits."""
-        if since is not None:
-            self.since, self.names = split_names(since)
 
 
 class Joining:
@@ -61,16 +41,15 @@ class Joining:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._waiting: dict[str, int] = {}
-        """How many wait for a room that the broker is asked for."""
+        self._waits = RoomWaits(core)
 
     def reset(self) -> None:
         """Forget who was joining in an event loop that is gone."""
-        self._waiting = {}
+        self._waits.reset()
 
     def is_awaited(self, room: str) -> bool:
         """Tell whether somebody waits for a room, and needs all that is published to it."""
-        return room in self._waiting
+        return self._waits.is_awaited(room)
 
     # By the server
 
@@ -153,7 +132,7 @@ class Joining:
         `CommandError` if that cannot be found out now.
         """
         chosen = [Ready(room, positions.get(room)) for room in dict.fromkeys(rooms)]
-        await self._await_rooms(chosen)
+        await self._waits.wait(chosen)
         return chosen
 
     def give(self, session: ClientSession, rooms: Sequence[Ready]) -> list[Given]:
@@ -161,14 +140,13 @@ class Joining:
         given = []
         for ready in rooms:
             _note_given(session, ready.room)
-            answer = self._answer(session, ready, self._finish(ready))
+            answer = self._answer(session, ready, self._waits.finish(ready))
             given.append(Given(answer, ready.since))
         return given
 
     def drop(self, rooms: Sequence[Ready]) -> None:
         """Write nothing more down for who was ready for rooms. Twice is no error."""
-        for ready in rooms:
-            self._end(ready)
+        self._waits.drop(rooms)
 
     async def subscribe(
         self,
@@ -235,10 +213,10 @@ class Joining:
         """Bring in a client that may be in, when it is known what it has missed."""
         room = ready.room
         try:
-            await self._await_rooms([ready])
+            await self._waits.wait([ready])
             if session.close is not None or not _is_joining(session, room, attempt):
                 raise _left(room)
-            recovered = self._finish(ready)
+            recovered = self._waits.finish(ready)
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
             if room in session.memberships:  # the application has put it in meanwhile
@@ -247,7 +225,7 @@ class Joining:
             if session.opening is not None:
                 session.opening.positions.pop(room, None)
         finally:
-            self._end(ready)
+            self._waits.end(ready)
         return answer
 
     def _note_joining(self, session: ClientSession, room: str) -> object:
@@ -260,80 +238,14 @@ class Joining:
         attempt = session.joining[room] = object()
         return attempt
 
-    # What was missed
-
-    async def _await_rooms(self, rooms: Sequence[Ready]) -> None:
-        """Wait until all that is published to the rooms comes here, and what was missed is known.
-
-        `_end` has to follow for each of them, unless this raises.
-        """
-        core = self._core
-        try:
-            for ready in rooms:
-                self._begin(ready)
-            joiners = [ready.joiner for ready in rooms if ready.joiner is not None]
-            if core.broker.receives_all and not joiners:
-                return
-            if any(joiner.rule.is_stream for joiner in joiners):
-                # A text of thousands of pieces takes a while.
-                await core.turns.take(core.turns.most)
-            async with asyncio.timeout(BROKER_TIMEOUT_S):
-                for ready in rooms:
-                    arriving = core.interest.ready(ready.room)
-                    if arriving is not None:
-                        await asyncio.shield(arriving)
-                await core.recovery.read_for(joiners)
-        except BaseException as error:
-            self.drop(rooms)
-            if isinstance(error, BrokerError | TimeoutError):
-                text = "try again later"
-                raise CommandError("unavailable", text, temporary=True) from error
-            raise
-
-    def _begin(self, ready: Ready) -> None:
-        core, room = self._core, ready.room
-        rule = core.rules.of(room)
-        ready.waiting = self._waiting
-        if not core.broker.receives_all:
-            core.interest.add(room)
-            self._waiting[room] = self._waiting.get(room, 0) + 1
-        if rule is not None and rule.remembers:
-            since = ready.since if rule.rules.recover else None
-            ready.joiner = core.recovery.begin(room, rule, since)
-
-    def _finish(self, ready: Ready) -> Recovered | None:
-        """Return what who is ready has missed until now; it enters before anything else is done."""
-        joiner = ready.joiner
-        if joiner is None:
-            return None
-        recovered = joiner.finish()
-        if recovered is None:  # something was lost after it was read: so it has not got all
-            position = self._core.recovery.position_of(ready.room) or joiner.position
-            recovered = Recovered(position, False, (), joiner.since)
-        return recovered
-
-    def _end(self, ready: Ready) -> None:
-        """Wait for a room no more. Twice is no error."""
-        waiting, ready.waiting = ready.waiting, None
-        if waiting is None:
-            return
-        core, room = self._core, ready.room
-        if ready.joiner is not None:
-            core.recovery.end(ready.joiner)
-        # Of another `waiting`, it began in a run before.
-        if waiting is self._waiting and not core.broker.receives_all:
-            waiting[room] -= 1
-            if not waiting[room]:
-                del waiting[room]
-                if core.registry.room_of(room) is None:
-                    core.interest.remove(room)  # it lingers, and stays if a member comes now
+    # What is answered
 
     async def _standing(self, session: ClientSession, room: str) -> Subscribed:
         """Answer a client that is in the room already, when it is known where that stands."""
         placing = self._core.recovery.placing(room)
         if placing is not None:
             try:
-                async with asyncio.timeout(BROKER_TIMEOUT_S):
+                async with asyncio.timeout(room_waits.BROKER_TIMEOUT_S):
                     await asyncio.shield(placing)
             except TimeoutError as error:
                 raise CommandError("unavailable", "try again later", temporary=True) from error
