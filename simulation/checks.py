@@ -77,10 +77,16 @@ def fit(rows: Mapping[str, Rounds], memory: float) -> Fit:
 
 
 @lru_cache
+def kept() -> tuple[Mapping[str, Rounds], float, Fit]:
+    """Return the results that are kept, the memory of a client, and what is fitted to them."""
+    rows, memory = results()["rows"], client_bytes()
+    return rows, memory, fit(rows, memory)
+
+
 def measured_costs() -> Costs:
     """Return the costs by the results that are kept."""
-    rows, memory = results()["rows"], client_bytes()
-    return fit(rows, memory).costs(rows, memory)
+    rows, memory, fitted = kept()
+    return fitted.costs(rows, memory)
 
 
 def said(rows: Mapping[str, Rounds], memory: float, fitted: Fit, name: str) -> float:
@@ -106,8 +112,7 @@ def measured(rows: Mapping[str, Rounds], name: str) -> float:
 @lru_cache
 def compared() -> dict[str, tuple[float, float]]:
     """Return for each figure of `CHECKED` what was measured and what the model says."""
-    rows, memory = results()["rows"], client_bytes()
-    fitted = fit(rows, memory)
+    rows, memory, fitted = kept()
     return {name: (measured(rows, name), said(rows, memory, fitted, name)) for name in CHECKED}
 
 

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from certificates import certificate as make_certificate
 from hubbub.hub import liveness
+from hubbub.settings_environment import OPTIONS
 from serving import DEFLATED, DEFLATED_ENVIRONMENT, DEFLATED_WAYS
 
 # No test asserts how long work takes: a busy machine would fail it.
@@ -45,6 +46,13 @@ def _pass_over_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     """Let no hub say that its event loop was blocked: the machine may have been, between two lines."""
     if "test_liveness" not in request.node.nodeid:
         monkeypatch.setattr(liveness, "STALL_S", 600.0)
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_options_of_commands() -> Iterator[None]:
+    """Let no variable of a later test be taken for an option that a command was given."""
+    yield
+    OPTIONS.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from brokers.local_folder import PATIENCE_S, is_gone, until
 from hubbub.brokers import local_guard
@@ -29,6 +31,15 @@ def folder() -> Iterator[Path]:
 def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", local_guard.__file__, str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def is_answering(folder: Path) -> bool:
+    """Tell whether the server in a folder answers."""
+    with redis.Redis(unix_socket_path=str(folder / SOCKET)) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
 
 
 def test_without_users_it_ends_at_once(folder: Path) -> None:
@@ -57,8 +68,9 @@ def test_a_folder_that_is_removed_ends_it_and_its_server(
     with (place / USERS).open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         guard = start(place)
-        until(lambda: (place / PROCESS).exists() and bool((place / PROCESS).read_text()))
+        until(lambda: is_answering(place))
         server = int((place / PROCESS).read_text())
+        time.sleep(0.3)  # the guard too has seen that it answers; else it waits for that in vain
         shutil.move(place, folder / "away")
         if is_there_again:
             place.mkdir(0o700)

@@ -76,7 +76,7 @@ class Guard:
             while not self._is_over.wait(self._pause_s):
                 if not _is_at(self._place, self._folder):  # nobody can find the server any more
                     if server is not None:
-                        server.stop(START_TIMEOUT_S)
+                        server.terminate()  # there is no place any more where it could leave anything
                     os._exit(0)
                 if not _is_at(self._lock, self._folder / GUARD):
                     os._exit(0)  # its lock was taken away: another guard looks after the server
