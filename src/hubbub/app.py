@@ -7,6 +7,8 @@ server: `uvicorn hubbub.app:app --ws hubbub:Protocol`. The settings come from th
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
 from .asgi.endpoint import path_of
@@ -55,11 +57,29 @@ async def _pages(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-app: ASGIApp = hub.mount(
-    _pages if hub.settings.api_keys_file is None else hub.api("/api", app=_pages),
-    "/ws",
-    routes={"/readyz": hub.health()},
+def _with_api() -> ASGIApp:
+    """Return the pages, and the HTTP API for the key that the variable API_KEY has."""
+    from .asgi.api_keys import KEY_VARIABLE, ApiKey
+
+    keys = [ApiKey(os.environ.get(KEY_VARIABLE, "").strip(), name=KEY_VARIABLE)]
+    return hub.api("/api", keys=keys, app=_pages)
+
+
+def _with_sockets(pages: ASGIApp, *, centrifuge: bool = False) -> ASGIApp:
+    plain = hub.mount(pages, "/ws", routes={"/readyz": hub.health()})
+    return hub.mount(plain, "/connection/websocket", dialect="centrifuge") if centrifuge else plain
+
+
+app: ASGIApp = _with_sockets(
+    _pages if hub.settings.api_keys_file is None else hub.api("/api", app=_pages)
 )
 
 centrifuge_app: ASGIApp = hub.mount(app, "/connection/websocket", dialect="centrifuge")
 """The same, and a route for the Centrifuge SDKs: `hubbub serve --centrifuge`."""
+
+
+def __getattr__(name: str) -> ASGIApp:
+    """Make `api_app` and `centrifuge_api_app`, which need a key: what `hubbub serve --api` runs."""
+    if name not in ("api_app", "centrifuge_api_app"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _with_sockets(_with_api(), centrifuge=name.startswith("centrifuge"))

@@ -145,6 +145,16 @@ async def test_what_cannot_be_said_is_left_out_and_logged(
     await hub.stop()
 
 
+async def test_what_an_identity_says_is_not_kept_where_a_handler_says_it() -> None:
+    hub = Hub()
+    hub.presence_info(lambda client, room: "handler")
+    await hub.start()
+    ann = connect(hub, info={"name": "x" * 1000}).client
+    assert session_of(ann).infos is None
+    assert seen(hub, ann).info == "handler"
+    await hub.stop()
+
+
 async def test_bytes_are_shown_as_base64() -> None:
     hub = await started()
     assert seen(hub, connect(hub, info=b"\x00\xff").client).conn_info == "AP8="

@@ -14,6 +14,7 @@ from hubbub.hub import lags as lags_module
 from hubbub.hub.core import core_of
 from hubbub.hub.fanout import LAG_SAMPLE
 from hubbub.hub.lags import note_lags
+from hubbub.hub.room import Membership
 from hubbub.hub.variant import ENCODED, Row
 from hubbub.stats import Stats
 from hubbub.testing import connect, settle
@@ -26,11 +27,14 @@ pytestmark = pytest.mark.anyio
 NOW_S = 1_700_000_000.0
 
 
-def row(age_ms: int | None = None, *, kind: Kind = Kind.MESSAGE) -> Row:
+ROOM = Membership.__new__(Membership)
+
+
+def row(age_ms: int | None = None, *, kind: Kind = Kind.MESSAGE, to: object = ROOM) -> Row:
     """Return a row of a publication that is so old by its publisher's clock; None: it has no time."""
     time_ms = None if age_ms is None else int(NOW_S * 1000) - age_ms
     frame = Frame(b"", True)
-    return None, frame, (), Publication("red", frame, kind=kind, time_ms=time_ms)
+    return to, frame, (), Publication("red", frame, kind=kind, time_ms=time_ms)
 
 
 def lags_of(monkeypatch: pytest.MonkeyPatch, lag_s: float, *rows: Row) -> Stats:
@@ -46,6 +50,14 @@ def test_each_publication_is_as_old_as_its_publisher_says(monkeypatch: pytest.Mo
     assert stats.delivery_lag.snapshot() == {"count": 3, "sum_s": 0.006}
     assert stats.publication_lag.snapshot() == {"count": 3, "sum_s": 4.73}
     assert [count for count in stats.publication_lag.counts if count] == [1, 1, 1]
+
+
+def test_what_one_client_is_given_of_a_history_was_not_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stats = lags_of(monkeypatch, 0.002, row(3_600_000, to=object()), row(to=object()), row(20))
+    assert stats.delivery_lag.snapshot()["count"] == 3
+    assert stats.publication_lag.snapshot() == {"count": 1, "sum_s": 0.02}
 
 
 @pytest.mark.parametrize("age_ms", [-3_600_000, -1, 0, 1, 2])

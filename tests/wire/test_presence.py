@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hubbub import ClientInfo, Frame
-from hubbub.wire.presence import Told, as_json, read_told, told_frame
+from hubbub.wire.presence import MOST_LEVELS, Told, as_json, read_told, told_frame
 from hubbub.wire.publication import Kind
 
 ANN = ClientInfo("c1", "ann", {"name": "Ann"})
@@ -56,6 +56,13 @@ def test_what_is_said_of_a_member_is_what_json_has_and_bounded() -> None:
         as_json(wrong, 100)
     with pytest.raises(ValueError, match="it has 102 bytes as JSON, and may have 101"):
         as_json("x" * 100, 101)
+    deep: Any = 1
+    for level in range(MOST_LEVELS):
+        deep = [deep] if level % 2 else {"a": deep}
+    assert as_json(deep, 4096) == deep
+    for deeper in ([deep], {"a": deep}, [1, [deep]]):
+        with pytest.raises(ValueError, match="it has more than 32 lists and mappings"):
+            as_json(deeper, 4096)
     assert as_json([2**64 - 1, -(2**63)], 100) == [2**64 - 1, -(2**63)]
     for number in (2**64, -(2**63) - 1):
         with pytest.raises(OverflowError):

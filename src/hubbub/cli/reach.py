@@ -13,12 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from ..asgi.api_keys import KEY_VARIABLE
 from .hubs import Hubs
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-KEY_VARIABLE = "API_KEY"
-"""The environment variable that has the API's key. It is no setting of a hub, and is not called like one."""
 
 
 class Reach(NamedTuple):

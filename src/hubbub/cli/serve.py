@@ -9,15 +9,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
-import json
 import math
 import os
 import socket
 import ssl
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +25,8 @@ from ..settings_environment import OPTIONS
 from ..settings_values import shown
 from .sockets import BACKLOG, address_of, open_sockets
 from .target import (
+    API_APP,
+    CENTRIFUGE_API_APP,
     CENTRIFUGE_APP,
     DEFAULT_APP,
     Target,
@@ -198,20 +197,18 @@ def serve(
     given = {name: options.pop(name) for name in _SETTINGS}
     settings = apply_settings(given)
     ready = CENTRIFUGE_APP if centrifuge else DEFAULT_APP
+    if api and settings.api_keys_file is None:
+        _require_key()
+        ready = CENTRIFUGE_API_APP if centrifuge else API_APP
     serving = Serving(
         target=read_target(app or ready), folder=app_dir, is_factory=factory, **options
     )
-    with ExitStack() as stack:
-        if api and settings.api_keys_file is None:
-            stack.enter_context(_key_of_the_variable())
-        run(serving, settings)
+    run(serving, settings)
 
 
-@contextmanager
-def _key_of_the_variable() -> Iterator[None]:
-    """Have the application find the key of the variable API_KEY, in a file that no other user can read."""
-    from ..asgi.api_keys import SETTING, ApiKey
-    from .reach import KEY_VARIABLE
+def _require_key() -> None:
+    """Raise `click.UsageError` if the variable API_KEY has no key: every worker reads it there."""
+    from ..asgi.api_keys import KEY_VARIABLE, ApiKey
 
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
@@ -222,12 +219,6 @@ def _key_of_the_variable() -> Iterator[None]:
         ApiKey(key)
     except ValueError as error:
         raise click.UsageError(f"the variable {KEY_VARIABLE}: {error}") from None
-    with tempfile.TemporaryDirectory(prefix="hubbub-api-") as folder:
-        path = os.path.join(folder, "key")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "name": KEY_VARIABLE}))
-        os.environ[_SETTINGS[SETTING].env] = path
-        yield
 
 
 @click.command()

@@ -25,6 +25,8 @@ from ..hub.hub import Hub, all_hubs
 
 DEFAULT_APP = "hubbub.app:app"
 CENTRIFUGE_APP = "hubbub.app:centrifuge_app"
+API_APP = "hubbub.app:api_app"
+CENTRIFUGE_API_APP = "hubbub.app:centrifuge_api_app"
 _DEFAULT_ATTRIBUTE = "app"
 
 

@@ -46,18 +46,21 @@ class ClientInfos:
         return info
 
     def note_identity(self, session: ClientSession, said: Any) -> None:
-        """Note what its identity says of a client that has just connected."""
+        """Note what its identity says of a client that has just connected, if that is what others see."""
+        if self._core.handlers.presence_info is not None:
+            return
         client = session.client
         info = ClientInfo(client.id, client.user, None, self._read(session, said))
         self._keep(session, EVERYBODY, info)
 
     def note_token(self, session: ClientSession, room: str, said: Any) -> None:
         """Note what a token says of a client that comes into a room by it."""
-        if self._core.handlers.presence_info is None:
-            at_all = self._anywhere(session)
-            said = self._read(session, said)
-            info = ClientInfo(at_all.client, at_all.user, said, at_all.conn_info)
-            self._keep(session, room, info)
+        if self._core.handlers.presence_info is not None:
+            return
+        at_all = self._anywhere(session)
+        said = self._read(session, said)
+        info = ClientInfo(at_all.client, at_all.user, said, at_all.conn_info)
+        self._keep(session, room, info)
 
     def forget(self, session: ClientSession, room: str) -> None:
         """Forget what others saw of a client in a room that it leaves."""

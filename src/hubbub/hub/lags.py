@@ -10,6 +10,7 @@ from time import time
 
 from ..stats import Stats
 from ..wire.publication import Kind
+from .room import Membership
 from .variant import ENCODED, Row
 
 
@@ -18,13 +19,15 @@ def note_lags(stats: Stats, lag_s: float, rows: Sequence[Row]) -> None:
 
     What has a time was published then, by the clock of its publisher: where that is ahead of ours, or says no more
     than a millisecond can, it is as old as it has been here. What has none has come from nowhere else. Joins and
-    leaves are nobody's publications.
+    leaves are nobody's publications, and what one client is given of a history was not on its way.
     """
     stats.delivery_lag.note(lag_s, len(rows))
     now_ms = int(time() * 1000)
     timeless = 0
-    for _, _, _, publication in rows:
-        if publication is None or publication is ENCODED or publication.kind is not Kind.MESSAGE:
+    for members, _, _, publication in rows:
+        if publication is None or not isinstance(members, Membership):
+            continue
+        if publication is ENCODED or publication.kind is not Kind.MESSAGE:
             continue
         if publication.time_ms is None:
             timeless += 1

@@ -52,6 +52,9 @@ class _Message(msgspec.Struct, Generic[M], omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
+MOST_LEVELS = 32
+"""How many lists and mappings may be in one another in what is said of a client."""
+
 _pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.json.Decoder(_Message[ClientInfo]).decode
 
@@ -78,12 +81,22 @@ def read_told(frame: Frame, kind: Kind) -> Told:
 def as_json(value: Any, max_bytes: int) -> Any:
     """Return `value` as what JSON makes of it: mappings, lists, texts, numbers.
 
-    Raises `TypeError` for what JSON has not, `ValueError` for more than `max_bytes` bytes, and `OverflowError` for
-    whole numbers of more than 64 bits, which brokers cannot carry.
+    Raises `TypeError` for what JSON has not, `ValueError` for more than `max_bytes` bytes or `MOST_LEVELS` lists and
+    mappings in one another, and `OverflowError` for whole numbers of more than 64 bits, which brokers cannot carry.
     """
     payload = _encode(value)
     if len(payload) > max_bytes:
         raise ValueError(f"it has {len(payload)} bytes as JSON, and may have {max_bytes}")
     found = msgspec.json.decode(payload)
+    if not _is_shallow(found, MOST_LEVELS):
+        raise ValueError(f"it has more than {MOST_LEVELS} lists and mappings in one another")
     _pack(found)
     return found
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    """Tell whether there are no more levels than that in a value: all who read it, in whatever depth, can."""
+    if not isinstance(value, list | dict):
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
