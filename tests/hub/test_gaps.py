@@ -327,6 +327,46 @@ async def test_who_comes_in_anew_before_it_is_brought_back_has_the_stay_that_it_
     await hub.stop()
 
 
+@pytest.mark.parametrize("answer", ["may", "may not", "leaves"])
+async def test_who_subscribes_anew_while_it_can_take_more_again_is_brought_back_by_one_of_both(
+    answer: str,
+) -> None:
+    hub = Hub(room_rules=LOSSY, outbox_max_entries=4)
+    peer = await put_into_a_stream(hub, time.time() + 60)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(client: object, action: str, room: str) -> bool:
+        asked.set()
+        await go_on.wait()
+        return answer == "may"
+
+    core_of(hub).handlers.authorize = slowly
+
+    async with hub.room("answer").stream() as stream:
+        await overfill(hub, stream, peer)
+        subscribing = asyncio.create_task(peer.client.subscribe("answer"))
+        await asked.wait()
+        peer.transport.unblock()
+        await settle(hub)
+        assert session_of(peer.client).behind is None
+        if answer == "leaves":
+            peer.client.leave("answer")
+        go_on.set()
+        if answer == "may":
+            await subscribing
+        else:
+            with pytest.raises(CommandError, match="forbidden"):
+                await subscribing
+        await settle(hub)
+        assert peer.client.rooms == (set() if answer == "leaves" else {"answer"})
+        has_end = core_of(hub).subscriptions.has_end(session_of(peer.client), "answer")
+        assert has_end is (answer == "may not"), "it is the stay of before the gap"
+    whole = "".join(f"{number} " for number in range(10))
+    assert sum(whole in str(each) for each in peer.received) == (answer != "leaves")
+    assert '"gap"' not in str(peer.received)
+    await hub.stop()
+
+
 async def test_one_that_is_in_too_many_rooms_to_be_brought_back_is_told_of_the_gap() -> None:
     hub = Hub(room_rules=LOSSY, outbox_max_entries=4, max_rooms_per_client=1)
     peer = await put_into_a_stream(hub, time.time() + 60)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import joined
 from ..wire.publication import Subscribed
 from . import room_waits
+from .attempt import Attempt, attempt_of, call_off
 from .positions import Progress, with_names
 from .room_waits import Ready, RoomWaits
 from .tasks import is_being_cancelled
@@ -78,10 +80,14 @@ class Joining:
     def bring_in(self, session: ClientSession, room: str, *, asks: bool = False) -> None:
         """Bring a plain client into a stream, however often that has to be tried.
 
-        It is noted as joining from here on, and `leave` ends that. `asks`: it has to be allowed to. Who is
-        not, or is in too many rooms, has a gap.
+        It is noted as joining from here on, and `leave` ends that. Who is joining already is brought in if that
+        fails. `asks`: it has to be allowed to. Who is not, or is in too many rooms, has a gap.
         """
         if session.close is not None or room in session.memberships:
+            return
+        under_way = attempt_of(session, room)
+        if under_way is not None:
+            under_way.otherwise = partial(self.bring_in, session, room, asks=asks)
             return
         try:
             attempt = self._note_joining(session, room)
@@ -92,10 +98,10 @@ class Joining:
             self._core.lifecycle.spawn(coming, f"bring into {room[:50]}")
 
     async def _bring_in(
-        self, session: ClientSession, room: str, attempt: object, *, asks: bool
+        self, session: ClientSession, room: str, attempt: Attempt, *, asks: bool
     ) -> None:
         try:
-            while session.close is None and _is_joining(session, room, attempt):
+            while session.close is None and attempt.is_under_way(session, room):
                 try:
                     if asks:
                         await self._core.access.check_join(session.client, room, None)
@@ -107,6 +113,7 @@ class Joining:
                         raise
                     if isinstance(error, CommandError) and not error.temporary:
                         if error.code != "left":
+                            attempt.otherwise = None
                             self._stay_out(session, room)
                         return
                     text = "client %s could not be brought into %s: %s; tried again"
@@ -118,7 +125,7 @@ class Joining:
                     self.send_missed(session, answer)
                     return
         finally:
-            _end_joining(session, room, attempt)
+            attempt.end(session, room)
 
     def _stay_out(self, session: ClientSession, room: str) -> None:
         """Tell a client that it misses a stream from here on."""
@@ -191,7 +198,7 @@ class Joining:
             if is_allowed and self._core.rules.is_stream(room):
                 session.unasked |= {room}
         finally:
-            _end_joining(session, room, attempt)
+            attempt.end(session, room)
         if grant is not None:
             answer = answer._replace(data=grant.data)
         if grant is not None and grant.expires_at is not None:
@@ -205,7 +212,7 @@ class Joining:
         self,
         session: ClientSession,
         ready: Ready,
-        attempt: object,
+        attempt: Attempt,
         *,
         must_recover: bool = False,
         takes_patches: bool = False,
@@ -214,7 +221,7 @@ class Joining:
         room = ready.room
         try:
             await self._waits.wait([ready])
-            if session.close is not None or not _is_joining(session, room, attempt):
+            if session.close is not None or not attempt.is_under_way(session, room):
                 raise _left(room)
             recovered = self._waits.finish(ready)
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
@@ -228,14 +235,14 @@ class Joining:
             self._waits.end(ready)
         return answer
 
-    def _note_joining(self, session: ClientSession, room: str) -> object:
+    def _note_joining(self, session: ClientSession, room: str) -> Attempt:
         """Note that a client is joining; return what tells this from the next time it does."""
         if session.joining is None:
             session.joining = {}
         if room in session.joining:
             raise CommandError("joining", "this client is joining the room already", temporary=True)
         self._check_room_limit(session)
-        attempt = session.joining[room] = object()
+        attempt = session.joining[room] = Attempt()
         return attempt
 
     # What is answered
@@ -354,15 +361,14 @@ class Joining:
         comes_back: bool = False,
     ) -> None:
         """See `Client.leave`. `by_server`: the client has not asked for it, and is told. `comes_back`: it is out
-        for a gap alone, and the hub brings it in again as it was."""
+        for a gap alone, and the hub brings it in again as it was; if it is just joining, it goes on."""
         check_room_name(room)
         core = self._core
         if not comes_back:
             self._forget_stay(session, room)
             if session.behind is not None and session.variant.dialect.is_plain:
                 session.behind.discard(room)  # else it would be brought back when it can take more
-        if session.joining is not None:
-            session.joining.pop(room, None)
+            call_off(session, room)
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return
@@ -398,15 +404,6 @@ def _room_count(session: ClientSession) -> int:
 def _note_given(session: ClientSession, room: str) -> None:
     if session.opening is not None:
         session.opening.given.add(room)
-
-
-def _is_joining(session: ClientSession, room: str, attempt: object) -> bool:
-    return session.joining is not None and session.joining.get(room) is attempt
-
-
-def _end_joining(session: ClientSession, room: str, attempt: object) -> None:
-    if session.joining is not None and _is_joining(session, room, attempt):
-        del session.joining[room]
 
 
 def _left(room: str) -> CommandError:
