@@ -194,16 +194,15 @@ class Joining:
             answer = await self._enter_when_ready(
                 session, ready, attempt, must_recover=must_recover, takes_patches=takes_patches
             )
-            self._forget_stay(session, room)  # that of before a gap
+            if attempt.has_entered:
+                self._forget_stay(session, room)  # that of before a gap
             if is_allowed and self._core.rules.is_stream(room):
                 session.unasked |= {room}
         finally:
             attempt.end(session, room)
         if grant is not None:
-            answer = answer._replace(data=grant.data)
-        if grant is not None and grant.expires_at is not None:
-            left_s = self._core.subscriptions.expire(session, room, grant.expires_at)
-            answer = answer._replace(expires_in_s=left_s)
+            left_s = self._set_end(session, room, grant.expires_at, is_new=attempt.has_entered)
+            answer = answer._replace(data=grant.data, expires_in_s=left_s)
         if by_server:
             self._announce(session, answer, ready.since, data)
         return answer
@@ -227,8 +226,10 @@ class Joining:
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
             if room in session.memberships:  # the application has put it in meanwhile
+                self._note_info(session, ready)
                 return await self._standing(session, room)
             answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
+            attempt.has_entered = True
             if session.opening is not None:
                 session.opening.positions.pop(room, None)
         finally:
@@ -275,8 +276,7 @@ class Joining:
         room, core = ready.room, self._core
         rule = core.rules.of(room)
         is_patched = takes_patches and rule is not None and rule.rules.delta
-        if ready.info is not None:
-            core.infos.note_token(session, room, ready.info)
+        self._note_info(session, ready)
         self.enter(session, room, is_patched=is_patched)
         if recovered is None:
             return Subscribed(room)
@@ -302,6 +302,15 @@ class Joining:
             is_recoverable=can_recover,
             takes_patches=is_patched,
         )
+
+    def _note_info(self, session: ClientSession, ready: Ready) -> None:
+        """Note what a token says of a client to others in a room, and tell those who have it in their list."""
+        if ready.info is None:
+            return
+        self._core.infos.note_token(session, ready.room, ready.info)
+        members = session.memberships.get(ready.room)
+        if members is not None and members.has_presence:
+            self._core.presence.entered(session, ready.room)
 
     def _announce(
         self,
@@ -382,6 +391,15 @@ class Joining:
             core.presence.left(session, room)
         if by_server and not session.variant.dialect.is_plain:
             core.publishing.tell(session, ServerUnsubscribed(room))
+
+    def _set_end(
+        self, session: ClientSession, room: str, expires_at: float | None, *, is_new: bool
+    ) -> float | None:
+        """Give a stay an end (None: none), if it is new, or a new one, if it has one; return the seconds left."""
+        subscriptions = self._core.subscriptions
+        if expires_at is None or not (is_new or subscriptions.has_end(session, room)):
+            return None
+        return subscriptions.expire(session, room, expires_at)
 
     def _forget_stay(self, session: ClientSession, room: str) -> None:
         """Forget that a client was put into a room without being asked, and when its stay there ends."""
