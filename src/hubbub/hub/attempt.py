@@ -9,6 +9,9 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..errors import CommandError
+from . import room_waits
+
 if TYPE_CHECKING:
     from .session import ClientSession
 
@@ -16,10 +19,12 @@ if TYPE_CHECKING:
 class Attempt:
     """One time that a client is brought into a room, noted in `ClientSession.joining`. A leave or a close ends it."""
 
-    __slots__ = ("_over", "has_entered", "otherwise")
+    __slots__ = ("_over", "expires_at", "has_entered", "otherwise")
 
     def __init__(self) -> None:
         self._over: asyncio.Event = asyncio.Event()
+        self.expires_at: float | None = None
+        """When the stay of a client that asks for the room itself is to end, as somebody has said meanwhile."""
         self.has_entered: bool = False
         """Whether it has made the client a member; not if that was one by then."""
         self.otherwise: Callable[[], None] | None = None
@@ -53,3 +58,30 @@ def call_off(session: ClientSession, room: str) -> None:
     attempt = None if session.joining is None else session.joining.pop(room, None)
     if attempt is not None:
         attempt.end(session, room)
+
+
+def call_off_all(session: ClientSession) -> None:
+    """End the attempts to bring a client into rooms: it has gone."""
+    attempts, session.joining = session.joining, None
+    for room, attempt in (attempts or {}).items():
+        attempt.end(session, room)
+
+
+async def settled(session: ClientSession, room: str, expires_at: float | None) -> None:
+    """Wait until a client is joining a room no more. Raises `CommandError` if that takes too long.
+
+    One that comes in because it asks for that itself then stays until `expires_at` (None: not said).
+    """
+    try:
+        async with asyncio.timeout(room_waits.BROKER_TIMEOUT_S):
+            while (attempt := attempt_of(session, room)) is not None:
+                if expires_at is not None:
+                    attempt.expires_at = expires_at
+                await attempt.over()
+    except TimeoutError as error:
+        raise joining_already() from error
+
+
+def joining_already() -> CommandError:
+    """Return what is raised where a client is joining a room already."""
+    return CommandError("joining", "this client is joining the room already", temporary=True)

@@ -23,7 +23,7 @@ from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import joined
 from ..wire.publication import Subscribed
 from . import room_waits
-from .attempt import Attempt, attempt_of, call_off
+from .attempt import Attempt, attempt_of, call_off, joining_already
 from .positions import Progress, with_names
 from .room_waits import Ready, RoomWaits
 from .tasks import is_being_cancelled
@@ -167,6 +167,7 @@ class Joining:
         takes_patches: bool = False,
         is_allowed: bool = False,
         data: Frame | None = None,
+        expires_at: float | None = None,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
@@ -174,12 +175,15 @@ class Joining:
         is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
         `token` is what it shows to be let in. `takes_patches`: it is sent such, if the room has them.
         `is_allowed`: it may join, and nobody is asked. `data` is what it is told of the room beside that.
+        `expires_at` is when the server takes it out again (None: never); the stay of who is in for good has no end.
         """
         check_room_name(room)
         if session.close is not None:
             raise _left(room)
         if room in session.memberships:
-            return await self._standing(session, room)
+            answer = await self._standing(session, room)
+            self._set_end(session, room, expires_at, is_new=False)
+            return answer
         if since is None and by_server and session.opening is not None:
             since = session.opening.positions.get(room)
         ready = Ready(room, since)
@@ -203,6 +207,8 @@ class Joining:
         if grant is not None:
             left_s = self._set_end(session, room, grant.expires_at, is_new=attempt.has_entered)
             answer = answer._replace(data=grant.data, expires_in_s=left_s)
+        ends_at = expires_at if by_server else attempt.expires_at
+        self._set_end(session, room, ends_at, is_new=attempt.has_entered)
         if by_server:
             self._announce(session, answer, ready.since, data)
         return answer
@@ -241,7 +247,7 @@ class Joining:
         if session.joining is None:
             session.joining = {}
         if room in session.joining:
-            raise CommandError("joining", "this client is joining the room already", temporary=True)
+            raise joining_already()
         self._check_room_limit(session)
         attempt = session.joining[room] = Attempt()
         return attempt
