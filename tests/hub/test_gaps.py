@@ -284,6 +284,18 @@ async def overfill(hub: Hub, stream: Stream, peer: MemoryClient) -> None:
     assert peer.client.rooms == set()
 
 
+def held(read: Any, is_reading: asyncio.Event, go_on: asyncio.Event) -> Any:
+    """Return a `history` of a broker that has read, and answers only when it may."""
+
+    async def slow(*args: Any, **keywords: Any) -> Any:
+        page = await read(*args, **keywords)
+        is_reading.set()
+        await go_on.wait()
+        return page
+
+    return slow
+
+
 @pytest.mark.parametrize("ends_meanwhile", [True, False])
 async def test_a_stay_with_an_end_has_it_after_a_gap_too(ends_meanwhile: bool) -> None:
     hub = Hub(room_rules=LOSSY, outbox_max_entries=4, write_timeout_s=600)
@@ -327,6 +339,76 @@ async def test_who_comes_in_anew_before_it_is_brought_back_has_the_stay_that_it_
     await hub.stop()
 
 
+@pytest.mark.parametrize("had_end", [True, False])
+async def test_a_new_end_that_is_named_while_a_client_is_brought_back_is_that_of_a_stay_with_one(
+    had_end: bool,
+) -> None:
+    exchange, clock = Exchange(), FakeClock()
+    settings: dict[str, Any] = {"outbox_max_entries": 4, "write_timeout_s": 600, "clock": clock}
+    async with cluster(exchange, count=1, room_rules=LOSSY, **settings) as (hub,):
+        peer, actions = connect(hub, user="ann"), core_of(hub).user_actions
+        first = Grant("answer", expires_at=time.time() + 60 if had_end else None)
+        await actions.subscribe(Whom("ann"), first)
+        async with hub.room("answer").stream() as stream:
+            await overfill(hub, stream, peer)
+            is_reading, go_on = asyncio.Event(), asyncio.Event()
+            broker: Any = exchange.brokers[0]
+            broker.history = held(broker.history, is_reading, go_on)
+            peer.transport.unblock()
+            await is_reading.wait()
+            later = Grant("answer", expires_at=time.time() + 300)
+            putting = asyncio.create_task(actions.subscribe(Whom("ann"), later))
+            await settle(hub)
+            assert not putting.done(), "it is not in yet"
+            go_on.set()
+            await putting
+            assert peer.client.rooms == {"answer"}
+            advance_time(hub, 200)
+            assert peer.client.rooms == {"answer"}
+            advance_time(hub, 200)
+            assert peer.client.rooms == (set() if had_end else {"answer"})
+
+
+@pytest.mark.parametrize("answer", ["may", "may not", "leaves"])
+async def test_who_subscribes_anew_while_it_can_take_more_again_is_brought_back_by_one_of_both(
+    answer: str,
+) -> None:
+    hub = Hub(room_rules=LOSSY, outbox_max_entries=4)
+    peer = await put_into_a_stream(hub, time.time() + 60)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(client: object, action: str, room: str) -> bool:
+        asked.set()
+        await go_on.wait()
+        return answer == "may"
+
+    core_of(hub).handlers.authorize = slowly
+
+    async with hub.room("answer").stream() as stream:
+        await overfill(hub, stream, peer)
+        subscribing = asyncio.create_task(peer.client.subscribe("answer"))
+        await asked.wait()
+        peer.transport.unblock()
+        await settle(hub)
+        assert session_of(peer.client).behind is None
+        if answer == "leaves":
+            peer.client.leave("answer")
+        go_on.set()
+        if answer == "may":
+            await subscribing
+        else:
+            with pytest.raises(CommandError, match="forbidden"):
+                await subscribing
+        await settle(hub)
+        assert peer.client.rooms == (set() if answer == "leaves" else {"answer"})
+        has_end = core_of(hub).subscriptions.has_end(session_of(peer.client), "answer")
+        assert has_end is (answer == "may not"), "it is the stay of before the gap"
+    whole = "".join(f"{number} " for number in range(10))
+    assert sum(whole in str(each) for each in peer.received) == (answer != "leaves")
+    assert '"gap"' not in str(peer.received)
+    await hub.stop()
+
+
 async def test_one_that_is_in_too_many_rooms_to_be_brought_back_is_told_of_the_gap() -> None:
     hub = Hub(room_rules=LOSSY, outbox_max_entries=4, max_rooms_per_client=1)
     peer = await put_into_a_stream(hub, time.time() + 60)
@@ -352,15 +434,8 @@ async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool
         broker: Any = exchange.brokers[1]
         if not joins:
             await peer.client.subscribe("red")
-        read, is_reading, go_on = broker.history, asyncio.Event(), asyncio.Event()
-
-        async def slow(*args: Any, **keywords: Any) -> Any:
-            page = await read(*args, **keywords)
-            is_reading.set()
-            await go_on.wait()
-            return page
-
-        broker.history = slow
+        is_reading, go_on = asyncio.Event(), asyncio.Event()
+        broker.history = held(broker.history, is_reading, go_on)
         if joins:
             joining = asyncio.create_task(peer.client.subscribe("red"))
         else:

@@ -46,6 +46,17 @@ def test_who_is_back_before_its_leave_is_told_enters_with_what_is_known_of_it() 
     assert red.leaving == {"1": ANN}
 
 
+def test_a_member_of_whom_something_else_is_to_be_said_enters_again_and_goes_once() -> None:
+    red, one = roll(), session()
+    red.members["1"] = ANN
+    for _ in range(2):
+        red.add("1", one)
+        assert (red.entering, red.members) == ({"1": (one, ANN)}, {})
+    assert not red.unaware, "it knows what it was told when it came"
+    assert red.remove("1")
+    assert [red.entering, red.members, red.leaving] == [{}, {}, {"1": ANN}]
+
+
 def test_of_those_that_were_not_told_the_ones_who_came_back_enter() -> None:
     red, one = roll(), session()
     red.leaving["3"] = ClientInfo("c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -424,4 +425,55 @@ async def test_a_presence_info_handler_keeps_to_itself_what_tokens_say() -> None
     assert answer["subscribe"]["data"] == [1]
     info = core_of(hub).infos.of(session_of(peer.client), "news")
     assert (info.info, info.conn_info) == ("Ann", None)
+    await hub.stop()
+
+
+@pytest.mark.parametrize("ends_at_first", [True, False])
+async def test_who_is_put_into_a_room_while_its_token_is_checked_is_shown_as_that_says_and_stays(
+    ends_at_first: bool,
+) -> None:
+    checking, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(TokenVerifier):
+        async def subscription(self, *args: Any, **keywords: Any) -> Any:
+            checking.set()
+            await go_on.wait()
+            return await super().subscription(*args, **keywords)
+
+    clock = FakeClock()
+    rules = [RoomRules("team", publish="members", presence=True, join_leave=True)]
+    hub = Hub(room_rules=rules, max_message_bytes=64 * 1024)
+    set_clock(hub, clock)
+    hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
+    await hub.start()
+    core = core_of(hub)
+    peer = await connected(hub)
+    core.access.verifier = Slow(hmac_secret=SECRET)
+    ends_at = int(time.time()) + 60
+    shown = token(channel="team", info="guest", data={"seat": 7}, exp=ends_at)
+    await say(peer, hub, subscribe={"channel": "team", "token": shown})
+    await checking.wait()
+    peer.client.join("team")
+    session = session_of(peer.client)
+    if ends_at_first:
+        core.subscriptions.expire(session, "team", ends_at + 500)
+    await settle(hub)
+    seen = len(lines(peer))
+    go_on.set()
+    for _ in range(3):
+        await settle(hub)
+    (answer,) = [each for each in lines(peer)[seen:] if "subscribe" in each]
+    assert answer["subscribe"]["data"] == {"seat": 7}
+    assert ("expires" in answer["subscribe"]) is ends_at_first
+    info = {"user": "ann", "client": peer.client.id, "chan_info": "guest"}
+    await say(peer, hub, publish={"channel": "team", "data": 1})
+    pushes = [each["push"] for each in lines(peer) if "push" in each]
+    assert [each["pub"]["info"] for each in pushes if "pub" in each] == [info]
+    (listed,) = await say(peer, hub, presence={"channel": "team"})
+    assert listed["presence"]["presence"] == {peer.client.id: info}
+    assert sum("join" in each for each in pushes) == 1
+    clock.advance(70 + GRACE_S)
+    core.subscriptions.look()
+    assert code_of(peer) == (3006 if ends_at_first else None)
+    assert len(core.subscriptions) == 0
     await hub.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,10 +12,12 @@ from exchange import EXCHANGES, Exchange, carried, cluster
 from hubbub import BrokerUnavailable, Hub, Position, RoomRules
 from hubbub.brokers.broker import Control
 from hubbub.errors import CommandError
+from hubbub.hub import room_waits
+from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.user_actions import Grant, UserActions, Whom
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, settle
-from started_hub import code_of
+from started_hub import PATIENCE_S, code_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +142,88 @@ async def test_a_client_that_joins_by_itself_at_that_moment_is_no_error() -> Non
 
 async def by_itself(client: MemoryClient) -> None:
     await client.client.subscribe("chat:1")
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "has_end"), [("may", True), ("may not", True), ("is put in for good", False)]
+)
+async def test_a_client_that_asks_for_the_room_at_that_moment_has_the_end_when_it_is_in(
+    meanwhile: str, has_end: bool
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(client: object, action: str, room: str) -> bool:
+        asked.set()
+        await go_on.wait()
+        return meanwhile != "may not"
+
+    clock = FakeClock()
+    async with cluster(Exchange(), count=1, room_rules=RULES, clock=clock) as (hub,):
+        hub.authorize(slowly)
+        ann = connect(hub, dialect="centrifuge")
+        ann.send('{"id":1,"connect":{}}')
+        await settle(hub)
+        ann.send('{"id":2,"subscribe":{"channel":"chat:1"}}')
+        await asked.wait()
+        grant = Grant("chat:1", expires_at=time.time() + 300)
+        putting = asyncio.create_task(actions_of(hub).subscribe(Whom(""), grant))
+        await settle(hub)
+        assert not putting.done(), "it is not in yet"
+        if meanwhile == "is put in for good":
+            ann.client.join("chat:1")
+        go_on.set()
+        await putting
+        assert ann.client.rooms == {"chat:1"}
+        advance_time(hub, 290)
+        assert ann.client.rooms == {"chat:1"}
+        advance_time(hub, 100)
+        is_in = ann.closed is None and ann.client.rooms == {"chat:1"}
+        assert is_in is not has_end
+
+
+async def test_a_client_that_is_put_in_for_good_meanwhile_stays() -> None:
+    exchange, clock = Exchange(), FakeClock()
+    async with cluster(exchange, count=1, room_rules=RULES, clock=clock) as (hub,):
+        ann = connect(hub, user="ann")
+        exchange.hold()
+        grant = Grant("chat:1", expires_at=time.time() + 60)
+        putting = asyncio.create_task(actions_of(hub).subscribe(Whom("ann"), grant))
+        await until(lambda: bool(session_of(ann.client).joining))
+        ann.client.join("chat:1")
+        exchange.release()
+        await putting
+        assert len(core_of(hub).subscriptions) == 0
+
+
+@pytest.mark.parametrize("goes", [True, False])
+async def test_one_that_does_not_come_in_for_long_is_an_error_unless_it_has_gone(
+    goes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(Exchange(), count=1, room_rules=RULES) as (hub,):
+        go_on = asyncio.Event()
+
+        async def slowly(client: object, action: str, room: str) -> bool:
+            await go_on.wait()
+            return False
+
+        hub.authorize(slowly)
+        ann = connect(hub, user="ann")
+        asking = asyncio.create_task(ann.client.subscribe("chat:1"))
+        await until(lambda: bool(session_of(ann.client).joining))
+        monkeypatch.setattr(room_waits, "BROKER_TIMEOUT_S", 60 if goes else 0.01)
+        putting = asyncio.create_task(actions_of(hub).subscribe(Whom("ann"), Grant("chat:1")))
+        if goes:
+            await settle(hub)
+            ann.close()
+            async with asyncio.timeout(PATIENCE_S):
+                await putting
+        else:
+            with pytest.raises(CommandError, match="joining") as caught:
+                await putting
+            assert caught.value.temporary
+        go_on.set()
+        with pytest.raises(CommandError):
+            await asking
 
 
 async def test_a_client_that_goes_meanwhile_is_no_error() -> None:

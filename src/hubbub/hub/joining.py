@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import joined
 from ..wire.publication import Subscribed
 from . import room_waits
+from .attempt import Attempt, attempt_of, call_off, joining_already
 from .positions import Progress, with_names
 from .room_waits import Ready, RoomWaits
 from .tasks import is_being_cancelled
@@ -78,10 +80,14 @@ class Joining:
     def bring_in(self, session: ClientSession, room: str, *, asks: bool = False) -> None:
         """Bring a plain client into a stream, however often that has to be tried.
 
-        It is noted as joining from here on, and `leave` ends that. `asks`: it has to be allowed to. Who is
-        not, or is in too many rooms, has a gap.
+        It is noted as joining from here on, and `leave` ends that. Who is joining already is brought in if that
+        fails. `asks`: it has to be allowed to. Who is not, or is in too many rooms, has a gap.
         """
         if session.close is not None or room in session.memberships:
+            return
+        under_way = attempt_of(session, room)
+        if under_way is not None:
+            under_way.otherwise = partial(self.bring_in, session, room, asks=asks)
             return
         try:
             attempt = self._note_joining(session, room)
@@ -92,10 +98,10 @@ class Joining:
             self._core.lifecycle.spawn(coming, f"bring into {room[:50]}")
 
     async def _bring_in(
-        self, session: ClientSession, room: str, attempt: object, *, asks: bool
+        self, session: ClientSession, room: str, attempt: Attempt, *, asks: bool
     ) -> None:
         try:
-            while session.close is None and _is_joining(session, room, attempt):
+            while session.close is None and attempt.is_under_way(session, room):
                 try:
                     if asks:
                         await self._core.access.check_join(session.client, room, None)
@@ -107,6 +113,7 @@ class Joining:
                         raise
                     if isinstance(error, CommandError) and not error.temporary:
                         if error.code != "left":
+                            attempt.otherwise = None
                             self._stay_out(session, room)
                         return
                     text = "client %s could not be brought into %s: %s; tried again"
@@ -118,7 +125,7 @@ class Joining:
                     self.send_missed(session, answer)
                     return
         finally:
-            _end_joining(session, room, attempt)
+            attempt.end(session, room)
 
     def _stay_out(self, session: ClientSession, room: str) -> None:
         """Tell a client that it misses a stream from here on."""
@@ -160,6 +167,7 @@ class Joining:
         takes_patches: bool = False,
         is_allowed: bool = False,
         data: Frame | None = None,
+        expires_at: float | None = None,
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
@@ -167,12 +175,15 @@ class Joining:
         is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
         `token` is what it shows to be let in. `takes_patches`: it is sent such, if the room has them.
         `is_allowed`: it may join, and nobody is asked. `data` is what it is told of the room beside that.
+        `expires_at` is when the server takes it out again (None: never); the stay of who is in for good has no end.
         """
         check_room_name(room)
         if session.close is not None:
             raise _left(room)
         if room in session.memberships:
-            return await self._standing(session, room)
+            answer = await self._standing(session, room)
+            self._set_end(session, room, expires_at, is_new=False)
+            return answer
         if since is None and by_server and session.opening is not None:
             since = session.opening.positions.get(room)
         ready = Ready(room, since)
@@ -187,16 +198,17 @@ class Joining:
             answer = await self._enter_when_ready(
                 session, ready, attempt, must_recover=must_recover, takes_patches=takes_patches
             )
-            self._forget_stay(session, room)  # that of before a gap
+            if attempt.has_entered:
+                self._forget_stay(session, room)  # that of before a gap
             if is_allowed and self._core.rules.is_stream(room):
                 session.unasked |= {room}
         finally:
-            _end_joining(session, room, attempt)
+            attempt.end(session, room)
         if grant is not None:
-            answer = answer._replace(data=grant.data)
-        if grant is not None and grant.expires_at is not None:
-            left_s = self._core.subscriptions.expire(session, room, grant.expires_at)
-            answer = answer._replace(expires_in_s=left_s)
+            left_s = self._set_end(session, room, grant.expires_at, is_new=attempt.has_entered)
+            answer = answer._replace(data=grant.data, expires_in_s=left_s)
+        ends_at = expires_at if by_server else attempt.expires_at
+        self._set_end(session, room, ends_at, is_new=attempt.has_entered)
         if by_server:
             self._announce(session, answer, ready.since, data)
         return answer
@@ -205,7 +217,7 @@ class Joining:
         self,
         session: ClientSession,
         ready: Ready,
-        attempt: object,
+        attempt: Attempt,
         *,
         must_recover: bool = False,
         takes_patches: bool = False,
@@ -214,28 +226,30 @@ class Joining:
         room = ready.room
         try:
             await self._waits.wait([ready])
-            if session.close is not None or not _is_joining(session, room, attempt):
+            if session.close is not None or not attempt.is_under_way(session, room):
                 raise _left(room)
             recovered = self._waits.finish(ready)
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
             if room in session.memberships:  # the application has put it in meanwhile
+                self._note_info(session, ready)
                 return await self._standing(session, room)
             answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
+            attempt.has_entered = True
             if session.opening is not None:
                 session.opening.positions.pop(room, None)
         finally:
             self._waits.end(ready)
         return answer
 
-    def _note_joining(self, session: ClientSession, room: str) -> object:
+    def _note_joining(self, session: ClientSession, room: str) -> Attempt:
         """Note that a client is joining; return what tells this from the next time it does."""
         if session.joining is None:
             session.joining = {}
         if room in session.joining:
-            raise CommandError("joining", "this client is joining the room already", temporary=True)
+            raise joining_already()
         self._check_room_limit(session)
-        attempt = session.joining[room] = object()
+        attempt = session.joining[room] = Attempt()
         return attempt
 
     # What is answered
@@ -268,8 +282,7 @@ class Joining:
         room, core = ready.room, self._core
         rule = core.rules.of(room)
         is_patched = takes_patches and rule is not None and rule.rules.delta
-        if ready.info is not None:
-            core.infos.note_token(session, room, ready.info)
+        self._note_info(session, ready)
         self.enter(session, room, is_patched=is_patched)
         if recovered is None:
             return Subscribed(room)
@@ -295,6 +308,15 @@ class Joining:
             is_recoverable=can_recover,
             takes_patches=is_patched,
         )
+
+    def _note_info(self, session: ClientSession, ready: Ready) -> None:
+        """Note what a token says of a client to others in a room, and tell those who have it in their list."""
+        if ready.info is None:
+            return
+        self._core.infos.note_token(session, ready.room, ready.info)
+        members = session.memberships.get(ready.room)
+        if members is not None and members.has_presence:
+            self._core.presence.entered(session, ready.room)
 
     def _announce(
         self,
@@ -354,15 +376,14 @@ class Joining:
         comes_back: bool = False,
     ) -> None:
         """See `Client.leave`. `by_server`: the client has not asked for it, and is told. `comes_back`: it is out
-        for a gap alone, and the hub brings it in again as it was."""
+        for a gap alone, and the hub brings it in again as it was; if it is just joining, it goes on."""
         check_room_name(room)
         core = self._core
         if not comes_back:
             self._forget_stay(session, room)
             if session.behind is not None and session.variant.dialect.is_plain:
                 session.behind.discard(room)  # else it would be brought back when it can take more
-        if session.joining is not None:
-            session.joining.pop(room, None)
+            call_off(session, room)
         members = session.memberships.get(room)
         if members is None or session.close is not None:
             return
@@ -376,6 +397,15 @@ class Joining:
             core.presence.left(session, room)
         if by_server and not session.variant.dialect.is_plain:
             core.publishing.tell(session, ServerUnsubscribed(room))
+
+    def _set_end(
+        self, session: ClientSession, room: str, expires_at: float | None, *, is_new: bool
+    ) -> float | None:
+        """Give a stay an end (None: none), if it is new, or a new one, if it has one; return the seconds left."""
+        subscriptions = self._core.subscriptions
+        if expires_at is None or not (is_new or subscriptions.has_end(session, room)):
+            return None
+        return subscriptions.expire(session, room, expires_at)
 
     def _forget_stay(self, session: ClientSession, room: str) -> None:
         """Forget that a client was put into a room without being asked, and when its stay there ends."""
@@ -398,15 +428,6 @@ def _room_count(session: ClientSession) -> int:
 def _note_given(session: ClientSession, room: str) -> None:
     if session.opening is not None:
         session.opening.given.add(room)
-
-
-def _is_joining(session: ClientSession, room: str, attempt: object) -> bool:
-    return session.joining is not None and session.joining.get(room) is attempt
-
-
-def _end_joining(session: ClientSession, room: str, attempt: object) -> None:
-    if session.joining is not None and _is_joining(session, room, attempt):
-        del session.joining[room]
 
 
 def _left(room: str) -> CommandError:

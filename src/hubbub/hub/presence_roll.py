@@ -25,7 +25,7 @@ class Roll:
     """One room: its members in this process, by the names of their connections.
 
     Each is in one of three. Of `entering` the broker has still to hear; of who had left, and is back before the
-    broker has heard of that, it is noted what the broker knows. `members` were told to the broker, or are just
+    broker has heard of that, or was told of otherwise, it is noted what the broker knows. `members` were told to the broker, or are just
     being told. `leaving` have gone, and the broker has still to hear that. `refused` are the members that the broker
     has refused, each alone: they are told again apart from the others. `unaware` are those who would not know that
     nothing is told in a room that is too large: they came after it was said, if it was.
@@ -63,9 +63,14 @@ class Roll:
         """Done when the next batch of changes has been told: what those wait for who ask meanwhile."""
 
     def add(self, name: str, session: ClientSession) -> None:
-        """Note who has come."""
-        self.unaware[name] = session
-        self.entering[name] = session, self.leaving.pop(name, None)
+        """Note who has come, or of whom something else is to be said now."""
+        if name in self.entering:
+            return  # what is said of it is asked for later
+        info = self.members.pop(name, None)
+        if info is None:
+            self.unaware[name] = session
+            info = self.leaving.pop(name, None)
+        self.entering[name] = session, info
 
     def remove(self, name: str) -> bool:
         """Note who has gone; return whether the broker may know it."""

@@ -25,6 +25,7 @@ from ..model import (
 )
 from ..room_rules import SlowPolicy
 from ..transports.transport import Transport
+from .attempt import call_off_all
 from .client import Client
 from .deadlines import GRACE_S
 from .disconnects import CONNECT_FAILED, REPLACED_BY_NEWER, SLOW_CONSUMER, Cause
@@ -240,7 +241,7 @@ class Registry:
             self.rooms.remove(session, members)
             if members.has_presence:
                 core.presence.left(session, members.name)
-        session.joining = None
+        call_off_all(session)
         self.opened.pop(session, None)
         if session.is_connected and self.sessions.get(session.client.id) is session:
             del self.sessions[session.client.id]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..dialects.dialect import Dialect
     from ..limits import TokenBucket
     from .admission import Place
+    from .attempt import Attempt
     from .client import Client
     from .connecting import Opening
     from .core import Core
@@ -100,7 +101,7 @@ class ClientSession:
         self.frame_bucket: TokenBucket | None = None
         self.place: Place | None = None
         self.opening: Opening | None = None
-        self.joining: dict[str, object] | None = None
+        self.joining: dict[str, Attempt] | None = None
         self.infos: dict[str, ClientInfo] | None = None
         """What others see of the client, by room, as far as it is known; see `client_infos`."""
         self.dropped: int = 0

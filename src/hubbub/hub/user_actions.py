@@ -20,6 +20,7 @@ from ..errors import CommandError
 from ..limits import check_room_name, printable
 from ..model import USER_PREFIX, Position, check_unix_time
 from ..wire.frame import Frame
+from .attempt import settled
 from .control import close_of, number_of, text_of
 from .disconnects import EXPIRED
 
@@ -97,8 +98,9 @@ class UserActions:
         """Put connections into a room; when this returns those of this node are in, or gone.
 
         Nobody is asked whether they may. One that is in the room stays as it is, but for a new end of a stay that
-        has one. Raises what kept the others from being told; else the first `CommandError` that kept a connection
-        of this node out. `ValueError` for an end that is no Unix time.
+        has one; it is waited for one that is just coming in. Raises what kept the others from being told; else the
+        first `CommandError` that kept a connection of this node out: a temporary one where that wait took too long.
+        `ValueError` for an end that is no Unix time.
         """
         check_room_name(grant.room)
         check_unix_time(grant.expires_at)
@@ -183,19 +185,22 @@ class UserActions:
 
     async def _put(self, session: ClientSession, grant: Grant) -> CommandError | None:
         """Put a connection into a room; return what kept it out, if it is still there."""
-        core, room, expires_at = self._core, grant.room, grant.expires_at
-        await core.turns.take()
-        may_end = room not in session.memberships or core.subscriptions.has_end(session, room)
+        room, expires_at = grant.room, grant.expires_at
+        await self._core.turns.take()
         data = None if grant.data is None else Frame(grant.data.encode(), True)
         try:
-            await core.joining.subscribe(
-                session, room, grant.since, by_server=True, is_allowed=True, data=data
+            await settled(session, room, expires_at)
+            await self._core.joining.subscribe(
+                session,
+                room,
+                grant.since,
+                by_server=True,
+                is_allowed=True,
+                data=data,
+                expires_at=expires_at,
             )
         except CommandError as error:
-            # It has gone, or comes in by itself at this moment.
-            return None if error.code in ("left", "joining") else error
-        if expires_at is not None and may_end and room in session.memberships:
-            core.subscriptions.expire(session, room, expires_at)
+            return None if error.code == "left" else error  # it has gone, or was taken out
         return None
 
     async def _subscribe_as_told(self, whom: Whom, grant: Grant) -> None:
