@@ -562,7 +562,7 @@ async def test_a_method_that_fails_says_nothing_and_is_logged(
 
     app = api_of(hub)
     await hub.start()
-    monkeypatch.setattr(core_of(hub).publishing, "publish", fail)
+    monkeypatch.setattr(core_of(hub).publishing, "publish_in_turn", fail)
     with caplog.at_level(logging.ERROR, "hubbub"):
         assert await error(app, "publish", channel="a", data=1) == (100, "internal server error")
     assert "the method publish of the API failed" in caplog.text

@@ -269,15 +269,11 @@ async def test_files_that_somebody_tidied_away_end_no_server(folder: Path) -> No
 
 
 async def test_a_folder_that_was_removed_is_made_again_and_no_server_is_left(folder: Path) -> None:
-    """Though the guard is not the one that has started the server."""
     server, beside = LocalServer("shop"), LocalServer("shop")
     await server.start()
     await beside.start()
-    first, guard = process_of(server), guard_of(server)
+    first = process_of(server)
     assert first is not None
-    os.kill(guard, signal.SIGKILL)
-    until(lambda: is_gone(guard))
-    await server.wait_up()  # another guard looks after it
     server.folder.rename(folder / "away")
     until(lambda: is_gone(first))
     beside.stop()  # where there is no folder there is nothing to look after
