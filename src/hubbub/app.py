@@ -65,16 +65,19 @@ def _with_api() -> ASGIApp:
     return hub.api("/api", keys=keys, app=_pages)
 
 
-def _with_sockets(pages: ASGIApp, *, centrifuge: bool = False) -> ASGIApp:
-    plain = hub.mount(pages, "/ws", routes={"/readyz": hub.health()})
-    return hub.mount(plain, "/connection/websocket", dialect="centrifuge") if centrifuge else plain
+def _with_sockets(pages: ASGIApp) -> ASGIApp:
+    return hub.mount(pages, "/ws", routes={"/readyz": hub.health()})
+
+
+def _with_sdks(ready: ASGIApp) -> ASGIApp:
+    return hub.mount(ready, "/connection/websocket", dialect="centrifuge")
 
 
 app: ASGIApp = _with_sockets(
     _pages if hub.settings.api_keys_file is None else hub.api("/api", app=_pages)
 )
 
-centrifuge_app: ASGIApp = hub.mount(app, "/connection/websocket", dialect="centrifuge")
+centrifuge_app: ASGIApp = _with_sdks(app)
 """The same, and a route for the Centrifuge SDKs: `hubbub serve --centrifuge`."""
 
 
@@ -82,4 +85,5 @@ def __getattr__(name: str) -> ASGIApp:
     """Make `api_app` and `centrifuge_api_app`, which need a key: what `hubbub serve --api` runs."""
     if name not in ("api_app", "centrifuge_api_app"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _with_sockets(_with_api(), centrifuge=name.startswith("centrifuge"))
+    ready = _with_sockets(_with_api())
+    return ready if name == "api_app" else _with_sdks(ready)
