@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,6 +275,7 @@ async def test_a_folder_that_was_removed_is_made_again_and_no_server_is_left(fol
     await beside.start()
     first = process_of(server)
     assert first is not None
+    await asyncio.sleep(0.5)  # a guard that still waits for its server would take ten seconds
     server.folder.rename(folder / "away")
     until(lambda: is_gone(first))
     beside.stop()  # where there is no folder there is nothing to look after
@@ -284,6 +286,27 @@ async def test_a_folder_that_was_removed_is_made_again_and_no_server_is_left(fol
     await other.start()
     assert process_of(other) == second
     other.stop()
+    server.stop()
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed"])
+async def test_a_folder_that_goes_takes_a_server_with_it_that_another_guard_has_started(
+    folder: Path, how: str
+) -> None:
+    server = LocalServer("shop")
+    await server.start()
+    first = process_of(server)
+    assert first is not None
+    os.kill(guard_of(server), signal.SIGKILL)
+    # Not when the process looks gone: one of its threads may hold the lock a moment longer.
+    until(lambda: is_unlocked(server.folder / GUARD))
+    await server.wait_up()
+    assert process_of(server) == first
+    if how == "renamed":
+        server.folder.rename(folder / "away")
+    else:
+        shutil.rmtree(server.folder)
+    until(lambda: is_gone(first))
     server.stop()
 
 
