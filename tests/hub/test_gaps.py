@@ -12,6 +12,7 @@ import pytest
 from array_dialect import events_of
 from exchange import Exchange, carried, cluster
 from hubbub import CommandError, Hub, Identity, RoomRules, Stream
+from hubbub.hub.attempt import Attempt
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.gaps import MOST_GAPS
@@ -509,4 +510,17 @@ async def test_a_plain_client_is_closed_for_no_joins_that_it_has_missed() -> Non
         await settle(hub)
         assert said(ann)[-3:] == ["1", "2", '{"type":"gap","room":"team"}']
     assert ann.closed is None
+    await hub.stop()
+
+
+async def test_who_is_out_of_a_room_already_joins_anew_beside_its_gap() -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"))
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    session = session_of(client.peer.client)
+    client.peer.client.leave("red")
+    session.behind, session.joining = {"red"}, {"red": (attempt := Attempt())}
+    core_of(hub).gaps.take_out(session, ["red"])
+    assert attempt.is_under_way(session, "red")
     await hub.stop()

@@ -423,6 +423,11 @@ def test_fault_14_empty_brackets_are_a_type_error_that_says_what_to_write(name: 
         decorator()
 
 
+def test_a_function_that_is_asked_in_the_middle_of_a_turn_is_not_asked_to_be_async() -> None:
+    with pytest.raises(TypeError, match=r"Expected: f\(client: Client, room: str\), def$"):
+        hub().presence_info(lambda client: None)
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 0.0, float("nan"), float("inf")])
 def test_fault_14_a_period_that_cannot_be_is_a_value_error_before_the_function_comes(
     seconds: float,

@@ -87,7 +87,10 @@ async def test_one_that_is_out_of_its_time_is_answered_with_109(
     await hub.stop()
 
 
-async def test_one_that_is_forged_is_refused_and_the_client_stays() -> None:
+async def test_one_that_is_forged_is_refused_and_the_client_stays(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "hubbub")
     hub = await secured()
     peer = await connected(hub)
     forged = jwt.encode({"sub": "ann", "channel": "closed"}, SECRET[::-1], "HS256")
@@ -95,6 +98,8 @@ async def test_one_that_is_forged_is_refused_and_the_client_stays() -> None:
     assert answer["error"]["code"] == 103
     assert peer.closed is None
     assert peer.client.rooms == frozenset()
+    said = f"the token of client {peer.client.id} for closed is not valid: "
+    assert said in caplog.text
     await hub.stop()
 
 
@@ -202,6 +207,36 @@ async def test_a_new_token_gives_a_new_time() -> None:
     (answer,) = await say(peer, hub, sub_refresh=for_good)
     assert answer["sub_refresh"] == {}
     assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+async def test_a_new_token_gives_no_end_to_a_stay_that_has_none() -> None:
+    clock = FakeClock()
+    hub = await secured(clock)
+    peer = await connected(hub)
+    grant = Grant("given", expires_at=None)
+    await core_of(hub).user_actions.subscribe(Whom("ann", peer.client.id), grant)
+    shown = {"channel": "given", "token": token(channel="given", exp=int(time.time()) + 60)}
+    (answer,) = await say(peer, hub, sub_refresh=shown)
+    assert answer["sub_refresh"] == {}
+    clock.advance(100 + GRACE_S)
+    core_of(hub).subscriptions.look()
+    assert peer.closed is None
+    assert peer.client.rooms == {"given"}
+    await hub.stop()
+
+
+async def test_what_a_new_token_says_of_a_client_is_shown_to_others() -> None:
+    hub = Hub(room_rules=[RoomRules("team", presence=True)])
+    hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
+    await hub.start()
+    peer = await connected(hub)
+    soon = int(time.time()) + 60
+    for info, command in (("here", "subscribe"), ("busy", "sub_refresh")):
+        shown = {"channel": "team", "token": token(channel="team", info=info, exp=soon)}
+        await say(peer, hub, **{command: shown})
+        (member,) = (await hub.presence("team")).values()
+        assert member.info == info
     await hub.stop()
 
 

@@ -166,12 +166,13 @@ class Access:
         except TokenKeysUnavailable as error:
             raise CommandError("unavailable", "try again later", temporary=True) from error
         except TokenInvalid as error:
+            shown = session_of(client).label, printable(room, 50), printable(str(error))
             if error.is_foreign:
-                log, label = self._core.log, session_of(client).label
                 text = "client %s has shown a token for %s that is another's: %s; closed"
-                named = printable(room, 50), printable(str(error))
-                log.log(logging.INFO, "token", text, label, *named)
+                self._core.log.log(logging.INFO, "token", text, *shown)
                 raise Disconnected(INVALID_TOKEN, "invalid token") from error
+            text = "the token of client %s for %s is not valid: %s"
+            self._core.log.log(logging.INFO, "token", text, *shown)
             raise CommandError("forbidden", "the token is not valid") from error
 
     async def check(self, client: Client, action: Action, room: str) -> None:

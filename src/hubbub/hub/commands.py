@@ -271,10 +271,7 @@ class CommandDispatcher(Dispatcher):
                 raise
             core.subscriptions.end(session, room)  # so that it comes back with a new one
             return Refreshed(None)
-        if grant.expires_at is None:
-            core.subscriptions.forget(session, room)
-            return Refreshed(None)
-        return Refreshed(core.subscriptions.expire(session, room, grant.expires_at))
+        return Refreshed(core.joining.renew(session, room, grant.expires_at, grant.info))
 
     async def _call_function(self, session: ClientSession, command: Rpc) -> Returned:
         """Call a function of the application for a client. What it raises comes through."""

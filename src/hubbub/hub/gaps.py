@@ -90,6 +90,8 @@ class Gaps:
         for room in rooms:
             if session.behind is None or room not in session.behind:
                 continue  # it has come in anew
+            if room not in session.memberships:
+                continue  # it has left meanwhile, and misses nothing
             if session.is_given(room):
                 why = "it has missed something of a room that the server put it into"
                 self._core.registry.end(session, SLOW_CONSUMER, why)

@@ -57,7 +57,7 @@ SHAPES: Mapping[str, Shape] = {
         ),
         Shape("on_join", (_ROOM, Given("info", ClientInfo)), 2),
         Shape("on_leave", (_ROOM, Given("info", ClientInfo)), 2),
-        Shape("presence_info", (CLIENT, _ROOM), 2, (object,)),
+        Shape("presence_info", (CLIENT, _ROOM), 2, (object,), may_be_async=False),
     )
 }
 """What the function of each decorator looks like; `on` is like `on_message`."""

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..dialects.dialect import Gap, Given, ServerSubscribed, ServerUnsubscribed
 from ..errors import CommandError
@@ -213,6 +213,18 @@ class Joining:
             self._announce(session, answer, ready.since, data)
         return answer
 
+    def renew(
+        self, session: ClientSession, room: str, expires_at: float | None, info: Any
+    ) -> float | None:
+        """Take what a new token says of a client that is in a room; return the seconds left (None: no end).
+
+        The stay of who is in for good has no end.
+        """
+        self._note_info(session, room, info)
+        if expires_at is None:
+            self._core.subscriptions.forget(session, room)
+        return self._set_end(session, room, expires_at, is_new=False)
+
     async def _enter_when_ready(
         self,
         session: ClientSession,
@@ -232,7 +244,7 @@ class Joining:
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
             if room in session.memberships:  # the application has put it in meanwhile
-                self._note_info(session, ready)
+                self._note_info(session, room, ready.info)
                 return await self._standing(session, room)
             answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
             attempt.has_entered = True
@@ -282,7 +294,7 @@ class Joining:
         room, core = ready.room, self._core
         rule = core.rules.of(room)
         is_patched = takes_patches and rule is not None and rule.rules.delta
-        self._note_info(session, ready)
+        self._note_info(session, room, ready.info)
         self.enter(session, room, is_patched=is_patched)
         if recovered is None:
             return Subscribed(room)
@@ -309,14 +321,14 @@ class Joining:
             takes_patches=is_patched,
         )
 
-    def _note_info(self, session: ClientSession, ready: Ready) -> None:
+    def _note_info(self, session: ClientSession, room: str, info: Any) -> None:
         """Note what a token says of a client to others in a room, and tell those who have it in their list."""
-        if ready.info is None:
+        if info is None:
             return
-        self._core.infos.note_token(session, ready.room, ready.info)
-        members = session.memberships.get(ready.room)
+        self._core.infos.note_token(session, room, info)
+        members = session.memberships.get(room)
         if members is not None and members.has_presence:
-            self._core.presence.entered(session, ready.room)
+            self._core.presence.entered(session, room)
 
     def _announce(
         self,

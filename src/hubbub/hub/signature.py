@@ -41,7 +41,8 @@ class Shape(NamedTuple):
 
     `decorator` as one writes it; `given` the arguments, of which the first `least` have to be taken;
     `returns` the types that may be returned beside None (a bool is what `client.send` answers, so
-    that `return client.send(…)` is no mistake), `advice` what to write in place of another.
+    that `return client.send(…)` is no mistake), `advice` what to write in place of another;
+    `may_be_async` whether it may be an `async def`.
     """
 
     decorator: str
@@ -49,6 +50,7 @@ class Shape(NamedTuple):
     least: int
     returns: tuple[type, ...] = (bool,)
     advice: str = "nobody reads that; to answer, call client.send(…), and return None"
+    may_be_async: bool = True
 
 
 def name_of(function: object) -> str:
@@ -409,7 +411,7 @@ def _expected(shape: Shape) -> str:
             for given in shape.given[:count]
         )
         forms.append(f"f({arguments})")
-    return " or ".join(forms) + ", def or async def"
+    return " or ".join(forms) + (", def or async def" if shape.may_be_async else ", def")
 
 
 def _shown(value: object) -> str:
