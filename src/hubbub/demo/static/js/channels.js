@@ -245,6 +245,7 @@ $("#text").addEventListener("input", () => {
 });
 
 sdk.on("state", (state) => {
+  $("#here-before").hidden = state === "open" || !shown.people.size;
   const text = { waiting: "cut", open: "connected" }[state] ?? state;
   const time = element("time", {}, shortTime(Date.now()));
   trace.add(element("li", { "data-state": state === "waiting" ? "lost" : state }, time, text));
