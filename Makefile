@@ -23,6 +23,9 @@ ATHERIS := 3.0.0
 AUTOBAHN := 25.10.1
 OLD_PIP := --quiet --disable-pip-version-check --no-python-version-warning
 
+# What is compiled is kept: a run of the tests starts a thousand processes, and each worker reads 300 files of tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs coverage bench conformance fuzz soak screenshot test-all browser clean
 
