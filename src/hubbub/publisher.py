@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from .brokers.broker import Ability, Broker
-from .errors import DISCONNECTED, BrokerUnavailable, check_close
+from .errors import DISCONNECTED, BrokerUnavailable, PublishedInPart, check_close
 from .hub.control import NodeInfo
 from .hub.core import core_of
 from .hub.hub import Hub
@@ -113,7 +113,9 @@ class AsyncPublisher:
     async def publish_many(self, messages: Iterable[tuple[str, Any]]) -> list[Receipt]:
         """Publish pairs of a room and data, in their order, a thousand at once; return their receipts.
 
-        Raises what the first that failed raised: what comes after its thousand is not published then.
+        Raises what the first that failed raised, as `PublishedInPart` where the broker did not take it: what comes
+        after its thousand is not published then. Of another error, such as that of a message that is too large, a note
+        says how many were published.
         """
         await self.connect()
         receipts: list[Receipt] = []
@@ -122,10 +124,18 @@ class AsyncPublisher:
             done = await asyncio.gather(
                 *(self._to_room(room, data, None) for room, data in some), return_exceptions=True
             )
-            for each in done:
-                if isinstance(each, BaseException):
-                    raise each
-                receipts.append(each)
+            error = next((each for each in done if isinstance(each, BaseException)), None)
+            tried = [
+                *receipts,
+                *(None if isinstance(each, BaseException) else each for each in done),
+            ]
+            if isinstance(error, BrokerUnavailable):
+                raise PublishedInPart(error, tried) from error
+            if error is not None:
+                count = sum(each is not None for each in tried)
+                error.add_note(f"{count} of {len(tried)} messages that were tried are published")
+                raise error
+            receipts += [each for each in tried[len(receipts) :] if each is not None]
         return receipts
 
     async def to_user(self, user: str, data: Any, *, key: str | None = None) -> Receipt:
