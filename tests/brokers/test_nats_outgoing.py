@@ -59,7 +59,7 @@ class Way:
     async def store(self, run: Run) -> Place:
         if len(pack(run.envelopes)) + HEADERS_BYTES > self.max_payload:
             raise BrokerUnavailable("too large")
-        self.log.append((f"store {run.room}", run.envelopes))
+        self.log.append((f"store {run.room}", list(run.envelopes)))
         await self.may_store.wait()
         answer = self.answers.pop(0) if self.answers else Place(Position(1, "e"))
         if isinstance(answer, Exception):
@@ -241,6 +241,34 @@ async def test_what_may_have_been_stored_is_stored_again_as_the_same_run() -> No
     assert (await first).position == Position(9, "e")
     await second
     assert way.log == [("store a", [b"1"])] * 3 + [("store a", [b"2"])]
+
+
+async def test_what_was_refused_for_good_is_not_stored_with_the_rest_of_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats_outgoing, "PAUSE_S", 0.05)
+    way = Way()
+    way.answers = [NotNow("no leader")]
+    old, young = way.put("a", "1", KEEP), way.put("a", "2", KEEP)
+    way.outgoing._unanswered[1].since -= unanswered.WAIT_S
+    with pytest.raises(BrokerUnavailable, match=r"^no leader$"):
+        await old
+    assert (await young).position == Position(1, "e")
+    assert way.log == [("store a", [b"1", b"2"]), ("store a", [b"2"])]
+
+
+async def test_what_was_refused_and_may_be_stored_stays_in_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats_outgoing, "PAUSE_S", 0.05)
+    way = Way()
+    way.answers = [NoAnswer("silence")]
+    old, young = way.put("a", "1", KEEP), way.put("a", "2", KEEP)
+    way.outgoing._unanswered[1].since -= unanswered.WAIT_S
+    with pytest.raises(BrokerUnavailable, match=r"^it may have been published, or not: silence$"):
+        await old
+    assert (await young).position == Position(2, "e")
+    assert way.log == [("store a", [b"1", b"2"])] * 2
 
 
 @pytest.mark.parametrize(

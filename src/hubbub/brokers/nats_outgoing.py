@@ -235,8 +235,12 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         run = Run(first.room, [each.envelope for each in waiting], first.keep, first.key)
         while True:
             await self._feed.until_up()
-            if not any(each.number in self._unanswered for each in waiting):
+            left = [each for each in waiting if each.number in self._unanswered]
+            if not left:
                 return  # all were refused while they waited
+            if not waiting[0].may_be_there:  # else the same run is tried again: it may be stored
+                waiting = left
+                run.envelopes = [each.envelope for each in left]
             self._note_sent(waiting)
             began = asyncio.get_running_loop().time()
             try:
