@@ -228,6 +228,24 @@ async def test_many_that_are_taken_in_part_say_which(monkeypatch: pytest.MonkeyP
     await publisher.close()
 
 
+def test_many_that_take_too_long_say_which_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Exchange().broker()
+    publish, calls = broker.publish, iter(range(2000))
+
+    def stays_away_later(publication: Publication) -> asyncio.Future[Receipt]:
+        if next(calls) < 1000:
+            return publish(publication)
+        return asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(broker, "publish", stays_away_later)
+    publisher = Publisher("valkey://localhost", timeout_s=2.0)
+    publisher._make = lambda: AsyncPublisher(broker, room_rules=[])
+    with publisher, pytest.raises(PublishedInPart, match="within 2 seconds") as caught:
+        publisher.publish_many(("all", str(n)) for n in range(2500))
+    receipts = caught.value.receipts
+    assert [each is None for each in receipts] == [False] * 1000 + [True] * 1000
+
+
 @pytest.mark.parametrize("make", [AsyncPublisher, Publisher])
 def test_what_reaches_nobody_is_refused(make: type[Publisher] | type[AsyncPublisher]) -> None:
     for url in (None, "memory://"):

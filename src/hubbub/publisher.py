@@ -117,26 +117,29 @@ class AsyncPublisher:
         after its thousand is not published then. Of another error, such as that of a message that is too large, a note
         says how many were published.
         """
+        return await self._publish_many(messages, [])
+
+    async def _publish_many(
+        self, messages: Iterable[tuple[str, Any]], tried: list[Receipt | None]
+    ) -> list[Receipt]:
+        """Do so; `tried` has at each moment what is known of those that were begun."""
         await self.connect()
-        receipts: list[Receipt] = []
         rest = iter(messages)
         while some := list(islice(rest, MANY)):
+            start = len(tried)
+            tried += [None] * len(some)
             done = await asyncio.gather(
                 *(self._to_room(room, data, None) for room, data in some), return_exceptions=True
             )
+            tried[start:] = [None if isinstance(each, BaseException) else each for each in done]
             error = next((each for each in done if isinstance(each, BaseException)), None)
-            tried = [
-                *receipts,
-                *(None if isinstance(each, BaseException) else each for each in done),
-            ]
             if isinstance(error, BrokerUnavailable):
                 raise PublishedInPart(error, tried) from error
             if error is not None:
                 count = sum(each is not None for each in tried)
                 error.add_note(f"{count} of {len(tried)} messages that were tried are published")
                 raise error
-            receipts += [each for each in tried[len(receipts) :] if each is not None]
-        return receipts
+        return [each for each in tried if each is not None]
 
     async def to_user(self, user: str, data: Any, *, key: str | None = None) -> Receipt:
         """Publish to all clients of a user, wherever they are connected."""
@@ -270,7 +273,15 @@ class Publisher:
     def publish_many(self, messages: Iterable[tuple[str, Any]]) -> list[Receipt]:
         """See `AsyncPublisher.publish_many`."""
         pairs = list(messages)
-        return self._run(lambda publisher: publisher.publish_many(pairs))
+        tried: list[Receipt | None] = []
+        try:
+            return self._run(lambda publisher: publisher._publish_many(pairs, tried))
+        except PublishedInPart:
+            raise
+        except BrokerUnavailable as error:  # it took too long, or the publisher was closed
+            if not tried:
+                raise
+            raise PublishedInPart(error, tried) from error
 
     def to_user(self, user: str, data: Any, *, key: str | None = None) -> Receipt:
         """See `AsyncPublisher.to_user`."""
