@@ -20,7 +20,9 @@ from hubbub import (
     BrokerUnavailable,
     CommandError,
     Hub,
+    PublishedInPart,
     Publisher,
+    Receipt,
     RoomRules,
     SettingsError,
 )
@@ -28,6 +30,7 @@ from hubbub import publisher as publisher_module
 from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub.core import core_of
 from hubbub.testing import connect, settle
+from hubbub.wire.publication import Publication
 from serving import held_port
 from started_hub import until
 from valkey_server import fresh_prefix, server_url
@@ -201,6 +204,46 @@ async def test_the_first_verbs_may_come_at_once_and_many_at_once() -> None:
         offsets = [each.position.offset for each in many if each.position]
         assert offsets == list(range(6, 2506))
         await publisher.close()
+
+
+async def test_many_that_are_taken_in_part_say_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Exchange().broker()
+    publish, calls = broker.publish, iter(range(2500))
+
+    def fails_later(publication: Publication) -> asyncio.Future[Receipt]:
+        if next(calls) in (1200, 1300):
+            raise BrokerUnavailable("it has gone")
+        return publish(publication)
+
+    monkeypatch.setattr(broker, "publish", fails_later)
+    publisher = AsyncPublisher(broker, room_rules=[])
+    with pytest.raises(PublishedInPart, match=r"^it has gone \(1998 of 2000 that") as caught:
+        await publisher.publish_many(("all", str(n)) for n in range(2500))
+    missing = [n for n, each in enumerate(caught.value.receipts) if each is None]
+    assert (missing, len(caught.value.receipts)) == ([1200, 1300], 2000)
+    assert str(caught.value.__cause__) == "it has gone"
+    with pytest.raises(TypeError) as wrong:
+        await publisher.publish_many([("all", "1"), ("all", object())])
+    assert wrong.value.__notes__ == ["1 of 2 messages that were tried are published"]
+    await publisher.close()
+
+
+def test_many_that_take_too_long_say_which_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Exchange().broker()
+    publish, calls = broker.publish, iter(range(2000))
+
+    def stays_away_later(publication: Publication) -> asyncio.Future[Receipt]:
+        if next(calls) < 1000:
+            return publish(publication)
+        return asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(broker, "publish", stays_away_later)
+    publisher = Publisher("valkey://localhost", timeout_s=2.0)
+    publisher._make = lambda: AsyncPublisher(broker, room_rules=[])
+    with publisher, pytest.raises(PublishedInPart, match="within 2 seconds") as caught:
+        publisher.publish_many(("all", str(n)) for n in range(2500))
+    receipts = caught.value.receipts
+    assert [each is None for each in receipts] == [False] * 1000 + [True] * 1000
 
 
 @pytest.mark.parametrize("make", [AsyncPublisher, Publisher])

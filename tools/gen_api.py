@@ -50,6 +50,7 @@ GROUPS = {
         "HubNotRunning",
         "BrokerError",
         "BrokerUnavailable",
+        "PublishedInPart",
         "TokenError",
         "TokenInvalid",
         "TokenExpired",

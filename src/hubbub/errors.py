@@ -23,6 +23,7 @@ nothing of ours, but a name for type checkers.
     │   └── TokenKeysUnavailable     as long as the keys cannot be had
     └── BrokerError
         └── BrokerUnavailable
+            └── PublishedInPart     of many publications not all were taken
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 if typing.TYPE_CHECKING:
-    from .model import Position
+    from .model import Position, Receipt
 
 MAX_REASON_BYTES = 123
 """A close frame holds 125 bytes, two of which are the code (RFC 6455 section 5.5)."""
@@ -516,3 +517,16 @@ class BrokerError(HubbubError):
 
 class BrokerUnavailable(BrokerError):
     """The broker cannot be reached now; the same call may succeed later."""
+
+
+class PublishedInPart(BrokerUnavailable):
+    """The broker has not taken all of many publications; `__cause__` says why the first of those was not.
+
+    `receipts` are those of the messages from the first one on, as far as they were tried. None stands for one that
+    was refused: it may have been published, or not. What comes after them was not tried.
+    """
+
+    def __init__(self, why: BrokerUnavailable, receipts: typing.Sequence[Receipt | None]) -> None:
+        self.receipts: typing.Sequence[Receipt | None] = tuple(receipts)
+        count = sum(each is not None for each in self.receipts)
+        super().__init__(f"{why} ({count} of {len(self.receipts)} that were tried are published)")

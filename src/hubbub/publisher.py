@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from .brokers.broker import Ability, Broker
-from .errors import DISCONNECTED, BrokerUnavailable, check_close
+from .errors import DISCONNECTED, BrokerUnavailable, PublishedInPart, check_close
 from .hub.control import NodeInfo
 from .hub.core import core_of
 from .hub.hub import Hub
@@ -113,20 +113,33 @@ class AsyncPublisher:
     async def publish_many(self, messages: Iterable[tuple[str, Any]]) -> list[Receipt]:
         """Publish pairs of a room and data, in their order, a thousand at once; return their receipts.
 
-        Raises what the first that failed raised: what comes after its thousand is not published then.
+        Raises what the first that failed raised, as `PublishedInPart` where the broker did not take it: what comes
+        after its thousand is not published then. Of another error, such as that of a message that is too large, a note
+        says how many were published.
         """
+        return await self._publish_many(messages, [])
+
+    async def _publish_many(
+        self, messages: Iterable[tuple[str, Any]], tried: list[Receipt | None]
+    ) -> list[Receipt]:
+        """Do so; `tried` has at each moment what is known of those that were begun."""
         await self.connect()
-        receipts: list[Receipt] = []
         rest = iter(messages)
         while some := list(islice(rest, MANY)):
+            start = len(tried)
+            tried += [None] * len(some)
             done = await asyncio.gather(
                 *(self._to_room(room, data, None) for room, data in some), return_exceptions=True
             )
-            for each in done:
-                if isinstance(each, BaseException):
-                    raise each
-                receipts.append(each)
-        return receipts
+            tried[start:] = [None if isinstance(each, BaseException) else each for each in done]
+            error = next((each for each in done if isinstance(each, BaseException)), None)
+            if isinstance(error, BrokerUnavailable):
+                raise PublishedInPart(error, tried) from error
+            if error is not None:
+                count = sum(each is not None for each in tried)
+                error.add_note(f"{count} of {len(tried)} messages that were tried are published")
+                raise error
+        return [each for each in tried if each is not None]
 
     async def to_user(self, user: str, data: Any, *, key: str | None = None) -> Receipt:
         """Publish to all clients of a user, wherever they are connected."""
@@ -260,7 +273,15 @@ class Publisher:
     def publish_many(self, messages: Iterable[tuple[str, Any]]) -> list[Receipt]:
         """See `AsyncPublisher.publish_many`."""
         pairs = list(messages)
-        return self._run(lambda publisher: publisher.publish_many(pairs))
+        tried: list[Receipt | None] = []
+        try:
+            return self._run(lambda publisher: publisher._publish_many(pairs, tried))
+        except PublishedInPart:
+            raise
+        except BrokerUnavailable as error:  # it took too long, or the publisher was closed
+            if not tried:
+                raise
+            raise PublishedInPart(error, tried) from error
 
     def to_user(self, user: str, data: Any, *, key: str | None = None) -> Receipt:
         """See `AsyncPublisher.to_user`."""

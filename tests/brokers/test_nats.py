@@ -7,6 +7,8 @@ import base64
 import json
 import secrets
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from hubbub import (
     Hub,
     MissingExtra,
     PositionLost,
+    Receipt,
     RoomRules,
     SettingsError,
 )
@@ -484,6 +487,78 @@ async def test_a_user_with_the_rights_of_the_guide_has_all_that_is_needed_and_no
             assert (broker.condition.state, node.gaps) == ("up", 0)
         with pytest.raises(BrokerUnavailable, match="cannot be used"):
             await NatsBroker(url, prefix="other").start(Node())
+
+
+RIGHTS = {
+    "all": ('"shop.>", "$JS.API.>"', '"shop.>"'),
+    "no JetStream": ('"shop.>"', '"shop.>"'),
+    "no answers": ('"shop.>", "$JS.API.>"', '"shop.r.>"'),
+    "no rooms": ('"shop.i.>", "$JS.API.>"', '"shop.i.>"'),
+}
+
+
+@asynccontextmanager
+async def with_rights(which: str, folder: Path) -> AsyncIterator[tuple[NatsBroker, Node]]:
+    """Have a broker that has not started, for a user with some rights."""
+    publish, subscribe = RIGHTS[which]
+    rights = f"publish: [{publish}], subscribe: [{subscribe}]"
+    user = f"user: shop, password: word, permissions {{ {rights} }}"
+    store = f'jetstream {{ store_dir: "{folder / "streams"}" }}\n'
+    async with server_with(f"{store}authorization {{ users: [{{ {user} }}] }}") as server:
+        broker = NatsBroker(f"nats://shop:word@127.0.0.1:{server.port}", prefix="shop")
+        try:
+            yield broker, Node()
+        finally:
+            await broker.stop()
+
+
+@pytest.mark.parametrize(
+    ("which", "what"),
+    [
+        ("no JetStream", r"no right to publish to \$js\.api\.stream\.info\.hubbub_shop_rooms"),
+        ("no answers", r"no right to subscribe to shop\.i\."),
+    ],
+)
+async def test_a_start_that_fails_for_want_of_a_right_says_which(
+    which: str, what: str, tmp_path: Path
+) -> None:
+    async with with_rights(which, tmp_path) as (broker, node):
+        with pytest.raises(BrokerUnavailable, match=what):
+            await broker.start(node)
+
+
+async def test_what_a_user_may_not_do_fails_with_that_reason_and_has_no_receipt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with with_rights("no rooms", tmp_path) as (broker, node):
+        await broker.start(node)
+        assert "no right to publish to shop.format" in caplog.text
+        with pytest.raises(BrokerUnavailable, match=r"no right to subscribe to shop\.r\.red"):
+            await broker.subscribe(["red"])
+        with pytest.raises(BrokerUnavailable, match=r"^the server .* to publish to shop\.r\.red"):
+            await broker.publish(message("1"))
+        with pytest.raises(
+            BrokerUnavailable, match=r"^the server .* to publish to shop\.s\.h\.red"
+        ):
+            await broker.publish_kept(message("1"), KEEP)
+        with pytest.raises(BrokerUnavailable, match=r"no right to publish to shop\.control"):
+            await broker.send_control(Control("kick", "other", {}))
+        assert broker.condition.state == "up"
+
+
+async def test_a_missing_right_is_told_of_what_it_was_needed_for_alone(tmp_path: Path) -> None:
+    async with with_rights("all", tmp_path) as (broker, node):
+        await broker.start(node)
+        connection = broker._require().feed.connection
+        connection.publish("elsewhere.a", b"")
+        receipt = broker.publish(message("1"))
+        asked = asyncio.create_task(connection.ask("Elsewhere.b", b""))
+        with pytest.raises(BrokerUnavailable, match=r"publish to elsewhere\.b"):
+            await asked
+        assert await receipt == Receipt(0)
+        assert (await broker.publish_kept(message("2"), KEEP)).position is not None
+        await broker.subscribe(["red"])
+        assert (await broker.publish(message("3"))).delivered_to == 1
 
 
 def signed(claims: dict[str, Any], by: nkeys.KeyPair) -> str:

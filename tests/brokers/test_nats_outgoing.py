@@ -12,6 +12,7 @@ from hubbub import BrokerUnavailable, CommandError, Position, Receipt
 from hubbub.brokers import nats_outgoing, unanswered
 from hubbub.brokers.broker import Keep
 from hubbub.brokers.envelope import pack, unpack
+from hubbub.brokers.nats_connection import Rights
 from hubbub.brokers.nats_history import Place, Run
 from hubbub.brokers.nats_names import NatsNames
 from hubbub.brokers.nats_outgoing import HEADERS_BYTES, NatsOutgoing
@@ -32,7 +33,7 @@ class Way:
         self.is_up = True
         self.wanted: set[str] = set()
         self.log: list[tuple[str, list[bytes]]] = []
-        self.pongs: list[Future[None]] = []
+        self.pongs: list[Future[Rights]] = []
         self.answers: list[Place | Exception] = []
         self.may_store = asyncio.Event()
         self.may_store.set()
@@ -51,14 +52,14 @@ class Way:
             raise BrokerUnavailable("too large")
         self.log.append((subject, unpack(data.removeprefix(b"r\n"))))
 
-    def ping(self) -> Future[None]:
+    def ping(self) -> Future[Rights]:
         self.pongs.append(asyncio.get_running_loop().create_future())
         return self.pongs[-1]
 
     async def store(self, run: Run) -> Place:
         if len(pack(run.envelopes)) + HEADERS_BYTES > self.max_payload:
             raise BrokerUnavailable("too large")
-        self.log.append((f"store {run.room}", run.envelopes))
+        self.log.append((f"store {run.room}", list(run.envelopes)))
         await self.may_store.wait()
         answer = self.answers.pop(0) if self.answers else Place(Position(1, "e"))
         if isinstance(answer, Exception):
@@ -89,7 +90,7 @@ async def test_what_one_turn_has_for_a_room_is_a_run_and_taken_when_a_ping_is_an
     assert len(way.pongs) == 1
     assert (way.outgoing.untaken, way.outgoing.nbytes) == (5, 5)
     way.outgoing.came(1, Receipt(7))
-    way.pongs[0].set_result(None)
+    way.pongs[0].set_result(Rights())
     found = await asyncio.gather(*receipts)
     assert [receipt.delivered_to for receipt in found] == [7, 0, 0, 0, 0]
     assert (way.outgoing.untaken, way.outgoing.nbytes) == (0, 0)
@@ -102,7 +103,7 @@ async def test_what_comes_while_a_ping_has_no_answer_leaves_together_after_that(
         receipts += [way.put("a", f"{turn}"), way.put("b", f"{turn}b")]
         await turns()
     assert way.log == [("t.r.a", [b"0"]), ("t.r.b", [b"0b"])]
-    way.pongs[0].set_result(None)
+    way.pongs[0].set_result(Rights())
     await turns()
     assert way.log[2:] == [("t.r.a", [b"1", b"2", b"3"]), ("t.r.b", [b"1b", b"2b", b"3b"])]
     way.pongs[1].set_exception(OSError("broken"))
@@ -117,7 +118,7 @@ async def test_the_lag_is_what_the_last_answer_took() -> None:
     receipt = way.put("a", "1")
     await turns()
     await asyncio.sleep(0.02)
-    way.pongs[0].set_result(None)
+    way.pongs[0].set_result(Rights())
     await receipt
     lag_s = way.outgoing.lag_s
     assert lag_s is not None
@@ -164,7 +165,7 @@ async def test_runs_are_bounded_and_one_that_is_too_large_is_refused_alone() -> 
     await turns()
     runs = [[len(each) for each in run] for _, run in way.log]
     assert runs == [[4000, 4000], [4000], [9_993], [10]]
-    way.pongs[0].set_result(None)
+    way.pongs[0].set_result(Rights())
     found = await asyncio.gather(*receipts, return_exceptions=True)
     assert [type(each) for each in found] == [Receipt] * 5
 
@@ -181,7 +182,7 @@ async def test_what_is_put_before_each_of_a_run_counts(keep: Keep | None, is_up:
     way.outgoing.wake()
     await turns(20)
     for pong in way.pongs:
-        pong.set_result(None)
+        pong.set_result(Rights())
     found = await asyncio.gather(*receipts, return_exceptions=True)
     assert [type(each) for each in found] == [Receipt] * 600
     assert max(len(pack(run)) for _, run in way.log) <= 18_000 - (HEADERS_BYTES if keep else 0)
@@ -198,13 +199,13 @@ async def test_what_comes_after_something_that_is_stored_waits_for_it_in_its_roo
     way.put("b", "7")
     await turns()
     assert way.log == [("t.r.a", [b"1"]), ("store a", [b"2", b"3"])]
-    way.pongs[0].set_result(None)
+    way.pongs[0].set_result(Rights())
     await turns()
     assert way.log[2:] == [("t.r.b", [b"7"])]
     way.may_store.set()
     await turns()
     assert way.log[3:] == [("t.r.a", [b"4"])]
-    way.pongs[-1].set_result(None)
+    way.pongs[-1].set_result(Rights())
     await turns()
     assert way.log[4:] == [("store a", [b"5"]), ("store a", [b"6"])]
     await way.outgoing.stop()
@@ -240,6 +241,34 @@ async def test_what_may_have_been_stored_is_stored_again_as_the_same_run() -> No
     assert (await first).position == Position(9, "e")
     await second
     assert way.log == [("store a", [b"1"])] * 3 + [("store a", [b"2"])]
+
+
+async def test_what_was_refused_for_good_is_not_stored_with_the_rest_of_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats_outgoing, "PAUSE_S", 0.05)
+    way = Way()
+    way.answers = [NotNow("no leader")]
+    old, young = way.put("a", "1", KEEP), way.put("a", "2", KEEP)
+    way.outgoing._unanswered[1].since -= unanswered.WAIT_S
+    with pytest.raises(BrokerUnavailable, match=r"^no leader$"):
+        await old
+    assert (await young).position == Position(1, "e")
+    assert way.log == [("store a", [b"1", b"2"]), ("store a", [b"2"])]
+
+
+async def test_what_was_refused_and_may_be_stored_stays_in_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats_outgoing, "PAUSE_S", 0.05)
+    way = Way()
+    way.answers = [NoAnswer("silence")]
+    old, young = way.put("a", "1", KEEP), way.put("a", "2", KEEP)
+    way.outgoing._unanswered[1].since -= unanswered.WAIT_S
+    with pytest.raises(BrokerUnavailable, match=r"^it may have been published, or not: silence$"):
+        await old
+    assert (await young).position == Position(2, "e")
+    assert way.log == [("store a", [b"1", b"2"])] * 2
 
 
 @pytest.mark.parametrize(

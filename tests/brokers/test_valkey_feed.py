@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,32 @@ async def test_when_it_is_back_all_that_is_wanted_comes_and_who_waited_was_told(
         await on.client.publish(left, b"no")
         await on.client.publish(kept, b"yes")
         await until(lambda: on.heard == [(kept, b"yes")])
+
+
+async def test_what_is_wanted_while_it_connects_comes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Listening() as on:
+        late, left = fresh_prefix().encode(), fresh_prefix().encode()
+        await on.feed.subscribe([left])
+        confirm = on.feed._all_confirmed
+
+        async def meanwhile(line: Any, channels: set[bytes]) -> list[bytes]:
+            on.feed.want([late])
+            on.feed.unsubscribe([left])
+            return await confirm(line, channels)
+
+        monkeypatch.setattr(on.feed, "_all_confirmed", meanwhile)
+        await on.break_connection()
+        await until(lambda: on.said == ["lost", "back"])
+        assert [on.feed.is_subscribed(each) for each in (on.first, late, left)] == [
+            True,
+            True,
+            False,
+        ]
+        await on.client.publish(left, b"no")
+        await on.client.publish(late, b"yes")
+        await on.client.publish(on.first, b"last")
+        await until(lambda: on.heard[-1:] == [(on.first, b"last")])
+        assert on.heard == [(late, b"yes"), (on.first, b"last")]
 
 
 async def test_who_waits_for_a_channel_when_it_stops_is_told() -> None:

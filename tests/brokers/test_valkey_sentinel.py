@@ -80,6 +80,34 @@ async def test_a_primary_that_is_relieved_by_hand_is_left(watched: Watched) -> N
         assert [text for _, text in node.delivered] == ["1", "2"]
 
 
+async def test_a_primary_that_is_relieved_is_left_when_the_sentinel_says_so(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the old one takes nothing more: that may be ten seconds later."""
+    monkeypatch.setattr(valkey_link, "PLACE_LOOKS", 1_000_000)  # it is not asked meanwhile
+    async with valkey_on(watched.url, "red") as (broker, _):
+        await asyncio.to_thread(watched.relieve)
+        await until(lambda: _place(broker) == watched.replica.port and is_up(broker)())
+        assert (await broker.publish(message("2"))).delivered_to == 1
+    assert "lost: another server has become the primary" in caplog.text
+
+
+async def test_who_hears_no_sentinel_asks_it_now_and_then(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    async def until_moved(self: Sentinels) -> None:
+        asked.append(1)
+        raise OSError("refused")
+
+    monkeypatch.setattr(Sentinels, "until_moved", until_moved)
+    async with valkey_on(watched.url, "red") as (broker, _):
+        await until(lambda: len(asked) == 2)
+        await asyncio.to_thread(watched.relieve)
+        await until(lambda: _place(broker) == watched.replica.port and is_up(broker)())
+
+
 async def test_a_primary_that_only_we_can_reach_is_left_too(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,32 @@ async def test_a_refusal_is_told_in_the_log_and_asked_again(
     await hub.stop()
 
 
+async def test_a_room_that_was_refused_and_has_no_members_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker may have it all the same, or when its server is back."""
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.01)
+    hub, exchange = await started()
+    (broker,) = exchange.brokers
+    subscribe = broker.subscribe
+
+    def loses_the_answer(rooms: Sequence[str]) -> asyncio.Future[None]:
+        subscribe(rooms)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_exception(BrokerUnavailable("the connection is gone"))
+        return future
+
+    monkeypatch.setattr(broker, "subscribe", loses_the_answer)
+    with pytest.raises(CommandError, match="try again"):
+        await connect(hub).client.subscribe("red")
+    for _ in range(100):
+        await asyncio.sleep(0.005)
+        if "red" not in broker.rooms:
+            break
+    assert broker.rooms == {""}
+    await hub.stop()
+
+
 async def test_after_the_stop_nothing_is_asked_whatever_was_to_be_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,6 +15,7 @@ from broker_hubs import state
 from exchange import CLUSTERS, Exchange, carried, cluster
 from hubbub import Hub, StreamUnheard
 from hubbub.brokers import reconnecting, unanswered
+from hubbub.brokers.broker import Control
 from hubbub.hub import stream as stream_module
 from hubbub.hub.core import core_of
 from hubbub.testing import FakeClock, settle
@@ -125,6 +126,31 @@ async def test_the_others_are_asked_whether_somebody_listens(
         with pytest.raises(StreamUnheard):
             await produce()
         assert await kept(here) == "abcd", "as long as somebody listened it went on"
+
+
+async def test_a_node_that_hears_no_question_for_a_moment_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_module, "ASK_S", 0.01)
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        clock = FakeClock()
+        core_of(here).clock = clock
+        await Reader().come(there)
+        questions: list[Control] = []
+
+        def loses_some(control: Control) -> None:
+            questions.append(control)
+            if len(questions) == 4:
+                take(control)
+
+        take = exchange.brokers[1].take_control
+        monkeypatch.setattr(exchange.brokers[1], "take_control", loses_some)
+        async with here.room(ROOM).stream(unheard_s=5) as s:
+            await s.append("a")
+            clock.advance(5)
+            await s.append("b")
+        assert [each.verb for each in questions] == ["seek"] * 4
 
 
 @pytest.mark.parametrize(

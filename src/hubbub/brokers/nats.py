@@ -35,7 +35,7 @@ from .broker import (
 )
 from .envelope import seal, seal_control, unpack, unseal_control
 from .nats_address import NatsAddress, read_address
-from .nats_connection import Connection, unavailable
+from .nats_connection import Connection, Rights, unavailable
 from .nats_feed import NatsFeed
 from .nats_history import NatsHistory, read_record
 from .nats_names import NatsNames
@@ -366,17 +366,20 @@ class NatsBroker:
     def send_control(self, control: Control) -> Future[None]:
         """See `ControlBroker.send_control`."""
         connection = self._require().feed.connection
-        connection.publish(self._names.control, seal_control(control))
+        subject = self._names.control
+        connection.publish(subject, seal_control(control))
         pong = connection.ping()
-        return asyncio.get_running_loop().create_task(_said(pong), name="nats control")
+        return asyncio.get_running_loop().create_task(_said(subject, pong), name="nats control")
 
 
-async def _said(pong: Future[None]) -> None:
+async def _said(subject: str, pong: Future[Rights]) -> None:
     """Wait until the server has taken what was said. Raises `BrokerUnavailable`."""
     try:
-        await pong
+        rights = await pong
     except Exception as error:
         raise unavailable(error) from error
+    if (refused := rights.to_publish(subject)) is not None:
+        raise refused
 
 
 def _streams(feed: NatsFeed, address: NatsAddress, names: NatsNames) -> tuple[Stream, Stream]:

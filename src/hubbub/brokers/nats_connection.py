@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import ssl
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BrokerUnavailable, MissingExtra
+from ..limits import printable
 from .broker import CallRefused
 from .nats_address import NatsAddress, login_of
 from .reconnecting import reason_of
@@ -28,10 +30,41 @@ logger: logging.Logger = logging.getLogger("hubbub")
 TIMEOUT_S = 5.0
 """How long servers may take to connect, and to answer."""
 _INBOX = 1
+_VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 
 Take = Callable[[int, bytes, Mapping[str, str], bytes], None]
 """What is called with each message: the number of its subscription, its data, its headers, and where it is answered
 (b"": nowhere)."""
+
+
+class NoRight(BrokerUnavailable):
+    """The server does not let this user publish, or subscribe, to a subject: nothing was done."""
+
+
+class Rights:
+    """What the server has refused to this user since the ping before. It names subjects in lower case."""
+
+    def __init__(self) -> None:
+        self._refused: dict[tuple[str, str], NoRight] = {}
+
+    def add(self, verb: str, subject: str) -> NoRight:
+        """Note that a right is missing; return what says so."""
+        error = NoRight(f"the server gives this user no right to {verb} to {printable(subject)}")
+        self._refused[verb, subject] = error
+        return error
+
+    @property
+    def missing(self) -> list[NoRight]:
+        """All that was refused."""
+        return list(self._refused.values())
+
+    def to_publish(self, subject: str) -> NoRight | None:
+        """Return why what was published to a subject was refused; None: it was not."""
+        return self._refused.get(("publish", subject.lower()))
+
+    def to_subscribe(self, subject: str) -> NoRight | None:
+        """Return why nothing comes that is published to a subject; None: it does."""
+        return self._refused.get(("subscribe", subject.lower()))
 
 
 class Connection:
@@ -48,9 +81,12 @@ class Connection:
         self._client: Any = None
         self._error: BaseException | None = None
         self._buffer: list[bytes] = []
-        self._pongs: deque[Future[None]] = deque()
+        self._pongs: deque[Future[Rights]] = deque()
+        self._rights = Rights()
+        self._deaf: NoRight | None = None
+        """Why no answer comes here."""
         self._inbox = f"{inbox}.{secrets.token_hex(12)}"
-        self._questions: dict[str, tuple[Future[list[Answer]], list[Answer], bool]] = {}
+        self._questions: dict[str, _Question] = {}
         self._last_question = 0
         self.heard: int = 0
         """How often anything has come."""
@@ -106,7 +142,20 @@ class Connection:
         return options
 
     async def _note(self, error: BaseException) -> None:
-        self._error = error
+        found = _VIOLATION.search(str(error).lower())
+        if found is None:
+            self._error = error
+            return
+        # The connection goes on, so this will not be why it ends.
+        verb, subject = found.groups()
+        refused = self._rights.add("publish" if verb == "publish" else "subscribe", subject)
+        if verb != "publish" and subject == f"{self._inbox}.*".lower():
+            self._deaf = refused
+        for question in list(self._questions.values()):
+            if self._deaf is not None or (
+                verb == "publish" and subject == question.subject.lower()
+            ):
+                _fail(question.future, refused)
 
     async def _closed(self) -> None:
         if self._client is not None:  # else it never was the one
@@ -117,13 +166,14 @@ class Connection:
         if not self.failed.done():
             self.failed.set_exception(error)
             self.failed.exception()
-        waiting: list[Future[Any]] = [*self._pongs, *(row[0] for row in self._questions.values())]
+        waiting: list[Future[Any]] = [
+            *self._pongs,
+            *(row.future for row in self._questions.values()),
+        ]
         self._pongs.clear()
         self._questions.clear()
         for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()
+            _fail(future, error)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -177,9 +227,10 @@ class Connection:
         """Have it come no more."""
         self.write(b"UNSUB %d\r\n" % number)
 
-    def ping(self) -> Future[None]:
-        """Return what is done when the server has taken all that was written before."""
-        future: Future[None] = asyncio.get_running_loop().create_future()
+    def ping(self) -> Future[Rights]:
+        """Return what is done when the server has taken all that was written before, and says what it refused of what
+        was written after the last ping."""
+        future: Future[Rights] = asyncio.get_running_loop().create_future()
         self._pongs.append(future)
         self.write(b"PING\r\n")
         return future
@@ -192,12 +243,17 @@ class Connection:
         *,
         has_many: bool = False,
     ) -> list[Answer]:
-        """Ask, and return the answer: one message, or with `has_many` all up to the one that ends them."""
+        """Ask, and return the answer: one message, or with `has_many` all up to the one that ends them.
+
+        Raises `NoRight` where the user may not ask, or gets no answers.
+        """
+        if self._deaf is not None:
+            raise self._deaf
         self._last_question += 1
         name = str(self._last_question)
         future: Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self.publish(subject, data, headers, f"{self._inbox}.{name}")
-        self._questions[name] = future, [], has_many
+        self._questions[name] = _Question(subject, future, [], has_many)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await future
@@ -223,16 +279,17 @@ class Connection:
     def ponged(self) -> None:
         """Learn that the server has taken what was written before a ping."""
         self.heard += 1
+        rights, self._rights = self._rights, Rights()
         if self._pongs:
             future = self._pongs.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result(rights)
 
     def _answered(self, name: str, answer: Answer) -> None:
-        row = self._questions.get(name)
-        if row is None:
+        question = self._questions.get(name)
+        if question is None:
             return
-        future, answers, has_many = row
+        _, future, answers, has_many = question
         answers.append(answer)
         if (not has_many or answer.status) and not future.done():
             future.set_result(answers)
@@ -252,6 +309,19 @@ class Answer:
     def is_nobody(self) -> bool:
         """Whether nobody listens to the question."""
         return self.status == "503"
+
+
+class _Question(NamedTuple):
+    subject: str
+    future: Future[list[Answer]]
+    answers: list[Answer]
+    has_many: bool
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
 
 
 def headers_of(head: bytes) -> tuple[dict[str, str], str]:

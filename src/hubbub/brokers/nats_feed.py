@@ -9,6 +9,7 @@ are asked for at once, and only when the server has confirmed them the feed is u
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,10 +17,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ..errors import BrokerUnavailable
 from . import reconnecting
 from .nats_address import NatsAddress
-from .nats_connection import Connection, unavailable
+from .nats_connection import Connection, Rights, unavailable
 from .nats_format import NatsFormat
 from .nats_names import NatsNames
 from .reconnecting import AWAY, Reconnecting
+
+logger: logging.Logger = logging.getLogger("hubbub")
 
 CANCEL_S = 0.1
 """How long a task may take to end before it is cancelled again."""
@@ -89,7 +92,8 @@ class NatsFeed(Reconnecting):
         await self._drop()
 
     def subscribe(self, rooms: Sequence[str]) -> Future[None]:
-        """Want rooms; done when the server has confirmed all of them. Raises `BrokerUnavailable`."""
+        """Want rooms; done when the server has confirmed all of them. Raises `BrokerUnavailable`; fails with `NoRight`
+        where this user may not have one of them."""
         connection = self.connection
         self.unsubscribe([room for room in rooms if room in self._wanted])  # it is asked for again
         for room in rooms:
@@ -99,14 +103,21 @@ class NatsFeed(Reconnecting):
             connection.subscribe(self._names.room(room), self._last_number)
         future: Future[None] = asyncio.get_running_loop().create_future()
         self._asked.add(future)
-        connection.ping().add_done_callback(lambda pong: self._confirmed(future, pong))
+        connection.ping().add_done_callback(lambda pong: self._confirmed(rooms, future, pong))
         return future
 
-    def _confirmed(self, future: Future[None], pong: Future[None]) -> None:
+    def _confirmed(self, rooms: Sequence[str], future: Future[None], pong: Future[Rights]) -> None:
         self._asked.discard(future)
         if pong.cancelled() or pong.exception() is not None:
-            _fail(future, AWAY)
-        elif not future.done():
+            _fail(future, BrokerUnavailable(AWAY))
+            return
+        rights = pong.result()
+        found = {room: rights.to_subscribe(self._names.room(room)) for room in rooms}
+        refused = {room: error for room, error in found.items() if error is not None}
+        self.unsubscribe(list(refused))
+        for error in refused.values():
+            _fail(future, error)
+        if not future.done():
             future.set_result(None)
 
     def unsubscribe(self, rooms: Sequence[str]) -> None:
@@ -134,7 +145,13 @@ class NatsFeed(Reconnecting):
             connection.subscribe(self._names.room(room), number)
         self._format.say(connection)
         async with asyncio.timeout(reconnecting.SILENCE_S):
-            await connection.ping()
+            missing = (await connection.ping()).missing
+        if missing:
+            logger.warning(
+                "the broker's server refuses this user %d rights, the first: %s",
+                len(missing),
+                missing[0],
+            )
         self._count_connection()
         self._up.set()
 
@@ -181,10 +198,10 @@ class NatsFeed(Reconnecting):
     def _give_up(self, why: str) -> None:
         asked, self._asked = self._asked, set()
         for future in asked:
-            _fail(future, why)
+            _fail(future, BrokerUnavailable(why))
 
 
-def _fail(future: Future[None], why: str) -> None:
+def _fail(future: Future[None], error: BrokerUnavailable) -> None:
     if not future.done():
-        future.set_exception(BrokerUnavailable(why))
+        future.set_exception(error)
         future.exception()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 
 from .envelope import FORMAT, OtherFormat, require_format
-from .nats_connection import Connection
+from .nats_connection import Connection, NoRight
 
 ANSWER_S = 3.0
 """How long those who are there have for an answer. Who is only busy should have had it, or it would give way."""
@@ -30,7 +30,7 @@ class NatsFormat:
         try:
             async with asyncio.timeout(ANSWER_S):
                 answers = await connection.ask(self.subject, self._own.encode())
-        except TimeoutError:
+        except (TimeoutError, NoRight):  # the feed says which right is missing
             return
         if not answers[0].is_nobody:
             require_format(answers[0].data, self._own)

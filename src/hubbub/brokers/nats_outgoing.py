@@ -20,7 +20,7 @@ from ..errors import BrokerError, BrokerUnavailable
 from ..model import Position, Receipt
 from .broker import Keep
 from .envelope import pack, packed_size
-from .nats_connection import unavailable
+from .nats_connection import Rights, unavailable
 from .nats_feed import NatsFeed
 from .nats_history import NatsHistory, Run
 from .nats_names import NatsNames
@@ -136,12 +136,12 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         self._on_way += 1
         self._publish(some).add_done_callback(lambda pong: self._ponged(some, pong))
 
-    def _ponged(self, some: list[NatsWaiting], pong: Future[None]) -> None:
+    def _ponged(self, some: list[NatsWaiting], pong: Future[Rights]) -> None:
         self._on_way -= 1
         self._ponged_for(some, pong)
         self._send()
 
-    def _publish(self, some: list[NatsWaiting]) -> Future[None]:
+    def _publish(self, some: list[NatsWaiting]) -> Future[Rights]:
         connection = self._feed.connection
         most = min(RUN_BYTES, connection.max_payload - len(RUN))
         for run in runs_of(some, _always, most, RUN_ENTRIES):
@@ -153,10 +153,10 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
                 self._fail_all(run, error, is_known=True)
         return self._ping()
 
-    def _ping(self) -> Future[None]:
+    def _ping(self) -> Future[Rights]:
         began = asyncio.get_running_loop().time()
 
-        def answered(pong: Future[None]) -> None:
+        def answered(pong: Future[Rights]) -> None:
             if not pong.cancelled() and pong.exception() is None:
                 self._note_lag(began)
 
@@ -178,12 +178,15 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
     def _comes_by(self, room: str) -> int | None:
         return self._feed.connections if self._feed.is_subscribed(room) else None
 
-    def _ponged_for(self, some: list[NatsWaiting], pong: Future[None]) -> None:
-        """Learn that the server has taken some, and that those that come here have come."""
+    def _ponged_for(self, some: list[NatsWaiting], pong: Future[Rights]) -> None:
+        """Learn that the server has taken some, but for what this user may not publish, and that those that come here
+        have come."""
         error = None if pong.cancelled() else pong.exception()
         for waiting in some:
             if pong.cancelled() or error is not None:
                 self._fail(waiting, unavailable(error or TimeoutError()))
+            elif (refused := pong.result().to_publish(self._names.room(waiting.room))) is not None:
+                self._fail_all([waiting], refused, is_known=True)
             elif waiting.number in self._unanswered:
                 self._finish(waiting, Receipt(0))
 
@@ -232,8 +235,12 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         run = Run(first.room, [each.envelope for each in waiting], first.keep, first.key)
         while True:
             await self._feed.until_up()
-            if not any(each.number in self._unanswered for each in waiting):
+            left = [each for each in waiting if each.number in self._unanswered]
+            if not left:
                 return  # all were refused while they waited
+            if not waiting[0].may_be_there:  # else the same run is tried again: it may be stored
+                waiting = left
+                run.envelopes = [each.envelope for each in left]
             self._note_sent(waiting)
             began = asyncio.get_running_loop().time()
             try:

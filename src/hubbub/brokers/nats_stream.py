@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..errors import BrokerUnavailable
 from ..limits import printable
 from .broker import CallRefused
-from .nats_connection import Answer, Connection, headers_of
+from .nats_connection import Answer, Connection, NoRight, headers_of
 
 _WRONG_LAST = {10071, 10164}
 _NO_MESSAGE = 10037
@@ -105,8 +105,8 @@ class Stream:
         connection = self._connection()
         try:
             (answer,) = await connection.ask(subject, data, headers)
-        except CallRefused:
-            raise  # it has not left
+        except (CallRefused, NoRight):
+            raise  # it has not left, or went no further
         except Exception as error:
             raise NoAnswer(_why(error)) from error
         if answer.is_nobody:
@@ -180,6 +180,8 @@ class Stream:
             answers = await self._connection().ask(
                 f"$JS.API.DIRECT.GET.{self.name}", json.dumps(question).encode(), has_many=True
             )
+        except NoRight:
+            raise
         except Exception as error:
             raise BrokerUnavailable(_why(error)) from error
         *rows, end = answers
@@ -217,6 +219,8 @@ async def _ask(
     """Ask JetStream, and return its answer (None: nobody is there)."""
     try:
         answers: list[Answer] = await connection.ask(subject, json.dumps(body).encode())
+    except NoRight:
+        raise
     except Exception as error:
         raise NotNow(_why(error)) from error
     if answers[0].is_nobody:

@@ -73,6 +73,10 @@ class Shard(Link):
             raise BrokerUnavailable("a shard of the cluster has no primary")
         return self.primary
 
+    async def until_moved(self) -> None:
+        """See `Locator.until_moved`. Nobody says so."""
+        await asyncio.get_running_loop().create_future()
+
     async def _agree(self) -> None:
         try:
             await super()._agree()

@@ -38,6 +38,11 @@ class Locator(Protocol):
         """Return the host and port. Raises `BrokerUnavailable`."""
         ...
 
+    async def until_moved(self) -> None:
+        """Wait until it is said that the server is elsewhere now, if anybody says so. Raises what `unavailable`
+        understands, when nobody can be heard."""
+        ...
+
 
 class Connections:
     """Makes connections to one server. Event loop only. Raises `MissingExtra` without the extra `valkey`.
@@ -126,6 +131,13 @@ class Connections:
             return
         if place != self.place:
             raise BrokerUnavailable("another server has become the primary")
+
+    async def until_moved(self) -> None:
+        """See `Locator.until_moved`; without one, wait for ever."""
+        if self._locator is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await self._locator.until_moved()
 
     def _state_of(self, info: Any, ids: list[Any]) -> str:
         """Return `state_of`. A replica that has become the primary may lack what the old one had."""

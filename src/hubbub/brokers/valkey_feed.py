@@ -142,14 +142,20 @@ class Feed(Reconnecting):
         await self._connections.forget_old()
         line = self._line = await self._connections.open_line()
         await self._agree()
-        asked = list(self._wanted)
+        asked: set[bytes] = set()
+        moved: list[bytes] = []
         async with asyncio.timeout(reconnecting.SILENCE_S):
-            for part in self._parts(asked):
-                await tell(line, self._subscribe, *part)
-            moved = await self._all_confirmed(line, set(asked))
-            gone = [channel for channel in asked if channel not in self._wanted]
-            for part in self._parts(gone):
-                await tell(line, self._unsubscribe, *part)
+            # While the server answers, more may be wanted (`want`), and some no more.
+            while self._wanted.keys() != asked:
+                new = [channel for channel in self._wanted if channel not in asked]
+                for part in self._parts(new):
+                    await tell(line, self._subscribe, *part)
+                asked.update(new)
+                moved += await self._all_confirmed(line, set(new))
+                gone = asked - self._wanted.keys()
+                for part in self._parts(list(gone)):
+                    await tell(line, self._unsubscribe, *part)
+                asked -= gone
         for channel in moved:
             self._wanted.pop(channel, None)
         for channel in self._wanted:

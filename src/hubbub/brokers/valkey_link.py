@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import BrokerUnavailable
 from .envelope import FORMAT, OtherFormat, require_format
 from .reconnecting import AWAY
-from .valkey_connections import Connections, is_replica
+from .valkey_connections import Connections, is_replica, unavailable
 from .valkey_feed import Feed
 from .valkey_names import Names
 from .valkey_outgoing import Outgoing
@@ -61,7 +61,7 @@ class Link:
         self.history: Any = connections.client.register_script(HISTORY)
         self.mark_key: str = names.mark
         self._mark: bytes | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     def _is_up(self) -> bool:
         return self.feed.is_up
@@ -80,7 +80,8 @@ class Link:
 
     def _start_watching(self) -> None:
         loop = asyncio.get_running_loop()
-        self._watching = loop.create_task(self._watch(), name="valkey mark")
+        for each, name in ((self._watch(), "valkey mark"), (self._follow(), "valkey place")):
+            self._watching.append(loop.create_task(each, name=name))
 
     def use_mark(self, key: str) -> None:
         """Look at another key to see whether the server has forgotten everything."""
@@ -89,9 +90,9 @@ class Link:
 
     async def stop(self) -> None:
         """Disconnect; who waits for a receipt or a channel is told."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await self.outgoing.stop()
         await self.feed.stop()
         await self.connections.close()
@@ -122,12 +123,28 @@ class Link:
                 await self._look(checks_place=looks % PLACE_LOOKS == 0)
             await asyncio.sleep(MARK_S)
 
-    async def _look(self, *, checks_place: bool) -> None:
+    async def _follow(self) -> None:
+        """See where the server is at once when somebody says that it is elsewhere, and not only now and then."""
+        while True:
+            try:
+                await self.connections.until_moved()
+            except Exception as error:
+                logger.debug("nobody says where the broker's server is: %s", unavailable(error))
+                await asyncio.sleep(PLACE_LOOKS * MARK_S)
+            if self.feed.is_up:
+                await self._is_here()
+
+    async def _is_here(self) -> bool:
+        """Tell whether the server is where it was; if not, it is given up."""
         try:
-            if checks_place:
-                await self.connections.check_place()
+            await self.connections.check_place()
         except BrokerUnavailable as error:
             self.feed.fail(error)
+            return False
+        return True
+
+    async def _look(self, *, checks_place: bool) -> None:
+        if checks_place and not await self._is_here():
             return
         key = self.mark_key
         try:

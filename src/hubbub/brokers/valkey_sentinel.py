@@ -5,9 +5,14 @@ What must not live here: connections (`valkey_connections`), and when it is aske
 
 from __future__ import annotations
 
+import asyncio
+
 from ..errors import BrokerUnavailable
 from .valkey_address import Address
-from .valkey_connections import probe, unavailable
+from .valkey_connections import TIMEOUT_S, Connections, close_line, hear, probe, tell, unavailable
+
+SWITCHED = "+switch-master"
+"""Where a Sentinel says which primary has a successor, when the successor is one."""
 
 
 class Sentinels:
@@ -34,3 +39,19 @@ class Sentinels:
             self._each.insert(0, sentinel)
             return found[0].decode(), int(found[1])
         raise BrokerUnavailable(f"no Sentinel says where the primary is ({why})") from cause
+
+    async def until_moved(self) -> None:
+        """Wait until the Sentinel that has answered last says that another is the primary. Raises what `unavailable`
+        understands where it cannot be heard."""
+        line = Connections(self._each[0]).line()
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await line.connect()
+                await tell(line, "SUBSCRIBE", SWITCHED)
+                await hear(line)
+            said = None
+            while said != self._name.encode():
+                _, _, data = await hear(line)
+                said = data.split(b" ", 1)[0]
+        finally:
+            await close_line(line)

@@ -408,7 +408,7 @@ class Hub:
         return await self._core.presence.stats(check_room_name(room))
 
     def disconnect(self, who: Client | str, code: int = DISCONNECTED, reason: str = "") -> int:
-        """Close a client, or all clients of a user, in other processes too if the broker connects them.
+        """Close a client, or all clients of a user, in other processes too if the broker connects them at that moment.
 
         Returns how many there were in this process. Raises `HubNotRunning` for a user while the hub
         does not run: it would find nobody. Event loop only.
@@ -422,7 +422,7 @@ class Hub:
         return self._core.control.disconnect_user(user, code, reason)
 
     def kick(self, client_id: str, code: int = DISCONNECTED, reason: str = "") -> bool:
-        """Close the client of that id, whichever process it is in if the broker connects them.
+        """Close the client of that id, whichever process it is in if the broker connects them at that moment.
 
         Returns whether it was in this one. Event loop only. Raises `HubNotRunning`.
         """

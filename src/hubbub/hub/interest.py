@@ -148,11 +148,14 @@ class Interest:
         core.lifecycle.schedule(lambda: self._ask_again(rooms), RETRY_S)
 
     def _ask_again(self, rooms: Sequence[str]) -> None:
+        """Ask again for rooms with members, and leave the others: a broker that could not answer may want them still."""
         if self._is_over:
             return
         for room in rooms:
             if room == EVERYBODY or self._core.registry.room_of(room) is not None:
                 self.add(room)
+        if left := [room for room in rooms if room not in self._rooms]:
+            self._unsubscribe(left)
 
     def _sweep_later(self) -> None:
         if not self._has_timer:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ASK_S = 1.0
 """How long other processes have to say that somebody listens there."""
+ASKS = 4
+"""How often they are asked: one that is just connecting to the broker again hears nothing for some seconds."""
 
 
 class Stream:
@@ -116,8 +118,12 @@ class Stream:
         now = core.now()
         if self._unheard_since is None:
             self._unheard_since = now
-        if now - self._unheard_since >= unheard_s:
+        if now - self._unheard_since < unheard_s:
+            return
+        for _ in range(ASKS):
             if await core.control.has_members(self._room, ASK_S):
                 self._unheard_since = None
-            elif not self.has_listeners:  # nor did anybody come while the others were asked
-                raise StreamUnheard(self._room, unheard_s)
+                return
+            if self.has_listeners:  # somebody has come while the others were asked
+                return
+        raise StreamUnheard(self._room, unheard_s)
