@@ -27,6 +27,10 @@ async ([scenarios, name, base]) => {
 }
 """
 
+COMES_BACK = (3499, 4000, 4499)
+STAYS_AWAY = (3500, 3999, 4500, 4999)
+"""Close codes at the ends of their ranges, as `js/playing.mjs` has them too."""
+
 Events = list[list[Any]]
 """What happened: of each event its kind, and what is told of it."""
 Scenario = Callable[[str], Awaitable[Events]]

@@ -1,5 +1,5 @@
 // Scenarios with the unmodified npm SDK: in Node (centrifuge_node.mjs), and in a browser's page.
-import { attempt, count, has, issued, last, note, playOn, said, server, sleep, until, url } from "./playing.mjs";
+import { COMES_BACK, STAYS_AWAY, attempt, count, has, issued, last, note, playOn, said, server, sleep, until, url } from "./playing.mjs";
 
 let Centrifuge, WebSocket;
 
@@ -395,10 +395,27 @@ const scenarios = {
     const one = client("jim");
     one.connect();
     await until(said("connected"));
-    await server("close", "jim", 4000, "come back");
-    await until(() => count("connected") === 2);
-    await server("close", "jim", 4500, "stay away");
+    for (const code of [...COMES_BACK, ...STAYS_AWAY]) {
+      const [connected, ended] = [count("connected"), count("disconnected")];
+      await server("close", "jim", code, "because");
+      if (STAYS_AWAY.includes(code)) {
+        await until(() => count("disconnected") > ended);
+        note("state", one.state);
+        one.connect();
+      }
+      await until(() => count("connected") > connected);
+    }
+  },
+  // Trap 30 of this SDK: 1009 is for good.
+  async too_long() {
+    const one = client("ned");
+    const subscription = listen(one.newSubscription("chat:long"));
+    subscription.subscribe();
+    one.connect();
+    await subscription.ready(5000);
+    await attempt("publish", () => subscription.publish("x".repeat(200_000)));
     await until(said("disconnected"));
+    note("state", one.state);
   },
 };
 

@@ -3,6 +3,10 @@
 let base;
 const events = [];
 
+/** The codes of a close after which a client comes back, and those after which it stays away: the ends of their ranges. */
+export const COMES_BACK = [3499, 4000, 4499];
+export const STAYS_AWAY = [3500, 3999, 4500, 4999];
+
 export const note = (kind, ...rest) => void events.push([kind, ...rest]);
 export const count = (kind) => events.filter((event) => event[0] === kind).length;
 export const said = (kind) => () => count(kind) > 0;
