@@ -406,7 +406,7 @@ const scenarios = {
       await until(() => count("connected") > connected);
     }
   },
-  // Trap 30 of this SDK: 1009 is for good.
+  // To this SDK 1009 is an end for good, unlike to rooms.js.
   async too_long() {
     const one = client("ned");
     const subscription = listen(one.newSubscription("chat:long"));
