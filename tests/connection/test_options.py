@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from hubbub import Position
 from hubbub.connection.options import (
     check_address,
     check_headers,
     headers_option,
     origin_option,
     proxy_option,
+    since_option,
     state_option,
     subprotocols_option,
     url_option,
@@ -133,3 +135,61 @@ def test_on_state() -> None:
         state_option(awaited)
     with pytest.raises(TypeError, match="on_state must be a function"):
         state_option("print")
+
+
+class TestSince:
+    @pytest.mark.parametrize(
+        "since",
+        [Position(5, "e"), {"offset": 5, "epoch": "e"}, (5, "e"), [5, "e"]],
+    )
+    def test_a_position_in_each_form(self, since: object) -> None:
+        assert since_option(since) == Position(5, "e")
+
+    def test_none_and_the_beginning(self) -> None:
+        assert since_option(None) is None
+        assert since_option({}) == since_option(Position(0, "")) == Position(0, "")
+
+    @pytest.mark.parametrize(
+        "since",
+        [
+            {"offset": 5},
+            {"epoch": "e"},
+            {"offset": 0},
+            {"ofset": 5, "epoch": "e"},
+            {"at": (5, "e")},
+        ],
+    )
+    def test_half_a_position(self, since: object) -> None:
+        with pytest.raises(TypeError, match="since must be a Position or"):
+            since_option(since)
+
+    @pytest.mark.parametrize("since", [5, "5", "5e", (), (5,), (5, "e", 1), b"5e", {5, "e"}])
+    def test_what_is_none(self, since: object) -> None:
+        with pytest.raises(TypeError, match="since must be a Position or"):
+            since_option(since)
+
+    @pytest.mark.parametrize(
+        ("offset", "epoch"),
+        [("5", "e"), (5.0, "e"), (True, "e"), (None, "e"), (5, None), (5, b"e")],
+    )
+    def test_parts_of_a_wrong_type(self, offset: Any, epoch: Any) -> None:
+        for since in (
+            Position(offset, epoch),
+            {"offset": offset, "epoch": epoch},
+            (offset, epoch),
+        ):
+            with pytest.raises(TypeError, match="a position is a whole number and a str"):
+                since_option(since)
+
+    @pytest.mark.parametrize(
+        ("since", "message"),
+        [
+            (Position(-1, "e"), "is not negative"),
+            (Position(2**64, "e"), "no offset is as large"),
+            (Position(5, ""), "offset 5 says nothing without its epoch"),
+            ({"offset": 5, "epoch": ""}, "offset 5 says nothing without its epoch"),
+        ],
+    )
+    def test_parts_that_cannot_be(self, since: object, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            since_option(since)

@@ -9,7 +9,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,11 +21,15 @@ from serving import Served
 
 JS = TESTS / "end_to_end" / "js"
 IN_A_PAGE = """
-async ([name, base]) => {
-  const { play } = await import("/scenarios.mjs");
+async ([scenarios, name, base]) => {
+  const { play } = await import(scenarios);
   return JSON.stringify(await play(name, %s, WebSocket, base));
 }
 """
+
+COMES_BACK = (3499, 4000, 4499)
+STAYS_AWAY = (3500, 3999, 4500, 4999)
+"""Close codes at the ends of their ranges, as `js/playing.mjs` has them too."""
 
 Events = list[list[Any]]
 """What happened: of each event its kind, and what is told of it."""
@@ -34,23 +38,23 @@ Scenario = Callable[[str], Awaitable[Events]]
 
 
 class Script(NamedTuple):
-    """A client: its program for Node, its scenarios, and how a page comes by it."""
+    """A client: its program for Node, the file of its scenarios, and how a page comes by it."""
 
     program: Path
-    scenarios: Path
+    scenarios: str
     found_as: str
     bundle: Path | None = None
 
 
 CENTRIFUGE = Script(
     JS / "centrifuge_node.mjs",
-    JS / "centrifuge.mjs",
+    "centrifuge.mjs",
     "Centrifuge",
     SOURCE / "demo" / SDK.removeprefix("/"),
 )
 ROOMS = Script(
     JS / "rooms_node.mjs",
-    JS / "rooms.mjs",
+    "rooms.mjs",
     '(await import("/connection/websocket/rooms.js")).Rooms',
 )
 
@@ -86,11 +90,14 @@ def play_in_a_page(browser: Browser, script: Script, port: int, name: str) -> Ev
     base = f"127.0.0.1:{port}"
     page = browser.new_page()
     try:
-        page.route("**/scenarios.mjs", lambda route: route.fulfill(path=script.scenarios))
+        page.route(
+            "**/js/*.mjs", lambda route: route.fulfill(path=JS / PurePath(route.request.url).name)
+        )
         page.goto(f"http://{base}/page")
         if script.bundle is not None:
             page.add_script_tag(path=script.bundle)
-        events: Events = json.loads(page.evaluate(IN_A_PAGE % script.found_as, [name, base]))
+        arguments = [f"/js/{script.scenarios}", name, base]
+        events: Events = json.loads(page.evaluate(IN_A_PAGE % script.found_as, arguments))
         return events
     finally:
         page.close()

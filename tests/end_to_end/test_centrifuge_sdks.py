@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 
 from centrifuge_app import do, make_app, make_hub
 from end_to_end.playing import CENTRIFUGE as NPM_SDK
-from end_to_end.playing import Player, Scenario, of
+from end_to_end.playing import COMES_BACK, STAYS_AWAY, Player, Scenario, of
 from end_to_end.python_sdk import Noting, enter, sdk
 from hubbub import Hub
 from hubbub.dialects.centrifuge import CENTRIFUGE
@@ -282,8 +282,22 @@ async def test_a_room_that_is_given_begins_where_the_client_was(served: tuple[Hu
 
 async def test_js_codes_say_whether_to_come_back(play: Scenario) -> None:
     events = await play("codes")
-    assert of(events, "connecting") == [["connecting", 0], ["connecting", 4000]]
-    assert events[-1] == ["disconnected", 4500, "stay away"]
+    came_back = [["connecting", 0], *(["connecting", code] for code in COMES_BACK)]
+    again = [["connecting", 0]] * len(STAYS_AWAY)
+    assert of(events, "connecting") == came_back + again
+    stayed_away = [["disconnected", code, "because"] for code in STAYS_AWAY]
+    assert of(events, "disconnected") == stayed_away
+    assert of(events, "state") == [["state", "disconnected"]] * len(STAYS_AWAY)
+
+
+async def test_js_stays_away_after_a_message_that_is_too_long(play: Scenario) -> None:
+    events = await play("too_long")
+    assert of(events, "disconnected") == [["disconnected", 3, "message size limit exceeded"]]
+    assert of(events, "publish failed") == [["publish failed", 11, None]], (
+        "the connection is closed"
+    )
+    assert len(of(events, "subscribed")) == 1
+    assert events[-1] == ["state", "disconnected"]
 
 
 async def test_python_recovers_and_commands(served: tuple[Hub, Served]) -> None:
@@ -593,14 +607,14 @@ async def test_python_is_told_of_its_own_rooms_whether_it_has_all(
 
 async def test_python_codes_say_whether_to_come_back(served: tuple[Hub, Served]) -> None:
     hub, server = served
-    for code in (3499, 4000, 4499):
+    for code in COMES_BACK:
         async with sdk(server, "jim") as (client, noting):
             await client.ready(timeout=10)
             await do(hub, ["close", "jim", code, "come back"])
             await until(lambda noting=noting: len(noting.codes) > 1)  # type: ignore[misc]
             await client.ready(timeout=10)
             assert noting.codes == [("connecting", 0), ("connecting", code)]
-    for code in (3500, 3999, 4500, 4999):
+    for code in STAYS_AWAY:
         async with sdk(server, "jim") as (client, noting):
             await client.ready(timeout=10)
             await do(hub, ["close", "jim", code, "stay away"])
@@ -609,6 +623,25 @@ async def test_python_codes_say_whether_to_come_back(served: tuple[Hub, Served])
     async with sdk(server, "fay:invalid") as (client, noting):
         await until(lambda: client.state is ClientState.DISCONNECTED)
         assert noting.codes == [("connecting", 0), ("disconnected", 101)]
+
+
+async def test_python_stays_while_pings_come_and_leaves_when_they_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server pings each second here; the SDK gives up after two and a half without one."""
+    monkeypatch.setattr("hubbub.dialects.centrifuge_events.PING_INTERVAL_S", 1.0)
+    monkeypatch.setattr(CENTRIFUGE, "ping_interval_s", 1.0)
+    hub = make_hub()
+    async with (
+        serve(make_app(hub)) as server,
+        sdk(server, "pia", max_server_ping_delay=1.5) as (client, noting),
+    ):
+        await until(lambda: hub.stats()["messages_in"] == 1 + 3)  # its connect command, and pongs
+        assert (client.state, noting.codes) == (ClientState.CONNECTED, [("connecting", 0)])
+        await do(hub, ["silence", "pia"])
+        await until(lambda: len(noting.codes) == 2)
+        await client.ready(timeout=10)
+        assert noting.codes == [("connecting", 0), ("connecting", 2)], "no ping"
 
 
 async def test_python_subscribes_again_if_the_code_says_so(served: tuple[Hub, Served]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from centrifuge_app import make_app, make_hub
-from end_to_end.playing import JS, ROOMS, Player, Scenario, of, run_node
+from end_to_end.playing import COMES_BACK, JS, ROOMS, STAYS_AWAY, Player, Scenario, of, run_node
 from hubbub import Hub
 from hubbub.dialects.centrifuge import CENTRIFUGE
 from places import ROOT, SOURCE
@@ -238,11 +238,27 @@ async def test_it_comes_back_when_its_time_in_a_room_that_was_given_ends(play: S
 
 async def test_codes_say_whether_to_come_back(play: Scenario) -> None:
     events = await play("codes")
-    assert of(events, "close", "stop") == [
-        ["close", 4000, "come back", True],
-        ["close", 4500, "stay away", False],
-        ["stop", 4500, "stay away"],
+    came_back = [["close", code, "because", True] for code in COMES_BACK]
+    stayed_away = [["close", code, "because", False] for code in STAYS_AWAY]
+    assert of(events, "close") == came_back + stayed_away
+    assert of(events, "stop") == [["stop", code, "because"] for code in STAYS_AWAY]
+    assert of(events, "state") == [["state", "closed"]] * len(STAYS_AWAY)
+
+
+async def test_a_room_that_needs_a_token_is_refused_and_the_page_is_told(play: Scenario) -> None:
+    events = await play("tokens")
+    refused = [
+        ["subscribing"],
+        ["error", 103],
+        ["unsubscribed", 103],
+        ["told", 103, "join is not allowed in this room"],
     ]
+    assert of(events, "subscribing", "subscribed", "error", "unsubscribed", "told") == refused * 2
+    assert of(events, "state") == [["state", "unsubscribed", "open"]], "the connection stays"
+    failed = [["publish failed", 103, False], ["history failed", 103, False]]
+    assert of(events, "publish failed", "history failed") == failed
+    assert len(of(events, "call")) == 2, "it is not asked for again after a cut"
+    assert of(events, "publication", "stop") == []
 
 
 async def test_a_command_that_is_too_long_closes_the_connection(play: Scenario) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from websockets.exceptions import InvalidProxy
 from websockets.proxy import parse_proxy
 
-from ..model import Position
+from ..model import Position, check_position
 from ..wire.frame import encode_json
 from .addresses import websocket_url, without_secrets
 
@@ -110,21 +110,33 @@ def token_option(token: object) -> None:
 def since_option(since: object) -> Position | None:
     """Return the `since` of `subscribe`: what a hub gives on the server, as it is or as JSON has it.
 
-    `{}` is a position before everything, in whatever history there is.
+    `{}` is a position before everything, in whatever history there is. Raises `TypeError` or `ValueError` for
+    what cannot be a position, or is half of one.
     """
-    given: object = since
-    if since is None or isinstance(since, Position):
+    if since is None:
+        return None
+    position = _position_of(since)
+    check_position(position)
+    if position.offset >= 2**64:
+        raise ValueError(f"since: no offset is as large as {position.offset!r:.100}")
+    if position.offset and not position.epoch:
+        raise ValueError(f"since: offset {position.offset} says nothing without its epoch")
+    return position
+
+
+def _position_of(since: object) -> Position:
+    if isinstance(since, Position):
         return since
     if isinstance(since, Mapping):
-        given = (since.get("offset", 0), since.get("epoch", ""))
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        offset, epoch = given
-        is_number = isinstance(offset, int) and not isinstance(offset, bool) and offset >= 0
-        if is_number and isinstance(epoch, str):
-            return Position(offset, epoch)
+        if not since:
+            return Position(0, "")
+        if "offset" in since and "epoch" in since:
+            return Position(since["offset"], since["epoch"])
+    if isinstance(since, (tuple, list)) and len(since) == 2:
+        return Position(*since)
     raise TypeError(
         'since must be a Position or {"offset": …, "epoch": …}, as hub.cursor(room) gives on the '
-        f"server, not {since!r:.100}"
+        f"server, or {{}} for all that is kept, not {since!r:.100}"
     )
 
 

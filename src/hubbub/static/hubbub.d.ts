@@ -184,4 +184,7 @@ export declare class Hubbub {
 
   /** Takes a new connection in place of this one, at once. Nothing in the state "closed". */
   reconnect(): void;
+
+  /** A delay after the `tries`-th failure in a row, in milliseconds, drawn as its own are. */
+  drawDelay(tries: number): number;
 }

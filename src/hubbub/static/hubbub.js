@@ -169,6 +169,12 @@ export class Hubbub {
     if (this.#state === "waiting") this.#attempt();
   }
 
+  drawDelay(tries) {
+    const { fixedDelayMs, maxDelayMs, minDelayMs } = this.#options;
+    const widest = Math.min(maxDelayMs, (minDelayMs || 500) * 2 ** tries);
+    return fixedDelayMs ?? minDelayMs + Math.random() * (widest - minDelayMs);
+  }
+
   async #attempt() {
     const { WebSocket, protocols, binaryType, connectTimeoutMs } = this.#options;
     const { signal } = (this.#run = new AbortController());
@@ -264,13 +270,12 @@ export class Hubbub {
         stop = { code: status, reason, body };
       if ([429, 503].includes(status))
         waitMs = retryAfterMs(answer.headers.get("retry-after"));
-    } catch {} // no network, CORS or fetch: nothing was learnt
+    } catch {} // no network, CORS or fetch
     if (!signal.aborted) this.#end(code, reason, stop, waitMs, doubtful);
   }
 
   /** The one way out of an attempt, a connection or a wait. */
   #end(code, reason, stop = null, waitMs = 0, doubtful = 0) {
-    const { fixedDelayMs, maxDelayMs, minDelayMs, stableMs } = this.#options;
     const before = this.#state;
     const opened = before === "open";
     const events = [];
@@ -289,11 +294,9 @@ export class Hubbub {
       this.#queuedBytes = this.#delayMs = 0;
       this.#stopped = stop;
     } else {
-      if (opened && Date.now() - this.#openedAt >= stableMs) this.#tries = 0;
-      const widest = Math.min(maxDelayMs, (minDelayMs || 500) * 2 ** ++this.#tries);
-      const delay = fixedDelayMs ?? minDelayMs + Math.random() * (widest - minDelayMs);
+      if (opened && Date.now() - this.#openedAt >= this.#options.stableMs) this.#tries = 0;
       this.#held = waitMs > 0;
-      this.#delayMs = Math.round(waitMs + delay);
+      this.#delayMs = Math.round(waitMs + this.drawDelay(++this.#tries));
       this.#timer = setTimeout(() => this.#attempt(), this.#delayMs);
     }
     const state = this.#become(stop ? "closed" : "waiting");
@@ -347,7 +350,7 @@ export class Hubbub {
           listener(...details);
         } catch (error) {
           queueMicrotask(() => {
-            throw error; // for the page to hear of
+            throw error; // to the page
           });
         }
     }

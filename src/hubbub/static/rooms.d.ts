@@ -70,7 +70,8 @@ export interface Room {
   publish(data: unknown): Promise<void>;
   /**
    * Reads the history, oldest first. `limit`: at most so many; 0 for the position alone; -1, the
-   * default, for as many as the server gives. `since`: after that position (before it, `reverse`).
+   * default, for as many as the server gives. `since`: after that position (before it, `reverse`);
+   * half of one is a `TypeError`.
    */
   history<T = any>(options?: {
     limit?: number | undefined;
@@ -143,8 +144,11 @@ export declare class Rooms {
     event: K,
     listener: (...details: RoomsEvents[K]) => void,
   ): () => void;
-  /** The room of that name. `since`: subscribe from there; `{}` for the newest of a state. */
-  room(name: string, options?: { since?: Partial<RoomPosition> | undefined }): Room;
+  /**
+   * The room of that name. `since`: subscribe from there; `{}` for the newest of a state. Throws a `TypeError`
+   * for half a position, or one of other types: the server would end the connection for good.
+   */
+  room(name: string, options?: { since?: Partial<RoomPosition> | null | undefined }): Room;
   /** Calls a function of the server (`@hub.rpc`). */
   call<T = any>(method: string, data?: unknown): Promise<T>;
   /** Sends to the server's handlers, without an answer; false while there is no connection. */

@@ -40,9 +40,16 @@ const sinceOf = ({ position }) => position && { recover: true, ...position };
 
 const isAwaited = ({ byServer, state }) => byServer && state === "subscribing";
 
-/** What follows an epoch's tilde is who the client was. */
+/** Behind an epoch's tilde is who the client was. */
 const isBehind = ({ position }, { offset = 0, epoch = "" }) =>
   position && (position.offset !== offset || position.epoch.split("~")[0] !== epoch.split("~")[0]);
+
+/** Half a position is none. */
+const checkSince = (since) => {
+  const { offset, epoch } = since ?? {};
+  if (Number.isSafeInteger(offset) && offset >= 0 && typeof epoch === "string") return;
+  if (since && JSON.stringify(since) !== "{}") throw new TypeError("wrong since");
+};
 
 class Listened {
   constructor(events) {
@@ -92,6 +99,7 @@ class Room extends Listened {
   }
 
   async history({ limit = -1, since, reverse } = {}) {
+    checkSince(since);
     const request = { channel: this.name, limit, since, reverse };
     const { publications = [], offset = 0, epoch = "" } = await this.#link.command("history", request);
     return { publications, position: { offset, epoch } };
@@ -105,7 +113,7 @@ class Room extends Listened {
 export class Rooms extends Listened {
   #hub;
   #options;
-  #who; // has the token; a late one goes to the old object
+  #who; // has the token; a late one has the old object
   #client = ""; // its name there, once open
   #pongs = false;
   #pingMs = 0;
@@ -132,7 +140,7 @@ export class Rooms extends Listened {
       if (!(value >= 0 && (value <= 1e9 || /Q/.test(name))))
         throw new TypeError(`wrong option ${name}: ${value}`);
     }
-    this.#options = { ...rest, ...numbers, getToken, data };
+    this.#options = { ...numbers, getToken, data };
     this.#who = { token };
     const settings = { ...rest, maxQueue: 0, autoConnect: false };
     if (typeof url !== "function") new Hubbub(url, settings); // to throw
@@ -169,6 +177,7 @@ export class Rooms extends Listened {
   }
 
   room(name, { since } = {}) {
+    checkSince(since);
     const held = this.#held(name);
     if (since && held.state === "unsubscribed") held.position = since;
     return held.room;
@@ -250,7 +259,7 @@ export class Rooms extends Listened {
     if (this.#client) this.#flush();
   }
 
-  /** The server may give it by a push, before it takes a command. */
+  /** The server may give it before it takes a command. */
   #awaitGiven(held) {
     this.#ask("history", { channel: held.name, limit: 0 }, (error) => {
       if (error?.code === TIMEOUT) return this.#end(error);
@@ -292,7 +301,7 @@ export class Rooms extends Listened {
     const who = this.#who;
     const later = () => {
       if (client !== this.#client) return;
-      this.#tokenTimer = setTimeout(() => this.#refresh(tries + 1), this.#drawDelay(tries));
+      this.#tokenTimer = setTimeout(() => this.#refresh(tries + 1), this.#hub.drawDelay(tries));
     };
     try {
       who.token = await this.#options.getToken();
@@ -306,12 +315,6 @@ export class Rooms extends Listened {
       else if (error.temporary || [TIMEOUT, EXPIRED].includes(error.code)) later();
       else this.#end(error, "close");
     });
-  }
-
-  #drawDelay(tries) {
-    const { minDelayMs = 500, maxDelayMs = 20000, fixedDelayMs } = this.#options;
-    const widest = Math.min(maxDelayMs, (minDelayMs || 500) * 2 ** tries);
-    return fixedDelayMs ?? minDelayMs + Math.random() * (widest - minDelayMs);
   }
 
   #closed({ code, reason, comesBack }) {
@@ -351,7 +354,7 @@ export class Rooms extends Listened {
     });
   }
 
-  /** `params` may be a function, for what is known only when it is sent. */
+  /** `params` may be a function, called when it is sent. */
   #ask(method, params, done, isCommand = false) {
     const id = ++this.#lastId;
     const text = typeof params === "function" ? params : JSON.stringify(params);
@@ -462,7 +465,7 @@ export class Rooms extends Listened {
       emit(held.room, "error", error);
       if (held.state !== "subscribing" || held.request) return; // a listener has changed it
       if (!error.temporary) return this.#unsubscribed(held, error.code, error.message);
-      held.timer = setTimeout(() => this.#request(held), this.#drawDelay(++held.tries));
+      held.timer = setTimeout(() => this.#request(held), this.#hub.drawDelay(++held.tries));
     });
     held.request = id;
   }

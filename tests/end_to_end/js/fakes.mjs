@@ -1,15 +1,15 @@
 /**
- * The scripted world of the tests of hubbub.js: a clock, sockets, HTTP answers and a page, all of
+ * The scripted world of the tests of hubbub.js, and of rooms.js where both do the same: a clock, sockets, HTTP answers and a page, all of
  * which do only what a test tells them. No test opens a connection or waits for real time.
  */
 import { readFileSync } from "node:fs";
 import test from "node:test";
 
-// As text, since Node before 20.19 takes a .js file without a package.json for CommonJS.
-const source = readFileSync(new URL("../../../src/hubbub/static/hubbub.js", import.meta.url), "utf8");
-export const { Hubbub, shouldComeBack } = await import(
-  `data:text/javascript,${encodeURIComponent(source)}`
-);
+import { load } from "./loading.mjs";
+
+const STATIC = new URL("../../../src/hubbub/static/", import.meta.url);
+export const { Hubbub, shouldComeBack } = await load(new URL("hubbub.js", STATIC));
+export const { Rooms } = await load(new URL("rooms.js", STATIC));
 
 const real = { setTimeout, clearTimeout, now: Date.now, random: Math.random };
 

@@ -1,7 +1,7 @@
 /** Every refusal, failure and close code of tests/refusals.json: what follows it. */
 import assert from "node:assert/strict";
 
-import { check, Hubbub, record, reply, rows, settle, shouldComeBack } from "./fakes.mjs";
+import { check, Hubbub, record, Rooms, reply, rows, settle, shouldComeBack } from "./fakes.mjs";
 
 const URL_ = "ws://hub.test/ws?token=t";
 const { never_open: NEVER_OPEN, was_open: WAS_OPEN } = rows.gives_up_after;
@@ -169,20 +169,69 @@ for (const row of rows.failures)
     }
   });
 
-for (const { code, comes_back: comesBack, new_token: newToken } of rows.closes)
-  check(`a connection closed with ${code} comes back: ${comesBack}`, async (world) => {
+const CLIENTS = {
+  "hubbub.js": (url, options) => new Hubbub(url, options),
+  "rooms.js": (url, options) => new Rooms(url, options),
+};
+
+/** Open it; to rooms.js the server says who it is. */
+const welcome = ({ socket }, name) => {
+  socket.open();
+  if (name === "rooms.js") socket.receive('{"id":1,"connect":{"client":"c"}}');
+};
+
+for (const [name, make] of Object.entries(CLIENTS))
+  for (const { code, comes_back: comesBack, new_token: newToken } of rows.closes)
+    check(`a connection of ${name} closed with ${code} comes back: ${comesBack}`, async (world) => {
+      let asked = 0;
+      const url = () => `ws://hub.test/ws?token=${++asked}`;
+      const client = make(url, world.options());
+      const log = record(client, "close", "stop");
+      await settle();
+      welcome(world, name);
+      assert.equal(client.state, "open");
+      world.socket.end(code, "because");
+      assert.deepEqual(log[0], ["close", { code, reason: "because", opened: true, comesBack }]);
+      assert.equal(shouldComeBack(code), comesBack);
+      await world.clock.advance(1e5);
+      assert.equal(world.sockets.length > 1, comesBack);
+      if (comesBack) assert.equal(world.socket.url, `ws://hub.test/ws?token=${asked}`);
+      else assert.deepEqual(log[1], ["stop", { code, reason: "because", body: null }]);
+      if (newToken) assert.ok(asked > 1);
+    });
+
+for (const { code, new_token: newToken } of rows.closes.filter((row) => row.comes_back))
+  check(`after ${code} rooms.js asks for a new token: ${!!newToken}`, async (world) => {
     let asked = 0;
-    const url = () => `ws://hub.test/ws?token=${++asked}`;
-    const hub = new Hubbub(url, world.options());
-    const log = record(hub, "close", "stop");
+    const getToken = () => `token ${++asked}`;
+    const rooms = new Rooms(URL_, world.options({ getToken }));
     await settle();
-    world.socket.open();
+    welcome(world, "rooms.js");
     world.socket.end(code, "because");
-    assert.deepEqual(log[0], ["close", { code, reason: "because", opened: true, comesBack }]);
-    assert.equal(shouldComeBack(code), comesBack);
-    await world.clock.advance(1e5);
-    assert.equal(world.sockets.length > 1, comesBack);
-    if (comesBack) assert.equal(world.socket.url, `ws://hub.test/ws?token=${asked}`);
-    else assert.deepEqual(log[1], ["stop", { code, reason: "because", body: null }]);
-    if (newToken) assert.ok(asked > 1);
+    await world.clock.advance(rooms.delayMs);
+    assert.equal(world.sockets.length, 2);
+    assert.equal(asked, newToken ? 2 : 1);
   });
+
+check("rooms.js draws its delays as hubbub.js does", async (world) => {
+  const options = { fetch: null, WebSocket: world.WebSocket, minDelayMs: 100, maxDelayMs: 5000 };
+  const hub = new Hubbub(URL_, { ...options, autoConnect: false });
+  const rooms = new Rooms(URL_, options);
+  const room = rooms.room("a");
+  welcome(world, "rooms.js");
+  room.subscribe();
+  for (let tries = 1; tries <= 8; tries++) {
+    world.random = tries / 10;
+    const widest = Math.min(5000, 100 * 2 ** tries);
+    const delayMs = hub.drawDelay(tries);
+    assert.equal(delayMs, 100 + world.random * (widest - 100));
+    await settle();
+    const { id } = JSON.parse(world.socket.sent.at(-1));
+    const sent = world.socket.sent.length;
+    world.socket.receive(JSON.stringify({ id, error: { code: 100, message: "later", temporary: true } }));
+    await world.clock.advance(delayMs - 1);
+    assert.equal(world.socket.sent.length, sent);
+    await world.clock.advance(2);
+    assert.equal(world.socket.sent.length, sent + 1);
+  }
+});

@@ -383,3 +383,30 @@ test("wrong arguments throw at construction", () => {
   assert.throws(() => rooms.on("mesage", () => {}), TypeError);
   assert.throws(() => rooms.room("a").on("toString", () => {}), TypeError);
 });
+
+test("half a position, or one of other types, is an error where it is given", async () => {
+  const rooms = new Rooms("ws://127.0.0.1:1/", { WebSocket, autoConnect: false });
+  const WRONG = [
+    { offset: 5 },
+    { epoch: "e" },
+    { ofset: 5, epoch: "e" },
+    { offset: "5", epoch: "e" },
+    { offset: 1.5, epoch: "e" },
+    { offset: 1e300, epoch: "e" },
+    { offset: -1, epoch: "e" },
+    { offset: null, epoch: "e" },
+    { offset: 5, epoch: 7 },
+    [5, "e"],
+    '{"offset": 5, "epoch": "e"}',
+    5,
+    true,
+  ];
+  for (const since of WRONG) {
+    const wrong = { name: "TypeError", message: "wrong since" };
+    assert.throws(() => rooms.room("a", { since }), wrong, JSON.stringify(since));
+    await assert.rejects(rooms.room("a").history({ since }), wrong, JSON.stringify(since));
+  }
+  assert.equal(rooms.room("a").position, null);
+  for (const since of [null, undefined, {}, { offset: 0, epoch: "" }, { offset: 5, epoch: "e" }])
+    assert.equal(rooms.room(`${JSON.stringify(since)}`, { since }).position, since ?? null);
+});

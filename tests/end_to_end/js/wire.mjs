@@ -1,25 +1,26 @@
 /**
- * Drive hubbub.js from Node against a server of tests/refusing.py, over real connections.
+ * Drive hubbub.js, or rooms.js, from Node against a server of tests/refusing.py, over real connections.
  *
  *   node wire.mjs MODULE LIMIT URL...
  *
  * Each URL is tried until it ended for good, or until LIMIT attempts were made. Prints one JSON
  * object: for each URL the attempts, the `close` events and what `stopped` says.
  */
-import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
 import WebSocket from "ws";
 
+import { load } from "./loading.mjs";
+
 const [file, limit, ...urls] = process.argv.slice(2);
-// As text, since Node before 20.19 takes a .js file without a package.json for CommonJS.
-const source = readFileSync(file, "utf8");
-const { Hubbub } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const { Hubbub, Rooms } = await load(pathToFileURL(file));
+const Client = Rooms ?? Hubbub;
 
 const tryOut = (url) =>
   new Promise((resolve) => {
     const closes = [];
     const options = { WebSocket, fixedDelayMs: 1, connectTimeoutMs: 3000 };
     if (url.endsWith("no_answer")) options.connectTimeoutMs = 100;
-    const hub = new Hubbub(url, options);
+    const hub = new Client(url, options);
     const end = () => {
       const { stopped } = hub;
       hub.close();
