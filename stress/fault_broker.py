@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from hubbub.brokers.reconnecting import LONGEST_DELAY_S
 from valkey_server import Server
 
 from .fleet import Fleet, Restarted, under_load
@@ -28,7 +29,7 @@ async def killed(
         await fleet.all_say("away")
         await asyncio.sleep(away_s)
         await asyncio.to_thread(fleet.server.restart)
-        load.mended()
+        load.mended(LONGEST_DELAY_S)
     load.keeps_all()
     return load.outcome
 
@@ -44,7 +45,7 @@ async def forgot(fleet: Fleet[Server]) -> Outcome:
         began = time.time()
         await asyncio.to_thread(fleet.server.restart)
         await load.all_told(began)
-        load.mended()
+        load.mended(LONGEST_DELAY_S)
     load.keeps_connections()
     return load.outcome
 
@@ -57,7 +58,7 @@ async def frozen(fleet: Fleet[Server]) -> Outcome:
         await asyncio.sleep(frozen_s)
         await fleet.all_say("away")
         fleet.server.thaw()
-        load.mended()
+        load.mended(LONGEST_DELAY_S)
     load.keeps_all()
     return load.outcome
 
@@ -73,7 +74,7 @@ async def cut(fleet: Fleet[Server]) -> Outcome:
         states = [(await each.stats())["broker_state"] for each in others]
         load.outcome.expect(set(states) == {"up"}, f"the others say {states}")
         fleet.way.mend()
-        load.mended()
+        load.mended(LONGEST_DELAY_S)
     load.keeps_all()
     return load.outcome
 
@@ -88,7 +89,7 @@ async def silent(fleet: Fleet[Server]) -> Outcome:
         await asyncio.sleep(held_s)
         await first.until(lambda facts: facts["stats"]["broker_state"] == "away", "away")
         fleet.way.release()
-        load.mended()
+        load.mended(LONGEST_DELAY_S)
     load.keeps_all()
     return load.outcome
 
@@ -117,7 +118,7 @@ async def read_only(fleet: Fleet[Server]) -> Outcome:
         await fleet.all_say("away")
         await asyncio.sleep(replica_s)
         fleet.server.command("REPLICAOF", "NO", "ONE")
-        load.mended()
+        load.mended(LONGEST_DELAY_S)
     load.keeps_connections()
     return load.outcome
 
@@ -132,7 +133,7 @@ async def locked(fleet: Fleet[Server]) -> Outcome:
         await fleet.all_say("away")
         await asyncio.sleep(locked_s)
         fleet.server.command("CONFIG", "SET", "requirepass", "", password=PASSWORD)
-        load.mended()
+        load.mended(LONGEST_DELAY_S)
     load.keeps_all()
     logs = [line for worker in fleet.workers for line in worker.log()]
     load.outcome.expect(not any(PASSWORD in line for line in logs), "the password is in a log")

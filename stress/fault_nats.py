@@ -14,6 +14,9 @@ from . import fault_broker
 from .fleet import Fleet, under_load
 from .scenario import Outcome
 
+ELECTION_S = 9.0
+"""How long a server of NATS may wait until it asks to lead a stream: its own constant, `maxElectionTimeout`."""
+
 
 async def restarted(fleet: Fleet[NatsServer]) -> Outcome:
     """The server is killed, and started again with what JetStream has written."""
@@ -32,7 +35,7 @@ async def no_quorum(fleet: Fleet[NatsCluster]) -> Outcome:
         load.outcome.expect(set(states) == {"up"}, f"the workers say {states}")
         for server in fleet.server.others:
             await asyncio.to_thread(server.restart)
-        load.mended()
+        load.mended(ELECTION_S)
     load.keeps_all()
     load.outcome.expect(load.outcome.found["refused"] > 0, "no publisher was told")
     return load.outcome

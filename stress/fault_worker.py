@@ -46,7 +46,7 @@ async def replaced(fleet: Fleet[BrokerServer]) -> Outcome:
 
 async def stopped(fleet: Fleet[BrokerServer]) -> Outcome:
     """A worker's process stands still for longer than its lease, and goes on. Half of its clients have left it by then."""
-    stopped_s = fleet.scale.pick(2.5, 30.0)
+    stopped_s = fleet.scale.pick(5.0, 30.0)
     first, other, *_ = fleet.workers
     lease_s = fleet.size.constants["hubbub.hub.rules.LEASE_S"]
     fault = f"SIGSTOP for {stopped_s:g} s, lease {lease_s:g} s"

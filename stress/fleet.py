@@ -18,6 +18,8 @@ from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from hubbub.brokers.unanswered import WAIT_S
+from hubbub.hub.presence import LOOK_S
 from tcp_proxy import Proxy
 
 from .room_client import LONGEST_AGAIN_S, RoomClient
@@ -25,16 +27,21 @@ from .scenario import ROOT, Outcome, Scale, ServerProcess
 
 SOME = 4
 """How many messages everybody is to have of each publisher before the fault, and how many after it."""
-WHOLE_S = 60.0
-"""How long it may take until everybody has everything again."""
+PATIENCE_S = 60.0
+"""How long anything is waited for, before a scenario is given up."""
+WAITED_S = WAIT_S + LONGEST_AGAIN_S
+"""What may be waited after a fault of any kind: by a publisher for its receipt, before it tries again, and by a client before it asks
+for its room again. It is no time of a machine, but the product's own and the clients'."""
+TIMES = 2
+"""How many times what is waited it may take until everybody is whole: a try may fail, and the next one not."""
 RULES = [{"pattern": "log:*", "history": 10_000, "presence": True, "leave_grace_s": 0}]
 HASTE = {
     "hubbub.brokers.reconnecting.SILENCE_S": 1.0,
     "hubbub.brokers.reconnecting.LONGEST_DELAY_S": 0.1,
     "hubbub.brokers.valkey_link.MARK_S": 0.1,
     "hubbub.brokers.nats.WATCH_S": 0.1,
-    "hubbub.hub.rules.LEASE_S": 1.5,
-    "hubbub.hub.presence_roll.RENEW_S": 0.3,
+    "hubbub.hub.rules.LEASE_S": 3.0,
+    "hubbub.hub.presence_roll.RENEW_S": 1.0,
     "hubbub.hub.presence.LOOK_S": 0.1,
 }
 """What workers wait for in seconds, at short scale."""
@@ -66,8 +73,8 @@ S_co = TypeVar("S_co", bound=BrokerServer, covariant=True)
 class Size:
     """How many of everything. Each room has two publishers; `per_second` is how often each publishes.
 
-    `slack_s` is how much longer something may take than what clients and leases wait: so many are let in by few
-    processes, on a machine that has other work too.
+    `slack_s` is how much longer it may take until clients are elsewhere than what they wait: so many are let in by few processes,
+    on a machine that has other work too.
     """
 
     workers: int
@@ -85,9 +92,14 @@ class Size:
 
     @property
     def struck_out_s(self) -> float:
-        """Within how many seconds those of a worker that has gone are: their lease ends, and another looks."""
-        names = "hubbub.hub.rules.LEASE_S", "hubbub.hub.presence_roll.RENEW_S"
-        return sum(self.constants[name] for name in names)
+        """Within how many seconds those of a worker that has gone are.
+
+        Their lease ends; another worker strikes out whose lease has ended when it renews its own, and looks each
+        `LOOK_S` whether it is to. One renewal more is what both have for their work.
+        """
+        lease_s = self.constants["hubbub.hub.rules.LEASE_S"]
+        renew_s = self.constants["hubbub.hub.presence_roll.RENEW_S"]
+        return lease_s + 2 * renew_s + self.constants.get("hubbub.hub.presence.LOOK_S", LOOK_S)
 
 
 def size_of(scale: Scale) -> Size:
@@ -199,6 +211,13 @@ def note_within(outcome: Outcome, name: str, since: float, most_s: float) -> Non
     outcome.expect(took_s <= most_s, f"{name}: {took_s:g}, and {most_s:g} at most")
 
 
+def note_whole(outcome: Outcome, whole_s: float, waited_s: float) -> None:
+    """Note after how long all were whole; longer than `TIMES` what is waited (`waited_s` of it after this fault) is a fault."""
+    outcome.found["whole after, s"] = whole_s
+    most_s = TIMES * (WAITED_S + waited_s)
+    outcome.expect(0 <= whole_s <= most_s, f"whole after, s: {whole_s:g}, and {most_s:g} at most")
+
+
 class Load:
     """Clients and publishers at their work, and what comes of it."""
 
@@ -207,6 +226,7 @@ class Load:
         self.rooms: dict[int, str] = {}
         """The room of each publisher."""
         self.mended_at = 0.0
+        self.waited_s = 0.0
         run, size = next(_runs), fleet.size
         names = [f"log:{run}:{number}" for number in range(size.publishers // 2)]
         self.rooms = {each: names[each % len(names)] for each in range(size.publishers)}
@@ -234,7 +254,7 @@ class Load:
         return dict.fromkeys(client.publishers, SOME)
 
     async def until(
-        self, holds: Callable[[RoomClient], bool], what: str, of: float = WHOLE_S
+        self, holds: Callable[[RoomClient], bool], what: str, of: float = PATIENCE_S
     ) -> None:
         """Wait until something holds of all clients. Raises `TimeoutError`."""
         deadline = time.monotonic() + of
@@ -243,9 +263,13 @@ class Load:
                 raise TimeoutError(f"{len(waiting)} clients waited in vain for {what}")
             await asyncio.sleep(0.01)
 
-    def mended(self) -> None:
-        """The fault is over: from now on it counts until everybody has what is published."""
+    def mended(self, waited_s: float = 0.0) -> None:
+        """The fault is over: from now on it counts until everybody has what is published.
+
+        `waited_s` is what is waited for after this fault, beside `WAITED_S`.
+        """
         self.mended_at = time.time()
+        self.waited_s = waited_s
         for client in self.clients:
             client.mark, client.whole_at, client.since = self.mended_at, 0.0, 0
 
@@ -260,7 +284,7 @@ class Load:
         reports: dict[int, dict[str, Any]] = {}
         for process in self.fleet.publishers:
             process.say(None)
-            told = json.loads(await asyncio.wait_for(process.read(), WHOLE_S))
+            told = json.loads(await asyncio.wait_for(process.read(), PATIENCE_S))
             reports |= {int(number): report for number, report in told.items()}
         published = {number: report["count"] for number, report in reports.items()}
         try:
@@ -295,8 +319,9 @@ class Load:
             "clients that recovered": sum(client.recovered > 0 for client in clients),
             "refused": sum(report["refused"] for report in reports),
             "longest publication, s": max(report["longest_s"] for report in reports),
-            "whole after, s": round(max(client.whole_at for client in clients) - self.mended_at, 2),
         }
+        whole_at = max(client.whole_at for client in clients)
+        note_whole(outcome, round(whole_at - self.mended_at, 2), self.waited_s)
         for name in ("lost", "twice", "out of order"):
             outcome.expect(not outcome.found[name], f"{outcome.found[name]} {name}")
 
@@ -349,8 +374,8 @@ class Load:
         name: str = "presence right after, s",
     ) -> None:
         """Wait until a worker sees in each room those that are there (but for those of a worker that stands still),
-        and nobody else; note by a name how long after `since` that was. It is to be within their lease."""
-        deadline = time.time() + WHOLE_S
+        and nobody else; note by a name how long after `since` that was. It is to be within `struck_out_s`."""
+        deadline = time.time() + PATIENCE_S
         left_out = None if without is None else without.port
         for room in dict.fromkeys(self.rooms.values()):
             members = [client for client in self.clients if client.room == room]
@@ -360,8 +385,7 @@ class Load:
                 if time.time() > deadline:
                     raise TimeoutError(f"not all are seen in {room}")
                 await asyncio.sleep(0.05)
-        most_s = self.fleet.size.struck_out_s + self.fleet.size.slack_s
-        note_within(self.outcome, name, since, most_s)
+        note_within(self.outcome, name, since, self.fleet.size.struck_out_s)
 
 
 @asynccontextmanager

@@ -43,10 +43,11 @@ _READ_FLEETS = """\
 that did not come and of which the client was not told; "told" is how many clients were told that something is missing.
 "Missed and told" are deliveries.
 "Whole" is the last client when it has the first message that was published after the end of the fault, and all
-before it. A publisher tries again, with the same key, what is "refused". "Elsewhere" is the last client of a worker that
+before it (asked for: twice what a publication waits for its receipt, a client before it tries again, and whoever has lost the
+broker before the next try). A publisher tries again, with the same key, what is "refused". "Elsewhere" is the last client of a worker that
 has gone when it is in its room at another (the longest of several times; asked for: what a client waits at most before it tries
 again, and 15 s), "presence right" when another worker sees those who are there and nobody else, both from the end of the worker
-or of the fault on ("left out": from when a worker stood still; asked for: the lease, the time between two looks, and 15 s). "Load" is that of the machine, by the kernel,
+or of the fault on ("left out": from when a worker stood still; asked for: the lease, two times between renewals, and a look). "Load" is that of the machine, by the kernel,
 with all that ran on it beside this."""
 
 
@@ -171,6 +172,15 @@ def notes(rows: list[dict[str, Any]]) -> str:
         if row["faults"]:
             lines.append(f"- **{row['title']}: did not hold:** {'; '.join(row['faults'])}.")
     return "\n".join(lines)
+
+
+def figures(row: dict[str, Any]) -> str:
+    """Return what a scenario has found in one line."""
+    found: dict[str, Any] = {"deliveries": f"{row['arrived']} of {row['expected']}"}
+    if row["rss_peak_kib"]:
+        found |= {"memory, MiB": _memory(row), "block, ms": f"{row['block_ms']:.0f}"}
+    found |= {name: f"+{count}" for name, count in row["moved"].items()} | row["found"]
+    return "; ".join(f"{name}: {_shown(value)}" for name, value in found.items())
 
 
 def _shown(value: Any) -> str:

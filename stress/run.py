@@ -1,6 +1,6 @@
 """All scenarios and the soak, one after another: `make soak`; with `ARGS=--full`, for the report.
 
-What must not live here: scenarios. The short form says what did not hold; the full form also writes
+What must not live here: scenarios. Each says what did not hold, and in one line what was found; the full form also writes
 `results/` and its parts of `docs/reliability.md`.
 """
 
@@ -96,7 +96,8 @@ async def run_one(name: str, scenario: Scenario, scale: Scale) -> dict[str, Any]
         outcome = Outcome(name, "-", "-", faults=[f"the scenario broke off: {error!r}"]).as_dict()
     outcome["seconds"] = round(time.monotonic() - began, 1)
     verdict = "; ".join(outcome["faults"]) or "held"
-    print(f"{name:32} {outcome['seconds']:7.1f} s  {verdict}", flush=True)
+    figures = report.figures(outcome)
+    print(f"{name:32} {outcome['seconds']:7.1f} s  {verdict}  ({figures})", flush=True)
     return outcome
 
 

@@ -260,19 +260,28 @@ def test_what_reaches_nobody_is_refused(make: type[Publisher] | type[AsyncPublis
 
 
 async def test_threads_and_event_loops_publish_in_the_order_of_each() -> None:
-    prefix = fresh_prefix()
-    hub = Hub(broker=f"{server_url()}?prefix={prefix}", room_rules=[RoomRules("*", history=1000)])
+    """One publisher for all: threads, threads whose own event loop runs, and this thread with its tasks beside it."""
+    url = f"{server_url()}?prefix={fresh_prefix()}"
+    hub = Hub(broker=url, room_rules=[RoomRules("*", history=1000)])
     await hub.start()
-    with_prefix = f"{server_url()}?prefix={prefix}"
 
     def work(publisher: Publisher, name: str) -> None:
         for number in range(20):
             publisher.publish("all", f"{name} {number}")
 
+    async def cell(publisher: Publisher, name: str) -> None:
+        """As in a notebook: the verb waits, and the loop that runs does with it."""
+        work(publisher, name)
+
     def works() -> None:
-        with Publisher(with_prefix) as publisher:
+        with Publisher(url) as publisher:
             threads = [
-                threading.Thread(target=work, args=(publisher, name)) for name in ("a", "b", "c")
+                threading.Thread(target=work, args=(publisher, "a")),
+                threading.Thread(target=work, args=(publisher, "b")),
+                *(
+                    threading.Thread(target=asyncio.run, args=(cell(publisher, name),))
+                    for name in ("c", "d")
+                ),
             ]
             for thread in threads:
                 thread.start()
@@ -281,12 +290,18 @@ async def test_threads_and_event_loops_publish_in_the_order_of_each() -> None:
             publisher.close()
             assert publisher.publish("all", "after the end").position is not None
 
-    await asyncio.to_thread(works)
+    async def tasks() -> None:
+        async with AsyncPublisher(url) as publisher:
+            for number in range(20):
+                await publisher.publish("all", f"e {number}")
+
+    await asyncio.gather(asyncio.to_thread(works), tasks())
     kept = [each.data.decode() for each in (await hub.history("all")).publications]
-    for name in ("a", "b", "c"):
-        own = [text for text in kept if text.startswith(name)]
-        assert own == [f"{name} {number}" for number in range(20)] + own[20:]
-    assert kept[-1] == "after the end"
+    assert len(kept) == 5 * 20 + 1
+    for name in "abcde":
+        own = [text for text in kept if text.startswith(f"{name} ")]
+        assert own == [f"{name} {number}" for number in range(20)]
+    assert "after the end" in kept
     await hub.stop()
 
 

@@ -358,6 +358,21 @@ async def test_a_certificate_has_to_be_good_and_there_has_to_be_one(
         assert caplog.text.count("is not verified") == 1
 
 
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.2", "localhost"])
+async def test_a_certificate_has_to_be_for_the_name_in_the_url(name: str, tmp_path: Path) -> None:
+    """It is trusted in each case: what differs is for whom it is."""
+    certificate(tmp_path, name)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    async with server_with(f'tls {{ cert_file: "{cert}", key_file: "{key}" }}') as server:
+        url = f"tls://127.0.0.1:{server.port}?ca={cert}"
+        if name == "127.0.0.1":
+            async with nats_on(url, "red") as (broker, _):
+                assert (await broker.publish(message("1"))).delivered_to == 1
+        else:
+            with pytest.raises(BrokerUnavailable, match=r"is not valid for '127\.0\.0\.1'"):
+                await NatsBroker(url).start(Node())
+
+
 async def test_a_message_that_the_server_does_not_take_is_refused_and_hurts_nobody() -> None:
     async with (
         server_with("max_payload: 10000") as server,

@@ -348,6 +348,26 @@ async def test_a_certificate_has_to_be_good(
         await proxy.stop()
 
 
+@pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.2", "localhost"])
+async def test_a_certificate_has_to_be_for_the_name_in_the_url(
+    scheme: str, name: str, server: Server, tmp_path: Path
+) -> None:
+    """It is trusted in each case: what differs is for whom it is."""
+    proxy = Proxy("127.0.0.1", server.port, certificate(tmp_path, name))
+    await proxy.start()
+    url = f"{scheme}://127.0.0.1:{proxy.port}?ca={tmp_path / 'cert.pem'}"
+    try:
+        if name == "127.0.0.1":
+            async with valkey_on(url, "red") as (broker, _):
+                assert (await broker.publish(message("1"))).delivered_to == 1
+        else:
+            with pytest.raises(BrokerUnavailable, match=r"is not valid for '127\.0\.0\.1'"):
+                await ValkeyBroker(url).start(Node())
+    finally:
+        await proxy.stop()
+
+
 # Hubs
 
 

@@ -47,6 +47,18 @@ async def test_what_is_asked_together_is_answered_in_order_and_errors_are_answer
     await made.close()
 
 
+async def test_answers_are_read_by_the_parser_in_c() -> None:
+    """The library takes its own in Python where hiredis is missing, and says nothing of it."""
+    made = connections()
+    line = await made.open_line()
+    assert type(line._parser).__module__ == "redis._parsers.hiredis"
+    asking = await made.client.connection_pool.get_connection()
+    assert type(asking._parser) is type(line._parser)
+    await made.client.connection_pool.release(asking)
+    await close_line(line)
+    await made.close()
+
+
 async def test_a_server_that_does_not_answer_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

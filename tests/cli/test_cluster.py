@@ -14,10 +14,10 @@ from valkey_server import fresh_prefix, server_url
 
 pytestmark = pytest.mark.anyio
 
-WAYS = ["broker", "api"]
+WAYS = ["broker", "nats", "api"]
 
 
-@pytest.mark.parametrize("by", [*WAYS, "nats"])
+@pytest.mark.parametrize("by", WAYS)
 async def test_publish_reaches_a_room(by: str) -> None:
     async with reached(by) as (hub, options, _, _):
         ann = connect(hub, user="ann")

@@ -26,7 +26,7 @@ async def said(hub: Hub, running: Command, room: str, text: str) -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("by", ["broker", "api"])
+@pytest.mark.parametrize("by", ["broker", "nats", "api"])
 async def test_what_is_kept_and_what_comes_is_printed_until_ctrl_c(by: str) -> None:
     async with reached(by) as (hub, options, _, _):
         for number in range(3):
@@ -47,7 +47,7 @@ async def test_what_is_kept_and_what_comes_is_printed_until_ctrl_c(by: str) -> N
             assert running.err == ""
 
 
-@pytest.mark.parametrize("by", ["broker", "api"])
+@pytest.mark.parametrize("by", ["broker", "nats", "api"])
 async def test_json_has_a_position_to_go_on_after(by: str) -> None:
     async with reached(by) as (hub, options, _, _):
         for number in range(3):
@@ -66,8 +66,9 @@ async def test_json_has_a_position_to_go_on_after(by: str) -> None:
         assert events == ["gap", "message", "message", "message"]
 
 
-async def test_a_room_without_a_history_and_bytes_and_an_end_by_sigterm() -> None:
-    async with reached("broker") as (hub, options, _, _):
+@pytest.mark.parametrize("by", ["broker", "nats"])
+async def test_a_room_without_a_history_and_bytes_and_an_end_by_sigterm(by: str) -> None:
+    async with reached(by) as (hub, options, _, _):
         with command("tail", "news", "--json", *options) as running:
             await said(hub, running, "news", "begun")
             await hub.publish("news", b"\x00\x01")
@@ -79,7 +80,7 @@ async def test_a_room_without_a_history_and_bytes_and_an_end_by_sigterm() -> Non
             assert running.err == ""
 
 
-@pytest.mark.parametrize("by", ["broker", "api"])
+@pytest.mark.parametrize("by", ["broker", "nats", "api"])
 async def test_a_reader_that_has_gone_ends_it_without_noise(by: str) -> None:
     async with reached(by) as (hub, options, _, _):
         await hub.publish("chat:1", "1")

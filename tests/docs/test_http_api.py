@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from calling import KEY
+from calling import KEY, api_of, call
+from hubbub import Hub, RoomRules
+from hubbub.asgi import api_types
 from hubbub.asgi.api_methods import METHODS
 from pages import blocks, named, run
 from places import ROOT
@@ -31,6 +33,85 @@ LINES = [
     for line in block.text.splitlines()
     if line.startswith("curl ")
 ]
+
+_MESSAGE = {"b64data", "skip_history", "idempotency_key", "delta"}
+_MESSAGE |= {"tags", "version", "version_epoch"}
+REQUESTS: dict[str, tuple[set[str], set[str]]] = {
+    "publish": ({"channel", "data"}, _MESSAGE),
+    "broadcast": ({"channels", "data"}, _MESSAGE),
+    "subscribe": (
+        {"user", "channel"},
+        {"client", "session", "data", "b64data", "recover_since", "expire_at"}
+        | {"info", "b64info", "override"},
+    ),
+    "unsubscribe": ({"user", "channel"}, {"client", "session"}),
+    "disconnect": ({"user"}, {"client", "session", "whitelist", "disconnect"}),
+    "refresh": ({"user"}, {"client", "session", "expired", "expire_at", "info"}),
+    "presence": ({"channel"}, set()),
+    "presence_stats": ({"channel"}, set()),
+    "history": ({"channel"}, {"limit", "since", "reverse"}),
+    "history_remove": ({"channel"}, set()),
+    "channels": (set(), {"pattern"}),
+    "info": (set(), set()),
+    "batch": ({"commands"}, {"parallel"}),
+}
+"""What each request has to have in Centrifugo's form, and what it may have."""
+VALUES: dict[str, Any] = {
+    "channel": "a",
+    "channels": ["a"],
+    "user": "ann",
+    "data": 1,
+    "b64data": "AAAA",
+    "client": "tab",
+    "session": "one",
+    "commands": [],
+    "whitelist": ["tab"],
+    "pattern": "*",
+    "skip_history": True,
+    "delta": True,
+    "reverse": True,
+    "parallel": True,
+    "expired": True,
+    "idempotency_key": "k",
+    "limit": 1,
+    "expire_at": 4_000_000_000,
+    "recover_since": {"offset": 0, "epoch": ""},
+    "since": {"offset": 0, "epoch": ""},
+    "disconnect": {"code": 4000, "reason": "moved"},
+    "tags": {"a": "b"},
+    "version": 1,
+    "version_epoch": "x",
+    "info": {"a": 1},
+    "b64info": "AAAA",
+    "override": {"presence": {"value": True}},
+}
+RESULTS: dict[str, set[str]] = {
+    "publish": {"offset", "epoch"},
+    "broadcast": {"responses"},
+    "presence": {"presence"},
+    "presence_stats": {"num_clients", "num_users"},
+    "history": {"publications", "offset", "epoch"},
+    "channels": {"channels"},
+    "info": {"nodes"},
+    "batch": {"replies"},
+    "subscribe": set(),
+    "unsubscribe": set(),
+    "disconnect": set(),
+    "refresh": set(),
+    "history_remove": set(),
+}
+"""What each result has in Centrifugo's form."""
+PARTS: dict[str, tuple[Any, set[str]]] = {
+    "history": (api_types.Publication, {"data", "info", "offset", "tags"}),
+    "info": (
+        api_types.Node,
+        {"uid", "name", "version", "num_clients", "num_users", "num_channels", "num_subs"}
+        | {"uptime", "metrics", "process"},
+    ),
+    "channels": (api_types.ChannelInfo, {"num_clients"}),
+    "presence": (api_types.ClientInfo, {"user", "client", "conn_info", "chan_info"}),
+}
+"""What is in the lists and maps of some."""
 
 
 @asynccontextmanager
@@ -133,3 +214,51 @@ def test_the_tables_have_all_methods_and_their_fields() -> None:
     for name, method in METHODS.items():
         words = set(re.findall(r"`(\w+)`", shown[name].rpartition(" | ")[0]))
         assert words <= set(method.request.__struct_fields__), name
+
+
+# What is not built
+
+
+def not_built(heading: str) -> dict[str, set[str]]:
+    """Return a table of the last section: for each method (the first words of a row) the fields in its second cell."""
+    _, _, section = GUIDE.read_text(encoding="utf-8").partition("## What is not built")
+    _, _, table = section.partition(heading)
+    rows = re.findall(r"^\| (`.*) \| (.*) \|$", table.split("\n\n")[0], re.MULTILINE)
+    found: dict[str, set[str]] = {}
+    for methods, fields in rows:
+        names, *_ = methods.partition(", in each")
+        for name in re.findall(r"`(\w+)`", names):
+            found[name] = set(re.findall(r"`(\w+)`", fields))
+    return found
+
+
+async def test_what_the_guide_says_is_not_available_is_refused_and_nothing_else_is() -> None:
+    hub = Hub(room_rules=[RoomRules("a", history=10, presence=True)])
+    await hub.start()
+    app = api_of(hub)
+    shown = not_built("| request |")
+    for method, request in REQUESTS.items():
+        asked: dict[str, Any] = {name: VALUES[name] for name in request[0]}
+        for field in request[1]:
+            found = await call(app, method, **{**asked, field: VALUES[field]})
+            error = {"error": {"code": 108, "message": f"not available: {field}"}}
+            is_built = field not in shown.get(method, ())
+            assert "error" not in found if is_built else found == error, (method, field, found)
+    assert set(shown) <= set(REQUESTS)
+    await hub.stop()
+
+
+def test_requests_have_all_fields_of_centrifugos_form() -> None:
+    for method, (needed, more) in REQUESTS.items():
+        assert {*needed, *more} == set(METHODS[method].request.__struct_fields__), method
+
+
+def test_results_have_all_of_centrifugos_form_but_what_the_guide_says() -> None:
+    missing = not_built("| result |")
+    assert set(RESULTS) == set(METHODS)
+    for method, fields in RESULTS.items():
+        assert set(METHODS[method].result.__struct_fields__) == fields, method
+    for method, (struct, fields) in PARTS.items():
+        assert fields - set(struct.__struct_fields__) == missing.pop(method, set()), method
+        assert set(struct.__struct_fields__) <= fields, method
+    assert missing == {}

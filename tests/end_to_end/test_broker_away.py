@@ -15,6 +15,7 @@ import nats_server
 from array_dialect import ArrayDialect, events_of
 from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
 from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position
+from hubbub.asgi.metrics import HubCollector
 from hubbub.brokers import nats_format, unanswered, valkey_link
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
@@ -132,6 +133,39 @@ async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes
         await until(state(hub, "up"))
         await hub.publish("log", "1")
         await until(lambda: texts(peer) == ["1"])
+
+
+def measured(hub: Hub) -> dict[str, float]:
+    """Return what a scrape says of a hub's broker, without the beginning of the names."""
+    start = "hubbub_broker_"
+    return {
+        sample.name.removeprefix(start): sample.value
+        for family in HubCollector({"": hub}).collect()
+        for sample in family.samples
+        if sample.name.startswith(start)
+    }
+
+
+async def test_metrics_say_how_the_broker_is_and_what_waits_for_it(either: AnyServer) -> None:
+    async with hubs_on(either.url, 1) as (hub,):
+        await member(hub, "log")
+        await hub.publish("log", "1")
+        await until(lambda: measured(hub).get("lag_seconds", 0) > 0)
+        up = measured(hub)
+        assert (up["up"], up["waiting_messages"], up["waiting_bytes"]) == (1, 0, 0)
+        either.kill()
+        await until(state(hub, "away"))
+        waiting = [asyncio.create_task(hub.publish("log", "x" * 1000)) for _ in range(3)]
+        await until(lambda: measured(hub)["waiting_messages"] == 3)
+        away = measured(hub)
+        assert (away["up"], away["gaps_total"]) == (0, 0)
+        assert 3000 < away["waiting_bytes"] < 6000
+        await asyncio.to_thread(either.restart)
+        await asyncio.gather(*waiting)
+        await until(state(hub, "up"))
+        back = measured(hub)
+        assert (back["up"], back["waiting_messages"], back["waiting_bytes"]) == (1, 0, 0)
+        assert back["gaps_total"] == 1
 
 
 async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(either: AnyServer) -> None:

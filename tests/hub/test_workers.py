@@ -47,6 +47,15 @@ app.mount("/", stats)
 """
 REFUSE = {"HUBBUB_BROKER": "memory://", "HUBBUB_WORKERS_OK": "refuse"}
 REFUSAL = "workers_ok = 'refuse' (environment, HUBBUB_WORKERS_OK): this is one of 2 workers"
+ENDS = {
+    "uvicorn-native": 0,
+    "fastapi-run": 0,
+    "gunicorn-native": 3,
+    "hubbub-serve": 1,
+    "granian": 1,
+    "hypercorn": 0,
+}
+"""With which status each server ends then: the guide to deployment says so."""
 GUNICORN_WORKER = """
 from uvicorn_worker import UvicornWorker
 
@@ -107,6 +116,12 @@ class Running:
         self.address = f"http://127.0.0.1:{port}/stats"
         self.log = folder / "core_of(hub).log"
         self.output = folder / "output.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def wait(self) -> int:
+        """Wait for the server to end by itself; return its exit status."""
+        assert self.process is not None
+        return self.process.wait(PATIENCE_S)
 
     def stats(self) -> dict[str, Any]:
         response = httpx2.get(self.address, timeout=5, trust_env=False, verify=NO_TLS)
@@ -156,6 +171,7 @@ def running(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        server.process = process
         try:
             yield server
         finally:
@@ -200,12 +216,13 @@ def test_fault_13_who_means_it_is_not_warned(port: str, tmp_path: Path) -> None:
         assert server.warned() == []
 
 
-@pytest.mark.parametrize("name", ["gunicorn-native", "granian"])
+@pytest.mark.parametrize("name", ENDS)
 def test_two_workers_do_not_both_start_where_that_is_refused(
     name: str, port: str, tmp_path: Path
 ) -> None:
     with running(python(*SERVERS[name](port, 2)), tmp_path, port, REFUSE) as server:
         server.until(lambda: REFUSAL in server.output.read_text(), "a refusal")
+        assert server.wait() == ENDS[name], "the first ends too"
         assert server.log.read_text().count("the hub has started") <= 1
         assert server.warned() == []
 

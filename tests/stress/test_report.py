@@ -29,3 +29,16 @@ def test_what_was_done_to_a_fleet_is_a_row_of_what_clients_got() -> None:
     outcome.faults = ["3 lost"]
     failed = report.part("brokers", {"broker_killed": {**row, **outcome.as_dict()}})
     assert "**broker killed: did not hold:** 3 lost" in failed
+
+
+def test_the_figures_of_an_outcome_are_one_line() -> None:
+    outcome = Outcome("floods", "native", "2 clients", 10, 9, 1024, 4096, 2048, 12.0, 3.0)
+    outcome.moved, outcome.found = {"dead": 2}, {"close codes": [1009, 3013]}
+    assert report.figures(outcome.as_dict()) == (
+        "deliveries: 9 of 10; memory, MiB: 1.0 / 4.0 / 2.0; block, ms: 12; dead: +2; close codes: 1009, 3013"
+    )
+    outcome = Outcome("broker killed", "native", "2 clients", 10, 10)
+    outcome.found = {"lost": 0, "whole after, s": 0.5}
+    assert report.figures(outcome.as_dict()) == (
+        "deliveries: 10 of 10; lost: 0; whole after, s: 0.5"
+    )

@@ -32,3 +32,19 @@ def test_faults_are_survived(name: str) -> None:
     outcome: Outcome = uvloop.run(run.FAULTS[name](SHORT))
     assert outcome.faults == []
     assert outcome.arrived == outcome.expected > 0
+
+
+def test_what_a_scenario_has_found_is_printed_beside_the_verdict(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def held(scale: object) -> Outcome:
+        return Outcome("killed", "native", "2", 10, 10, found={"whole after, s": 0.5})
+
+    async def broke_off(scale: object) -> Outcome:
+        raise TimeoutError("in vain")
+
+    for scenario in (held, broke_off):
+        uvloop.run(run.run_one("killed", scenario, SHORT))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(" s  held  (deliveries: 10 of 10; whole after, s: 0.5)")
+    assert "the scenario broke off: TimeoutError('in vain')" in second
