@@ -110,6 +110,54 @@ async def test_who_leaves_meanwhile_is_not_told_of_its_gap() -> None:
     await hub.stop()
 
 
+@pytest.mark.parametrize("takes_more", [True, False])
+async def test_who_is_put_out_while_it_is_out_for_a_gap_is_told_that_and_does_not_come_back(
+    takes_more: bool,
+) -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    client.peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    assert client.peer.client.rooms == set(), "it is out for the gap"
+    hub.room("red").broadcast("more")
+    if takes_more:
+        client.peer.transport.unblock()
+    client.peer.client.leave("red")
+    client.peer.transport.unblock()
+    await read_all([client], [hub])
+    ends = [row for row in events_of(client.peer.received) if row[0] == "server_unsubscribed"]
+    assert ends == [["server_unsubscribed", "red"]]
+    assert (client.is_out, client.peer.client.rooms) == (True, set())
+    client.come_back(hub)
+    await read_all([client], [hub])
+    assert texts(client) == ["0", "1", "2", "3", "4", "more"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_who_leaves_as_it_can_take_more_again_is_written_to_directly(returns: bool) -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
+    peer = connect(hub)
+    peer.client.join("red")
+    peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    peer.transport.unblock()
+    peer.client.leave("red")
+    if returns:
+        peer.client.join("red")
+    await settle(hub)
+    session = session_of(peer.client)
+    assert (session.behind, session.writes_directly) == (None, True)
+    assert '"gap"' not in str(said(peer))
+    await hub.stop()
+
+
 async def test_other_rooms_of_a_slow_client_are_not_touched() -> None:
     rules = [RoomRules("red", history=9, slow_policy="drop_oldest")]
     hub = await started(room_rules=rules, outbox_max_entries=4, slow_policy="drop_oldest")

@@ -56,7 +56,7 @@ class Gaps:
         """
         self._core.fanout.flush()  # what this turn had for it comes before, or is dropped too
         rooms = session.behind
-        if not rooms or session.close is not None or session.outbox is not None:
+        if rooms is None or session.close is not None or session.outbox is not None:
             return  # what is not empty yet says so later
         if any(map(self._core.rules.remembers, rooms)) and self._is_too_often(session):
             self._core.registry.end(session, SLOW_CONSUMER, "it falls behind again and again")
