@@ -131,7 +131,8 @@ async def test_who_is_put_out_while_it_is_out_for_a_gap_is_told_that_and_does_no
     await read_all([client], [hub])
     ends = [row for row in events_of(client.peer.received) if row[0] == "server_unsubscribed"]
     assert ends == [["server_unsubscribed", "red"]]
-    assert (client.is_out, client.peer.client.rooms) == (True, set())
+    assert client.is_out
+    assert client.peer.client.rooms == set()
     client.come_back(hub)
     await read_all([client], [hub])
     assert texts(client) == ["0", "1", "2", "3", "4", "more"]
@@ -538,6 +539,28 @@ async def test_who_missed_a_join_gets_the_newest_of_a_room_that_keeps_nothing_an
             assert end.index(newest[-1]) < end.index("insufficient state"), end
     assert ann.memory.closed is None
     await until(lambda: "team" in ann.memory.client.rooms)
+    await hub.stop()
+
+
+@pytest.mark.parametrize("join_leave", [True, False])
+async def test_who_is_given_a_room_is_told_where_the_broker_may_have_lost_a_join_of_it(
+    join_leave: bool,
+) -> None:
+    rules = [RoomRules("team", presence=True, join_leave=join_leave)]
+    hub = await started(room_rules=rules)
+    ann = connect(hub, dialect=DIALECT)
+    ann.send('["connect", 1]')
+    await settle(hub)
+    for room in ("team", "another"):
+        ann.client.join(room)
+    await settle(hub)
+    told = len(events_of(ann.received))
+    for rooms in (None, ["team", "another"]):
+        core_of(hub).recovery.note_gap(rooms)
+    await settle(hub)
+    expected = [["server_subscribed", "team"]] * 2 if join_leave else []
+    assert events_of(ann.received)[told:] == expected
+    assert ann.client.rooms == {"team", "another"}
     await hub.stop()
 
 
