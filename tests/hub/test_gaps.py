@@ -11,7 +11,7 @@ import pytest
 
 from array_dialect import events_of
 from exchange import Exchange, carried, cluster
-from hubbub import CommandError, Hub, Identity, RoomRules, Stream
+from hubbub import CommandError, Disconnected, Hub, Identity, Refused, RoomRules, Stream
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.gaps import MOST_GAPS
@@ -472,6 +472,43 @@ async def test_one_that_is_in_too_many_rooms_to_be_brought_back_is_told_of_the_g
     assert (errors, session.behind, session.unasked) == ([], None, frozenset())
     assert peer.received[-1] == '{"type":"gap","room":"answer"}'
     assert len(core_of(hub).subscriptions) == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "on_handler_error", "code"),
+    [
+        (Disconnected(4403, "banned"), "close", 4403),
+        (Refused(403), "stay", 1008),
+        (ZeroDivisionError(), "close", 1011),
+        (ZeroDivisionError(), "stay", None),
+        (asyncio.CancelledError(), "close", None),
+    ],
+)
+async def test_what_authorize_raises_of_one_that_comes_back_to_a_stream_becomes_what_it_does_elsewhere(
+    error: BaseException, on_handler_error: Any, code: int | None
+) -> None:
+    settings: dict[str, Any] = {"on_handler_error": on_handler_error}
+    hub = Hub(room_rules=LOSSY, outbox_max_entries=4, **settings)
+    await hub.start()
+    asked: list[str] = []
+
+    def refuse(client: object, action: str, room: str) -> bool:
+        asked.append(room)
+        raise error
+
+    peer = connect(hub)
+    await peer.client.subscribe("answer")
+    core_of(hub).handlers.authorize = refuse
+    async with hub.room("answer").stream() as stream:
+        await overfill(hub, stream, peer)
+        peer.transport.unblock()
+        await settle(hub)
+    assert asked == ["answer"]
+    assert code_of(peer) == code
+    assert not session_of(peer.client).joining, "it is not tried again"
+    is_told = peer.received[-1] == '{"type":"gap","room":"answer"}'
+    assert is_told is (code is None)
     await hub.stop()
 
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..dialects.dialect import Gap, Given, ServerSubscribed, ServerUnsubscribed
-from ..errors import CommandError
+from ..errors import BrokerError, CommandError
 from ..limits import check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import joined
@@ -105,7 +105,7 @@ class Joining:
             while session.close is None and attempt.is_under_way(session, room):
                 try:
                     if asks:
-                        await self._core.access.check_join(session.client, room, None)
+                        await self._ask_again(session, room)
                     answer = await self._enter_when_ready(session, Ready(room, None), attempt)
                     if not asks:
                         session.unasked |= {room}
@@ -127,6 +127,23 @@ class Joining:
                     return
         finally:
             attempt.end(session, room)
+
+    async def _ask_again(self, session: ClientSession, room: str) -> None:
+        """Ask whether a client may come back to a room; raise where it may not, or that is not known now.
+
+        What else the application raises becomes of it what does in a handler.
+        """
+        try:
+            await self._core.access.check_join(session.client, room, None)
+        except (CommandError, BrokerError):
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if is_being_cancelled():
+                raise
+            self._core.handler_errors.failed(session, error)
+            if session.close is not None:
+                raise _left(room) from error
+            raise CommandError("internal_error", "internal error") from error
 
     def _stay_out(self, session: ClientSession, room: str) -> None:
         """Tell a client that it misses a stream from here on."""
