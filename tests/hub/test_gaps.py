@@ -11,7 +11,7 @@ import pytest
 
 from array_dialect import events_of
 from exchange import Exchange, carried, cluster
-from hubbub import CommandError, Hub, Identity, RoomRules, Stream
+from hubbub import CommandError, Disconnected, Hub, Identity, Refused, RoomRules, Stream
 from hubbub.hub.attempt import Attempt
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
@@ -108,6 +108,55 @@ async def test_who_leaves_meanwhile_is_not_told_of_its_gap() -> None:
     kinds = [row[0] for row in events_of(client.peer.received)]
     assert "server_unsubscribed" not in kinds
     assert kinds[-1] == "ok"
+    await hub.stop()
+
+
+@pytest.mark.parametrize("takes_more", [True, False])
+async def test_who_is_put_out_while_it_is_out_for_a_gap_is_told_that_and_does_not_come_back(
+    takes_more: bool,
+) -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    client.peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    assert client.peer.client.rooms == set(), "it is out for the gap"
+    hub.room("red").broadcast("more")
+    if takes_more:
+        client.peer.transport.unblock()
+    client.peer.client.leave("red")
+    client.peer.transport.unblock()
+    await read_all([client], [hub])
+    ends = [row for row in events_of(client.peer.received) if row[0] == "server_unsubscribed"]
+    assert ends == [["server_unsubscribed", "red"]]
+    assert client.is_out
+    assert client.peer.client.rooms == set()
+    client.come_back(hub)
+    await read_all([client], [hub])
+    assert texts(client) == ["0", "1", "2", "3", "4", "more"]
+    await hub.stop()
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_who_leaves_as_it_can_take_more_again_is_written_to_directly(returns: bool) -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
+    peer = connect(hub)
+    peer.client.join("red")
+    peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    peer.transport.unblock()
+    peer.client.leave("red")
+    if returns:
+        peer.client.join("red")
+    await settle(hub)
+    session = session_of(peer.client)
+    assert (session.behind, session.writes_directly) == (None, True)
+    assert '"gap"' not in str(said(peer))
     await hub.stop()
 
 
@@ -427,6 +476,43 @@ async def test_one_that_is_in_too_many_rooms_to_be_brought_back_is_told_of_the_g
     await hub.stop()
 
 
+@pytest.mark.parametrize(
+    ("error", "on_handler_error", "code"),
+    [
+        (Disconnected(4403, "banned"), "close", 4403),
+        (Refused(403), "stay", 1008),
+        (ZeroDivisionError(), "close", 1011),
+        (ZeroDivisionError(), "stay", None),
+        (asyncio.CancelledError(), "close", None),
+    ],
+)
+async def test_what_authorize_raises_of_one_that_comes_back_to_a_stream_becomes_what_it_does_elsewhere(
+    error: BaseException, on_handler_error: Any, code: int | None
+) -> None:
+    settings: dict[str, Any] = {"on_handler_error": on_handler_error}
+    hub = Hub(room_rules=LOSSY, outbox_max_entries=4, **settings)
+    await hub.start()
+    asked: list[str] = []
+
+    def refuse(client: object, action: str, room: str) -> bool:
+        asked.append(room)
+        raise error
+
+    peer = connect(hub)
+    await peer.client.subscribe("answer")
+    core_of(hub).handlers.authorize = refuse
+    async with hub.room("answer").stream() as stream:
+        await overfill(hub, stream, peer)
+        peer.transport.unblock()
+        await settle(hub)
+    assert asked == ["answer"]
+    assert code_of(peer) == code
+    assert not session_of(peer.client).joining, "it is not tried again"
+    is_told = peer.received[-1] == '{"type":"gap","room":"answer"}'
+    assert is_told is (code is None)
+    await hub.stop()
+
+
 @pytest.mark.parametrize("joins", [True, False])
 async def test_a_gap_that_is_told_while_a_history_is_read_is_seen_to(joins: bool) -> None:
     exchange = Exchange()
@@ -491,6 +577,28 @@ async def test_who_missed_a_join_gets_the_newest_of_a_room_that_keeps_nothing_an
             assert end.index(newest[-1]) < end.index("insufficient state"), end
     assert ann.memory.closed is None
     await until(lambda: "team" in ann.memory.client.rooms)
+    await hub.stop()
+
+
+@pytest.mark.parametrize("join_leave", [True, False])
+async def test_who_is_given_a_room_is_told_where_the_broker_may_have_lost_a_join_of_it(
+    join_leave: bool,
+) -> None:
+    rules = [RoomRules("team", presence=True, join_leave=join_leave)]
+    hub = await started(room_rules=rules)
+    ann = connect(hub, dialect=DIALECT)
+    ann.send('["connect", 1]')
+    await settle(hub)
+    for room in ("team", "another"):
+        ann.client.join(room)
+    await settle(hub)
+    told = len(events_of(ann.received))
+    for rooms in (None, ["team", "another"]):
+        core_of(hub).recovery.note_gap(rooms)
+    await settle(hub)
+    expected = [["server_subscribed", "team"]] * 2 if join_leave else []
+    assert events_of(ann.received)[told:] == expected
+    assert ann.client.rooms == {"team", "another"}
     await hub.stop()
 
 

@@ -825,6 +825,29 @@ async def test_a_member_that_the_broker_refuses_keeps_no_other_back(
         assert sizes == [20]
 
 
+async def test_what_is_said_anew_of_a_refused_member_takes_no_renewal_from_another() -> None:
+    exchange = Exchange()
+    async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, _):
+        ann, bad = connect(here, user="ann"), connect(here, user="bad")
+        session, broker = session_of(bad.client), exchange.brokers[0]
+
+        def meanwhile(verb: str, names: tuple[str, ...]) -> None:
+            if verb == "enter" and session.connection_id in names:
+                raise CallRefused("too much")
+
+        broker.meanwhile = meanwhile
+        for peer in (ann, bad):
+            peer.client.join("now")
+        await quiet(exchange, [here])
+        broker.presence_calls.clear()
+        advance_time(here, RENEW_S)
+        core_of(here).infos.note_token(session, "now", "something else")
+        core_of(here).presence.entered(session, "now")
+        await quiet(exchange, [here])
+        name = session_of(ann.client).connection_id
+        assert ("enter", (name,)) in broker.presence_calls
+
+
 async def test_handlers_are_called_for_who_joined_by_a_call_that_was_refused_in_the_end() -> None:
     exchange = Exchange()
     async with cluster(exchange, clock=FakeClock(), room_rules=RULES) as (here, _):

@@ -66,6 +66,14 @@ def test_of_those_that_were_not_told_the_ones_who_came_back_enter() -> None:
     assert red.entering == {"2": (one, ClientInfo("b"))}
 
 
+def test_a_refused_member_of_whom_something_else_is_to_be_said_is_a_new_one() -> None:
+    red = roll()
+    red.members["1"], red.refused["1"] = ANN, None
+    red.add("1", session())
+    assert list(red.entering) == ["1"]
+    assert not red.refused
+
+
 def test_who_goes_is_not_refused_and_not_unaware_any_more() -> None:
     red = roll()
     red.add("1", session())

@@ -56,7 +56,7 @@ class Gaps:
         """
         self._core.fanout.flush()  # what this turn had for it comes before, or is dropped too
         rooms = session.behind
-        if not rooms or session.close is not None or session.outbox is not None:
+        if rooms is None or session.close is not None or session.outbox is not None:
             return  # what is not empty yet says so later
         if any(map(self._core.rules.remembers, rooms)) and self._is_too_often(session):
             self._core.registry.end(session, SLOW_CONSUMER, "it falls behind again and again")
@@ -102,10 +102,14 @@ class Gaps:
     def tell_all(self, members: Membership) -> None:
         """Tell the members of a room that keeps nothing that they may have missed something.
 
-        Everybody's room stands for those of users too. Who speaks in commands knows neither.
+        Everybody's room stands for those of users too. Who speaks in commands knows neither; of other rooms that the
+        server put it into it is told where it may have missed who is there.
         """
         is_everybody = members.name == EVERYBODY
+        terms = self._core.rules.terms_of(members.name)
+        tells_of_members = terms is not None and terms.told_up_to > 0
         for session in list(members.sessions):
             is_plain = session.variant.dialect.is_plain
-            if is_plain or not (is_everybody or session.is_given(members.name)):
+            may_be_told = tells_of_members or not session.is_given(members.name)
+            if is_plain or (may_be_told and not is_everybody):
                 self.tell(session, members.name)

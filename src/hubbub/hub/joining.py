@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..dialects.dialect import Gap, Given, ServerSubscribed, ServerUnsubscribed
-from ..errors import CommandError
+from ..errors import BrokerError, CommandError
 from ..limits import check_room_name, printable
 from ..model import EVERYBODY, USER_PREFIX, Position
 from ..wire.piece import joined
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..wire.frame import Frame
     from .core import Core
     from .joiner import Recovered
+    from .room import Membership
     from .session import ClientSession
 
 RETRY_S = 0.5
@@ -104,7 +105,7 @@ class Joining:
             while session.close is None and attempt.is_under_way(session, room):
                 try:
                     if asks:
-                        await self._core.access.check_join(session.client, room, None)
+                        await self._ask_again(session, room)
                     answer = await self._enter_when_ready(session, Ready(room, None), attempt)
                     if not asks:
                         session.unasked |= {room}
@@ -126,6 +127,23 @@ class Joining:
                     return
         finally:
             attempt.end(session, room)
+
+    async def _ask_again(self, session: ClientSession, room: str) -> None:
+        """Ask whether a client may come back to a room; raise where it may not, or that is not known now.
+
+        What else the application raises becomes of it what does in a handler.
+        """
+        try:
+            await self._core.access.check_join(session.client, room, None)
+        except (CommandError, BrokerError):
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if is_being_cancelled():
+                raise
+            self._core.handler_errors.failed(session, error)
+            if session.close is not None:
+                raise _left(room) from error
+            raise CommandError("internal_error", "internal error") from error
 
     def _stay_out(self, session: ClientSession, room: str) -> None:
         """Tell a client that it misses a stream from here on."""
@@ -390,15 +408,23 @@ class Joining:
         """See `Client.leave`. `by_server`: the client has not asked for it, and is told. `comes_back`: it is out
         for a gap alone, and the hub brings it in again as it was; if it is just joining, it goes on."""
         check_room_name(room)
-        core = self._core
+        is_plain, was_out = session.variant.dialect.is_plain, False
         if not comes_back:
             self._forget_stay(session, room)
-            if session.behind is not None and session.variant.dialect.is_plain:
-                session.behind.discard(room)  # else it would be brought back when it can take more
+            if by_server or is_plain:
+                was_out = self._forget_gap(session, room)
             call_off(session, room)
         members = session.memberships.get(room)
-        if members is None or session.close is not None:
+        if session.close is not None:
             return
+        if members is not None:
+            self._take_out(session, members)
+        if by_server and not is_plain and (members is not None or was_out):
+            self._core.publishing.tell(session, ServerUnsubscribed(room))
+
+    def _take_out(self, session: ClientSession, members: Membership) -> None:
+        """Make a client a member no more."""
+        core, room = self._core, members.name
         core.infos.forget(session, room)
         core.fanout.left(session, members)
         del session.memberships[room]
@@ -407,8 +433,14 @@ class Joining:
         core.registry.rooms.remove(session, members)
         if members.has_presence:
             core.presence.left(session, room)
-        if by_server and not session.variant.dialect.is_plain:
-            core.publishing.tell(session, ServerUnsubscribed(room))
+
+    def _forget_gap(self, session: ClientSession, room: str) -> bool:
+        """Forget that a client has to come back to a room when it can take more; return whether it had to."""
+        if session.behind is None or room not in session.behind:
+            return False
+        self._core.fanout.flush()  # what this turn had for it of the room comes before, or is dropped too
+        session.behind.discard(room)
+        return True
 
     def _set_end(
         self, session: ClientSession, room: str, expires_at: float | None, *, is_new: bool

@@ -275,8 +275,9 @@ class Presence:
         """Say of all members here that they are there; one that the broker has forgotten joins anew."""
         roll.renew_at = self._core.now() + presence_roll.RENEW_S
         refused = list(roll.refused)
-        names = iter([name for name in roll.members if name not in roll.refused])
-        for most in _parts(len(roll.members) - len(refused)):
+        others = [name for name in roll.members if name not in roll.refused]
+        names = iter(others)
+        for most in _parts(len(others)):
             await self._enter(roll, list(islice(names, most)))
         try:
             await self._enter(roll, refused[:MOST_MEMBERS_A_CALL])

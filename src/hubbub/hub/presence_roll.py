@@ -66,6 +66,7 @@ class Roll:
         """Note who has come, or of whom something else is to be said now."""
         if name in self.entering:
             return  # what is said of it is asked for later
+        self.refused.pop(name, None)  # what is said of it now may be taken
         info = self.members.pop(name, None)
         if info is None:
             self.unaware[name] = session
