@@ -281,13 +281,13 @@ def test_several_workers_drain_too(tmp_path: Path) -> None:
     assert all("retry after" in reason for _, reason in found)
 
 
-def test_without_a_drain_sigterm_ends_as_ever() -> None:
+def test_without_a_time_to_drain_clients_are_told_before_the_server_stops_too() -> None:
     with serving("serve") as (server, address):
         with connect(f"ws://{address}/ws", proxy=None) as client:
             os.kill(server.process.pid, signal.SIGTERM)
             assert closes([client]) == [(1012, "service restart")]
         assert server.wait() in (0, -signal.SIGTERM)
-        assert "draining" not in server.err
+        assert server.err.index("draining: readiness is down") < server.err.index("Shutting down")
 
 
 FROZEN_APP = """
