@@ -109,6 +109,12 @@ INVALID_TOKEN = _row(3500, "invalid token", False, "A token that proves nothing.
 BAD_REQUEST = _row(3501, "bad request", False, "A command that no client of the dialect sends.")
 STALE = _row(3502, "stale", False, "No connect command within handshake_timeout_s.")
 DISCONNECTED = _row(3503, "disconnected", False, "The application sent this client away.")
+CHANNEL_LIMIT = _row(
+    3505,
+    "channel limit",
+    False,
+    "A token or an identity with more rooms than max_rooms_per_client.",
+)
 PERMISSION_DENIED = _row(
     3507, "permission denied", False, "As 1008, for clients of the Centrifuge protocol."
 )
@@ -303,6 +309,7 @@ REFUSED_BY_A_SETTING = frozenset(
         "overloaded",
         "too_many_clients",
         "too_many_from_address",
+        "too_many_rooms",
     }
 )
 """Refusals for which a setting is the reason, which may be wrong; the log's level is WARNING."""

@@ -205,6 +205,7 @@ REFUSALS: dict[str, tuple[Refused | None, str | None, int | None, int]] = {
     "too many": (Refused(429, "slow_down", "later"), None, 400, 1013),
     "an expired token": (None, token(**EXPIRED), 109, 3005),
     "a bad token": (None, "x", 101, 3500),
+    "too many rooms": (None, token(channels=[str(n) for n in range(129)]), 106, 3505),
 }
 
 
@@ -285,6 +286,10 @@ async def foreign_token(hub: Hub, peer: Peer) -> None:
     await peer.say(refresh={"token": token(sub="bob")})
 
 
+async def too_many_rooms(hub: Hub, peer: Peer) -> None:
+    await peer.say(refresh={"token": token(channels=[str(number) for number in range(129)])})
+
+
 async def foreign_room(hub: Hub, peer: Peer) -> None:
     await peer.say(subscribe={"channel": "red", "token": token(channel="blue")})
 
@@ -359,6 +364,7 @@ DISCONNECTIONS: dict[Callable[[Hub, Peer], Awaitable[None]], int] = {
     too_far: 3501,
     bytes_come: 3501,
     kicked: 3503,
+    too_many_rooms: 3505,
     normally_closed: 3503,
     policy: 3507,
     own_code: 4000,

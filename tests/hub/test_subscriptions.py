@@ -27,8 +27,9 @@ def token(**claims: Any) -> str:
     return jwt.encode({"sub": "ann", **claims}, SECRET, "HS256")
 
 
-async def secured(clock: FakeClock | None = None) -> Hub:
-    hub = Hub(room_rules=[RoomRules("news", history=5)], max_message_bytes=64 * 1024)
+async def secured(clock: FakeClock | None = None, **settings: Any) -> Hub:
+    rules = [RoomRules("news", history=5)]
+    hub = Hub(room_rules=rules, max_message_bytes=64 * 1024, **settings)
     hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
     hub.authorize(lambda client, action, room: room == "open")
     if clock is not None:
@@ -321,12 +322,41 @@ def test_a_second_way_to_authenticate_is_an_error() -> None:
 
 async def test_an_identity_with_rooms_that_cannot_be_is_refused_before_it_is_connected() -> None:
     hub = await secured()
-    for channels in (["@bob"], ["x"] * 2 + [str(number) for number in range(129)]):
-        peer = await connected(hub, channels=channels)
-        (answer,) = lines(peer)
-        assert "error" in answer
-        assert peer.closed is not None
+    peer = await connected(hub, channels=["@bob"])
+    (answer,) = lines(peer)
+    assert answer["error"]["code"] == 107
+    assert code_of(peer) == 3507
     assert hub.client_count == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize("claim", ["channels", "subs"])
+async def test_a_token_with_too_many_rooms_is_refused_for_good(
+    claim: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = await secured(max_rooms_per_client=2)
+    named = {"channels": ["a", "b", "b", "c"], "subs": {"a": {}, "b": {}, "c": {}}}
+    peer = await connected(hub, **{claim: named[claim]})
+    (answer,) = lines(peer)
+    assert answer["error"] == {
+        "code": 106,
+        "message": "The identity names more than 2 rooms (max_rooms_per_client)",
+    }
+    assert code_of(peer) == 3505
+    assert hub.client_count == 0
+    assert [(each.levelname, "too_many_rooms" in each.message) for each in caplog.records] == [
+        ("WARNING", True)
+    ]
+    just_enough = await connected(hub, channels=["a", "b", "b"])
+    assert just_enough.closed is None
+    await hub.stop()
+
+
+async def test_a_new_token_with_too_many_rooms_closes_for_good() -> None:
+    hub = await secured(max_rooms_per_client=2)
+    peer = await connected(hub)
+    await say(peer, hub, refresh={"token": token(channels=["a", "b", "c"])})
+    assert code_of(peer) == 3505
     await hub.stop()
 
 
