@@ -21,7 +21,8 @@ from hubbub import (
     RoomRules,
     TokenVerifier,
 )
-from hubbub.dialects.centrifuge import CENTRIFUGE
+from hubbub.dialects.centrifuge import CENTRIFUGE, CLOSE_CODES
+from hubbub.errors import should_come_back
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
@@ -400,6 +401,34 @@ async def test_code_3502_for_who_never_connects() -> None:
     assert peer.memory.closed is not None
     assert peer.memory.closed.code == 3502
     assert peer.memory.closed.reason.startswith("stale: no connect command")
+    await hub.stop()
+
+
+CLOSES = {1000: 3503, 1002: 3501, 1003: 3501, 1007: 3501, 1008: 3507, 1011: 3004, 1012: 3001}
+"""What codes of the WebSocket become: an SDK comes back after each of them as it is."""
+
+
+def test_no_code_of_the_websocket_that_becomes_another_is_left_out() -> None:
+    assert CLOSES.keys() == CLOSE_CODES.keys()
+
+
+@pytest.mark.parametrize("code", CLOSES)
+@pytest.mark.parametrize("who", ["a handler", "the hub"])
+async def test_a_code_of_the_websocket_becomes_one_that_an_sdk_goes_by(code: int, who: str) -> None:
+    hub = await running()
+
+    @hub.on_message
+    def heard(client: Client, message: str) -> None:
+        raise Disconnected(code, "so it is")
+
+    peer = await connected(hub)
+    if who == "a handler":
+        await peer.say(send={"data": 1})
+    else:
+        hub.disconnect(peer.memory.client, code, "so it is")
+    assert peer.memory.closed is not None
+    assert (peer.memory.closed.code, peer.memory.closed.reason) == (CLOSES[code], "so it is")
+    assert should_come_back(CLOSES[code]) == should_come_back(code)
     await hub.stop()
 
 
