@@ -118,6 +118,12 @@ CHANNEL_LIMIT = _row(
 PERMISSION_DENIED = _row(
     3507, "permission denied", False, "As 1008, for clients of the Centrifuge protocol."
 )
+NOT_AVAILABLE = _row(
+    3508,
+    "not available",
+    False,
+    "A message of a Centrifuge client, in a hub that has room rules and no handler of messages.",
+)
 REPLACED = _row(3511, "replaced", False, "A newer connection took over this client id.")
 
 CLOSE_CODES: tuple[CloseCode, ...] = tuple(_rows)

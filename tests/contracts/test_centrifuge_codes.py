@@ -404,6 +404,27 @@ async def test_code_3502_for_who_never_connects() -> None:
     await hub.stop()
 
 
+@pytest.mark.parametrize("on_invalid", ["reply", "close", "ignore"])
+async def test_code_3508_for_a_message_that_no_handler_of_any_kind_takes(on_invalid: Any) -> None:
+    hub = await running(on_invalid=on_invalid)
+    peer = await connected(hub)
+    await peer.say(subscribe={"channel": "red"})
+    assert await peer.say(send={"data": 1}) == []
+    assert code_of(peer.memory) == (None if on_invalid == "ignore" else 3508)
+    assert hub.stats()["invalid"] == 1
+    await hub.stop()
+
+
+async def test_a_message_of_a_type_that_no_handler_takes_closes_nobody() -> None:
+    hub = await running()
+    hub.on("known")(lambda client, message: None)
+    peer = await connected(hub)
+    assert await peer.say(send={"data": {"type": "unknown"}}) == []
+    assert peer.memory.closed is None
+    assert hub.stats()["invalid"] == 1
+    await hub.stop()
+
+
 CLOSES = {1000: 3503, 1002: 3501, 1003: 3501, 1007: 3501, 1008: 3507, 1011: 3004, 1012: 3001}
 """What codes of the WebSocket become: an SDK comes back after each of them as it is."""
 

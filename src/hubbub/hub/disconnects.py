@@ -13,6 +13,7 @@ from ..errors import (
     BAD_REQUEST,
     INTERNAL_ERROR,
     NO_PONG,
+    NOT_AVAILABLE,
     REPLACED,
     SERVICE_RESTART,
     STALE,
@@ -138,6 +139,14 @@ BAD_COMMAND = Cause(
     logging.INFO,
     "protocol",
     "sent a command out of place: %s; closed",
+)
+NO_HANDLER = Cause(
+    NOT_AVAILABLE,
+    "not available: this hub has room rules and no handler of messages",
+    "invalid",
+    logging.INFO,
+    "invalid",
+    "sent a message, which no handler takes here; closed",
 )
 WRONG_ROUTE = Cause(
     BAD_REQUEST,
