@@ -120,6 +120,11 @@ COMMANDS: dict[str, tuple[int, bool, dict[str, Any]]] = {
         False,
         {"subscribe": {"channel": "red", "token": token(channel="red", **EXPIRED)}},
     ),
+    "a token of a subscription whose end has passed": (
+        109,
+        False,
+        {"subscribe": {"channel": "red", "token": token(channel="red", expire_at=1)}},
+    ),
     "another history": (
         112,
         False,
@@ -205,6 +210,7 @@ REFUSALS: dict[str, tuple[Refused | None, str | None, int | None, int]] = {
     "busy": (Refused(503, "busy", "later"), None, 400, 1013),
     "too many": (Refused(429, "slow_down", "later"), None, 400, 1013),
     "an expired token": (None, token(**EXPIRED), 109, 3005),
+    "an end that has passed": (None, token(expire_at=1), 109, 3005),
     "a bad token": (None, "x", 101, 3500),
     "too many rooms": (None, token(channels=[str(n) for n in range(129)]), 106, 3505),
 }

@@ -17,6 +17,7 @@ from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
 from hubbub.hub.user_actions import Grant, Whom
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
+from hubbub.tokens.claims import Override
 from issuing import SECRET
 from started_hub import code_of
 
@@ -28,7 +29,7 @@ def token(**claims: Any) -> str:
 
 
 async def secured(clock: FakeClock | None = None, **settings: Any) -> Hub:
-    rules = [RoomRules("news", history=5)]
+    rules = [RoomRules("news", history=5), RoomRules("here", presence=True)]
     hub = Hub(room_rules=rules, max_message_bytes=64 * 1024, **settings)
     hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
     hub.authorize(lambda client, action, room: room == "open")
@@ -310,6 +311,46 @@ async def test_an_identity_names_rooms_for_plain_clients_too() -> None:
     assert peer.received == ["1"]
     with pytest.raises(TypeError, match="a tuple, as in rooms="):
         Identity("ann", rooms=["news"])  # type: ignore[arg-type]
+    await hub.stop()
+
+
+def overriding(*, value: bool) -> dict[str, Any]:
+    return {name: {"value": value} for name in Override._fields}
+
+
+@pytest.mark.parametrize("value", [True, False])
+async def test_options_of_rooms_in_a_connection_token_change_nothing(*, value: bool) -> None:
+    """As the page on tokens says: they are not looked at yet."""
+    hub = await secured()
+    options = {"info": {"a": 1}, "data": {"b": 2}, "override": overriding(value=value)}
+    told: list[dict[str, Any]] = []
+    for each in ({}, options):
+        peer = await connected(hub, subs=dict.fromkeys(("news", "here", "open"), each))
+        (answer,) = lines(peer)
+        rooms = answer["connect"]["subs"]
+        rooms["news"]["epoch"], _, _ = rooms["news"]["epoch"].partition("~")
+        told.append(rooms)
+    assert told[0] == told[1]
+    assert sorted(told[1]["news"]) == ["epoch", "offset", "positioned", "recoverable"]
+    assert told[1]["open"] == {}
+    infos = (await hub.presence("here")).values()
+    assert [(each.conn_info, each.info) for each in infos] == [(None, None)] * 2
+    await hub.stop()
+
+
+@pytest.mark.parametrize("value", [True, False])
+async def test_an_override_in_a_token_of_a_room_changes_nothing(*, value: bool) -> None:
+    hub = await secured()
+    peer = await connected(hub)
+    for room in ("news", "here", "open"):
+        shown = token(channel=room, override=overriding(value=value))
+        (answer,) = await say(peer, hub, subscribe={"channel": room, "token": shown})
+        capabilities = ["epoch", "offset", "positioned", "recoverable"]
+        assert sorted(answer["subscribe"]) == (capabilities if room == "news" else [])
+    for command in ("presence", "history"):
+        (answer,) = await say(peer, hub, **{command: {"channel": "open"}})
+        assert answer["error"]["code"] == 108, command
+    assert [*await hub.presence("here")] == [peer.client.id]
     await hub.stop()
 
 
