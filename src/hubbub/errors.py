@@ -113,7 +113,7 @@ CHANNEL_LIMIT = _row(
     3505,
     "channel limit",
     False,
-    "A token or an identity with more rooms than max_rooms_per_client.",
+    "More rooms than max_rooms_per_client, by a token, an identity or a connect handler; of the Centrifuge protocol alone.",
 )
 PERMISSION_DENIED = _row(
     3507, "permission denied", False, "As 1008, for clients of the Centrifuge protocol."

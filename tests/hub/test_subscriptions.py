@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
+from hubbub import Client, Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
@@ -390,6 +390,36 @@ async def test_a_token_with_too_many_rooms_is_refused_for_good(
     ]
     just_enough = await connected(hub, channels=["a", "b", "b"])
     assert just_enough.closed is None
+    await hub.stop()
+
+
+@pytest.mark.parametrize("how", ["join", "subscribe"])
+@pytest.mark.parametrize("dialect", ["plain", "centrifuge"])
+async def test_a_connect_handler_that_wants_too_many_rooms_closes_who_cannot_be_answered(
+    dialect: str, how: str
+) -> None:
+    hub = Hub(max_rooms_per_client=2)
+
+    @hub.on_connect
+    async def begin(client: Client) -> None:
+        for room in ("a", "b", "c"):
+            if how == "join":
+                client.join(room)
+            else:
+                await client.subscribe(room)
+
+    await hub.start()
+    peer = connect(hub, dialect=dialect)
+    if dialect == "plain":
+        await settle(hub)
+        assert [each["code"] for each in peer.json()] == ["too_many_rooms"]
+        assert peer.client.rooms == {"a", "b"}
+        assert peer.closed is None
+    else:
+        await say(peer, hub, connect={})
+        assert code_of(peer) == 3505
+        assert hub.client_count == 0
+    assert hub.stats()["handler_errors"] == (dialect == "centrifuge")
     await hub.stop()
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..errors import (
     BAD_REQUEST,
+    CHANNEL_LIMIT,
     INTERNAL_ERROR,
     NO_PONG,
     NOT_AVAILABLE,
@@ -115,6 +116,14 @@ NOT_BROUGHT_IN = Cause(
     logging.WARNING,
     "not brought in",
     "could not be brought in by a connect handler: %s; closed",
+)
+TOO_MANY_ROOMS = Cause(
+    CHANNEL_LIMIT,
+    "channel limit",
+    "handler_errors",
+    logging.WARNING,
+    "not brought in",
+    "could not be brought in by a connect handler: %s; closed for good",
 )
 INTERNAL_FAILURE = Cause(
     INTERNAL_ERROR,
