@@ -110,8 +110,20 @@ INVALID_TOKEN = _row(3500, "invalid token", False, "A token that proves nothing.
 BAD_REQUEST = _row(3501, "bad request", False, "A command that no client of the dialect sends.")
 STALE = _row(3502, "stale", False, "No connect command within handshake_timeout_s.")
 DISCONNECTED = _row(3503, "disconnected", False, "The application sent this client away.")
+CHANNEL_LIMIT = _row(
+    3505,
+    "channel limit",
+    False,
+    "More rooms than max_rooms_per_client, by a token, an identity or a connect handler; of the Centrifuge protocol alone.",
+)
 PERMISSION_DENIED = _row(
     3507, "permission denied", False, "As 1008, for clients of the Centrifuge protocol."
+)
+NOT_AVAILABLE = _row(
+    3508,
+    "not available",
+    False,
+    "A message of a Centrifuge client, in a hub that has room rules and no handler of messages.",
 )
 REPLACED = _row(3511, "replaced", False, "A newer connection took over this client id.")
 
@@ -304,6 +316,7 @@ REFUSED_BY_A_SETTING = frozenset(
         "overloaded",
         "too_many_clients",
         "too_many_from_address",
+        "too_many_rooms",
     }
 )
 """Refusals for which a setting is the reason, which may be wrong; the log's level is WARNING."""

@@ -162,7 +162,8 @@ class Settings:
     max_rooms_per_client: int | None = _setting(
         128,
         "rooms",
-        "How many rooms one client may be in; joining more raises CommandError.",
+        "How many rooms one client may be in; joining more raises CommandError, and an identity with "
+        "more is refused.",
         none="no limit",
         least=0,
     )

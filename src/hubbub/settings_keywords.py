@@ -81,8 +81,8 @@ class HubKeywords(TypedDict, total=False):
     right only if the server trusts the proxy. None: no limit. Default: none."""
 
     max_rooms_per_client: int | None
-    """In rooms. How many rooms one client may be in; joining more raises CommandError. None: no
-    limit. Default: 128."""
+    """In rooms. How many rooms one client may be in; joining more raises CommandError, and an
+    identity with more is refused. None: no limit. Default: 128."""
 
     max_loop_lag_s: float | None
     """In seconds. While the event loop was later than this at one of its last three looks (one a

@@ -272,6 +272,7 @@ def test_of_many_rooms_with_members_few_are_looked_at(monkeypatch: pytest.Monkey
 
 
 def test_a_key_is_known_for_five_minutes() -> None:
+    assert KEY_TTL_S == 300
     kept = store()
     kept.note_key("red", "k", Position(1, "e"), 0.0)
     assert kept.seen("red", "k", KEY_TTL_S - 0.1) == (Position(1, "e"),)

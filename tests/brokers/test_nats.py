@@ -120,6 +120,19 @@ async def test_two_applications_on_one_server_know_nothing_of_each_other() -> No
         assert (await two.history("red")).publications == []
 
 
+async def test_a_key_is_known_for_five_minutes() -> None:
+    async with nats_on(nats_url(), prefix=fresh_prefix()) as (broker, _):
+        rooms = broker._require_streams().rooms
+        connection = broker._require_streams().feed.connection
+        (answer,) = await connection.ask(f"$JS.API.STREAM.INFO.{rooms.name}", b"")
+        assert json.loads(answer.data)["config"]["duplicate_window"] == 300 * 10**9
+        await broker.publish(message("1", key="k"))
+        last = json.dumps({"last_by_subj": broker._names.keyed("red")}).encode()
+        (answer,) = await connection.ask(f"$JS.API.STREAM.MSG.GET.{rooms.name}", last)
+        headers = base64.b64decode(json.loads(answer.data)["message"]["hdrs"])
+        assert b"Nats-TTL: 300s\r\n" in headers, "what is kept for its key alone goes then"
+
+
 async def test_what_is_too_old_is_lost_and_purged_but_for_the_position() -> None:
     async with nats_on(nats_url(), prefix=fresh_prefix()) as (broker, _):
         await broker.publish_kept(message("1"), Keep(10, 0.2, 1000))

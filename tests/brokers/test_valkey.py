@@ -20,6 +20,7 @@ from hubbub import (
 from hubbub.brokers import reconnecting, unanswered
 from hubbub.brokers.broker import Control, Keep, PresenceTerms, as_broker
 from hubbub.brokers.valkey import ValkeyBroker
+from hubbub.brokers.valkey_names import Names
 from hubbub.hub.core import core_of
 from hubbub.limits import shown_url
 from started_hub import until
@@ -96,6 +97,15 @@ async def test_two_applications_on_one_server_know_nothing_of_each_other() -> No
         await two.publish(message("2"))
         assert (here.delivered, there.delivered) == ([("red", "1")], [("red", "2")])
         assert (await two.history("red")).publications == []
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_key_is_known_for_five_minutes(*, is_kept: bool) -> None:
+    async with valkey_on(server_url(), prefix=(prefix := fresh_prefix())) as (broker, _):
+        publication = message("1", key="k")
+        await (broker.publish_kept(publication, KEEP) if is_kept else broker.publish(publication))
+        left_ms = await client_of(broker).pttl(Names(prefix).key("red", "k:", "k"))
+        assert 240_000 < left_ms <= 300_000, "it counts down on the server"
 
 
 async def test_what_is_too_old_is_lost() -> None:

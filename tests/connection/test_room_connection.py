@@ -205,6 +205,37 @@ async def test_leaving_and_entering_again_misses_nothing() -> None:
                 await room.__aenter__()
 
 
+@BOTH
+def test_it_is_never_given_what_it_was_excluded_from(native: bool) -> None:
+    """What the server calls it stands in the epoch of its position: it says so when it comes back."""
+
+    @asynchronous
+    async def scenario() -> None:
+        async with serving(native=native) as (hub, served), client(served, "uma") as connection:
+            room = connection.subscribe("chat:1")
+            async with room:
+                await do(hub, ["publish", "chat:1", 1])
+                assert await messages(room, 1) == [RoomMessage(1, 1)]
+                await do(hub, ["exclude", "uma", "chat:1", 2])
+                await do(hub, ["miss", "uma", "chat:1", 3])
+                assert await messages(room, 1) == [RoomMessage(3, 3)]
+                await do(hub, ["cut and exclude", "uma", "chat:1", 4])
+                await until(lambda: hub.stats()["recoveries"] == 2)
+                await until(lambda: room.state == "subscribed")
+            await until(lambda: hub.rooms.get("chat:1", 0) == 0)
+            await do(hub, ["exclude", "uma", "chat:1", 5])
+            await do(hub, ["publish", "chat:1", 6])
+            async with room:
+                assert await messages(room, 1) == [RoomMessage(6, 6)]
+                await do(hub, ["cut"])
+                await do(hub, ["publish", "chat:1", 7])
+                assert await messages(room, 1) == [RoomMessage(7, 7)]
+            stats = hub.stats()
+        assert (stats["recoveries"], stats["recoveries_refused"]) == (4, 0)
+
+    scenario()
+
+
 @asynchronous
 async def test_the_newest_of_a_state_is_no_position_before_it_is_taken() -> None:
     async with serving() as (hub, served), client(served) as connection:

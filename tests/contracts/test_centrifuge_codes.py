@@ -21,7 +21,8 @@ from hubbub import (
     RoomRules,
     TokenVerifier,
 )
-from hubbub.dialects.centrifuge import CENTRIFUGE
+from hubbub.dialects.centrifuge import CENTRIFUGE, CLOSE_CODES
+from hubbub.errors import should_come_back
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
@@ -119,6 +120,11 @@ COMMANDS: dict[str, tuple[int, bool, dict[str, Any]]] = {
         False,
         {"subscribe": {"channel": "red", "token": token(channel="red", **EXPIRED)}},
     ),
+    "a token of a subscription whose end has passed": (
+        109,
+        False,
+        {"subscribe": {"channel": "red", "token": token(channel="red", expire_at=1)}},
+    ),
     "another history": (
         112,
         False,
@@ -204,7 +210,9 @@ REFUSALS: dict[str, tuple[Refused | None, str | None, int | None, int]] = {
     "busy": (Refused(503, "busy", "later"), None, 400, 1013),
     "too many": (Refused(429, "slow_down", "later"), None, 400, 1013),
     "an expired token": (None, token(**EXPIRED), 109, 3005),
+    "an end that has passed": (None, token(expire_at=1), 109, 3005),
     "a bad token": (None, "x", 101, 3500),
+    "too many rooms": (None, token(channels=[str(n) for n in range(129)]), 106, 3505),
 }
 
 
@@ -285,6 +293,10 @@ async def foreign_token(hub: Hub, peer: Peer) -> None:
     await peer.say(refresh={"token": token(sub="bob")})
 
 
+async def too_many_rooms(hub: Hub, peer: Peer) -> None:
+    await peer.say(refresh={"token": token(channels=[str(number) for number in range(129)])})
+
+
 async def foreign_room(hub: Hub, peer: Peer) -> None:
     await peer.say(subscribe={"channel": "red", "token": token(channel="blue")})
 
@@ -359,6 +371,7 @@ DISCONNECTIONS: dict[Callable[[Hub, Peer], Awaitable[None]], int] = {
     too_far: 3501,
     bytes_come: 3501,
     kicked: 3503,
+    too_many_rooms: 3505,
     normally_closed: 3503,
     policy: 3507,
     own_code: 4000,
@@ -394,6 +407,55 @@ async def test_code_3502_for_who_never_connects() -> None:
     assert peer.memory.closed is not None
     assert peer.memory.closed.code == 3502
     assert peer.memory.closed.reason.startswith("stale: no connect command")
+    await hub.stop()
+
+
+@pytest.mark.parametrize("on_invalid", ["reply", "close", "ignore"])
+async def test_code_3508_for_a_message_that_no_handler_of_any_kind_takes(on_invalid: Any) -> None:
+    hub = await running(on_invalid=on_invalid)
+    peer = await connected(hub)
+    await peer.say(subscribe={"channel": "red"})
+    assert await peer.say(send={"data": 1}) == []
+    assert code_of(peer.memory) == (None if on_invalid == "ignore" else 3508)
+    assert hub.stats()["invalid"] == 1
+    await hub.stop()
+
+
+async def test_a_message_of_a_type_that_no_handler_takes_closes_nobody() -> None:
+    hub = await running()
+    hub.on("known")(lambda client, message: None)
+    peer = await connected(hub)
+    assert await peer.say(send={"data": {"type": "unknown"}}) == []
+    assert peer.memory.closed is None
+    assert hub.stats()["invalid"] == 1
+    await hub.stop()
+
+
+CLOSES = {1000: 3503, 1002: 3501, 1003: 3501, 1007: 3501, 1008: 3507, 1011: 3004, 1012: 3001}
+"""What codes of the WebSocket become: an SDK comes back after each of them as it is."""
+
+
+def test_no_code_of_the_websocket_that_becomes_another_is_left_out() -> None:
+    assert CLOSES.keys() == CLOSE_CODES.keys()
+
+
+@pytest.mark.parametrize("code", CLOSES)
+@pytest.mark.parametrize("who", ["a handler", "the hub"])
+async def test_a_code_of_the_websocket_becomes_one_that_an_sdk_goes_by(code: int, who: str) -> None:
+    hub = await running()
+
+    @hub.on_message
+    def heard(client: Client, message: str) -> None:
+        raise Disconnected(code, "so it is")
+
+    peer = await connected(hub)
+    if who == "a handler":
+        await peer.say(send={"data": 1})
+    else:
+        hub.disconnect(peer.memory.client, code, "so it is")
+    assert peer.memory.closed is not None
+    assert (peer.memory.closed.code, peer.memory.closed.reason) == (CLOSES[code], "so it is")
+    assert should_come_back(CLOSES[code]) == should_come_back(code)
     await hub.stop()
 
 

@@ -219,6 +219,7 @@ async def test_tokens_two_tabs_a_reload_and_a_lost_connection_see_one_text(
 ) -> None:
     app = load("tokens/tokens_app")
     module = sys.modules["tokens/tokens_app"]
+    assert module.TOKENS_PER_SECOND == 50, "as its page is told; here it is in more of a hurry"
     monkeypatch.setattr(module, "TOKENS_PER_SECOND", 500)
     monkeypatch.setattr(module, "TOKENS", 120)
     async with serve(app) as served, client_of(served) as http:

@@ -72,6 +72,20 @@ async def test_what_a_handler_raises_becomes_a_refusal(
     assert ("the authenticate handler failed" in caplog.text) == (status == 500)
 
 
+async def test_an_identity_with_too_many_rooms_is_a_403_and_no_failure_of_the_handler(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub(max_rooms_per_client=2)
+    hub.authenticate(lambda handshake: Identity(rooms=("a", "b", "c")))
+    with pytest.raises(Refused) as caught:
+        await core_of(hub).access.identify(HANDSHAKE)
+    assert (caught.value.status, caught.value.code) == (403, "too_many_rooms")
+    assert caplog.records == []
+    hub = Hub(max_rooms_per_client=2)
+    hub.authenticate(lambda handshake: Identity(rooms=("a", "b", "b")))
+    assert (await core_of(hub).access.identify(HANDSHAKE)).rooms == ("a", "b", "b")
+
+
 async def test_a_handler_that_asks_the_broker_in_vain_is_a_503_and_a_line_now_and_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

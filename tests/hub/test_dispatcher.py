@@ -12,6 +12,7 @@ from hub.dispatching import Move, started
 from hubbub import Client, Close, Disconnected, Handshake, Hub, RoomRules
 from hubbub.hub.client import session_of
 from hubbub.testing import connect, settle
+from started_hub import code_of
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +51,8 @@ async def test_a_hub_with_room_rules_relays_nothing(validates: bool, is_late: bo
     await settle(hub)
     assert ann.received == []
     assert [reply["code"] for reply in bob.json()] == ["not_available"] * 2
+    assert code_of(sdk) == 3508
+    assert bob.closed is None
     assert hub.stats()["invalid"] == 3
     await hub.stop()
 

@@ -15,7 +15,7 @@ from hubbub import CommandError, Disconnected, Hub, Identity, Refused, RoomRules
 from hubbub.hub.attempt import Attempt
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
-from hubbub.hub.gaps import MOST_GAPS
+from hubbub.hub.gaps import GAPS_WITHIN_S, MOST_GAPS
 from hubbub.hub.user_actions import Grant, Whom
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, follow, set_clock, settle
 from recovering import DIALECT, Recovering, read_all
@@ -78,17 +78,74 @@ async def test_one_that_falls_behind_again_and_again_is_closed() -> None:
     await read_all([client], [hub])
     for _ in range(MOST_GAPS + 1):
         assert client.is_connected
-        client.peer.transport.block()
-        for number in range(3):
-            await publish(hub, str(number))
-            await settle(hub)
-        client.peer.transport.unblock()
-        await read_all([client], [hub])
+        await fall_behind(hub, client)
     assert code_of(client.peer) == 3008
     client.cut()
     client.come_back(hub)
     await read_all([client], [hub])
     assert len(client.got) == 3 * (MOST_GAPS + 1)
+    await hub.stop()
+
+
+async def fall_behind(hub: Hub, client: Recovering) -> None:
+    """Have a client miss two messages of three, and take them later."""
+    client.peer.transport.block()
+    for number in range(3):
+        await publish(hub, str(number))
+        await settle(hub)
+    client.peer.transport.unblock()
+    await read_all([client], [hub])
+
+
+@pytest.mark.parametrize("apart_s", [GAPS_WITHIN_S + 1, GAPS_WITHIN_S - 1])
+async def test_gaps_count_for_a_minute(apart_s: float) -> None:
+    hub = Hub(room_rules=slow_rules("drop_newest"), outbox_max_entries=1)
+    set_clock(hub, FakeClock())
+    await hub.start()
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    for _ in range(MOST_GAPS):
+        await fall_behind(hub, client)
+    advance_time(hub, apart_s)
+    await fall_behind(hub, client)
+    assert client.is_connected == (apart_s > GAPS_WITHIN_S)
+    if client.is_connected:
+        for _ in range(3):
+            advance_time(hub, apart_s)
+            await fall_behind(hub, client)
+        assert len(client.got) == 3 * (MOST_GAPS + 4)
+        for _ in range(MOST_GAPS):
+            await fall_behind(hub, client)
+    assert code_of(client.peer) == 3008
+    await hub.stop()
+
+
+def test_a_minute_is_a_minute() -> None:
+    """The guides on slow clients and on rooms that remember say both numbers."""
+    assert (MOST_GAPS, GAPS_WITHIN_S) == (5, 60)
+
+
+async def test_one_that_comes_back_and_falls_behind_on_recovers_so_often_for_each_connection() -> (
+    None
+):
+    """How soon it comes back is its own affair: SDKs wait, and this one does not."""
+    hub = await started(room_rules=slow_rules("drop_newest"), outbox_max_entries=1)
+    client, rounds = Recovering("red"), 4
+    client.come_back(hub)
+    await read_all([client], [hub])
+    for _ in range(rounds):
+        for _ in range(MOST_GAPS + 1):
+            assert client.is_connected
+            await fall_behind(hub, client)
+        assert code_of(client.peer) == 3008
+        client.cut()
+        client.come_back(hub)
+        await read_all([client], [hub])
+    assert client.gaps == rounds * MOST_GAPS
+    assert client.recovered == hub.stats()["recoveries"] == rounds * (MOST_GAPS + 1)
+    assert hub.stats()["slow_disconnects"] == rounds
+    assert len(client.got) == 3 * rounds * (MOST_GAPS + 1)
     await hub.stop()
 
 

@@ -628,16 +628,19 @@ def test_where_rooms_have_rules_a_message_without_a_handler_is_for_nobody() -> N
     handlers = made()
     handlers.forbid_relay()
     assert not handlers.relays
+    assert not handlers.takes_messages
     with pytest.raises(CommandError) as error:
         handlers.route(text("hi"))
     assert error.value.code == "not_available"
     handlers.set_message(takes_str)
+    assert handlers.takes_messages
     assert handlers.route(text("hi")) == (takes_str, "hi")
 
 
 def test_without_handlers_a_message_is_for_everybody() -> None:
     handlers = made()
     assert handlers.relays
+    assert handlers.takes_messages
     assert handlers.route(text("hi")) == (None, "hi")
     assert handlers.route(Frame(b"\x00", False)) == (None, b"\x00")
 

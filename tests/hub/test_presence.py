@@ -590,6 +590,21 @@ async def test_a_list_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
     await hub.stop()
 
 
+async def test_a_count_lists_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = await with_presence()
+    peer = await array_member(hub, "now", ArrayDialect())
+
+    async def listed(room: str, most: int | None = None) -> Snapshot:
+        raise AssertionError("of a large room that is a long answer, for two numbers")
+
+    monkeypatch.setattr(core_of(hub).broker, "presence", listed)
+    assert await hub.presence_stats("now") == PresenceStats(1, 1)
+    peer.send('["presence_stats", 3, "now"]')
+    await settle(hub)
+    assert events_of(peer.received)[-1] == ["counted", 3, 1, 1]
+    await hub.stop()
+
+
 @pytest.mark.parametrize(
     ("count", "info", "first"), [(320, None, 3), (16, "x" * 4000, 4)], ids=["many", "long"]
 )

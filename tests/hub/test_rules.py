@@ -25,6 +25,21 @@ def test_the_first_rule_that_fits_counts() -> None:
     assert rules.has_any
 
 
+def test_a_rule_says_all_that_is_kept_of_a_room() -> None:
+    rules = rules_of(RoomRules("a", history=9, history_ttl_s=60.5, history_bytes=500))
+    assert rules.keep_of("a") == Keep(9, 60.5, 500)
+
+
+async def test_what_a_rule_says_bounds_a_room_in_its_broker() -> None:
+    hub = Hub(room_rules=[RoomRules("a", history=9, history_bytes=25)])
+    await hub.start()
+    for number in range(5):
+        await hub.publish("a", f"{number}" * 10)
+    page = await hub.history("a")
+    assert [each.data for each in page.publications] == [b"3" * 10, b"4" * 10]
+    await hub.stop()
+
+
 def test_a_rule_says_how_presence_is_kept_and_up_to_how_many_are_told() -> None:
     rules = rules_of(
         RoomRules("told", presence=True, join_leave=True, join_leave_max_members=7),

@@ -11,12 +11,13 @@ from typing import Any
 import jwt
 import pytest
 
-from hubbub import Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
+from hubbub import Client, Hub, Identity, RoomRules, TokenKeysUnavailable, TokenVerifier
 from hubbub.hub.client import session_of
 from hubbub.hub.core import core_of
 from hubbub.hub.deadlines import GRACE_S
 from hubbub.hub.user_actions import Grant, Whom
 from hubbub.testing import FakeClock, MemoryClient, advance_time, connect, set_clock, settle
+from hubbub.tokens.claims import Override
 from issuing import SECRET
 from started_hub import code_of
 
@@ -27,8 +28,9 @@ def token(**claims: Any) -> str:
     return jwt.encode({"sub": "ann", **claims}, SECRET, "HS256")
 
 
-async def secured(clock: FakeClock | None = None) -> Hub:
-    hub = Hub(room_rules=[RoomRules("news", history=5)], max_message_bytes=64 * 1024)
+async def secured(clock: FakeClock | None = None, **settings: Any) -> Hub:
+    rules = [RoomRules("news", history=5), RoomRules("here", presence=True)]
+    hub = Hub(room_rules=rules, max_message_bytes=64 * 1024, **settings)
     hub.verify_tokens(TokenVerifier(hmac_secret=SECRET))
     hub.authorize(lambda client, action, room: room == "open")
     if clock is not None:
@@ -312,6 +314,46 @@ async def test_an_identity_names_rooms_for_plain_clients_too() -> None:
     await hub.stop()
 
 
+def overriding(*, value: bool) -> dict[str, Any]:
+    return {name: {"value": value} for name in Override._fields}
+
+
+@pytest.mark.parametrize("value", [True, False])
+async def test_options_of_rooms_in_a_connection_token_change_nothing(*, value: bool) -> None:
+    """As the page on tokens says: they are not looked at yet."""
+    hub = await secured()
+    options = {"info": {"a": 1}, "data": {"b": 2}, "override": overriding(value=value)}
+    told: list[dict[str, Any]] = []
+    for each in ({}, options):
+        peer = await connected(hub, subs=dict.fromkeys(("news", "here", "open"), each))
+        (answer,) = lines(peer)
+        rooms = answer["connect"]["subs"]
+        rooms["news"]["epoch"], _, _ = rooms["news"]["epoch"].partition("~")
+        told.append(rooms)
+    assert told[0] == told[1]
+    assert sorted(told[1]["news"]) == ["epoch", "offset", "positioned", "recoverable"]
+    assert told[1]["open"] == {}
+    infos = (await hub.presence("here")).values()
+    assert [(each.conn_info, each.info) for each in infos] == [(None, None)] * 2
+    await hub.stop()
+
+
+@pytest.mark.parametrize("value", [True, False])
+async def test_an_override_in_a_token_of_a_room_changes_nothing(*, value: bool) -> None:
+    hub = await secured()
+    peer = await connected(hub)
+    for room in ("news", "here", "open"):
+        shown = token(channel=room, override=overriding(value=value))
+        (answer,) = await say(peer, hub, subscribe={"channel": room, "token": shown})
+        capabilities = ["epoch", "offset", "positioned", "recoverable"]
+        assert sorted(answer["subscribe"]) == (capabilities if room == "news" else [])
+    for command in ("presence", "history"):
+        (answer,) = await say(peer, hub, **{command: {"channel": "open"}})
+        assert answer["error"]["code"] == 108, command
+    assert [*await hub.presence("here")] == [peer.client.id]
+    await hub.stop()
+
+
 def test_a_second_way_to_authenticate_is_an_error() -> None:
     hub = Hub()
     hub.authenticate(lambda handshake: Identity("ann"))
@@ -321,12 +363,71 @@ def test_a_second_way_to_authenticate_is_an_error() -> None:
 
 async def test_an_identity_with_rooms_that_cannot_be_is_refused_before_it_is_connected() -> None:
     hub = await secured()
-    for channels in (["@bob"], ["x"] * 2 + [str(number) for number in range(129)]):
-        peer = await connected(hub, channels=channels)
-        (answer,) = lines(peer)
-        assert "error" in answer
-        assert peer.closed is not None
+    peer = await connected(hub, channels=["@bob"])
+    (answer,) = lines(peer)
+    assert answer["error"]["code"] == 107
+    assert code_of(peer) == 3507
     assert hub.client_count == 0
+    await hub.stop()
+
+
+@pytest.mark.parametrize("claim", ["channels", "subs"])
+async def test_a_token_with_too_many_rooms_is_refused_for_good(
+    claim: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = await secured(max_rooms_per_client=2)
+    named = {"channels": ["a", "b", "b", "c"], "subs": {"a": {}, "b": {}, "c": {}}}
+    peer = await connected(hub, **{claim: named[claim]})
+    (answer,) = lines(peer)
+    assert answer["error"] == {
+        "code": 106,
+        "message": "The identity names more than 2 rooms (max_rooms_per_client)",
+    }
+    assert code_of(peer) == 3505
+    assert hub.client_count == 0
+    assert [(each.levelname, "too_many_rooms" in each.message) for each in caplog.records] == [
+        ("WARNING", True)
+    ]
+    just_enough = await connected(hub, channels=["a", "b", "b"])
+    assert just_enough.closed is None
+    await hub.stop()
+
+
+@pytest.mark.parametrize("how", ["join", "subscribe"])
+@pytest.mark.parametrize("dialect", ["plain", "centrifuge"])
+async def test_a_connect_handler_that_wants_too_many_rooms_closes_who_cannot_be_answered(
+    dialect: str, how: str
+) -> None:
+    hub = Hub(max_rooms_per_client=2)
+
+    @hub.on_connect
+    async def begin(client: Client) -> None:
+        for room in ("a", "b", "c"):
+            if how == "join":
+                client.join(room)
+            else:
+                await client.subscribe(room)
+
+    await hub.start()
+    peer = connect(hub, dialect=dialect)
+    if dialect == "plain":
+        await settle(hub)
+        assert [each["code"] for each in peer.json()] == ["too_many_rooms"]
+        assert peer.client.rooms == {"a", "b"}
+        assert peer.closed is None
+    else:
+        await say(peer, hub, connect={})
+        assert code_of(peer) == 3505
+        assert hub.client_count == 0
+    assert hub.stats()["handler_errors"] == (dialect == "centrifuge")
+    await hub.stop()
+
+
+async def test_a_new_token_with_too_many_rooms_closes_for_good() -> None:
+    hub = await secured(max_rooms_per_client=2)
+    peer = await connected(hub)
+    await say(peer, hub, refresh={"token": token(channels=["a", "b", "c"])})
+    assert code_of(peer) == 3505
     await hub.stop()
 
 

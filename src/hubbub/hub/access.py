@@ -96,14 +96,18 @@ class Access:
         return identity
 
     def _check_rooms(self, identity: Identity) -> None:
-        """Raise for rooms of an identity that cannot be: whoever made it is at fault."""
+        """Raise for rooms of an identity that cannot be: whoever made it is at fault.
+
+        With too many of them it is refused for good: it would not do better the next time.
+        """
         if not identity.rooms:
             return
         for room in identity.rooms:
             check_room_name(room)
         most = self._core.settings.max_rooms_per_client
         if most is not None and len(set(identity.rooms)) > most:
-            raise ValueError(f"an identity names more than {most} rooms (max_rooms_per_client)")
+            why = f"The identity names more than {most} rooms (max_rooms_per_client)"
+            raise Refused(403, "too_many_rooms", why)
 
     async def _authenticate(self, handshake: Handshake) -> Identity:
         core = self._core

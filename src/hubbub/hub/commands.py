@@ -45,7 +45,7 @@ from ..model import Close, Handshake
 from ..model import PresenceStats as Counts
 from ..wire.frame import Frame, encode_json
 from ..wire.publication import Subscribed
-from .disconnects import BAD_COMMAND
+from .disconnects import BAD_COMMAND, NO_HANDLER
 from .dispatcher import Dispatcher
 from .tasks import is_being_cancelled
 
@@ -199,7 +199,8 @@ class CommandDispatcher(Dispatcher):
                 await core.connecting.connect(session, command)
                 return None
             case Send(message):
-                await self.handle(session, message)
+                if self._is_heard(session):
+                    await self.handle(session, message)
                 return None
             case Pong():
                 return None
@@ -240,6 +241,14 @@ class CommandDispatcher(Dispatcher):
         frame = command.data if isinstance(command, Rpc) else command.message
         if len(frame.payload) > limit:
             raise CommandError("too_large", f"a message has at most {limit} bytes")
+
+    def _is_heard(self, session: ClientSession) -> bool:
+        """Tell whether a message is to be handled. Where there is no handler at all a plain client is answered so,
+        and to this command there is no answer: it closes the client, but where what is invalid is ignored."""
+        if self._handlers.takes_messages or self._settings.on_invalid == "ignore":
+            return True
+        self._core.registry.end(session, NO_HANDLER)
+        return False
 
     async def _subscribe(self, session: ClientSession, command: Subscribe) -> Subscribed:
         """Bring a client into a room that it asks for."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import time
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..dialects.dialect import Connect, Connected, Refreshed
-from ..errors import INVALID_TOKEN, CommandError, Disconnected, Refused
+from ..errors import CHANNEL_LIMIT, INVALID_TOKEN, CommandError, Disconnected, Refused
 from ..limits import printable
+from ..logs import level_of
 from ..model import Handshake, Identity, Position
 from ..raised import close_of
 from .disconnects import CONNECT_FAILED, CONNECT_TIMEOUT, EXPIRED, SERVER_STOPPING
@@ -176,7 +176,7 @@ class Connecting:
         core.stats.refuse(refusal.code)
         text = "a connect command %s was refused: %d %s"
         code = printable(refusal.code)
-        core.log.log(logging.INFO, "refused", text, session.label, refusal.status, code)
+        core.log.log(*level_of(refusal.code), text, session.label, refusal.status, code)
         self._core.handler_errors.reply(session, _as_error(refusal), command.id)
         close = close_of(refusal)
         assert close is not None
@@ -184,6 +184,8 @@ class Connecting:
             close = EXPIRED.code, EXPIRED.reason
         elif refusal.status == 401:
             close = INVALID_TOKEN, refusal.message
+        elif refusal.code == "too_many_rooms":
+            close = CHANNEL_LIMIT, refusal.message
         core.registry.disconnect(session, *close)
 
     async def refresh(self, session: ClientSession, token: str) -> Refreshed:
@@ -199,6 +201,8 @@ class Connecting:
                 raise Disconnected(EXPIRED.code, EXPIRED.reason) from None
             if refusal.status == 401:
                 raise Disconnected(INVALID_TOKEN, "invalid token") from None
+            if refusal.code == "too_many_rooms":
+                raise Disconnected(CHANNEL_LIMIT, "channel limit") from None
             raise _as_error(refusal) from None
         if identity.user != session.client.user:
             raise Disconnected(INVALID_TOKEN, "invalid token")

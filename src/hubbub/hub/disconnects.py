@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from ..errors import (
     BAD_REQUEST,
+    CHANNEL_LIMIT,
     INTERNAL_ERROR,
     NO_PONG,
+    NOT_AVAILABLE,
     REPLACED,
     SERVICE_RESTART,
     STALE,
@@ -115,6 +117,14 @@ NOT_BROUGHT_IN = Cause(
     "not brought in",
     "could not be brought in by a connect handler: %s; closed",
 )
+TOO_MANY_ROOMS = Cause(
+    CHANNEL_LIMIT,
+    "channel limit",
+    "handler_errors",
+    logging.WARNING,
+    "not brought in",
+    "could not be brought in by a connect handler: %s; closed for good",
+)
 INTERNAL_FAILURE = Cause(
     INTERNAL_ERROR,
     "internal error",
@@ -138,6 +148,14 @@ BAD_COMMAND = Cause(
     logging.INFO,
     "protocol",
     "sent a command out of place: %s; closed",
+)
+NO_HANDLER = Cause(
+    NOT_AVAILABLE,
+    "not available: this hub has room rules and no handler of messages",
+    "invalid",
+    logging.INFO,
+    "invalid",
+    "sent a message, which no handler takes here; closed",
 )
 WRONG_ROUTE = Cause(
     BAD_REQUEST,

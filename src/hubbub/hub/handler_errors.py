@@ -14,7 +14,7 @@ from ..errors import INTERNAL_ERROR, POLICY_VIOLATION, BrokerError, CommandError
 from ..limits import explain, printable
 from ..model import Close
 from ..raised import answer_of, close_of
-from .disconnects import NOT_BROUGHT_IN
+from .disconnects import NOT_BROUGHT_IN, TOO_MANY_ROOMS
 from .signature import name_of
 
 if TYPE_CHECKING:
@@ -94,9 +94,14 @@ class HandlerErrors:
     def not_connected(self, session: ClientSession, error: BaseException) -> None:
         """What a connect handler raised: what may pass closes the client, so that it comes back.
 
-        It has had its one chance to be brought into its rooms.
+        It has had its one chance to be brought into its rooms. One that speaks in commands has asked for nothing
+        that could be answered: it would never know of the rooms that were too many, and is closed for good.
         """
         answer = answer_of(error)
+        is_plain = session.variant.dialect.is_plain
+        if answer is not None and answer.code == "too_many_rooms" and not is_plain:
+            self._core.registry.end(session, TOO_MANY_ROOMS, _text_of(error))
+            return
         if answer is None or not answer.temporary:
             self.failed(session, error)
             return

@@ -117,6 +117,11 @@ class Handlers:
         self.only = self.message if is_alone else None
         self.relays = self._may_relay and self.message is None and not self.typed
 
+    @property
+    def takes_messages(self) -> bool:
+        """Whether anything becomes of what a client sends: a handler takes it, or it goes to everybody."""
+        return self.relays or self.message is not None or bool(self.typed)
+
     def forbid_relay(self) -> None:
         """Have a message that no handler takes refused: rooms have rules, and would not be theirs."""
         self._may_relay = False
