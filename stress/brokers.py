@@ -43,7 +43,8 @@ def started(name: str, folder: Path) -> BrokerServer:
     if name in NATS_CLUSTER:
         return NatsCluster(folder)
     if name in SENTINEL:
-        return Watched(folder)
+        # It is relieved by hand, and not because a busy machine let it be silent for a moment.
+        return Watched(folder, down_after_ms=10_000)
     return Server(folder, **({"appendonly": "no", "save": ""} if name in WITHOUT_FILE else {}))
 
 

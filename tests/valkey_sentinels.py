@@ -16,9 +16,12 @@ NAME = "mymaster"
 
 
 class Watched:
-    """See the module. One Sentinel is enough to decide; it does so within a second or two."""
+    """See the module. One Sentinel is enough to decide; it does so within a second or two, once the primary has
+    been silent for `down_after_ms`."""
 
-    def __init__(self, path: Path, password: str = "", **config: Any) -> None:
+    def __init__(
+        self, path: Path, password: str = "", *, down_after_ms: int = 300, **config: Any
+    ) -> None:
         config = {"repl-diskless-sync-delay": "0", **config}
         self.servers = [Server(path / str(number), **config) for number in range(2)]
         self.primary, self.replica = self.servers
@@ -29,7 +32,7 @@ class Watched:
         settings.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {path}\n"
             f"sentinel monitor {NAME} 127.0.0.1 {self.primary.port} 1\n"
-            f"sentinel down-after-milliseconds {NAME} 300\n"
+            f"sentinel down-after-milliseconds {NAME} {down_after_ms}\n"
             f"sentinel failover-timeout {NAME} 3000\n"
             + (f"requirepass {password}\n" if password else "")
         )

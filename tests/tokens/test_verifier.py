@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -549,7 +550,11 @@ async def test_an_issuer_in_trouble_says_nothing_about_a_token(
         await found.connection(token)
     assert_silent(caught.value, token)
     issuer.publish(jwk(key, "k1"))
-    assert await user_of(found, token) == "ann", "it was good all the time"
+    for _ in range(50):  # a busy machine may have no answer within the timeout either
+        with contextlib.suppress(TokenKeysUnavailable):
+            assert await user_of(found, token) == "ann", "it was good all the time"
+            return
+    pytest.fail("the keys cannot be fetched any more")
 
 
 # Who asks for a connection
