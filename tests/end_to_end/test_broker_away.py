@@ -15,7 +15,7 @@ import nats_server
 from array_dialect import ArrayDialect, events_of
 from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
 from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position
-from hubbub.brokers import nats_format, unanswered, valkey_link
+from hubbub.brokers import nats_format, reconnecting, unanswered, valkey_link
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
@@ -48,9 +48,9 @@ def either(request: pytest.FixtureRequest) -> AnyServer:
     return found
 
 
-async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
+async def test_a_server_that_is_killed_and_comes_back(either: AnyServer) -> None:
     """Clients stay, publishers wait, rooms that remember are whole, members of others are told."""
-    async with hubs_on(server.url) as (here, there):
+    async with hubs_on(either.url) as (here, there):
         log, news = await member(here, "log"), await member(here, "news")
         other = await member(there, "log", "news")
         speaks = connect(there, dialect=ArrayDialect())
@@ -59,13 +59,13 @@ async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
         await until(lambda: ["ok", 2] in events_of(speaks.received))
         await here.publish("log", "1")
         await until(lambda: texts(log) == texts(other) == ["1"])
-        server.kill()
+        either.kill()
         await until(state(here, "away"))
         await until(state(there, "away"))
         waiting = [asyncio.create_task(hub.publish("log", "2")) for hub in (here, there)]
         here.room("log").broadcast("2")
         await until(lambda: here.stats()["broker_waiting"] == 2)
-        await asyncio.to_thread(server.restart)
+        await asyncio.to_thread(either.restart)
         receipts = await asyncio.gather(*waiting)
         await until(state(here, "up"))
         await until(state(there, "up"))
@@ -132,6 +132,23 @@ async def test_a_server_that_does_not_come_back_in_time_is_told_to_who_publishes
         await until(state(hub, "up"))
         await hub.publish("log", "1")
         await until(lambda: texts(peer) == ["1"])
+
+
+async def test_a_server_that_is_away_is_tried_without_end(
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library of NATS has a limit of its own, sixty tries for each server, which must not hold here."""
+    monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.002)
+    caplog.set_level(logging.DEBUG, "hubbub")
+    async with hubs_on(either.url, 1) as (hub,):
+        peer = await member(hub, "log")
+        either.kill()
+        await until(lambda: caplog.text.count("the broker cannot be reached") > 70)
+        await asyncio.to_thread(either.restart)
+        await until(state(hub, "up"))
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+        assert peer.closed is None
 
 
 async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(either: AnyServer) -> None:
@@ -336,13 +353,13 @@ class Worker:
 
 
 async def test_a_worker_whose_loop_stood_still_for_longer_than_its_lease_comes_back_right(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules_module, "LEASE_S", 0.6)
     monkeypatch.setattr(presence_roll, "RENEW_S", 0.2)
     monkeypatch.setattr(presence_module, "LOOK_S", 0.05)
-    worker = Worker(server.url)
-    async with hubs_on(server.url, 1) as (hub,):
+    worker = Worker(either.url)
+    async with hubs_on(either.url, 1) as (hub,):
         bob = await member(hub, "who", user="bob")
         await asyncio.to_thread(worker.start)
         try:
