@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -149,6 +150,49 @@ async def test_a_server_that_is_away_is_tried_without_end(
         await hub.publish("log", "1")
         await until(lambda: texts(peer) == ["1"])
         assert peer.closed is None
+
+
+def ask_for(server: AnyServer, password: str, before: str | None) -> None:
+    """Have a server ask for a password from now on, who is connected by another (None: by none) too."""
+    if isinstance(server, nats_server.NatsServer):
+        server.configure(f'authorization {{ user: default, password: "{password}" }}')
+        return
+    server.command("CONFIG", "SET", "requirepass", password, password=before)
+    for kind in ("normal", "pubsub"):
+        server.command("CLIENT", "KILL", "TYPE", kind, password=password)
+
+
+async def test_no_log_and_no_error_has_what_a_hub_logs_in_with(
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its password is wrong for a while, and then its server is gone; the logs of libraries are looked at too."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.3)
+    own, other = "held-by-the-hub", "changed-meanwhile"
+    url = either.url.replace("://", f"://default:{own}@")
+    said = []
+    ask_for(either, own, None)
+    async with hubs_on(url, 1) as (hub,):
+        peer = await member(hub, "log")
+        ask_for(either, other, own)
+        await until(state(hub, "away"))
+        await until(lambda: caplog.text.count("the broker cannot be reached") >= 3)
+        assert "the server refuses the user" in caplog.text
+        for verb in (Hub(broker=url).start, partial(hub.publish, "log", "refused")):
+            with pytest.raises(BrokerUnavailable) as caught:
+                await verb()
+            said += [str(caught.value), repr(caught.value.__cause__)]
+        ask_for(either, own, other)
+        await until(state(hub, "up"))
+        monkeypatch.setattr(unanswered, "WAIT_S", 5.0)
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+        either.kill()
+        await until(state(hub, "away"))
+        with pytest.raises(BrokerUnavailable, match="cannot be used") as caught:
+            await Hub(broker=url).start()
+        said += [str(caught.value), str(hub.stats()), repr(hub), caplog.text]
+    assert [word for word in (own, other) for text in said if word in text] == []
 
 
 async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(either: AnyServer) -> None:
