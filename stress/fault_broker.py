@@ -16,7 +16,8 @@ from valkey_server import Server
 from .fleet import Fleet, Restarted, under_load
 from .scenario import Outcome
 
-PASSWORD = "changed"
+OTHER_PASSWORD = "changed-meanwhile"
+REFUSED = "the server refuses the user's name or the password"
 
 
 async def killed(
@@ -124,19 +125,20 @@ async def read_only(fleet: Fleet[Server]) -> Outcome:
 
 
 async def locked(fleet: Fleet[Server]) -> Outcome:
-    """The server has another password, and ends all connections that have not said it."""
+    """The server has another password, and ends all connections. That which the workers have is wrong until it has none again."""
     locked_s = fleet.scale.pick(0.5, 10.0)
     async with under_load(fleet, "password changed", f"and back after {locked_s:g} s") as load:
-        fleet.server.command("CONFIG", "SET", "requirepass", PASSWORD)
+        fleet.server.command("CONFIG", "SET", "requirepass", OTHER_PASSWORD)
         for kind in ("normal", "pubsub"):
-            fleet.server.command("CLIENT", "KILL", "TYPE", kind, password=PASSWORD)
+            fleet.server.command("CLIENT", "KILL", "TYPE", kind, password=OTHER_PASSWORD)
         await fleet.all_say("away")
         await asyncio.sleep(locked_s)
-        fleet.server.command("CONFIG", "SET", "requirepass", "", password=PASSWORD)
+        fleet.server.command("CONFIG", "SET", "requirepass", "", password=OTHER_PASSWORD)
         load.mended(LONGEST_DELAY_S)
     load.keeps_all()
-    logs = [line for worker in fleet.workers for line in worker.log()]
-    load.outcome.expect(not any(PASSWORD in line for line in logs), "the password is in a log")
+    load.logs_nothing_of(OTHER_PASSWORD)
+    told = [any(REFUSED in line for line in worker.log()) for worker in fleet.workers]
+    load.outcome.expect(all(told), "not each worker says that its password is refused")
     return load.outcome
 
 

@@ -48,6 +48,9 @@ HASTE = {
 LEASES = {"hubbub.hub.rules.LEASE_S": 20.0, "hubbub.hub.presence_roll.RENEW_S": 20.0 / 3}
 """At full scale leases are shorter than a worker stands still."""
 
+USER, PASSWORD = "default", "held-by-each-process"
+"""What each URL of a fleet has. Servers that ask for none take any; and no log may have it."""
+
 _runs = count(1)
 
 
@@ -139,6 +142,12 @@ class PublisherProcess:
             stream.close()
 
 
+def with_login(url: str) -> str:
+    """Return a URL with the name and the password that a fleet has."""
+    place = urlsplit(url)
+    return place._replace(netloc=f"{USER}:{PASSWORD}@{place.netloc}").geturl()
+
+
 def way_to(url: str) -> tuple[Proxy | None, str]:
     """Return a way to a server, and its URL by that way. There is none where the URL names several."""
     place = urlsplit(url)
@@ -155,7 +164,9 @@ class Fleet(Generic[S_co]):
 
     def __init__(self, server: S_co, scale: Scale) -> None:
         self._server, self.scale, self.size = server, scale, size_of(scale)
+        self.url = with_login(server.url)
         self._way, near = way_to(server.url)
+        near = with_login(near)
         self.workers = [self.worker(near if each == 0 else "") for each in range(self.size.workers)]
         self.publishers: list[PublisherProcess] = []
 
@@ -173,11 +184,11 @@ class Fleet(Generic[S_co]):
     def worker(self, url: str = "", **constants: object) -> ServerProcess:
         """Return one more worker, which is to be started."""
         settings = {
-            "broker": url or self.server.url,
+            "broker": url or self.url,
             "drain_s": self.scale.pick(0.5, 5.0),
             "come_back_s": 0.1,
         }
-        told = {"rules": RULES, "settings": settings, "interval_s": 3600.0}
+        told = {"rules": RULES, "settings": settings, "interval_s": 3600.0, "log_level": "DEBUG"}
         return ServerProcess({**told, "constants": {**self.size.constants, **constants}})
 
     async def start(self) -> None:
@@ -185,7 +196,7 @@ class Fleet(Generic[S_co]):
         if self._way is not None:
             await self._way.start()
         await asyncio.gather(*(worker.start() for worker in self.workers))
-        self.publishers = [PublisherProcess(self.server.url) for _ in range(self.size.processes)]
+        self.publishers = [PublisherProcess(self.url) for _ in range(self.size.processes)]
         for process in self.publishers:
             assert await process.read() == "ready\n"
 
@@ -294,6 +305,7 @@ class Load:
         except TimeoutError as error:
             self.outcome.faults.append(str(error))
         self._judge(published, list(reports.values()))
+        self.logs_nothing_of(PASSWORD)
 
     def _of(self, client: RoomClient, published: Mapping[int, int]) -> dict[int, int]:
         return {each: published[each] for each in client.publishers}
@@ -333,6 +345,12 @@ class Load:
     def keeps_connections(self) -> None:
         """Nobody was to be disconnected."""
         self._had_none("disconnected", "clients were disconnected")
+
+    def logs_nothing_of(self, password: str) -> None:
+        """No worker was to write a password to its log."""
+        logs = [line for worker in self.fleet.workers for line in worker.log()]
+        self.outcome.expect(bool(logs), "the workers have no logs")
+        self.outcome.expect(not any(password in line for line in logs), "a password is in a log")
 
     def recovers_all(self) -> None:
         """Nobody was to be told that something is missing."""

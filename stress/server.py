@@ -319,7 +319,7 @@ def make_app(told: dict[str, Any]) -> Starlette:
     return Starlette(routes=[*paths, *routes(hub, accounts, pulse)], lifespan=lifespan)
 
 
-LOGGING = {
+LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "LOG %(name)s %(levelname)s %(message)s"}},
@@ -358,6 +358,7 @@ def main() -> None:
         module = importlib.import_module(place)
         getattr(module, constant)  # one that has another name by now is an error
         setattr(module, constant, value)
+    LOGGING["loggers"]["hubbub"]["level"] = told.get("log_level", "INFO")
     config: dict[str, Any] = {
         "ws": "websockets-sansio" if told.get("portable") else "hubbub:Protocol",
         "http": "hubbub:HttpProtocol",

@@ -27,7 +27,11 @@ class CutNatsBroker(NatsBroker):
     async def start(self, node: Any) -> None:
         """Open the way, and connect."""
         await self._proxy.start()
-        await super().start(node)
+        try:
+            await super().start(node)
+        except BaseException:
+            await self._proxy.stop()
+            raise
 
     async def stop(self) -> None:
         """Disconnect, and close the way."""

@@ -49,7 +49,8 @@ class NatsServer:
         store = "" if folder is None else f'jetstream {{ store_dir: "{folder}" }}\n'
         if "jetstream" in config:
             store = ""
-        self._file.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{config}")
+        self._begin = f"listen: 127.0.0.1:{self.port}\n{store}"
+        self._file.write_text(f"{self._begin}{config}")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -97,6 +98,11 @@ class NatsServer:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def configure(self, config: str) -> None:
+        """Have something else in its file, and read that while it runs."""
+        self._file.write_text(f"{self._begin}{config}")
+        self._signal(signal.SIGHUP)
 
     def freeze(self) -> None:
         """Have it answer nothing, from when this returns."""

@@ -13,7 +13,7 @@ class Proxy:
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
         self._to = host, port
         self._context = context
-        self._socket: socket.socket | None = socket.create_server(("127.0.0.1", 0))
+        self._socket: socket.socket | None = self._listen()
         self.port: int = self._socket.getsockname()[1]
         self.is_cut: bool = False
         self._server: asyncio.Server | None = None
@@ -22,11 +22,17 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
 
+    def _listen(self, port: int = 0) -> socket.socket:
+        return socket.create_server(("127.0.0.1", port))
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self._to)
+
     async def start(self) -> None:
         """Take connections."""
         listening, self._socket = self._socket, None
         if listening is None:
-            listening = socket.create_server(("127.0.0.1", self.port))
+            listening = self._listen(self.port)
         self._server = await asyncio.start_server(self._accept, sock=listening, ssl=self._context)
 
     async def stop(self) -> None:
@@ -68,7 +74,7 @@ class Proxy:
         self._tasks.add(task)
         there: asyncio.StreamWriter | None = None
         try:
-            back, there = await asyncio.open_connection(*self._to)
+            back, there = await self._connect()
             self._writers |= {writer, there}
             flows = self._flows
             await asyncio.gather(pass_on(reader, there, flows), pass_on(back, writer, flows))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -31,6 +32,8 @@ from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub.core import core_of
 from hubbub.testing import connect, settle
 from hubbub.wire.publication import Publication
+from local_exchange import local_name
+from nats_server import nats_url
 from serving import held_port
 from started_hub import until
 from valkey_server import fresh_prefix, server_url
@@ -257,6 +260,87 @@ def test_what_reaches_nobody_is_refused(make: type[Publisher] | type[AsyncPublis
 
 
 # Without an event loop
+
+
+def verbs_of(publisher: type) -> dict[str, inspect.Signature]:
+    """Return the verbs of a publisher, without that which only a program with an event loop needs."""
+    named = {name: each for name, each in vars(publisher).items() if not name.startswith("_")}
+    return {name: inspect.signature(each) for name, each in named.items() if name != "connect"}
+
+
+def test_both_have_the_same_verbs_with_the_same_arguments() -> None:
+    assert verbs_of(Publisher) == verbs_of(AsyncPublisher)
+
+
+SHARED: dict[str, Callable[[], str]] = {
+    "valkey": server_url,
+    "nats": nats_url,
+    "local": lambda: f"local://{local_name()}",
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+async def test_each_verb_does_its_work_on_each_broker_that_is_shared(name: str) -> None:
+    url, prefix = SHARED[name](), fresh_prefix()
+    hub = Hub(broker=url, broker_prefix=prefix, room_rules=RULES)
+    await hub.start()
+    ann, bob = connect(hub, user="ann"), connect(hub, user="bob", client_id="tab")
+    await ann.client.subscribe("chat:1")
+
+    def publish(publisher: Publisher) -> None:
+        first = publisher.publish("chat:1", "1", key="one")
+        assert not first.is_repeated
+        assert publisher.publish("chat:1", "1", key="one").is_repeated
+        many = publisher.publish_many([("chat:1", "2"), ("chat:1", "3")])
+        assert first.position is not None
+        assert [each.position and each.position.offset for each in many] == [2, 3]
+        assert publisher.cursor("chat:1") == many[1].position
+        newer = publisher.history("chat:1", since=first.position, limit=1)
+        assert [each.data for each in newer] == [b"2"]
+        publisher.to_user("ann", "for ann")
+        publisher.broadcast("for all")
+
+    def ask(publisher: Publisher) -> None:
+        assert [each.user for each in publisher.presence("chat:1").values()] == ["ann"]
+        stats = publisher.presence_stats("chat:1")
+        assert (stats.clients, stats.users) == (1, 1)
+        answered(lambda: publisher.rooms("chat:*", wait_s=0.2) == {"chat:1": 1})
+        answered(lambda: [n.clients for n in publisher.nodes(wait_s=0.2)] == [2])
+        publisher.disconnect("ann", 4001, "away with you")
+        publisher.kick("tab", 4002)
+
+    with Publisher(url, prefix=prefix) as publisher:
+        await asyncio.to_thread(publish, publisher)
+        await until(lambda: len(ann.received) == 5 and bob.received == ["for all"])
+        assert sorted(map(str, ann.received)) == ["1", "2", "3", "for all", "for ann"]
+        async with asyncio.timeout(10):
+            while not await hub.presence("chat:1"):
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(ask, publisher)
+        await until(lambda: ann.closed is not None and bob.closed is not None)
+        await asyncio.to_thread(publisher.close)
+    closed = [peer.closed and (peer.closed.code, peer.closed.reason) for peer in (ann, bob)]
+    assert closed == [(4001, "away with you"), (4002, "")]
+    await hub.stop()
+
+
+def answered(holds: Callable[[], bool]) -> None:
+    """Ask again where a hub that has much to do has answered too late."""
+    assert any(holds() for _ in range(50))
+
+
+async def test_a_thread_in_which_an_event_loop_runs_may_call_it() -> None:
+    """So does a cell of a notebook."""
+    rules = [RoomRules("*", history=10)]
+    with Publisher(server_url(), prefix=fresh_prefix(), room_rules=rules) as publisher:
+        later = asyncio.create_task(asyncio.sleep(0, "later"))
+        positions = [publisher.publish("all", text).position for text in ("1", "2")]
+        assert [each and each.offset for each in positions] == [1, 2]
+        assert [each.data for each in publisher.history("all")] == [b"1", b"2"]
+        with pytest.raises(CommandError):
+            publisher.presence("all")
+        assert not later.done()
+    assert await later == "later"
 
 
 async def test_threads_and_event_loops_publish_in_the_order_of_each() -> None:

@@ -85,11 +85,18 @@ class CutBroker(TimedBroker):
         """Open the way, and connect."""
         for proxy in self._proxies:
             await proxy.start()
-        await super().start(node)
+        try:
+            await super().start(node)
+        except BaseException:
+            await self._close_ways()
+            raise
 
     async def stop(self) -> None:
         """Disconnect, and close the way."""
         await super().stop()
+        await self._close_ways()
+
+    async def _close_ways(self) -> None:
         for proxy in self._proxies:
             await proxy.stop()
 

@@ -22,6 +22,7 @@ from hubbub.brokers.envelope import (
     unseal_control,
 )
 from hubbub.wire.publication import Kind
+from older_node import Before
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
 ANN = ClientInfo("c1", "ann", {"n": [1, None]}, "Ann")
@@ -79,20 +80,6 @@ def test_what_is_put_in_comes_out(
     )
     for name in carried:
         assert getattr(got, name) == getattr(sent, name)
-
-
-class Before(msgspec.Struct, array_like=True):
-    """An envelope of the version before publications said who published them."""
-
-    sender: str
-    number: int
-    data: bytes
-    is_text: bool = True
-    kind: int = 0
-    exclude: str | None = None
-    key: str | None = None
-    origin: str | None = None
-    time_ms: int | None = None
 
 
 def test_an_envelope_of_the_version_before_is_read_and_it_reads_ours() -> None:

@@ -7,22 +7,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from brokers.local_folder import guard_of, is_gone, process_of, short_folder
+from broker_hubs import GAP, Publishers, hubs_on, member, rows, state, texts
+from brokers.local_folder import ask, guard_of, is_gone, process_of, short_folder
 from commands import clean_environment
-from hubbub import Hub, RoomRules, SettingsError
+from hubbub import BrokerUnavailable, Hub, RoomRules, SettingsError
 from hubbub.brokers import local as local_module
+from hubbub.brokers import unanswered
 from hubbub.brokers.local import LocalBroker
 from hubbub.brokers.schemes import broker_at
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.hub.core import core_of
 from hubbub.testing import connect, settle
 from started_hub import until
+from valkey_server import hurry
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +123,78 @@ async def test_what_is_killed_comes_back_while_a_hub_runs(
         last = process_of(server)
         assert last is not None
     await until(lambda: is_gone(last))
+
+
+@contextmanager
+def away(hub: Hub) -> Iterator[None]:
+    """Kill the server, and let its guard start another when the block ends."""
+    server = broker_of(hub)._server
+    process, guard = process_of(server), guard_of(server)
+    assert process is not None
+    os.kill(guard, signal.SIGSTOP)
+    try:
+        os.kill(process, signal.SIGKILL)
+        yield
+    finally:
+        os.kill(guard, signal.SIGCONT)
+
+
+async def test_what_is_published_while_it_is_away_waits_and_not_without_bound(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    async with hubs_on("local://shop", 1) as (hub,):
+        peer = await member(hub, "log")
+        with away(hub):
+            await until(state(hub, "away"))
+            monkeypatch.setattr(unanswered, "MOST_WAITING", 3)
+            waiting = [asyncio.create_task(hub.publish("log", str(number))) for number in range(3)]
+            await until(lambda: hub.stats()["broker_waiting"] == 3)
+            with pytest.raises(BrokerUnavailable, match="too many publications wait"):
+                await hub.publish("log", "refused")
+        receipts = await asyncio.gather(*waiting)
+        assert [each.position and each.position.offset for each in receipts] == [1, 2, 3]
+        await until(lambda: texts(peer) == ["0", "1", "2"])
+        monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
+        with away(hub):
+            await until(state(hub, "away"))
+            with pytest.raises(BrokerUnavailable, match="the broker is away"):
+                await hub.publish("log", "waited for long")
+        assert peer.closed is None
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_kept", [True, False], ids=["in a folder", "in memory"])
+async def test_while_it_is_killed_under_publishers_clients_stay_and_are_brought_up_to_date_or_told(
+    folder: Path, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a folder keeps comes once, in one order. What is only in memory is gone, and its members know it."""
+    hurry(monkeypatch)
+    async with hubs_on(f"local://{folder}/kept" if is_kept else "local://shop") as hubs:
+        peers = [await member(hub, "log") for hub in hubs for _ in range(2)]
+        news = [await member(hub, "news") for hub in hubs]
+        with ask(
+            broker_of(hubs[0])._server
+        ) as client:  # else a busy disk may lose what was answered
+            client.config_set("appendfsync", "always")
+        publishers = Publishers(hubs, pause_s=0.005, rest_s=0.02, key_every=1, tries_again=True)
+        await publishers.take(50)
+        with away(hubs[0]):
+            for hub in hubs:
+                await until(state(hub, "away"))
+            await until(lambda: all(hub.stats()["broker_waiting"] == 1 for hub in hubs))
+        await publishers.take(50)
+        await publishers.end()
+        await hubs[0].publish("log", "last")
+        await until(lambda: all(texts(peer)[-1:] == ["last"] for peer in peers))
+        await until(lambda: all(GAP in rows(peer) for peer in news))
+        told = [{"type": "gap", "room": "log"} in rows(peer) for peer in peers]
+        assert told == [not is_kept] * 4
+        if is_kept:
+            assert sorted(map(str, texts(peers[0]))) == sorted([*publishers.taken, "last"])
+            assert all(texts(peer) == texts(peers[0]) for peer in peers)
+            assert [hub.stats()["broker_gaps"] for hub in hubs] == [1, 1]
+        assert [peer.closed for peer in (*peers, *news)] == [None] * 6
 
 
 async def test_a_folder_keeps_the_history(folder: Path) -> None:

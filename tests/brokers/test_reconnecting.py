@@ -102,6 +102,16 @@ async def test_one_that_cannot_be_had_is_tried_less_and_less_often(
     assert feed.rows.count("drop") == 5
 
 
+async def test_one_that_cannot_be_had_is_tried_without_end(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FIRST_DELAY_S", "LONGEST_DELAY_S"):
+        monkeypatch.setattr(reconnecting, name, 0.0)
+    feed._delay_s, feed.refusals = 0.0, 1000
+    await until(lambda: "back" in feed.rows)
+    assert feed.tries == 1001
+
+
 def caused(error: Exception, cause: BaseException) -> Exception:
     """Return an error that another has led to, as libraries raise them."""
     error.__context__ = cause

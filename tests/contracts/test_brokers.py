@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import nats_server
+from broker_hubs import state
 from broker_node import Node, message
 from exchange import EXCHANGES, Exchange, ExchangeBroker, carried, cluster
 from hubbub import (
@@ -27,6 +29,7 @@ from hubbub import (
     Receipt,
     RoomRules,
 )
+from hubbub.brokers import unanswered
 from hubbub.brokers.broker import Ability, Broker, Control, as_broker, unsupported
 from hubbub.brokers.nats import NatsBroker
 from hubbub.brokers.schemes import broker_at
@@ -42,7 +45,7 @@ from nats_server import nats_url
 from started_hub import PATIENCE_S, until
 from valkey_cluster import cluster_url
 from valkey_exchange import ValkeyExchange
-from valkey_server import fresh_prefix, server_url, several_url
+from valkey_server import fresh_prefix, hurry, server_url, several_url
 
 pytestmark = pytest.mark.anyio
 
@@ -354,62 +357,88 @@ def gaps(*rooms: str) -> list[str]:
     return [f'{{"type":"gap","room":"{room}"}}' for room in rooms]
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for seconds."""
+    hurry(monkeypatch)
+    nats_server.hurry(monkeypatch)
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.02)
+
+
+def is_asked_for(hub: Hub, room: str) -> bool:
+    """Return whether the broker sends what is published to a room, as a hub sees it."""
+    asked = core_of(hub).interest._rooms.get(room)
+    return asked is not None and asked.done() and asked.exception() is None
+
+
+@pytest.mark.usefixtures("quick")
 async def test_while_the_broker_is_away_clients_stay_and_publishers_are_told(
-    exchange: Exchange, caplog: pytest.LogCaptureFixture
+    anywhere: Exchange | ValkeyExchange,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with cluster(exchange) as (here, there):
+    async with cluster(anywhere) as (here, there):
         ann, bob = await joined(here, "red"), await joined(there, "red")
-        exchange.brokers[0].cut()
-        with pytest.raises(BrokerUnavailable):
-            await here.publish("red", "lost")
-        here.broadcast("lost too")
-        assert "a broadcast failed" in caplog.text
+        anywhere.brokers[0].cut()
+        await until(state(here, "away"))
+        with monkeypatch.context() as soon:
+            soon.setattr(unanswered, "WAIT_S", 0.1)
+            with pytest.raises(BrokerUnavailable):
+                await here.publish("red", "lost")
+            here.broadcast("lost too")
+            await until(lambda: "a broadcast failed" in caplog.text)
+        assert here.stats()["broker_waiting"] == 0
         await there.publish("red", "not heard by ann")
         with pytest.raises(CommandError, match="try again later"):
             await ann.client.subscribe("blue")
-        await quiet(exchange, [here, there])
+        await until(lambda: bob.received == ["not heard by ann"])
+        await quiet(anywhere, [here, there])
         assert ann.closed is None
-        assert (ann.received, bob.received) == ([], ["not heard by ann"])
-        exchange.brokers[0].mend()
-        assert here.stats()["broker_gaps"] == 1
+        assert ann.received == []
+        anywhere.brokers[0].mend()
+        await until(lambda: here.stats()["broker_gaps"] == 1)
         await there.publish("red", "back")
-        await quiet(exchange, [here, there])
+        await until(lambda: len(ann.received) >= 3 and len(bob.received) >= 2)
+        await quiet(anywhere, [here, there])
         assert ann.received == [*gaps("", "red"), "back"]
         assert bob.received[1:] == ["back"]
+        assert there.stats()["broker_gaps"] == 0
 
 
+@pytest.mark.usefixtures("quick")
 async def test_rooms_that_were_joined_while_it_was_away_are_asked_for_again(
-    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+    anywhere: Exchange | ValkeyExchange,
 ) -> None:
-    monkeypatch.setattr(interest_module, "RETRY_S", 0.02)
-    async with cluster(exchange) as (here, there):
+    async with cluster(anywhere) as (here, there):
         peer = connect(there)
-        await quiet(exchange, [here, there])
-        exchange.brokers[1].cut()
+        await quiet(anywhere, [here, there])
+        anywhere.brokers[1].cut()
+        await until(state(there, "away"))
         peer.client.join("red")
         peer.client.join("left meanwhile")
         for _ in range(5):
             await asyncio.sleep(0)
         peer.client.leave("left meanwhile")
-        exchange.brokers[1].mend()
-        for _ in range(200):
-            await asyncio.sleep(0.005)
-            if "red" in exchange.brokers[1].rooms:
-                break
-        assert "left meanwhile" not in exchange.brokers[1].rooms
+        assert not is_asked_for(there, "red")
+        anywhere.brokers[1].mend()
+        await until(lambda: is_asked_for(there, "red"))
+        assert not is_asked_for(there, "left meanwhile")
         await here.publish("red", "heard")
-        await quiet(exchange, [here, there])
+        await until(lambda: "heard" in peer.received)
+        await quiet(anywhere, [here, there])
         assert peer.received == [*gaps("", "red"), "heard"]
 
 
-async def test_a_hub_whose_broker_cannot_be_reached_does_not_start() -> None:
-    exchange = Exchange()
-    (hub,) = exchange.hubs(1)
-    exchange.brokers[0].cut()
+@pytest.mark.usefixtures("quick")
+async def test_a_hub_whose_broker_cannot_be_reached_does_not_start(
+    anywhere: Exchange | ValkeyExchange,
+) -> None:
+    (hub,) = anywhere.hubs(1)
+    anywhere.brokers[0].cut()
     with pytest.raises(BrokerUnavailable):
         await hub.start()
     assert not hub.is_running
-    exchange.brokers[0].mend()
+    anywhere.brokers[0].mend()
     await hub.start()
     await hub.stop()
 

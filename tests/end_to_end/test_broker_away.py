@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from array_dialect import ArrayDialect, events_of
 from broker_hubs import GAP, RULES, hubs_on, member, rows, state, texts
 from hubbub import AsyncPublisher, BrokerUnavailable, CommandError, Hub, Position
 from hubbub.asgi.metrics import HubCollector
-from hubbub.brokers import nats_format, unanswered, valkey_link
+from hubbub.brokers import nats_format, reconnecting, unanswered, valkey_link
 from hubbub.hub import interest as interest_module
 from hubbub.hub import lifecycle as lifecycle_module
 from hubbub.hub import presence as presence_module
@@ -49,9 +50,9 @@ def either(request: pytest.FixtureRequest) -> AnyServer:
     return found
 
 
-async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
+async def test_a_server_that_is_killed_and_comes_back(either: AnyServer) -> None:
     """Clients stay, publishers wait, rooms that remember are whole, members of others are told."""
-    async with hubs_on(server.url) as (here, there):
+    async with hubs_on(either.url) as (here, there):
         log, news = await member(here, "log"), await member(here, "news")
         other = await member(there, "log", "news")
         speaks = connect(there, dialect=ArrayDialect())
@@ -60,13 +61,13 @@ async def test_a_server_that_is_killed_and_comes_back(server: Server) -> None:
         await until(lambda: ["ok", 2] in events_of(speaks.received))
         await here.publish("log", "1")
         await until(lambda: texts(log) == texts(other) == ["1"])
-        server.kill()
+        either.kill()
         await until(state(here, "away"))
         await until(state(there, "away"))
         waiting = [asyncio.create_task(hub.publish("log", "2")) for hub in (here, there)]
         here.room("log").broadcast("2")
         await until(lambda: here.stats()["broker_waiting"] == 2)
-        await asyncio.to_thread(server.restart)
+        await asyncio.to_thread(either.restart)
         receipts = await asyncio.gather(*waiting)
         await until(state(here, "up"))
         await until(state(there, "up"))
@@ -169,6 +170,66 @@ async def test_metrics_say_how_the_broker_is_and_what_waits_for_it(either: AnySe
         back = measured(hub)
         assert (back["up"], back["waiting_messages"], back["waiting_bytes"]) == (1, 0, 0)
         assert back["gaps_total"] == 1
+
+
+async def test_a_server_that_is_away_is_tried_without_end(
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library of NATS has a limit of its own, sixty tries for each server, which must not hold here."""
+    monkeypatch.setattr(reconnecting, "LONGEST_DELAY_S", 0.002)
+    caplog.set_level(logging.DEBUG, "hubbub")
+    async with hubs_on(either.url, 1) as (hub,):
+        peer = await member(hub, "log")
+        either.kill()
+        await until(lambda: caplog.text.count("the broker cannot be reached") > 70)
+        await asyncio.to_thread(either.restart)
+        await until(state(hub, "up"))
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+        assert peer.closed is None
+
+
+def ask_for(server: AnyServer, password: str, before: str | None) -> None:
+    """Have a server ask for a password from now on, who is connected by another (None: by none) too."""
+    if isinstance(server, nats_server.NatsServer):
+        server.configure(f'authorization {{ user: default, password: "{password}" }}')
+        return
+    server.command("CONFIG", "SET", "requirepass", password, password=before)
+    for kind in ("normal", "pubsub"):
+        server.command("CLIENT", "KILL", "TYPE", kind, password=password)
+
+
+async def test_no_log_and_no_error_has_what_a_hub_logs_in_with(
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its password is wrong for a while, and then its server is gone; the logs of libraries are looked at too."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.3)
+    own, other = "held-by-the-hub", "changed-meanwhile"
+    url = either.url.replace("://", f"://default:{own}@")
+    said = []
+    ask_for(either, own, None)
+    async with hubs_on(url, 1) as (hub,):
+        peer = await member(hub, "log")
+        ask_for(either, other, own)
+        await until(state(hub, "away"))
+        await until(lambda: caplog.text.count("the broker cannot be reached") >= 3)
+        assert "the server refuses the user" in caplog.text
+        for verb in (Hub(broker=url).start, partial(hub.publish, "log", "refused")):
+            with pytest.raises(BrokerUnavailable) as caught:
+                await verb()
+            said += [str(caught.value), repr(caught.value.__cause__)]
+        ask_for(either, own, other)
+        await until(state(hub, "up"))
+        monkeypatch.setattr(unanswered, "WAIT_S", 5.0)
+        await hub.publish("log", "1")
+        await until(lambda: texts(peer) == ["1"])
+        either.kill()
+        await until(state(hub, "away"))
+        with pytest.raises(BrokerUnavailable, match="cannot be used") as caught:
+            await Hub(broker=url).start()
+        said += [str(caught.value), str(hub.stats()), repr(hub), caplog.text]
+    assert [word for word in (own, other) for text in said if word in text] == []
 
 
 async def test_a_server_that_is_frozen_for_a_moment_loses_nothing(either: AnyServer) -> None:
@@ -373,13 +434,13 @@ class Worker:
 
 
 async def test_a_worker_whose_loop_stood_still_for_longer_than_its_lease_comes_back_right(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    either: AnyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rules_module, "LEASE_S", 0.6)
     monkeypatch.setattr(presence_roll, "RENEW_S", 0.2)
     monkeypatch.setattr(presence_module, "LOOK_S", 0.05)
-    worker = Worker(server.url)
-    async with hubs_on(server.url, 1) as (hub,):
+    worker = Worker(either.url)
+    async with hubs_on(either.url, 1) as (hub,):
         bob = await member(hub, "who", user="bob")
         await asyncio.to_thread(worker.start)
         try:
