@@ -61,8 +61,10 @@ def guard_of(server: LocalServer) -> int:
 
 
 def is_gone(process: int) -> bool:
+    """Tell whether a process has ended with all its threads: until then it may hold a lock."""
+    place = Path(f"/proc/{process}")
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state = (place / "stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(list((place / "task").iterdir())) == 1
     except (FileNotFoundError, ProcessLookupError):  # gone before, or while it is read
         return True
-    return state == "Z"

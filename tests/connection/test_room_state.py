@@ -451,3 +451,18 @@ async def test_a_newest_message_that_counts_as_recovered_is_no_position_before_i
         assert room.position is None
         assert await data_of(room, 1) == [5]
         assert room.position == Position(5, "e")
+
+
+@asynchronous
+async def test_an_answer_that_comes_after_the_server_has_taken_the_client_out_is_undone() -> None:
+    """The server has put it in and out again, and carries out its own command only then: now it is in."""
+    async with meeting() as (_, connection, peer):
+        room = connection.subscribe("r")
+        entering = asyncio.create_task(room.__aenter__())
+        number, _params = await peer.take("subscribe")
+        await peer.say({"push": {"channel": "r", "subscribe": {}}})
+        await peer.say({"push": {"channel": "r", "unsubscribe": {"code": 2000, "reason": "out"}}})
+        await peer.say({"id": number, "subscribe": {}})
+        assert await peer.answer("unsubscribe", {}) == {"channel": "r"}
+        await asyncio.wait([entering])
+        assert room.state == "unsubscribed"

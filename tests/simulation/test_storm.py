@@ -23,7 +23,8 @@ def test_delays_are_those_of_hubbub_js() -> None:
         found = re.search(rf"^ +{name}: (\d+),$", script, re.MULTILINE)
         assert found is not None
         assert int(found[1]) / 1000 == seconds
-    assert "(minDelayMs || 500) * 2 ** ++this.#tries" in script
+    assert "(minDelayMs || 500) * 2 ** tries" in script
+    assert "this.drawDelay(++this.#tries)" in script
     assert "minDelayMs + Math.random() * (widest - minDelayMs)" in script
     assert [delay_of(tries, 1.0) for tries in (1, 2, 3, 9)] == [1.0, 2.0, 4.0, 20.0]
     assert {delay_of(tries, 0.0) for tries in (1, 2, 9)} == {0.5}

@@ -133,6 +133,8 @@ class RoomState:
         def done(error: CommandFailed | None, answer: Any) -> None:
             if turn == self._turn:
                 self._answered(error, answer)
+            elif error is None and self.is_wanted and self.status == "unsubscribed":
+                self._ask_to_leave()  # the server has put it in and out meanwhile, and now it is in
 
         self._is_asking = True
         self._link.ask("subscribe", params, done, is_first=is_first)

@@ -457,7 +457,7 @@ export class Rooms extends Listened {
     clearTimeout(held.timer);
     const params = () => JSON.stringify({ channel: held.name, ...sinceOf(held) });
     const id = this.#ask("subscribe", params, (error, answer) => {
-      if (held.request !== id) return; // left, or given meanwhile
+      if (held.request !== id) return error || held.wanted || this.#leave(held); // too late
       held.request = 0;
       if (!error) return this.#subscribed(held, answer);
       if (error.code === TIMEOUT) return this.#end(error);
