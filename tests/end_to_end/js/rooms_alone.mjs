@@ -410,3 +410,22 @@ test("half a position, or one of other types, is an error where it is given", as
   for (const since of [null, undefined, {}, { offset: 0, epoch: "" }, { offset: 5, epoch: "e" }])
     assert.equal(rooms.room(`${JSON.stringify(since)}`, { since }).position, since ?? null);
 });
+
+test("an answer after the server has taken the client out is undone", async (t) => {
+  const answer = ({ id, connect, subscribe, unsubscribe }, send) => {
+    if (subscribe) {
+      send({ push: { channel: "a", subscribe: {} } });
+      send({ push: { channel: "a", unsubscribe: { code: 2000, reason: "out" } } });
+      send({ id, subscribe: {} });
+    }
+    return (connect && connected) || (unsubscribe && { unsubscribe: {} });
+  };
+  const [rooms, seen] = await served(t, answer);
+  const room = rooms.room("a");
+  room.subscribe();
+  await next(room, "unsubscribed");
+  await sleep(100);
+  assert.equal(room.state, "unsubscribed");
+  assert.deepEqual(seen.commands.at(-1).unsubscribe, { channel: "a" });
+  assert.equal(seen.commands.filter((each) => each.unsubscribe).length, 1);
+});
