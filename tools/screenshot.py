@@ -113,7 +113,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="the file to write (PNG)")
     parser.add_argument("--dark", action="store_true", help="take the dark page")
     arguments = parser.parse_args()
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    names = ("chromium", "chromium-headless-shell")
+    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         sys.exit("Chromium is missing: run  make browser  or set CHROMIUM to its path")
     with demo() as url, sync_playwright() as playwright:
