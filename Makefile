@@ -131,8 +131,8 @@ $(VENV)/.fuzz: $(VENV)/.dev
 		|| echo "wsaccel could not be built: the suite will be slower"
 	@touch $@
 
-# What the tests drive from outside: a real browser (Chromium without what draws windows takes a quarter of the time), node for hubbub.js, wscat, ws, the Centrifuge SDK, tsc, curl, nginx, and what
-# hands a socket over as systemd does.
+# What the tests drive from outside: a real browser (Chromium without what draws windows takes a quarter of the time), node for
+# hubbub.js, wscat, ws, the Centrifuge SDK, tsc, curl, nginx, and what hands a socket over as systemd does.
 
 browser: $(NODE_MODULES)
 	@[ -n "$$CHROMIUM" ] || sh tools/bring.sh chromium-headless-shell chromium-headless-shell 2>/dev/null \

@@ -372,6 +372,7 @@ class Plain(Recoveries):
 MACHINES = (Recoveries, Subscribers, Given, Plain)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("machine", MACHINES)
 def test_nobody_misses_anything_unnoticed(machine: type[Recoveries], part: int) -> None:
