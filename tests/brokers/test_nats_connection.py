@@ -44,6 +44,19 @@ async def test_what_is_written_comes_in_order_before_the_answer_to_a_ping() -> N
         assert one.version >= (2, 11)
 
 
+async def test_the_library_asks_for_no_signs_of_life_which_would_end_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = Connection._options
+    often = {"ping_interval": 0.01}
+    monkeypatch.setattr(Connection, "_options", lambda self: options(self) | often)
+    async with connected(nats_url()) as (one, _):
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            await one.ping()
+        assert not one.failed.done()
+
+
 async def test_a_question_is_answered_by_one_or_by_many_or_by_nobody() -> None:
     async with connected(nats_url()) as (one, _), connected(nats_url()) as (other, asked):
         other.subscribe("conn.question", 7)

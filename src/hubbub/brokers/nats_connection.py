@@ -131,7 +131,6 @@ class Connection:
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0.02,
             "connect_timeout": TIMEOUT_S,
-            "ping_interval": 3600,  # `nats_feed` does that
             "error_cb": self._note,
             "closed_cb": self._closed,
         }
@@ -374,6 +373,10 @@ def _client_class() -> Any:
                     raise library().errors.Error("the server has no TLS, and tls:// wants it")
                 info["tls_required"] = True  # else the password would be written in the clear
             await super()._process_info(info, initial_connection)
+
+        async def _ping_interval(self) -> None:
+            """Ask for no sign of life: `nats_feed` does that. The library would take no answer for its own, since all
+            are for `Connection.ping`, and close the connection after its third question."""
 
         async def _process_pong(self) -> None:
             self._owner.ponged()
