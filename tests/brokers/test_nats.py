@@ -593,6 +593,26 @@ async def test_rooms_that_are_subscribed_to_with_one_that_is_refused_come(tmp_pa
         assert (await broker.publish(message("1", room="blue"))).delivered_to == 1
 
 
+async def test_a_right_that_is_taken_away_while_it_runs_is_a_gap_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def users(denied: str) -> str:
+        rights = f'publish: ">", subscribe: {{ allow: ">", deny: "{denied}" }}'
+        user = f"user: shop, password: word, permissions {{ {rights} }}"
+        return f"authorization {{ users: [{{ {user} }}] }}"
+
+    async with server_with(users("elsewhere")) as server:
+        url = f"nats://shop:word@127.0.0.1:{server.port}"
+        async with nats_on(url, "red", prefix="shop") as (_, node):
+            server.configure(users("shop.r.red"))
+            async with asyncio.timeout(20):
+                while not node.gaps:
+                    await asyncio.sleep(0.01)
+    text = "is lost: the server gives this user no right to subscribe to shop.r.red"
+    assert text in caplog.text
+    assert "refuses this user 1 rights" in caplog.text
+
+
 async def test_a_missing_right_is_told_of_what_it_was_needed_for_alone(tmp_path: Path) -> None:
     async with with_rights("all", tmp_path) as (broker, node):
         await broker.start(node)
