@@ -6,6 +6,7 @@ What must not live here: connections (`valkey_connections`), and when it is aske
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from ..errors import BrokerUnavailable
 from .valkey_address import Address
@@ -13,6 +14,8 @@ from .valkey_connections import TIMEOUT_S, Connections, close_line, hear, probe,
 
 SWITCHED = "+switch-master"
 """Where a Sentinel says which primary has a successor, when the successor is one."""
+SIGN_S = 10.0
+"""How long nothing may be heard there before the Sentinel is asked for a sign of life, and how long it has for that."""
 
 
 class Sentinels:
@@ -49,9 +52,23 @@ class Sentinels:
                 await line.connect()
                 await tell(line, "SUBSCRIBE", SWITCHED)
                 await hear(line)
-            said = None
-            while said != self._name.encode():
-                _, _, data = await hear(line)
-                said = data.split(b" ", 1)[0]
+            await _until_said(line, self._name.encode())
         finally:
             await close_line(line)
+
+
+async def _until_said(line: Any, name: bytes) -> None:
+    """Read until it is said of a primary that it has a successor. Raises `TimeoutError` where the Sentinel is silent:
+    a way on which nothing goes for hours may have ended, and neither side is told."""
+    said, is_asked = None, False
+    while said != name:
+        try:
+            async with asyncio.timeout(SIGN_S):
+                *_, data = await hear(line)
+        except TimeoutError:
+            if is_asked:
+                raise
+            await tell(line, "PING")
+            is_asked = True
+        else:
+            said, is_asked = data.split(b" ", 1)[0], False
