@@ -153,7 +153,7 @@ async def test_sentinels_with_a_password_and_such_as_know_nothing(tmp_path: Path
 
 
 @asynccontextmanager
-async def spoken_to(signs: int) -> AsyncIterator[tuple[Sentinels, list[bytes]]]:
+async def spoken_to(signs: int, sign: bytes = b"") -> AsyncIterator[tuple[Sentinels, list[bytes]]]:
     """Have a Sentinel that gives so many signs of life, and then names a successor if it is asked once more; below 0 it
     gives none. Beside it, what it was told."""
     told: list[bytes] = []
@@ -171,7 +171,7 @@ async def spoken_to(signs: int) -> AsyncIterator[tuple[Sentinels, list[bytes]]]:
             elif words[0] != b"PING":
                 writer.write(b"+OK\r\n")
             elif pings <= signs:
-                writer.write(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+                writer.write(sign)
             elif signs >= 0:
                 text = f"{NAME} 127.0.0.1 1 127.0.0.1 2".encode()
                 head = b"*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n"
@@ -184,21 +184,24 @@ async def spoken_to(signs: int) -> AsyncIterator[tuple[Sentinels, list[bytes]]]:
     server.close()
 
 
+@pytest.mark.parametrize(
+    "sign", [b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", b"-NOPERM User x has no permissions\r\n"]
+)
 async def test_a_sentinel_from_which_nothing_is_heard_is_asked_for_a_sign_of_life(
-    monkeypatch: pytest.MonkeyPatch,
+    sign: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(valkey_sentinel, "SIGN_S", 0.05)
-    async with spoken_to(signs=3) as (sentinels, told):
+    monkeypatch.setattr(valkey_sentinel, "SIGN_S", 0.5)
+    async with spoken_to(1, sign) as (sentinels, told):
         async with asyncio.timeout(20):
             await sentinels.until_moved()
-        assert told.count(b"PING") == 4
+        assert told.count(b"PING") == 2
 
 
 async def test_a_sentinel_that_gives_no_sign_of_life_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(valkey_sentinel, "SIGN_S", 0.05)
-    async with spoken_to(signs=-1) as (sentinels, told):
+    async with spoken_to(-1) as (sentinels, told):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(20):
                 await sentinels.until_moved()

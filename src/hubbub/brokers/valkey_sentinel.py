@@ -10,7 +10,16 @@ from typing import Any
 
 from ..errors import BrokerUnavailable
 from .valkey_address import Address
-from .valkey_connections import TIMEOUT_S, Connections, close_line, hear, probe, tell, unavailable
+from .valkey_connections import (
+    TIMEOUT_S,
+    Connections,
+    close_line,
+    hear,
+    library,
+    probe,
+    tell,
+    unavailable,
+)
 
 SWITCHED = "+switch-master"
 """Where a Sentinel says which primary has a successor, when the successor is one."""
@@ -70,5 +79,9 @@ async def _until_said(line: Any, name: bytes) -> None:
                 raise
             await tell(line, "PING")
             is_asked = True
+        except library().ResponseError:
+            if not is_asked:
+                raise
+            is_asked = False  # this user may not ask: that is a sign of life too
         else:
             said, is_asked = data.split(b" ", 1)[0], False
