@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 from typing import Any
 
@@ -16,13 +17,17 @@ from hubbub.errors import (
     CLOSE_CODES,
     MAX_REASON_BYTES,
     RECONNECT_RANGES,
+    BrokerUnavailable,
     CommandError,
     Disconnected,
     HubbubError,
     MissingExtra,
+    PositionLost,
     ProtocolError,
+    PublishedInPart,
     Refused,
     SettingsError,
+    StreamUnheard,
     TokenError,
     TokenExpired,
     TokenInvalid,
@@ -34,6 +39,7 @@ from hubbub.errors import (
     should_come_back,
     with_retry_after,
 )
+from hubbub.model import Position, Receipt
 
 
 def classes() -> set[type[HubbubError]]:
@@ -46,6 +52,32 @@ def test_every_error_descends_from_the_root_and_stands_in_the_tree_that_is_drawn
     for error in classes():
         assert error.__name__ in errors.__doc__
         assert error.__doc__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SettingsError("ping_interval_s", "x", "a number", nearest="ping"),
+        Refused(403, "no", "No.", headers={"X-A": "b"}, details={"a": 1}),
+        CommandError("no", "No.", temporary=True),
+        ProtocolError(1002, "wrong"),
+        Disconnected(4000, "gone"),
+        MissingExtra("redis", "valkey"),
+        TokenInvalid("it is another's", is_foreign=True),
+        TokenKeysUnavailable(),
+        PositionLost("red", is_other_epoch=True),
+        StreamUnheard("red", 2.0),
+        PublishedInPart(BrokerUnavailable("away"), [Receipt(0, Position(1, "e")), None]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_crosses_to_another_process_as_it_is(error: HubbubError) -> None:
+    error.add_note("a note")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.args == error.args
+    assert vars(again) == vars(error)
 
 
 def test_codes_are_unique_and_in_order() -> None:

@@ -206,7 +206,20 @@ def retry_after_of(reason: str) -> float:
 
 
 class HubbubError(Exception):
-    """The root of every error that Hubbub raises."""
+    """The root of every error that Hubbub raises. It can be pickled: what a task of Celery or of a pool of processes
+    raises has to be."""
+
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        """See `pickle`: an error is made again by what it holds, since its text was built from that."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(
+    kind: type[HubbubError], args: tuple[object, ...], state: dict[str, object]
+) -> HubbubError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SettingsError(HubbubError, ValueError):
@@ -542,4 +555,5 @@ class PublishedInPart(BrokerUnavailable):
     def __init__(self, why: BrokerUnavailable, receipts: typing.Sequence[Receipt | None]) -> None:
         self.receipts: typing.Sequence[Receipt | None] = tuple(receipts)
         count = sum(each is not None for each in self.receipts)
-        super().__init__(f"{why} ({count} of {len(self.receipts)} that were tried are published)")
+        tried = len(self.receipts)
+        super().__init__(f"{why} ({count} of {tried} that were tried are known to be published)")

@@ -30,7 +30,14 @@ from hubbub import (
     SettingsError,
 )
 from hubbub.brokers import nats_format, reconnecting, unanswered
-from hubbub.brokers.broker import Ability, Control, Keep, PresenceTerms, as_broker
+from hubbub.brokers.broker import (
+    Ability,
+    Control,
+    Keep,
+    PresenceTerms,
+    RoomsRefused,
+    as_broker,
+)
 from hubbub.brokers.nats import LOOKS, NatsBroker
 from hubbub.brokers.nats_stream import NoAnswer
 from hubbub.hub.core import core_of
@@ -521,6 +528,7 @@ RIGHTS = {
     "all": ('"shop.>", "$JS.API.>"', '"shop.>"'),
     "no JetStream": ('"shop.>"', '"shop.>"'),
     "no answers": ('"shop.>", "$JS.API.>"', '"shop.r.>"'),
+    "one room": ('"shop.>", "$JS.API.>"', '"shop.i.>", "shop.r.blue"'),
     "no rooms": ('"shop.i.>", "$JS.API.>"', '"shop.i.>"'),
 }
 
@@ -572,6 +580,37 @@ async def test_what_a_user_may_not_do_fails_with_that_reason_and_has_no_receipt(
         with pytest.raises(BrokerUnavailable, match=r"no right to publish to shop\.control"):
             await broker.send_control(Control("kick", "other", {}))
         assert broker.condition.state == "up"
+
+
+async def test_rooms_that_are_subscribed_to_with_one_that_is_refused_come(tmp_path: Path) -> None:
+    async with with_rights("one room", tmp_path) as (broker, node):
+        await broker.start(node)
+        subscribed = broker.subscribe(["red", "blue", "green"])
+        with pytest.raises(RoomsRefused) as refused:
+            await subscribed
+        assert list(refused.value.why) == ["red", "green"]
+        assert "shop.r.green" in str(refused.value.why["green"])
+        assert (await broker.publish(message("1", room="blue"))).delivered_to == 1
+
+
+async def test_a_right_that_is_taken_away_while_it_runs_is_a_gap_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def users(denied: str) -> str:
+        rights = f'publish: ">", subscribe: {{ allow: ">", deny: "{denied}" }}'
+        user = f"user: shop, password: word, permissions {{ {rights} }}"
+        return f"authorization {{ users: [{{ {user} }}] }}"
+
+    async with server_with(users("elsewhere")) as server:
+        url = f"nats://shop:word@127.0.0.1:{server.port}"
+        async with nats_on(url, "red", prefix="shop") as (_, node):
+            server.configure(users("shop.r.red"))
+            async with asyncio.timeout(20):
+                while not node.gaps:
+                    await asyncio.sleep(0.01)
+    text = "is lost: the server gives this user no right to subscribe to shop.r.red"
+    assert text in caplog.text
+    assert "refuses this user 1 rights" in caplog.text
 
 
 async def test_a_missing_right_is_told_of_what_it_was_needed_for_alone(tmp_path: Path) -> None:

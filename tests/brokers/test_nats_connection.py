@@ -11,8 +11,8 @@ import pytest
 from hubbub import BrokerUnavailable
 from hubbub.brokers import nats_connection
 from hubbub.brokers.nats_address import read_address
-from hubbub.brokers.nats_connection import Connection, unavailable
-from nats_server import nats_url
+from hubbub.brokers.nats_connection import Connection, NoRight, unavailable
+from nats_server import nats_url, server_with
 from tcp_proxy import Proxy
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +44,19 @@ async def test_what_is_written_comes_in_order_before_the_answer_to_a_ping() -> N
         assert one.version >= (2, 11)
 
 
+async def test_the_library_asks_for_no_signs_of_life_which_would_end_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = Connection._options
+    often = {"ping_interval": 0.01}
+    monkeypatch.setattr(Connection, "_options", lambda self: options(self) | often)
+    async with connected(nats_url()) as (one, _):
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            await one.ping()
+        assert not one.failed.done()
+
+
 async def test_a_question_is_answered_by_one_or_by_many_or_by_nobody() -> None:
     async with connected(nats_url()) as (one, _), connected(nats_url()) as (other, asked):
         other.subscribe("conn.question", 7)
@@ -69,6 +82,21 @@ async def test_a_question_is_answered_by_one_or_by_many_or_by_nobody() -> None:
         ]
         (answer,) = await one.ask("conn.nobody", b"?")
         assert answer.is_nobody
+
+
+async def test_who_gets_no_answers_is_told_so_each_time_by_an_error_of_its_own() -> None:
+    rights = 'publish: ">", subscribe: { deny: "_INBOX.>" }'
+    user = f"user: shop, password: word, permissions {{ {rights} }}"
+    async with (
+        server_with(f"authorization {{ users: [{{ {user} }}] }}") as server,
+        connected(f"nats://shop:word@127.0.0.1:{server.port}") as (one, _),
+    ):
+        errors = []
+        for _ in range(3):
+            with pytest.raises(NoRight, match=r"subscribe to _inbox\.") as caught:
+                await one.ask("conn.question", b"?")
+            errors.append(caught.value)
+        assert len(set(errors)) == 3
 
 
 async def test_a_connection_that_breaks_tells_all_who_wait() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from broker_hubs import Publishers, hubs_on, member, rows, texts
 from broker_node import KEEP, Node, is_away, is_up, message, valkey_on
 from hubbub import BrokerUnavailable, PositionLost
-from hubbub.brokers import valkey_link
+from hubbub.brokers import valkey_link, valkey_sentinel
 from hubbub.brokers.valkey import ValkeyBroker
 from hubbub.brokers.valkey_address import read_address
 from hubbub.brokers.valkey_sentinel import Sentinels
@@ -149,3 +150,59 @@ async def test_sentinels_with_a_password_and_such_as_know_nothing(tmp_path: Path
         assert "wrong-word" not in str(caught.value)
     finally:
         watched.stop()
+
+
+@asynccontextmanager
+async def spoken_to(signs: int, sign: bytes = b"") -> AsyncIterator[tuple[Sentinels, list[bytes]]]:
+    """Have a Sentinel that gives so many signs of life, and then names a successor if it is asked once more; below 0 it
+    gives none. Beside it, what it was told."""
+    told: list[bytes] = []
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            words = []
+            for _ in range(int(line[1:])):
+                await reader.readline()
+                words.append((await reader.readline()).strip())
+            told.append(words[0])
+            pings = told.count(b"PING")
+            if words[0] == b"SUBSCRIBE":
+                writer.write(b"*3\r\n$9\r\nsubscribe\r\n$14\r\n+switch-master\r\n:1\r\n")
+            elif words[0] != b"PING":
+                writer.write(b"+OK\r\n")
+            elif pings <= signs:
+                writer.write(sign)
+            elif signs >= 0:
+                text = f"{NAME} 127.0.0.1 1 127.0.0.1 2".encode()
+                head = b"*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n"
+                writer.write(b"%b$%d\r\n%b\r\n" % (head, len(text), text))
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield Sentinels(read_address(f"valkey+sentinel://127.0.0.1:{port}/{NAME}")), told
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "sign", [b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", b"-NOPERM User x has no permissions\r\n"]
+)
+async def test_a_sentinel_from_which_nothing_is_heard_is_asked_for_a_sign_of_life(
+    sign: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(valkey_sentinel, "SIGN_S", 0.5)
+    async with spoken_to(1, sign) as (sentinels, told):
+        async with asyncio.timeout(20):
+            await sentinels.until_moved()
+        assert told.count(b"PING") == 2
+
+
+async def test_a_sentinel_that_gives_no_sign_of_life_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(valkey_sentinel, "SIGN_S", 0.05)
+    async with spoken_to(-1) as (sentinels, told):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(20):
+                await sentinels.until_moved()
+        assert told.count(b"PING") == 1

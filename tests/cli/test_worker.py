@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,9 +25,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from commands import PATIENCE_S, Command, run, serving
+from hubbub import AsyncPublisher, Hub
 from hubbub.cli import worker
 from hubbub.cli.worker import Inside, InsideServer, read_inside, require_metrics
 from hubbub.errors import MissingExtra
+from hubbub.hub.core import core_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 
@@ -255,7 +258,8 @@ async def test_the_server_waits_for_what_the_drain_has_left_of_its_patience(
 
     config = uvicorn.Config("none", timeout_graceful_shutdown=patience_s)
     stopped: list[int] = []
-    hub = cast(Any, SimpleNamespace(lifecycle=SimpleNamespace(is_up=True)))
+    lifecycle = SimpleNamespace(is_ready=lambda: True)
+    hub = cast(Any, SimpleNamespace(lifecycle=lifecycle, serves_clients=True))
     monkeypatch.setattr(worker, "all_hubs", lambda: [Draining()])
     monkeypatch.setattr(worker, "core_of", lambda _: hub)
     drain = worker._Drain(
@@ -265,6 +269,46 @@ async def test_the_server_waits_for_what_the_drain_has_left_of_its_patience(
     assert stopped == [signal.SIGTERM]
     left_s = config.timeout_graceful_shutdown
     assert left_s == most_left_s or (left_s and most_left_s and 1 <= left_s < most_left_s)
+
+
+@pytest.mark.anyio
+async def test_a_hub_of_another_thread_is_not_drained_from_here() -> None:
+    started, over = threading.Event(), threading.Event()
+    other = Hub()
+
+    async def run_the_other() -> None:
+        await other.start()
+        started.set()
+        await asyncio.to_thread(over.wait)
+        await other.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run_the_other()))
+    thread.start()
+    try:
+        assert await asyncio.to_thread(started.wait, PATIENCE_S)
+        loop, config = asyncio.get_running_loop(), uvicorn.Config("none")
+        await worker._Drain(loop, config, lambda number, frame: None)._drain(signal.SIGTERM, None)
+        assert not core_of(other).lifecycle.is_draining
+    finally:
+        over.set()
+        await asyncio.to_thread(thread.join, PATIENCE_S)
+
+
+@pytest.mark.anyio
+async def test_a_publisher_in_the_same_process_publishes_while_the_hubs_drain(
+    tmp_path: Path,
+) -> None:
+    url = f"local://{tmp_path}"
+    hub = Hub(broker=url, broker_prefix="t")
+    await hub.start()
+    async with AsyncPublisher(url, prefix="t") as publisher:
+        drain = worker._Drain(
+            asyncio.get_running_loop(), uvicorn.Config("none"), lambda number, frame: None
+        )
+        await drain._drain(signal.SIGTERM, None)
+        assert (await publisher.publish("red", 1)).delivered_to == 0
+        assert not core_of(publisher._hub).lifecycle.is_draining
+    await hub.stop()
 
 
 def test_several_workers_drain_too(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from exchange import Exchange, ExchangeBroker, carried
 from hubbub import BrokerUnavailable, CommandError, Frame, Hub, Publication, Receipt
-from hubbub.brokers.broker import Ability, Node
+from hubbub.brokers.broker import Ability, Node, RoomsRefused
 from hubbub.hub import interest as interest_module
 from hubbub.hub.core import core_of
 from hubbub.testing import connect, settle
@@ -114,6 +114,39 @@ async def test_a_room_that_was_refused_and_has_no_members_is_left(
         if "red" not in broker.rooms:
             break
     assert broker.rooms == {""}
+    await hub.stop()
+
+
+async def test_rooms_that_are_asked_for_with_one_that_is_refused_are_ready(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(interest_module, "RETRY_S", 0.01)
+    hub, exchange = await started()
+    (broker,) = exchange.brokers
+    asked = []
+
+    def refuses(rooms: Sequence[str]) -> asyncio.Future[None]:
+        asked.append(tuple(rooms))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        bad = {room: BrokerUnavailable(f"no {room}") for room in rooms if room != "good"}
+        future.set_exception(RoomsRefused(bad)) if bad else future.set_result(None)
+        return future
+
+    monkeypatch.setattr(broker, "subscribe", refuses)
+    client = connect(hub).client
+    for room in ("bad", "good", "worse"):
+        client.join(room)
+    interest = core_of(hub).interest
+    futures = {room: interest._rooms[room] for room in ("bad", "good", "worse")}
+    await asyncio.wait(futures.values())
+    assert futures["good"].exception() is None
+    assert [str(futures[room].exception()) for room in ("bad", "worse")] == ["no bad", "no worse"]
+    assert "does not send what is published to 2 rooms (bad first): no bad" in caplog.text
+    for _ in range(200):
+        await asyncio.sleep(0.005)
+        if len(asked) > 1:
+            break
+    assert asked[:2] == [("bad", "good", "worse"), ("bad", "worse")]
     await hub.stop()
 
 

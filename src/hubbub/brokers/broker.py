@@ -169,6 +169,14 @@ class Broker(Protocol):
         ...
 
 
+class RoomsRefused(BrokerUnavailable):
+    """Of the rooms of a `subscribe` some cannot be had, and `why` says of each the reason. All others come."""
+
+    def __init__(self, why: Mapping[str, BrokerUnavailable]) -> None:
+        self.why: Mapping[str, BrokerUnavailable] = why
+        super().__init__(str(next(iter(why.values()))))
+
+
 MOST_ROOMS_A_CALL = 1000
 """How many rooms one `subscribe` or `unsubscribe` names at most."""
 

@@ -30,7 +30,8 @@ logger: logging.Logger = logging.getLogger("hubbub")
 TIMEOUT_S = 5.0
 """How long servers may take to connect, and to answer."""
 _INBOX = 1
-_VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+_VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"( \(sid )?')
+"""With the number of a subscription it is one that was there: the server has read other rights."""
 
 Take = Callable[[int, bytes, Mapping[str, str], bytes], None]
 """What is called with each message: the number of its subscription, its data, its headers, and where it is answered
@@ -131,7 +132,6 @@ class Connection:
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0.02,
             "connect_timeout": TIMEOUT_S,
-            "ping_interval": 3600,  # `nats_feed` does that
             "error_cb": self._note,
             "closed_cb": self._closed,
         }
@@ -146,9 +146,13 @@ class Connection:
         if found is None:
             self._error = error
             return
-        # The connection goes on, so this will not be why it ends.
-        verb, subject = found.groups()
+        verb, subject, taken_away = found.groups()
         refused = self._rights.add("publish" if verb == "publish" else "subscribe", subject)
+        if taken_away:
+            # Nobody waits for that; who connects again sees what is left. What is asked may have been done.
+            self.fail(BrokerUnavailable(str(refused)))
+            return
+        # The connection goes on, so this will not be why it ends.
         if verb != "publish" and subject == f"{self._inbox}.*".lower():
             self._deaf = refused
         for question in list(self._questions.values()):
@@ -248,7 +252,7 @@ class Connection:
         Raises `NoRight` where the user may not ask, or gets no answers.
         """
         if self._deaf is not None:
-            raise self._deaf
+            raise NoRight(str(self._deaf))  # one that is raised again and again keeps all who asked
         self._last_question += 1
         name = str(self._last_question)
         future: Future[list[Answer]] = asyncio.get_running_loop().create_future()
@@ -374,6 +378,10 @@ def _client_class() -> Any:
                     raise library().errors.Error("the server has no TLS, and tls:// wants it")
                 info["tls_required"] = True  # else the password would be written in the clear
             await super()._process_info(info, initial_connection)
+
+        async def _ping_interval(self) -> None:
+            """Ask for no sign of life: `nats_feed` does that. The library would take no answer for its own, since all
+            are for `Connection.ping`, and close the connection after its third question."""
 
         async def _process_pong(self) -> None:
             self._owner.ponged()

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ..errors import BrokerUnavailable
 from . import reconnecting
+from .broker import RoomsRefused
 from .nats_address import NatsAddress
 from .nats_connection import Connection, Rights, unavailable
 from .nats_format import NatsFormat
@@ -92,8 +93,8 @@ class NatsFeed(Reconnecting):
         await self._drop()
 
     def subscribe(self, rooms: Sequence[str]) -> Future[None]:
-        """Want rooms; done when the server has confirmed all of them. Raises `BrokerUnavailable`; fails with `NoRight`
-        where this user may not have one of them."""
+        """Want rooms; done when the server has confirmed all of them. Raises `BrokerUnavailable`; fails with
+        `RoomsRefused` where this user may not have some of them."""
         connection = self.connection
         self.unsubscribe([room for room in rooms if room in self._wanted])  # it is asked for again
         for room in rooms:
@@ -115,9 +116,9 @@ class NatsFeed(Reconnecting):
         found = {room: rights.to_subscribe(self._names.room(room)) for room in rooms}
         refused = {room: error for room, error in found.items() if error is not None}
         self.unsubscribe(list(refused))
-        for error in refused.values():
-            _fail(future, error)
-        if not future.done():
+        if refused:
+            _fail(future, RoomsRefused(refused))
+        elif not future.done():
             future.set_result(None)
 
     def unsubscribe(self, rooms: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from ..errors import BrokerError, BrokerUnavailable
 from ..model import Position, Receipt
 from .broker import Keep
 from .envelope import pack, packed_size
-from .nats_connection import Rights, unavailable
+from .nats_connection import NoRight, Rights, unavailable
 from .nats_feed import NatsFeed
 from .nats_history import NatsHistory, Run
 from .nats_names import NatsNames
@@ -185,10 +185,14 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         for waiting in some:
             if pong.cancelled() or error is not None:
                 self._fail(waiting, unavailable(error or TimeoutError()))
-            elif (refused := pong.result().to_publish(self._names.room(waiting.room))) is not None:
+            elif (refused := self._refused(pong.result(), waiting.room)) is not None:
                 self._fail_all([waiting], refused, is_known=True)
             elif waiting.number in self._unanswered:
                 self._finish(waiting, Receipt(0))
+
+    def _refused(self, rights: Rights, room: str) -> NoRight | None:
+        # A subject is not written for each publication where nothing was refused.
+        return rights.to_publish(self._names.room(room)) if rights.missing else None
 
     # What is stored
 

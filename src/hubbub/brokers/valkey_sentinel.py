@@ -6,13 +6,25 @@ What must not live here: connections (`valkey_connections`), and when it is aske
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from ..errors import BrokerUnavailable
 from .valkey_address import Address
-from .valkey_connections import TIMEOUT_S, Connections, close_line, hear, probe, tell, unavailable
+from .valkey_connections import (
+    TIMEOUT_S,
+    Connections,
+    close_line,
+    hear,
+    library,
+    probe,
+    tell,
+    unavailable,
+)
 
 SWITCHED = "+switch-master"
 """Where a Sentinel says which primary has a successor, when the successor is one."""
+SIGN_S = 10.0
+"""How long nothing may be heard there before the Sentinel is asked for a sign of life, and how long it has for that."""
 
 
 class Sentinels:
@@ -49,9 +61,27 @@ class Sentinels:
                 await line.connect()
                 await tell(line, "SUBSCRIBE", SWITCHED)
                 await hear(line)
-            said = None
-            while said != self._name.encode():
-                _, _, data = await hear(line)
-                said = data.split(b" ", 1)[0]
+            await _until_said(line, self._name.encode())
         finally:
             await close_line(line)
+
+
+async def _until_said(line: Any, name: bytes) -> None:
+    """Read until it is said of a primary that it has a successor. Raises `TimeoutError` where the Sentinel is silent:
+    a way on which nothing goes for hours may have ended, and neither side is told."""
+    said, is_asked = None, False
+    while said != name:
+        try:
+            async with asyncio.timeout(SIGN_S):
+                *_, data = await hear(line)
+        except TimeoutError:
+            if is_asked:
+                raise
+            await tell(line, "PING")
+            is_asked = True
+        except library().ResponseError:
+            if not is_asked:
+                raise
+            is_asked = False  # this user may not ask: that is a sign of life too
+        else:
+            said, is_asked = data.split(b" ", 1)[0], False

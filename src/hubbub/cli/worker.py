@@ -269,7 +269,9 @@ class _Drain:
     async def _drain(self, number: int, frame: FrameType | None) -> None:
         logger.info("draining: readiness is down, and clients are closed; then the server stops")
         began = self._loop.time()
-        hubs = [hub for hub in all_hubs() if core_of(hub).lifecycle.is_up]
+        # Not those of publishers, which run in other threads too.
+        served = [hub for hub in all_hubs() if core_of(hub).serves_clients]
+        hubs = [hub for hub in served if core_of(hub).lifecycle.is_ready()]
         with contextlib.suppress(Exception):  # whatever it was, the server stops
             await asyncio.gather(*(hub.drain() for hub in hubs))
         patience_s = self._config.timeout_graceful_shutdown

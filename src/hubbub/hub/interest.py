@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..brokers.broker import MOST_ROOMS_A_CALL, apart
+from ..brokers.broker import MOST_ROOMS_A_CALL, RoomsRefused, apart
 from ..errors import BrokerUnavailable
 from ..limits import printable
 from ..model import EVERYBODY
@@ -120,10 +120,14 @@ class Interest:
         done: asyncio.Future[None],
     ) -> None:
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
-        if error is not None:
-            self._failed(rooms, waiting, error)
+        if error is None:
+            _succeed(waiting)
             return
-        _succeed(waiting)
+        refused = error.why if isinstance(error, RoomsRefused) else frozenset(rooms)
+        pairs = list(zip(rooms, waiting, strict=True))
+        _succeed([future for room, future in pairs if room not in refused])
+        failed = [pair for pair in pairs if pair[0] in refused]
+        self._failed([room for room, _ in failed], [future for _, future in failed], error)
 
     def _failed(
         self, rooms: Sequence[str], waiting: Sequence[asyncio.Future[None]], error: BaseException
@@ -138,9 +142,10 @@ class Interest:
         core.log.log(logging.WARNING, "interest", text, len(rooms), first, why)
         if isinstance(error, asyncio.CancelledError):
             error = BrokerUnavailable("the broker gave up")
+        whys = error.why if isinstance(error, RoomsRefused) else {}
         for room, future in zip(rooms, waiting, strict=True):
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(whys.get(room, error))
                 future.exception()
             if self._rooms.get(room) is future:
                 del self._rooms[room]

@@ -44,7 +44,6 @@ const isAwaited = ({ byServer, state }) => byServer && state === "subscribing";
 const isBehind = ({ position }, { offset = 0, epoch = "" }) =>
   position && (position.offset !== offset || position.epoch.split("~")[0] !== epoch.split("~")[0]);
 
-/** Half a position is none. */
 const checkSince = (since) => {
   const { offset, epoch } = since ?? {};
   if (Number.isSafeInteger(offset) && offset >= 0 && typeof epoch === "string") return;
@@ -415,6 +414,7 @@ export class Rooms extends Listened {
         return this.#request(held);
       }
       held.byServer = true;
+      held.late = held.request || held.late;
       held.request = 0;
       return this.#subscribed(held, subscribe);
     }
@@ -457,7 +457,8 @@ export class Rooms extends Listened {
     clearTimeout(held.timer);
     const params = () => JSON.stringify({ channel: held.name, ...sinceOf(held) });
     const id = this.#ask("subscribe", params, (error, answer) => {
-      if (held.request !== id) return error || held.wanted || this.#leave(held); // too late
+      if (held.request !== id)
+        return error || held.late !== id || held.state !== "unsubscribed" || this.#leave(held);
       held.request = 0;
       if (!error) return this.#subscribed(held, answer);
       if (error.code === TIMEOUT) return this.#end(error);

@@ -414,8 +414,10 @@ test("half a position, or one of other types, is an error where it is given", as
 test("an answer after the server has taken the client out is undone", async (t) => {
   const answer = ({ id, connect, subscribe, unsubscribe }, send) => {
     if (subscribe) {
-      send({ push: { channel: "a", subscribe: {} } });
-      send({ push: { channel: "a", unsubscribe: { code: 2000, reason: "out" } } });
+      for (let times = 0; times < 2; times++) {
+        send({ push: { channel: "a", subscribe: {} } });
+        send({ push: { channel: "a", unsubscribe: { code: 2000, reason: "out" } } });
+      }
       send({ id, subscribe: {} });
     }
     return (connect && connected) || (unsubscribe && { unsubscribe: {} });
@@ -428,4 +430,23 @@ test("an answer after the server has taken the client out is undone", async (t) 
   assert.equal(room.state, "unsubscribed");
   assert.deepEqual(seen.commands.at(-1).unsubscribe, { channel: "a" });
   assert.equal(seen.commands.filter((each) => each.unsubscribe).length, 1);
+});
+
+test("a late answer takes nobody out of a room that the server has given again", async (t) => {
+  const answer = ({ id, connect, subscribe, unsubscribe }, send) => {
+    if (subscribe) {
+      send({ push: { channel: "a", subscribe: {} } });
+      send({ push: { channel: "a", unsubscribe: { code: 2000, reason: "out" } } });
+      send({ push: { channel: "a", subscribe: {} } });
+      send({ id, subscribe: {} });
+    }
+    return (connect && connected) || (unsubscribe && { unsubscribe: {} });
+  };
+  const [rooms, seen] = await served(t, answer);
+  const room = rooms.room("a");
+  room.subscribe();
+  await next(room, "unsubscribed");
+  await sleep(100);
+  assert.equal(room.state, "subscribed");
+  assert.deepEqual(seen.commands.filter((each) => each.unsubscribe), []);
 });
