@@ -197,37 +197,6 @@ async def test_who_is_put_out_while_it_is_out_for_a_gap_is_told_that_and_does_no
     await hub.stop()
 
 
-@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-@pytest.mark.parametrize("waiting", [0, 1])
-@pytest.mark.parametrize("is_own", [True, False])
-async def test_who_leaves_in_the_turn_in_which_it_falls_behind_is_told_no_gap(
-    policy: str, waiting: int, is_own: bool
-) -> None:
-    hub = await started(room_rules=slow_rules(policy), outbox_max_entries=1)
-    client = Recovering("red")
-    client.come_back(hub)
-    await read_all([client], [hub])
-    client.peer.transport.block()
-    for number in range(waiting):
-        await publish(hub, str(number))
-        await settle(hub)
-    assert client.peer.client.rooms == {"red"}
-    hub.room("red").broadcast("more")
-    if is_own:
-        client._say("unsubscribe", 9, "red")
-    else:
-        client.peer.client.leave("red")
-    await settle(hub)
-    client.peer.transport.unblock()
-    await settle(hub)
-    ends = [row for row in events_of(client.peer.received) if row[0] == "server_unsubscribed"]
-    assert ends == [["server_unsubscribed", "red"]][is_own:]
-    session = session_of(client.peer.client)
-    assert not session.behind
-    assert client.peer.client.rooms == set()
-    await hub.stop()
-
-
 @pytest.mark.parametrize("returns", [True, False])
 async def test_who_leaves_as_it_can_take_more_again_is_written_to_directly(returns: bool) -> None:
     hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)

@@ -339,12 +339,7 @@ class ClientSession:
         may reach the client: it would take that for the next. Any other stays, and gets what waits.
         """
         outbox.gaps = None
-        behind = self.behind or set()
-        # Who has left a room misses nothing of it, but where it is out for a gap alone.
-        rooms = {room for room in rooms if room in self.memberships or room in behind}
-        if not rooms:
-            return 0
-        self.behind = behind | rooms
+        self.behind = rooms if self.behind is None else self.behind | rooms
         rooms = {room for room in rooms if self.leaves_for_gap(room)}
         if not rooms:
             return 0
