@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -177,11 +178,16 @@ async def spoken_to(signs: int, sign: bytes = b"") -> AsyncIterator[tuple[Sentin
                 head = b"*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n"
                 writer.write(b"%b$%d\r\n%b\r\n" % (head, len(text), text))
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        ended.set()
 
+    ended = asyncio.Event()
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     yield Sentinels(read_address(f"valkey+sentinel://127.0.0.1:{port}/{NAME}")), told
     server.close()
+    await asyncio.wait_for(ended.wait(), 20)
 
 
 @pytest.mark.parametrize(
