@@ -340,7 +340,7 @@ class Joining:
         )
 
     def _note_info(self, session: ClientSession, room: str, info: Any) -> None:
-        """Note what a token says of a client to others in a room, and tell those who have it in their list."""
+        """Note what a token says of a client to others in a room, and have the broker's list say it too."""
         if info is None:
             return
         self._core.infos.note_token(session, room, info)
