@@ -27,6 +27,8 @@ from stress.ports import free_port
 
 START_S = 20.0
 
+_HAS_READ = "Reloaded server configuration"
+
 
 def _program() -> str:
     """Return where the server is, which a wheel has brought."""
@@ -72,7 +74,7 @@ class NatsServer:
                         return
             except OSError:
                 time.sleep(0.01)
-        raise RuntimeError(f"no NATS server: {(self._home / 'log').read_text()[-2000:]}")
+        raise RuntimeError(f"no NATS server: {self._log()[-2000:]}")
 
     def ask(self, subject: str, told: Mapping[str, Any]) -> Any:
         """Ask by a connection of one's own. Raises `OSError` where nobody answers."""
@@ -99,10 +101,18 @@ class NatsServer:
         self._process.kill()
         self._process.wait()
 
+    def _log(self) -> str:
+        return (self._home / "log").read_text()
+
     def configure(self, config: str) -> None:
-        """Have something else in its file, and read that while it runs."""
+        """Have something else in its file, and read that while it runs; it goes by it from when this returns."""
+        read = self._log().count(_HAS_READ)
         self._file.write_text(f"{self._begin}{config}")
         self._signal(signal.SIGHUP)
+        ends_at = time.monotonic() + START_S
+        while self._log().count(_HAS_READ) == read:
+            assert time.monotonic() < ends_at, f"not read: {self._log()[-2000:]}"
+            time.sleep(0.002)
 
     def freeze(self) -> None:
         """Have it answer nothing, from when this returns."""
