@@ -754,6 +754,26 @@ async def test_joining_brings_the_others_up_to_date_first() -> None:
         assert other.received == ["4"]
 
 
+async def test_who_joins_is_given_what_is_kept_though_what_the_others_lack_is_not() -> None:
+    """It has seen more than has come here, where something was lost that nobody has reported."""
+    exchange = Exchange()
+    async with cluster(exchange, room_rules=RULES) as (here, there):
+        member = connect(there)
+        await member.client.subscribe("red")
+        await publish(here, "1")
+        await until(lambda: said(member) == ["1"])
+        with exchange.losing(1):
+            await asyncio.gather(*(asyncio.create_task(quick(here, text)) for text in "2345678"))
+        newcomer = connect(there)
+        since = Position(3, (await there.cursor("red")).epoch)
+        answer = await newcomer.client.subscribe("red", since=since)
+        assert (answer.recovered, len(answer.publications)) == (True, 5)
+        await publish(here, "9")
+        await until(lambda: said(newcomer)[-1:] == ["9"])
+        assert member.received == ["1", GAP, "9"]
+        assert said(newcomer) == list("456789")
+
+
 async def test_what_comes_while_a_history_is_read_is_held_back_within_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

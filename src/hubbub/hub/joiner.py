@@ -111,10 +111,11 @@ class Joiner:
         """
         room, takes_part, recovery = self.room, self._takes_part, self._recovery
         here = recovery.position_of(room)
-        first = since
-        if since is not None and here is not None and here.epoch == since.epoch:
-            first = min(since, here)
-        for start, is_kept in ((first, True), (None if takes_part else here, False)):
+        starts = [(since, True), (None if takes_part else here, False)]
+        if since is not None and here is not None and here.epoch == since.epoch and here < since:
+            # So that the members here lack nothing either; that may be kept no more, and what it has missed is.
+            starts.insert(0, (here, True))
+        for start, is_kept in starts:
             if start is None:
                 continue
             try:
