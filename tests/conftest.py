@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ settings.load_profile("hubbub")
 # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector pass over what was imported and collected: it stays, and walking it was a quarter of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=DEFLATED_WAYS)
