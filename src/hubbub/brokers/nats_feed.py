@@ -150,8 +150,10 @@ class NatsFeed(Reconnecting):
             connection.subscribe(self._names.room(room), number)
         self._format.say(connection)
         async with asyncio.timeout(reconnecting.SILENCE_S):
-            missing = (await connection.ping()).missing
-        if missing:
+            rights = await connection.ping()
+        if rights.too_many is not None:
+            raise rights.too_many  # what does not come is not known, and may be anything
+        if missing := rights.missing:
             logger.warning(
                 "the broker's server refuses this user %d rights, the first: %s",
                 len(missing),
