@@ -251,6 +251,10 @@ class Connection:
         """Return what is done when the server has taken all that was written before, and says what it refused of what
         was written after the last ping."""
         future: Future[Rights] = asyncio.get_running_loop().create_future()
+        if self.failed.done() and (error := self.failed.exception()) is not None:
+            # Nobody would answer, or the answer to one that was given up would be taken for its own.
+            _fail(future, error)
+            return future
         self._pongs.append(future)
         self.write(b"PING\r\n")
         return future
@@ -374,9 +378,13 @@ def library() -> Any:
 
 
 def _client_class() -> Any:
-    """Return the library's client, which hands on what it reads at once. (Imported late: it is an extra.)"""
+    """Return the library's client, which hands on what it reads at once. (Imported late: it is an extra.)
 
-    class _Client(library().aio.client.Client):  # type: ignore[misc]
+    Raises `BrokerUnavailable` for a version of the library that has not what is replaced here: it would go on without.
+    """
+    library_client = library().aio.client.Client
+
+    class _Client(library_client):  # type: ignore[misc, valid-type]
         def __init__(self, owner: Connection) -> None:
             super().__init__()
             self._owner = owner
@@ -406,6 +414,9 @@ def _client_class() -> Any:
         async def _process_pong(self) -> None:
             self._owner.ponged()
 
+    replaced = [name for name, what in vars(_Client).items() if callable(what)]
+    if missing := [name for name in replaced if not hasattr(library_client, name)]:
+        raise BrokerUnavailable(f"this version of nats-py is not known: it has no {missing[0]}")
     return _Client
 
 
