@@ -109,9 +109,13 @@ class NatsServer:
         read = self._log().count(_HAS_READ)
         self._file.write_text(f"{self._begin}{config}")
         self._signal(signal.SIGHUP)
+        self.wait_for_log(_HAS_READ, read)
+
+    def wait_for_log(self, text: str, beyond: int = 0) -> None:
+        """Wait, with the whole process, until it has logged a text more often than `beyond` times."""
         ends_at = time.monotonic() + START_S
-        while self._log().count(_HAS_READ) == read:
-            assert time.monotonic() < ends_at, f"not read: {self._log()[-2000:]}"
+        while self._log().count(text) <= beyond:
+            assert time.monotonic() < ends_at, f"not logged: {self._log()[-2000:]}"
             time.sleep(0.002)
 
     def freeze(self) -> None:

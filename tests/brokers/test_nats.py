@@ -613,6 +613,36 @@ async def test_a_right_that_is_taken_away_while_it_runs_is_a_gap_and_is_logged(
     assert "refuses this user 1 rights" in caplog.text
 
 
+async def test_a_server_that_takes_no_more_subscriptions_refuses_those_that_are_too_many() -> None:
+    async with server_with("max_subscriptions: 10") as server, nats_on(server.url) as (one, node):
+        rooms = [f"r{number}" for number in range(5)]
+        await one.subscribe(rooms)
+        for _ in range(2):
+            with pytest.raises(RoomsRefused, match="no more subscriptions") as refused:
+                await one.subscribe(["a", "b", "c"])
+            assert list(refused.value.why) == ["a", "b", "c"]
+        await one.subscribe(["d"])
+        receipts = [await one.publish(message("1", room=room)) for room in (*rooms, "d", "a")]
+        assert [each.delivered_to for each in receipts] == [1] * 6 + [0]
+        assert (node.gaps, one.condition.state) == (0, "up")
+
+
+async def test_a_hub_that_a_server_gives_too_few_subscriptions_does_not_start() -> None:
+    async with server_with("max_subscriptions: 2") as server:
+        with pytest.raises(BrokerUnavailable, match="no more subscriptions"):
+            await NatsBroker(server.url).start(Node())
+
+
+async def test_the_log_says_in_the_servers_words_why_it_has_ended_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with server_with("max_control_line: 256") as server, nats_on(server.url) as (one, _):
+        feed = one._require().feed
+        feed.connection.subscribe("a" * 300, 99)
+        await until(lambda: feed.connections == 2)
+    assert "is lost: the server says: maximum control line exceeded" in caplog.text
+
+
 async def test_a_missing_right_is_told_of_what_it_was_needed_for_alone(tmp_path: Path) -> None:
     async with with_rights("all", tmp_path) as (broker, node):
         await broker.start(node)

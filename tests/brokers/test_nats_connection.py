@@ -147,6 +147,27 @@ async def test_what_does_not_answer_is_given_up_in_time(monkeypatch: pytest.Monk
     listening.close()
 
 
+async def test_a_ping_by_a_connection_that_was_given_up_is_not_waited_for() -> None:
+    async with connected(nats_url()) as (one, _):
+        earlier = one.ping()
+        one.fail(BrokerUnavailable("given up"))
+        for pong in (earlier, one.ping()):
+            with pytest.raises(BrokerUnavailable, match="given up"):
+                await asyncio.wait_for(pong, 10)
+
+
+@pytest.mark.parametrize(
+    "name", ["_process_msg", "_process_err", "_process_info", "_ping_interval"]
+)
+async def test_a_library_that_calls_something_else_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(nats_connection.library().aio.client.Client, name)
+    with pytest.raises(BrokerUnavailable, match=f"nats-py is not known: it has no {name}"):
+        async with connected(nats_url()):
+            pass
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [

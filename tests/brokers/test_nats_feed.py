@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hubbub import BrokerUnavailable
+from hubbub.brokers.broker import RoomsRefused
 from hubbub.brokers.nats_address import read_address
 from hubbub.brokers.nats_connection import Connection
 from hubbub.brokers.nats_feed import NatsFeed
 from hubbub.brokers.nats_names import NatsNames
-from nats_server import hurry, nats_url
+from nats_server import hurry, nats_url, server_with
 from started_hub import until
 from tcp_proxy import Proxy
 from valkey_server import fresh_prefix
@@ -121,6 +122,45 @@ async def test_who_waits_for_a_room_when_the_way_is_lost_is_told() -> None:
         await owner.feed.subscribe(["red"])
         await owner.publish("red", b"1")
         assert owner.taken == [("red", b"1")], "asked for twice, it comes once"
+
+
+async def test_a_refusal_leaves_a_room_alone_that_was_asked_for_again_meanwhile() -> None:
+    def users(denied: str) -> str:
+        rights = f'publish: ">", subscribe: {{ allow: ">", deny: "{denied}" }}'
+        user = f"user: shop, password: word, permissions {{ {rights} }}"
+        return f"authorization {{ users: [{{ {user} }}] }}"
+
+    async def check(connection: Connection) -> None:
+        """Refuse no connection."""
+
+    names = NatsNames("t")
+    taken: list[tuple[str | None, bytes]] = []
+    async with server_with(users(names.room("red"))) as server:
+        address = read_address(f"nats://shop:word@127.0.0.1:{server.port}")
+        feed = NatsFeed(
+            address,
+            names,
+            lambda room, data, _: taken.append((room, data)),
+            check,
+            lambda: None,
+            lambda: None,
+        )
+        await feed.start()
+        first = feed.subscribe(["red"])
+        await asyncio.sleep(0)
+        # Nothing is awaited until the server goes by other rights: so its refusal is read after that.
+        server.wait_for_log("Subscription Violation")
+        server.configure(users("elsewhere"))
+        feed.unsubscribe(["red"])
+        second = feed.subscribe(["red"])
+        with pytest.raises(RoomsRefused):
+            await first
+        await second
+        assert feed.is_subscribed("red")
+        feed.connection.publish(names.room("red"), b"1")
+        await feed.connection.ping()
+        assert taken == [("red", b"1")]
+        await feed.stop()
 
 
 async def test_a_connection_that_is_refused_is_tried_again() -> None:

@@ -335,6 +335,19 @@ async def test_while_the_server_is_away_all_wait_and_go_in_their_order(
     await way.outgoing.stop()
 
 
+async def test_of_what_was_refused_while_the_server_was_away_nothing_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unanswered, "WAIT_S", 0.02)
+    way = Way()
+    way.is_up = False
+    for n in range(20):
+        with pytest.raises(BrokerUnavailable, match="away"):
+            await way.put(f"room{n}", "1")
+    outgoing = way.outgoing
+    assert (len(outgoing._plain), len(outgoing._plain_rooms)) == (0, 0)
+
+
 async def test_who_waits_when_it_stops_is_told() -> None:
     way = Way()
     way.may_store.clear()

@@ -32,6 +32,8 @@ TIMEOUT_S = 5.0
 _INBOX = 1
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"( \(sid )?')
 """With the number of a subscription it is one that was there: the server has read other rights."""
+_TOO_MANY = "maximum subscriptions exceeded"
+"""It names no subject, and is no reason for the server to end the connection."""
 
 Take = Callable[[int, bytes, Mapping[str, str], bytes], None]
 """What is called with each message: the number of its subscription, its data, its headers, and where it is answered
@@ -47,6 +49,8 @@ class Rights:
 
     def __init__(self) -> None:
         self._refused: dict[tuple[str, str], NoRight] = {}
+        self.too_many: NoRight | None = None
+        """Why there are no more subscriptions: some that were asked for were refused, and it is not known which."""
 
     def add(self, verb: str, subject: str) -> NoRight:
         """Note that a right is missing; return what says so."""
@@ -65,7 +69,7 @@ class Rights:
 
     def to_subscribe(self, subject: str) -> NoRight | None:
         """Return why nothing comes that is published to a subject; None: it does."""
-        return self._refused.get(("subscribe", subject.lower()))
+        return self._refused.get(("subscribe", subject.lower())) or self.too_many
 
 
 class Connection:
@@ -81,6 +85,8 @@ class Connection:
         self._take = take
         self._client: Any = None
         self._error: BaseException | None = None
+        self._said: BaseException | None = None
+        """Why the server has ended the connection, in its words."""
         self._buffer: list[bytes] = []
         self._pongs: deque[Future[Rights]] = deque()
         self._rights = Rights()
@@ -163,7 +169,17 @@ class Connection:
 
     async def _closed(self) -> None:
         if self._client is not None:  # else it never was the one
-            self.fail(self._error or OSError("the connection has ended"))
+            self.fail(self._said or self._error or OSError("the connection has ended"))
+
+    def said(self, text: str) -> bool:
+        """Learn of an error that the server has named; return whether the connection goes on, though the library
+        would close it."""
+        if _TOO_MANY in text:
+            self._rights.too_many = NoRight("the server gives this user no more subscriptions")
+            return True
+        if "permissions violation" not in text:  # the connection outlives those
+            self._said = ConnectionError(f"the server says: {printable(text)}")
+        return False
 
     def fail(self, error: BaseException) -> None:
         """Give the connection up; who waits for an answer gets `error`."""
@@ -235,6 +251,10 @@ class Connection:
         """Return what is done when the server has taken all that was written before, and says what it refused of what
         was written after the last ping."""
         future: Future[Rights] = asyncio.get_running_loop().create_future()
+        if self.failed.done() and (error := self.failed.exception()) is not None:
+            # Nobody would answer, or the answer to one that was given up would be taken for its own.
+            _fail(future, error)
+            return future
         self._pongs.append(future)
         self.write(b"PING\r\n")
         return future
@@ -358,9 +378,13 @@ def library() -> Any:
 
 
 def _client_class() -> Any:
-    """Return the library's client, which hands on what it reads at once. (Imported late: it is an extra.)"""
+    """Return the library's client, which hands on what it reads at once. (Imported late: it is an extra.)
 
-    class _Client(library().aio.client.Client):  # type: ignore[misc]
+    Raises `BrokerUnavailable` for a version of the library that has not what is replaced here: it would go on without.
+    """
+    library_client = library().aio.client.Client
+
+    class _Client(library_client):  # type: ignore[misc, valid-type]
         def __init__(self, owner: Connection) -> None:
             super().__init__()
             self._owner = owner
@@ -369,6 +393,10 @@ def _client_class() -> Any:
             self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
         ) -> None:
             self._owner.took(sid, bytes(subject), bytes(reply), data, headers)
+
+        async def _process_err(self, err_msg: str) -> None:
+            if not self._owner.said(err_msg.strip("'")):
+                await super()._process_err(err_msg)
 
         async def _process_info(
             self, info: dict[str, Any], initial_connection: bool = False
@@ -386,6 +414,9 @@ def _client_class() -> Any:
         async def _process_pong(self) -> None:
             self._owner.ponged()
 
+    replaced = [name for name, what in vars(_Client).items() if callable(what)]
+    if missing := [name for name in replaced if not hasattr(library_client, name)]:
+        raise BrokerUnavailable(f"this version of nats-py is not known: it has no {missing[0]}")
     return _Client
 
 

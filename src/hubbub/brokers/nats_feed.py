@@ -102,12 +102,15 @@ class NatsFeed(Reconnecting):
             self._wanted[room] = self._last_number
             self._rooms[self._last_number] = room
             connection.subscribe(self._names.room(room), self._last_number)
+        numbers = {room: self._wanted[room] for room in rooms}
         future: Future[None] = asyncio.get_running_loop().create_future()
         self._asked.add(future)
-        connection.ping().add_done_callback(lambda pong: self._confirmed(rooms, future, pong))
+        connection.ping().add_done_callback(lambda pong: self._confirmed(numbers, future, pong))
         return future
 
-    def _confirmed(self, rooms: Sequence[str], future: Future[None], pong: Future[Rights]) -> None:
+    def _confirmed(
+        self, rooms: Mapping[str, int], future: Future[None], pong: Future[Rights]
+    ) -> None:
         self._asked.discard(future)
         if pong.cancelled() or pong.exception() is not None:
             _fail(future, BrokerUnavailable(AWAY))
@@ -115,7 +118,8 @@ class NatsFeed(Reconnecting):
         rights = pong.result()
         found = {room: rights.to_subscribe(self._names.room(room)) for room in rooms}
         refused = {room: error for room, error in found.items() if error is not None}
-        self.unsubscribe(list(refused))
+        # One that was left and asked for again meanwhile has another number, and an answer of its own.
+        self.unsubscribe([room for room in refused if self._wanted.get(room) == rooms[room]])
         if refused:
             _fail(future, RoomsRefused(refused))
         elif not future.done():
@@ -146,8 +150,10 @@ class NatsFeed(Reconnecting):
             connection.subscribe(self._names.room(room), number)
         self._format.say(connection)
         async with asyncio.timeout(reconnecting.SILENCE_S):
-            missing = (await connection.ping()).missing
-        if missing:
+            rights = await connection.ping()
+        if rights.too_many is not None:
+            raise rights.too_many  # what does not come is not known, and may be anything
+        if missing := rights.missing:
             logger.warning(
                 "the broker's server refuses this user %d rights, the first: %s",
                 len(missing),

@@ -294,6 +294,8 @@ class NatsOutgoing(Unanswered[NatsWaiting]):
         for queue in (self._plain, *self._lanes.values()):
             while queue and queue[0].number not in self._unanswered:
                 queue.popleft()
+        # While the server is away nothing is sent, which would clear them.
+        self._plain_rooms = {waiting.room for waiting in self._plain}
 
 
 def _always(one: NatsWaiting, other: NatsWaiting) -> bool:

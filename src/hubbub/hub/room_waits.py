@@ -70,14 +70,15 @@ class RoomWaits:
             joiners = [ready.joiner for ready in rooms if ready.joiner is not None]
             if core.broker.receives_all and not joiners:
                 return
+            # Looked up now: of a room that is refused later, while another is waited for, nothing is left to look up.
+            arriving = [core.interest.ready(ready.room) for ready in rooms]
             if any(joiner.rule.is_stream for joiner in joiners):
                 # A text of thousands of pieces takes a while.
                 await core.turns.take(core.turns.most)
             async with asyncio.timeout(BROKER_TIMEOUT_S):
-                for ready in rooms:
-                    arriving = core.interest.ready(ready.room)
-                    if arriving is not None:
-                        await asyncio.shield(arriving)
+                for each in arriving:
+                    if each is not None:
+                        await asyncio.shield(each)
                 await core.recovery.read_for(joiners)
         except BaseException as error:
             self.drop(rooms)
