@@ -48,14 +48,15 @@ app.mount("/", stats)
 REFUSE = {"HUBBUB_BROKER": "memory://", "HUBBUB_WORKERS_OK": "refuse"}
 REFUSAL = "workers_ok = 'refuse' (environment, HUBBUB_WORKERS_OK): this is one of 2 workers"
 ENDS = {
-    "uvicorn-native": 0,
-    "fastapi-run": 0,
-    "gunicorn-native": 3,
-    "hubbub-serve": 1,
-    "granian": 1,
-    "hypercorn": 0,
+    "uvicorn-native": {0},
+    "fastapi-run": {0},
+    "gunicorn-native": {3},
+    "hubbub-serve": {1},
+    "granian": {1},
+    "hypercorn": {0, 241},
 }
-"""With which status each server ends then: the guide to deployment says so."""
+"""With which status each server ends then: the guide to deployment says so. hypercorn's is that of its other worker,
+which it ends by SIGTERM, so that it is -15 where that worker was only just starting."""
 GUNICORN_WORKER = """
 from uvicorn_worker import UvicornWorker
 
@@ -222,7 +223,7 @@ def test_two_workers_do_not_both_start_where_that_is_refused(
 ) -> None:
     with running(python(*SERVERS[name](port, 2)), tmp_path, port, REFUSE) as server:
         server.until(lambda: REFUSAL in server.output.read_text(), "a refusal")
-        assert server.wait() == ENDS[name], "the first ends too"
+        assert server.wait() in ENDS[name], "the first ends too"
         assert server.log.read_text().count("the hub has started") <= 1
         assert server.warned() == []
 
