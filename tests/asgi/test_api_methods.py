@@ -165,7 +165,8 @@ async def test_an_info_of_null_is_none_and_any_other_is_one(method: str) -> None
     async with served() as (_, app):
         fields = {"user": "ann"} | ({"channel": "a"} if method == "subscribe" else {})
         assert await result(app, method, **fields, info=None) == {}
-        for info in ({}, 0, ""):
+        values: list[Any] = [{}, 0, ""]
+        for info in values:
             refused = (108, "not available: info")
             assert await error(app, method, **fields, info=info) == refused
 
