@@ -160,6 +160,17 @@ async def test_what_is_empty_or_unknown_is_passed_over() -> None:
         assert await result(app, "publish", channel="a", data=1, **fields) == {}
 
 
+@pytest.mark.parametrize("method", ["subscribe", "refresh"])
+async def test_an_info_of_null_is_none_and_any_other_is_one(method: str) -> None:
+    async with served() as (_, app):
+        fields = {"user": "ann"} | ({"channel": "a"} if method == "subscribe" else {})
+        assert await result(app, method, **fields, info=None) == {}
+        values: list[Any] = [{}, 0, ""]
+        for info in values:
+            refused = (108, "not available: info")
+            assert await error(app, method, **fields, info=info) == refused
+
+
 async def test_a_broadcast_with_a_key_is_published_once_in_each_room() -> None:
     async with served() as (hub, app):
         member = connect(hub)

@@ -359,6 +359,16 @@ async def test_a_wrong_password_is_told_without_it(config: str, login: str) -> N
         assert "right-one" not in repr(broker)
 
 
+@pytest.mark.parametrize("what", ["nats://{}?creds={}", "tls://{}?ca={}", "tls://{}?cert={}"])
+async def test_a_file_that_is_missing_is_named(
+    what: str, server: NatsServer, tmp_path: Path
+) -> None:
+    """A server that asks for no credentials would hide it, and what reads those of TLS says no name."""
+    url = what.format(f"127.0.0.1:{server.port}", tmp_path / "missing.pem")
+    with pytest.raises(BrokerUnavailable, match=r"missing\.pem'$"):
+        await NatsBroker(url).start(Node())
+
+
 async def test_a_certificate_has_to_be_good_and_there_has_to_be_one(
     server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,6 +51,7 @@ def test_what_its_query_says() -> None:
         ("nats://secret@[a", "it cannot be read"),
         ("nats://secret@a/1", "it has a path"),
         ("nats://secret@a?verify=no", "only tls:// has certificates"),
+        ("tls://secret@a?verify=false", "verify is yes or no"),
         ("nats://secret@a?replicas=2", "replicas are 1, 3 or 5"),
         ("nats://secret@a?max_bytes=1k", "max_bytes is no number"),
         ("nats://secret@a?token=secret", "something else than prefix"),

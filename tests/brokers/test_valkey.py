@@ -358,6 +358,14 @@ async def test_a_certificate_has_to_be_good(
         await proxy.stop()
 
 
+@pytest.mark.parametrize("query", ["ca={}", "ca=/dev/null&cert={}", "ca=/dev/null&key={}"])
+async def test_a_file_that_is_missing_is_named(query: str, server: Server, tmp_path: Path) -> None:
+    """What reads it for TLS says no name, and it would look as if no server were there."""
+    url = f"valkeys://127.0.0.1:{server.port}?{query.format(tmp_path / 'missing.pem')}"
+    with pytest.raises(BrokerUnavailable, match=r"missing\.pem'$"):
+        await ValkeyBroker(url).start(Node())
+
+
 @pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
 @pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.2", "localhost"])
 async def test_a_certificate_has_to_be_for_the_name_in_the_url(

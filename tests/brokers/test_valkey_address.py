@@ -129,6 +129,8 @@ def test_a_password_may_have_an_at_sign_that_is_not_encoded() -> None:
         ("valkey://u:secret@one?sentinel_password=secret", "has Sentinels"),
         ("valkey://u:secret@one,,two", "a host is missing"),
         ("unix://u:secret@", "a path is missing"),
+        ("unix://u:secret@run/valkey.sock", "a path is missing, as in unix:///run/valkey.sock"),
+        ("valkeys://u:secret@host?verify=false", "verify is yes or no"),
         ("valkey://u:[secret@host", "host or port"),
     ],
 )

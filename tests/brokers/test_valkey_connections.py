@@ -134,6 +134,7 @@ async def test_nothing_is_written_to_a_socket_that_has_gone_and_its_number_is_fr
         (redis.exceptions.NoPermissionError("no permission for eval"), "may not do that: no permi"),
         (redis.TimeoutError("x"), "does not answer"),
         (TimeoutError(), "does not answer"),
+        (redis.exceptions.InvalidResponse("got I"), "is no Valkey or Redis server: got I"),
         (redis.ConnectionError("Error 111\nconnecting"), "Error 111�connecting"),
         (OSError(), "OSError"),
     ],

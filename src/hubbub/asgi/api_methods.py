@@ -45,6 +45,8 @@ MOST_COMMANDS = 1_000
 AT_ONCE = 64
 """How many of them are carried out at the same time, where their order does not matter."""
 
+_NULL = Raw(b"null")
+
 
 class Method(NamedTuple):
     """A method: the sentence that says what it does, its request and its result, and how it is done.
@@ -343,7 +345,7 @@ def _check_not_given(request: Struct, *names: str) -> None:
     """Raise `CommandError` for what this hub cannot do: it is never passed over in silence."""
     for name in names:
         value = getattr(request, name)
-        if value and not isinstance(value, UnsetType):
+        if value and value != _NULL:
             raise CommandError("not_available", f"not available: {name}")
 
 

@@ -56,6 +56,8 @@ def read_address(url: str, source: str = "keyword") -> NatsAddress:
     for name in query:
         if name not in _QUERY:
             raise _wrong(f"its query has something else than {', '.join(_QUERY)}", source)
+    if query.get("verify", "yes") not in ("yes", "no"):
+        raise _wrong("verify is yes or no", source)
     if has_many_logins(parts):
         raise _wrong(ONE_LOGIN, source)
     login, _, hosts = parts.netloc.rpartition("@")

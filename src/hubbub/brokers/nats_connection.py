@@ -24,6 +24,7 @@ from ..limits import printable
 from .broker import CallRefused
 from .nats_address import NatsAddress, login_of
 from .reconnecting import reason_of
+from .valkey_address import check_files
 
 logger: logging.Logger = logging.getLogger("hubbub")
 
@@ -141,6 +142,7 @@ class Connection:
             "error_cb": self._note,
             "closed_cb": self._closed,
         }
+        check_files(files.values())
         if "creds" in files:
             options["user_credentials"] = files["creds"]
         if address.is_tls:

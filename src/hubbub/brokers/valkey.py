@@ -38,7 +38,7 @@ from .broker import (
 from .envelope import publication_of, seal, seal_control, unpack, unseal, unseal_control
 from .reconnecting import unusable
 from .unanswered import deliver_run
-from .valkey_address import Address, checked_prefix, read_address
+from .valkey_address import Address, check_files, checked_prefix, read_address
 from .valkey_cluster import Cluster
 from .valkey_connections import Connections, unavailable
 from .valkey_layout import Layout, Servers, condition_of, parted
@@ -126,6 +126,7 @@ class ValkeyBroker:
         layout = self._layout()
         running = self._running = _Running(node, layout, UnusedRooms(self._ask_for))
         try:
+            check_files(self._address.files)
             await layout.start(self._names.control)
         except BaseException as error:
             self._running = None

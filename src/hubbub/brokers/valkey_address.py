@@ -6,7 +6,7 @@ What must not live here: connections (`valkey_connections`), which schemes there
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -53,6 +53,11 @@ class Address(NamedTuple):
         """Which server it is, and which database, without how one logs in there."""
         place = self.options.get("path") or ",".join(_place(*each) for each in self.hosts)
         return f"{place}/{self.options.get('db', 0)}"
+
+    @property
+    def files(self) -> list[str]:
+        """The files of this machine that TLS reads."""
+        return [self.options[name] for name in _TLS.values() if name in self.options]
 
     def of_each(self) -> list[Address]:
         """Return the address of each server that it names, as if it were the only one."""
@@ -112,7 +117,7 @@ def read_address(url: str, source: str = "keyword") -> Address:
         raise _wrong("only valkey+sentinel:// has Sentinels to log in to", source)
     options: dict[str, Any] = {"db": _database(database, query, source, is_unix=is_unix)}
     if is_unix:
-        if not parts.path:
+        if not parts.path or hosts:
             raise _wrong("a path is missing, as in unix:///run/valkey.sock", source)
         options["path"] = unquote(parts.path)
     else:
@@ -135,7 +140,6 @@ def read_address(url: str, source: str = "keyword") -> Address:
     prefix = checked_prefix(query.get("prefix", DEFAULT_PREFIX), source)
     login = {_SENTINEL[name]: text for name, text in query.items() if name in _SENTINEL}
     shown, ways = shown_url(url), (is_tls, is_unix, is_verified)
-    hosts = () if is_unix else hosts
     if kind == "cluster" and options["db"]:
         raise _wrong("a cluster has no databases", source)
     is_cluster = kind == "cluster"
@@ -154,6 +158,8 @@ def _query_of(parts: SplitResult, source: str) -> dict[str, str]:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if not query.keys() <= {*_QUERY}:
         raise _wrong(f"its query has something else than {', '.join(_QUERY)}", source)
+    if query.get("verify", "yes") not in ("yes", "no"):
+        raise _wrong("verify is yes or no", source)
     return query
 
 
@@ -166,6 +172,13 @@ def checked_prefix(prefix: str, source: str = "keyword") -> str:
     if not _PREFIX.fullmatch(prefix):
         raise _wrong("a prefix has 1 to 64 letters, digits and -_. alone", source)
     return prefix
+
+
+def check_files(files: Iterable[str]) -> None:
+    """Raise an `OSError` that names the first file which cannot be read. What reads them for TLS names none."""
+    for file in files:
+        with open(file, "rb"):
+            pass
 
 
 def longer_prefix(prefix: str, added: str, source: str) -> str:

@@ -313,4 +313,8 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable("the server has no memory left (maxmemory)")
     if isinstance(error, TimeoutError | redis.TimeoutError):
         return BrokerUnavailable("the server does not answer")
+    if isinstance(error, redis.exceptions.InvalidResponse):
+        return BrokerUnavailable(
+            f"what answers there is no Valkey or Redis server: {reason_of(error)}"
+        )
     return BrokerUnavailable(reason_of(error))
