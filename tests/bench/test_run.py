@@ -133,7 +133,7 @@ async def test_a_publisher_that_does_not_get_its_own() -> None:
 
     result = await load_on(hub, rate=50.0, expect="others")
     assert (result.sent, result.delivered, result.lost, result.unreached) == (20, 60, 0, 0)
-    result = await load_on(hub, patience_s=0.3)
+    result = await load_on(hub, patience_s=0.3, seconds=1.5)
     assert (result.loop, result.unreached) == ("closed", 1)
     assert result.timeouts > 0
     assert "Perhaps --expect room does not fit this server" in result.because

@@ -45,7 +45,11 @@ app = FastAPI()
 app.include_router(hub.router())
 app.mount("/", stats)
 """
-REFUSE = {"HUBBUB_BROKER": "memory://", "HUBBUB_WORKERS_OK": "refuse"}
+REFUSE = {
+    "HUBBUB_BROKER": "memory://",
+    "HUBBUB_WORKERS_OK": "refuse",
+    "WORKERS_APP_FIRST_LOOK_S": "0.5",  # who is refused has ended before it counts as there for good
+}
 REFUSAL = "workers_ok = 'refuse' (environment, HUBBUB_WORKERS_OK): this is one of 2 workers"
 ENDS = {
     "uvicorn-native": {0},
@@ -225,7 +229,7 @@ def test_two_workers_do_not_both_start_where_that_is_refused(
         server.until(lambda: REFUSAL in server.output.read_text(), "a refusal")
         assert server.wait() in ENDS[name], "the first ends too"
         assert server.log.read_text().count("the hub has started") <= 1
-        assert server.warned() == []
+        assert server.warned() == [], server.log.read_text() + server.output.read_text()
 
 
 def test_fault_13_two_servers_of_one_shell_are_no_workers(port: str, tmp_path: Path) -> None:
