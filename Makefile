@@ -2,11 +2,11 @@
 #
 #   PYTHON=/path/to/python   the interpreter of a new environment (default: the newest found)
 #   VENV=.venv               where the environment is
-#   JOBS=6                   how many tests run at once (they wait more than they compute)
+#   JOBS=8                   how many tests run at once (they wait more than they compute)
 #   ARGS="..."               more arguments for `hubbub demo` or pytest
 
 VENV ?= .venv
-JOBS ?= 6
+JOBS ?= 8
 ARGS ?=
 BIN := $(VENV)/bin
 PINS := requirements/dev.txt requirements/constraints.txt
