@@ -228,7 +228,7 @@ async def test_a_hub_that_cannot_start_leaves_no_server_behind(
         ("local://a b", "a name has letters"),
         ("local://name/folder", "a name and a folder"),
         ("local://name?keep=1", "prefix=… alone"),
-        ("local://name?prefix=a b", "a prefix has"),
+        ("local://name?prefix=a b", "a prefix of 1 to 64"),
     ],
 )
 def test_what_is_no_url_of_a_local_server_says_what_is(url: str, what: str) -> None:

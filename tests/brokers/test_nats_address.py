@@ -55,7 +55,7 @@ def test_what_its_query_says() -> None:
         ("nats://secret@a?replicas=2", "replicas are 1, 3 or 5"),
         ("nats://secret@a?max_bytes=1k", "max_bytes is no number"),
         ("nats://secret@a?token=secret", "something else than prefix"),
-        ("nats://secret@a?prefix=a*b", "a prefix has"),
+        ("nats://secret@a?prefix=a*b", "a prefix of 1 to 64"),
         ("nats://u:secret@a:1,u:secret@b:2", "a login stands once"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_broker_of_a_url_has_its_prefix() -> None:
     assert repr(broker) == "<ValkeyBroker valkey://localhost prefix='shop'>"
     hub = Hub(broker="valkey://localhost?prefix=shop", broker_prefix="chat")
     assert repr(core_of(hub).broker) == "<ValkeyBroker valkey://localhost prefix='shop.chat'>"
-    with pytest.raises(SettingsError, match="a prefix has"):
+    with pytest.raises(SettingsError, match="a prefix of 1 to 64"):
         Hub(broker="valkey://localhost", broker_prefix="a b")
     hub = Hub(broker="nats://secret@one,two?prefix=shop", broker_prefix="chat")
     assert repr(core_of(hub).broker) == "<NatsBroker nats://one:4222,two:4222 prefix='shop.chat'>"

@@ -170,7 +170,8 @@ def _place(host: str, port: int) -> str:
 def checked_prefix(prefix: str, source: str = "keyword") -> str:
     """Return `prefix` if keys and channels may begin with it; raise `SettingsError` otherwise."""
     if not _PREFIX.fullmatch(prefix):
-        raise _wrong("a prefix has 1 to 64 letters, digits and -_. alone", source)
+        expected = "must have a prefix of 1 to 64 letters, digits and -_. alone, as in ?prefix=shop"
+        raise SettingsError("broker", None, expected, source=source, shows_value=False)
     return prefix
 
 
