@@ -154,7 +154,12 @@ async def test_what_is_published_while_it_is_away_waits_and_not_without_bound(
                 await hub.publish("log", "refused")
         receipts = await asyncio.gather(*waiting)
         assert [each.position and each.position.offset for each in receipts] == [1, 2, 3]
-        await until(lambda: texts(peer) == ["0", "1", "2"])
+        await hub.publish("log", "3")
+        await until(lambda: texts(peer)[-1:] == ["3"])
+        # Its history began anew: whatever of that the room's members were not given, they were told.
+        got, all_of_it = texts(peer), ["0", "1", "2", "3"]
+        assert got == all_of_it[-len(got) :]
+        assert got == all_of_it or {"type": "gap", "room": "log"} in rows(peer)
         monkeypatch.setattr(unanswered, "WAIT_S", 0.1)
         with away(hub):
             await until(state(hub, "away"))
