@@ -148,6 +148,16 @@ async def test_in_a_closed_loop_the_next_leaves_when_the_last_is_back() -> None:
         assert counters.timeouts == 0
 
 
+async def test_in_a_closed_loop_each_sends_once_however_late_its_process_wakes() -> None:
+    hub, _ = make_hub()
+    async with leading(hub, 2) as leader:
+        await leader.begin()
+        done = await leader.publish(0, 1, seconds=-1.0)
+        counters = (await leader.settle(done)).counters
+        assert done.sent == {0: 1, 1: 1}
+        assert (counters.delivered, counters.lost) == (4, 0)
+
+
 async def test_a_publisher_does_not_wait_for_ever() -> None:
     hub, _ = make_hub()
 

@@ -145,7 +145,9 @@ def test_fault_10_a_wire_cut_that_comes_back_loses_what_was_on_its_way_and_says_
         code, _, err = run("connect", url, stdin=lines_of(1000))
     assert code == 1
     assert len(seen) == len(set(seen)), "nothing is sent twice"
-    assert seen[-1] == "line 999"
+    assert (
+        "line 999" in seen
+    )  # not always as the last: the first connection is read to its end beside the second
     unsent = unsent_in(err)
     assert 1000 - len(seen) <= unsent <= 2 * MAX_WINDOW_LINES
     assert unsent > 0

@@ -176,6 +176,38 @@ async def test_fault_06_a_client_may_stay_after_a_failure_while_decoding(way: st
         assert hub.stats()["handler_errors"] == 1
 
 
+class Cancelling(msgspec.Struct):
+    text: str
+
+    def __post_init__(self) -> None:
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("kind", ["only", "typed", "async", "validated"])
+async def test_fault_06_a_decoder_that_asks_a_cancelled_future_harms_its_message_alone(
+    way: str, kind: str
+) -> None:
+    hub = Hub()
+
+    async def later(client: Client, message: Any) -> None:
+        raise AssertionError("it cannot be decoded")
+
+    later.__annotations__["message"] = Cancelling
+    if kind == "only":
+        hub.on_message(decoding(Cancelling))
+    else:
+        hub.on("bad")(later if kind == "async" else decoding(Cancelling))
+    if kind == "validated":
+        hub.validate(lambda client, message: True)
+    async with venue(hub, way) as here:
+        socket = await here.join()
+        for _ in range(2):
+            await socket.send('{"type": "bad", "text": "x"}')
+        await until(lambda: hub.stats()["handler_errors"] == 2)
+        hub.broadcast("still here")
+        assert await take(socket, 1) == ["still here"]
+
+
 async def test_fault_06_an_error_reply_can_carry_every_text(way: str) -> None:
     hub = Hub()
     hub.on_message(raising(CommandError("no_\ud800", "nobody is called \udfff \x00")))

@@ -201,11 +201,15 @@ class Worker:
             self.sockets[publisher].receiver.on_own = answered(publisher)
             self._sent_at_us[publisher] = -patience_us
 
+        has_begun = False
+
         def wake(due_us: int) -> int | None:
+            nonlocal has_begun
             now_us = self.now_us()
             self.tracker.counters.lateness.add(now_us - due_us)
-            if now_us >= command.end_us:
+            if now_us >= command.end_us and has_begun:
                 return None
+            has_begun = True  # each sends once, even where the machine was away for the whole phase
             for publisher in publishers:
                 if now_us - self._sent_at_us[publisher] >= patience_us:
                     self.tracker.counters.timeouts += publisher in self._sent

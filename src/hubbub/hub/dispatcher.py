@@ -100,7 +100,7 @@ class Dispatcher:
             message = frame.text_seen if only.takes_text else None
             if message is None:
                 message = only.decode(frame)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # nobody cancels a decoder
             self._errors.undecodable(session, error)
             return
         try:
@@ -124,7 +124,7 @@ class Dispatcher:
             return
         try:
             function, message = handlers.route(frame)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # nobody cancels a decoder
             self._errors.undecodable(session, error)
             return
         if handlers.validate is not None:
@@ -260,7 +260,7 @@ class Dispatcher:
         """Hand a message to its handler and wait until that has ended: one step of a longer task."""
         try:
             function, message = self._handlers.route(frame)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # nobody cancels a decoder
             self._errors.undecodable(session, error)
             return
         verdict = self._verdict(session, message)

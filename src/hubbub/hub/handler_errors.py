@@ -49,7 +49,7 @@ class HandlerErrors:
         elif action == "close":
             self._core.registry.disconnect(session, POLICY_VIOLATION, error.message)
 
-    def undecodable(self, session: ClientSession, error: Exception) -> None:
+    def undecodable(self, session: ClientSession, error: BaseException) -> None:
         """A decoder raised: it refuses the message, or code of the application in it has failed."""
         if isinstance(error, CommandError):
             self.reject(session, error)
