@@ -59,6 +59,17 @@ async def test_a_message_is_taken_behind_the_one_that_it_follows() -> None:
         assert await stream.last(subject) is None
 
 
+async def test_a_server_that_is_too_old_is_refused_before_its_answer_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = list[object]()
+    monkeypatch.setattr(nats_stream, "OLDEST_VERSION", (99, 1))
+    monkeypatch.setattr(nats_stream, "_state_of", read.append)
+    with pytest.raises(BrokerUnavailable, match=r"JetStream is older than 99\.1"):
+        await NatsBroker(nats_url(), prefix=fresh_prefix()).start(Node())
+    assert read == []
+
+
 async def test_what_is_purged_while_it_is_read_is_no_error_and_what_does_not_come_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -41,7 +41,7 @@ from .nats_history import NatsHistory, read_record
 from .nats_names import NatsNames
 from .nats_outgoing import NatsOutgoing
 from .nats_presence import TOLD, NatsPresence, told_publication
-from .nats_stream import OLDEST_VERSION, State, Stored, Stream
+from .nats_stream import State, Stored, Stream
 from .reconnecting import unusable
 from .unanswered import deliver_run
 from .valkey_address import checked_prefix
@@ -183,9 +183,6 @@ class NatsBroker:
             running.has_streams = state is not None
         if state is None or not running.has_streams:
             return
-        if connection.version < OLDEST_VERSION:
-            oldest = ".".join(map(str, OLDEST_VERSION))
-            raise BrokerUnavailable(f"its server with JetStream is older than {oldest}")
         await running.people.open(connection)
         await self._saw(running, state, running.history.last_sequence, connection)
 
