@@ -197,6 +197,39 @@ async def test_who_is_put_out_while_it_is_out_for_a_gap_is_told_that_and_does_no
     await hub.stop()
 
 
+@pytest.mark.parametrize("verb", ["join", "subscribe", "api"])
+async def test_who_is_put_in_while_it_is_out_for_a_gap_comes_back_by_itself_and_misses_nothing(
+    verb: str,
+) -> None:
+    hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
+    hub.authenticate(lambda handshake: Identity(user="ann"))
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    client.peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    assert client.peer.client.rooms == set(), "it is out for the gap"
+    if verb == "join":
+        client.peer.client.join("red")
+    elif verb == "subscribe":
+        assert (await client.peer.client.subscribe("red")).room == "red"
+    else:
+        await core_of(hub).user_actions.subscribe(Whom("ann"), Grant("red"))
+    await publish(hub, "later")
+    client.peer.transport.unblock()
+    await read_all([client], [hub])
+    await publish(hub, "last")
+    await read_all([client], [hub])
+    kinds = [row[0] for row in events_of(client.peer.received)]
+    assert "server_subscribed" not in kinds
+    assert texts(client) == ["0", "1", "2", "3", "4", "later", "last"]
+    assert (client.gaps, client.began_anew) == (1, 0)
+    assert client.peer.client.rooms == {"red"}
+    await hub.stop()
+
+
 @pytest.mark.parametrize("returns", [True, False])
 async def test_who_leaves_as_it_can_take_more_again_is_written_to_directly(returns: bool) -> None:
     hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)

@@ -91,14 +91,11 @@ def test_it_is_due_when_somebody_changes_and_when_its_time_has_come() -> None:
     assert red.is_due(100.0)
 
 
-def test_it_is_over_without_people_when_the_time_of_grace_has_passed() -> None:
-    red = roll()
-    assert red.is_over(100.0)
-    red.grace_until = 105.0
-    assert not red.is_over(104.0)
-    assert red.is_over(105.0)
-    red.add("1", session())
-    assert not red.is_over(105.0)
+def test_it_is_over_without_people_and_with_nobody_who_may_have_to_be_struck_out() -> None:
+    red, kept, full = roll(), roll(), roll()
+    kept.grace_until = 105.0
+    full.add("1", session())
+    assert [red.is_over, kept.is_over, full.is_over] == [True, False, False]
 
 
 async def test_all_who_wait_for_a_batch_go_on_together() -> None:

@@ -260,6 +260,22 @@ async def test_a_failure_of_any_kind_is_made_good_a_second_later(
     await hub.stop()
 
 
+async def test_the_last_of_a_room_leaves_though_the_broker_fails_when_its_time_of_grace_is_over(
+    case: Case,
+) -> None:
+    hub = await case.start()
+    said = Said(hub)
+    ann = await case.member("red", "ann")
+    ann.close()
+    await case.quiet()
+    case.at("expire", 1, fail(BrokerUnavailable("on purpose")))
+    await case.pass_time(12)
+    await case.pass_time(RETRY_S + 1)
+    assert said.rows == [("join", "red", "ann"), ("leave", "red", "ann")]
+    assert len(core_of(hub).presence) == 0
+    await hub.stop()
+
+
 async def test_a_broker_that_gives_up_at_the_end_does_not_break_the_stop(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:

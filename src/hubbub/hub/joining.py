@@ -59,7 +59,7 @@ class Joining:
     def join(self, session: ClientSession, room: str) -> None:
         """See `Client.join`."""
         check_room_name(room)
-        if room in session.memberships or session.close is not None:
+        if room in session.memberships or session.close is not None or _comes_back(session, room):
             return
         if self._core.rules.is_stream(room):
             text = "a stream is joined by await client.subscribe(room), which gives the text so far"
@@ -189,19 +189,18 @@ class Joining:
     ) -> Subscribed:
         """See `Client.subscribe`. That the client is joining is noted before anything is awaited.
 
-        `by_server`: the client has not asked for it, and is told, and sent what it missed; else that
-        is in the answer to its command. `must_recover`: it wants to be in only if it misses nothing.
-        `token` is what it shows to be let in. `takes_patches`: it is sent such, if the room has them.
-        `is_allowed`: it may join, and nobody is asked. `data` is what it is told of the room beside that.
+        `by_server`: the client has not asked for it, and is told, and sent what it missed; else that is in the answer
+        to its command. `must_recover`: it wants to be in only if it misses nothing. `token` is what it shows to be let
+        in. `takes_patches`: it is sent such, if the room has them. `is_allowed`: nobody is asked. `data` is told to it.
         `expires_at` is when the server takes it out again (None: never); the stay of who is in for good has no end.
         """
         check_room_name(room)
         if session.close is not None:
             raise _left(room)
         if room in session.memberships:
-            answer = await self._standing(session, room)
-            self._set_end(session, room, expires_at, is_new=False)
-            return answer
+            return await self._standing(session, room, expires_at)
+        if by_server and _comes_back(session, room):
+            return Subscribed(room)
         if since is None and by_server and session.opening is not None:
             since = session.opening.positions.get(room)
         ready = Ready(room, since)
@@ -284,8 +283,13 @@ class Joining:
 
     # What is answered
 
-    async def _standing(self, session: ClientSession, room: str) -> Subscribed:
-        """Answer a client that is in the room already, when it is known where that stands."""
+    async def _standing(
+        self, session: ClientSession, room: str, expires_at: float | None = None
+    ) -> Subscribed:
+        """Answer a client that is in the room already, when it is known where that stands.
+
+        `expires_at` is a new end for a stay that has one.
+        """
         placing = self._core.recovery.placing(room)
         if placing is not None:
             try:
@@ -298,6 +302,7 @@ class Joining:
         position = self._core.recovery.position_of(room)
         if position is not None:
             position = with_names(position, session.all_names)
+        self._set_end(session, room, expires_at, is_new=False)
         return Subscribed(room, position)
 
     def _answer(
@@ -467,6 +472,16 @@ def _room_count(session: ClientSession) -> int:
     hidden = sum(name == EVERYBODY or name[0] == USER_PREFIX for name in first)
     joining = 0 if session.joining is None else len(session.joining)
     return len(session.memberships) - hidden + joining
+
+
+def _comes_back(session: ClientSession, room: str) -> bool:
+    """Tell whether a client is out of a room for a gap only, and asks for it by itself when it can be told.
+
+    One that speaks in commands does, with its position. If the server put it in before that, it would take what
+    comes next for the next, and be refused as subscribed already.
+    """
+    is_out_for_gap = session.behind is not None and room in session.behind
+    return is_out_for_gap and not session.variant.dialect.is_plain
 
 
 def _note_given(session: ClientSession, room: str) -> None:

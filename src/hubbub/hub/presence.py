@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, cast
@@ -157,7 +158,7 @@ class Presence:
         finally:
             roll.is_busy = False
             roll.let_go()
-        if roll.is_over(core.now()) and self._rolls.get(roll.room) is roll:
+        if roll.is_over and self._rolls.get(roll.room) is roll:
             del self._rolls[roll.room]
 
     async def _tell(self, roll: Roll) -> None:
@@ -290,6 +291,8 @@ class Presence:
         now = self._core.now()
         roll.expire_at = now + (LOOK_S if now < roll.grace_until else presence_roll.RENEW_S)
         await self._strike_out(roll.room, roll.terms)
+        if now >= roll.grace_until:
+            roll.grace_until = -math.inf
 
     async def _strike_out(self, room: str, terms: PresenceTerms) -> None:
         handlers = self._core.handlers.leave

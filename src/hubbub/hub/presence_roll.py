@@ -57,6 +57,8 @@ class Roll:
         self.renew_at: float = now + RENEW_S
         self.expire_at: float = now + RENEW_S
         self.grace_until: float = -math.inf
+        """When those who have left have had their time to come back; until then, and until it was seen who has
+        not, the roll is kept."""
         self.is_busy: bool = False
         """Whether the broker is being asked something about this room."""
         self.told: asyncio.Future[None] | None = None
@@ -97,9 +99,11 @@ class Roll:
         """Tell whether the broker has to hear something of this room."""
         return bool(self.entering or self.leaving) or now >= min(self.renew_at, self.expire_at)
 
-    def is_over(self, now: float) -> bool:
-        """Tell whether this process has nothing to do with the room any more."""
-        return not (self.members or self.entering or self.leaving) and now >= self.grace_until
+    @property
+    def is_over(self) -> bool:
+        """Whether this process has nothing to do with the room any more."""
+        is_empty = not (self.members or self.entering or self.leaving)
+        return is_empty and self.grace_until == -math.inf
 
     async def until_told(self) -> None:
         """Wait until a batch of changes that begins after this call has been told, or could not be."""
