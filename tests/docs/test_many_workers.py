@@ -35,7 +35,7 @@ async def test_workers_on_one_server_are_one_hub(
         async with asyncio.timeout(30):
             while len(await hub.nodes(wait_s=0.05)) < 3:
                 pass
-        assert f"broker {broker}" in server.err
+        server.wait_for(f"broker {broker}", "err")
         here = connect(hub)
         await here.client.subscribe("chat:1")
         clients = [await dial(f"ws://{address}/ws", proxy=None) for _ in range(8)]

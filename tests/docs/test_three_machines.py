@@ -145,7 +145,7 @@ def test_the_page_is_followed_as_it_is_written(reader: Reader, tmp_path: Path) -
     # Four workers
     stopped(server)
     server = served(reader.type("hubbub serve board:app --workers 4"))
-    assert "4 workers share a local server" in server.err
+    server.wait_for("4 workers share a local server", "err")
     for person in people:
         person.wait_for("connected again", "err")
     all_see(people, "four workers")

@@ -18,7 +18,7 @@ MOST_VISITS = 60
 @pytest.fixture(scope="module")
 def workers() -> Iterator[str]:
     with serving("demo", "--workers", "2") as (server, address):
-        assert "2 workers share a local server" in server.err
+        server.wait_for("2 workers share a local server", "err")
         yield f"http://{address.partition('/')[0]}"
 
 
