@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ..model import ClientInfo, Position
 from .frame import Frame
 
@@ -21,7 +23,7 @@ class Kind(Enum):
     LEAVE = "leave"
 
 
-class Publication:
+class Publication(msgspec.Struct, eq=False, gc=False):
     """A message on its way to a room: what a broker orders, keeps and spreads.
 
     `room` is the room's name (`EVERYBODY` for a broadcast), `frame` the encoded message; `data` and
@@ -31,46 +33,23 @@ class Publication:
     `kind` says what it tells of, `origin` which node published it (None: not said), `time_ms` when, as
     a Unix time in milliseconds (None: not said). `publisher` is the client that published it by a command of its
     own, as others see it in that room (None: no client has). `position` is what the broker gave it.
+    `base` is the message before it in its room, where there are members that take patches, and `made` what `forms`
+    returns (None: not asked for yet): both are the hub's own.
     """
 
-    __slots__ = (
-        "_base",
-        "_forms",
-        "exclude",
-        "frame",
-        "key",
-        "kind",
-        "origin",
-        "position",
-        "publisher",
-        "room",
-        "time_ms",
-    )
-    _base: Frame | None
-    _forms: dict[object, Frame | None]
-
-    def __init__(
-        self,
-        room: str,
-        frame: Frame,
-        exclude: str | None = None,
-        position: Position | None = None,
-        *,
-        key: str | None = None,
-        kind: Kind = Kind.MESSAGE,
-        origin: str | None = None,
-        time_ms: int | None = None,
-        publisher: ClientInfo | None = None,
-    ) -> None:
-        self.room: str = room
-        self.frame: Frame = frame
-        self.exclude: str | None = exclude
-        self.position: Position | None = position
-        self.key: str | None = key
-        self.kind: Kind = kind
-        self.origin: str | None = origin
-        self.time_ms: int | None = time_ms
-        self.publisher: ClientInfo | None = publisher
+    # One is made for every message, and many live until the end of their turn: a Struct is made in C, and is nothing
+    # that the garbage collector has to look at. It refers to nothing that could refer to it.
+    room: str
+    frame: Frame
+    exclude: str | None = None
+    position: Position | None = None
+    key: str | None = None
+    kind: Kind = Kind.MESSAGE
+    origin: str | None = None
+    time_ms: int | None = None
+    publisher: ClientInfo | None = None
+    base: Frame | None = None
+    made: dict[object, Frame | None] | None = None
 
     @property
     def data(self) -> bytes:
@@ -85,20 +64,10 @@ class Publication:
     @property
     def forms(self) -> dict[object, Frame | None]:
         """What dialects have made of it so far, by dialect: each makes it once."""
-        try:
-            return self._forms
-        except AttributeError:  # most publications meet one dialect, which takes them as they are
-            self._forms = {}
-            return self._forms
-
-    @property
-    def base(self) -> Frame | None:
-        """The message before it in its room, where there are members that take patches."""
-        return getattr(self, "_base", None)
-
-    @base.setter
-    def base(self, frame: Frame | None) -> None:
-        self._base = frame
+        made = self.made
+        if made is None:  # most publications meet one dialect, which takes them as they are
+            made = self.made = {}
+        return made
 
     def __repr__(self) -> str:
         return f"Publication(room={self.room!r}, {len(self.frame.payload)} bytes)"
