@@ -20,6 +20,7 @@ from websockets.frames import Opcode
 
 import hubbub.wire.frame
 from hubbub.wire.frame import BINARY, TEXT, Batch, DeflatedBatch, Frame, encode, header
+from hubbub.wire.publication import Publication
 
 
 @dataclasses.dataclass
@@ -268,3 +269,15 @@ def test_a_deflated_batch_stays_one_when_only_its_last_message_is_kept() -> None
     assert DeflatedBatch([first, last], 0).last().wire is last.deflated(0)
     assert Batch([first, last]).last().wire is last.wire
     assert DeflatedBatch([last], 1000).last().wire is last.wire
+
+
+def test_a_message_within_another_is_refused_and_not_taken_for_a_value() -> None:
+    for value in ({"text": Frame(b"x", True)}, [Publication("red", Frame(b"x", True))]):
+        with pytest.raises(TypeError, match="cannot send a Frame: it has no JSON form"):
+            encode(value)
+
+
+def test_equal_frames_are_two() -> None:
+    one, other = Frame(b"x", True), Frame(b"x", True)
+    assert one != other
+    assert len({one, other, one}) == 2

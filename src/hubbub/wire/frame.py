@@ -53,24 +53,29 @@ def deflate(payload: bytes) -> bytes:
     return (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-class Frame:
+class _NoJson:
+    """What a frame holds so that no encoder of JSON takes it for a value."""
+
+
+_NO_JSON = _NoJson()
+
+
+class Frame(msgspec.Struct, eq=False, gc=False):
     """One message: `payload` bytes, and whether it `is_text`.
 
-    `text` is the payload as `str`, for who has it already. The wire form is made at the first need
-    and shared by every receiver. Frames are immutable by convention; two threads that ask for `wire`
+    `text_seen` is the payload as `str`, when somebody has decoded it already. The wire form is made at the first
+    need and shared by every receiver. Frames are immutable by convention; two threads that ask for `wire`
     at once build the same bytes twice, no more.
     """
 
-    # Most frames are never deflated: `_deflated` is unset until then, and costs them no time.
-    __slots__ = ("_deflated", "_wire", "is_text", "payload", "text_seen")
-    _deflated: bytes
-
-    def __init__(self, payload: bytes, is_text: bool, text: str | None = None) -> None:
-        self.payload: bytes = payload
-        self.is_text: bool = is_text
-        self._wire: bytes | None = None
-        self.text_seen = text
-        """The payload as `str`, when somebody has decoded it already."""
+    # One is made for every message that comes and goes, as fast as can be: a Struct is made in C, and is nothing
+    # that the garbage collector has to look at.
+    payload: bytes
+    is_text: bool
+    text_seen: str | None = None
+    _wire: bytes | None = None
+    _deflated: bytes | None = None
+    _no_json: _NoJson = _NO_JSON
 
     @property
     def wire(self) -> bytes:
@@ -95,10 +100,9 @@ class Frame:
         """
         if len(self.payload) < min_bytes:
             return self.wire
-        try:
+        if self._deflated is not None:
             return self._deflated
-        except AttributeError:
-            payload = deflate(self.payload)
+        payload = deflate(self.payload)
         if len(payload) < len(self.payload):
             opcode = TEXT if self.is_text else BINARY
             self._deflated = header(_RSV1 | opcode, len(payload)) + payload
@@ -134,7 +138,8 @@ def _enc_hook(value: Any) -> Any:
         return dump(mode="json")
     if isinstance(value, (set, frozenset)):
         return list(value)
-    raise TypeError(f"cannot send a {type(value).__name__}: it has no JSON form")
+    kind = Frame if isinstance(value, _NoJson) else type(value)
+    raise TypeError(f"cannot send a {kind.__name__}: it has no JSON form")
 
 
 encode_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_enc_hook).encode
