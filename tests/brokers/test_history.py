@@ -327,7 +327,7 @@ def test_an_entry_costs_no_more_than_is_counted(publisher: ClientInfo | None) ->
     publication = Publication(
         "red", Frame(b"", True), "name", time_ms=1_700_000_000_000, publisher=publisher
     )
-    entry = Entry(publication, 123.5)
+    entry = Entry.of(publication, 123.5)
     own: list[object] = [entry, entry.payload, entry.time_ms, entry.kept_at]
     if entry.publisher is not None:
         own.append(entry.publisher)

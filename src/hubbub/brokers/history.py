@@ -47,26 +47,29 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ClientInfo).decode
 
 
-class Entry:
-    """What is kept of one publication. `kept_at` is the time of the store's clock."""
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """What is kept of one publication. `nbytes` is how many bytes its message has, with what it says of who
+    published it; `kept_at` is the time of the store's clock."""
 
-    __slots__ = ("exclude", "is_text", "kept_at", "payload", "publisher", "time_ms")
+    payload: bytes
+    is_text: bool
+    exclude: str | None
+    time_ms: int | None
+    publisher: bytes | None
+    kept_at: float
+    nbytes: int
 
-    def __init__(self, publication: Publication, kept_at: float) -> None:
-        self.payload: bytes = publication.frame.payload
-        self.is_text: bool = publication.frame.is_text
-        self.exclude: str | None = publication.exclude
-        self.time_ms: int | None = publication.time_ms
-        publisher = publication.publisher
-        self.publisher: bytes | None = None if publisher is None else _encode(publisher)
-        self.kept_at: float = kept_at
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes its message has, with what it says of who published it."""
-        if self.publisher is None:
-            return len(self.payload)
-        return len(self.payload) + len(self.publisher) + PUBLISHER_BYTES
+    @classmethod
+    def of(cls, publication: Publication, kept_at: float) -> Entry:
+        """Return what is kept of a publication."""
+        frame, publisher = publication.frame, None
+        payload = frame.payload
+        size = len(payload)
+        if publication.publisher is not None:
+            publisher = _encode(publication.publisher)
+            size += len(publisher) + PUBLISHER_BYTES
+        exclude, time_ms = publication.exclude, publication.time_ms
+        return cls(payload, frame.is_text, exclude, time_ms, publisher, kept_at, size)
 
 
 class RoomHistory:
@@ -152,7 +155,7 @@ class HistoryStore:
         """Give a publication its position, which it has from then on, and keep it."""
         room = publication.room
         history = self._rooms.get(room) or self._new(room, now)
-        entry = Entry(publication, now)
+        entry = Entry.of(publication, now)
         history.top += 1
         position = publication.position = Position(history.top, history.epoch)
         entries = history.entries
