@@ -355,6 +355,31 @@ async def test_who_missed_something_of_a_room_that_the_server_gave_comes_back_to
     await hub.stop()
 
 
+async def test_who_is_closed_for_a_gap_gets_nothing_behind_what_was_dropped_for_that() -> None:
+    """It would come back from there, and miss what was dropped."""
+    rules = [RoomRules(room, history=9, slow_policy="drop_newest") for room in ("red", "blue")]
+    hub = await started(room_rules=rules, outbox_max_entries=2)
+    peer = connect(hub, dialect=DIALECT)
+    peer.send('["connect", 1]')
+    await settle(hub)
+    for rule in rules:
+        await peer.client.subscribe(rule.pattern)
+    await settle(hub)
+    peer.transport.block()
+    for text in ("waits", "waits too"):
+        await publish(hub, text)
+        await settle(hub)
+    hub.room("blue").broadcast("too much")
+    # When that was dropped, and before the client is closed for it.
+    asyncio.get_running_loop().call_soon(hub.room("red").broadcast, "behind a gap")
+    await until(lambda: not peer.client.is_connected)
+    peer.transport.unblock()
+    await settle(hub)
+    assert code_of(peer) == 3008
+    assert [row for row in events_of(peer.received) if row[0] == "published"] == []
+    await hub.stop()
+
+
 @pytest.mark.parametrize("plain", [True, False])
 async def test_one_that_is_full_again_before_it_is_told_of_a_gap_is_told_later(plain: bool) -> None:
     rules = [RoomRules("red", history=100, slow_policy="drop_oldest")]

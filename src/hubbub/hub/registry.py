@@ -283,8 +283,8 @@ class Registry:
         """Close a client for a reason of the hub's own: count it, log it, close. Twice is no error."""
         if session.close is not None:
             return
-        if cause is SLOW_CONSUMER and session.outbox is not None:
-            session.count_lost(session.outbox.clear())
+        if cause is SLOW_CONSUMER:
+            session.give_up_waiting()
         self._note(session, cause, *details, error=error)
         self.disconnect(session, cause.code, cause.reason)
 

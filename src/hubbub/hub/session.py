@@ -287,6 +287,12 @@ class ClientSession:
         if self.behind:  # it may have been told so before, while it could take no more
             core.lifecycle.schedule(lambda: core.gaps.note_dropped(self))
 
+    def give_up_waiting(self) -> None:
+        """Drop what waits, and all that would come behind that: it is too slow, and about to be closed."""
+        if self.outbox is not None:
+            self._is_cut = True
+            self.count_lost(self.outbox.clear())
+
     def count_lost(self, count: int) -> None:
         """Count messages that this client will never get, since it is slow."""
         self.dropped += count
