@@ -514,3 +514,38 @@ async def test_who_waits_for_the_place_may_leave_and_does_not_wait_for_ever(
     assert raised.value.code == ("unavailable" if is_silent else "left")
     go_on.set()
     await hub.stop()
+
+
+async def test_who_is_put_in_while_it_asks_for_a_room_is_given_what_it_has_missed_by_its_answer() -> (
+    None
+):
+    """An SDK takes what comes from that answer on, and needs a position to come back with."""
+    hub = await started(room_rules=RULES)
+    may_join = asyncio.Event()
+
+    @hub.authorize
+    async def authorize(client: Client, action: str, room: str) -> bool:
+        await may_join.wait()
+        return True
+
+    start = await hub.cursor("log:1")
+    await hub.publish("log:1", "missed")
+    peer = connect(hub, dialect="centrifuge")
+    peer.send('{"id":1,"connect":{}}')
+    place = f'"recover":true,"offset":{start.offset},"epoch":"{start.epoch}"'
+    peer.send(f'{{"id":2,"subscribe":{{"channel":"log:1",{place}}}}}')
+    await settle(hub)
+    peer.client.join("log:1")
+    await settle(hub)
+    await hub.publish("log:1", "not taken before the answer")
+    may_join.set()
+    await settle(hub)
+    await hub.publish("log:1", "later")
+    await settle(hub)
+    answer, later = lines(peer)[-2:]
+    found = answer["subscribe"]
+    texts = [each["data"] for each in found["publications"]]
+    assert texts == ["missed", "not taken before the answer"]
+    assert (found["recoverable"], found["recovered"], found["offset"]) == (True, True, start.offset)
+    assert later["push"]["pub"] == {"data": "later", "offset": 3}
+    await hub.stop()

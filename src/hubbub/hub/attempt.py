@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Attempt:
     """One time that a client is brought into a room, noted in `ClientSession.joining`. A leave or a close ends it."""
 
-    __slots__ = ("_over", "expires_at", "has_entered", "otherwise")
+    __slots__ = ("_over", "expires_at", "has_asked", "has_entered", "otherwise")
 
     def __init__(self) -> None:
         self._over: asyncio.Event = asyncio.Event()
@@ -27,6 +27,8 @@ class Attempt:
         """When the stay of a client that asks for the room itself is to end, as somebody has said meanwhile."""
         self.has_entered: bool = False
         """Whether it has made the client a member; not if that was one by then."""
+        self.has_asked: bool = False
+        """Whether the client has asked to be brought in, by a command that is answered."""
         self.otherwise: Callable[[], None] | None = None
         """What brings the client back in if this does not."""
 

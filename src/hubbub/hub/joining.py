@@ -205,6 +205,7 @@ class Joining:
             since = session.opening.positions.get(room)
         ready = Ready(room, since)
         attempt = self._note_joining(session, room)
+        attempt.has_asked = not by_server
         try:
             grant = None
             if not is_allowed:
@@ -251,7 +252,11 @@ class Joining:
         must_recover: bool = False,
         takes_patches: bool = False,
     ) -> Subscribed:
-        """Bring in a client that may be in, when it is known what it has missed."""
+        """Bring in a client that may be in, when it is known what it has missed.
+
+        One that has asked takes what comes after its answer: so that is the same if the application has put it in
+        meanwhile.
+        """
         room = ready.room
         try:
             await self._waits.wait([ready])
@@ -260,11 +265,12 @@ class Joining:
             recovered = self._waits.finish(ready)
             if must_recover and ready.since is not None and not (recovered and recovered.is_whole):
                 raise CommandError("position_lost", "unrecoverable position")
-            if room in session.memberships:  # the application has put it in meanwhile
+            is_in = room in session.memberships  # the application has put it in meanwhile
+            if is_in and not attempt.has_asked:
                 self._note_info(session, room, ready.info)
                 return await self._standing(session, room)
             answer = self._answer(session, ready, recovered, takes_patches=takes_patches)
-            attempt.has_entered = True
+            attempt.has_entered = not is_in
             if session.opening is not None:
                 session.opening.positions.pop(room, None)
         finally:
@@ -316,9 +322,11 @@ class Joining:
         """Bring a client into a room, note how far that has come here, and return the answer."""
         room, core = ready.room, self._core
         rule = core.rules.of(room)
-        is_patched = takes_patches and rule is not None and rule.rules.delta
+        is_in = room in session.memberships
+        is_patched = takes_patches and not is_in and rule is not None and rule.rules.delta
         self._note_info(session, room, ready.info)
-        self.enter(session, room, is_patched=is_patched)
+        if not is_in:
+            self.enter(session, room, is_patched=is_patched)
         if recovered is None:
             return Subscribed(room)
         core.recovery.count(recovered)
