@@ -718,6 +718,45 @@ async def test_who_is_given_a_room_is_told_where_the_broker_may_have_lost_a_join
     await hub.stop()
 
 
+@pytest.mark.parametrize("kind", ["asks", "is given", "plain"])
+@pytest.mark.parametrize("join_leave", [True, False])
+async def test_who_may_have_missed_a_join_of_a_room_that_remembers_is_told_behind_what_was_said(
+    kind: str, join_leave: bool
+) -> None:
+    exchange = Exchange()
+    rules = [RoomRules("team", history=10, presence=True, join_leave=join_leave)]
+    async with cluster(exchange, room_rules=rules) as (here, there):
+        peer = connect(here, dialect="plain" if kind == "plain" else "centrifuge", user="ann")
+        if kind != "plain":
+            peer.send('{"id":1,"connect":{}}')
+        if kind == "asks":
+            peer.send('{"id":2,"subscribe":{"channel":"team"}}')
+        await carried(exchange)
+        await settle(here)
+        if kind != "asks":
+            await peer.client.subscribe("team")
+        await carried(exchange)
+        await settle(here)
+        told = len(peer.received)
+        exchange.brokers[0].cut()
+        connect(there, user="bob").client.join("team")
+        there.room("team").broadcast("said meanwhile")
+        await carried(exchange)
+        exchange.brokers[0].mend()
+        await carried(exchange)
+        await settle(here)
+        end = str(peer.received[told:])
+        marks = {
+            "asks": "insufficient state",
+            "is given": '"subscribe":',
+            "plain": '"gap","room":"team"',
+        }
+        assert "said meanwhile" in end
+        assert (marks[kind] in end) is join_leave
+        assert not join_leave or end.index("said meanwhile") < end.index(marks[kind])
+        assert peer.closed is None
+
+
 async def test_a_plain_client_is_closed_for_no_joins_that_it_has_missed() -> None:
     rules = [RoomRules("team", presence=True, join_leave=True, slow_policy="drop_oldest")]
     hub = await started(room_rules=rules, outbox_max_entries=2)

@@ -13,6 +13,7 @@ from ..dialects.dialect import Gap, ServerSubscribed, ServerUnsubscribed
 from ..errors import INSUFFICIENT_STATE
 from ..model import EVERYBODY
 from .disconnects import SLOW_CONSUMER
+from .positions import with_names
 
 if TYPE_CHECKING:
     from .core import Core
@@ -106,10 +107,29 @@ class Gaps:
         server put it into it is told where it may have missed who is there.
         """
         is_everybody = members.name == EVERYBODY
-        terms = self._core.rules.terms_of(members.name)
-        tells_of_members = terms is not None and terms.told_up_to > 0
+        tells_of_members = self._core.rules.tells_of_members(members.name)
         for session in list(members.sessions):
             is_plain = session.variant.dialect.is_plain
             may_be_told = tells_of_members or not session.is_given(members.name)
             if is_plain or (may_be_told and not is_everybody):
                 self.tell(session, members.name)
+
+    def tell_of_changes(self, members: Membership) -> None:
+        """Tell the members of a room that remembers that they may have missed who came and went, and nothing else.
+
+        Who can come back to the room does, with its position. One that the server has put into it is told that once
+        more, and where it stands.
+        """
+        core, room = self._core, members.name
+        rule, position = core.rules.of(room), core.recovery.position_of(room)
+        if rule is None or not rule.rules.recover:
+            position = None
+        for session in list(members.sessions):
+            if session.variant.dialect.is_plain:
+                core.publishing.tell(session, Gap(room))
+            elif not session.is_given(room):
+                self.tell(session, room)
+            else:
+                place = None if position is None else with_names(position, session.all_names)
+                event = ServerSubscribed(room, place, recovered=place is not None)
+                core.publishing.tell(session, event)

@@ -21,15 +21,17 @@ _MOST_NAME_CHARACTERS = 64
 class Progress:
     """How far a room has come here. `held_back` is what came while something was missing (None:
     nothing is missing), `newest` the position of the last that came meanwhile; `is_read_too_early` says that
-    something may have been lost after the history was asked for."""
+    something may have been lost after the history was asked for, `lacks_changes` that joins or leaves may have been
+    lost of which the members are told."""
 
-    __slots__ = ("held_back", "is_read_too_early", "newest", "position")
+    __slots__ = ("held_back", "is_read_too_early", "lacks_changes", "newest", "position")
 
     def __init__(self, position: Position) -> None:
         self.position: Position = position
         self.newest: Position | None = None
         self.held_back: list[Publication] | None = None
         self.is_read_too_early: bool = False
+        self.lacks_changes: bool = False
 
     def is_next(self, position: Position) -> bool:
         """Tell whether a publication of that position comes next."""

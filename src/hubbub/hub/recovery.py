@@ -115,7 +115,9 @@ class Recovery:
         if progress is None:  # it is not known from where on they are members
             for session in list(members.sessions):
                 self._core.gaps.tell(session, members.name)
-        elif progress.held_back is None:
+            return
+        progress.lacks_changes = self._core.rules.tells_of_members(members.name)
+        if progress.held_back is None:
             self._catch_up(members, progress, [])
         else:
             progress.is_read_too_early = True
@@ -158,6 +160,9 @@ class Recovery:
             elif self._is_there(members, progress) and progress.newest is not None:
                 self._skip_to(members, progress, progress.newest)
                 self._take_held_back(members, progress)
+        if progress.lacks_changes and self._is_there(members, progress):
+            progress.lacks_changes = False
+            self._core.gaps.tell_of_changes(members)
 
     def _is_there(self, members: Membership, progress: Progress) -> bool:
         """Tell whether the room still has members here."""
@@ -182,7 +187,7 @@ class Recovery:
 
     def _skip_to(self, members: Membership, progress: Progress, position: Position) -> None:
         """Go on after a position: what was before it cannot be had, which the members are told."""
-        progress.position = position
+        progress.position, progress.lacks_changes = position, False
         for session in list(members.sessions):
             self._core.gaps.tell(session, members.name)
 

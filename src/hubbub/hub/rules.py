@@ -115,6 +115,11 @@ class Rules:
         rule = self.of(room)
         return None if rule is None else rule.terms
 
+    def tells_of_members(self, room: str) -> bool:
+        """Tell whether a room's members are told of joins and leaves."""
+        terms = self.terms_of(room)
+        return terms is not None and terms.told_up_to > 0
+
     def remembers(self, room: str) -> bool:
         """Tell whether a room keeps what was published."""
         return self.has_any and self.keep_of(room) is not None
