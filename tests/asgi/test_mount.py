@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -468,3 +469,21 @@ async def test_fault_13_a_page_without_lifespan_says_why_the_hub_does_not_start(
         assert (await get(server, "/")).json() is True
     assert "the hub could not start, and is tried again: no connection yet" in caplog.text
     await hub.stop()
+
+
+async def test_fault_20_a_page_without_lifespan_lends_the_hub_no_context() -> None:
+    seen = contextvars.ContextVar("seen", default="nothing")
+    hub = Hub()
+    log: list[str] = []
+    hub.every(0.01)(lambda: log.append(seen.get()))
+    mounted = hub.mount(Starlette(routes=[Route("/", lambda request: JSONResponse("ok"))]))
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        seen.set("the request's")
+        await mounted(scope, receive, send)
+
+    async with serve(middleware, lifespan="off") as server:
+        assert (await get(server, "/")).status_code == 200
+        await until(lambda: bool(log))
+    await hub.stop()
+    assert set(log) == {"nothing"}

@@ -294,3 +294,21 @@ async def test_fault_20_the_handler_of_all_messages_runs_in_the_context_of_the_h
                     await socket.send(n)
                     await until(lambda count=count: len(log) == count)  # type: ignore[misc]
     assert log == expected
+
+
+async def test_fault_20_what_belongs_to_no_client_has_no_client_s_context(way: str) -> None:
+    """A server without a lifespan: the first handshake starts the hub, and is not its context."""
+    SEEN.set("where the hub was made")
+    hub = Hub()
+    log: list[str] = []
+    hub.every(0.01)(lambda: log.append(SEEN.get()))
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        SEEN.set("the request's")
+        await hub(scope, receive, send)
+
+    native, _ = DEFLATED_WAYS[way]
+    async with serve(middleware, native=native, lifespan="off") as served, served.connect():
+        await until(lambda: bool(log))
+    await hub.stop()
+    assert set(log) == {"where the hub was made"}

@@ -178,7 +178,7 @@ class Endpoint:
         timeout = asyncio.timeout(timeout_s)
         try:
             async with timeout:
-                await self._core.lifecycle.start()
+                await self._core.lifecycle.start_for_request()
         except HubNotRunning as error:
             raise Refused(503, "not_running", str(error)) from error
         except BrokerError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..dialects.dialect import Dialect
 from ..dialects.plain import PLAIN
 from ..errors import HubbubError
+from ..hub.core import core_of
 from .endpoint import Endpoint, checked_path, path_of, state_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class HubMount:
         Otherwise the application could not publish before the first socket has come.
         """
         try:
-            await self.hub.start()
+            await core_of(self.hub).lifecycle.start_for_request()
         except HubbubError as error:
             logger.warning("the hub could not start, and is tried again: %s", error)
 

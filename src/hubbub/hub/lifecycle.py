@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
 from enum import Enum
 from threading import get_ident as _thread_id
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from ..errors import HubbubError, HubNotRunning, with_retry_after
 from ..model import Close
 from .disconnects import SERVER_STOPPING
 from .rules import SHARE_S
-from .runtime import Runtime
+from .runtime import Runtime, Server, find_server
 from .tasks import PeriodicTask, TaskSet
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Lifecycle:
         self.runtime: Runtime | None = None
         """What the hub runs on; None while it does not run."""
         self.started_at: float = time.monotonic()
+        self._made_in: Context = copy_context()
         self._periodic: list[PeriodicTask] = []
         self._start: asyncio.Future[None] | None = None
         self._shutdown: asyncio.Task[None] | None = None
@@ -105,8 +107,8 @@ class Lifecycle:
         """Tell whether the hub has started in the event loop that calls this."""
         return self.is_up and self.loop is asyncio.get_running_loop()
 
-    async def start(self) -> None:
-        """See `Hub.start`."""
+    async def start(self, server: Server | None = None) -> None:
+        """See `Hub.start`. `server` is what called it, where that has been looked up already."""
         loop = asyncio.get_running_loop()
         if self.loop is not loop:
             if self.is_running:
@@ -117,15 +119,25 @@ class Lifecycle:
             self._bind(loop)
         if self._start is None:
             self._start = loop.create_future()
-            await self._start_parts(self._start)
+            await self._start_parts(self._start, server)
         elif not self._start.done():
             await asyncio.shield(self._start)
 
-    async def _start_parts(self, started: asyncio.Future[None]) -> None:
+    async def start_for_request(self) -> None:
+        """Start the hub because somebody asks for it whose request it is not to run in.
+
+        What it does from then on, and calls, has the context (`contextvars`) that the hub was made in.
+        """
+        if self.is_ready():
+            return
+        start = self.start(find_server())  # whose frames are not among the task's callers
+        await asyncio.create_task(start, name="hubbub start", context=self._made_in.copy())
+
+    async def _start_parts(self, started: asyncio.Future[None], server: Server | None) -> None:
         core = self._core
         assert self.loop is not None
         relays = core.serves_clients and core.handlers.relays
-        runtime = Runtime(core.settings, core.broker, self.loop, relays=relays)
+        runtime = Runtime(core.settings, core.broker, self.loop, server, relays=relays)
         try:
             core.rules.check()
             await runtime.require_alone()

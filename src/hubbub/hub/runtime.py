@@ -173,12 +173,13 @@ class Runtime:
         settings: Settings,
         broker: Broker,
         loop: asyncio.AbstractEventLoop,
+        server: Server | None = None,
         *,
         relays: bool = False,
     ) -> None:
         self.loop = loop
         self._relays = relays
-        self.server: Server = find_server()
+        self.server: Server = server or find_server()
         self.transport: str | None = self.server.transport
         self._settings = settings
         self._broker = broker
