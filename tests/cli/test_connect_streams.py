@@ -60,6 +60,14 @@ def test_a_closed_output_is_like_dev_null() -> None:
         assert run_in_a_shell(f"{line} 2>&-") == (0, b"x\n", b"")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [("connect ws://127.0.0.1:1/ws", 1), ("serve nowhere:app", 1), ("connect --nonsense", 2)],
+)
+def test_fault_25_an_error_is_never_among_the_data(arguments: str, code: int) -> None:
+    assert run_in_a_shell(f"exec $HUBBUB {arguments} </dev/null 2>&-") == (code, b"", b"")
+
+
 def test_an_output_that_fails_is_an_error_with_a_reason(tmp_path: Path) -> None:
     with server(greet) as url:
         line = f"ulimit -f 0; $HUBBUB connect --linger 30 {url} </dev/null >{tmp_path}/out"

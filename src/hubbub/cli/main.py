@@ -7,6 +7,8 @@ sentence and exit code 1.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -53,6 +55,13 @@ class _Commands(click.Group):
         # click's own asks every command for its line, and so would import them all.
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if (
+            sys.stderr is None
+        ):  # closed (`2>&-`): click would say among the data, on stdout, what went wrong
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
