@@ -516,7 +516,7 @@ async def test_errors_are_statuses_for_who_asks_for_that(
 async def test_a_hub_that_cannot_run_here_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub()
 
-    async def fail() -> None:
+    async def fail(server: object) -> None:
         raise HubNotRunning("it runs elsewhere")
 
     monkeypatch.setattr(core_of(hub).lifecycle, "start", fail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -13,6 +14,7 @@ from commands import PATIENCE_S, no_traceback, taken_port
 from hubbub.cli.serve import Serving
 from hubbub.cli.sockets import address_of, inherited, listen
 from hubbub.cli.target import read_target
+from stress.ports import free_port
 
 
 def test_one_address_of_two_in_use_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +67,36 @@ def test_all_addresses_of_both_families_have_one_port(monkeypatch: pytest.Monkey
         sock.close()
     assert len(ports) == 1
     assert socket.AF_INET in families  # not every machine has IPv6
+
+
+@pytest.mark.parametrize("is_any", [True, False])
+def test_a_free_port_that_another_address_has_not_free_is_chosen_anew(
+    is_any: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infos = [
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, 0))
+        for host in ("127.0.0.1", "127.0.0.2")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: infos)
+    create, in_the_way = socket.create_server, list[socket.socket]()
+
+    def create_server(place: Any, **keywords: Any) -> socket.socket:
+        made = create(place, **keywords)
+        if not in_the_way and place[0] == "127.0.0.1":
+            in_the_way.append(create(("127.0.0.2", made.getsockname()[1])))
+        return made
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    if is_any:
+        bound = listen("localhost", 0)
+        assert len({sock.getsockname()[1] for sock in bound}) == 1
+        assert [sock.getsockname()[0] for sock in bound] == ["127.0.0.1", "127.0.0.2"]
+    else:
+        bound = []
+        with pytest.raises(click.ClickException, match="is in use"):
+            listen("localhost", free_port())
+    for sock in (*bound, *in_the_way):
+        sock.close()
 
 
 def test_a_descriptor_that_takes_no_connections_is_said() -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 """How many connections may wait until a server takes them: while it starts, while a worker is replaced."""
+TRIES = 20
+"""How many free ports are tried for one that all addresses have free."""
 
 
 def address_of(serving: Serving, sockets: Iterable[socket.socket] | None) -> str:
@@ -55,9 +57,28 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise click.ClickException(
             f"--host {host}: there is no such address ({error.strerror})"
         ) from error
+    addresses = list(dict.fromkeys((info[0], info[4]) for info in infos))
+    tries = TRIES
+    while True:
+        sockets, problem, tried = _bind_all(addresses, port)
+        if problem is None:
+            return sockets
+        tries -= 1
+        # A free port of one address may be another server's on the next: there are others.
+        if port or not tries or problem.errno != errno.EADDRINUSE:
+            raise click.ClickException(_why_not_listening(host, tried, problem)) from problem
+
+
+def _bind_all(
+    addresses: Sequence[tuple[int, Any]], port: int
+) -> tuple[list[socket.socket], OSError | None, int]:
+    """Listen on one port of all addresses that this machine has; return the sockets, what is in the way, and the port.
+
+    There are no sockets where anything is.
+    """
     sockets: list[socket.socket] = []
     problems: list[OSError] = []
-    for family, address in dict.fromkeys((info[0], info[4]) for info in infos):
+    for family, address in addresses:
         try:
             place = (address[0], port, *address[2:])
             sockets.append(socket.create_server(place, family=family, backlog=BACKLOG))
@@ -66,12 +87,11 @@ def listen(host: str, port: int) -> list[socket.socket]:
         else:
             port = sockets[0].getsockname()[1]  # for the other addresses, if any would do
     decisive = [error for error in problems if error.errno == errno.EADDRINUSE]
-    if decisive or not sockets:
-        for sock in sockets:
-            sock.close()
-        problem = (decisive or problems)[0]
-        raise click.ClickException(_why_not_listening(host, port, problem)) from problem
-    return sockets
+    if not decisive and sockets:
+        return sockets, None, port
+    for sock in sockets:
+        sock.close()
+    return [], (decisive or problems)[0], port
 
 
 def inherited(descriptor: int) -> socket.socket:
