@@ -32,6 +32,19 @@ def slow_rules(policy: str) -> list[RoomRules]:
     return [RoomRules("red", history=100, slow_policy=policy)]  # type: ignore[arg-type]
 
 
+async def out_for_a_gap(hub: Hub) -> Recovering:
+    """Return a client that has missed something of five messages in "red", and cannot be told yet."""
+    client = Recovering("red")
+    client.come_back(hub)
+    await read_all([client], [hub])
+    client.peer.transport.block()
+    for number in range(5):
+        await publish(hub, str(number))
+        await settle(hub)
+    assert client.peer.client.rooms == set(), "it is out for the gap"
+    return client
+
+
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
 @pytest.mark.parametrize("fast", [True, False])
 async def test_a_slow_client_recovers_what_was_dropped(policy: str, fast: bool) -> None:
@@ -173,14 +186,7 @@ async def test_who_is_put_out_while_it_is_out_for_a_gap_is_told_that_and_does_no
     takes_more: bool,
 ) -> None:
     hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
-    client = Recovering("red")
-    client.come_back(hub)
-    await read_all([client], [hub])
-    client.peer.transport.block()
-    for number in range(5):
-        await publish(hub, str(number))
-        await settle(hub)
-    assert client.peer.client.rooms == set(), "it is out for the gap"
+    client = await out_for_a_gap(hub)
     hub.room("red").broadcast("more")
     if takes_more:
         client.peer.transport.unblock()
@@ -203,14 +209,7 @@ async def test_who_is_put_in_while_it_is_out_for_a_gap_comes_back_by_itself_and_
 ) -> None:
     hub = await started(room_rules=slow_rules("drop_oldest"), outbox_max_entries=2)
     hub.authenticate(lambda handshake: Identity(user="ann"))
-    client = Recovering("red")
-    client.come_back(hub)
-    await read_all([client], [hub])
-    client.peer.transport.block()
-    for number in range(5):
-        await publish(hub, str(number))
-        await settle(hub)
-    assert client.peer.client.rooms == set(), "it is out for the gap"
+    client = await out_for_a_gap(hub)
     if verb == "join":
         client.peer.client.join("red")
     elif verb == "subscribe":

@@ -85,9 +85,8 @@ class Stream:
                 answer = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", {})
         if answer is None or _code(answer) in _NO_JETSTREAM:
             return None
-        if (
-            connection.version < OLDEST_VERSION
-        ):  # before a look at an answer that may lack what is read here
+        # Before a look at an answer that may lack what is read here.
+        if connection.version < OLDEST_VERSION:
             oldest = ".".join(map(str, OLDEST_VERSION))
             raise BrokerUnavailable(f"its server with JetStream is older than {oldest}")
         _refuse(answer)

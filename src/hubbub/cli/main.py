@@ -57,9 +57,8 @@ class _Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        if (
-            sys.stderr is None
-        ):  # closed (`2>&-`): click would say among the data, on stdout, what went wrong
+        # Closed (`2>&-`): click would say among the data, on stdout, what went wrong.
+        if sys.stderr is None:
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         return super().main(*args, **extra)
 
